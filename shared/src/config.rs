@@ -1,0 +1,377 @@
+//! `gateway.toml`: the config of the gateway and of the pool. `config/gateway.toml` documents every
+//! field; its values are the defaults here, and a test holds the two together.
+
+pub mod units;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::token::TokenDigest;
+use crate::toml_reader::{Document, Mistakes, Section};
+use units::{Rate, parse_bytes, parse_count, parse_duration, parse_or_off};
+
+/// The whole config, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The file it was read from.
+    pub path: PathBuf,
+    /// `[gateway]`
+    pub gateway: Gateway,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[timeouts]`
+    pub timeouts: Timeouts,
+    /// `[cors]`
+    pub cors: Cors,
+    /// `[pool]`
+    pub pool: Pool,
+    /// `[plan.*]`
+    pub plans: BTreeMap<String, Plan>,
+}
+
+/// Where a server listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListenAddress {
+    /// An address and a port; port 0 lets the system choose.
+    Tcp(SocketAddr),
+    /// A socket file, written `unix:/path`.
+    Unix(PathBuf),
+}
+
+/// What belongs to the gateway, or to gateway and pool both.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gateway {
+    /// For clients.
+    pub listen: ListenAddress,
+    /// For the admin API.
+    pub admin_listen: SocketAddr,
+    /// Whether `admin_listen` may be an address that other machines reach.
+    pub admin_allow_remote: bool,
+    /// The digest of the admin's key. Without it the admin API answers 503.
+    pub admin_key: Option<TokenDigest>,
+    /// The registry.
+    pub tenants: PathBuf,
+    /// Where a tenant's directory lies unless the registry says otherwise.
+    pub data_root: PathBuf,
+    /// The workers' ports.
+    pub slots: RangeInclusive<u16>,
+    /// Peers whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Threads of the proxy; 0 is one a core.
+    pub threads: usize,
+    /// What happens when the audit log cannot be written.
+    pub audit: Enforcement,
+}
+
+/// How much a protection is insisted upon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Enforcement {
+    /// Refuse to go on without it.
+    Require,
+    /// Use it where it can be had.
+    Try,
+    /// Do without.
+    Off,
+}
+
+/// `None` means off.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// Requests of one client address.
+    pub per_ip: Option<Rate>,
+    /// Requests of one tenant.
+    pub per_tenant: Option<Rate>,
+    /// Wrong keys from one client address.
+    pub failed_keys: Option<Rate>,
+    /// Requests of one tenant at once.
+    pub in_flight: Option<usize>,
+    /// Client connections at once.
+    pub connections: Option<usize>,
+    /// Request line and headers together.
+    pub head_bytes: Option<u64>,
+    /// A request's body.
+    pub body_bytes: Option<u64>,
+    /// All of one tenant's phexts together.
+    pub quota_bytes: Option<u64>,
+}
+
+/// How long the gateway waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For a whole head, from its first byte (or from the connection's start).
+    pub head: Duration,
+    /// For the next request on a connection.
+    pub idle: Duration,
+    /// For a worker's answer, from the end of the request's body.
+    pub answer: Duration,
+    /// For requests in flight when it is told to stop.
+    pub drain: Duration,
+}
+
+/// Which origins a browser may call from.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Cors {
+    /// Origins such as `https://app.example.org`; `*` alone allows every one.
+    pub allow_origins: Vec<String>,
+}
+
+/// What belongs to the pool.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pool {
+    /// Its status page; `None` for no status.
+    pub status_listen: Option<SocketAddr>,
+    /// The address of the slots' sockets: the pool binds it, the gateway connects to it.
+    pub slot_address: IpAddr,
+    /// A worker without a request for this long is let go.
+    pub idle_timeout: Duration,
+    /// What a worker may keep in memory.
+    pub memory_bytes: u64,
+    /// Whether workers are confined.
+    pub sandbox: Enforcement,
+}
+
+/// A preset of limits that a tenant's `plan` names. What is `None` stays as in `[limits]`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Plan {
+    /// Instead of `limits.per_tenant`.
+    pub per_tenant: Option<Option<Rate>>,
+    /// Instead of `limits.in_flight`.
+    pub in_flight: Option<Option<usize>>,
+    /// Instead of `limits.quota`.
+    pub quota_bytes: Option<Option<u64>>,
+    /// Instead of `pool.memory`.
+    pub memory_bytes: Option<u64>,
+}
+
+/// What holds for one tenant; `None` means off.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TenantLimits {
+    /// Requests.
+    pub per_tenant: Option<Rate>,
+    /// Requests at once.
+    pub in_flight: Option<usize>,
+    /// All its phexts together.
+    pub quota_bytes: Option<u64>,
+    /// What its worker may keep in memory.
+    pub memory_bytes: u64,
+}
+
+impl Config {
+    /// Reads a config file.
+    ///
+    /// # Errors
+    /// Every mistake in it, or that it cannot be read.
+    pub fn load(path: &Path) -> Result<Self, Mistakes> {
+        let text = std::fs::read_to_string(path).map_err(|error| Mistakes::about(path, error))?;
+        Self::parse(path, &text)
+    }
+
+    /// Reads a config's text. Relative paths in it are relative to the file.
+    ///
+    /// # Errors
+    /// Every mistake in it.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, Mistakes> {
+        let document = Document::new(path, text);
+        let table = document.parse();
+        let root = Section::root(&document, &table);
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let config = Self {
+            path: path.to_owned(),
+            gateway: Gateway::read(root.section("gateway"), folder),
+            limits: Limits::read(root.section("limits")),
+            timeouts: Timeouts::read(root.section("timeouts")),
+            cors: Cors::read(root.section("cors")),
+            pool: Pool::read(root.section("pool")),
+            plans: read_plans(&root.section("plan")),
+        };
+        root.finish();
+        document.finish(config)
+    }
+
+    /// The limits of a tenant with this plan: the plan's where it has one, else those for everybody.
+    pub fn limits_of(&self, plan: Option<&str>) -> TenantLimits {
+        let plan = plan.and_then(|name| self.plans.get(name)).cloned().unwrap_or_default();
+        TenantLimits {
+            per_tenant: plan.per_tenant.unwrap_or(self.limits.per_tenant),
+            in_flight: plan.in_flight.unwrap_or(self.limits.in_flight),
+            quota_bytes: plan.quota_bytes.unwrap_or(self.limits.quota_bytes),
+            memory_bytes: plan.memory_bytes.unwrap_or(self.pool.memory_bytes),
+        }
+    }
+}
+
+impl Gateway {
+    fn read(section: Section<'_, '_>, folder: &Path) -> Self {
+        let path = |key, default: &str| folder.join(section.text(key).unwrap_or_else(|| default.to_owned()));
+        let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let gateway = Self {
+            listen: section.parsed("listen", str::parse).unwrap_or(ListenAddress::Tcp(loopback(1337))),
+            admin_listen: section.parsed("admin_listen", parse_address).unwrap_or(loopback(1338)),
+            admin_allow_remote: section.boolean("admin_allow_remote").unwrap_or(false),
+            admin_key: section.parsed("admin_key_sha256", str::parse),
+            tenants: path("tenants", "tenants.toml"),
+            data_root: path("data_root", "data"),
+            slots: section.parsed("slots", parse_slots).unwrap_or(1341..=1840),
+            trusted_proxies: section.list("trusted_proxies", parse_network).unwrap_or_else(default_proxies),
+            threads: section.integer("threads").unwrap_or(0),
+            audit: section.parsed("audit", str::parse).unwrap_or(Enforcement::Try),
+        };
+        if !gateway.admin_listen.ip().is_loopback() && !gateway.admin_allow_remote {
+            section.mistake_at(
+                "admin_listen",
+                "other machines could reach the admin API: give a loopback address, or set admin_allow_remote = true",
+            );
+        }
+        section.finish();
+        gateway
+    }
+}
+
+fn default_proxies() -> Vec<IpNet> {
+    ["127.0.0.0/8", "::1/128"].iter().filter_map(|network| network.parse().ok()).collect()
+}
+
+impl Limits {
+    fn read(section: Section<'_, '_>) -> Self {
+        let rate = |key, count| section.parsed(key, parse_or_off(str::parse)).unwrap_or(Some(Rate::per_minute(count)));
+        let limits = Self {
+            per_ip: rate("per_ip", 100),
+            per_tenant: rate("per_tenant", 600),
+            failed_keys: rate("failed_keys", 10),
+            in_flight: count(&section, "in_flight").unwrap_or(Some(64)),
+            connections: count(&section, "connections").unwrap_or(Some(10_000)),
+            head_bytes: section.parsed("head", parse_or_off(parse_bytes)).unwrap_or(Some(64 << 10)),
+            body_bytes: section.parsed("body", parse_or_off(parse_bytes)).unwrap_or(Some(64 << 20)),
+            quota_bytes: section.parsed("quota", parse_or_off(parse_bytes)).unwrap_or(Some(1 << 30)),
+        };
+        section.finish();
+        limits
+    }
+}
+
+/// A count is a number, or `"off"`.
+fn count(section: &Section<'_, '_>, key: &'static str) -> Option<Option<usize>> {
+    section.integer_or(key, parse_or_off(parse_count))
+}
+
+impl Timeouts {
+    fn read(section: Section<'_, '_>) -> Self {
+        let duration = |key, seconds| section.parsed(key, parse_duration).unwrap_or(Duration::from_secs(seconds));
+        let timeouts = Self {
+            head: duration("head", 10),
+            idle: duration("idle", 75),
+            answer: duration("answer", 30),
+            drain: duration("drain", 30),
+        };
+        section.finish();
+        timeouts
+    }
+}
+
+impl Cors {
+    fn read(section: Section<'_, '_>) -> Self {
+        let cors = Self { allow_origins: section.list("allow_origins", parse_origin).unwrap_or_default() };
+        section.finish();
+        cors
+    }
+}
+
+impl Pool {
+    fn read(section: Section<'_, '_>) -> Self {
+        let status_listen = section.parsed("status_listen", parse_or_off(parse_address));
+        let pool = Self {
+            status_listen: status_listen.unwrap_or(Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 1339)))),
+            slot_address: section.parsed("slot_address", str::parse).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            idle_timeout: section.parsed("idle_timeout", parse_duration).unwrap_or(Duration::from_secs(300)),
+            memory_bytes: section.parsed("memory", parse_bytes).unwrap_or(64 << 20),
+            sandbox: section.parsed("sandbox", str::parse).unwrap_or(Enforcement::Require),
+        };
+        section.finish();
+        pool
+    }
+}
+
+fn read_plans(section: &Section<'_, '_>) -> BTreeMap<String, Plan> {
+    let mut plans = BTreeMap::new();
+    for (name, section) in section.named_sections() {
+        let plan = Plan {
+            per_tenant: section.parsed("per_tenant", parse_or_off(str::parse)),
+            in_flight: count(&section, "in_flight"),
+            quota_bytes: section.parsed("quota", parse_or_off(parse_bytes)),
+            memory_bytes: section.parsed("memory", parse_bytes),
+        };
+        section.finish();
+        plans.insert(name, plan);
+    }
+    plans
+}
+
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "an address and a port, as in 127.0.0.1:1337".to_owned())
+}
+
+fn parse_network(text: &str) -> Result<IpNet, String> {
+    let address = text.parse::<IpAddr>().map(IpNet::from);
+    address.or_else(|_| text.parse()).map_err(|_| format!("\"{text}\" is not a network, as in 10.0.0.0/8"))
+}
+
+fn parse_origin(text: &str) -> Result<String, String> {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let is_origin = host.is_some_and(|host| !host.is_empty() && !host.contains('/'));
+    if (is_origin || text == "*") && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("\"{text}\" is not an origin, as in https://app.example.org, nor \"*\""))
+}
+
+fn parse_slots(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let range = text.split_once('-').and_then(|(first, last)| {
+        let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        (0 < first && first <= last).then_some(first..=last)
+    });
+    range.ok_or_else(|| "a range of ports, as in 1341-1840".to_owned())
+}
+
+impl FromStr for ListenAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("unix:") {
+            Some(path) if Path::new(path).is_absolute() => Ok(Self::Unix(path.into())),
+            Some(_) => Err("a socket file has an absolute path, as in unix:/run/sq/gateway.sock".to_owned()),
+            None => parse_address(text).map(Self::Tcp),
+        }
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl FromStr for Enforcement {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "require" => Ok(Self::Require),
+            "try" => Ok(Self::Try),
+            "off" => Ok(Self::Off),
+            _ => Err("one of require, try, off".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

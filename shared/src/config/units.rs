@@ -1,0 +1,84 @@
+//! Durations, sizes, rates and counts, as they are written in the config.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// So many requests in so long a time. The burst is the count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// How many.
+    pub count: NonZeroU32,
+    /// In what time: a second, a minute, an hour or a day.
+    pub period: Duration,
+}
+
+impl Rate {
+    /// A rate a minute; a count of 0 is taken as 1.
+    pub fn per_minute(count: u32) -> Self {
+        Self { count: NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN), period: Duration::from_secs(60) }
+    }
+}
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "a count and a time, as in 20/s, 100/min, 500/h, 10000/day, or \"off\"".to_owned();
+        let (count, unit) = text.split_once('/').ok_or_else(wrong)?;
+        let seconds = match unit.trim() {
+            "s" => 1,
+            "min" => 60,
+            "h" => 3_600,
+            "day" => 86_400,
+            _ => return Err(wrong()),
+        };
+        let count = count.trim().parse().map_err(|_| wrong())?;
+        Ok(Self { count, period: Duration::from_secs(seconds) })
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = match self.period.as_secs() {
+            1 => "s",
+            60 => "min",
+            3_600 => "h",
+            _ => "day",
+        };
+        write!(f, "{}/{unit}", self.count)
+    }
+}
+
+/// A duration such as `300ms`, `10s`, `5m`; longer than zero.
+///
+/// # Errors
+/// It is none of these.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "a duration longer than zero, as in 300ms, 10s, 5m".to_owned();
+    humantime::parse_duration(text).ok().filter(|duration| !duration.is_zero()).ok_or_else(wrong)
+}
+
+/// A size such as `64KiB`, `1GiB`, or a plain number of bytes; at least 1.
+///
+/// # Errors
+/// It is none of these.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    let wrong = || "a size of at least a byte, as in 64KiB, 64MiB, 1GiB".to_owned();
+    let size: bytesize::ByteSize = text.parse().map_err(|_| wrong())?;
+    Some(size.as_u64()).filter(|bytes| *bytes > 0).ok_or_else(wrong)
+}
+
+/// A count of at least 1.
+///
+/// # Errors
+/// It is not a whole number, or 0.
+pub fn parse_count(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "a count of at least 1, or \"off\"".to_owned())
+}
+
+/// Lets `"off"` stand for no limit, and reads everything else by `parse`.
+pub fn parse_or_off<T, E>(parse: impl Fn(&str) -> Result<T, E>) -> impl Fn(&str) -> Result<Option<T>, E> {
+    move |text| if text == "off" { Ok(None) } else { parse(text).map(Some) }
+}

@@ -1,0 +1,55 @@
+//! Where files lie. Every path of a tenant's data is made here, from names that have been checked.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use crate::phext_name::PhextName;
+use crate::registry::Tenant;
+
+const PHEXT_SUFFIX: &str = ".phext";
+
+/// A tenant's directory: its own, or its folder in the data root.
+pub fn tenant_dir(data_root: &Path, tenant: &Tenant) -> PathBuf {
+    tenant.data_dir.clone().unwrap_or_else(|| data_root.join(tenant.name.as_str()))
+}
+
+/// Where `tenants remove` puts a tenant's directory; the time keeps two of one name apart.
+pub fn archive_dir(data_root: &Path, tenant: &Tenant, now_s: u64) -> PathBuf {
+    data_root.join(".archive").join(format!("{}-{now_s}", tenant.name))
+}
+
+/// The file of a phext.
+pub fn phext_file(tenant_dir: &Path, name: &PhextName) -> PathBuf {
+    tenant_dir.join(format!("{name}{PHEXT_SUFFIX}"))
+}
+
+/// The name of the phext in a file of this name; `None` for every other file.
+pub fn phext_of_file(file_name: &OsStr) -> Option<PhextName> {
+    PhextName::parse(file_name.to_str()?.strip_suffix(PHEXT_SUFFIX)?).ok()
+}
+
+/// The file that is written and synced before it takes the place of `path`.
+pub fn temporary(path: &Path) -> PathBuf {
+    with_suffix(path, ".tmp")
+}
+
+/// The file that is locked while the registry changes.
+pub fn registry_lock(registry: &Path) -> PathBuf {
+    with_suffix(registry, ".lock")
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// The config in the root of `up`.
+pub fn config_file(root: &Path) -> PathBuf {
+    root.join("gateway.toml")
+}
+
+/// The new keys in the root of `up` and `provision`.
+pub fn keys_file(root: &Path) -> PathBuf {
+    root.join("keys.csv")
+}

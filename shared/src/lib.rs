@@ -1,0 +1,23 @@
+//! What the gateway, the pool and the workers must agree on, and nothing else: names and
+//! coordinates, tokens and their digests, the config and the registry, where files lie, the
+//! routes of the client API, and how an error looks.
+//!
+//! Every type here that stands for something a client or an operator sends has one fallible
+//! constructor. A value that exists has been checked.
+
+pub mod config;
+pub mod coordinate;
+pub mod headers;
+pub mod healthcheck;
+pub mod layout;
+pub mod limits;
+pub mod toml_reader;
+pub mod phext_name;
+pub mod problem;
+pub mod registry;
+pub mod route;
+pub mod shutdown;
+pub mod telemetry;
+pub mod tenant;
+pub mod token;
+pub mod watch;

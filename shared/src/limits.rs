@@ -1,0 +1,45 @@
+//! The limits that no config changes, each with its reason. Those that an operator may change
+//! are fields of [`crate::config`], and their defaults stand there.
+
+use std::time::Duration;
+
+/// Longest token, in bytes. Ours have 39; old tokens of any form are accepted up to this.
+pub const TOKEN_BYTES: usize = 512;
+
+/// Longest phext name, in bytes: with `.phext.tmp` behind it, it stays under the 255 bytes that
+/// Linux file systems allow for a file name.
+pub const PHEXT_NAME_BYTES: usize = 200;
+
+/// Longest tenant name: a letter and 62 more, the length of a DNS label (RFC 1035, 2.3.4).
+pub const TENANT_NAME_BYTES: usize = 63;
+
+/// Largest part of a coordinate. A coordinate is written to disk as breaks, so it costs as many
+/// bytes as its parts are large: at most 9 × 99,998.
+pub const COORDINATE_PART: u32 = 99_999;
+
+/// Most header fields in one request. nginx and Apache stop at a like number; pingora at 256.
+pub const HEADER_FIELDS: usize = 100;
+
+/// A body that brings less than [`BODY_WINDOW_BYTES`] in this time is too slow (408).
+pub const BODY_WINDOW: Duration = Duration::from_secs(10);
+
+/// What a body must bring in a [`BODY_WINDOW`]: 1 KiB a second.
+pub const BODY_WINDOW_BYTES: u64 = 10 * 1024;
+
+/// How long a client may refuse to take a byte of its answer before the connection is closed.
+pub const DOWNSTREAM_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long the gateway waits for a TCP connection to a slot. The slot's socket is on this host or
+/// next to it, and its owner accepts in the kernel: only a full backlog makes this wait.
+pub const UPSTREAM_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest time the gateway keeps an idle connection to a worker. It is shorter than
+/// [`WORKER_KEEPALIVE_TIMEOUT`], so that it is the gateway that closes, never the worker under a request.
+pub const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a worker keeps a connection that sends no request.
+pub const WORKER_KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// Longest list of pending connections of a slot. A worker that starts has them all waiting; the
+/// kernel caps it at `net.core.somaxconn` (4096 by default).
+pub const SLOT_BACKLOG: i32 = 1024;

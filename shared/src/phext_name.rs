@@ -1,0 +1,86 @@
+//! The name of a phext, as it stands in `p=` and, with `.phext` behind it, on disk.
+
+use std::fmt;
+
+use crate::limits::PHEXT_NAME_BYTES;
+
+/// A phext's name: 1 to 200 bytes, no slash or backslash, no control character, no leading dot.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PhextName(String);
+
+/// Why a text is not a phext's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidPhextName {
+    /// Nothing between `p=` and the next `&`.
+    #[error("the phext's name is empty: give one of 1 to 200 bytes, as in p=notes")]
+    Empty,
+    /// More than 200 bytes.
+    #[error("the phext's name is longer than 200 bytes")]
+    TooLong,
+    /// A leading dot: such files are hidden, and are ours for other ends.
+    #[error("a phext's name does not begin with a dot")]
+    LeadingDot,
+    /// A control character.
+    #[error("the phext's name has a control character in it")]
+    ControlCharacter,
+    /// A name that tries to leave the tenant's directory.
+    #[error("a phext's name has no slash, no backslash, and does not begin with '..'")]
+    LeavesDirectory,
+}
+
+impl PhextName {
+    /// Checks a name as the client gave it, percent-decoded.
+    ///
+    /// # Errors
+    /// Says which rule the name breaks.
+    pub fn parse(text: &str) -> Result<Self, InvalidPhextName> {
+        if text.is_empty() {
+            return Err(InvalidPhextName::Empty);
+        }
+        if text.contains(['/', '\\']) || text.starts_with("..") {
+            return Err(InvalidPhextName::LeavesDirectory);
+        }
+        if text.starts_with('.') {
+            return Err(InvalidPhextName::LeadingDot);
+        }
+        if text.chars().any(char::is_control) {
+            return Err(InvalidPhextName::ControlCharacter);
+        }
+        if text.len() > PHEXT_NAME_BYTES {
+            return Err(InvalidPhextName::TooLong);
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for PhextName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_rule_at_its_limit() {
+        assert!(PhextName::parse(&"n".repeat(200)).is_ok());
+        assert_eq!(PhextName::parse(&"n".repeat(201)), Err(InvalidPhextName::TooLong));
+        assert_eq!(PhextName::parse(""), Err(InvalidPhextName::Empty));
+        assert_eq!(PhextName::parse(".a"), Err(InvalidPhextName::LeadingDot));
+        assert_eq!(PhextName::parse("a\u{7f}"), Err(InvalidPhextName::ControlCharacter));
+        assert_eq!(PhextName::parse("a\u{85}"), Err(InvalidPhextName::ControlCharacter));
+        for leaving in ["..", "../a", "a/b", "a\\b", "..a", "/etc/passwd"] {
+            assert_eq!(PhextName::parse(leaving), Err(InvalidPhextName::LeavesDirectory));
+        }
+        for fine in ["a", "a..b", "a.phext", "ä 1", "\u{1f506}", "-", "~"] {
+            assert!(PhextName::parse(fine).is_ok(), "{fine:?} was refused");
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! How an error looks: `application/problem+json` (RFC 9457), with the status that goes with each
+//! code. A detail says what to do, and never holds a path, a token or a key.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+
+/// Every code of the contract. Its status, its title and its type's URN hang on it alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "each variant is the code of its name; docs/api.md says when it is sent")]
+pub enum Code {
+    InvalidUtf8,
+    InvalidCoordinate,
+    InvalidPhext,
+    MissingParameter,
+    InvalidParameter,
+    BreakInScroll,
+    BadRequest,
+    MissingKey,
+    InvalidKey,
+    ExpiredKey,
+    TenantSuspended,
+    TenantReserved,
+    ReadOnlyKey,
+    ForeignNamespace,
+    ForbiddenPhext,
+    UnknownRoute,
+    MethodNotAllowed,
+    RequestTimeout,
+    BodyTooLarge,
+    UriTooLong,
+    HeadersTooLarge,
+    RateLimitedIp,
+    RateLimitedTenant,
+    TooManyFailedKeys,
+    TooManyInFlight,
+    WorkerFailed,
+    WorkerUnavailable,
+    ShuttingDown,
+    WorkerTimeout,
+    QuotaExceeded,
+    DiskFull,
+    Internal,
+}
+
+impl Code {
+    /// Every code but `Internal`, which is a defect wherever it is seen.
+    pub const ALL: [Self; 31] = [
+        Self::InvalidUtf8,
+        Self::InvalidCoordinate,
+        Self::InvalidPhext,
+        Self::MissingParameter,
+        Self::InvalidParameter,
+        Self::BreakInScroll,
+        Self::BadRequest,
+        Self::MissingKey,
+        Self::InvalidKey,
+        Self::ExpiredKey,
+        Self::TenantSuspended,
+        Self::TenantReserved,
+        Self::ReadOnlyKey,
+        Self::ForeignNamespace,
+        Self::ForbiddenPhext,
+        Self::UnknownRoute,
+        Self::MethodNotAllowed,
+        Self::RequestTimeout,
+        Self::BodyTooLarge,
+        Self::UriTooLong,
+        Self::HeadersTooLarge,
+        Self::RateLimitedIp,
+        Self::RateLimitedTenant,
+        Self::TooManyFailedKeys,
+        Self::TooManyInFlight,
+        Self::WorkerFailed,
+        Self::WorkerUnavailable,
+        Self::ShuttingDown,
+        Self::WorkerTimeout,
+        Self::QuotaExceeded,
+        Self::DiskFull,
+    ];
+
+    /// Status, name and title.
+    fn row(self) -> (u16, &'static str, &'static str) {
+        match self {
+            Self::InvalidUtf8 => (400, "invalid_utf8", "Not UTF-8"),
+            Self::InvalidCoordinate => (400, "invalid_coordinate", "Invalid coordinate"),
+            Self::InvalidPhext => (400, "invalid_phext", "Invalid phext name"),
+            Self::MissingParameter => (400, "missing_parameter", "Missing parameter"),
+            Self::InvalidParameter => (400, "invalid_parameter", "Invalid parameter"),
+            Self::BreakInScroll => (400, "break_in_scroll", "Break inside a scroll"),
+            Self::BadRequest => (400, "bad_request", "Malformed request"),
+            Self::MissingKey => (401, "missing_key", "Key required"),
+            Self::InvalidKey => (401, "invalid_key", "Unknown key"),
+            Self::ExpiredKey => (401, "expired_key", "Expired key"),
+            Self::TenantSuspended => (403, "tenant_suspended", "Tenant suspended"),
+            Self::TenantReserved => (403, "tenant_reserved", "Tenant not yet active"),
+            Self::ReadOnlyKey => (403, "read_only_key", "Key is read-only"),
+            Self::ForeignNamespace => (403, "foreign_namespace", "Another tenant's namespace"),
+            Self::ForbiddenPhext => (403, "forbidden_phext", "Phext outside the tenant's directory"),
+            Self::UnknownRoute => (404, "unknown_route", "No such route"),
+            Self::MethodNotAllowed => (405, "method_not_allowed", "Method not allowed"),
+            Self::RequestTimeout => (408, "request_timeout", "Request too slow"),
+            Self::BodyTooLarge => (413, "body_too_large", "Body too large"),
+            Self::UriTooLong => (414, "uri_too_long", "Request line too long"),
+            Self::HeadersTooLarge => (431, "headers_too_large", "Headers too large"),
+            Self::RateLimitedIp => (429, "rate_limited_ip", "Too many requests from this address"),
+            Self::RateLimitedTenant => (429, "rate_limited_tenant", "Too many requests of this tenant"),
+            Self::TooManyFailedKeys => (429, "too_many_failed_keys", "Too many wrong keys from this address"),
+            Self::TooManyInFlight => (429, "too_many_in_flight", "Too many requests at once"),
+            Self::WorkerFailed => (502, "worker_failed", "Worker failed"),
+            Self::WorkerUnavailable => (503, "worker_unavailable", "Worker unavailable"),
+            Self::ShuttingDown => (503, "shutting_down", "Shutting down"),
+            Self::WorkerTimeout => (504, "worker_timeout", "Worker too slow"),
+            Self::QuotaExceeded => (507, "quota_exceeded", "Quota exceeded"),
+            Self::DiskFull => (507, "disk_full", "Disk full"),
+            Self::Internal => (500, "internal", "Internal error"),
+        }
+    }
+
+    /// The HTTP status.
+    pub fn status(self) -> u16 {
+        self.row().0
+    }
+
+    /// The code as text, also a label in metrics.
+    pub fn as_str(self) -> &'static str {
+        self.row().1
+    }
+
+    /// A few words for people.
+    pub fn title(self) -> &'static str {
+        self.row().2
+    }
+
+    /// The challenge that goes with a 401 (RFC 6750, section 3): no error when no key was sent.
+    pub fn www_authenticate(self) -> Option<&'static str> {
+        match self {
+            Self::MissingKey => Some(r#"Bearer realm="sq""#),
+            Self::InvalidKey => Some(
+                r#"Bearer realm="sq", error="invalid_token", error_description="The key is not known""#,
+            ),
+            Self::ExpiredKey => Some(
+                r#"Bearer realm="sq", error="invalid_token", error_description="The key has expired""#,
+            ),
+            _ => None,
+        }
+    }
+}
+
+/// An error on its way to a client.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    /// What went wrong.
+    pub code: Code,
+    /// What to do, in a sentence.
+    pub detail: Cow<'static, str>,
+    /// Whole seconds after which the same request is expected to pass.
+    pub retry_after_s: Option<u64>,
+    /// The methods that the route does take, for 405.
+    pub allow: Option<&'static str>,
+    members: Vec<(&'static str, Value)>,
+}
+
+impl Problem {
+    /// An error with its detail.
+    pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, detail: detail.into(), retry_after_s: None, allow: None, members: Vec::new() }
+    }
+
+    /// Adds a member of its own, such as `offset` or `quota`.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.members.push((name, value.into()));
+        self
+    }
+
+    /// Says after how many whole seconds to try again.
+    #[must_use]
+    pub fn retry_after_s(mut self, seconds: u64) -> Self {
+        self.retry_after_s = Some(seconds);
+        self
+    }
+
+    /// Says which methods the route takes.
+    #[must_use]
+    pub fn allow(mut self, methods: &'static str) -> Self {
+        self.allow = Some(methods);
+        self
+    }
+
+    /// The fields that the error needs beside its body: name and value.
+    pub fn header_fields(&self) -> impl Iterator<Item = (&'static str, Cow<'static, str>)> {
+        let challenge = self.code.www_authenticate().map(|value| ("www-authenticate", value.into()));
+        let allow = self.allow.map(|value| ("allow", value.into()));
+        let retry = self.retry_after_s.map(|seconds| ("retry-after", seconds.to_string().into()));
+        challenge.into_iter().chain(allow).chain(retry)
+    }
+
+    /// The body.
+    pub fn to_json(&self, request_id: &str) -> Vec<u8> {
+        let mut body = Map::new();
+        body.insert("type".into(), format!("urn:sq:problem:{}", self.code.as_str()).into());
+        body.insert("title".into(), self.code.title().into());
+        body.insert("status".into(), self.code.status().into());
+        body.insert("detail".into(), self.detail.as_ref().into());
+        body.insert("code".into(), self.code.as_str().into());
+        body.insert("request_id".into(), request_id.into());
+        for (name, value) in &self.members {
+            body.insert((*name).into(), value.clone());
+        }
+        Value::Object(body).to_string().into_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_has_every_member_of_the_contract() {
+        let problem = Problem::new(Code::InvalidUtf8, "send UTF-8").with("offset", 7).with("part", "body");
+        let body: Value = serde_json::from_slice(&problem.to_json("id-1")).unwrap();
+        assert_eq!(body["type"], "urn:sq:problem:invalid_utf8");
+        assert_eq!(body["status"], 400);
+        assert_eq!(body["code"], "invalid_utf8");
+        assert_eq!(body["detail"], "send UTF-8");
+        assert_eq!(body["request_id"], "id-1");
+        assert_eq!((&body["offset"], &body["part"]), (&Value::from(7), &Value::from("body")));
+    }
+
+    #[test]
+    fn only_a_401_has_a_challenge() {
+        for code in Code::ALL {
+            assert_eq!(code.www_authenticate().is_some(), code.status() == 401, "{code:?}");
+        }
+    }
+}

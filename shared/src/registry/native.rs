@@ -1,0 +1,102 @@
+//! Our own format: `[[tenant]]` with its `[[tenant.key]]`.
+
+use std::path::Path;
+
+use super::{Key, Registry, Scope, Tenant, TenantState, Unique};
+use crate::config::Config;
+use crate::config::units::parse_bytes;
+use crate::tenant::TenantName;
+use crate::token::TokenDigest;
+use crate::toml_reader::{Document, Mistakes, Section};
+
+pub(super) fn parse(path: &Path, text: &str, config: &Config) -> Result<Registry, Mistakes> {
+    let document = Document::new(path, text);
+    let table = document.parse();
+    let root = Section::root(&document, &table);
+    let mut seen = Seen { names: Unique::new(), ports: Unique::new(), digests: Unique::new() };
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let sections = root.sections("tenant");
+    let tenants = sections.into_iter().filter_map(|section| read_tenant(section, &mut seen, folder, config)).collect();
+    root.finish();
+    document.finish(Registry { tenants })
+}
+
+/// What may be one tenant's only.
+struct Seen {
+    names: Unique<TenantName>,
+    ports: Unique<u16>,
+    digests: Unique<TokenDigest>,
+}
+
+/// `None` when something was wrong; it has been noted then.
+fn read_tenant(section: Section<'_, '_>, seen: &mut Seen, folder: &Path, config: &Config) -> Option<Tenant> {
+    let name = required(&section, "name", section.parsed("name", str::parse::<TenantName>));
+    let port = required(&section, "port", section.integer::<u16>("port"));
+    let owner = name.as_ref().map_or("?", TenantName::as_str);
+    if let Some(name) = &name
+        && seen.names.claim(name.clone(), owner).is_err()
+    {
+        section.mistake_at("name", format!("there is a tenant {name} already"));
+    }
+    if let Some(port) = port {
+        check_port(&section, port, owner, seen, config);
+    }
+    let plan = section.text("plan");
+    if let Some(plan) = plan.as_ref().filter(|plan| !config.plans.contains_key(*plan)) {
+        section.mistake_at("plan", format!("the config has no [plan.{plan}]"));
+    }
+    let state = section.parsed("state", str::parse).unwrap_or(TenantState::Active);
+    let quota_bytes = section.parsed("quota", parse_bytes);
+    let data_dir = section.text("data_dir").map(|directory| folder.join(directory));
+    let mut ids = Unique::new();
+    let keys = section.sections("key");
+    let keys = keys.into_iter().filter_map(|key| read_key(key, &mut ids, seen, owner)).collect();
+    section.finish();
+    Some(Tenant { name: name?, port: port?, state, plan, quota_bytes, data_dir, keys })
+}
+
+fn check_port(section: &Section<'_, '_>, port: u16, owner: &str, seen: &mut Seen, config: &Config) {
+    let slots = &config.gateway.slots;
+    if !slots.contains(&port) {
+        let message = format!("port {port} is outside the slots {}-{}", slots.start(), slots.end());
+        section.mistake_at("port", message);
+    }
+    if let Err(earlier) = seen.ports.claim(port, owner) {
+        section.mistake_at("port", format!("port {port} is tenant {earlier}'s already"));
+    }
+}
+
+fn read_key(section: Section<'_, '_>, ids: &mut Unique<String>, seen: &mut Seen, owner: &str) -> Option<Key> {
+    let id = required(&section, "id", section.parsed("id", parse_key_id));
+    let digest = required(&section, "sha256", section.parsed("sha256", str::parse::<TokenDigest>));
+    if let Some(id) = &id
+        && ids.claim(id.clone(), owner).is_err()
+    {
+        section.mistake_at("id", format!("tenant {owner} has a key {id} already"));
+    }
+    if let Some(digest) = digest
+        && let Err(earlier) = seen.digests.claim(digest, owner)
+    {
+        section.mistake_at("sha256", format!("this key is tenant {earlier}'s already"));
+    }
+    let scope = section.parsed("scope", str::parse).unwrap_or(Scope::Write);
+    let expires_s = section.timestamp_s("expires");
+    section.finish();
+    Some(Key { id: id?, sha256: digest?, scope, expires_s })
+}
+
+fn parse_key_id(text: &str) -> Result<String, String> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if (1..=64).contains(&text.len()) && text.bytes().all(allowed) {
+        return Ok(text.to_owned());
+    }
+    Err("1 to 64 of a-z, A-Z, 0-9, '-', '_' and '.'".to_owned())
+}
+
+/// Notes a field that is missing. One that is there and wrong has been noted where it was read.
+fn required<T>(section: &Section<'_, '_>, key: &'static str, value: Option<T>) -> Option<T> {
+    if value.is_none() && !section.has(key) {
+        section.mistake(format!("{key} is missing"));
+    }
+    value
+}

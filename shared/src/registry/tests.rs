@@ -1,0 +1,154 @@
+//! Each format as its own program writes it, and each mistake where it stands.
+
+use super::*;
+
+fn config(text: &str) -> Config {
+    Config::parse(Path::new("/srv/gateway.toml"), text).unwrap()
+}
+
+fn load(text: &str) -> Result<Loaded, Mistakes> {
+    Registry::parse(Path::new("/srv/tenants"), text, &config("[plan.founding]\nquota = \"10GiB\""))
+}
+
+fn digest(token: &str) -> TokenDigest {
+    crate::token::BearerToken::parse(token.as_bytes()).unwrap().digest()
+}
+
+fn summary(loaded: &Loaded) -> Vec<(String, u16, PathBuf)> {
+    let config = config("");
+    let row = |tenant: &Tenant| {
+        (tenant.name.to_string(), tenant.port, layout::tenant_dir(&config.gateway.data_root, tenant))
+    };
+    loaded.registry.tenants.iter().map(row).collect()
+}
+
+#[test]
+fn the_native_format() {
+    let text = format!(
+        "[[tenant]]\nname = \"alice\"\nport = 1341\nplan = \"founding\"\n\
+         [[tenant.key]]\nid = \"k1\"\nsha256 = \"{}\"\nscope = \"read\"\nexpires = 2027-01-01T00:00:00Z\n\
+         [[tenant]]\nname = \"bob\"\nport = 1342\nstate = \"reserved\"\ndata_dir = \"elsewhere\"\nquota = \"5MiB\"\n",
+        digest("a")
+    );
+    let loaded = load(&text).unwrap();
+    assert_eq!(loaded.format, Format::Native);
+    assert_eq!(
+        summary(&loaded),
+        [("alice".into(), 1341, "/srv/data/alice".into()), ("bob".into(), 1342, "/srv/elsewhere".into())]
+    );
+    let key = &loaded.registry.tenants[0].keys[0];
+    assert_eq!((key.scope, key.expires_s), (Scope::Read, Some(1_798_761_600)));
+    assert!(key.is_valid_at(1_798_761_599) && !key.is_valid_at(1_798_761_600));
+    assert_eq!(loaded.registry.tenants[1].limits(&config("")).quota_bytes, Some(5 << 20));
+    let again = load(&edit::render(&loaded.registry)).unwrap();
+    assert_eq!(again.registry, loaded.registry);
+}
+
+#[test]
+fn every_mistake_of_the_native_format_has_its_line() {
+    let key = digest("a");
+    let text = format!(
+        "[[tenant]]\nname = \"Alice\"\nport = 1341\n[[tenant]]\nname = \"bob\"\nport = 80\n\
+         [[tenant]]\nname = \"bob\"\nport = 1341\nplan = \"gold\"\nsurname = \"b\"\n[[tenant.key]]\nid = \"k1\"\nsha256 = \"{key}\"\n\
+         [[tenant.key]]\nid = \"k1\"\nsha256 = \"{key}\"\n[[tenant]]\nport = 1343\n"
+    );
+    let mistakes = load(&text).unwrap_err().0;
+    let lines: Vec<_> = mistakes.iter().map(|mistake| mistake.position.unwrap().0).collect();
+    assert_eq!(lines, [2, 6, 8, 9, 10, 11, 16, 17, 18], "{mistakes:#?}");
+}
+
+#[test]
+fn the_format_of_sq() {
+    let text = r#"{"tenants": {
+        "pmb-v1-alice-key": {"name": "alice", "data_dir": "/d/alice"},
+        "pmb-v1-bob-key": {"name": "bob", "data_dir": "bob"},
+        "second": {"name": "bob", "data_dir": "bob"}}}"#;
+    let loaded = load(text).unwrap();
+    assert_eq!(loaded.format, Format::SqHost);
+    assert_eq!(
+        summary(&loaded),
+        [("alice".into(), 1341, "/d/alice".into()), ("bob".into(), 1342, "/srv/bob".into())]
+    );
+    let keys: Vec<_> = loaded.registry.tenants[1].keys.iter().map(|key| key.sha256).collect();
+    assert_eq!(keys, [digest("pmb-v1-bob-key"), digest("second")]);
+}
+
+#[test]
+fn the_format_of_the_router() {
+    let text = r#"{"tenants": [{"token": "t1", "port": 1500, "data_dir": "/d/zoe"},
+        {"token": "t2", "port": 9000, "data_dir": "/d/Amy Lee"}]}"#;
+    let loaded = load(text).unwrap();
+    assert_eq!(loaded.format, Format::SqRouter);
+    assert_eq!(
+        summary(&loaded),
+        [("amy-lee".into(), 1341, "/d/Amy Lee".into()), ("zoe".into(), 1500, "/d/zoe".into())]
+    );
+    assert_eq!(
+        loaded.changes,
+        ["tenant \"Amy Lee\" is now amy-lee", "tenant amy-lee moves from port 9000 to 1341"]
+    );
+}
+
+#[test]
+fn the_format_of_the_python_gateway() {
+    let text = "[[tenants]]\ntoken = \"t\"\nname = \"alice\"\nport = 1341\nphext = \"alice\"\n";
+    let loaded = load(text).unwrap();
+    assert_eq!(loaded.format, Format::PythonGateway);
+    assert_eq!(summary(&loaded), [("alice".into(), 1341, "/srv/data/alice".into())]);
+}
+
+#[test]
+fn the_format_with_an_admin_key() {
+    let text = r#"{"admin_key": "x", "tenants": [
+        {"id": "alice", "api_key": "t", "data_dir": "/d/a", "quota_mb": 500, "enabled": false}]}"#;
+    let loaded = load(text).unwrap();
+    assert_eq!(loaded.format, Format::AdminKey);
+    let alice = &loaded.registry.tenants[0];
+    assert_eq!((alice.state, alice.quota_bytes), (TenantState::Suspended, Some(500 << 20)));
+}
+
+#[test]
+fn what_cannot_be_isolated_is_refused() {
+    let same = r#"{"tenants": {"t1": {"name": "a", "data_dir": "/d"}, "t2": {"name": "b", "data_dir": "/d"}}}"#;
+    assert!(load(same).unwrap_err().to_string().contains("same data_dir"));
+    let inside = r#"{"tenants": {"t1": {"name": "a", "data_dir": "/d"}, "t2": {"name": "b", "data_dir": "/d/b"}}}"#;
+    assert!(load(inside).unwrap_err().to_string().contains("lies inside"));
+    let keys = r#"{"tenants": [{"token": "t", "data_dir": "/a"}, {"token": "t", "data_dir": "/b"}]}"#;
+    assert!(load(keys).unwrap_err().to_string().contains("same key"));
+    assert!(load("{\"tenants\": {").is_err());
+    assert!(load(r#"{"tenants": {"a b": {"name": "a", "data_dir": "/d"}}}"#).is_err());
+    assert!(load("gibberish").is_err());
+}
+
+#[test]
+fn edits_keep_comments_and_lose_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tenants.toml");
+    std::fs::write(&path, "# ours\n[[tenant]]\nname = \"alice\" # first\nport = 1341\n").unwrap();
+    let config = config("");
+    let alice: TenantName = "alice".parse().unwrap();
+    let bob = Tenant { name: "bob".parse().unwrap(), port: 1342, ..load_one(&path, &config) };
+    let mut registry = edit::RegistryEdit::open(&path, &config).unwrap();
+    registry.add(&bob);
+    registry.set_state(&alice, TenantState::Suspended).unwrap();
+    registry.add_key(&alice, &edit::write_key("k1".into(), digest("a"))).unwrap();
+    registry.commit(&config).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.starts_with("# ours\n") && text.contains("# first"), "{text}");
+    let loaded = Registry::load(&path, &config).unwrap().registry;
+    assert_eq!(loaded.tenants.len(), 2);
+    assert_eq!((loaded.tenants[0].state, loaded.tenants[0].keys.len()), (TenantState::Suspended, 1));
+
+    let mut registry = edit::RegistryEdit::open(&path, &config).unwrap();
+    registry.remove_key(&alice, "k1").unwrap();
+    registry.remove(&bob.name).unwrap();
+    assert!(registry.remove_key(&alice, "k1").is_err());
+    registry.commit(&config).unwrap();
+    let mut registry = edit::RegistryEdit::open(&path, &config).unwrap();
+    registry.add(&Tenant { port: 1341, ..bob });
+    assert!(registry.commit(&config).is_err(), "a slot was given out twice");
+}
+
+fn load_one(path: &Path, config: &Config) -> Tenant {
+    Registry::load(path, config).unwrap().registry.tenants[0].clone()
+}

@@ -1,0 +1,305 @@
+//! Reads a TOML file so that every mistake in it is reported at once, each with its line. (serde
+//! stops at the first.) A key that nobody asked for is a mistake too.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// One mistake in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// The file, as it was named.
+    pub file: PathBuf,
+    /// Line and column, counted from 1; `None` when the mistake is about the whole file.
+    pub position: Option<(usize, usize)>,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if let Some((line, column)) = self.position {
+            write!(f, ":{line}:{column}")?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+/// All the mistakes of one reading; never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistakes(pub Vec<Mistake>);
+
+impl Mistakes {
+    /// A mistake about a whole file.
+    pub fn about(file: &Path, message: impl fmt::Display) -> Self {
+        Self(vec![Mistake { file: file.to_owned(), position: None, message: message.to_string() }])
+    }
+}
+
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, mistake) in self.0.iter().enumerate() {
+            let line_break = if index == 0 { "" } else { "\n" };
+            write!(f, "{line_break}{mistake}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Mistakes {}
+
+/// A file's text and the mistakes found in it so far.
+pub struct Document<'t> {
+    file: &'t Path,
+    text: &'t str,
+    mistakes: RefCell<Vec<Mistake>>,
+}
+
+impl<'t> Document<'t> {
+    /// A document of which nothing has been read yet.
+    pub fn new(file: &'t Path, text: &'t str) -> Self {
+        Self { file, text, mistakes: RefCell::default() }
+    }
+
+    /// Parses the text as TOML. Mistakes of syntax are noted; what could be read is returned.
+    pub fn parse(&self) -> DeTable<'t> {
+        let (table, errors) = DeTable::parse_recoverable(self.text);
+        for error in errors {
+            self.mistake(error.span(), error.message());
+        }
+        table.into_inner()
+    }
+
+    /// Notes a mistake at a place in the text.
+    pub fn mistake(&self, span: Option<Range<usize>>, message: impl fmt::Display) {
+        let position = span.map(|span| self.position(span.start));
+        let mistake = Mistake { file: self.file.to_owned(), position, message: message.to_string() };
+        self.mistakes.borrow_mut().push(mistake);
+    }
+
+    fn position(&self, offset: usize) -> (usize, usize) {
+        let before = self.text.get(..offset).unwrap_or(self.text);
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let column = before.get(line_start..).unwrap_or_default().chars().count() + 1;
+        (before.matches('\n').count() + 1, column)
+    }
+
+    /// The value, when nothing was wrong.
+    ///
+    /// # Errors
+    /// Every mistake noted so far, in the order of the file.
+    pub fn finish<T>(self, value: T) -> Result<T, Mistakes> {
+        let mut mistakes = self.mistakes.into_inner();
+        if mistakes.is_empty() {
+            return Ok(value);
+        }
+        mistakes.sort_by_key(|mistake| mistake.position);
+        Err(Mistakes(mistakes))
+    }
+}
+
+/// A table of the file. Each method takes a key; [`Section::finish`] reports those that nobody took.
+pub struct Section<'a, 't> {
+    document: &'a Document<'t>,
+    table: Option<&'a DeTable<'t>>,
+    /// Where the section itself stands, for what is missing in it.
+    span: Option<Range<usize>>,
+    taken: RefCell<BTreeSet<&'static str>>,
+}
+
+impl<'a, 't> Section<'a, 't> {
+    /// The file's root table.
+    pub fn root(document: &'a Document<'t>, table: &'a DeTable<'t>) -> Self {
+        Self { document, table: Some(table), span: None, taken: RefCell::default() }
+    }
+
+    fn take(&self, key: &'static str) -> Option<&'a Spanned<DeValue<'t>>> {
+        self.taken.borrow_mut().insert(key);
+        let found = self.table?.iter().find(|(name, _)| name.get_ref() == key);
+        found.map(|(_, value)| value)
+    }
+
+    fn expected(&self, key: &str, what: &str, value: &Spanned<DeValue<'t>>) {
+        let found = value.get_ref().type_str();
+        self.document.mistake(Some(value.span()), format!("{key} is {what}, not a TOML {found}"));
+    }
+
+    /// Whether the section has the key at all.
+    pub fn has(&self, key: &'static str) -> bool {
+        self.take(key).is_some()
+    }
+
+    /// Notes a mistake at the section itself.
+    pub fn mistake(&self, message: impl fmt::Display) {
+        self.document.mistake(self.span.clone(), message);
+    }
+
+    /// Notes a mistake at a key's value, or at the section when the key is not there.
+    pub fn mistake_at(&self, key: &'static str, message: impl fmt::Display) {
+        let span = self.take(key).map(Spanned::span).or_else(|| self.span.clone());
+        self.document.mistake(span, message);
+    }
+
+    /// A string, read by `parse`. A mistake of `parse` is noted with the key in front.
+    pub fn parsed<T, E: fmt::Display>(
+        &self,
+        key: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let value = self.take(key)?;
+        let Some(text) = value.get_ref().as_str() else {
+            self.expected(key, "a string in quotes", value);
+            return None;
+        };
+        match parse(text) {
+            Ok(parsed) => Some(parsed),
+            Err(error) => {
+                self.document.mistake(Some(value.span()), format!("{key} = \"{text}\": {error}"));
+                None
+            }
+        }
+    }
+
+    /// A string as it stands.
+    pub fn text(&self, key: &'static str) -> Option<String> {
+        self.parsed(key, |text| Ok::<_, std::convert::Infallible>(text.to_owned()))
+    }
+
+    /// A whole number.
+    pub fn integer<T: TryFrom<i64>>(&self, key: &'static str) -> Option<T> {
+        let value = self.take(key)?;
+        let number = value.get_ref().as_integer().and_then(|digits| {
+            i64::from_str_radix(digits.as_str(), digits.radix()).ok().and_then(|number| T::try_from(number).ok())
+        });
+        if number.is_none() {
+            self.expected(key, "a whole number in range", value);
+        }
+        number
+    }
+
+    /// A whole number, or a string read by `parse`.
+    pub fn integer_or<T, E: fmt::Display>(
+        &self,
+        key: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let value = self.take(key)?;
+        let text = match value.get_ref() {
+            DeValue::Integer(digits) => digits.as_str(),
+            DeValue::String(text) => text.as_ref(),
+            _ => {
+                self.expected(key, "a whole number or a string", value);
+                return None;
+            }
+        };
+        parse(text).map_err(|error| self.document.mistake(Some(value.span()), format!("{key}: {error}"))).ok()
+    }
+
+    /// `true` or `false`.
+    pub fn boolean(&self, key: &'static str) -> Option<bool> {
+        let value = self.take(key)?;
+        let boolean = value.get_ref().as_bool();
+        if boolean.is_none() {
+            self.expected(key, "true or false", value);
+        }
+        boolean
+    }
+
+    /// A date with time and zone, as seconds since 1970.
+    pub fn timestamp_s(&self, key: &'static str) -> Option<i64> {
+        let value = self.take(key)?;
+        let timestamp = value
+            .get_ref()
+            .as_datetime()
+            .and_then(|datetime| datetime.to_string().parse::<jiff::Timestamp>().ok())
+            .map(jiff::Timestamp::as_second);
+        if timestamp.is_none() {
+            self.expected(key, "a date with time and zone, as in 2027-01-01T00:00:00Z", value);
+        }
+        timestamp
+    }
+
+    /// A list of strings, each read by `parse`.
+    pub fn list<T, E: fmt::Display>(
+        &self,
+        key: &'static str,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Option<Vec<T>> {
+        let value = self.take(key)?;
+        let Some(array) = value.get_ref().as_array() else {
+            self.expected(key, "a list of strings", value);
+            return None;
+        };
+        let mut list = Vec::new();
+        for item in array.iter() {
+            match item.get_ref().as_str().map(&parse) {
+                Some(Ok(parsed)) => list.push(parsed),
+                Some(Err(error)) => self.document.mistake(Some(item.span()), format!("{key}: {error}")),
+                None => self.expected(key, "a list of strings", item),
+            }
+        }
+        Some(list)
+    }
+
+    fn child(&self, value: &'a Spanned<DeValue<'t>>, table: &'a DeTable<'t>) -> Self {
+        Self { document: self.document, table: Some(table), span: Some(value.span()), taken: RefCell::default() }
+    }
+
+    /// A table in this one; empty when it is not there.
+    pub fn section(&self, key: &'static str) -> Self {
+        if let Some(value) = self.take(key) {
+            match value.get_ref().as_table() {
+                Some(table) => return self.child(value, table),
+                None => self.expected(key, "a table", value),
+            }
+        }
+        Self { document: self.document, table: None, span: None, taken: RefCell::default() }
+    }
+
+    /// The tables of a table whose keys are names that the file chose.
+    pub fn named_sections(&self) -> Vec<(String, Self)> {
+        let mut sections = Vec::new();
+        for (name, value) in self.table.into_iter().flat_map(|table| table.iter()) {
+            match value.get_ref().as_table() {
+                Some(table) => sections.push((name.get_ref().to_string(), self.child(value, table))),
+                None => self.expected(name.get_ref(), "a table", value),
+            }
+        }
+        sections
+    }
+
+    /// An array of tables, `[[key]]`; empty when it is not there.
+    pub fn sections(&self, key: &'static str) -> Vec<Self> {
+        let Some(value) = self.take(key) else { return Vec::new() };
+        let Some(array) = value.get_ref().as_array() else {
+            self.expected(key, "an array of tables", value);
+            return Vec::new();
+        };
+        let mut sections = Vec::new();
+        for item in array.iter() {
+            match item.get_ref().as_table() {
+                Some(table) => sections.push(self.child(item, table)),
+                None => self.expected(key, "an array of tables", item),
+            }
+        }
+        sections
+    }
+
+    /// Reports each key that no method asked for.
+    pub fn finish(self) {
+        let taken = self.taken.borrow();
+        for (name, _) in self.table.into_iter().flat_map(|table| table.iter()) {
+            if !taken.contains(name.get_ref().as_ref()) {
+                let known = taken.iter().copied().collect::<Vec<_>>().join(", ");
+                let message = format!("unknown field {}; known here: {known}", name.get_ref());
+                self.document.mistake(Some(name.span()), message);
+            }
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! One file a subcommand: its options and `run`.
+
+pub mod healthcheck;
+pub mod pool;
+pub mod serve;

@@ -1,0 +1,22 @@
+//! Parses the command line, runs the command, and turns its end into an exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use sq_shared::telemetry;
+use sq_worker::cli::{Cli, Command};
+use sq_worker::commands::{healthcheck, pool, serve};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    telemetry::init(cli.log_format);
+    let outcome = match cli.command {
+        Command::Serve(options) => serve::run(options),
+        Command::Pool(options) => pool::run(options),
+        Command::Healthcheck(options) => healthcheck::run(&options),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

@@ -1,0 +1,30 @@
+//! What the pool tells a worker: a line of JSON on standard input when it starts, and another whenever
+//! the registry changes something about its tenant. The end of standard input means that the pool is
+//! gone, and that the worker goes too: a new pool will start its own.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sq_shared::registry::Key;
+
+/// What may change while a worker runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerSettings {
+    /// The tenant's keys; the worker checks them again.
+    pub keys: Vec<Key>,
+    /// All the tenant's phexts together; `None` is no limit.
+    pub quota_bytes: Option<u64>,
+    /// What the worker may keep of its phexts in memory.
+    pub memory_bytes: u64,
+    /// A request's body; `None` is no limit.
+    pub body_bytes: Option<u64>,
+    /// The worker ends by itself, with exit code 0, after so many milliseconds without a request.
+    pub idle_timeout_ms: u64,
+}
+
+impl WorkerSettings {
+    /// How long the worker waits for a request before it ends.
+    pub fn idle_timeout(&self) -> Duration {
+        Duration::from_millis(self.idle_timeout_ms)
+    }
+}
