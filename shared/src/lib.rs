@@ -7,6 +7,7 @@
 
 pub mod config;
 pub mod coordinate;
+pub mod failure;
 pub mod headers;
 pub mod healthcheck;
 pub mod layout;
