@@ -60,7 +60,10 @@ impl Directory {
             }
         }
         Self {
-            client_limits: ClientLimits::new(&config.limits, previous.map(|directory| &directory.client_limits)),
+            client_limits: ClientLimits::new(
+                &config.limits,
+                previous.map(|directory| &directory.client_limits),
+            ),
             cors: CorsPolicy::new(&config.cors),
             by_digest,
             tenants,

@@ -87,7 +87,10 @@ impl Edge {
         }
     }
 
-    async fn accept_one(&self, listener: &Listener) -> std::io::Result<(OwnedSemaphorePermit, Stream, Option<IpAddr>)> {
+    async fn accept_one(
+        &self,
+        listener: &Listener,
+    ) -> std::io::Result<(OwnedSemaphorePermit, Stream, Option<IpAddr>)> {
         let permit = Arc::clone(&self.connections).acquire_owned().await.map_err(std::io::Error::other)?;
         let (stream, peer) = listener.accept().await?;
         Ok((permit, stream, peer))
@@ -139,12 +142,14 @@ impl Edge {
         let request_id = new_request_id();
         let request_id = request_id.to_str().unwrap_or_default();
         access::log_refused_at_edge(peer, request_id, problem.code.status(), problem.code.as_str());
-        let standing = peer.and_then(|peer| self.directory.load().client_limits.charge_request(peer).ok().flatten());
+        let standing =
+            peer.and_then(|peer| self.directory.load().client_limits.charge_request(peer).ok().flatten());
         let body = problem.to_json(request_id);
-        let status = http::StatusCode::from_u16(problem.code.status()).unwrap_or(http::StatusCode::BAD_REQUEST);
+        let status =
+            http::StatusCode::from_u16(problem.code.status()).unwrap_or(http::StatusCode::BAD_REQUEST);
         let mut head = format!(
-            "HTTP/1.1 {} {}\r\ncontent-type: {PROBLEM_JSON}\r\ncontent-length: {}\r\n{X_REQUEST_ID}: {request_id}\r\n\
-             cache-control: no-store\r\nx-content-type-options: nosniff\r\nconnection: close\r\n",
+            "HTTP/1.1 {} {}\r\nContent-Type: {PROBLEM_JSON}\r\nContent-Length: {}\r\n{X_REQUEST_ID}: {request_id}\r\n\
+             Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n",
             status.as_str(),
             status.canonical_reason().unwrap_or("Error"),
             body.len(),
@@ -153,7 +158,7 @@ impl Edge {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
         if let Some((policy, state)) = rate_limit_fields(&[("ip", standing)]) {
-            head.push_str(&format!("ratelimit-policy: {policy}\r\nratelimit: {state}\r\n"));
+            head.push_str(&format!("RateLimit-Policy: {policy}\r\nRateLimit: {state}\r\n"));
         }
         head.push_str("\r\n");
         let mut answer = head.into_bytes();

@@ -57,7 +57,8 @@ impl Gateway {
         let directory = ctx.directory.clone();
         let (path, query) = forward::split_target(forward::origin_form(request.raw_path()));
         ctx.request_id = context::request_id(&request.headers);
-        let client = client_ip::client_ip(ctx.peer, &request.headers, &directory.config.gateway.trusted_proxies);
+        let client =
+            client_ip::client_ip(ctx.peer, &request.headers, &directory.config.gateway.trusted_proxies);
         ctx.client = Some(client);
 
         let question = health::Question::of_path(path);
@@ -86,7 +87,8 @@ impl Gateway {
         let result = result.and_then(|token| authenticate(token, &ctx.directory).map_err(Refusal::from));
         let wrong_key = matches!(
             result,
-            Err(Refusal::Credential(CredentialError::Malformed) | Refusal::Authenticate(AuthenticateError::Unknown))
+            Err(Refusal::Credential(CredentialError::Malformed)
+                | Refusal::Authenticate(AuthenticateError::Unknown))
         );
         if let Some(client) = ctx.client.filter(|_| wrong_key) {
             ctx.directory.client_limits.charge_failed_key(client)?;
@@ -104,7 +106,12 @@ impl ProxyHttp for Gateway {
     }
 
     /// The edge hands the connection over this way, with the first request as with the others.
-    fn on_connection_reuse(&self, _: &mut Session, ctx: &mut Context, connection: Box<dyn Any + Send + Sync>) {
+    fn on_connection_reuse(
+        &self,
+        _: &mut Session,
+        ctx: &mut Context,
+        connection: Box<dyn Any + Send + Sync>,
+    ) {
         if let Ok(connection) = connection.downcast::<Connection>() {
             ctx.peer = connection.peer;
         }
@@ -197,7 +204,8 @@ impl ProxyHttp for Gateway {
     ) -> Box<Error> {
         let began = session.response_written().is_some_and(|head| !head.status.is_informational());
         let whole_body_kept = !session.as_ref().retry_buffer_truncated();
-        let from_worker = *error.esource() == pingora::ErrorSource::Upstream && *error.etype() != ErrorType::ReadTimedout;
+        let from_worker =
+            *error.esource() == pingora::ErrorSource::Upstream && *error.etype() != ErrorType::ReadTimedout;
         let may_repeat = ctx
             .admitted()
             .is_some_and(|admitted| !admitted.route.writes() && admitted.attempts < route::MOST_ATTEMPTS);

@@ -69,7 +69,10 @@ impl Server {
         let connection_cap = connection_cap(&config);
         let (stop, stopping) = watch::channel(false);
         let edge = Edge {
-            proxy: Arc::new(http_proxy(&Arc::new(pingora_conf(&config)), Gateway::new(Arc::clone(&directory)))),
+            proxy: Arc::new(http_proxy(
+                &Arc::new(pingora_conf(&config)),
+                Gateway::new(Arc::clone(&directory)),
+            )),
             directory: Arc::clone(&directory),
             connections: Arc::new(Semaphore::new(connection_cap as usize)),
             stopping,

@@ -53,7 +53,8 @@ fn parse_state(text: &str) -> Result<TenantState, String> {
 pub fn run(options: &Options) -> Result<(), Failure> {
     let started = Instant::now();
     let system = options.root.open_or_create()?;
-    let mut registry = RegistryEdit::open(&system.config.gateway.tenants, &system.config).map_err(Failure::from_error)?;
+    let mut registry =
+        RegistryEdit::open(&system.config.gateway.tenants, &system.config).map_err(Failure::from_error)?;
     let names = missing_names(options, &registry)?;
     let ports = enough_slots(&registry, &system.config, names.len())?;
     let keys_out = options.keys_out.as_ref().unwrap_or(&system.keys_file);
@@ -68,7 +69,8 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     }
     let there = usize::from(options.slots) - made;
     let seconds = started.elapsed().as_secs_f32();
-    let keys_note = if made > 0 { format!("; their keys are in {}", keys_out.display()) } else { String::new() };
+    let keys_note =
+        if made > 0 { format!("; their keys are in {}", keys_out.display()) } else { String::new() };
     say(format_args!("provisioned {made} tenants ({there} were there) in {seconds:.2} s{keys_note}"));
     Ok(())
 }

@@ -23,7 +23,9 @@ mod pool_child;
 
 /// Options of `up`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  sq-gateway up --root /srv/sq --listen 127.0.0.1:9999 --tenants tenants.json")]
+#[command(
+    after_help = "Example:\n  sq-gateway up --root /srv/sq --listen 127.0.0.1:9999 --tenants tenants.json"
+)]
 pub struct Options {
     #[command(flatten)]
     root: RootOptions,
@@ -44,7 +46,8 @@ const FIRST_TENANTS: [&str; 2] = ["alice", "bob"];
 /// Something cannot be made, the config or the registry has mistakes, or an address is taken.
 pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
     let system = options.root.open_or_create()?;
-    let tenants = options.tenants.as_ref().map(std::path::absolute).transpose().map_err(Failure::from_error)?;
+    let tenants =
+        options.tenants.as_ref().map(std::path::absolute).transpose().map_err(Failure::from_error)?;
     let new_keys = match tenants {
         None if !system.config.gateway.tenants.exists() => create_first_tenants(&system)?,
         _ => Vec::new(),
@@ -96,8 +99,10 @@ fn create_first_tenants(system: &System) -> Result<Vec<NewKey>, Failure> {
         let (key, entry) = NewKey::generate(name, port, "k1".to_owned()).map_err(Failure::from_error)?;
         let name = name.parse().map_err(Failure::from_error)?;
         let state = TenantState::Active;
-        let tenant = Tenant { name, port, state, plan: None, quota_bytes: None, data_dir: None, keys: vec![entry] };
-        create_private_dir(&layout::tenant_dir(&config.gateway.data_root, &tenant)).map_err(Failure::from_error)?;
+        let tenant =
+            Tenant { name, port, state, plan: None, quota_bytes: None, data_dir: None, keys: vec![entry] };
+        create_private_dir(&layout::tenant_dir(&config.gateway.data_root, &tenant))
+            .map_err(Failure::from_error)?;
         registry.add(&tenant);
         keys.push(key);
     }

@@ -135,7 +135,11 @@ fn check_size(head: &[u8], limit_bytes: usize) -> Result<(), HeadError> {
         return Ok(());
     }
     let line_is_longer = !head.get(..limit_bytes).unwrap_or(head).contains(&b'\n');
-    Err(if line_is_longer { HeadError::UriTooLong { limit_bytes } } else { HeadError::TooLarge { limit_bytes } })
+    Err(if line_is_longer {
+        HeadError::UriTooLong { limit_bytes }
+    } else {
+        HeadError::TooLarge { limit_bytes }
+    })
 }
 
 /// Checks a whole head, from the request line to the empty line.
@@ -154,7 +158,8 @@ fn check(head: &[u8]) -> Result<(), HeadError> {
 }
 
 fn without_line_end(line: &[u8]) -> Result<&[u8], HeadError> {
-    let line = line.strip_suffix(b"\r\n").ok_or(HeadError::Malformed("A line of the head ends without CR LF."))?;
+    let line =
+        line.strip_suffix(b"\r\n").ok_or(HeadError::Malformed("A line of the head ends without CR LF."))?;
     if line.contains(&b'\r') {
         return Err(HeadError::Malformed("There is a bare CR in the head."));
     }
@@ -169,9 +174,12 @@ enum Version {
 
 fn check_request_line(line: &[u8]) -> Result<Version, HeadError> {
     let mut parts = line.split(|byte| *byte == b' ');
-    let (Some(method), Some(target), Some(version), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    let (Some(method), Some(target), Some(version), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
     else {
-        return Err(HeadError::Malformed("The request line is not: method, target, version, one space between them."));
+        return Err(HeadError::Malformed(
+            "The request line is not: method, target, version, one space between them.",
+        ));
     };
     if method.is_empty() || !method.iter().all(is_token_byte) {
         return Err(HeadError::Malformed("The method is not a token."));
@@ -267,7 +275,9 @@ impl<'h> Fields<'h> {
             return Err(HeadError::Malformed("The request has both Content-Length and Transfer-Encoding."));
         }
         if version == Version::Http10 || !encoding.eq_ignore_ascii_case(b"chunked") {
-            return Err(HeadError::Malformed("Transfer-Encoding is taken as \"chunked\" alone, in HTTP/1.1."));
+            return Err(HeadError::Malformed(
+                "Transfer-Encoding is taken as \"chunked\" alone, in HTTP/1.1.",
+            ));
         }
         Ok(())
     }

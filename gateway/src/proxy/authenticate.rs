@@ -38,7 +38,10 @@ pub enum AuthenticateError {
 ///
 /// # Errors
 /// It is unknown or has expired, or its tenant is not served.
-pub fn authenticate(token: BearerToken, directory: &Directory) -> Result<AuthenticatedTenant, AuthenticateError> {
+pub fn authenticate(
+    token: BearerToken,
+    directory: &Directory,
+) -> Result<AuthenticatedTenant, AuthenticateError> {
     let (tenant, key) = directory.find(&token.digest()).ok_or(AuthenticateError::Unknown)?;
     if key.expires_s.is_some() && !key.is_valid_at(now_s()) {
         return Err(AuthenticateError::Expired);

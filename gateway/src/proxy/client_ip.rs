@@ -47,13 +47,18 @@ mod tests {
         for field in fields {
             headers.append(X_FORWARDED_FOR, field.parse().unwrap());
         }
-        let trusted = ["127.0.0.0/8".parse().unwrap(), "10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
+        let trusted =
+            ["127.0.0.0/8".parse().unwrap(), "10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
         client_ip(peer.parse().ok(), &headers, &trusted).to_string()
     }
 
     #[test]
     fn the_right_most_untrusted_address_is_the_client() {
-        assert_eq!(client("192.0.2.9", &["198.51.100.1"]), "192.0.2.9", "a stranger's word counts for nothing");
+        assert_eq!(
+            client("192.0.2.9", &["198.51.100.1"]),
+            "192.0.2.9",
+            "a stranger's word counts for nothing"
+        );
         assert_eq!(client("127.0.0.1", &[]), "127.0.0.1");
         assert_eq!(client("127.0.0.1", &["198.51.100.1"]), "198.51.100.1");
         assert_eq!(client("127.0.0.1", &["1.2.3.4, 198.51.100.1, 10.0.0.2"]), "198.51.100.1");

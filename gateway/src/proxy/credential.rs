@@ -24,7 +24,8 @@ pub enum CredentialError {
 /// # Errors
 /// There is none, there are two, or it is nothing that a key can be.
 pub fn read(headers: &HeaderMap) -> Result<BearerToken, CredentialError> {
-    let authorization = headers.get_all(header::AUTHORIZATION).iter().map(|value| without_scheme(value.as_bytes()));
+    let authorization =
+        headers.get_all(header::AUTHORIZATION).iter().map(|value| without_scheme(value.as_bytes()));
     let api_key = headers.get_all(X_SQ_API_KEY).iter().map(|value| value.as_bytes().trim_ascii());
     let mut keys = authorization.chain(api_key);
     let first = keys.next().ok_or(CredentialError::Missing)?;
@@ -42,7 +43,9 @@ fn without_scheme(value: &[u8]) -> &[u8] {
     let value = value.trim_ascii();
     match value.split_at_checked(6) {
         Some((scheme, [])) if scheme.eq_ignore_ascii_case(b"bearer") => &[],
-        Some((scheme, [b' ' | b'\t', key @ ..])) if scheme.eq_ignore_ascii_case(b"bearer") => key.trim_ascii(),
+        Some((scheme, [b' ' | b'\t', key @ ..])) if scheme.eq_ignore_ascii_case(b"bearer") => {
+            key.trim_ascii()
+        }
         _ => value,
     }
 }
@@ -79,8 +82,14 @@ mod tests {
         assert_eq!(key(&[("authorization", "Bearer")]), Err(CredentialError::Missing));
         assert_eq!(key(&[("authorization", "Bearer ")]), Err(CredentialError::Missing));
         assert_eq!(key(&[("authorization", "")]), Err(CredentialError::Missing));
-        assert_eq!(key(&[("authorization", "Bearer a"), ("x-sq-api-key", "b")]), Err(CredentialError::TwoKeys));
-        assert_eq!(key(&[("authorization", "Bearer a"), ("authorization", "b")]), Err(CredentialError::TwoKeys));
+        assert_eq!(
+            key(&[("authorization", "Bearer a"), ("x-sq-api-key", "b")]),
+            Err(CredentialError::TwoKeys)
+        );
+        assert_eq!(
+            key(&[("authorization", "Bearer a"), ("authorization", "b")]),
+            Err(CredentialError::TwoKeys)
+        );
         assert_eq!(key(&[("authorization", "Bearer a"), ("x-sq-api-key", "a")]).as_deref(), Ok("a"));
         assert_eq!(key(&[("authorization", "Basic YTpi")]), Err(CredentialError::Malformed));
         let longest = "k".repeat(512);

@@ -15,7 +15,8 @@ use super::limit::Standing;
 use super::utf8::{BodyValidator, InvalidUtf8};
 
 /// What a client's request keeps on its way in, beside the key and the id, which are set anew.
-const REQUEST_FIELDS: [HeaderName; 3] = [header::CONTENT_TYPE, header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
+const REQUEST_FIELDS: [HeaderName; 3] =
+    [header::CONTENT_TYPE, header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
 
 /// What a worker's answer keeps on its way out.
 const ANSWER_FIELDS: [HeaderName; 6] = [
@@ -125,11 +126,11 @@ pub fn add_common_fields(
 ) -> pingora::Result<()> {
     head.insert_header(X_REQUEST_ID, &ctx.request_id)?;
     head.insert_header(header::CACHE_CONTROL, "no-store")?;
-    head.insert_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")?;
+    head.insert_header("X-Content-Type-Options", "nosniff")?;
     let standings = [("ip", ctx.ip_standing), ("tenant", ctx.tenant_standing)];
     if let Some((policy, state)) = rate_limit_fields(&standings) {
-        head.insert_header("ratelimit-policy", policy)?;
-        head.insert_header("ratelimit", state)?;
+        head.insert_header("RateLimit-Policy", policy)?;
+        head.insert_header("RateLimit", state)?;
     }
     for (name, value) in ctx.directory.cors.answer_fields(request) {
         head.insert_header(name, value)?;
@@ -214,7 +215,8 @@ impl BodyMeter {
     /// Whether a body is announced at all.
     pub fn expects_body(request: &RequestHeader) -> bool {
         let length = request.headers.get(header::CONTENT_LENGTH);
-        length.is_some_and(|value| value.as_bytes() != b"0") || request.headers.contains_key(header::TRANSFER_ENCODING)
+        length.is_some_and(|value| value.as_bytes() != b"0")
+            || request.headers.contains_key(header::TRANSFER_ENCODING)
     }
 
     /// Takes the next piece, before it goes to the worker.
@@ -289,8 +291,12 @@ mod tests {
         let error = meter.push(Some(&Bytes::from_static(b"c\xc3")), false);
         assert_eq!(error, Err(InvalidUtf8 { part: "body", offset: 3 }.into()));
         assert_eq!(BodyMeter::new(&request, Some(3)).unwrap_err(), BodyError::TooLarge { limit_bytes: 3 });
-        let mut counted = BodyMeter::new(&RequestHeader::build("POST", b"/", None).unwrap(), Some(4)).unwrap();
+        let mut counted =
+            BodyMeter::new(&RequestHeader::build("POST", b"/", None).unwrap(), Some(4)).unwrap();
         assert_eq!(counted.push(Some(&Bytes::from_static(b"abcd")), false), Ok(()));
-        assert_eq!(counted.push(Some(&Bytes::from_static(b"e")), false), Err(BodyError::TooLarge { limit_bytes: 4 }));
+        assert_eq!(
+            counted.push(Some(&Bytes::from_static(b"e")), false),
+            Err(BodyError::TooLarge { limit_bytes: 4 })
+        );
     }
 }

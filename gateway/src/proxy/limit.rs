@@ -165,11 +165,11 @@ struct TenantRate {
 impl TenantLimiter {
     /// Fresh limits.
     pub fn new(limits: &TenantLimits) -> Self {
-        let rate = limits.per_tenant.map(|rate| TenantRate {
-            rate,
-            limiter: RateLimiter::direct(quota(rate)).with_middleware(),
-        });
-        let in_flight = limits.in_flight.map(|count| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS))));
+        let rate = limits
+            .per_tenant
+            .map(|rate| TenantRate { rate, limiter: RateLimiter::direct(quota(rate)).with_middleware() });
+        let in_flight =
+            limits.in_flight.map(|count| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS))));
         Self { limits: limits.clone(), rate, in_flight }
     }
 
@@ -219,7 +219,10 @@ mod tests {
     fn a_standing_says_what_remains_and_when_to_come_back() {
         let limiter = KeyedLimiter::new("2/min".parse().unwrap());
         let client = "192.0.2.1".parse().unwrap();
-        assert_eq!(limiter.charge(client).map(|standing| (standing.remaining, standing.reset_s)), Ok((1, 30)));
+        assert_eq!(
+            limiter.charge(client).map(|standing| (standing.remaining, standing.reset_s)),
+            Ok((1, 30))
+        );
         assert_eq!(limiter.charge(client).map(|standing| standing.remaining), Ok(0));
         let refused = limiter.charge(client).unwrap_err();
         assert!((29..=30).contains(&refused.reset_s), "{refused:?}");

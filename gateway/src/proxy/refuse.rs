@@ -99,9 +99,8 @@ fn head_problem(error: HeadError) -> Problem {
             let detail = format!("The request's head was not complete after {} s.", limit.as_secs_f32());
             Problem::new(Code::RequestTimeout, detail)
         }
-        HeadError::Connect => {
-            Problem::new(Code::MethodNotAllowed, "CONNECT is not served here.").allow("GET, HEAD, POST, OPTIONS")
-        }
+        HeadError::Connect => Problem::new(Code::MethodNotAllowed, "CONNECT is not served here.")
+            .allow("GET, HEAD, POST, OPTIONS"),
     }
 }
 
@@ -148,7 +147,8 @@ fn limit_problem(error: LimitError) -> Problem {
             over(Code::TooManyFailedKeys, "One address may try wrong keys at", standing)
         }
         LimitError::InFlight(count) => {
-            let detail = format!("This tenant may have {count} requests in flight. Wait for an answer first.");
+            let detail =
+                format!("This tenant may have {count} requests in flight. Wait for an answer first.");
             Problem::new(Code::TooManyInFlight, detail).retry_after_s(1)
         }
     }
@@ -197,11 +197,13 @@ fn upstream_problem(error: UpstreamError) -> Problem {
             "The worker died during this write. It may have been applied: read the scroll before you repeat it.",
         ),
         UpstreamError::Unavailable => {
-            Problem::new(Code::WorkerUnavailable, "The tenant's worker cannot be reached. Try again.").retry_after_s(1)
+            Problem::new(Code::WorkerUnavailable, "The tenant's worker cannot be reached. Try again.")
+                .retry_after_s(1)
         }
-        UpstreamError::Timeout => {
-            Problem::new(Code::WorkerTimeout, "The tenant's worker did not answer in time. Read before you repeat a write.")
-        }
+        UpstreamError::Timeout => Problem::new(
+            Code::WorkerTimeout,
+            "The tenant's worker did not answer in time. Read before you repeat a write.",
+        ),
     }
 }
 
@@ -213,14 +215,19 @@ pub fn of_proxy_error(error: &Error, writes: bool) -> Option<Refusal> {
         (ErrorSource::Downstream, ReadError | WriteError | WriteTimedout | ConnectionClosed) => None,
         (ErrorSource::Downstream, _) => Some(HeadError::Malformed("The body's framing is malformed.").into()),
         (ErrorSource::Upstream, ReadTimedout | WriteTimedout) => Some(UpstreamError::Timeout.into()),
-        (ErrorSource::Upstream, etype) if writes && !is_connect_error(etype) => Some(UpstreamError::Failed.into()),
+        (ErrorSource::Upstream, etype) if writes && !is_connect_error(etype) => {
+            Some(UpstreamError::Failed.into())
+        }
         _ => Some(UpstreamError::Unavailable.into()),
     }
 }
 
 fn is_connect_error(etype: &ErrorType) -> bool {
     use ErrorType::{BindError, ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, SocketError};
-    matches!(etype, ConnectTimedout | ConnectRefused | ConnectNoRoute | ConnectError | BindError | SocketError)
+    matches!(
+        etype,
+        ConnectTimedout | ConnectRefused | ConnectNoRoute | ConnectError | BindError | SocketError
+    )
 }
 
 /// Answers with a refusal, unless an answer has begun. Returns the status, 0 when nothing was sent.

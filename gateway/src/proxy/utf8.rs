@@ -128,8 +128,23 @@ mod tests {
     /// Bytes that are often the start, the middle or the end of a character.
     fn tricky_byte() -> impl Strategy<Value = u8> {
         prop_oneof![
-            Just(b'a'), Just(0x80), Just(0xbf), Just(0xc1), Just(0xc3), Just(0xe0), Just(0xa0), Just(0xed),
-            Just(0x9f), Just(0xef), Just(0xf0), Just(0x9f), Just(0x94), Just(0x86), Just(0xf4), Just(0x8f), any::<u8>(),
+            Just(b'a'),
+            Just(0x80),
+            Just(0xbf),
+            Just(0xc1),
+            Just(0xc3),
+            Just(0xe0),
+            Just(0xa0),
+            Just(0xed),
+            Just(0x9f),
+            Just(0xef),
+            Just(0xf0),
+            Just(0x9f),
+            Just(0x94),
+            Just(0x86),
+            Just(0xf4),
+            Just(0x8f),
+            any::<u8>(),
         ]
     }
 

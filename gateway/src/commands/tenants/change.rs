@@ -23,7 +23,8 @@ const WORKER_END_POLL: Duration = Duration::from_millis(50);
 
 fn open(root: &RootOptions) -> Result<(System, RegistryEdit), Failure> {
     let system = root.open()?;
-    let registry = RegistryEdit::open(&system.config.gateway.tenants, &system.config).map_err(Failure::from_error)?;
+    let registry =
+        RegistryEdit::open(&system.config.gateway.tenants, &system.config).map_err(Failure::from_error)?;
     Ok((system, registry))
 }
 
@@ -52,7 +53,8 @@ pub(super) fn add(options: &Adding) -> Result<(), Failure> {
     let state = if options.reserved { TenantState::Reserved } else { TenantState::Active };
     let (plan, quota_bytes) = (options.plan.clone(), options.quota);
     let tenant = Tenant { name, port, state, plan, quota_bytes, data_dir: None, keys: vec![entry] };
-    create_private_dir(&layout::tenant_dir(&system.config.gateway.data_root, &tenant)).map_err(Failure::from_error)?;
+    create_private_dir(&layout::tenant_dir(&system.config.gateway.data_root, &tenant))
+        .map_err(Failure::from_error)?;
     registry.add(&tenant);
     registry.commit(&system.config).map_err(Failure::from_error)?;
     say_key(&key);
@@ -80,7 +82,8 @@ pub(super) fn rotate_key(options: &Rotating) -> Result<(), Failure> {
         }
     };
     let id = next_key_id(&tenant.keys);
-    let (key, entry) = NewKey::generate(tenant.name.as_str(), tenant.port, id).map_err(Failure::from_error)?;
+    let (key, entry) =
+        NewKey::generate(tenant.name.as_str(), tenant.port, id).map_err(Failure::from_error)?;
     registry.add_key(&tenant.name, &entry).map_err(Failure::from_error)?;
     if let Some(old) = old {
         registry.remove_key(&tenant.name, &old).map_err(Failure::from_error)?;

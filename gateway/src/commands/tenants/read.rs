@@ -13,7 +13,8 @@ use crate::cli::say;
 pub(super) fn list(options: &Listing) -> Result<(), Failure> {
     let (system, registry) = load(options.root.open()?)?;
     if options.json {
-        let tenants: Vec<Value> = registry.tenants.iter().map(|tenant| as_json(tenant, &system.config)).collect();
+        let tenants: Vec<Value> =
+            registry.tenants.iter().map(|tenant| as_json(tenant, &system.config)).collect();
         say(Value::from(tenants));
         return Ok(());
     }
@@ -42,19 +43,24 @@ pub(super) fn show(options: &Showing) -> Result<(), Failure> {
     say(format_args!("port       {}", tenant.port));
     say(format_args!("state      {}", tenant.state));
     say(format_args!("plan       {}", tenant.plan.as_deref().unwrap_or("-")));
-    say(format_args!("directory  {}", layout::tenant_dir(&system.config.gateway.data_root, tenant).display()));
+    say(format_args!(
+        "directory  {}",
+        layout::tenant_dir(&system.config.gateway.data_root, tenant).display()
+    ));
     say(format_args!("rate       {}", or_off(limits.per_tenant.map(|rate| rate.to_string()))));
     say(format_args!("in flight  {}", or_off(limits.in_flight.map(|count| count.to_string()))));
     say(format_args!("quota      {}", or_off(limits.quota_bytes.map(|bytes| format!("{bytes} bytes")))));
     for key in &tenant.keys {
-        let expires = key.expires_s.map(|seconds| format!(", expires {seconds} s after 1970")).unwrap_or_default();
+        let expires =
+            key.expires_s.map(|seconds| format!(", expires {seconds} s after 1970")).unwrap_or_default();
         say(format_args!("key        {} ({}{expires})", key.id, key.scope.as_str()));
     }
     Ok(())
 }
 
 fn load(system: System) -> Result<(System, Registry), Failure> {
-    let loaded = Registry::load(&system.config.gateway.tenants, &system.config).map_err(Failure::from_error)?;
+    let loaded =
+        Registry::load(&system.config.gateway.tenants, &system.config).map_err(Failure::from_error)?;
     Ok((system, loaded.registry))
 }
 
