@@ -121,6 +121,8 @@ impl Pool {
     /// Runs until it has been told to stop and the last worker is gone.
     pub async fn run(mut self) {
         self.say_ready();
+        // The files may have changed between their first reading and the start of the watch.
+        self.reload();
         let mut batch = Vec::with_capacity(EVENTS_AT_ONCE);
         while !self.desired.is_closing || self.observed.worker_count() > 0 {
             self.act().await;
@@ -191,7 +193,9 @@ impl Pool {
                 return tracing::error!(mistakes = mistakes.0.len(), "reload rejected; nothing has changed");
             }
         };
-        self.desired = Desired::new(&config, &registry);
+        let desired = Desired::new(&config, &registry);
+        let is_news = desired != self.desired;
+        self.desired = desired;
         self.tenants = registry.tenants.len();
         self.config = config;
         let files = Source::files(&self.config);
@@ -200,7 +204,9 @@ impl Pool {
             self.watching = watch_files(&files, &self.sender);
             self.watched_files = files;
         }
-        tracing::info!(tenants = self.tenants, active = self.desired.assignments.len(), "reloaded");
+        if is_news {
+            tracing::info!(tenants = self.tenants, active = self.desired.assignments.len(), "reloaded");
+        }
     }
 
     async fn act(&mut self) {

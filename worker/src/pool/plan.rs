@@ -55,15 +55,14 @@ pub fn next_wakeup(desired: &Desired, observed: &Observed, now: Instant) -> Opti
     observed.slots.iter().filter_map(wakeup).min()
 }
 
-/// The workers whose directories are not free yet though the registry may already give them away. All
-/// others hold what the registry says, and that gives no directory twice.
+/// The workers whose directories are not free yet though the registry may already have given them away.
+/// All others hold what the registry says, and that gives no directory twice.
 fn leaving_workers<'a>(desired: &Desired, observed: &'a Observed) -> Vec<&'a Worker> {
     let leaves = |(port, slot): (&u16, &'a Slot)| {
         let worker = slot.worker.as_ref()?;
         let assignment = desired.assignments.get(port);
-        let stays =
-            worker.stop.is_none() && assignment.is_some_and(|new| new.is_same_worker(&worker.assignment));
-        (!stays).then_some(worker)
+        let is_in_place = assignment.is_some_and(|new| new.is_same_worker(&worker.assignment));
+        (!is_in_place).then_some(worker)
     };
     observed.slots.iter().filter_map(leaves).collect()
 }

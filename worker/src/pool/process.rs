@@ -179,3 +179,91 @@ fn deliver(child: &Child, signal: Signal) {
         tracing::error!(%error, pid = pid.as_raw_nonzero().get(), ?signal, "cannot signal a worker");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::ExitStatusExt;
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn launcher(program: PathBuf) -> Launcher {
+        Launcher { program, log_format: "text", rust_log: None }
+    }
+
+    fn assignment(data_dir: &Path, quota_bytes: u64) -> Assignment {
+        let settings = WorkerSettings {
+            keys: Vec::new(),
+            quota_bytes: Some(quota_bytes),
+            memory_bytes: 1,
+            body_bytes: None,
+            idle_timeout_ms: 1,
+        };
+        Assignment { tenant: "alice".parse().unwrap(), data_dir: data_dir.to_owned(), settings }
+    }
+
+    fn socket() -> OwnedFd {
+        std::net::TcpListener::bind("127.0.0.1:0").unwrap().into()
+    }
+
+    async fn wait_for(file: &Path) -> String {
+        let written = async {
+            loop {
+                match std::fs::read_to_string(file) {
+                    Ok(text) if text.ends_with('\n') => return text,
+                    _ => tokio::time::sleep(Duration::from_millis(2)).await,
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), written).await.unwrap()
+    }
+
+    /// A worker that writes what it got into its directory: `$7` after the arguments of the pool.
+    const SCRIPT: &str = r#"#!/bin/sh
+test -S /proc/$$/fd/3 || exit 3
+read -r line; echo "$* $LISTEN_FDS $HOME $line" > "$7/first"
+read -r line; echo "$line" > "$7/second"
+while :; do sleep 0.01; done
+"#;
+
+    #[tokio::test]
+    async fn a_worker_gets_its_socket_and_settings_and_its_end_is_reported() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("worker");
+        std::fs::write(&program, SCRIPT).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let (sender, mut events) = mpsc::unbounded_channel();
+        let assignment_1 = assignment(folder.path(), 1);
+        let process = loop {
+            match launcher(program.clone()).start(1341, socket(), &assignment_1, &sender) {
+                Ok(process) => break process,
+                // Another test forked while the script was open for writing.
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::ExecutableFileBusy, "{error}"),
+            }
+        };
+
+        let line = serde_json::to_string(&assignment_1.settings).unwrap();
+        let arguments =
+            format!("--log-format text serve --tenant alice --data-dir {}", folder.path().display());
+        let first = wait_for(&folder.path().join("first")).await;
+        assert_eq!(first, format!("{arguments} --settings-from-stdin 1  {line}\n"));
+
+        process.tell(&assignment(folder.path(), 2).settings).unwrap();
+        assert!(wait_for(&folder.path().join("second")).await.contains("\"quota_bytes\":2"));
+
+        process.stop();
+        let Some(Event::WorkerEnded(1341, Ok(status))) = events.recv().await else { panic!("no end") };
+        assert_eq!(status.signal(), Some(Signal::TERM.as_raw()));
+        process.kill();
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_not_there_is_an_error() {
+        let (sender, _events) = mpsc::unbounded_channel();
+        let missing = launcher("/nonexistent/sq-worker".into());
+        let error = missing.start(1341, socket(), &assignment(Path::new("/"), 1), &sender).err().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+}

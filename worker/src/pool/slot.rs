@@ -148,3 +148,60 @@ async fn refuse(listener: &OwnedFd) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+
+    use super::*;
+
+    const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    fn bind() -> (SlotSocket, SocketAddr, mpsc::UnboundedReceiver<Event>) {
+        let (sender, events) = mpsc::unbounded_channel();
+        let slot = SlotSocket::bind(LOCALHOST, 0, &sender).unwrap();
+        let address = TcpListener::from(slot.share().unwrap()).local_addr().unwrap();
+        (slot, address, events)
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_came_before_the_watch_is_reported_each_time_it_is_watched() {
+        let (slot, address, mut events) = bind();
+        let _waiting = TcpStream::connect(address).unwrap();
+        for _ in 0..3 {
+            slot.attend(Attention::Watched);
+            assert!(matches!(events.recv().await, Some(Event::ConnectionWaits(0))));
+            slot.attend(Attention::Left);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_is_closed_and_what_is_left_waits() {
+        let (slot, address, mut events) = bind();
+        slot.attend(Attention::Refused);
+        for _ in 0..2 * REFUSED_AT_ONCE {
+            let mut refused = TcpStream::connect(address).unwrap();
+            let read = tokio::task::spawn_blocking(move || refused.read(&mut [0])).await.unwrap();
+            assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+        }
+        slot.attend(Attention::Left);
+        // The change is seen by the slot's task before the next connection comes.
+        tokio::task::yield_now().await;
+        let waiting = TcpStream::connect(address).unwrap();
+        waiting.set_nonblocking(true).unwrap();
+        slot.attend(Attention::Watched);
+        assert!(matches!(events.recv().await, Some(Event::ConnectionWaits(0))));
+        let read = (&waiting).read(&mut [0]).unwrap_err();
+        assert_eq!(read.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_named_with_what_to_do() {
+        let (_slot, address, _events) = bind();
+        let (sender, _) = mpsc::unbounded_channel();
+        let error = SlotSocket::bind(LOCALHOST, address.port(), &sender).err().unwrap();
+        assert!(error.contains(&address.to_string()), "{error}");
+        assert!(error.contains(&format!("ss -ltnp 'sport = :{}'", address.port())), "{error}");
+    }
+}
