@@ -1,8 +1,5 @@
 //! The command line of `sq-worker`.
 
-use std::io::Write;
-use std::process::ExitCode;
-
 use clap::{Parser, Subcommand};
 use sq_shared::telemetry::LogFormat;
 
@@ -29,30 +26,4 @@ pub enum Command {
     Pool(pool::Options),
     /// Ask a URL once: exit 0 when it answers with a success, else 1.
     Healthcheck(healthcheck::Options),
-}
-
-/// Why a command ended badly.
-#[derive(Debug)]
-pub enum Failure {
-    /// The command line does not fit together: exit 2.
-    Usage(String),
-    /// Everything else: exit 1.
-    Failed(String),
-}
-
-impl Failure {
-    /// Makes a failure of any error.
-    pub fn from_error(error: impl std::fmt::Display) -> Self {
-        Self::Failed(error.to_string())
-    }
-
-    /// Says it on standard error.
-    pub fn report(&self) -> ExitCode {
-        let (message, code) = match self {
-            Self::Usage(message) => (message, 2),
-            Self::Failed(message) => (message, 1),
-        };
-        let _ = writeln!(std::io::stderr(), "sq-worker: {message}");
-        ExitCode::from(code)
-    }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use sq_shared::telemetry::LogFormat;
 
-use crate::cli::Failure;
+use sq_shared::failure::Failure;
 use crate::pool::Pool;
 use crate::pool::desired::Source;
 use crate::pool::process::Launcher;

@@ -13,7 +13,7 @@ use sq_shared::token::{BearerToken, TokenDigest};
 use tokio::runtime::Builder;
 use tokio::task::LocalSet;
 
-use crate::cli::Failure;
+use sq_shared::failure::Failure;
 use crate::server;
 use crate::server::settings::SettingsReader;
 use crate::server::worker::{Access, Worker};

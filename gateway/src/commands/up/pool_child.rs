@@ -7,7 +7,7 @@ use std::time::Duration;
 use sq_shared::failure::Failure;
 use sq_shared::telemetry::LogFormat;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::directory::reload::Source;
 
@@ -17,6 +17,8 @@ const RESTART_PAUSE: Duration = Duration::from_millis(500);
 /// A running pool. It ends when its standard input does, so it never outlives this process.
 pub(super) struct PoolChild {
     child: Child,
+    /// Kept apart from the child: to wait for a child closes the standard input that it still has.
+    stdin: Option<ChildStdin>,
 }
 
 impl PoolChild {
@@ -37,9 +39,9 @@ impl PoolChild {
         let mut child = command
             .spawn()
             .map_err(|error| Failure::Failed(format!("cannot start {}: {error}", program.display())))?;
-        let stdout = child.stdout.take();
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         if wait_for_ready(stdout).await {
-            return Ok(Self { child });
+            return Ok(Self { child, stdin });
         }
         let status = child.wait().await.map_err(Failure::from_error)?;
         Err(Failure::Failed(format!("the pool did not start ({status}); its message is above")))
@@ -64,7 +66,7 @@ impl PoolChild {
 
     /// Closes its standard input, which makes it stop its workers and end, and waits for that.
     pub(super) async fn stop(mut self) {
-        drop(self.child.stdin.take());
+        drop(self.stdin.take());
         if let Err(error) = self.child.wait().await {
             tracing::error!(%error, "cannot wait for the pool's end");
         }
