@@ -55,16 +55,26 @@ impl Answer {
         value.filter(|seconds| *seconds > 0).unwrap_or_else(|| panic!("no Retry-After: {self}"))
     }
 
+    /// Checks that this is a worker's error of this status and code; gives its body. The fields that
+    /// every answer carries are the gateway's to add.
+    ///
+    /// # Panics
+    /// It is not.
+    pub fn refused(&self, status: u16, code: &str) -> Value {
+        assert_eq!(self.status, status, "{code} was expected: {self}");
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self}");
+        let body = self.json();
+        assert_eq!(body.get("code"), Some(&Value::from(code)), "{self}");
+        body
+    }
+
     /// Checks that this is the error of this status and code, in the form of the contract; gives its body.
     ///
     /// # Panics
     /// It is not.
     pub fn problem(&self, status: u16, code: &str) -> Value {
-        assert_eq!(self.status, status, "{code} was expected: {self}");
-        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self}");
-        let body = self.json();
+        let body = self.refused(status, code);
         let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_else(|| panic!("no {name}: {self}"));
-        assert_eq!(text("code"), code, "{self}");
         assert_eq!(text("type"), format!("urn:sq:problem:{code}"), "{self}");
         assert_eq!(body.get("status"), Some(&Value::from(status)), "{self}");
         assert!(!text("title").is_empty() && !text("detail").is_empty(), "{self}");

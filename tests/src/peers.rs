@@ -1,9 +1,11 @@
-//! The real `sq` 0.6.0, with which our worker is compared.
+//! Servers that run alone: the real `sq` 0.6.0, with which our worker is compared, our worker, and
+//! our gateway without a pool.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::client::Client;
+use crate::root::Root;
 use crate::{address, binaries, process, wait};
 
 /// Names the peer's program.
@@ -62,6 +64,14 @@ impl Server {
         let mut command = Command::new(binaries::worker());
         command.args(["serve", "--listen", &listen.to_string(), "--key", key, "--data-dir"]).arg(data_dir);
         Self::start(&mut command, Client::new(listen, Some(key)))
+    }
+
+    /// The gateway alone, without a pool behind it; the client has this key.
+    pub fn gateway(root: &Root, key: &str) -> Self {
+        let config = root.config();
+        let mut command = root.gateway_command(&["serve", "--config"]);
+        command.arg(config);
+        Self::start(&mut command, Client::new(root.listen(), Some(key)))
     }
 
     fn start(command: &mut Command, client: Client) -> Self {

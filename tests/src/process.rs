@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Seek};
+use std::net::SocketAddrV4;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use rustix::process::{Pid, Signal};
@@ -134,4 +135,19 @@ pub fn kibibytes(pid: u32, file: &str, name: &str) -> Option<u64> {
 /// The program's name of a process, as the kernel has it.
 pub fn name(pid: u32) -> Option<String> {
     fs::read_to_string(format!("/proc/{pid}/comm")).ok().map(|name| name.trim_end().to_owned())
+}
+
+/// How many bytes wait unread in the connections that a process has accepted on an address: the
+/// receive queues in `/proc/net/tcp` (proc_net(5)), without those of the listener.
+pub fn unread_bytes(address: SocketAddrV4) -> u64 {
+    let ip = u32::from_le_bytes(address.ip().octets());
+    let local = format!("{ip:08X}:{:04X}", address.port());
+    let table = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    let received = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let is_ours = fields.get(1) == Some(&local.as_str()) && fields.get(3) == Some(&"01");
+        let queue = fields.get(4)?.split_once(':')?.1;
+        is_ours.then(|| u64::from_str_radix(queue, 16).ok()).flatten()
+    };
+    table.lines().filter_map(received).sum()
 }
