@@ -10,9 +10,11 @@ const WRITE: &str = "/api/v2/update?p=notes&c=1.1.1/1.1.1/1.1.1&s=x";
 const READ: &str = "/api/v2/select?p=notes&c=1.1.1/1.1.1/1.1.1";
 
 fn deployment() -> Deployment {
-    let alice = Tenant::new("alice", 1341)
-        .with_key(READ_KEY, "read", Some("2999-01-01T00:00:00Z"))
-        .with_key(EXPIRED_KEY, "write", Some("2020-01-01T00:00:00Z"));
+    let alice = Tenant::new("alice", 1341).with_key(READ_KEY, "read", Some("2999-01-01T00:00:00Z")).with_key(
+        EXPIRED_KEY,
+        "write",
+        Some("2020-01-01T00:00:00Z"),
+    );
     let tenants = vec![
         alice,
         Tenant::new("bob", 1342),
@@ -71,7 +73,11 @@ fn without_a_valid_key_nothing_is_done() {
     let running = deployment();
     let missing = with_headers(&running, &[]);
     missing.problem(401, "missing_key");
-    assert_eq!(missing.header("www-authenticate"), Some("Bearer realm=\"sq\""), "RFC 6750: no error without a key");
+    assert_eq!(
+        missing.header("www-authenticate"),
+        Some("Bearer realm=\"sq\""),
+        "RFC 6750: no error without a key"
+    );
 
     let valid = key_of("alice");
     let upper = valid.to_uppercase();
@@ -133,7 +139,10 @@ fn the_worker_checks_the_key_again() {
     let others = [key_of("bob"), "pmb-v1-nobody".to_owned()];
     for key in others {
         running.slot(1341, Some(&key)).get(READ).refused(401, "invalid_key");
-        running.slot(1341, Some(&key)).get("/api/v2/delete?p=notes&c=1.1.1/1.1.1/1.1.1").refused(401, "invalid_key");
+        running
+            .slot(1341, Some(&key))
+            .get("/api/v2/delete?p=notes&c=1.1.1/1.1.1/1.1.1")
+            .refused(401, "invalid_key");
     }
     running.slot(1341, Some(READ_KEY)).get(WRITE).refused(403, "read_only_key");
     assert_eq!(running.stored(), stored);

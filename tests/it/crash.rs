@@ -49,7 +49,9 @@ fn a_killed_worker_refuses_no_connection() {
     for _ in 0..KILLS {
         let worker = worker_of_alice(&running);
         process::signal(worker.pid, Signal::KILL);
-        wait::until("another worker", || running.worker_of("alice").is_some_and(|next| next.pid != worker.pid));
+        wait::until("another worker", || {
+            running.worker_of("alice").is_some_and(|next| next.pid != worker.pid)
+        });
     }
     assert_eq!(client.get(SELECT).ok(), "kept");
     stop.store(true, Ordering::Relaxed);
@@ -85,7 +87,9 @@ fn a_write_that_may_have_been_applied_is_not_repeated() {
     let worker = worker_of_alice(&running);
     process::signal(worker.pid, Signal::STOP);
     let mut connection = client.connect();
-    connection.send((client.head("POST", INSERT) + "Content-Length: 5\r\nConnection: close\r\n\r\nagain").as_bytes());
+    connection.send(
+        (client.head("POST", INSERT) + "Content-Length: 5\r\nConnection: close\r\n\r\nagain").as_bytes(),
+    );
     let IpAddr::V4(ip) = running.listen.ip() else { panic!("an address of IPv4") };
     let slot = SocketAddrV4::new(ip, worker.port);
     wait::until("the request at the worker", || process::unread_bytes(slot) > 0);
@@ -118,6 +122,9 @@ fn a_killed_worker_loses_no_acknowledged_write() {
         client.post(INSERT, format!("{number};")).ok();
         process::signal(worker_of_alice(&running).pid, Signal::KILL);
         let expected: String = (0..=number).map(|number| format!("{number};")).collect();
-        assert_eq!(wait::until_some("an answer", || Some(client.get(SELECT)).filter(|a| a.status == 200)).text(), expected);
+        assert_eq!(
+            wait::until_some("an answer", || Some(client.get(SELECT)).filter(|a| a.status == 200)).text(),
+            expected
+        );
     }
 }

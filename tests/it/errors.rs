@@ -12,9 +12,11 @@ const EXPIRED_KEY: &str = "alice-of-yesterday";
 const UUID: &str = "0191b2c3-d4e5-7f60-8a9b-0c1d2e3f4a5b";
 
 fn deployment() -> Deployment {
-    let alice = Tenant::new("alice", 1341)
-        .with_key(READ_KEY, "read", None)
-        .with_key(EXPIRED_KEY, "write", Some("2020-01-01T00:00:00Z"));
+    let alice = Tenant::new("alice", 1341).with_key(READ_KEY, "read", None).with_key(
+        EXPIRED_KEY,
+        "write",
+        Some("2020-01-01T00:00:00Z"),
+    );
     let sue = Tenant::new("sue", 1342).in_state("suspended");
     let rex = Tenant::new("rex", 1343).in_state("reserved");
     let limits = "body = \"64KiB\"\nhead = \"8KiB\"".to_owned();
@@ -114,7 +116,9 @@ fn members_that_some_errors_have() {
     assert_eq!(in_body["offset"], 2);
     let not_utf8 = alice.post(&format!("/api/v2/insert?{AT}"), b"abc\xc0\x80").problem(400, "invalid_utf8");
     assert_eq!((&not_utf8["offset"], &not_utf8["part"]), (&3.into(), &"body".into()));
-    for (route, allow) in [("select", "GET, OPTIONS"), ("where", "POST, OPTIONS"), ("update", "GET, POST, OPTIONS")] {
+    for (route, allow) in
+        [("select", "GET, OPTIONS"), ("where", "POST, OPTIONS"), ("update", "GET, POST, OPTIONS")]
+    {
         let answer = alice.request("PUT", &format!("/api/v2/{route}?{AT}"), "", Some(b""));
         answer.problem(405, "method_not_allowed");
         assert_eq!(answer.header("allow"), Some(allow), "{route}");
@@ -140,7 +144,8 @@ fn a_request_id_is_kept_when_it_is_a_uuid() {
     let running = deployment();
     let alice = running.client_of("alice");
     let id_of = |sent: &str| {
-        let answer = alice.request("GET", &format!("/api/v2/select?{AT}"), &format!("X-Request-Id: {sent}\r\n"), None);
+        let answer =
+            alice.request("GET", &format!("/api/v2/select?{AT}"), &format!("X-Request-Id: {sent}\r\n"), None);
         answer.ok();
         answer.header("x-request-id").unwrap().to_owned()
     };
@@ -171,7 +176,11 @@ fn answers_carry_what_every_answer_carries() {
         assert_eq!(answer.header("content-type"), Some("text/plain; charset=utf-8"), "{route}");
         assert_eq!(answer.header("access-control-allow-origin"), None, "{route}");
     }
-    for target in [format!("/api/v2/query?{AT}&set=1.1.1/1.1.1/1.1.1"), format!("/api/v2/json-export?{AT}"), "/api/v2/phexts".to_owned()] {
+    for target in [
+        format!("/api/v2/query?{AT}&set=1.1.1/1.1.1/1.1.1"),
+        format!("/api/v2/json-export?{AT}"),
+        "/api/v2/phexts".to_owned(),
+    ] {
         let answer = alice.get(&target);
         answer.ok();
         answer.assert_common_headers();
@@ -179,7 +188,10 @@ fn answers_carry_what_every_answer_carries() {
         assert!(answer.json().is_array(), "{answer}");
     }
     let phexts = alice.get("/api/v2/phexts").json();
-    assert_eq!((&phexts[0]["phext"], &phexts[0]["bytes"], &phexts[0]["scrolls"]), (&"text".into(), &4.into(), &1.into()));
+    assert_eq!(
+        (&phexts[0]["phext"], &phexts[0]["bytes"], &phexts[0]["scrolls"]),
+        (&"text".into(), &4.into(), &1.into())
+    );
     running.client(None).get("/health").assert_common_headers();
 }
 
@@ -193,7 +205,12 @@ fn origins_are_allowed_as_configured() {
         let headers = preflight.replace("https://app.example.org", origin);
         let options = running.client(None).request("OPTIONS", "/api/v2/update", &headers, None);
         assert_eq!((options.status, options.body.len()), (204, 0), "{options}");
-        let get = running.client_of("alice").request("GET", "/api/v2/version", &format!("Origin: {origin}\r\n"), None);
+        let get = running.client_of("alice").request(
+            "GET",
+            "/api/v2/version",
+            &format!("Origin: {origin}\r\n"),
+            None,
+        );
         get.ok();
         let of = |answer: &Answer| answer.header("access-control-allow-origin").map(str::to_owned);
         assert_eq!(of(&options), of(&get));

@@ -48,9 +48,21 @@ fn post(client: &Client, headers: &str, body: &str) -> Vec<u8> {
 fn a_length_and_chunks_together() {
     let (_running, client) = deployment();
     let chunks = "5\r\nhello\r\n0\r\n\r\n";
-    assert_refused(&client, "CL, TE", &post(&client, "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", chunks));
-    assert_refused(&client, "TE, CL", &post(&client, "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", chunks));
-    assert_refused(&client, "CL 0", &post(&client, "Content-Length: 0\r\nTransfer-Encoding: chunked\r\n", chunks));
+    assert_refused(
+        &client,
+        "CL, TE",
+        &post(&client, "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", chunks),
+    );
+    assert_refused(
+        &client,
+        "TE, CL",
+        &post(&client, "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", chunks),
+    );
+    assert_refused(
+        &client,
+        "CL 0",
+        &post(&client, "Content-Length: 0\r\nTransfer-Encoding: chunked\r\n", chunks),
+    );
 }
 
 #[test]
@@ -85,7 +97,9 @@ fn a_length_that_is_no_number() {
 #[test]
 fn a_transfer_encoding_that_is_not_chunked_alone() {
     let (_running, client) = deployment();
-    for value in ["chunked, gzip", "gzip, identity", "identity", "chunked, chunked", "xchunked", "chunked;a=b", ""] {
+    for value in
+        ["chunked, gzip", "gzip, identity", "identity", "chunked, chunked", "xchunked", "chunked;a=b", ""]
+    {
         let headers = format!("Transfer-Encoding: {value}\r\n");
         assert_refused(&client, value, &post(&client, &headers, "5\r\nhello\r\n0\r\n\r\n"));
     }
@@ -112,7 +126,8 @@ fn header_lines_that_can_be_read_in_two_ways() {
     ] {
         assert_refused(&client, what, &post(&client, headers, "hello"));
     }
-    let bare = String::from_utf8(post(&client, "Content-Length: 5\r\n", "hello")).unwrap().replace("\r\n", "\n");
+    let bare =
+        String::from_utf8(post(&client, "Content-Length: 5\r\n", "hello")).unwrap().replace("\r\n", "\n");
     assert_refused(&client, "bare LF everywhere", bare.as_bytes());
 }
 
@@ -130,7 +145,17 @@ fn no_host_and_two_hosts() {
 fn request_lines_that_are_none() {
     let (_running, client) = deployment();
     let rest = client.head("GET", SELECT).split_once("\r\n").unwrap().1.to_owned() + "\r\n";
-    for line in ["GET", "GET /health", "GET  /health HTTP/1.1", "GET /health  HTTP/1.1", "GET /he alth HTTP/1.1", "G@T /health HTTP/1.1", "GET /health HTTP/1.1 ", "GET /health HTTP/x", " GET /health HTTP/1.1"] {
+    for line in [
+        "GET",
+        "GET /health",
+        "GET  /health HTTP/1.1",
+        "GET /health  HTTP/1.1",
+        "GET /he alth HTTP/1.1",
+        "G@T /health HTTP/1.1",
+        "GET /health HTTP/1.1 ",
+        "GET /health HTTP/x",
+        " GET /health HTTP/1.1",
+    ] {
         assert_refused(&client, line, format!("{line}\r\n{rest}").as_bytes());
     }
     let mut garbage = client.connect();
@@ -194,12 +219,32 @@ fn a_smuggled_request_reaches_no_worker() {
     let smuggled = client.head("GET", "/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1&s=smuggled") + "\r\n";
     let size = smuggled.len();
     for (what, headers, body) in [
-        ("CL.TE", format!("Content-Length: {}\r\nTransfer-Encoding: chunked\r\n", size + 5), format!("0\r\n\r\n{smuggled}")),
-        ("TE.CL", "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n".to_owned(), format!("{size:x}\r\n{smuggled}\r\n0\r\n\r\n")),
-        ("TE hidden by a tab", "Transfer-Encoding:\tchunked\r\nContent-Length: 4\r\n".to_owned(), format!("0\r\n\r\n{smuggled}")),
-        ("TE with a vertical tab", "Transfer-Encoding: \u{b}chunked\r\nContent-Length: 4\r\n".to_owned(), format!("0\r\n\r\n{smuggled}")),
+        (
+            "CL.TE",
+            format!("Content-Length: {}\r\nTransfer-Encoding: chunked\r\n", size + 5),
+            format!("0\r\n\r\n{smuggled}"),
+        ),
+        (
+            "TE.CL",
+            "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n".to_owned(),
+            format!("{size:x}\r\n{smuggled}\r\n0\r\n\r\n"),
+        ),
+        (
+            "TE hidden by a tab",
+            "Transfer-Encoding:\tchunked\r\nContent-Length: 4\r\n".to_owned(),
+            format!("0\r\n\r\n{smuggled}"),
+        ),
+        (
+            "TE with a vertical tab",
+            "Transfer-Encoding: \u{b}chunked\r\nContent-Length: 4\r\n".to_owned(),
+            format!("0\r\n\r\n{smuggled}"),
+        ),
         ("two lengths", format!("Content-Length: 0\r\nContent-Length: {size}\r\n"), smuggled.clone()),
-        ("a header split by LF", format!("X-A: b\nContent-Length: {size}\r\nContent-Length: 0\r\n"), smuggled.clone()),
+        (
+            "a header split by LF",
+            format!("X-A: b\nContent-Length: {size}\r\nContent-Length: 0\r\n"),
+            smuggled.clone(),
+        ),
     ] {
         assert_refused(&client, what, &post(&client, &headers, &body));
     }
@@ -242,7 +287,8 @@ fn connect_and_upgrade() {
     let (_running, client) = deployment();
     let connect = client.head("CONNECT", "127.0.0.1:1342") + "\r\n";
     client.raw(connect).problem(405, "method_not_allowed");
-    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let upgrade =
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     let answer = client.raw(client.head("GET", SELECT) + upgrade + "\r\n");
     assert_eq!((answer.ok(), answer.header("upgrade")), ("kept", None));
     let h2c = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n";
@@ -256,7 +302,8 @@ fn expect_is_answered_after_the_checks() {
     let (running, client) = deployment();
     let expecting = |client: &Client, target: &str, length: usize| -> Connection {
         let mut connection = client.connect();
-        let head = client.head("POST", target) + &format!("Content-Length: {length}\r\nExpect: 100-continue\r\n\r\n");
+        let head = client.head("POST", target)
+            + &format!("Content-Length: {length}\r\nExpect: 100-continue\r\n\r\n");
         connection.send(head.as_bytes());
         connection
     };

@@ -64,7 +64,10 @@ fn a_write_lands_in_the_keys_own_directory_alone() {
         let others = others_of(name);
         for other in NAMES {
             for command in ["insert", "update", "delete"] {
-                running.client_of(name).post(&format!("/api/v2/{command}?p={other}&{AT}"), "overwritten").ok();
+                running
+                    .client_of(name)
+                    .post(&format!("/api/v2/{command}?p={other}&{AT}"), "overwritten")
+                    .ok();
                 running.client_of(name).get(&format!("/api/v2/{command}?p=shared&{AT}&s=overwritten")).ok();
             }
         }
@@ -82,12 +85,26 @@ fn a_name_that_tries_to_leave_the_directory_is_refused() {
     fs::write(running.join("data/outside.phext"), "outside").unwrap();
     let before = (tree::files(running.path()), running.stored());
     let absolute = running.join("outside").to_str().unwrap().to_owned();
-    let leaving = ["../outside", "../../outside", "..\\outside", "../bob/bob", "a/../../bob/bob", "a/b", "a\\b", "..", "/"];
-    let leaving: Vec<&str> = leaving.into_iter().chain([absolute.as_str(), "/etc/passwd", "..outside"]).collect();
+    let leaving = [
+        "../outside",
+        "../../outside",
+        "..\\outside",
+        "../bob/bob",
+        "a/../../bob/bob",
+        "a/b",
+        "a\\b",
+        "..",
+        "/",
+    ];
+    let leaving: Vec<&str> =
+        leaving.into_iter().chain([absolute.as_str(), "/etc/passwd", "..outside"]).collect();
     let client = running.client_of("alice");
     for name in leaving {
-        for written in [percent_encoded(name), name.replace("../", "%2e%2e%2f"), name.replace("../", "..%2F")] {
-            for command in ["select", "update", "insert", "delete", "get", "toc", "load", "json-export", "status"] {
+        for written in [percent_encoded(name), name.replace("../", "%2e%2e%2f"), name.replace("../", "..%2F")]
+        {
+            for command in
+                ["select", "update", "insert", "delete", "get", "toc", "load", "json-export", "status"]
+            {
                 let answer = client.get(&format!("/api/v2/{command}?p={written}&{AT}&s=x"));
                 answer.problem(403, "forbidden_phext");
                 assert!(!answer.text().contains("outside\""), "{answer}");
@@ -119,7 +136,13 @@ fn a_form_cannot_name_a_phext_outside_either() {
 fn a_path_is_not_a_way_around_the_routes() {
     let running = deployment();
     let client = running.client_of("alice");
-    for path in ["/api/v2/../v2/select", "/api/v2//select", "/data/bob/bob.phext", "/%2e%2e/bob", "/api/v2/select/..%2fget"] {
+    for path in [
+        "/api/v2/../v2/select",
+        "/api/v2//select",
+        "/data/bob/bob.phext",
+        "/%2e%2e/bob",
+        "/api/v2/select/..%2fget",
+    ] {
         let answer = client.get(&format!("{path}?p=bob&{AT}"));
         answer.problem(404, "unknown_route");
     }
@@ -141,7 +164,9 @@ fn a_namespace_is_checked_then_taken_off() {
                 }
             }
         }
-        for wrong in [format!("{name}.{name}.1.1.1/1.1.1/1.1.1"), format!("{name}1.1.1/1.1.1/1.1.1"), name.to_owned()] {
+        for wrong in
+            [format!("{name}.{name}.1.1.1/1.1.1/1.1.1"), format!("{name}1.1.1/1.1.1/1.1.1"), name.to_owned()]
+        {
             let answer = client.get(&format!("/api/v2/update?p=shared&c={wrong}&s=x"));
             assert!([400, 403].contains(&answer.status), "{wrong}: {answer}");
         }

@@ -32,7 +32,10 @@ fn requests_of_one_address() {
     for _ in 0..3 {
         let answer = client.get(SELECT);
         answer.ok();
-        assert!(answer.header("ratelimit-policy").is_some() && answer.header("ratelimit").is_some(), "{answer}");
+        assert!(
+            answer.header("ratelimit-policy").is_some() && answer.header("ratelimit").is_some(),
+            "{answer}"
+        );
     }
     let refused = client.get(SELECT);
     refused.problem(429, "rate_limited_ip");
@@ -82,7 +85,8 @@ fn an_untrusted_peer_cannot_choose_its_address() {
     };
     let running = Deployment::start(&setup);
     let client = running.client_of("alice");
-    let from = |address: &str| client.request("GET", SELECT, &format!("X-Forwarded-For: {address}\r\n"), None);
+    let from =
+        |address: &str| client.request("GET", SELECT, &format!("X-Forwarded-For: {address}\r\n"), None);
     from("203.0.113.1").ok();
     from("203.0.113.2").problem(429, "rate_limited_ip");
 }
@@ -91,7 +95,8 @@ fn an_untrusted_peer_cannot_choose_its_address() {
 fn requests_of_one_tenant_from_anywhere() {
     let running = with_limits("per_tenant = \"3/h\"");
     let client = running.client_of("alice");
-    let from = |number: u8| client.request("GET", SELECT, &format!("X-Forwarded-For: 203.0.113.{number}\r\n"), None);
+    let from =
+        |number: u8| client.request("GET", SELECT, &format!("X-Forwarded-For: 203.0.113.{number}\r\n"), None);
     (0..3).for_each(|number| assert_eq!(from(number).ok(), ""));
     let refused = from(9);
     refused.problem(429, "rate_limited_tenant");
@@ -146,7 +151,8 @@ fn retry_after_is_true() {
 /// Sends a head that asks for `100 Continue`: once that came, the request is in flight.
 fn begin_upload(client: &Client, length: usize) -> sq_tests::client::Connection {
     let mut connection = client.connect();
-    let head = client.head("POST", UPDATE) + &format!("Content-Length: {length}\r\nExpect: 100-continue\r\n\r\n");
+    let head =
+        client.head("POST", UPDATE) + &format!("Content-Length: {length}\r\nExpect: 100-continue\r\n\r\n");
     connection.send(head.as_bytes());
     assert_eq!(connection.answer().status, 100);
     connection
@@ -244,7 +250,9 @@ fn names_coordinates_and_tokens() {
     let tenants = vec![Tenant::new("alice", 1341).with_key(&longest, "write", None)];
     let running = Deployment::start(&Setup { tenants, ..Setup::default() });
     let client = running.client(Some(&longest));
-    let named = |length: usize| client.get(&format!("{}&s=x", UPDATE.replace("p=text", &format!("p={}", "n".repeat(length)))));
+    let named = |length: usize| {
+        client.get(&format!("{}&s=x", UPDATE.replace("p=text", &format!("p={}", "n".repeat(length)))))
+    };
     let at = |c: &str| client.get(&format!("/api/v2/update?p=text&c={c}&s=x"));
     assert_eq!(named(200).ok(), "Updated 1 bytes");
     at("1.1.1/1.1.1/1.1.99999").ok();
@@ -281,5 +289,7 @@ fn connections() {
         connection.answer().ok();
     }
     drop(kept);
-    wait::until("room for the next connection", || client.try_get(SELECT).is_ok_and(|answer| answer.status == 200));
+    wait::until("room for the next connection", || {
+        client.try_get(SELECT).is_ok_and(|answer| answer.status == 200)
+    });
 }

@@ -55,11 +55,12 @@ fn what_is_missing_is_made_and_what_is_there_is_used() {
         assert_eq!(status_of_pasted(line), "200", "{line}");
     }
     let rows = keys_of(&running);
-    let tenants: Vec<_> = rows.iter().map(|row| (row[0].as_str(), row[1].as_str(), row[2].as_str())).collect();
-    assert_eq!(tenants.iter().filter(|row| row.0 != "(admin)").collect::<Vec<_>>(), [
-        &("alice", "1341", "k1"),
-        &("bob", "1342", "k1")
-    ]);
+    let tenants: Vec<_> =
+        rows.iter().map(|row| (row[0].as_str(), row[1].as_str(), row[2].as_str())).collect();
+    assert_eq!(
+        tenants.iter().filter(|row| row.0 != "(admin)").collect::<Vec<_>>(),
+        [&("alice", "1341", "k1"), &("bob", "1342", "k1")]
+    );
     let keys = running.read("keys.csv");
     let root = running.stop();
 

@@ -134,7 +134,9 @@ fn each_ill_formed_class_is_refused_in_query_and_path() {
         ] {
             assert_refused(&client.get(&target), "query", None, what);
         }
-        for target in [format!("/api/v2/insert{bad}?{AT}&s=x"), format!("/{bad}"), format!("/api/v2/{bad}?s={bad}")] {
+        for target in
+            [format!("/api/v2/insert{bad}?{AT}&s=x"), format!("/{bad}"), format!("/api/v2/{bad}?s={bad}")]
+        {
             assert_refused(&client.get(&target), "path", None, what);
         }
         assert_unharmed(&running, &client);

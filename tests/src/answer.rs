@@ -18,7 +18,10 @@ pub struct Answer {
 impl Answer {
     /// The first field of this name.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(field, _)| field.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 
     /// The body as text.
@@ -74,7 +77,9 @@ impl Answer {
     /// It is not.
     pub fn problem(&self, status: u16, code: &str) -> Value {
         let body = self.refused(status, code);
-        let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_else(|| panic!("no {name}: {self}"));
+        let text = |name: &str| {
+            body.get(name).and_then(Value::as_str).unwrap_or_else(|| panic!("no {name}: {self}"))
+        };
         assert_eq!(text("type"), format!("urn:sq:problem:{code}"), "{self}");
         assert_eq!(body.get("status"), Some(&Value::from(status)), "{self}");
         assert!(!text("title").is_empty() && !text("detail").is_empty(), "{self}");
@@ -97,7 +102,11 @@ impl Answer {
     /// Checks the fields that belong to some statuses, and to no other.
     fn assert_headers_of(&self, status: u16) {
         let challenge = self.header("www-authenticate");
-        assert_eq!(challenge.is_some_and(|value| value.starts_with("Bearer realm=\"sq\"")), status == 401, "{self}");
+        assert_eq!(
+            challenge.is_some_and(|value| value.starts_with("Bearer realm=\"sq\"")),
+            status == 401,
+            "{self}"
+        );
         assert_eq!(self.header("allow").is_some(), status == 405, "{self}");
         if status == 429 || status == 503 {
             self.retry_after_s();

@@ -70,7 +70,8 @@ impl Client {
     /// POST with a body whose length is announced, in these writes.
     pub fn post_writes(&self, target: &str, writes: &[&[u8]]) -> Answer {
         let length: usize = writes.iter().map(|write| write.len()).sum();
-        let head = self.head("POST", target) + &format!("Content-Length: {length}\r\nConnection: close\r\n\r\n");
+        let head =
+            self.head("POST", target) + &format!("Content-Length: {length}\r\nConnection: close\r\n\r\n");
         let mut connection = self.connect();
         connection.send(head.as_bytes());
         writes.iter().for_each(|write| connection.send(write));
@@ -186,7 +187,8 @@ impl Connection {
         let mut body = Vec::new();
         loop {
             let line = self.line()?;
-            let size = line.split(';').next().and_then(|digits| usize::from_str_radix(digits.trim(), 16).ok());
+            let size =
+                line.split(';').next().and_then(|digits| usize::from_str_radix(digits.trim(), 16).ok());
             let size = size.ok_or_else(|| wrong(line.as_bytes()))?;
             body.extend(self.exactly(size)?);
             if size == 0 {
@@ -252,7 +254,8 @@ impl Connection {
                 break error;
             }
         };
-        let closed = [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe];
+        let closed =
+            [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe];
         assert!(closed.contains(&rest.kind()), "the connection stays open: {rest}");
         assert!(self.buffer.is_empty(), "more came: {}", String::from_utf8_lossy(&self.buffer));
     }
@@ -270,7 +273,8 @@ fn parse_head(head: &[u8]) -> Option<(u16, Vec<(String, String)>)> {
     let text = std::str::from_utf8(head).ok()?;
     let mut lines = text.trim_end().split("\r\n");
     let status = lines.next()?.strip_prefix("HTTP/1.1 ")?.split(' ').next()?.parse().ok()?;
-    let field = |line: &str| line.split_once(':').map(|(name, value)| (name.to_owned(), value.trim().to_owned()));
+    let field =
+        |line: &str| line.split_once(':').map(|(name, value)| (name.to_owned(), value.trim().to_owned()));
     Some((status, lines.map(field).collect::<Option<_>>()?))
 }
 

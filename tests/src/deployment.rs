@@ -96,7 +96,9 @@ impl Deployment {
 
     /// What its processes logged.
     pub fn log(&self) -> String {
-        fs::read(self.root.join(LOG)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+        fs::read(self.root.join(LOG))
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
     }
 
     /// A client with any key, or with none.

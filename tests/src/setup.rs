@@ -108,7 +108,8 @@ pub fn registry_text(tenants: &[Tenant]) -> String {
         for (index, key) in tenant.keys.iter().enumerate() {
             let digest = BearerToken::parse(key.token.as_bytes()).expect("a token").digest();
             let (number, scope) = (index + 1, key.scope);
-            writeln!(text, "[[tenant.key]]\nid = \"k{number}\"\nsha256 = \"{digest}\"\nscope = \"{scope}\"").unwrap();
+            writeln!(text, "[[tenant.key]]\nid = \"k{number}\"\nsha256 = \"{digest}\"\nscope = \"{scope}\"")
+                .unwrap();
             if let Some(expires) = key.expires {
                 writeln!(text, "expires = {expires}").unwrap();
             }
@@ -141,7 +142,8 @@ pub fn config_text(setup: &Setup, address: Ipv4Addr) -> String {
 
 /// A section with the harness's own values, unless the test gives another for the same key.
 fn section(name: &str, defaults: &[(&str, String)], lines: &str) -> String {
-    let is_given = |key: &str| lines.lines().any(|line| line.split('=').next().is_some_and(|left| left.trim() == key));
+    let is_given =
+        |key: &str| lines.lines().any(|line| line.split('=').next().is_some_and(|left| left.trim() == key));
     let mut text = format!("[{name}]\n");
     for (key, value) in defaults.iter().filter(|(key, _)| !is_given(key)) {
         writeln!(text, "{key} = {value}").unwrap();
