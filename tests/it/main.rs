@@ -1,2 +1,23 @@
-//! (empty)
-fn main() {}
+//! The integration tests: each module is one promise of the contract, asked of the real binaries.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "these are tests; a helper beside a test function is one too"
+)]
+
+mod auth;
+mod cli;
+mod compat;
+mod crash;
+mod errors;
+mod framing;
+mod isolation;
+mod lifecycle;
+mod limits;
+mod provision;
+mod seed;
+mod tidy;
+mod utf8;

@@ -1,1 +1,23 @@
-//! (empty)
+//! The harness: it starts the real binaries, each deployment in a folder and on a loopback address of
+//! its own, speaks HTTP to them byte by byte, and keeps the folder when a test fails.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a harness fails a test by panicking, and tells its reader where to look"
+)]
+
+pub mod address;
+pub mod answer;
+pub mod binaries;
+pub mod client;
+pub mod deployment;
+pub mod peers;
+pub mod process;
+pub mod random;
+pub mod root;
+pub mod setup;
+pub mod tree;
+pub mod wait;

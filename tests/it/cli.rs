@@ -1,0 +1,332 @@
+//! The command line: help, exit codes, and what each command does to the files.
+
+use std::fs;
+use std::process::Command;
+
+use serde_json::Value;
+use sq_tests::deployment::Deployment;
+use sq_tests::process::{self, Outcome};
+use sq_tests::root::Root;
+use sq_tests::setup::{Setup, key_of};
+use sq_tests::{binaries, wait};
+
+const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
+
+/// Every command of `sq-gateway`, by its words.
+const GATEWAY_COMMANDS: [&str; 16] = [
+    "",
+    "up",
+    "serve",
+    "provision",
+    "tenants",
+    "import",
+    "check",
+    "healthcheck",
+    "tenants list",
+    "tenants show",
+    "tenants add",
+    "tenants activate",
+    "tenants suspend",
+    "tenants remove",
+    "tenants rotate-key",
+    "tenants revoke-key",
+];
+const WORKER_COMMANDS: [&str; 4] = ["", "serve", "pool", "healthcheck"];
+
+fn worker(arguments: &[&str]) -> Outcome {
+    process::run(Command::new(binaries::worker()).args(arguments).env_remove("SQ_KEY"))
+}
+
+fn words(command: &str) -> Vec<&str> {
+    command.split_whitespace().collect()
+}
+
+#[test]
+fn every_command_has_help_with_an_example() {
+    let root = Root::empty();
+    let helps = |run: &dyn Fn(&[&str]) -> Outcome, name: &str, commands: &[&str]| {
+        for command in commands {
+            let printed = run(&[&words(command)[..], &["--help"]].concat()).success();
+            assert!(printed.contains("Example"), "{name} {command} --help has no example:\n{printed}");
+            assert!(
+                printed.contains(&format!("  {name} ")),
+                "{name} {command}: the example shows no use:\n{printed}"
+            );
+        }
+        let version = run(&["--version"]).success();
+        assert_eq!(version.trim(), format!("{name} {}", env!("CARGO_PKG_VERSION")));
+    };
+    helps(&|arguments| root.gateway(arguments), "sq-gateway", &GATEWAY_COMMANDS);
+    helps(&worker, "sq-worker", &WORKER_COMMANDS);
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_says_so_on_stderr() {
+    let root = Root::new(&Setup::default());
+    for wrong in [
+        "",
+        "nothing",
+        "up --nothing",
+        "serve",
+        "provision",
+        "provision --slots x",
+        "tenants",
+        "tenants add",
+        "tenants add Alice",
+        "tenants revoke-key alice",
+        "tenants nothing",
+        "import",
+        "check",
+        "provision --slots 1 --state suspended",
+        "--log-format xml check",
+        "up --listen here",
+    ] {
+        let outcome = root.gateway(&words(wrong));
+        assert_eq!(outcome.code(), Some(2), "sq-gateway {wrong}: {outcome:?}");
+        assert!(!outcome.stderr.is_empty() && outcome.stdout.is_empty(), "sq-gateway {wrong}: {outcome:?}");
+    }
+    for wrong in ["", "nothing", "serve", "pool"] {
+        assert_eq!(worker(&words(wrong)).code(), Some(2), "sq-worker {wrong}");
+    }
+}
+
+#[test]
+fn check_is_content_with_a_good_config() {
+    let root = Root::new(&Setup::default());
+    let outcome = root.with_config(&["check"]);
+    assert_eq!((outcome.code(), outcome.stdout.trim()), (Some(0), "ok"), "{outcome:?}");
+}
+
+#[test]
+fn check_reports_every_mistake_with_its_line() {
+    let root = Root::new(&Setup::default());
+    let assert_lines = |file: &str, lines: &[usize]| {
+        let outcome = root.with_config(&["check"]);
+        assert_eq!(outcome.code(), Some(1), "{outcome:?}");
+        let told = outcome.stdout + &outcome.stderr;
+        for line in lines {
+            assert!(told.contains(&format!("{file}:{line}:")), "line {line} is missing:\n{told}");
+        }
+        assert!(!told.contains("panicked") && !told.lines().any(|line| line == "ok"), "{told}");
+    };
+    let config = root.read("gateway.toml");
+    let key = "0".repeat(64);
+    let tenant = |name: &str, port: u16| {
+        format!(
+            "[[tenant]]\nname = \"{name}\"\nport = {port}\n[[tenant.key]]\nid = \"k1\"\nsha256 = \"{key}\"\n"
+        )
+    };
+    root.write_registry(
+        &(tenant("Alice", 1341) + &tenant("bob", 80) + "[[tenant]]\nport = 1341\nsurname = \"x\"\n"),
+    );
+    assert_lines("tenants.toml", &[2, 9, 12, 13, 14, 15]);
+    root.write("gateway.toml", "[gateway]\nlisten = \"here\"\nthreads = -1\n\n[limits]\nper_ip = \"100/fortnight\"\nburst = 3\n[lmits]\n");
+    assert_lines("gateway.toml", &[2, 3, 6, 7, 8]);
+    root.write("gateway.toml", &(config + "[gateway\n"));
+    assert_eq!(root.with_config(&["check"]).code(), Some(1));
+    fs::remove_file(root.config()).unwrap();
+    let missing = root.with_config(&["check"]);
+    assert_eq!(missing.code(), Some(1));
+    assert!(missing.stderr.contains("gateway.toml"), "{missing:?}");
+}
+
+/// The key that a command printed, on a line of its own or among other words.
+fn printed_key(printed: &str) -> String {
+    let mut keys = printed.split_whitespace().filter(|word| word.starts_with("pmb-v1-"));
+    let key = keys.next().unwrap_or_else(|| panic!("no key: {printed}")).to_owned();
+    assert_eq!(keys.next(), None, "more than one key: {printed}");
+    key
+}
+
+#[test]
+fn tenants_are_added_shown_suspended_and_removed() {
+    let running = Deployment::start(&Setup::default());
+    let tenants = |line: &str| running.with_config(&[&["tenants"], &words(line)[..]].concat());
+    let status = |key: &str| running.client(Some(key)).get(SELECT).status;
+    let becomes = |key: &str, wanted: u16| wait::until(&format!("{wanted}"), || status(key) == wanted);
+
+    let key = printed_key(&tenants("add carol").success());
+    becomes(&key, 200);
+    running.client(Some(&key)).get("/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1&s=hers").ok();
+    let twice = tenants("add carol");
+    assert_eq!(twice.code(), Some(1), "{twice:?}");
+    assert!(twice.stderr.contains("carol"), "{twice:?}");
+
+    let list: Value = serde_json::from_str(&tenants("list --json").success()).unwrap();
+    let names: Vec<_> =
+        list.as_array().unwrap().iter().map(|tenant| tenant["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["alice", "bob", "carol"]);
+    let show: Value = serde_json::from_str(&tenants("show carol --json").success()).unwrap();
+    assert_eq!((&show["port"], &show["state"]), (&1343.into(), &"active".into()));
+    for line in ["list", "show carol", "list --json", "show carol --json"] {
+        let printed = tenants(line).success();
+        assert!(printed.contains("carol") && !printed.contains("pmb-v1-"), "{line}: {printed}");
+    }
+
+    tenants("suspend carol").success();
+    becomes(&key, 403);
+    tenants("activate carol").success();
+    becomes(&key, 200);
+
+    let second = printed_key(&tenants("rotate-key carol").success());
+    becomes(&second, 200);
+    becomes(&key, 401);
+    let show: Value = serde_json::from_str(&tenants("show carol --json").success()).unwrap();
+    let id = show["keys"][0]["id"].as_str().unwrap().to_owned();
+    tenants(&format!("revoke-key carol {id}")).success();
+    becomes(&second, 401);
+
+    tenants("remove carol").success();
+    assert!(!running.join("data/carol").exists(), "its directory is still in its place");
+    let is_hers = |path: &std::path::PathBuf| path.ends_with("text.phext");
+    assert!(
+        running.stored().into_iter().any(|(path, bytes)| is_hers(&path) && bytes == b"hers"),
+        "not archived"
+    );
+    running.client_of("alice").get(SELECT).ok();
+}
+
+#[test]
+fn a_purge_deletes_the_directory() {
+    let running = Deployment::start(&Setup::default());
+    running.client_of("bob").get("/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1&s=his").ok();
+    running.with_config(&["tenants", "remove", "bob", "--purge"]).success();
+    assert!(running.stored().is_empty(), "{:?}", running.stored());
+    wait::until("the end of the key", || running.client_of("bob").get(SELECT).status == 401);
+}
+
+#[test]
+fn what_is_not_there_is_named() {
+    let root = Root::new(&Setup::default());
+    let registry = root.read("tenants.toml");
+    for line in [
+        "show nobody",
+        "suspend nobody",
+        "activate nobody",
+        "remove nobody",
+        "rotate-key nobody",
+        "revoke-key nobody k1",
+        "revoke-key alice k9",
+        "add dora --plan platinum",
+    ] {
+        let outcome = root.with_config(&[&["tenants"], &words(line)[..]].concat());
+        assert_eq!(outcome.code(), Some(1), "{line}: {outcome:?}");
+        let named = ["nobody", "k9", "platinum"].iter().any(|name| outcome.stderr.contains(name));
+        assert!(named && outcome.stdout.is_empty(), "{line}: {outcome:?}");
+    }
+    assert_eq!(root.read("tenants.toml"), registry);
+}
+
+#[test]
+fn each_old_format_is_imported() {
+    let formats = [
+        (
+            "a",
+            r#"{"tenants": {"tok-1": {"name": "alice", "data_dir": "old/alice"}, "tok-2": {"name": "Bob B", "data_dir": "old/bob"}}}"#,
+        ),
+        (
+            "b",
+            r#"{"tenants": [{"token": "tok-1", "port": 1341, "data_dir": "old/alice"}, {"token": "tok-2", "port": 9000, "data_dir": "old/Bob B"}]}"#,
+        ),
+        (
+            "c",
+            "[[tenants]]\ntoken = \"tok-1\"\nname = \"alice\"\nport = 1341\nphext = \"alice\"\n[[tenants]]\ntoken = \"tok-2\"\nname = \"Bob B\"\nport = 9000\nphext = \"b\"\n",
+        ),
+        (
+            "d",
+            r#"{"admin_key": "x", "tenants": [{"id": "alice", "api_key": "tok-1", "data_dir": "old/alice", "quota_mb": 5, "enabled": true}, {"id": "Bob B", "api_key": "tok-2", "data_dir": "old/bob", "quota_mb": 5, "enabled": true}]}"#,
+        ),
+    ];
+    for (format, text) in formats {
+        let root = Root::without_registry(&Setup::default());
+        root.write("old-registry", text);
+        let old = root.join("old-registry");
+        let printed = root.with_config(&["import", old.to_str().unwrap()]).success();
+        assert!(
+            printed.contains("Bob B") && printed.contains("bob-b"),
+            "format {format}: the new name: {printed}"
+        );
+        let moved = printed.contains("9000") && printed.contains("1342");
+        assert_eq!(moved, ["b", "c"].contains(&format), "format {format}: the moved port: {printed}");
+        let registry = root.read("tenants.toml");
+        assert!(
+            registry.contains("[[tenant]]") && !registry.contains("tok-1"),
+            "format {format}: {registry}"
+        );
+        assert_eq!(root.read("old-registry"), text, "format {format}: the old file was changed");
+        let running = Deployment::up(root, &[]);
+        for key in ["tok-1", "tok-2"] {
+            running.client(Some(key)).get(&format!("{}&s={key}", SELECT.replace("select", "update"))).ok();
+            assert_eq!(running.client(Some(key)).get(SELECT).ok(), key, "format {format}");
+        }
+        let used_as_is = running.join("old/alice/text.phext").exists();
+        assert_eq!(used_as_is, format != "c", "format {format}: {:?}", running.stored().keys());
+    }
+}
+
+#[test]
+fn an_import_overwrites_nothing_and_explains_what_it_cannot_read() {
+    let root = Root::new(&Setup::default());
+    let registry = root.read("tenants.toml");
+    root.write("good.json", r#"{"tenants": {"tok-1": {"name": "zoe", "data_dir": "zoe"}}}"#);
+    root.write("bad.json", "{\"tenants\": {");
+    for file in ["good.json", "bad.json", "missing.json"] {
+        let outcome = root.with_config(&["import", file]);
+        assert_eq!(outcome.code(), Some(1), "{file}: {outcome:?}");
+        assert!(!outcome.stderr.is_empty(), "{file}");
+    }
+    assert_eq!(root.read("tenants.toml"), registry);
+}
+
+#[test]
+fn healthcheck_exits_by_the_answer() {
+    let running = Deployment::start(&Setup::default());
+    let check = |url: String| running.gateway(&["healthcheck", &url]).code();
+    let at = |path: &str| format!("http://{}{path}", running.listen);
+    assert_eq!(
+        (check(at("/health")), check(at("/ready")), check(at("/nowhere"))),
+        (Some(0), Some(0), Some(1))
+    );
+    assert_eq!(check(format!("http://{}:1340/health", running.address)), Some(1));
+    assert_eq!(check("no url".to_owned()), Some(1));
+    let pool = format!("http://{}:1339/health", running.address);
+    assert_eq!(
+        (worker(&["healthcheck", &pool]).code(), worker(&["healthcheck", &at("/nowhere")]).code()),
+        (Some(0), Some(1))
+    );
+}
+
+#[test]
+fn up_with_a_mistake_says_where_and_does_not_start() {
+    let root = Root::new(&Setup { limits: "per_ip = \"many\"".to_owned(), ..Setup::default() });
+    let folder = root.path().to_str().unwrap();
+    let outcome = root.gateway(&["up", "--root", folder]);
+    assert_eq!(outcome.code(), Some(1), "{outcome:?}");
+    assert!(outcome.stderr.contains("gateway.toml:") && outcome.stderr.contains("per_ip"), "{outcome:?}");
+    let missing = root.gateway(&["up", "--config", "nowhere.toml"]);
+    assert_eq!(missing.code(), Some(1), "{missing:?}");
+    assert!(missing.stderr.contains("nowhere.toml"), "{missing:?}");
+}
+
+#[test]
+fn logs_are_text_or_json_and_hold_no_key() {
+    for (format, is_json) in [("text", false), ("json", true)] {
+        let root = Root::new(&Setup::default());
+        let folder = root.path().to_str().unwrap().to_owned();
+        let mut command = root.gateway_command(&["--log-format", format, "up", "--root", &folder]);
+        let running = Deployment::spawn(root, &mut command);
+        running.client_of("alice").get(SELECT).ok();
+        running
+            .client(Some("a-wrong-secret"))
+            .get(&format!("{SELECT}&s=words-of-a-scroll"))
+            .problem(401, "invalid_key");
+        wait::until("a line in the log", || running.log().lines().count() > 0);
+        let root = running.stop();
+        let log = root.read("up.log");
+        let lines: Vec<&str> = log.lines().collect();
+        assert!(lines.iter().all(|line| serde_json::from_str::<Value>(line).is_ok() == is_json), "{log}");
+        for secret in [key_of("alice").as_str(), "a-wrong-secret", "words-of-a-scroll"] {
+            assert!(!log.contains(secret), "{secret} is in the log:\n{log}");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Workers that die or hang: the slot's socket stays, connections wait, and a client is told the truth.
+
+use std::net::{IpAddr, SocketAddrV4};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use rustix::process::Signal;
+use sq_tests::deployment::{Deployment, Worker};
+use sq_tests::process;
+use sq_tests::setup::Setup;
+use sq_tests::wait;
+
+const UPDATE: &str = "/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1";
+const INSERT: &str = "/api/v2/insert?p=text&c=1.1.1/1.1.1/1.1.1";
+const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
+
+/// How often the worker is killed.
+const KILLS: usize = 5;
+
+fn worker_of_alice(running: &Deployment) -> Worker {
+    wait::until_some("alice's worker", || running.worker_of("alice"))
+}
+
+#[test]
+fn a_killed_worker_refuses_no_connection() {
+    let running = Deployment::start(&Setup::default());
+    let client = running.client_of("alice");
+    client.post(UPDATE, "kept").ok();
+    let stop = Arc::new(AtomicBool::new(false));
+    let reader = thread::spawn({
+        let (client, stop) = (client.clone(), Arc::clone(&stop));
+        move || {
+            let (mut served, mut failed) = (0_usize, Vec::new());
+            while !stop.load(Ordering::Relaxed) {
+                let mut connection = client.try_connect().expect("a connection was refused");
+                connection.send((client.head("GET", SELECT) + "Connection: close\r\n\r\n").as_bytes());
+                match connection.try_answer("GET") {
+                    Ok(answer) if answer.status == 200 => {
+                        assert_eq!(answer.text(), "kept");
+                        served += 1;
+                    }
+                    other => failed.push(format!("{other:?}")),
+                }
+            }
+            (served, failed)
+        }
+    });
+    for _ in 0..KILLS {
+        let worker = worker_of_alice(&running);
+        process::signal(worker.pid, Signal::KILL);
+        wait::until("another worker", || {
+            running.worker_of("alice").is_some_and(|next| next.pid != worker.pid)
+        });
+    }
+    assert_eq!(client.get(SELECT).ok(), "kept");
+    stop.store(true, Ordering::Relaxed);
+    let (served, failed) = reader.join().unwrap();
+    assert!(served > KILLS, "only {served} reads were served");
+    assert!(failed.len() <= KILLS, "more failed than was in flight: {failed:#?}");
+    assert_eq!(running.client_of("bob").get(SELECT).ok(), "");
+}
+
+#[test]
+fn connections_to_a_slot_wait_for_its_worker() {
+    let running = Deployment::start(&Setup::default());
+    let key = sq_tests::setup::key_of("alice");
+    let slot = running.slot(1341, Some(&key));
+    for _ in 0..3 {
+        assert_eq!(slot.get(SELECT).ok(), "");
+        process::signal(worker_of_alice(&running).pid, Signal::KILL);
+        let readers: Vec<_> = (0..8).map(|_| slot.connect()).collect();
+        for mut reader in readers {
+            reader.send((slot.head("GET", SELECT) + "Connection: close\r\n\r\n").as_bytes());
+            // One that the dying worker had accepted may be lost; none is refused.
+            let _ = reader.try_answer("GET");
+        }
+    }
+    assert_eq!(slot.get(SELECT).ok(), "");
+}
+
+#[test]
+fn a_write_that_may_have_been_applied_is_not_repeated() {
+    let running = Deployment::start(&Setup::default());
+    let client = running.client_of("alice");
+    client.post(UPDATE, "kept").ok();
+    let worker = worker_of_alice(&running);
+    process::signal(worker.pid, Signal::STOP);
+    let mut connection = client.connect();
+    connection.send(
+        (client.head("POST", INSERT) + "Content-Length: 5\r\nConnection: close\r\n\r\nagain").as_bytes(),
+    );
+    let IpAddr::V4(ip) = running.listen.ip() else { panic!("an address of IPv4") };
+    let slot = SocketAddrV4::new(ip, worker.port);
+    wait::until("the request at the worker", || process::unread_bytes(slot) > 0);
+    process::signal(worker.pid, Signal::KILL);
+    connection.answer().problem(502, "worker_failed");
+    assert_eq!(client.get(SELECT).ok(), "kept", "it was applied, and then called a failure, or twice");
+    assert_eq!(client.post(INSERT, "+").ok(), "Inserted 1 bytes");
+    assert_eq!(client.get(SELECT).ok(), "kept+");
+}
+
+#[test]
+fn a_worker_that_does_not_answer_is_given_up() {
+    let running = Deployment::start(&Setup { timeouts: "answer = \"300ms\"".to_owned(), ..Setup::default() });
+    let client = running.client_of("alice");
+    client.post(UPDATE, "kept").ok();
+    let worker = worker_of_alice(&running);
+    process::signal(worker.pid, Signal::STOP);
+    client.get(SELECT).problem(504, "worker_timeout");
+    running.client_of("bob").get(SELECT).ok();
+    process::signal(worker.pid, Signal::CONT);
+    wait::until("the worker's next answer", || client.get(SELECT).status == 200);
+    assert_eq!(client.get(SELECT).ok(), "kept");
+}
+
+#[test]
+fn a_killed_worker_loses_no_acknowledged_write() {
+    let running = Deployment::start(&Setup::default());
+    let client = running.client_of("alice");
+    for number in 0..10 {
+        client.post(INSERT, format!("{number};")).ok();
+        process::signal(worker_of_alice(&running).pid, Signal::KILL);
+        let expected: String = (0..=number).map(|number| format!("{number};")).collect();
+        assert_eq!(
+            wait::until_some("an answer", || Some(client.get(SELECT)).filter(|a| a.status == 200)).text(),
+            expected
+        );
+    }
+}

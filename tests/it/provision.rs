@@ -1,0 +1,142 @@
+//! Five hundred slots: provisioned in one go, each answering to its own key alone.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use sq_tests::deployment::Deployment;
+use sq_tests::process;
+use sq_tests::root::Root;
+use sq_tests::setup::Setup;
+
+const SLOTS: usize = 500;
+const AT: &str = "p=own&c=1.1.1/1.1.1/1.1.1";
+
+/// A row of the CSV.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Row {
+    tenant: String,
+    port: u16,
+    key_id: String,
+    key: String,
+}
+
+fn rows(root: &Root, file: &str) -> Vec<Row> {
+    let mode = fs::metadata(root.join(file)).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "{file}");
+    let text = root.read(file);
+    let mut lines = text.lines();
+    assert_eq!(lines.next(), Some("tenant,port,key_id,key"));
+    lines.map(row).collect()
+}
+
+fn row(line: &str) -> Row {
+    let fields: Vec<&str> = line.split(',').collect();
+    let [tenant, port, key_id, key] = fields[..] else { panic!("{line}") };
+    Row { tenant: tenant.into(), port: port.parse().unwrap(), key_id: key_id.into(), key: key.into() }
+}
+
+fn provision(root: &Root, arguments: &[&str]) -> process::Outcome {
+    let folder = root.path().to_str().unwrap();
+    root.gateway(&[&["provision", "--root", folder], arguments].concat())
+}
+
+#[test]
+fn five_hundred_tenants_answer_and_each_sees_only_its_own() {
+    let root = Root::without_registry(&Setup::default());
+    let printed = provision(&root, &["--slots", "500"]).success();
+    assert!(printed.contains("500"), "{printed}");
+    let rows = rows(&root, "keys.csv");
+    assert_eq!(rows.len(), SLOTS);
+    for (index, row) in rows.iter().enumerate() {
+        assert_eq!(
+            (row.tenant.clone(), usize::from(row.port)),
+            (format!("slot-{:03}", index + 1), 1341 + index)
+        );
+        let digits = row.key.strip_prefix("pmb-v1-").unwrap();
+        assert!(digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()), "{row:?}");
+    }
+    assert_eq!(rows.iter().map(|row| &row.key).collect::<HashSet<_>>().len(), SLOTS);
+    assert!(!printed.contains("pmb-v1-") && !root.read("tenants.toml").contains("pmb-v1-"));
+
+    let running = Deployment::up(root, &[]);
+    assert_eq!(running.tenants, SLOTS);
+    assert_eq!(running.pool_status()["workers"]["running"], 0, "nobody asked for a worker yet");
+    for row in &rows {
+        let text = format!("of {}", row.tenant);
+        running.client(Some(&row.key)).post(&format!("/api/v2/update?{AT}"), &text).ok();
+    }
+    for row in &rows {
+        let client = running.client(Some(&row.key));
+        assert_eq!(client.get(&format!("/api/v2/get?{AT}")).ok(), format!("of {}", row.tenant));
+    }
+    let stored: BTreeMap<String, Vec<u8>> =
+        running.stored().into_iter().map(|(path, bytes)| (path.display().to_string(), bytes)).collect();
+    assert_eq!(stored.len(), SLOTS);
+    for row in &rows {
+        assert_eq!(
+            stored[&format!("data/{}/own.phext", row.tenant)],
+            format!("of {}", row.tenant).into_bytes()
+        );
+    }
+    for row in rows.iter().step_by(100) {
+        assert_eq!(curl(&running, row), format!("of {}", row.tenant));
+    }
+    running.stop();
+}
+
+/// One tenant as its customer asks, with curl.
+fn curl(running: &Deployment, row: &Row) -> String {
+    let header = format!("Authorization: Bearer {}", row.key);
+    let url = format!("http://{}/api/v2/select?{AT}", running.listen);
+    process::run(Command::new("curl").args(["--silent", "--show-error", "--fail", "-H", &header, &url]))
+        .success()
+}
+
+#[test]
+fn run_again_it_adds_what_is_missing_and_changes_no_key() {
+    let root = Root::without_registry(&Setup::default());
+    provision(&root, &["--slots", "3"]).success();
+    let (first, registry) = (rows(&root, "keys.csv"), root.read("tenants.toml"));
+    provision(&root, &["--slots", "3"]).success();
+    assert_eq!((rows(&root, "keys.csv"), root.read("tenants.toml")), (first.clone(), registry.clone()));
+    provision(&root, &["--slots", "5"]).success();
+    assert!(root.read("tenants.toml").starts_with(&registry), "what was there has changed");
+    let added = rows(&root, "keys.csv");
+    let names: Vec<&str> = added.iter().map(|row| row.tenant.as_str()).collect();
+    assert_eq!(names, ["slot-001", "slot-002", "slot-003", "slot-004", "slot-005"]);
+    assert_eq!(added[..3], first[..]);
+}
+
+#[test]
+fn it_takes_the_lowest_free_ports_beside_other_tenants() {
+    let root = Root::new(&Setup::default());
+    provision(
+        &root,
+        &["--slots", "2", "--prefix", "guest-", "--state", "reserved", "--keys-out", "new-keys.csv"],
+    )
+    .success();
+    let found: Vec<_> = rows(&root, "new-keys.csv").into_iter().map(|row| (row.tenant, row.port)).collect();
+    assert_eq!(found, [("guest-001".to_owned(), 1343), ("guest-002".to_owned(), 1344)]);
+    let key = rows(&root, "new-keys.csv")[0].key.clone();
+    let running = Deployment::up(root, &[]);
+    running.client(Some(&key)).get(&format!("/api/v2/select?{AT}")).problem(403, "tenant_reserved");
+    running.client_of("alice").get(&format!("/api/v2/select?{AT}")).ok();
+}
+
+#[test]
+fn more_than_the_range_holds_is_an_error_and_nothing_is_written() {
+    let root = Root::without_registry(&Setup::default());
+    let before = sq_tests::tree::files(root.path());
+    let outcome = provision(&root, &["--slots", "501"]);
+    assert_eq!(outcome.code(), Some(1), "{outcome:?}");
+    assert!(outcome.stderr.contains("500"), "it does not say how many there are: {}", outcome.stderr);
+    let is_lock = |path: &std::path::PathBuf| path.extension().is_some_and(|end| end == "lock");
+    let after: Vec<_> =
+        sq_tests::tree::files(root.path()).into_iter().filter(|path| !is_lock(path)).collect();
+    assert_eq!(after, before);
+    for wrong in ["0", "-1", "many"] {
+        assert_eq!(provision(&root, &["--slots", wrong]).code(), Some(2), "{wrong}");
+    }
+}

@@ -1,0 +1,43 @@
+//! A loopback address for each deployment, so that all of them can use the default ports at once.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Ports that must be free on an address before a deployment takes it: the three of the gateway and
+/// its pool, one to spare, and the first and the last slot.
+const PROBED_PORTS: [u16; 6] = [1337, 1338, 1339, 1340, 1341, 1840];
+
+/// An address of 127.0.0.0/8 on which nobody listens, and which no other call in this process gets.
+///
+/// # Panics
+/// None of the next addresses is free.
+pub fn unused() -> Ipv4Addr {
+    static COUNTER: AtomicU32 = AtomicU32::new(0);
+    let candidates = (0..250).map(|_| candidate(std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed)));
+    candidates.into_iter().find(|address| is_free(*address)).expect("no loopback address is free")
+}
+
+/// 127.0.0.x is left to people and to programs with fixed addresses.
+fn candidate(process: u32, count: u32) -> Ipv4Addr {
+    let octet = |value: u32| u8::try_from(value).unwrap_or(u8::MAX);
+    let (high, low) = (1 + (process >> 8) % 254, process % 256);
+    Ipv4Addr::new(127, octet(high), octet(low), octet(1 + count % 254))
+}
+
+fn is_free(address: Ipv4Addr) -> bool {
+    PROBED_PORTS.iter().all(|port| TcpListener::bind((address, *port)).is_ok())
+}
+
+/// A port that was free a moment ago, for a program that cannot choose its own.
+///
+/// # Panics
+/// The system has none to give.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a free port");
+    listener.local_addr().expect("its number").port()
+}
+
+/// An address with its port.
+pub fn at(address: Ipv4Addr, port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(address), port)
+}

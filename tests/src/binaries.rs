@@ -1,0 +1,57 @@
+//! Where the binaries under test are. They are built once, in the profile of the tests themselves, so
+//! that `cargo test --workspace` is all that a fresh clone needs.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// Names a folder with binaries to test instead of building them.
+const BIN_DIR_VARIABLE: &str = "SQ_BIN_DIR";
+
+/// The path of `sq-gateway`.
+pub fn gateway() -> PathBuf {
+    folder().join("sq-gateway")
+}
+
+/// The path of `sq-worker`.
+pub fn worker() -> PathBuf {
+    folder().join("sq-worker")
+}
+
+/// The folder that the workspace's `Cargo.toml` is in.
+///
+/// # Panics
+/// The tests were moved out of it.
+pub fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace around this crate")
+}
+
+fn folder() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| match std::env::var_os(BIN_DIR_VARIABLE) {
+        Some(folder) => folder.into(),
+        None => build(),
+    })
+}
+
+/// The tests' own program is `<target>/<profile>/deps/it-…`.
+fn build() -> PathBuf {
+    let program = std::env::current_exe().expect("the path of the running test");
+    let profile_dir = program.ancestors().nth(2).expect("a profile's folder").to_owned();
+    let target_dir = profile_dir.parent().expect("a target folder");
+    let profile = match profile_dir.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(name) => name,
+    };
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
+    // `--workspace --tests` selects the same features of the libraries as `cargo test --workspace`, so
+    // that none of them is compiled twice.
+    let status = Command::new(cargo)
+        .current_dir(workspace())
+        .args(["build", "--quiet", "--workspace", "--bins", "--tests", "--profile", profile, "--target-dir"])
+        .arg(target_dir)
+        .status()
+        .expect("cargo can be run");
+    assert!(status.success(), "the binaries under test do not build: {status}");
+    profile_dir
+}

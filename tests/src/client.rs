@@ -1,0 +1,284 @@
+//! A small HTTP/1.1 client that sends exactly the bytes it is given, and says exactly what came back.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use crate::answer::Answer;
+use crate::wait::PATIENCE;
+
+/// How long a connection may take to be accepted: the kernel does that by itself.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where to ask, and with which key.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// The server.
+    pub address: SocketAddr,
+    key: Option<String>,
+}
+
+/// A connection and the bytes of it that are not used yet.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Client {
+    /// A client of a server.
+    pub fn new(address: SocketAddr, key: Option<&str>) -> Self {
+        Self { address, key: key.map(str::to_owned) }
+    }
+
+    /// The start of a request, up to and without the blank line: request line, Host and key.
+    pub fn head(&self, method: &str, target: &str) -> String {
+        let key = self.key.as_ref().map(|key| format!("Authorization: Bearer {key}\r\n")).unwrap_or_default();
+        format!("{method} {target} HTTP/1.1\r\nHost: {}\r\n{key}", self.address)
+    }
+
+    /// GET.
+    pub fn get(&self, target: &str) -> Answer {
+        self.request("GET", target, "", None)
+    }
+
+    /// POST with a body.
+    pub fn post(&self, target: &str, body: impl AsRef<[u8]>) -> Answer {
+        self.request("POST", target, "", Some(body.as_ref()))
+    }
+
+    /// One request on a connection of its own. `headers` are whole lines, each with its CRLF.
+    pub fn request(&self, method: &str, target: &str, headers: &str, body: Option<&[u8]>) -> Answer {
+        let length = body.map(|body| format!("Content-Length: {}\r\n", body.len())).unwrap_or_default();
+        let head = self.head(method, target) + headers + &length + "Connection: close\r\n\r\n";
+        let mut connection = self.connect();
+        connection.send(head.as_bytes());
+        connection.send(body.unwrap_or_default());
+        connection.answer_to(method)
+    }
+
+    /// POST with a body in these chunks, each written by itself.
+    pub fn post_chunks(&self, target: &str, chunks: &[&[u8]]) -> Answer {
+        let head = self.head("POST", target) + "Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
+        let mut connection = self.connect();
+        connection.send(head.as_bytes());
+        chunks.iter().for_each(|chunk| connection.send(&chunk_of(chunk)));
+        connection.send(b"0\r\n\r\n");
+        connection.answer_to("POST")
+    }
+
+    /// POST with a body whose length is announced, in these writes.
+    pub fn post_writes(&self, target: &str, writes: &[&[u8]]) -> Answer {
+        let length: usize = writes.iter().map(|write| write.len()).sum();
+        let head =
+            self.head("POST", target) + &format!("Content-Length: {length}\r\nConnection: close\r\n\r\n");
+        let mut connection = self.connect();
+        connection.send(head.as_bytes());
+        writes.iter().for_each(|write| connection.send(write));
+        connection.answer_to("POST")
+    }
+
+    /// Sends bytes as they are on a connection of their own, and reads the answer.
+    pub fn raw(&self, bytes: impl AsRef<[u8]>) -> Answer {
+        let mut connection = self.connect();
+        connection.send(bytes.as_ref());
+        connection.answer()
+    }
+
+    /// A connection.
+    ///
+    /// # Panics
+    /// It is refused.
+    pub fn connect(&self) -> Connection {
+        self.try_connect().unwrap_or_else(|error| panic!("{}: {error}", self.address))
+    }
+
+    /// A connection, if there is somebody.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn try_connect(&self) -> io::Result<Connection> {
+        let stream = TcpStream::connect_timeout(&self.address, CONNECT_PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(Connection { stream, buffer: Vec::new() })
+    }
+
+    /// GET, when it is not certain that anybody answers.
+    ///
+    /// # Errors
+    /// Why there is no whole answer.
+    pub fn try_get(&self, target: &str) -> io::Result<Answer> {
+        let mut connection = self.try_connect()?;
+        connection.send((self.head("GET", target) + "Connection: close\r\n\r\n").as_bytes());
+        connection.try_answer("GET")
+    }
+}
+
+/// A chunk with its size and its line ends (RFC 9112, 7.1).
+pub fn chunk_of(bytes: &[u8]) -> Vec<u8> {
+    [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
+}
+
+impl Connection {
+    /// Sends bytes. A server that answers early and closes may not take all of them: that is seen in
+    /// its answer, so a failure to write is none here.
+    pub fn send(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes);
+    }
+
+    /// Says that nothing more will be sent.
+    pub fn finish_sending(&mut self) {
+        let _ = self.stream.shutdown(std::net::Shutdown::Write);
+    }
+
+    /// Reads the answer to a request that was not a HEAD.
+    ///
+    /// # Panics
+    /// None comes.
+    pub fn answer(&mut self) -> Answer {
+        self.answer_to("GET")
+    }
+
+    /// Reads the answer to a request of this method.
+    ///
+    /// # Panics
+    /// None comes.
+    pub fn answer_to(&mut self, method: &str) -> Answer {
+        self.try_answer(method).unwrap_or_else(|error| panic!("no answer: {error}"))
+    }
+
+    /// Reads the answer to a request of this method.
+    ///
+    /// # Errors
+    /// The connection ends before the answer does, or nothing comes in time.
+    pub fn try_answer(&mut self, method: &str) -> io::Result<Answer> {
+        let head = loop {
+            if let Some(end) = find(&self.buffer, b"\r\n\r\n") {
+                break self.take(end + 4);
+            }
+            self.fill()?;
+        };
+        let (status, headers) = parse_head(&head).ok_or_else(|| wrong(&head))?;
+        let mut answer = Answer { status, headers, body: Vec::new() };
+        if method != "HEAD" && status != 204 && status != 304 && status >= 200 {
+            answer.body = self.body(&answer)?;
+        }
+        Ok(answer)
+    }
+
+    fn body(&mut self, answer: &Answer) -> io::Result<Vec<u8>> {
+        if answer.header("transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked")) {
+            return self.chunks();
+        }
+        match answer.header("content-length") {
+            Some(length) => {
+                let length = length.parse().map_err(|_| wrong(length.as_bytes()))?;
+                self.exactly(length)
+            }
+            None => {
+                while self.fill().is_ok() {}
+                Ok(std::mem::take(&mut self.buffer))
+            }
+        }
+    }
+
+    fn chunks(&mut self) -> io::Result<Vec<u8>> {
+        let mut body = Vec::new();
+        loop {
+            let line = self.line()?;
+            let size =
+                line.split(';').next().and_then(|digits| usize::from_str_radix(digits.trim(), 16).ok());
+            let size = size.ok_or_else(|| wrong(line.as_bytes()))?;
+            body.extend(self.exactly(size)?);
+            if size == 0 {
+                while !self.line()?.is_empty() {}
+                return Ok(body);
+            }
+            self.line()?;
+        }
+    }
+
+    fn line(&mut self) -> io::Result<String> {
+        loop {
+            if let Some(end) = find(&self.buffer, b"\r\n") {
+                let line = self.take(end + 2);
+                return Ok(String::from_utf8_lossy(&line).trim_end().to_owned());
+            }
+            self.fill()?;
+        }
+    }
+
+    fn exactly(&mut self, length: usize) -> io::Result<Vec<u8>> {
+        while self.buffer.len() < length {
+            self.fill()?;
+        }
+        Ok(self.take(length))
+    }
+
+    fn take(&mut self, length: usize) -> Vec<u8> {
+        let rest = self.buffer.split_off(length);
+        std::mem::replace(&mut self.buffer, rest)
+    }
+
+    /// Reads what has come; an error when the other side has closed, or nothing comes in time.
+    fn fill(&mut self) -> io::Result<()> {
+        let mut bytes = [0; 16 << 10];
+        let count = self.stream.read(&mut bytes)?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.buffer.extend(bytes.iter().take(count));
+        Ok(())
+    }
+
+    /// Waits so long for bytes: whether some came, or the connection ended.
+    ///
+    /// # Panics
+    /// The time is zero.
+    pub fn hears_within(&mut self, time: Duration) -> bool {
+        self.stream.set_read_timeout(Some(time)).expect("a time above zero");
+        let outcome = self.fill();
+        self.stream.set_read_timeout(Some(PATIENCE)).expect("a time above zero");
+        let nothing_yet = [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut];
+        outcome.map_or_else(|error| !nothing_yet.contains(&error.kind()), |()| true)
+    }
+
+    /// Checks that the server sends nothing more and closes.
+    ///
+    /// # Panics
+    /// It does not.
+    pub fn assert_closed(&mut self) {
+        let rest = loop {
+            if let Err(error) = self.fill() {
+                break error;
+            }
+        };
+        let closed =
+            [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe];
+        assert!(closed.contains(&rest.kind()), "the connection stays open: {rest}");
+        assert!(self.buffer.is_empty(), "more came: {}", String::from_utf8_lossy(&self.buffer));
+    }
+}
+
+fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes.windows(wanted.len()).position(|window| window == wanted)
+}
+
+fn wrong(bytes: &[u8]) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, String::from_utf8_lossy(bytes).into_owned())
+}
+
+fn parse_head(head: &[u8]) -> Option<(u16, Vec<(String, String)>)> {
+    let text = std::str::from_utf8(head).ok()?;
+    let mut lines = text.trim_end().split("\r\n");
+    let status = lines.next()?.strip_prefix("HTTP/1.1 ")?.split(' ').next()?.parse().ok()?;
+    let field =
+        |line: &str| line.split_once(':').map(|(name, value)| (name.to_owned(), value.trim().to_owned()));
+    Some((status, lines.map(field).collect::<Option<_>>()?))
+}
+
+/// Percent-encodes every byte: nothing in it can mean anything to a parser of targets.
+pub fn percent_encoded(bytes: impl AsRef<[u8]>) -> String {
+    bytes.as_ref().iter().map(|byte| format!("%{byte:02x}")).collect()
+}

@@ -1,0 +1,94 @@
+//! Servers that run alone: the real `sq` 0.6.0, with which our worker is compared, our worker, and
+//! our gateway without a pool.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::client::Client;
+use crate::root::Root;
+use crate::{address, binaries, process, wait};
+
+/// Names the peer's program.
+const PEER_VARIABLE: &str = "SQ_PEER";
+
+/// How to get it, for the message that says it is missing.
+const INSTALL: &str = "cargo install sq --version 0.6.0 --locked --root target/peers";
+
+/// Where the peer is. When it is nowhere, says what is skipped; where `CI=true`, that is a failure.
+///
+/// # Panics
+/// It is missing and `CI=true`.
+pub fn sq(skipped: &str) -> Option<PathBuf> {
+    let named = std::env::var_os(PEER_VARIABLE).map(PathBuf::from);
+    let installed = binaries::workspace().join("target/peers/bin/sq");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&path).map(|folder| folder.join("sq"));
+    let found = named.into_iter().chain([installed]).chain(on_path).find(|program| program.is_file());
+    if found.is_none() {
+        skip(&format!("{skipped}: the peer sq is missing; {INSTALL}"));
+    }
+    found
+}
+
+/// Says that a test cannot be done here; where `CI=true`, that is a failure.
+///
+/// # Panics
+/// `CI=true`.
+pub fn skip(what: &str) {
+    assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "nothing may be skipped here: {what}");
+    eprintln!("SKIPPED {what}");
+}
+
+/// A running server beside which, or as which, our worker is tested.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    /// Asks it, with its key.
+    pub client: Client,
+}
+
+impl Server {
+    /// The peer on a directory, with a key.
+    pub fn peer(program: &Path, data_dir: &Path, key: &str) -> Self {
+        let port = address::free_port();
+        let mut command = Command::new(program);
+        command.args(["host", &port.to_string(), "--key", key, "--data-dir"]).arg(data_dir);
+        // It keeps files of its own in the folder that it is started in.
+        command.current_dir(data_dir.parent().unwrap_or(data_dir));
+        Self::start(&mut command, Client::new(address::at([127, 0, 0, 1].into(), port), Some(key)))
+    }
+
+    /// Our worker, alone, on a directory, with a key.
+    pub fn worker(data_dir: &Path, key: &str) -> Self {
+        let listen = address::at(address::unused(), 1341);
+        let mut command = Command::new(binaries::worker());
+        command.args(["serve", "--listen", &listen.to_string(), "--key", key, "--data-dir"]).arg(data_dir);
+        Self::start(&mut command, Client::new(listen, Some(key)))
+    }
+
+    /// The gateway alone, without a pool behind it; the client has this key.
+    pub fn gateway(root: &Root, key: &str) -> Self {
+        let config = root.config();
+        let mut command = root.gateway_command(&["serve", "--config"]);
+        command.arg(config);
+        Self::start(&mut command, Client::new(root.listen(), Some(key)))
+    }
+
+    fn start(command: &mut Command, client: Client) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let mut server = Self { child, client };
+        wait::until("the server's first answer", || {
+            let ended = server.child.try_wait().expect("a child of ours");
+            assert!(ended.is_none(), "{command:?} ended: {ended:?}");
+            server.client.try_get("/api/v2/version").is_ok()
+        });
+        server
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        process::kill_and_reap(&mut self.child);
+    }
+}

@@ -1,0 +1,153 @@
+//! Processes: running a command to its end, sending signals, and finding out who is still there.
+
+use std::fs;
+use std::io::{Read, Seek};
+use std::net::SocketAddrV4;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use rustix::process::{Pid, Signal};
+
+use crate::wait;
+
+/// What a command did.
+#[derive(Debug)]
+pub struct Outcome {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// What it printed.
+    pub stdout: String,
+    /// What it complained about.
+    pub stderr: String,
+}
+
+impl Outcome {
+    /// Its exit code; `None` when a signal ended it.
+    pub fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
+    /// Its output, when it ended well.
+    ///
+    /// # Panics
+    /// It did not.
+    pub fn success(self) -> String {
+        assert!(self.status.success(), "{}\n{}\n{}", self.status, self.stdout, self.stderr);
+        self.stdout
+    }
+}
+
+/// Runs a command to its end.
+///
+/// # Panics
+/// It cannot be started, or does not end in time (it is killed then).
+pub fn run(command: &mut Command) -> Outcome {
+    let mut output = tempfile::tempfile().expect("a file for the output");
+    let mut errors = tempfile::tempfile().expect("a file for the errors");
+    command.stdin(Stdio::null());
+    command.stdout(output.try_clone().expect("its handle")).stderr(errors.try_clone().expect("its handle"));
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let ended = wait::within(wait::PATIENCE, || child.try_wait().expect("a child of ours"));
+    let Some(status) = ended else {
+        kill_and_reap(&mut child);
+        panic!("{command:?} did not end:\n{}\n{}", contents(&mut output), contents(&mut errors));
+    };
+    Outcome { status, stdout: contents(&mut output), stderr: contents(&mut errors) }
+}
+
+fn contents(file: &mut fs::File) -> String {
+    let mut bytes = Vec::new();
+    file.rewind().and_then(|()| file.read_to_end(&mut bytes)).expect("what was written");
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Sends a signal to a process; one that is gone already is none of our concern.
+pub fn signal(pid: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+}
+
+/// Ends a child at once.
+pub fn kill_and_reap(child: &mut Child) {
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// A process among all that ever had its number: the number and when it was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// Its number.
+    pub pid: u32,
+    started: u64,
+}
+
+impl Identity {
+    /// The process that has this number now.
+    pub fn of(pid: u32) -> Option<Self> {
+        stat(pid).map(|stat| Self { pid, started: stat.started })
+    }
+
+    /// Whether it still runs; a zombie does not.
+    pub fn is_alive(self) -> bool {
+        stat(self.pid).is_some_and(|stat| stat.started == self.started && stat.state != "Z")
+    }
+}
+
+/// The children of a process, their children, and so on.
+pub fn descendants(of: u32) -> Vec<Identity> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let all: Vec<(u32, Stat)> = pids.filter_map(|pid| Some((pid, stat(pid)?))).collect();
+    let mut family = vec![of];
+    let mut next = 0;
+    while let Some(parent) = family.get(next).copied() {
+        family.extend(all.iter().filter(|(_, stat)| stat.parent == parent).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    family.into_iter().skip(1).filter_map(Identity::of).collect()
+}
+
+struct Stat {
+    state: String,
+    parent: u32,
+    started: u64,
+}
+
+/// Reads `/proc/<pid>/stat` (proc(5)): the name in it stands in parentheses and may hold anything.
+fn stat(pid: u32) -> Option<Stat> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = text.rsplit_once(") ")?;
+    let fields: Vec<&str> = rest.split(' ').collect();
+    Some(Stat {
+        state: (*fields.first()?).to_owned(),
+        parent: fields.get(1)?.parse().ok()?,
+        started: fields.get(19)?.parse().ok()?,
+    })
+}
+
+/// A line of `/proc/<pid>/<file>` that begins with a name, in KiB: `VmHWM` of `status`, `Pss` of `smaps_rollup`.
+pub fn kibibytes(pid: u32, file: &str, name: &str) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// The program's name of a process, as the kernel has it.
+pub fn name(pid: u32) -> Option<String> {
+    fs::read_to_string(format!("/proc/{pid}/comm")).ok().map(|name| name.trim_end().to_owned())
+}
+
+/// How many bytes wait unread in the connections that a process has accepted on an address: the
+/// receive queues in `/proc/net/tcp` (proc_net(5)), without those of the listener.
+pub fn unread_bytes(address: SocketAddrV4) -> u64 {
+    let ip = u32::from_le_bytes(address.ip().octets());
+    let local = format!("{ip:08X}:{:04X}", address.port());
+    let table = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    let received = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let is_ours = fields.get(1) == Some(&local.as_str()) && fields.get(3) == Some(&"01");
+        let queue = fields.get(4)?.split_once(':')?.1;
+        is_ours.then(|| u64::from_str_radix(queue, 16).ok()).flatten()
+    };
+    table.lines().filter_map(received).sum()
+}
