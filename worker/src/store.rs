@@ -235,6 +235,9 @@ impl Store {
     }
 
     fn keep(&mut self, name: &PhextName, identity: Identity, content: Result<Phext, Damage>) {
+        if let Err(damage) = &content {
+            tracing::error!(phext = %name, %damage, "a phext's file is damaged, and is left alone");
+        }
         self.loaded.insert(name.clone(), Loaded { identity, content, last_use: self.uses });
     }
 

@@ -68,7 +68,10 @@ fn parse_range(input: &Input<'_>) -> Result<Option<RangeInclusive<Coordinate>>, 
         (None, None) => return Ok(None),
         (Some(from), Some(to)) => (from, to),
         _ => {
-            return Err(Problem::new(Code::MissingParameter, "a range has two ends: give both from= and to="));
+            return Err(Problem::new(
+                Code::MissingParameter,
+                "a range has two ends: give both from= and to=",
+            ));
         }
     };
     let (from, to) = (parse_coordinate(from, input.tenant)?, parse_coordinate(to, input.tenant)?);

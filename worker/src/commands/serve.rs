@@ -115,6 +115,9 @@ async fn of_pool(options: &Options) -> Result<(Worker, Option<SettingsReader>), 
 
 /// Who may ask a worker that is started alone.
 fn access(options: &Options) -> Result<Access, Failure> {
+    if let Some(address) = options.listen.filter(|address| options.no_auth && !address.ip().is_loopback()) {
+        return Err(not_loopback(address));
+    }
     let digests: Option<Vec<TokenDigest>> = options.key.iter().map(|key| key.0).collect();
     let digests = digests.ok_or_else(|| {
         Failure::Usage("a key (--key or SQ_KEY) is 1 to 512 visible ASCII characters".into())
@@ -147,9 +150,6 @@ fn listener(options: &Options) -> Result<TcpListener, Failure> {
         Some(address) => address,
         None => SocketAddr::from((Ipv4Addr::LOCALHOST, port_from_environment()?)),
     };
-    if options.no_auth && !address.ip().is_loopback() {
-        return Err(not_loopback(address));
-    }
     TcpListener::bind(address).map_err(|error| {
         Failure::Failed(format!("cannot listen on {address}: {error}; give another --listen ADDR"))
     })

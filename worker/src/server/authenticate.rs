@@ -37,7 +37,7 @@ fn permit(key: &Key, route: Route, now_s: i64) -> Result<(), Problem> {
 
 /// The digest of the one key that the request brings.
 fn credential(headers: &HeaderMap) -> Result<TokenDigest, Problem> {
-    let authorization = headers.get_all(header::AUTHORIZATION).iter().map(|value| without_scheme(value));
+    let authorization = headers.get_all(header::AUTHORIZATION).iter().map(without_scheme);
     let api_key = headers.get_all(headers::X_SQ_API_KEY).iter().map(HeaderValue::as_bytes);
     let mut values = authorization.chain(api_key).map(<[u8]>::trim_ascii);
     let first = values.next().ok_or_else(|| {

@@ -22,11 +22,17 @@ const SMALL_BODY_BYTES: u64 = 64 * 1024;
 /// How long a body waits for room.
 const ROOM_WAIT: Duration = Duration::from_secs(10);
 
+/// A longer body that was refused is not waited for.
+const DISCARD_BYTES: u64 = 1024 * 1024;
+
+/// How long the rest of a refused body is waited for.
+const DISCARD_TIME: Duration = Duration::from_millis(250);
+
 /// The complete body as text.
 pub(super) async fn read(
     worker: &Worker,
     headers: &HeaderMap,
-    incoming: Incoming,
+    incoming: &mut Incoming,
 ) -> Result<String, Problem> {
     let limit = worker.body_bytes().unwrap_or(u64::MAX);
     let declared = incoming.size_hint().exact();
@@ -43,6 +49,19 @@ pub(super) async fn read(
     })
 }
 
+/// Lets the rest of a refused body come in, if it is short and already under way: closing a connection
+/// that has unread bytes resets it, and the client might never see why it was refused.
+pub(super) async fn discard(headers: &HeaderMap, incoming: &mut Incoming) {
+    let is_short = incoming.size_hint().upper().is_some_and(|bytes| bytes <= DISCARD_BYTES);
+    // A client that waits for a 100 (Continue) must not get one now.
+    if !is_short || headers.contains_key(header::EXPECT) {
+        return;
+    }
+    let rest = async { while let Some(Ok(_)) = incoming.frame().await {} };
+    // Late bytes are the client's loss.
+    let _ = timeout(DISCARD_TIME, rest).await;
+}
+
 async fn room(worker: &Worker, bytes: u64) -> Result<Option<SemaphorePermit<'_>>, Problem> {
     if bytes <= SMALL_BODY_BYTES {
         return Ok(None);
@@ -57,10 +76,10 @@ async fn room(worker: &Worker, bytes: u64) -> Result<Option<SemaphorePermit<'_>>
     }
 }
 
-async fn collect(mut incoming: Incoming, limit: u64) -> Result<Vec<u8>, Problem> {
+async fn collect(incoming: &mut Incoming, limit: u64) -> Result<Vec<u8>, Problem> {
     let mut bytes = Vec::new();
     let mut window = Window::open();
-    while let Some(chunk) = window.next_chunk(&mut incoming).await? {
+    while let Some(chunk) = window.next_chunk(incoming).await? {
         if bytes.len() as u64 + chunk.len() as u64 > limit {
             return Err(too_large(limit));
         }

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::pin::pin;
 use std::rc::Rc;
 
+use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -28,11 +29,16 @@ pub(super) async fn serve(stream: TcpStream, worker: Rc<Worker>, mut stopping: w
     tune(&stream);
     let connection_id = worker.next_connection();
     let first = Rc::new(FirstRequest { waiting: RefCell::new(Some(worker.busy())), came: Notify::new() });
+    let stops = stopping.clone();
     let service = service_fn(|request| {
-        let (worker, busy) = (Rc::clone(&worker), worker.busy());
+        let (worker, busy, stops) = (Rc::clone(&worker), worker.busy(), stops.clone());
         first.has_come();
         async move {
-            let response = request::answer(&worker, connection_id, request).await;
+            let mut response = request::answer(&worker, connection_id, request).await;
+            if *stops.borrow() {
+                // Says so before it closes: the client sends its next request elsewhere, and loses none.
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
             drop(busy);
             Ok::<_, Infallible>(response)
         }

@@ -32,12 +32,15 @@ pub(super) async fn answer(
     request: Request<Incoming>,
 ) -> Response<AnswerBody> {
     let started = Instant::now();
-    let (head, incoming) = request.into_parts();
+    let (head, mut incoming) = request.into_parts();
     let request_id = request_id(&head.headers);
     let command = command_name(&head);
-    let answer = match handle(worker, connection_id, head, incoming).await {
+    let answer = match handle(worker, connection_id, &head, &mut incoming).await {
         Ok(answer) => answer,
-        Err(problem) => Answer::of_problem(&problem, &request_id),
+        Err(problem) => {
+            body::discard(&head.headers, &mut incoming).await;
+            Answer::of_problem(&problem, &request_id)
+        }
     };
     info!(
         tenant = worker.tenant.as_ref().map_or("-", |tenant| tenant.as_str()),
@@ -54,11 +57,11 @@ pub(super) async fn answer(
 async fn handle(
     worker: &Worker,
     connection_id: u64,
-    head: Parts,
-    incoming: Incoming,
+    head: &Parts,
+    incoming: &mut Incoming,
 ) -> Result<Answer, Problem> {
-    check_host(&head)?;
-    let Target::Api(route) = target(&head)? else { return Ok(Answer::health()) };
+    check_host(head)?;
+    let Target::Api(route) = target(head)? else { return Ok(Answer::health()) };
     authenticate::check(&worker.access(), route, &head.headers)?;
     let params = Params::parse(head.uri.query().unwrap_or("")).map_err(|_| {
         Problem::new(Code::InvalidUtf8, "the query is not UTF-8 once it is percent-decoded")

@@ -89,7 +89,6 @@ pub(super) fn problem_of(failure: &Failure) -> Problem {
                 "the phext's file is damaged ({damage}), and is neither read nor overwritten; \
                  mend or replace the file. Other phexts are served"
             );
-            error!(%damage, "a phext's file is damaged");
             Problem::new(Code::WorkerUnavailable, detail).retry_after_s(RETRY_AFTER_S)
         }
         Failure::Store(StoreError::QuotaExceeded { used, quota }) => Problem::new(

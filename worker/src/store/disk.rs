@@ -57,7 +57,7 @@ impl Disk {
     /// Makes the directory when it is missing, locks it, and removes what a killed worker left half written.
     pub(super) fn open(path: &Path) -> Result<Self, OpenError> {
         let wrap = |source| OpenError::Io { path: path.to_owned(), source };
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(wrap)?;
+        make_directory(path).map_err(wrap)?;
         let directory = File::open(path).map_err(wrap)?;
         match directory.try_lock() {
             Ok(()) => {}
@@ -166,6 +166,19 @@ impl Disk {
         }
         Ok(found)
     }
+}
+
+/// Makes the directory and what is missing above it, so that a power cut takes none of them back: a new
+/// entry is only durable once the directory that it stands in is synced.
+fn make_directory(path: &Path) -> io::Result<()> {
+    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+    let missing: Vec<&Path> = path.ancestors().take_while(is_missing).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    for made in missing {
+        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
 }
 
 impl Identity {
