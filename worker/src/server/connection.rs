@@ -46,6 +46,7 @@ pub(super) async fn serve(stream: TcpStream, worker: Rc<Worker>, mut stopping: w
     let mut connection = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
+            .title_case_headers(true)
             // It runs from the moment hyper waits for a head, so it bounds an idle connection too.
             .header_read_timeout(limits::WORKER_KEEPALIVE_TIMEOUT)
             .max_headers(limits::HEADER_FIELDS + PROXY_FIELDS)

@@ -51,20 +51,22 @@ impl Answer {
         let mut answer = Self::ok(headers::PROBLEM_JSON, problem.to_json(request_id).into());
         answer.status = problem.code.status();
         for (name, value) in problem.header_fields() {
-            answer.push(HeaderName::from_static(name), &value);
+            answer.push(name, &value);
         }
         answer
     }
 
-    /// Our own values are all visible ASCII; another would be left out.
-    fn push(&mut self, name: HeaderName, value: &str) {
-        self.fields.extend(HeaderValue::from_str(value).ok().map(|value| (name, value)));
+    /// Our own names are tokens, and our own values visible ASCII; another would be left out.
+    fn push(&mut self, name: impl TryInto<HeaderName>, value: &str) {
+        if let (Ok(name), Ok(value)) = (name.try_into(), HeaderValue::from_str(value)) {
+            self.fields.push((name, value));
+        }
     }
 }
 
 /// The answer with what every answer carries.
 pub(super) fn response(mut answer: Answer, request_id: &str) -> Response<AnswerBody> {
-    answer.push(HeaderName::from_static(headers::X_REQUEST_ID), request_id);
+    answer.push(headers::X_REQUEST_ID, request_id);
     answer.push(header::CACHE_CONTROL, "no-store");
     answer.push(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     let mut response = Response::new(Full::new(answer.body));
