@@ -124,7 +124,7 @@ impl ProxyHttp for Gateway {
         match Self::admit(session.req_header(), ctx) {
             Ok(Admission::Forward) => {
                 if forward::expects_continue(session.req_header()) {
-                    session.write_continue_response().await?;
+                    write_continue(session).await?;
                 }
                 Ok(false)
             }
@@ -240,6 +240,15 @@ impl ProxyHttp for Gateway {
     fn request_summary(&self, _session: &Session, ctx: &Context) -> String {
         ctx.request_id_text().to_owned()
     }
+}
+
+/// Lets the client send its body. pingora would take this for an answer before the body's end, and close
+/// the connection after the request.
+async fn write_continue(session: &mut Session) -> Result<()> {
+    session.set_close_on_response_before_downstream_finish(false);
+    session.write_continue_response().await?;
+    session.set_close_on_response_before_downstream_finish(true);
+    Ok(())
 }
 
 /// Only a request that was admitted comes this far.

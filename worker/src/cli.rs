@@ -7,7 +7,11 @@ use crate::commands::{healthcheck, pool, serve};
 
 /// Serves one tenant's phexts, or keeps a pool of such workers.
 #[derive(Debug, Parser)]
-#[command(name = "sq-worker", version, after_help = "Example:\n  SQ_KEY=secret sq-worker serve --data-dir ./notes --listen 127.0.0.1:1341")]
+#[command(
+    name = "sq-worker",
+    version,
+    after_help = "Example:\n  sq-worker pool --config /etc/sq/gateway.toml"
+)]
 pub struct Cli {
     /// How log lines look.
     #[arg(long, global = true, value_enum, default_value = "text")]

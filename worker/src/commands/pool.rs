@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use sq_shared::telemetry::LogFormat;
 
-use sq_shared::failure::Failure;
 use crate::pool::Pool;
 use crate::pool::desired::Source;
 use crate::pool::process::Launcher;
+use sq_shared::failure::Failure;
 
 /// Options of `pool`.
 #[derive(Debug, clap::Args)]

@@ -13,11 +13,11 @@ use sq_shared::token::{BearerToken, TokenDigest};
 use tokio::runtime::Builder;
 use tokio::task::LocalSet;
 
-use sq_shared::failure::Failure;
 use crate::server;
 use crate::server::settings::SettingsReader;
 use crate::server::worker::{Access, Worker};
 use crate::store::{Limits, Store};
+use sq_shared::failure::Failure;
 
 /// The first slot's port, where a worker that is started alone listens unless told otherwise.
 const DEFAULT_PORT: u16 = 1341;
@@ -166,5 +166,7 @@ fn port_from_environment() -> Result<u16, Failure> {
 }
 
 fn not_loopback(address: SocketAddr) -> Failure {
-    Failure::Usage(format!("--no-auth is refused on {address}: listen on 127.0.0.1, or set SQ_KEY"))
+    Failure::Usage(format!(
+        "--no-auth is refused on {address}, which is not loopback: listen on 127.0.0.1, or set SQ_KEY"
+    ))
 }

@@ -43,6 +43,7 @@ pub(super) async fn answer(
         }
     };
     info!(
+        target: "access",
         tenant = worker.tenant.as_ref().map_or("-", |tenant| tenant.as_str()),
         command,
         status = answer.status,
