@@ -44,14 +44,21 @@ fn build() -> PathBuf {
         Some(name) => name,
     };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
-    // `--workspace --tests` selects the same features of the libraries as `cargo test --workspace`, so
-    // that none of them is compiled twice.
-    let status = Command::new(cargo)
-        .current_dir(workspace())
-        .args(["build", "--quiet", "--workspace", "--bins", "--tests", "--profile", profile, "--target-dir"])
-        .arg(target_dir)
-        .status()
-        .expect("cargo can be run");
+    let mut command = Command::new(cargo);
+    command.current_dir(workspace()).args([
+        "build",
+        "--quiet",
+        "--workspace",
+        "--bins",
+        "--profile",
+        profile,
+    ]);
+    // `--tests` selects the same features of the libraries as `cargo test --workspace` did, so that none
+    // of them is compiled twice. A bench has no use for them.
+    if profile == "dev" {
+        command.arg("--tests");
+    }
+    let status = command.arg("--target-dir").arg(target_dir).status().expect("cargo can be run");
     assert!(status.success(), "the binaries under test do not build: {status}");
     profile_dir
 }
