@@ -13,11 +13,12 @@ use pingora::protocols::http::ServerSession;
 use pingora::protocols::l4::stream::Stream as L4Stream;
 use pingora::proxy::HttpProxy;
 use sq_shared::headers::{PROBLEM_JSON, X_REQUEST_ID};
+use sq_shared::request_id::new_request_id;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::directory::{Directory, SharedDirectory};
-use crate::proxy::context::{Connection, new_request_id};
+use crate::proxy::context::Connection;
 use crate::proxy::forward::rate_limit_fields;
 use crate::proxy::refuse::Refusal;
 use crate::proxy::{Gateway, access};

@@ -5,7 +5,6 @@ pub mod authenticate;
 pub mod client_ip;
 pub mod context;
 pub mod cors;
-pub mod credential;
 pub mod forward;
 pub mod health;
 pub mod limit;
@@ -22,12 +21,13 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
+use sq_shared::credential::{self, CredentialError};
 use sq_shared::limits::{BODY_WINDOW, DOWNSTREAM_WRITE_TIMEOUT};
+use sq_shared::request_id::request_id;
 
 use crate::directory::SharedDirectory;
 use authenticate::{AuthenticateError, AuthenticatedTenant, authenticate};
 use context::{Admitted, Connection, Context, Stage};
-use credential::CredentialError;
 use forward::BodyMeter;
 use refuse::{Refusal, UpstreamError};
 
@@ -56,7 +56,7 @@ impl Gateway {
     fn admit(request: &RequestHeader, ctx: &mut Context) -> Result<Admission, Refusal> {
         let directory = ctx.directory.clone();
         let (path, query) = forward::split_target(forward::origin_form(request.raw_path()));
-        ctx.request_id = context::request_id(&request.headers);
+        ctx.request_id = request_id(&request.headers);
         let client =
             client_ip::client_ip(ctx.peer, &request.headers, &directory.config.gateway.trusted_proxies);
         ctx.client = Some(client);

@@ -2,8 +2,8 @@
 //! nothing but this module can make.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use sq_shared::clock::now_s;
 use sq_shared::registry::{Scope, TenantState};
 use sq_shared::token::BearerToken;
 
@@ -56,11 +56,6 @@ pub fn authenticate(
             token,
         }),
     }
-}
-
-fn now_s() -> i64 {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since_1970.as_secs()).unwrap_or(i64::MAX)
 }
 
 impl AuthenticatedTenant {

@@ -4,12 +4,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{HeaderMap, HeaderValue};
-use sq_shared::headers::X_REQUEST_ID;
+use http::HeaderValue;
 use sq_shared::problem::Code;
 use sq_shared::route::Route;
 use tokio::sync::OwnedSemaphorePermit;
-use uuid::Uuid;
 
 use super::authenticate::AuthenticatedTenant;
 use super::forward::BodyMeter;
@@ -99,21 +97,4 @@ impl Context {
     pub fn request_id_text(&self) -> &str {
         self.request_id.to_str().unwrap_or_default()
     }
-}
-
-/// The client's own id when it is a UUID, with or without hyphens; else a new UUIDv7, whose order is
-/// that of time (RFC 9562, 5.7).
-pub fn request_id(headers: &HeaderMap) -> HeaderValue {
-    let own = headers.get(X_REQUEST_ID).filter(|value| {
-        let bytes = value.as_bytes();
-        matches!(bytes.len(), 32 | 36) && Uuid::try_parse_ascii(bytes).is_ok()
-    });
-    own.cloned().unwrap_or_else(new_request_id)
-}
-
-/// A new id.
-pub fn new_request_id() -> HeaderValue {
-    let mut buffer = Uuid::encode_buffer();
-    let text = Uuid::now_v7().hyphenated().encode_lower(&mut buffer);
-    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""))
 }

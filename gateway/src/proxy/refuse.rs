@@ -7,13 +7,13 @@ use http::header;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType};
+use sq_shared::credential::CredentialError;
 use sq_shared::headers::PROBLEM_JSON;
 use sq_shared::limits::HEADER_FIELDS;
 use sq_shared::problem::{Code, Problem};
 
 use super::authenticate::AuthenticateError;
 use super::context::Context;
-use super::credential::CredentialError;
 use super::forward::{self, BodyError};
 use super::limit::LimitError;
 use super::route::RouteError;

@@ -17,6 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use sq_shared::headers::{PROBLEM_JSON, X_REQUEST_ID};
 use sq_shared::problem::{Code, Problem};
+use sq_shared::request_id::new_request_id;
 use sq_shared::tenant::TenantName;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -172,13 +173,11 @@ fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
 }
 
 fn refusal(code: Code, detail: &'static str) -> Response<Full<Bytes>> {
-    let id = uuid::Uuid::now_v7().to_string();
-    let body = Problem::new(code, detail).to_json(&id);
+    let id = new_request_id();
+    let body = Problem::new(code, detail).to_json(id.to_str().unwrap_or_default());
     let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = respond(status, PROBLEM_JSON, body);
-    if let Ok(id) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert(X_REQUEST_ID, id);
-    }
+    response.headers_mut().insert(X_REQUEST_ID, id);
     response
 }
 

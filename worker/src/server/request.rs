@@ -9,11 +9,10 @@ use hyper::header::{self, HeaderMap};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, Version};
 use percent_encoding::percent_decode_str;
-use sq_shared::headers;
 use sq_shared::problem::{Code, Problem};
+use sq_shared::request_id::request_id;
 use sq_shared::route::Route;
 use tracing::info;
-use uuid::Uuid;
 
 use crate::api::Command;
 use crate::api::input::Input;
@@ -34,12 +33,13 @@ pub(super) async fn answer(
     let started = Instant::now();
     let (head, mut incoming) = request.into_parts();
     let request_id = request_id(&head.headers);
+    let request_id = request_id.to_str().unwrap_or_default();
     let command = command_name(&head);
     let answer = match handle(worker, connection_id, &head, &mut incoming).await {
         Ok(answer) => answer,
         Err(problem) => {
             body::discard(&head.headers, &mut incoming).await;
-            Answer::of_problem(&problem, &request_id)
+            Answer::of_problem(&problem, request_id)
         }
     };
     info!(
@@ -52,7 +52,7 @@ pub(super) async fn answer(
         request_id,
         "request"
     );
-    respond::response(answer, &request_id)
+    respond::response(answer, request_id)
 }
 
 async fn handle(
@@ -127,15 +127,6 @@ fn is_form(headers: &HeaderMap) -> bool {
     let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     let essence = media_type.split(';').next().unwrap_or("").trim();
     essence.eq_ignore_ascii_case("application/x-www-form-urlencoded")
-}
-
-/// The client's own id when it is a UUID, with or without hyphens; else a new one.
-fn request_id(headers: &HeaderMap) -> String {
-    let own = headers.get(headers::X_REQUEST_ID).and_then(|value| value.to_str().ok());
-    match own {
-        Some(own) if matches!(own.len(), 32 | 36) && Uuid::try_parse(own).is_ok() => own.to_owned(),
-        _ => Uuid::now_v7().to_string(),
-    }
 }
 
 /// What the access line calls it: never anything that a client made up.

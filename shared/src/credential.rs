@@ -1,9 +1,10 @@
 //! Finds the key in a request: `Authorization: Bearer <key>`, `Authorization: <key>`, or
-//! `X-SQ-API-Key: <key>`.
+//! `X-SQ-API-Key: <key>`. Gateway and worker read it alike, so the worker checks what the gateway checked.
 
 use http::{HeaderMap, header};
-use sq_shared::headers::X_SQ_API_KEY;
-use sq_shared::token::BearerToken;
+
+use crate::headers::X_SQ_API_KEY;
+use crate::token::BearerToken;
 
 /// Why there is no key to look up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
