@@ -1,2 +1,26 @@
-//! (empty)
-fn main() {}
+//! Parses the command line, runs the command, and turns its end into an exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use sq_gateway::cli::{Cli, Command};
+use sq_gateway::commands::{check, healthcheck, import, provision, serve, tenants, up};
+use sq_shared::telemetry;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    telemetry::init(cli.log_format);
+    let outcome = match cli.command {
+        Command::Up(options) => up::run(&options, cli.log_format),
+        Command::Serve(options) => serve::run(options),
+        Command::Provision(options) => provision::run(&options),
+        Command::Tenants(options) => tenants::run(&options),
+        Command::Import(options) => import::run(&options),
+        Command::Check(options) => check::run(&options),
+        Command::Healthcheck(options) => healthcheck::run(&options),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report("sq-gateway"),
+    }
+}

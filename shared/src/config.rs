@@ -240,7 +240,9 @@ fn default_proxies() -> Vec<IpNet> {
 
 impl Limits {
     fn read(section: Section<'_, '_>) -> Self {
-        let rate = |key, count| section.parsed(key, parse_or_off(str::parse)).unwrap_or(Some(Rate::per_minute(count)));
+        let rate = |key, count| {
+            section.parsed(key, parse_or_off(str::parse)).unwrap_or(Some(Rate::per_minute(count)))
+        };
         let limits = Self {
             per_ip: rate("per_ip", 100),
             per_tenant: rate("per_tenant", 600),
@@ -263,7 +265,8 @@ fn count(section: &Section<'_, '_>, key: &'static str) -> Option<Option<usize>> 
 
 impl Timeouts {
     fn read(section: Section<'_, '_>) -> Self {
-        let duration = |key, seconds| section.parsed(key, parse_duration).unwrap_or(Duration::from_secs(seconds));
+        let duration =
+            |key, seconds| section.parsed(key, parse_duration).unwrap_or(Duration::from_secs(seconds));
         let timeouts = Self {
             head: duration("head", 10),
             idle: duration("idle", 75),
@@ -288,7 +291,9 @@ impl Pool {
         let status_listen = section.parsed("status_listen", parse_or_off(parse_address));
         let pool = Self {
             status_listen: status_listen.unwrap_or(Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 1339)))),
-            slot_address: section.parsed("slot_address", str::parse).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            slot_address: section
+                .parsed("slot_address", str::parse)
+                .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             idle_timeout: section.parsed("idle_timeout", parse_duration).unwrap_or(Duration::from_secs(300)),
             memory_bytes: section.parsed("memory", parse_bytes).unwrap_or(64 << 20),
             sandbox: section.parsed("sandbox", str::parse).unwrap_or(Enforcement::Require),

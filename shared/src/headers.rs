@@ -1,14 +1,14 @@
-//! Names of header fields that gateway and worker both set or read, in the lower case that HTTP
-//! libraries keep.
+//! Names of header fields that gateway and worker both set or read, spelled as they are sent. HTTP compares
+//! them without regard to case, and so do the libraries' lookups by text.
 
 /// The request's id: the client's own when it is a UUID, else a new UUIDv7.
-pub const X_REQUEST_ID: &str = "x-request-id";
+pub const X_REQUEST_ID: &str = "X-Request-Id";
 
 /// Another place for the key, used by the Phext Notepad editor.
-pub const X_SQ_API_KEY: &str = "x-sq-api-key";
+pub const X_SQ_API_KEY: &str = "X-SQ-API-Key";
 
 /// Who the client is, as the proxies in front say.
-pub const X_FORWARDED_FOR: &str = "x-forwarded-for";
+pub const X_FORWARDED_FOR: &str = "X-Forwarded-For";
 
 /// The media type of an error (RFC 9457).
 pub const PROBLEM_JSON: &str = "application/problem+json";

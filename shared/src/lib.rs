@@ -5,19 +5,23 @@
 //! Every type here that stands for something a client or an operator sends has one fallible
 //! constructor. A value that exists has been checked.
 
+pub mod clock;
 pub mod config;
 pub mod coordinate;
+pub mod credential;
+pub mod failure;
 pub mod headers;
 pub mod healthcheck;
 pub mod layout;
 pub mod limits;
-pub mod toml_reader;
 pub mod phext_name;
 pub mod problem;
 pub mod registry;
+pub mod request_id;
 pub mod route;
 pub mod shutdown;
 pub mod telemetry;
 pub mod tenant;
 pub mod token;
+pub mod toml_reader;
 pub mod watch;

@@ -2,8 +2,10 @@
 //! code. A detail says what to do, and never holds a path, a token or a key.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
-use serde_json::{Map, Value};
+use serde::Serialize;
+use serde_json::Value;
 
 /// Every code of the contract. Its status, its title and its type's URN hang on it alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -136,12 +138,12 @@ impl Code {
     pub fn www_authenticate(self) -> Option<&'static str> {
         match self {
             Self::MissingKey => Some(r#"Bearer realm="sq""#),
-            Self::InvalidKey => Some(
-                r#"Bearer realm="sq", error="invalid_token", error_description="The key is not known""#,
-            ),
-            Self::ExpiredKey => Some(
-                r#"Bearer realm="sq", error="invalid_token", error_description="The key has expired""#,
-            ),
+            Self::InvalidKey => {
+                Some(r#"Bearer realm="sq", error="invalid_token", error_description="The key is not known""#)
+            }
+            Self::ExpiredKey => {
+                Some(r#"Bearer realm="sq", error="invalid_token", error_description="The key has expired""#)
+            }
             _ => None,
         }
     }
@@ -190,26 +192,39 @@ impl Problem {
 
     /// The fields that the error needs beside its body: name and value.
     pub fn header_fields(&self) -> impl Iterator<Item = (&'static str, Cow<'static, str>)> {
-        let challenge = self.code.www_authenticate().map(|value| ("www-authenticate", value.into()));
-        let allow = self.allow.map(|value| ("allow", value.into()));
-        let retry = self.retry_after_s.map(|seconds| ("retry-after", seconds.to_string().into()));
+        let challenge = self.code.www_authenticate().map(|value| ("WWW-Authenticate", value.into()));
+        let allow = self.allow.map(|value| ("Allow", value.into()));
+        let retry = self.retry_after_s.map(|seconds| ("Retry-After", seconds.to_string().into()));
         challenge.into_iter().chain(allow).chain(retry)
     }
 
     /// The body.
     pub fn to_json(&self, request_id: &str) -> Vec<u8> {
-        let mut body = Map::new();
-        body.insert("type".into(), format!("urn:sq:problem:{}", self.code.as_str()).into());
-        body.insert("title".into(), self.code.title().into());
-        body.insert("status".into(), self.code.status().into());
-        body.insert("detail".into(), self.detail.as_ref().into());
-        body.insert("code".into(), self.code.as_str().into());
-        body.insert("request_id".into(), request_id.into());
-        for (name, value) in &self.members {
-            body.insert((*name).into(), value.clone());
-        }
-        Value::Object(body).to_string().into_bytes()
+        let body = Body {
+            r#type: format_args!("urn:sq:problem:{}", self.code.as_str()),
+            title: self.code.title(),
+            status: self.code.status(),
+            detail: &self.detail,
+            code: self.code.as_str(),
+            request_id,
+            members: self.members.iter().cloned().collect(),
+        };
+        // Strings and numbers always become JSON.
+        serde_json::to_vec(&body).unwrap_or_default()
     }
+}
+
+/// The members in the order of RFC 9457, then ours.
+#[derive(Serialize)]
+struct Body<'p> {
+    r#type: std::fmt::Arguments<'p>,
+    title: &'static str,
+    status: u16,
+    detail: &'p str,
+    code: &'static str,
+    request_id: &'p str,
+    #[serde(flatten)]
+    members: BTreeMap<&'static str, Value>,
 }
 
 #[cfg(test)]

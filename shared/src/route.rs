@@ -124,7 +124,9 @@ mod tests {
         for route in Route::ALL {
             assert_eq!(Route::of_path(&format!("/api/v2/{}", route.name())), Some(route));
         }
-        for path in ["/api/v2/", "/api/v2/selectx", "/api/v2/select/", "/API/v2/select", "//api/v2/select", "/"] {
+        for path in
+            ["/api/v2/", "/api/v2/selectx", "/api/v2/select/", "/API/v2/select", "//api/v2/select", "/"]
+        {
             assert_eq!(Route::of_path(path), None, "{path}");
         }
     }

@@ -175,7 +175,9 @@ impl<'a, 't> Section<'a, 't> {
     pub fn integer<T: TryFrom<i64>>(&self, key: &'static str) -> Option<T> {
         let value = self.take(key)?;
         let number = value.get_ref().as_integer().and_then(|digits| {
-            i64::from_str_radix(digits.as_str(), digits.radix()).ok().and_then(|number| T::try_from(number).ok())
+            i64::from_str_radix(digits.as_str(), digits.radix())
+                .ok()
+                .and_then(|number| T::try_from(number).ok())
         });
         if number.is_none() {
             self.expected(key, "a whole number in range", value);
@@ -248,7 +250,12 @@ impl<'a, 't> Section<'a, 't> {
     }
 
     fn child(&self, value: &'a Spanned<DeValue<'t>>, table: &'a DeTable<'t>) -> Self {
-        Self { document: self.document, table: Some(table), span: Some(value.span()), taken: RefCell::default() }
+        Self {
+            document: self.document,
+            table: Some(table),
+            span: Some(value.span()),
+            taken: RefCell::default(),
+        }
     }
 
     /// A table in this one; empty when it is not there.

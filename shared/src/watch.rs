@@ -32,7 +32,8 @@ impl FileWatch {
         if self.changes.recv().await.is_none() {
             return std::future::pending().await;
         }
-        while tokio::time::timeout(DEBOUNCE, self.changes.recv()).await.is_ok_and(|change| change.is_some()) {}
+        while tokio::time::timeout(DEBOUNCE, self.changes.recv()).await.is_ok_and(|change| change.is_some()) {
+        }
     }
 }
 
@@ -40,7 +41,8 @@ fn start(files: &[PathBuf], sender: mpsc::Sender<()>) -> notify::Result<Recommen
     let names: Vec<OsString> = files.iter().filter_map(|file| file.file_name()).map(OsString::from).collect();
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         let Ok(event) = event else { return };
-        let is_ours = |path: &PathBuf| path.file_name().is_some_and(|name| names.iter().any(|ours| ours == name));
+        let is_ours =
+            |path: &PathBuf| path.file_name().is_some_and(|name| names.iter().any(|ours| ours == name));
         if !matches!(event.kind, EventKind::Access(_)) && event.paths.iter().any(is_ours) {
             // When the channel is full, a change is on its way already.
             let _ = sender.try_send(());

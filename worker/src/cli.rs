@@ -1,8 +1,5 @@
 //! The command line of `sq-worker`.
 
-use std::io::Write;
-use std::process::ExitCode;
-
 use clap::{Parser, Subcommand};
 use sq_shared::telemetry::LogFormat;
 
@@ -10,7 +7,11 @@ use crate::commands::{healthcheck, pool, serve};
 
 /// Serves one tenant's phexts, or keeps a pool of such workers.
 #[derive(Debug, Parser)]
-#[command(name = "sq-worker", version, after_help = "Example:\n  SQ_KEY=secret sq-worker serve --data-dir ./notes --listen 127.0.0.1:1341")]
+#[command(
+    name = "sq-worker",
+    version,
+    after_help = "Example:\n  sq-worker pool --config /etc/sq/gateway.toml"
+)]
 pub struct Cli {
     /// How log lines look.
     #[arg(long, global = true, value_enum, default_value = "text")]
@@ -29,30 +30,4 @@ pub enum Command {
     Pool(pool::Options),
     /// Ask a URL once: exit 0 when it answers with a success, else 1.
     Healthcheck(healthcheck::Options),
-}
-
-/// Why a command ended badly.
-#[derive(Debug)]
-pub enum Failure {
-    /// The command line does not fit together: exit 2.
-    Usage(String),
-    /// Everything else: exit 1.
-    Failed(String),
-}
-
-impl Failure {
-    /// Makes a failure of any error.
-    pub fn from_error(error: impl std::fmt::Display) -> Self {
-        Self::Failed(error.to_string())
-    }
-
-    /// Says it on standard error.
-    pub fn report(&self) -> ExitCode {
-        let (message, code) = match self {
-            Self::Usage(message) => (message, 2),
-            Self::Failed(message) => (message, 1),
-        };
-        let _ = writeln!(std::io::stderr(), "sq-worker: {message}");
-        ExitCode::from(code)
-    }
 }

@@ -12,11 +12,11 @@ fn main() -> ExitCode {
     telemetry::init(cli.log_format);
     let outcome = match cli.command {
         Command::Serve(options) => serve::run(options),
-        Command::Pool(options) => pool::run(options),
+        Command::Pool(options) => pool::run(&options, cli.log_format),
         Command::Healthcheck(options) => healthcheck::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+        Err(failure) => failure.report("sq-worker"),
     }
 }

@@ -24,7 +24,8 @@ fn paths_are_relative_to_the_file() {
 
 #[test]
 fn every_mistake_is_reported_with_its_line() {
-    let text = "[gateway]\nlisten = \"here\"\nthreads = -1\n\n[limits]\nper_ip = \"100/fortnight\"\nburst = 3\n";
+    let text =
+        "[gateway]\nlisten = \"here\"\nthreads = -1\n\n[limits]\nper_ip = \"100/fortnight\"\nburst = 3\n";
     let mistakes = parse(text).unwrap_err().0;
     let lines: Vec<_> = mistakes.iter().map(|mistake| mistake.position.unwrap().0).collect();
     assert_eq!(lines, [2, 3, 6, 7], "{mistakes:?}");
@@ -36,7 +37,10 @@ fn every_mistake_is_reported_with_its_line() {
 fn a_limit_may_be_off_and_a_plan_overrides() {
     let text = "[limits]\nper_ip = \"off\"\nin_flight = \"off\"\nquota = \"off\"\n[plan.gold]\nper_tenant = \"9/s\"\nin_flight = 7";
     let config = parse(text).unwrap();
-    assert_eq!((config.limits.per_ip, config.limits.in_flight, config.limits.quota_bytes), (None, None, None));
+    assert_eq!(
+        (config.limits.per_ip, config.limits.in_flight, config.limits.quota_bytes),
+        (None, None, None)
+    );
     let gold = config.limits_of(Some("gold"));
     assert_eq!(gold.per_tenant.unwrap().to_string(), "9/s");
     assert_eq!((gold.in_flight, gold.quota_bytes), (Some(7), None));
@@ -54,7 +58,14 @@ fn units_that_are_none_are_refused() {
     for wrong in ["head = \"10\"", "head = \"0s\"", "head = \"-1s\"", "head = 10"] {
         assert!(parse(&format!("[timeouts]\n{wrong}")).is_err(), "{wrong}");
     }
-    for wrong in ["body = \"0\"", "body = \"big\"", "per_ip = \"0/min\"", "per_ip = \"1/week\"", "in_flight = 0", "in_flight = \"some\""] {
+    for wrong in [
+        "body = \"0\"",
+        "body = \"big\"",
+        "per_ip = \"0/min\"",
+        "per_ip = \"1/week\"",
+        "in_flight = 0",
+        "in_flight = \"some\"",
+    ] {
         assert!(parse(&format!("[limits]\n{wrong}")).is_err(), "{wrong}");
     }
 }

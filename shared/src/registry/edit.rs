@@ -30,7 +30,9 @@ pub enum EditError {
     #[error(transparent)]
     Mistakes(#[from] Mistakes),
     /// It is in one of the old formats.
-    #[error("{0} is in an old format: run `sq-gateway import` on it first, and name the new file in gateway.toml")]
+    #[error(
+        "{0} is in an old format: run `sq-gateway import` on it first, and name the new file in gateway.toml"
+    )]
     OldFormat(PathBuf),
     /// There is no such tenant.
     #[error("there is no tenant {0}; `sq-gateway tenants list` shows those there are")]
@@ -129,7 +131,8 @@ impl RegistryEdit {
     pub fn commit(self, config: &Config) -> Result<(), EditError> {
         let text = self.document.to_string();
         Registry::parse(&self.path, &text, config)?;
-        write_secret_file(&self.path, text.as_bytes()).map_err(|error| EditError::Io(self.path.clone(), error))
+        write_secret_file(&self.path, text.as_bytes())
+            .map_err(|error| EditError::Io(self.path.clone(), error))
     }
 
     fn tables(&mut self) -> Option<&mut ArrayOfTables> {

@@ -55,7 +55,8 @@ pub(super) fn recognise(text: &str) -> Option<Format> {
 
 pub(super) fn parse(path: &Path, text: &str, format: Format, config: &Config) -> Result<Loaded, Mistakes> {
     let old = read(path, text, format)?;
-    let mut import = Import { path, config, mistakes: Vec::new(), changes: Vec::new(), names: BTreeSet::new() };
+    let mut import =
+        Import { path, config, mistakes: Vec::new(), changes: Vec::new(), names: BTreeSet::new() };
     let mut tenants = import.tenants(old);
     import.assign_slots(&mut tenants);
     import.check_tokens(&tenants);
@@ -81,9 +82,9 @@ fn read(path: &Path, text: &str, format: Format) -> Result<Vec<OldTenant>, Mista
         Format::SqRouter | Format::AdminKey => {
             serde_json::from_str::<Listed>(text).map(|listed| listed.tenants).map_err(json_error)
         }
-        Format::PythonGateway | Format::Native => {
-            toml::from_str::<Listed>(text).map(|listed| listed.tenants).map_err(|error| Mistakes::about(path, error))
-        }
+        Format::PythonGateway | Format::Native => toml::from_str::<Listed>(text)
+            .map(|listed| listed.tenants)
+            .map_err(|error| Mistakes::about(path, error)),
     }
 }
 

@@ -16,7 +16,8 @@ pub(super) fn parse(path: &Path, text: &str, config: &Config) -> Result<Registry
     let mut seen = Seen { names: Unique::new(), ports: Unique::new(), digests: Unique::new() };
     let folder = path.parent().unwrap_or(Path::new("."));
     let sections = root.sections("tenant");
-    let tenants = sections.into_iter().filter_map(|section| read_tenant(section, &mut seen, folder, config)).collect();
+    let tenants =
+        sections.into_iter().filter_map(|section| read_tenant(section, &mut seen, folder, config)).collect();
     root.finish();
     document.finish(Registry { tenants })
 }

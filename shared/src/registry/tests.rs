@@ -109,9 +109,11 @@ fn the_format_with_an_admin_key() {
 
 #[test]
 fn what_cannot_be_isolated_is_refused() {
-    let same = r#"{"tenants": {"t1": {"name": "a", "data_dir": "/d"}, "t2": {"name": "b", "data_dir": "/d"}}}"#;
+    let same =
+        r#"{"tenants": {"t1": {"name": "a", "data_dir": "/d"}, "t2": {"name": "b", "data_dir": "/d"}}}"#;
     assert!(load(same).unwrap_err().to_string().contains("same data_dir"));
-    let inside = r#"{"tenants": {"t1": {"name": "a", "data_dir": "/d"}, "t2": {"name": "b", "data_dir": "/d/b"}}}"#;
+    let inside =
+        r#"{"tenants": {"t1": {"name": "a", "data_dir": "/d"}, "t2": {"name": "b", "data_dir": "/d/b"}}}"#;
     assert!(load(inside).unwrap_err().to_string().contains("lies inside"));
     let keys = r#"{"tenants": [{"token": "t", "data_dir": "/a"}, {"token": "t", "data_dir": "/b"}]}"#;
     assert!(load(keys).unwrap_err().to_string().contains("same key"));

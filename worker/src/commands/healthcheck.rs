@@ -1,6 +1,6 @@
 //! `sq-worker healthcheck`: what a container's health check calls.
 
-use crate::cli::Failure;
+use sq_shared::failure::Failure;
 
 /// Options of `healthcheck`.
 #[derive(Debug, clap::Args)]

@@ -1,0 +1,52 @@
+//! `sq-gateway import`: a registry in one of the old formats becomes one in ours.
+
+use std::path::PathBuf;
+
+use sq_shared::failure::Failure;
+use sq_shared::registry::edit::{render, write_secret_file};
+use sq_shared::registry::{Format, Registry};
+
+use super::root::RootOptions;
+use crate::cli::say;
+
+/// Options of `import`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  sq-gateway import tenants.json --root /srv/sq")]
+pub struct Options {
+    /// The old registry: of `sq host`, of `sq route`, or of the Python gateway.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Where ours goes; without it, where the config says.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    root: RootOptions,
+}
+
+/// Reads, reports what changes, writes.
+///
+/// # Errors
+/// The old file has mistakes, or there is a registry already.
+pub fn run(options: &Options) -> Result<(), Failure> {
+    let system = options.root.open_or_create()?;
+    let file = std::path::absolute(&options.file).map_err(Failure::from_error)?;
+    let loaded = Registry::load(&file, &system.config).map_err(Failure::from_error)?;
+    if loaded.format == Format::Native {
+        return Err(Failure::Failed(format!("{} is in our format already", options.file.display())));
+    }
+    let out = options.out.as_ref().unwrap_or(&system.config.gateway.tenants);
+    if out.exists() {
+        return Err(Failure::Failed(format!(
+            "{} is there already, and would be overwritten: move it away, or name another file with --out",
+            out.display()
+        )));
+    }
+    let text = format!("# Imported from {}.\n{}", options.file.display(), render(&loaded.registry));
+    write_secret_file(out, text.as_bytes())
+        .map_err(|error| Failure::Failed(format!("cannot write {}: {error}", out.display())))?;
+    for change in &loaded.changes {
+        say(change);
+    }
+    say(format_args!("imported {} tenants to {}", loaded.registry.tenants.len(), out.display()));
+    Ok(())
+}

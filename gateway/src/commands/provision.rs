@@ -1,0 +1,135 @@
+//! `sq-gateway provision`: many tenants at once.
+
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use sq_shared::config::Config;
+use sq_shared::failure::Failure;
+use sq_shared::layout;
+use sq_shared::registry::edit::RegistryEdit;
+use sq_shared::registry::{Tenant, TenantState};
+use sq_shared::tenant::TenantName;
+
+use super::keys_file::{self, NewKey};
+use super::root::{RootOptions, create_private_dir, sync_dir};
+use crate::cli::say;
+
+/// Options of `provision`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  sq-gateway provision --slots 500 --root /srv/sq")]
+pub struct Options {
+    /// How many tenants there shall be; those there already count.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    slots: u16,
+    /// What their names begin with; a number of at least three digits follows.
+    #[arg(long, default_value = "slot-")]
+    prefix: String,
+    /// Their plan, one of those in the config.
+    #[arg(long, value_name = "NAME")]
+    plan: Option<String>,
+    /// Whether they are served at once: active or reserved.
+    #[arg(long, default_value = "active", value_parser = parse_state)]
+    state: TenantState,
+    /// Where the new keys go; without it, to keys.csv beside the config.
+    #[arg(long, value_name = "FILE")]
+    keys_out: Option<PathBuf>,
+    #[command(flatten)]
+    root: RootOptions,
+}
+
+fn parse_state(text: &str) -> Result<TenantState, String> {
+    match text.parse()? {
+        TenantState::Suspended => Err("one of active, reserved".to_owned()),
+        state => Ok(state),
+    }
+}
+
+/// Adds what is missing.
+///
+/// # Errors
+/// The slots do not suffice, or something cannot be written.
+pub fn run(options: &Options) -> Result<(), Failure> {
+    let started = Instant::now();
+    let system = options.root.open_or_create()?;
+    let mut registry =
+        RegistryEdit::open(&system.config.gateway.tenants, &system.config).map_err(Failure::from_error)?;
+    let names = missing_names(options, &registry)?;
+    let ports = enough_slots(&registry, &system.config, names.len())?;
+    let keys_out = options.keys_out.as_ref().unwrap_or(&system.keys_file);
+    let made = names.len();
+    let keys = make_tenants(options, &system.config, &mut registry, names.into_iter().zip(ports))
+        .map_err(Failure::from_error)?;
+    // The keys go to disk before the registry: a tenant whose key nobody has would be the worse half.
+    keys_file::append(keys_out, &keys)
+        .map_err(|error| Failure::Failed(format!("cannot write {}: {error}", keys_out.display())))?;
+    if made > 0 {
+        registry.commit(&system.config).map_err(Failure::from_error)?;
+    }
+    let there = usize::from(options.slots) - made;
+    let seconds = started.elapsed().as_secs_f32();
+    let keys_note =
+        if made > 0 { format!("; their keys are in {}", keys_out.display()) } else { String::new() };
+    say(format_args!("provisioned {made} tenants ({there} were there) in {seconds:.2} s{keys_note}"));
+    Ok(())
+}
+
+fn missing_names(options: &Options, registry: &RegistryEdit) -> Result<Vec<TenantName>, Failure> {
+    let mut names = Vec::new();
+    for number in 1..=options.slots {
+        let name = format!("{}{number:03}", options.prefix);
+        let name: TenantName = name.parse().map_err(|error| Failure::Usage(format!("--prefix: {error}")))?;
+        if registry.registry().find(&name).is_none() {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+fn enough_slots(registry: &RegistryEdit, config: &Config, needed: usize) -> Result<Vec<u16>, Failure> {
+    let free: Vec<u16> = registry.registry().free_slots(config).collect();
+    if free.len() >= needed {
+        return Ok(free);
+    }
+    let slots = &config.gateway.slots;
+    Err(Failure::Failed(format!(
+        "{needed} tenants are to be added, but of the slots {}-{} only {} are free; nothing was written",
+        slots.start(),
+        slots.end(),
+        free.len()
+    )))
+}
+
+fn make_tenants(
+    options: &Options,
+    config: &Config,
+    registry: &mut RegistryEdit,
+    wanted: impl ExactSizeIterator<Item = (TenantName, u16)>,
+) -> io::Result<Vec<NewKey>> {
+    let progress = progress_bar(wanted.len() as u64);
+    let mut keys = Vec::with_capacity(wanted.len());
+    for (name, port) in wanted {
+        let (key, entry) = NewKey::generate(name.as_str(), port, "k1".to_owned())?;
+        let (state, plan) = (options.state, options.plan.clone());
+        let tenant = Tenant { name, port, state, plan, quota_bytes: None, data_dir: None, keys: vec![entry] };
+        create_private_dir(&layout::tenant_dir(&config.gateway.data_root, &tenant))?;
+        registry.add(&tenant);
+        keys.push(key);
+        progress.inc(1);
+    }
+    progress.finish_and_clear();
+    if config.gateway.data_root.exists() {
+        sync_dir(&config.gateway.data_root)?;
+    }
+    Ok(keys)
+}
+
+/// A bar on a terminal, nothing elsewhere.
+fn progress_bar(length: u64) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("provisioning {wide_bar} {pos}/{len} slots {eta}");
+    ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}

@@ -1,0 +1,115 @@
+//! A root is a folder that holds a whole system: `gateway.toml`, `tenants.toml`, `keys.csv`, `data/`. What is
+//! missing in it is made; what is there is used as it is.
+
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use sq_shared::config::Config;
+use sq_shared::failure::Failure;
+use sq_shared::layout;
+use sq_shared::registry::edit::write_secret_file;
+use sq_shared::token::BearerToken;
+
+use super::keys_file::{self, ADMIN, NewKey};
+
+/// The config of a new root: the documented sample, with a key of its own.
+const SAMPLE_CONFIG: &str = include_str!("../../../config/gateway.toml");
+
+/// Where the sample has a digest that is no key's.
+const SAMPLE_DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// Which system a command is about.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RootOptions {
+    /// The folder that holds the whole system.
+    #[arg(long, value_name = "DIR", default_value = "./sq-data")]
+    root: PathBuf,
+    /// The config, when it is not DIR/gateway.toml.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// A config and the file that new keys go to.
+pub struct System {
+    /// The config's file.
+    pub config_file: PathBuf,
+    /// The config.
+    pub config: Config,
+    /// `keys.csv`, beside the config unless a root was named.
+    pub keys_file: PathBuf,
+}
+
+impl RootOptions {
+    /// The system as it is.
+    ///
+    /// # Errors
+    /// The config is not there or has mistakes.
+    pub fn open(&self) -> Result<System, Failure> {
+        let config_file = self.config_file();
+        if !config_file.exists() {
+            let shown = config_file.display();
+            return Err(Failure::Failed(format!(
+                "{shown} is not there; `sq-gateway up` makes one, or name yours with --config FILE or --root DIR"
+            )));
+        }
+        self.load(config_file)
+    }
+
+    /// The system, with a config made when there is none. A config named by --config must be there.
+    ///
+    /// # Errors
+    /// The root cannot be written, or the config has mistakes.
+    pub fn open_or_create(&self) -> Result<System, Failure> {
+        let config_file = self.config_file();
+        if self.config.is_none() && !config_file.exists() {
+            create(&self.root, &config_file).map_err(|error| {
+                Failure::Failed(format!("cannot write {}: {error}", config_file.display()))
+            })?;
+        }
+        self.load(config_file)
+    }
+
+    fn config_file(&self) -> PathBuf {
+        self.config.clone().unwrap_or_else(|| layout::config_file(&self.root))
+    }
+
+    fn load(&self, config_file: PathBuf) -> Result<System, Failure> {
+        let folder = match &self.config {
+            Some(config) => config.parent().unwrap_or(Path::new(".")),
+            None => &self.root,
+        };
+        let keys_file = layout::keys_file(folder);
+        let config_file = std::path::absolute(config_file).map_err(Failure::from_error)?;
+        let config = Config::load(&config_file).map_err(Failure::from_error)?;
+        Ok(System { config_file, config, keys_file })
+    }
+}
+
+/// The admin's key goes to the CSV first: were it the other way round, a crash between the two would leave
+/// an admin API that nobody can open.
+fn create(root: &Path, config_file: &Path) -> io::Result<()> {
+    create_private_dir(root)?;
+    let token = BearerToken::generate().map_err(io::Error::other)?;
+    let config = SAMPLE_CONFIG.replace(SAMPLE_DIGEST, &token.digest().to_string());
+    let admin = NewKey { tenant: ADMIN.to_owned(), port: None, key_id: "admin".to_owned(), token };
+    keys_file::append(&layout::keys_file(root), &[admin])?;
+    write_secret_file(config_file, config.as_bytes())
+}
+
+/// Makes a directory that only its owner may enter, and those above it that are missing.
+///
+/// # Errors
+/// It cannot be made.
+pub fn create_private_dir(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Waits until the directory's entries are on disk.
+///
+/// # Errors
+/// It cannot be opened or synced.
+pub fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}

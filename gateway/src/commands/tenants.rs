@@ -1,0 +1,142 @@
+//! `sq-gateway tenants`: the registry from the command line. `read` lists and shows, `change` edits.
+
+mod change;
+mod read;
+
+use sq_shared::config::units::parse_bytes;
+use sq_shared::failure::Failure;
+use sq_shared::registry::TenantState;
+use sq_shared::tenant::TenantName;
+
+use super::root::RootOptions;
+
+/// Options of `tenants`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  sq-gateway tenants add carol --root /srv/sq")]
+pub struct Options {
+    #[command(subcommand)]
+    action: Action,
+}
+
+/// What to do with tenants.
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// List every tenant.
+    #[command(after_help = "Example:\n  sq-gateway tenants list --json")]
+    List(Listing),
+    /// Show one tenant with its keys' ids; the keys themselves are stored nowhere.
+    #[command(after_help = "Example:\n  sq-gateway tenants show alice")]
+    Show(Showing),
+    /// Add a tenant on the lowest free slot, and print its key once.
+    #[command(after_help = "Example:\n  sq-gateway tenants add carol --plan founding")]
+    Add(Adding),
+    /// Serve a reserved or suspended tenant.
+    #[command(after_help = "Example:\n  sq-gateway tenants activate carol")]
+    Activate(Named),
+    /// Stop serving a tenant; its data stays.
+    #[command(after_help = "Example:\n  sq-gateway tenants suspend carol")]
+    Suspend(Named),
+    /// Take a tenant out; its directory goes to the archive in the data root.
+    #[command(after_help = "Example:\n  sq-gateway tenants remove carol")]
+    Remove(Removing),
+    /// Replace a key by a new one, and print it once. The old one is refused from now on.
+    #[command(after_help = "Example:\n  sq-gateway tenants rotate-key carol")]
+    RotateKey(Rotating),
+    /// Refuse a key from now on.
+    #[command(after_help = "Example:\n  sq-gateway tenants revoke-key carol k1")]
+    RevokeKey(Revoking),
+}
+
+#[derive(Debug, clap::Args)]
+struct Listing {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    root: RootOptions,
+}
+
+#[derive(Debug, clap::Args)]
+struct Showing {
+    /// The tenant.
+    name: TenantName,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    root: RootOptions,
+}
+
+#[derive(Debug, clap::Args)]
+struct Adding {
+    /// Its name: a letter, then at most 62 of a-z, 0-9 and '-'.
+    name: TenantName,
+    /// Its plan, one of those in the config.
+    #[arg(long, value_name = "NAME")]
+    plan: Option<String>,
+    /// A quota of its own, before the plan's.
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    quota: Option<u64>,
+    /// Keep the slot, and serve it only after `activate`.
+    #[arg(long)]
+    reserved: bool,
+    #[command(flatten)]
+    root: RootOptions,
+}
+
+#[derive(Debug, clap::Args)]
+struct Named {
+    /// The tenant.
+    name: TenantName,
+    #[command(flatten)]
+    root: RootOptions,
+}
+
+#[derive(Debug, clap::Args)]
+struct Removing {
+    /// The tenant.
+    name: TenantName,
+    /// Delete its directory instead of archiving it.
+    #[arg(long)]
+    purge: bool,
+    #[command(flatten)]
+    root: RootOptions,
+}
+
+#[derive(Debug, clap::Args)]
+struct Rotating {
+    /// The tenant.
+    name: TenantName,
+    /// Which key is replaced; may be left out when there is only one.
+    #[arg(long, value_name = "ID")]
+    key: Option<String>,
+    #[command(flatten)]
+    root: RootOptions,
+}
+
+#[derive(Debug, clap::Args)]
+struct Revoking {
+    /// The tenant.
+    name: TenantName,
+    /// The key's id, as `tenants show` lists it.
+    key: String,
+    #[command(flatten)]
+    root: RootOptions,
+}
+
+/// Does it.
+///
+/// # Errors
+/// There is no such tenant or key, or a file cannot be read or written.
+pub fn run(options: &Options) -> Result<(), Failure> {
+    match &options.action {
+        Action::List(listing) => read::list(listing),
+        Action::Show(showing) => read::show(showing),
+        Action::Add(adding) => change::add(adding),
+        Action::Activate(named) => change::set_state(named, TenantState::Active),
+        Action::Suspend(named) => change::set_state(named, TenantState::Suspended),
+        Action::Remove(removing) => change::remove(removing),
+        Action::RotateKey(rotating) => change::rotate_key(rotating),
+        Action::RevokeKey(revoking) => change::revoke_key(revoking),
+    }
+}

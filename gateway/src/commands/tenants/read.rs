@@ -1,0 +1,85 @@
+//! `tenants list` and `tenants show`.
+
+use serde_json::{Value, json};
+use sq_shared::config::Config;
+use sq_shared::failure::Failure;
+use sq_shared::layout;
+use sq_shared::registry::{Registry, Tenant};
+
+use super::super::root::System;
+use super::{Listing, Showing};
+use crate::cli::say;
+
+pub(super) fn list(options: &Listing) -> Result<(), Failure> {
+    let (system, registry) = load(options.root.open()?)?;
+    if options.json {
+        let tenants: Vec<Value> =
+            registry.tenants.iter().map(|tenant| as_json(tenant, &system.config)).collect();
+        say(Value::from(tenants));
+        return Ok(());
+    }
+    say(format_args!("{:<24} {:>5} {:<9} {:<12} KEYS", "TENANT", "PORT", "STATE", "PLAN"));
+    for tenant in &registry.tenants {
+        let plan = tenant.plan.as_deref().unwrap_or("-");
+        let (name, state, keys) = (tenant.name.as_str(), tenant.state.as_str(), tenant.keys.len());
+        say(format_args!("{name:<24} {:>5} {state:<9} {plan:<12} {keys}", tenant.port));
+    }
+    Ok(())
+}
+
+pub(super) fn show(options: &Showing) -> Result<(), Failure> {
+    let (system, registry) = load(options.root.open()?)?;
+    let tenant = registry.find(&options.name).ok_or_else(|| {
+        let name = &options.name;
+        Failure::Failed(format!("there is no tenant {name}; `sq-gateway tenants list` shows those there are"))
+    })?;
+    if options.json {
+        say(as_json(tenant, &system.config));
+        return Ok(());
+    }
+    let limits = tenant.limits(&system.config);
+    let or_off = |limit: Option<String>| limit.unwrap_or_else(|| "off".to_owned());
+    say(format_args!("tenant     {}", tenant.name));
+    say(format_args!("port       {}", tenant.port));
+    say(format_args!("state      {}", tenant.state));
+    say(format_args!("plan       {}", tenant.plan.as_deref().unwrap_or("-")));
+    say(format_args!(
+        "directory  {}",
+        layout::tenant_dir(&system.config.gateway.data_root, tenant).display()
+    ));
+    say(format_args!("rate       {}", or_off(limits.per_tenant.map(|rate| rate.to_string()))));
+    say(format_args!("in flight  {}", or_off(limits.in_flight.map(|count| count.to_string()))));
+    say(format_args!("quota      {}", or_off(limits.quota_bytes.map(|bytes| format!("{bytes} bytes")))));
+    for key in &tenant.keys {
+        let expires =
+            key.expires_s.map(|seconds| format!(", expires {seconds} s after 1970")).unwrap_or_default();
+        say(format_args!("key        {} ({}{expires})", key.id, key.scope.as_str()));
+    }
+    Ok(())
+}
+
+fn load(system: System) -> Result<(System, Registry), Failure> {
+    let loaded =
+        Registry::load(&system.config.gateway.tenants, &system.config).map_err(Failure::from_error)?;
+    Ok((system, loaded.registry))
+}
+
+fn as_json(tenant: &Tenant, config: &Config) -> Value {
+    let limits = tenant.limits(config);
+    let keys: Vec<Value> = tenant
+        .keys
+        .iter()
+        .map(|key| json!({"id": key.id, "scope": key.scope, "expires_s": key.expires_s}))
+        .collect();
+    json!({
+        "name": tenant.name,
+        "port": tenant.port,
+        "state": tenant.state.as_str(),
+        "plan": tenant.plan,
+        "data_dir": layout::tenant_dir(&config.gateway.data_root, tenant),
+        "per_tenant": limits.per_tenant.map(|rate| rate.to_string()),
+        "in_flight": limits.in_flight,
+        "quota_bytes": limits.quota_bytes,
+        "keys": keys,
+    })
+}

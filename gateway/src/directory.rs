@@ -1,0 +1,99 @@
+//! What the request path looks things up in: config and registry as one immutable snapshot. A request
+//! takes the snapshot once and keeps it to its end, so no request sees half of a reload.
+
+pub mod reload;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use sq_shared::config::Config;
+use sq_shared::registry::{Key, Registry, Tenant, TenantState};
+use sq_shared::tenant::TenantName;
+use sq_shared::token::TokenDigest;
+
+use crate::proxy::cors::CorsPolicy;
+use crate::proxy::limit::{ClientLimits, TenantLimiter};
+
+/// The snapshot in force; readers never wait.
+pub type SharedDirectory = Arc<ArcSwap<Directory>>;
+
+/// Config and registry, ready for lookups.
+pub struct Directory {
+    /// The config.
+    pub config: Config,
+    /// Limits by client address.
+    pub client_limits: ClientLimits,
+    /// Which origins a browser may call from.
+    pub cors: CorsPolicy,
+    by_digest: HashMap<TokenDigest, (Arc<DirectoryTenant>, usize)>,
+    tenants: HashMap<TenantName, Arc<DirectoryTenant>>,
+}
+
+/// A tenant as a request needs it.
+pub struct DirectoryTenant {
+    /// Its name.
+    pub name: TenantName,
+    /// Whether it is served.
+    pub state: TenantState,
+    /// Where its worker listens.
+    pub upstream: SocketAddr,
+    /// Its rate and its requests in flight.
+    pub limiter: Arc<TenantLimiter>,
+    keys: Vec<Key>,
+}
+
+impl Directory {
+    /// Builds a snapshot. Limiters of the one before live on where their limits are the same: a reload
+    /// gives nobody a fresh budget.
+    pub fn new(config: Config, registry: &Registry, previous: Option<&Self>) -> Self {
+        let tenants: HashMap<TenantName, Arc<DirectoryTenant>> = registry
+            .tenants
+            .iter()
+            .map(|tenant| (tenant.name.clone(), Arc::new(DirectoryTenant::new(tenant, &config, previous))))
+            .collect();
+        let mut by_digest = HashMap::new();
+        for tenant in tenants.values() {
+            for (index, key) in tenant.keys.iter().enumerate() {
+                by_digest.insert(key.sha256, (Arc::clone(tenant), index));
+            }
+        }
+        Self {
+            client_limits: ClientLimits::new(
+                &config.limits,
+                previous.map(|directory| &directory.client_limits),
+            ),
+            cors: CorsPolicy::new(&config.cors),
+            by_digest,
+            tenants,
+            config,
+        }
+    }
+
+    /// Whose key this is.
+    pub fn find(&self, digest: &TokenDigest) -> Option<(&Arc<DirectoryTenant>, &Key)> {
+        let (tenant, index) = self.by_digest.get(digest)?;
+        Some((tenant, tenant.keys.get(*index)?))
+    }
+
+    /// How many tenants there are, in every state.
+    pub fn tenant_count(&self) -> usize {
+        self.tenants.len()
+    }
+}
+
+impl DirectoryTenant {
+    fn new(tenant: &Tenant, config: &Config, previous: Option<&Directory>) -> Self {
+        let limits = tenant.limits(config);
+        let earlier = previous.and_then(|directory| directory.tenants.get(&tenant.name));
+        let kept = earlier.map(|earlier| &earlier.limiter).filter(|limiter| limiter.holds(&limits));
+        Self {
+            name: tenant.name.clone(),
+            state: tenant.state,
+            upstream: SocketAddr::new(config.pool.slot_address, tenant.port),
+            limiter: kept.cloned().unwrap_or_else(|| Arc::new(TenantLimiter::new(&limits))),
+            keys: tenant.keys.clone(),
+        }
+    }
+}

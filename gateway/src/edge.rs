@@ -1,0 +1,188 @@
+//! The accept side: connections up to a cap, each head read against its deadline, then pingora's proxy for
+//! the request, and the next head of the same connection.
+
+pub mod head;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora::apps::HttpServerApp;
+use pingora::protocols::Stream;
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::l4::stream::Stream as L4Stream;
+use pingora::proxy::HttpProxy;
+use sq_shared::headers::{PROBLEM_JSON, X_REQUEST_ID};
+use sq_shared::request_id::new_request_id;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use crate::directory::{Directory, SharedDirectory};
+use crate::proxy::context::Connection;
+use crate::proxy::forward::rate_limit_fields;
+use crate::proxy::refuse::Refusal;
+use crate::proxy::{Gateway, access};
+use head::{Head, HeadLimits};
+
+/// How long a refused client has to take its answer, and to stop sending.
+const REFUSAL_TIME: Duration = Duration::from_secs(2);
+
+/// How long to wait when the process has no descriptor left for another connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Where connections come from.
+pub enum Listener {
+    /// A TCP socket.
+    Tcp(tokio::net::TcpListener),
+    /// A socket file.
+    Unix(tokio::net::UnixListener),
+}
+
+/// The accept side of one proxy thread; clones share everything.
+#[derive(Clone)]
+pub struct Edge {
+    /// The request path.
+    pub proxy: Arc<HttpProxy<Gateway>>,
+    /// For the limits of heads.
+    pub directory: SharedDirectory,
+    /// A permit for each connection; all are back when the last one has ended.
+    pub connections: Arc<Semaphore>,
+    /// Becomes true when the gateway is told to stop.
+    pub stopping: watch::Receiver<bool>,
+}
+
+impl Listener {
+    async fn accept(&self) -> std::io::Result<(Stream, Option<IpAddr>)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (socket, peer) = listener.accept().await?;
+                socket.set_nodelay(true)?;
+                Ok((Box::new(L4Stream::from(socket)), Some(peer.ip())))
+            }
+            Self::Unix(listener) => {
+                let (socket, _) = listener.accept().await?;
+                Ok((Box::new(L4Stream::from(socket)), None))
+            }
+        }
+    }
+}
+
+impl Edge {
+    /// Accepts until the gateway is told to stop. Over the cap, connections wait in the kernel's backlog.
+    pub async fn accept(self, listener: Listener) {
+        let mut stopping = self.stopping.clone();
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.accept_one(&listener) => accepted,
+                _ = stopping.wait_for(|stopping| *stopping) => return,
+            };
+            match accepted {
+                Ok((permit, stream, peer)) => {
+                    tokio::spawn(self.clone().serve(stream, peer, permit));
+                }
+                Err(error) => {
+                    tracing::error!(%error, "cannot accept a connection; is the limit of open files too low?");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn accept_one(
+        &self,
+        listener: &Listener,
+    ) -> std::io::Result<(OwnedSemaphorePermit, Stream, Option<IpAddr>)> {
+        let permit = Arc::clone(&self.connections).acquire_owned().await.map_err(std::io::Error::other)?;
+        let (stream, peer) = listener.accept().await?;
+        Ok((permit, stream, peer))
+    }
+
+    async fn serve(mut self, mut stream: Stream, peer: Option<IpAddr>, _permit: OwnedSemaphorePermit) {
+        let mut first = true;
+        loop {
+            let limits = self.head_limits(first);
+            let stopping = self.stopping.clone();
+            let read = tokio::select! {
+                biased;
+                read = head::read(&mut stream, limits) => read,
+                () = stopped_while_idle(stopping, first) => return,
+            };
+            let head = match read {
+                Ok(Head::Complete(_)) if *self.stopping.borrow_and_update() => {
+                    return self.refuse(stream, peer, &Refusal::ShuttingDown).await;
+                }
+                Ok(Head::Complete(head)) => head,
+                Ok(Head::Closed) => return,
+                Err(error) => return self.refuse(stream, peer, &error.into()).await,
+            };
+            let mut session = ServerSession::new_http1(stream);
+            session.set_pipelined_prefix(head);
+            session.set_connection_user_context(Some(Box::new(Connection { peer })));
+            match self.proxy.process_new_http(session, &self.stopping).await {
+                Some(reused) => (stream, _) = reused.consume(),
+                None => return,
+            }
+            first = false;
+        }
+    }
+
+    fn head_limits(&self, first: bool) -> HeadLimits {
+        let directory = self.directory.load();
+        let Directory { config, .. } = &**directory;
+        HeadLimits {
+            bytes: config.limits.head_bytes.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
+            time: config.timeouts.head,
+            idle: (!first).then_some(config.timeouts.idle),
+        }
+    }
+
+    /// Answers a request that pingora never sees. It is charged to the peer: on a malformed head, no
+    /// `X-Forwarded-For` can be believed.
+    async fn refuse(&self, mut stream: Stream, peer: Option<IpAddr>, refusal: &Refusal) {
+        let problem = refusal.problem();
+        let request_id = new_request_id();
+        let request_id = request_id.to_str().unwrap_or_default();
+        access::log_refused_at_edge(peer, request_id, problem.code.status(), problem.code.as_str());
+        let standing =
+            peer.and_then(|peer| self.directory.load().client_limits.charge_request(peer).ok().flatten());
+        let body = problem.to_json(request_id);
+        let status =
+            http::StatusCode::from_u16(problem.code.status()).unwrap_or(http::StatusCode::BAD_REQUEST);
+        let mut head = format!(
+            "HTTP/1.1 {} {}\r\nContent-Type: {PROBLEM_JSON}\r\nContent-Length: {}\r\n{X_REQUEST_ID}: {request_id}\r\n\
+             Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n",
+            status.as_str(),
+            status.canonical_reason().unwrap_or("Error"),
+            body.len(),
+        );
+        for (name, value) in problem.header_fields() {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        if let Some((policy, state)) = rate_limit_fields(&[("ip", standing)]) {
+            head.push_str(&format!("RateLimit-Policy: {policy}\r\nRateLimit: {state}\r\n"));
+        }
+        head.push_str("\r\n");
+        let mut answer = head.into_bytes();
+        answer.extend_from_slice(&body);
+        let _ = tokio::time::timeout(REFUSAL_TIME, write_and_linger(&mut stream, &answer)).await;
+    }
+}
+
+/// Ends when the gateway stops while a connection lies idle between two requests. A new connection is
+/// waited for: its client has not been told anything yet.
+async fn stopped_while_idle(mut stopping: watch::Receiver<bool>, first: bool) {
+    if first {
+        return std::future::pending().await;
+    }
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+/// Writes the answer, then reads what the client still sends, so that no reset overtakes it (RFC 9112, 9.6).
+async fn write_and_linger(stream: &mut Stream, answer: &[u8]) -> std::io::Result<()> {
+    stream.write_all(answer).await?;
+    stream.flush().await?;
+    stream.shutdown().await?;
+    let mut discarded = [0; 4096];
+    while stream.read(&mut discarded).await? > 0 {}
+    Ok(())
+}

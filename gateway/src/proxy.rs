@@ -1,0 +1,266 @@
+//! The phases of a request, in pingora's order; each calls the step that does the work.
+
+pub mod access;
+pub mod authenticate;
+pub mod client_ip;
+pub mod context;
+pub mod cors;
+pub mod forward;
+pub mod health;
+pub mod limit;
+pub mod refuse;
+pub mod route;
+pub mod utf8;
+
+use std::any::Any;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::proxy::{FailToProxy, ProxyHttp, Session};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType, Result};
+use sq_shared::credential::{self, CredentialError};
+use sq_shared::limits::{BODY_WINDOW, DOWNSTREAM_WRITE_TIMEOUT};
+use sq_shared::request_id::request_id;
+
+use crate::directory::SharedDirectory;
+use authenticate::{AuthenticateError, AuthenticatedTenant, authenticate};
+use context::{Admitted, Connection, Context, Stage};
+use forward::BodyMeter;
+use refuse::{Refusal, UpstreamError};
+
+/// The request path, as pingora calls it.
+pub struct Gateway {
+    directory: SharedDirectory,
+}
+
+/// What becomes of a request that breaks no rule.
+enum Admission {
+    /// It goes to its worker.
+    Forward,
+    /// `/health` and `/ready`.
+    Health(health::Question),
+    /// An `OPTIONS` request, which browsers send first.
+    Preflight,
+}
+
+impl Gateway {
+    /// A gateway that looks things up in this directory.
+    pub fn new(directory: SharedDirectory) -> Self {
+        Self { directory }
+    }
+
+    /// Every check that needs no body, in order. The first that fails ends it.
+    fn admit(request: &RequestHeader, ctx: &mut Context) -> Result<Admission, Refusal> {
+        let directory = ctx.directory.clone();
+        let (path, query) = forward::split_target(forward::origin_form(request.raw_path()));
+        ctx.request_id = request_id(&request.headers);
+        let client =
+            client_ip::client_ip(ctx.peer, &request.headers, &directory.config.gateway.trusted_proxies);
+        ctx.client = Some(client);
+
+        let question = health::Question::of_path(path);
+        if question.is_none() {
+            ctx.ip_standing = directory.client_limits.charge_request(client)?;
+        }
+        if request.method == Method::OPTIONS {
+            return Ok(Admission::Preflight);
+        }
+        if let Some(question) = question {
+            return question.check_method(&request.method).map(Admission::Health);
+        }
+        let tenant = Self::authenticate(request, ctx)?;
+        ctx.tenant_standing = tenant.tenant().limiter.charge_request()?;
+        let in_flight = tenant.tenant().limiter.enter()?;
+        utf8::check_target(path, query)?;
+        let route = route::route(request.method.as_str(), path, &tenant)?;
+        let body = BodyMeter::new(request, directory.config.limits.body_bytes)?;
+        ctx.stage = Stage::Authenticated(Box::new(Admitted { tenant, route, body, attempts: 0, in_flight }));
+        Ok(Admission::Forward)
+    }
+
+    /// A wrong key is charged to the address, and one too many hides whether it was right.
+    fn authenticate(request: &RequestHeader, ctx: &Context) -> Result<AuthenticatedTenant, Refusal> {
+        let result = credential::read(&request.headers).map_err(Refusal::from);
+        let result = result.and_then(|token| authenticate(token, &ctx.directory).map_err(Refusal::from));
+        let wrong_key = matches!(
+            result,
+            Err(Refusal::Credential(CredentialError::Malformed)
+                | Refusal::Authenticate(AuthenticateError::Unknown))
+        );
+        if let Some(client) = ctx.client.filter(|_| wrong_key) {
+            ctx.directory.client_limits.charge_failed_key(client)?;
+        }
+        result
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        Context::new(self.directory.load_full())
+    }
+
+    /// The edge hands the connection over this way, with the first request as with the others.
+    fn on_connection_reuse(
+        &self,
+        _: &mut Session,
+        ctx: &mut Context,
+        connection: Box<dyn Any + Send + Sync>,
+    ) {
+        if let Ok(connection) = connection.downcast::<Connection>() {
+            ctx.peer = connection.peer;
+        }
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+        session.set_read_timeout(Some(BODY_WINDOW));
+        session.set_write_timeout(Some(DOWNSTREAM_WRITE_TIMEOUT));
+        session.set_total_drain_timeout(Some(BODY_WINDOW));
+        match Self::admit(session.req_header(), ctx) {
+            Ok(Admission::Forward) => {
+                if forward::expects_continue(session.req_header()) {
+                    write_continue(session).await?;
+                }
+                Ok(false)
+            }
+            Ok(Admission::Health(question)) => {
+                health::answer(session, ctx, question).await?;
+                Ok(true)
+            }
+            Ok(Admission::Preflight) => {
+                answer_preflight(session, ctx).await?;
+                Ok(true)
+            }
+            Err(refusal) => {
+                refuse::answer(session, ctx, &refusal).await;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+        let directory = ctx.directory.clone();
+        let has_body = BodyMeter::expects_body(session.req_header());
+        let admitted = ctx.admitted().ok_or_else(not_admitted)?;
+        admitted.attempts += 1;
+        admitted.body.restart();
+        Ok(Box::new(route::upstream(&admitted.tenant, &directory, has_body)))
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        upstream_request: &mut RequestHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        let request_id = ctx.request_id.clone();
+        let admitted = ctx.admitted().ok_or_else(not_admitted)?;
+        *upstream_request = forward::request_head(session.req_header(), &admitted.tenant, &request_id)?;
+        Ok(())
+    }
+
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        let Some(admitted) = ctx.admitted() else { return Err(not_admitted()) };
+        admitted.body.push(body.as_ref(), end_of_stream).map_err(|error| {
+            ctx.refusal = Some(error.into());
+            Error::new_down(ErrorType::InvalidHTTPHeader)
+        })
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        upstream_response: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        if upstream_response.status == StatusCode::UNAUTHORIZED {
+            // The key is good here: the worker has not been told of it yet.
+            ctx.refusal = Some(UpstreamError::Unavailable.into());
+            return Err(Error::new_up(ErrorType::HTTPStatus(503)));
+        }
+        *upstream_response = forward::answer_head(upstream_response, session.req_header(), ctx)?;
+        Ok(())
+    }
+
+    /// A request may be sent again only when it changes nothing: a write may have been applied.
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        ctx: &mut Context,
+        _client_reused: bool,
+    ) -> Box<Error> {
+        let began = session.response_written().is_some_and(|head| !head.status.is_informational());
+        let whole_body_kept = !session.as_ref().retry_buffer_truncated();
+        let from_worker =
+            *error.esource() == pingora::ErrorSource::Upstream && *error.etype() != ErrorType::ReadTimedout;
+        let may_repeat = ctx
+            .admitted()
+            .is_some_and(|admitted| !admitted.route.writes() && admitted.attempts < route::MOST_ATTEMPTS);
+        error.set_retry(from_worker && may_repeat && whole_body_kept && !began && ctx.refusal.is_none());
+        error
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+        let writes = ctx.admitted().is_some_and(|admitted| admitted.route.writes());
+        let refusal = ctx.refusal.take().or_else(|| refuse::of_proxy_error(error, writes));
+        if let Some(Refusal::Upstream(cause)) = &refusal {
+            let tenant = ctx.admitted().map(|admitted| admitted.tenant.tenant().name.clone());
+            tracing::warn!(?tenant, %cause, %error, request_id = ctx.request_id_text(), "no answer from the worker");
+        }
+        session.set_keepalive(None);
+        let error_code = match refusal {
+            Some(refusal) => refuse::answer(session, ctx, &refusal).await,
+            None => 0,
+        };
+        FailToProxy { error_code, can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, _error: Option<&Error>, ctx: &mut Context) {
+        access::log(session, ctx);
+    }
+
+    /// pingora's own lines would have the query in them; ours is the access line.
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {
+        true
+    }
+
+    fn request_summary(&self, _session: &Session, ctx: &Context) -> String {
+        ctx.request_id_text().to_owned()
+    }
+}
+
+/// Lets the client send its body. pingora would take this for an answer before the body's end, and close
+/// the connection after the request.
+async fn write_continue(session: &mut Session) -> Result<()> {
+    session.set_close_on_response_before_downstream_finish(false);
+    session.write_continue_response().await?;
+    session.set_close_on_response_before_downstream_finish(true);
+    Ok(())
+}
+
+/// Only a request that was admitted comes this far.
+fn not_admitted() -> Box<Error> {
+    Error::explain(ErrorType::InternalError, "the request was forwarded before it was admitted")
+}
+
+async fn answer_preflight(session: &mut Session, ctx: &Context) -> Result<()> {
+    let mut head = ResponseHeader::build(StatusCode::NO_CONTENT, Some(12))?;
+    forward::add_common_fields(&mut head, &session.req_header().headers, ctx)?;
+    for (name, value) in ctx.directory.cors.preflight_fields(&session.req_header().headers) {
+        head.insert_header(name, value)?;
+    }
+    session.write_response_header(Box::new(head), true).await
+}

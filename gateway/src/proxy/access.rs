@@ -1,0 +1,40 @@
+//! One line a request, under the log target `access`: `RUST_LOG=access=off` turns it off. The query and
+//! the key are never in it: a query holds scrolls.
+
+use std::net::IpAddr;
+
+use pingora::proxy::Session;
+
+use super::context::Context;
+use super::forward;
+
+/// Writes the line of a request that pingora has handled. `status` is 0 when no answer was sent.
+pub fn log(session: &Session, ctx: &mut Context) {
+    if !tracing::enabled!(target: "access", tracing::Level::INFO) {
+        return;
+    }
+    let status = session.response_written().map_or(0, |head| head.status.as_u16());
+    let request = session.req_header();
+    let (path, _) = forward::split_target(forward::origin_form(request.raw_path()));
+    let path = String::from_utf8_lossy(path).into_owned();
+    let method = request.method.as_str().to_owned();
+    let (bytes_in, bytes_out) = (session.body_bytes_read(), session.body_bytes_sent());
+    let duration_us = u64::try_from(ctx.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let client = ctx.client.map(|client| client.to_string()).unwrap_or_default();
+    let code = ctx.code.map(|code| code.as_str()).unwrap_or_default();
+    let request_id = ctx.request_id_text().to_owned();
+    let (tenant, key) = match ctx.admitted() {
+        Some(admitted) => (admitted.tenant.tenant().name.as_str(), admitted.tenant.key_id()),
+        None => ("", ""),
+    };
+    tracing::info!(
+        target: "access",
+        request_id, client, tenant, key, method, path, status, code, bytes_in, bytes_out, duration_us,
+    );
+}
+
+/// Writes the line of a request that the edge refused.
+pub fn log_refused_at_edge(peer: Option<IpAddr>, request_id: &str, status: u16, code: &str) {
+    let client = peer.map(|peer| peer.to_string()).unwrap_or_default();
+    tracing::info!(target: "access", request_id, client, status, code);
+}

@@ -1,0 +1,100 @@
+//! What one request knows about itself, from its first step to its access line.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::HeaderValue;
+use sq_shared::problem::Code;
+use sq_shared::route::Route;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::authenticate::AuthenticatedTenant;
+use super::forward::BodyMeter;
+use super::limit::Standing;
+use super::refuse::Refusal;
+use crate::directory::Directory;
+
+/// What the edge knows about the connection, handed over with each request.
+#[derive(Debug, Clone, Copy)]
+pub struct Connection {
+    /// The TCP peer; `None` on a Unix socket.
+    pub peer: Option<IpAddr>,
+}
+
+/// The state of one request.
+pub struct Context {
+    /// When its head was complete.
+    pub started: Instant,
+    /// The snapshot that it sees to its end.
+    pub directory: Arc<Directory>,
+    /// The TCP peer; `None` on a Unix socket.
+    pub peer: Option<IpAddr>,
+    /// Who asks.
+    pub client: Option<IpAddr>,
+    /// The client's own id, or a new one.
+    pub request_id: HeaderValue,
+    /// How the request stands with the rate of its address.
+    pub ip_standing: Option<Standing>,
+    /// How the request stands with the rate of its tenant.
+    pub tenant_standing: Option<Standing>,
+    /// How far it has come.
+    pub stage: Stage,
+    /// Why it is refused, between the step that refuses and the answer.
+    pub refusal: Option<Refusal>,
+    /// The code of the answer, when it was a refusal.
+    pub code: Option<Code>,
+}
+
+/// How far a request has come.
+pub enum Stage {
+    /// Nothing is known about it.
+    New,
+    /// It may be forwarded.
+    Authenticated(Box<Admitted>),
+}
+
+/// A request that has passed every check, and what it holds while it is forwarded.
+pub struct Admitted {
+    /// The permit to reach the tenant's worker.
+    pub tenant: AuthenticatedTenant,
+    /// What it asks for.
+    pub route: Route,
+    /// Watches the body go by.
+    pub body: BodyMeter,
+    /// How often it was sent to the worker.
+    pub attempts: u32,
+    /// Its place among the tenant's requests in flight.
+    pub in_flight: Option<OwnedSemaphorePermit>,
+}
+
+impl Context {
+    /// A request of which nothing is known yet.
+    pub fn new(directory: Arc<Directory>) -> Self {
+        Self {
+            started: Instant::now(),
+            directory,
+            peer: None,
+            client: None,
+            request_id: HeaderValue::from_static(""),
+            ip_standing: None,
+            tenant_standing: None,
+            stage: Stage::New,
+            refusal: None,
+            code: None,
+        }
+    }
+
+    /// What the request holds when it has passed every check.
+    pub fn admitted(&mut self) -> Option<&mut Admitted> {
+        match &mut self.stage {
+            Stage::New => None,
+            Stage::Authenticated(admitted) => Some(admitted),
+        }
+    }
+
+    /// The request's id as text.
+    pub fn request_id_text(&self) -> &str {
+        self.request_id.to_str().unwrap_or_default()
+    }
+}

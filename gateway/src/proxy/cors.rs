@@ -1,0 +1,78 @@
+//! Which web pages may call (the Fetch standard's CORS protocol). By default none: no header is sent,
+//! and browsers keep the answer from the page.
+
+use http::{HeaderMap, HeaderValue, header};
+use sq_shared::config::Cors;
+
+/// What a page may send beside what browsers allow by themselves.
+const ALLOW_HEADERS: HeaderValue = HeaderValue::from_static(
+    "Authorization, Content-Type, If-Match, Idempotency-Key, X-Request-Id, X-SQ-API-Key",
+);
+const ALLOW_METHODS: HeaderValue = HeaderValue::from_static("GET, POST, OPTIONS");
+/// What a page may read of the answer.
+const EXPOSE_HEADERS: HeaderValue = HeaderValue::from_static(
+    "ETag, Idempotency-Replayed, RateLimit, RateLimit-Policy, Retry-After, X-Request-Id",
+);
+/// A day; browsers cap it at what they like (Chromium at two hours).
+const MAX_AGE_S: HeaderValue = HeaderValue::from_static("86400");
+
+/// The origins of the config.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CorsPolicy {
+    /// No origin: CORS is off.
+    Off,
+    /// Every origin.
+    Any,
+    /// These.
+    Listed(Vec<String>),
+}
+
+impl CorsPolicy {
+    /// Reads the policy from the config.
+    pub fn new(config: &Cors) -> Self {
+        match config.allow_origins.as_slice() {
+            [] => Self::Off,
+            origins if origins.iter().any(|origin| origin == "*") => Self::Any,
+            origins => Self::Listed(origins.to_vec()),
+        }
+    }
+
+    /// The fields of an ordinary answer to a request with these headers.
+    pub fn answer_fields(&self, request: &HeaderMap) -> Vec<(header::HeaderName, HeaderValue)> {
+        let Some(allowed) = self.allowed(request) else { return self.vary() };
+        let mut fields = self.vary();
+        fields.push((header::ACCESS_CONTROL_ALLOW_ORIGIN, allowed));
+        fields.push((header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSE_HEADERS));
+        fields
+    }
+
+    /// The fields of the answer to a preflight request.
+    pub fn preflight_fields(&self, request: &HeaderMap) -> Vec<(header::HeaderName, HeaderValue)> {
+        let Some(allowed) = self.allowed(request) else { return self.vary() };
+        let mut fields = self.vary();
+        fields.push((header::ACCESS_CONTROL_ALLOW_ORIGIN, allowed));
+        fields.push((header::ACCESS_CONTROL_ALLOW_METHODS, ALLOW_METHODS));
+        fields.push((header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOW_HEADERS));
+        fields.push((header::ACCESS_CONTROL_MAX_AGE, MAX_AGE_S));
+        fields
+    }
+
+    fn allowed(&self, request: &HeaderMap) -> Option<HeaderValue> {
+        let origin = request.get(header::ORIGIN)?;
+        match self {
+            Self::Off => None,
+            Self::Any => Some(HeaderValue::from_static("*")),
+            Self::Listed(origins) => {
+                origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()).then(|| origin.clone())
+            }
+        }
+    }
+
+    /// An answer that hangs on the origin says so to caches.
+    fn vary(&self) -> Vec<(header::HeaderName, HeaderValue)> {
+        match self {
+            Self::Listed(_) => vec![(header::VARY, HeaderValue::from_static("Origin"))],
+            Self::Off | Self::Any => Vec::new(),
+        }
+    }
+}

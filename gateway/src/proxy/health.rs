@@ -1,0 +1,83 @@
+//! `/health` answers while the process lives; `/ready` when requests would be served. Neither needs a key,
+//! and neither is charged.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, StatusCode, header};
+use pingora::http::ResponseHeader;
+use pingora::proxy::Session;
+use tokio::net::TcpStream;
+
+use super::context::Context;
+use super::forward;
+use super::refuse::{self, Refusal};
+use super::route::RouteError;
+
+/// How long `/ready` waits for the pool.
+const READY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Which of the two is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Question {
+    /// Does the process live?
+    Health,
+    /// Would requests be served?
+    Ready,
+}
+
+impl Question {
+    /// The question of a path.
+    pub fn of_path(path: &[u8]) -> Option<Self> {
+        match path {
+            b"/health" => Some(Self::Health),
+            b"/ready" => Some(Self::Ready),
+            _ => None,
+        }
+    }
+
+    /// The question, if the method may ask it.
+    ///
+    /// # Errors
+    /// The method is neither GET nor HEAD.
+    pub fn check_method(self, method: &Method) -> Result<Self, Refusal> {
+        let allowed = [Method::GET, Method::HEAD].contains(method);
+        if allowed { Ok(self) } else { Err(RouteError::HealthMethod.into()) }
+    }
+}
+
+/// Answers.
+///
+/// # Errors
+/// The client is gone.
+pub async fn answer(session: &mut Session, ctx: &mut Context, question: Question) -> pingora::Result<()> {
+    let not_ready = match question {
+        Question::Health => None,
+        Question::Ready => not_ready(ctx).await,
+    };
+    if let Some(reason) = not_ready {
+        refuse::answer(session, ctx, &Refusal::NotReady(reason)).await;
+        return Ok(());
+    }
+    let body = format!(r#"{{"status":"ok","tenants":{}}}"#, ctx.directory.tenant_count());
+    let mut head = ResponseHeader::build(StatusCode::OK, Some(12))?;
+    head.insert_header(header::CONTENT_TYPE, "application/json")?;
+    head.insert_header(header::CONTENT_LENGTH, body.len())?;
+    forward::add_common_fields(&mut head, &session.req_header().headers, ctx)?;
+    let without_body = forward::is_head(session.req_header());
+    session.write_response_header(Box::new(head), without_body).await?;
+    if !without_body {
+        session.write_response_body(Some(Bytes::from(body)), true).await?;
+    }
+    Ok(())
+}
+
+/// Why requests would not be served now. The pool's status listens once every slot's socket is bound; to
+/// try a slot itself would wake its worker.
+async fn not_ready(ctx: &Context) -> Option<&'static str> {
+    let status = ctx.directory.config.pool.status_listen?;
+    match tokio::time::timeout(READY_TIMEOUT, TcpStream::connect(status)).await {
+        Ok(Ok(_)) => None,
+        _ => Some("The pool of workers does not answer."),
+    }
+}

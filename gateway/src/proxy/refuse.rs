@@ -1,0 +1,294 @@
+//! Every refusal becomes an answer here, and only here.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header;
+use pingora::http::ResponseHeader;
+use pingora::proxy::Session;
+use pingora::{Error, ErrorSource, ErrorType};
+use sq_shared::credential::CredentialError;
+use sq_shared::headers::PROBLEM_JSON;
+use sq_shared::limits::HEADER_FIELDS;
+use sq_shared::problem::{Code, Problem};
+
+use super::authenticate::AuthenticateError;
+use super::context::Context;
+use super::forward::{self, BodyError};
+use super::limit::LimitError;
+use super::route::RouteError;
+use super::utf8::InvalidUtf8;
+use crate::edge::head::HeadError;
+
+/// Why a request is not served.
+#[derive(Debug, Clone, thiserror::Error)]
+#[expect(missing_docs, reason = "each variant is the error of the step that it is named after")]
+pub enum Refusal {
+    #[error(transparent)]
+    Head(#[from] HeadError),
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
+    #[error(transparent)]
+    Authenticate(#[from] AuthenticateError),
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    #[error(transparent)]
+    Utf8(#[from] InvalidUtf8),
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    #[error(transparent)]
+    Body(#[from] BodyError),
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    #[error("shutting down")]
+    ShuttingDown,
+    #[error("not ready: {0}")]
+    NotReady(&'static str),
+}
+
+/// What a worker did instead of answering.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum UpstreamError {
+    /// It died under a request that may have been applied.
+    #[error("the worker died")]
+    Failed,
+    /// It could not be reached, or died under a request that changes nothing, again and again.
+    #[error("the worker is not there")]
+    Unavailable,
+    /// It did not answer in time.
+    #[error("the worker did not answer in time")]
+    Timeout,
+}
+
+impl Refusal {
+    /// Status, code and what the client should do.
+    pub fn problem(&self) -> Problem {
+        match self {
+            Self::Head(error) => head_problem(*error),
+            Self::Credential(error) => credential_problem(*error),
+            Self::Authenticate(error) => authenticate_problem(*error),
+            Self::Limit(error) => limit_problem(*error),
+            Self::Utf8(error) => utf8_problem(*error),
+            Self::Route(error) => route_problem(*error),
+            Self::Body(error) => body_problem(*error),
+            Self::Upstream(error) => upstream_problem(*error),
+            Self::ShuttingDown => {
+                Problem::new(Code::ShuttingDown, "The gateway is stopping. Try again.").retry_after_s(1)
+            }
+            Self::NotReady(reason) => Problem::new(Code::WorkerUnavailable, *reason).retry_after_s(1),
+        }
+    }
+}
+
+fn head_problem(error: HeadError) -> Problem {
+    match error {
+        HeadError::Malformed(what) => Problem::new(Code::BadRequest, what),
+        HeadError::InvalidUtf8(error) => utf8_problem(error),
+        HeadError::UriTooLong { limit_bytes } => {
+            Problem::new(Code::UriTooLong, format!("The request line is longer than {limit_bytes} bytes."))
+        }
+        HeadError::TooLarge { limit_bytes } => {
+            let detail = format!("Request line and headers together are longer than {limit_bytes} bytes.");
+            Problem::new(Code::HeadersTooLarge, detail)
+        }
+        HeadError::TooManyFields => {
+            let detail = format!("The request has more than {HEADER_FIELDS} header fields.");
+            Problem::new(Code::HeadersTooLarge, detail)
+        }
+        HeadError::TooSlow { limit } => {
+            let detail = format!("The request's head was not complete after {} s.", limit.as_secs_f32());
+            Problem::new(Code::RequestTimeout, detail)
+        }
+        HeadError::Connect => Problem::new(Code::MethodNotAllowed, "CONNECT is not served here.")
+            .allow("GET, HEAD, POST, OPTIONS"),
+    }
+}
+
+fn credential_problem(error: CredentialError) -> Problem {
+    match error {
+        CredentialError::Missing => {
+            Problem::new(Code::MissingKey, "Send your key as \"Authorization: Bearer <key>\".")
+        }
+        CredentialError::TwoKeys => {
+            Problem::new(Code::BadRequest, "The request has two different keys. Send one.")
+        }
+        CredentialError::Malformed => {
+            Problem::new(Code::InvalidKey, "This is not a key: keys are 1 to 512 visible ASCII characters.")
+        }
+    }
+}
+
+fn authenticate_problem(error: AuthenticateError) -> Problem {
+    match error {
+        AuthenticateError::Unknown => {
+            Problem::new(Code::InvalidKey, "This key is not known. Check it, or ask your host for a new one.")
+        }
+        AuthenticateError::Expired => {
+            Problem::new(Code::ExpiredKey, "This key has expired. Ask your host for a new one.")
+        }
+        AuthenticateError::Suspended => {
+            Problem::new(Code::TenantSuspended, "This tenant is suspended. Ask your host.")
+        }
+        AuthenticateError::Reserved => {
+            Problem::new(Code::TenantReserved, "This tenant is not active yet. Ask your host.")
+        }
+    }
+}
+
+fn limit_problem(error: LimitError) -> Problem {
+    let over = |code, whose: &str, standing: super::limit::Standing| {
+        let detail = format!("{whose} {}. Try again in {} s.", standing.rate, standing.reset_s);
+        Problem::new(code, detail).retry_after_s(standing.reset_s)
+    };
+    match error {
+        LimitError::PerIp(standing) => over(Code::RateLimitedIp, "One address may send", standing),
+        LimitError::PerTenant(standing) => over(Code::RateLimitedTenant, "This tenant may send", standing),
+        LimitError::FailedKeys(standing) => {
+            over(Code::TooManyFailedKeys, "One address may try wrong keys at", standing)
+        }
+        LimitError::InFlight(count) => {
+            let detail =
+                format!("This tenant may have {count} requests in flight. Wait for an answer first.");
+            Problem::new(Code::TooManyInFlight, detail).retry_after_s(1)
+        }
+    }
+}
+
+fn utf8_problem(error: InvalidUtf8) -> Problem {
+    let detail = format!("The {} is not UTF-8 at byte {}. Send UTF-8.", error.part, error.offset);
+    Problem::new(Code::InvalidUtf8, detail).with("offset", error.offset).with("part", error.part)
+}
+
+fn route_problem(error: RouteError) -> Problem {
+    match error {
+        RouteError::Unknown => {
+            Problem::new(Code::UnknownRoute, "There is no such path. Those there are begin with /api/v2/.")
+        }
+        RouteError::Method(methods) => {
+            let detail = format!("This path takes {}.", methods.allow_header());
+            Problem::new(Code::MethodNotAllowed, detail).allow(methods.allow_header())
+        }
+        RouteError::HealthMethod => {
+            Problem::new(Code::MethodNotAllowed, "This path takes GET and HEAD.").allow("GET, HEAD, OPTIONS")
+        }
+        RouteError::ReadOnlyKey => {
+            Problem::new(Code::ReadOnlyKey, "This key may only read. Use one that may write.")
+        }
+    }
+}
+
+fn body_problem(error: BodyError) -> Problem {
+    match error {
+        BodyError::InvalidUtf8(error) => utf8_problem(error),
+        BodyError::TooLarge { limit_bytes } => {
+            Problem::new(Code::BodyTooLarge, format!("The body is larger than {limit_bytes} bytes."))
+                .with("limit", limit_bytes)
+        }
+        BodyError::TooSlow => {
+            Problem::new(Code::RequestTimeout, "The body comes slower than 1 KiB/s over 10 s.")
+        }
+    }
+}
+
+fn upstream_problem(error: UpstreamError) -> Problem {
+    match error {
+        UpstreamError::Failed => Problem::new(
+            Code::WorkerFailed,
+            "The worker died during this write. It may have been applied: read the scroll before you repeat it.",
+        ),
+        UpstreamError::Unavailable => {
+            Problem::new(Code::WorkerUnavailable, "The tenant's worker cannot be reached. Try again.")
+                .retry_after_s(1)
+        }
+        UpstreamError::Timeout => Problem::new(
+            Code::WorkerTimeout,
+            "The tenant's worker did not answer in time. Read before you repeat a write.",
+        ),
+    }
+}
+
+/// What an error of pingora means for the client; `None` when the client is gone, and no answer would reach it.
+pub fn of_proxy_error(error: &Error, writes: bool) -> Option<Refusal> {
+    use ErrorType::{ConnectionClosed, ReadError, ReadTimedout, WriteError, WriteTimedout};
+    match (error.esource(), error.etype()) {
+        (ErrorSource::Downstream, ReadTimedout) => Some(BodyError::TooSlow.into()),
+        (ErrorSource::Downstream, ReadError | WriteError | WriteTimedout | ConnectionClosed) => None,
+        (ErrorSource::Downstream, _) => Some(HeadError::Malformed("The body's framing is malformed.").into()),
+        (ErrorSource::Upstream, ReadTimedout | WriteTimedout) => Some(UpstreamError::Timeout.into()),
+        (ErrorSource::Upstream, etype) if writes && !is_connect_error(etype) => {
+            Some(UpstreamError::Failed.into())
+        }
+        _ => Some(UpstreamError::Unavailable.into()),
+    }
+}
+
+fn is_connect_error(etype: &ErrorType) -> bool {
+    use ErrorType::{BindError, ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, SocketError};
+    matches!(
+        etype,
+        ConnectTimedout | ConnectRefused | ConnectNoRoute | ConnectError | BindError | SocketError
+    )
+}
+
+/// Answers with a refusal, unless an answer has begun. Returns the status, 0 when nothing was sent.
+pub async fn answer(session: &mut Session, ctx: &mut Context, refusal: &Refusal) -> u16 {
+    if session.response_written().is_some_and(|head| !head.status.is_informational()) {
+        return 0;
+    }
+    if let Refusal::Limit(LimitError::PerIp(standing)) = refusal {
+        ctx.ip_standing = Some(*standing);
+    }
+    if let Refusal::Limit(LimitError::PerTenant(standing)) = refusal {
+        ctx.tenant_standing = Some(*standing);
+    }
+    let problem = refusal.problem();
+    ctx.code = Some(problem.code);
+    match write(session, ctx, &problem).await {
+        Ok(()) => {
+            linger(session).await;
+            problem.code.status()
+        }
+        Err(error) => {
+            tracing::debug!(%error, "the client was gone before its answer");
+            0
+        }
+    }
+}
+
+async fn write(session: &mut Session, ctx: &Context, problem: &Problem) -> pingora::Result<()> {
+    let body = problem.to_json(ctx.request_id_text());
+    let mut head = ResponseHeader::build(problem.code.status(), Some(16))?;
+    head.insert_header(header::CONTENT_TYPE, PROBLEM_JSON)?;
+    head.insert_header(header::CONTENT_LENGTH, body.len())?;
+    for (name, value) in problem.header_fields() {
+        head.insert_header(name, value.as_ref())?;
+    }
+    forward::add_common_fields(&mut head, &session.req_header().headers, ctx)?;
+    let without_body = forward::is_head(session.req_header());
+    session.write_response_header(Box::new(head), without_body).await?;
+    if !without_body {
+        session.write_response_body(Some(Bytes::from(body)), true).await?;
+    }
+    Ok(())
+}
+
+/// How long, and how much of, an unwanted body is read after its refusal. Closing at once would make the
+/// kernel reset the connection, and the reset can overtake the answer (RFC 9112, 9.6).
+const LINGER_TIME: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 4 << 20;
+
+async fn linger(session: &mut Session) {
+    if session.as_downstream_mut().is_body_done() {
+        return;
+    }
+    let discard = async {
+        let mut discarded = 0;
+        while let Ok(Some(piece)) = session.as_downstream_mut().read_request_body().await {
+            discarded += piece.len();
+            if discarded > LINGER_BYTES {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LINGER_TIME, discard).await;
+}

@@ -1,0 +1,63 @@
+//! Which command a request is, and where its worker listens.
+
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+
+use pingora::upstreams::peer::HttpPeer;
+use sq_shared::limits::{BODY_WINDOW, UPSTREAM_CONNECT_TIMEOUT, UPSTREAM_IDLE_TIMEOUT};
+use sq_shared::route::{Methods, Route};
+
+use super::authenticate::AuthenticatedTenant;
+use crate::directory::Directory;
+
+/// How often a request that changes nothing is sent: once, and twice more when its worker died under it.
+pub const MOST_ATTEMPTS: u32 = 3;
+
+/// Why a request leads nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RouteError {
+    /// No such path.
+    #[error("unknown route")]
+    Unknown,
+    /// The path is there, the method is not.
+    #[error("wrong method")]
+    Method(Methods),
+    /// `/health` and `/ready` are only read.
+    #[error("wrong method for a health check")]
+    HealthMethod,
+    /// It writes, and the key only reads.
+    #[error("read-only key")]
+    ReadOnlyKey,
+}
+
+/// The command that the method and the path mean, if the key may use it.
+///
+/// # Errors
+/// There is no such path or method, or the key's scope is too small.
+pub fn route(method: &str, path: &[u8], tenant: &AuthenticatedTenant) -> Result<Route, RouteError> {
+    let path = std::str::from_utf8(path).map_err(|_| RouteError::Unknown)?;
+    let route = Route::of_path(path).ok_or(RouteError::Unknown)?;
+    if !route.methods().allow(method) {
+        return Err(RouteError::Method(route.methods()));
+    }
+    if route.writes() && !tenant.may_write() {
+        return Err(RouteError::ReadOnlyKey);
+    }
+    Ok(route)
+}
+
+/// The tenant's worker. Connections are kept for one tenant alone: were a slot given to another, the
+/// group key would keep an old connection from being found.
+pub fn upstream(tenant: &AuthenticatedTenant, directory: &Directory, has_body: bool) -> HttpPeer {
+    let timeouts = &directory.config.timeouts;
+    let mut peer = HttpPeer::new(tenant.tenant().upstream, false, String::new());
+    peer.group_key = BuildHasherDefault::<DefaultHasher>::default().hash_one(&tenant.tenant().name);
+    peer.options.connection_timeout = Some(UPSTREAM_CONNECT_TIMEOUT);
+    // A worker that is about to be let go must not find one of our connections idle.
+    peer.options.idle_timeout = Some(UPSTREAM_IDLE_TIMEOUT.min(directory.config.pool.idle_timeout / 2));
+    // pingora restarts this clock with each piece of the body it sends, so it runs from the body's end;
+    // but a client may pause between two pieces for as long as a slow body may.
+    let pause = if has_body { BODY_WINDOW } else { std::time::Duration::ZERO };
+    peer.options.read_timeout = Some(timeouts.answer.max(pause));
+    peer.options.write_timeout = Some(timeouts.answer);
+    peer
+}

@@ -1,0 +1,183 @@
+//! Only UTF-8 passes: path and query as they decode, and the body as it streams, whatever way it is cut
+//! into chunks (Unicode 16, table 3-7).
+
+use percent_encoding::percent_decode;
+
+/// What was not UTF-8.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{part} is not UTF-8 at byte {offset}")]
+pub struct InvalidUtf8 {
+    /// `path`, `query` or `body`.
+    pub part: &'static str,
+    /// Where the first bad sequence begins, in the decoded part.
+    pub offset: u64,
+}
+
+/// Checks a path and a query, each as it percent-decodes.
+///
+/// # Errors
+/// One of them is not UTF-8.
+pub fn check_target(path: &[u8], query: &[u8]) -> Result<(), InvalidUtf8> {
+    check_part("path", path)?;
+    check_part("query", query)
+}
+
+fn check_part(part: &'static str, encoded: &[u8]) -> Result<(), InvalidUtf8> {
+    let plain = !encoded.contains(&b'%');
+    let result = if plain {
+        simdutf8::compat::from_utf8(encoded).map(|_| ())
+    } else {
+        let decoded: Vec<u8> = percent_decode(encoded).collect();
+        simdutf8::compat::from_utf8(&decoded).map(|_| ())
+    };
+    result.map_err(|error| InvalidUtf8 { part, offset: error.valid_up_to() as u64 })
+}
+
+/// Checks a body chunk by chunk. At most three bytes wait for the rest of their character.
+#[derive(Debug, Default)]
+pub struct BodyValidator {
+    waiting: [u8; 3],
+    waiting_len: usize,
+    /// Bytes known to be valid: where the waiting ones begin.
+    valid_bytes: u64,
+}
+
+impl BodyValidator {
+    /// Takes the next chunk.
+    ///
+    /// # Errors
+    /// With it, the body cannot be UTF-8 any more.
+    pub fn push(&mut self, chunk: &[u8]) -> Result<(), InvalidUtf8> {
+        let rest = if self.waiting_len == 0 { chunk } else { self.finish_waiting(chunk)? };
+        match simdutf8::compat::from_utf8(rest) {
+            Ok(_) => self.valid_bytes += rest.len() as u64,
+            Err(error) => {
+                self.valid_bytes += error.valid_up_to() as u64;
+                if error.error_len().is_some() {
+                    return Err(self.error());
+                }
+                self.wait_for_more(rest.get(error.valid_up_to()..).unwrap_or_default());
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the end of the body.
+    ///
+    /// # Errors
+    /// It ends in the middle of a character.
+    pub fn finish(&self) -> Result<(), InvalidUtf8> {
+        if self.waiting_len == 0 { Ok(()) } else { Err(self.error()) }
+    }
+
+    /// Completes the waiting character with the chunk's first bytes; gives what comes after it.
+    fn finish_waiting<'c>(&mut self, chunk: &'c [u8]) -> Result<&'c [u8], InvalidUtf8> {
+        // Three waiting bytes and three more are enough for any character, and for the start of the next.
+        let mut joined = [0; 6];
+        let waiting = self.waiting.get(..self.waiting_len).unwrap_or_default();
+        let taken = chunk.get(..chunk.len().min(3)).unwrap_or_default();
+        for (target, byte) in joined.iter_mut().zip(waiting.iter().chain(taken)) {
+            *target = *byte;
+        }
+        let joined = joined.get(..self.waiting_len + taken.len()).unwrap_or_default();
+        let valid = match std::str::from_utf8(joined) {
+            Ok(_) => joined.len(),
+            Err(error) if error.valid_up_to() > 0 => error.valid_up_to(),
+            Err(error) if error.error_len().is_some() => return Err(self.error()),
+            Err(_) => {
+                let still_waiting: Vec<u8> = joined.to_vec();
+                self.wait_for_more(&still_waiting);
+                return Ok(&[]);
+            }
+        };
+        let from_chunk = valid.saturating_sub(self.waiting_len);
+        self.valid_bytes += valid as u64;
+        self.waiting_len = 0;
+        Ok(chunk.get(from_chunk..).unwrap_or_default())
+    }
+
+    fn wait_for_more(&mut self, bytes: &[u8]) {
+        self.waiting_len = bytes.len().min(self.waiting.len());
+        for (target, byte) in self.waiting.iter_mut().zip(bytes) {
+            *target = *byte;
+        }
+    }
+
+    fn error(&self) -> InvalidUtf8 {
+        InvalidUtf8 { part: "body", offset: self.valid_bytes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn verdict<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<(), u64> {
+        let mut validator = BodyValidator::default();
+        for chunk in chunks {
+            validator.push(chunk).map_err(|error| error.offset)?;
+        }
+        validator.finish().map_err(|error| error.offset)
+    }
+
+    fn expected(body: &[u8]) -> Result<(), u64> {
+        std::str::from_utf8(body).map(|_| ()).map_err(|error| error.valid_up_to() as u64)
+    }
+
+    /// Bytes that are often the start, the middle or the end of a character.
+    fn tricky_byte() -> impl Strategy<Value = u8> {
+        prop_oneof![
+            Just(b'a'),
+            Just(0x80),
+            Just(0xbf),
+            Just(0xc1),
+            Just(0xc3),
+            Just(0xe0),
+            Just(0xa0),
+            Just(0xed),
+            Just(0x9f),
+            Just(0xef),
+            Just(0xf0),
+            Just(0x9f),
+            Just(0x94),
+            Just(0x86),
+            Just(0xf4),
+            Just(0x8f),
+            any::<u8>(),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+        #[test]
+        fn any_cut_gives_the_verdict_of_the_whole(
+            body in prop::collection::vec(tricky_byte(), 0..24),
+            cuts in prop::collection::vec(1usize..5, 24),
+        ) {
+            let mut rest = body.as_slice();
+            let mut chunks = Vec::new();
+            for cut in cuts {
+                let (chunk, after) = rest.split_at(cut.min(rest.len()));
+                chunks.push(chunk);
+                rest = after;
+            }
+            chunks.push(rest);
+            prop_assert_eq!(verdict(chunks), expected(&body));
+        }
+
+        #[test]
+        fn valid_text_passes_in_any_cut(text in "\\PC{0,40}", cut in 1usize..7) {
+            prop_assert_eq!(verdict(text.as_bytes().chunks(cut)), Ok(()));
+        }
+    }
+
+    #[test]
+    fn path_and_query_are_checked_as_they_decode() {
+        assert!(check_target(b"/a%C3%A4", b"s=%F0%9F%94%86").is_ok());
+        assert!(check_target("/ä".as_bytes(), b"s=100%").is_ok());
+        assert_eq!(check_target(b"/%ff", b""), Err(InvalidUtf8 { part: "path", offset: 1 }));
+        assert_eq!(check_target(b"/", b"s=a%C3&c=1"), Err(InvalidUtf8 { part: "query", offset: 3 }));
+        assert_eq!(check_target(b"/", b"s=\xff"), Err(InvalidUtf8 { part: "query", offset: 2 }));
+    }
+}

@@ -1,0 +1,33 @@
+//! How a command of ours ends badly: a line on standard error, exit code 2 for wrong usage and 1 for
+//! everything else.
+
+use std::fmt;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Why a command ended badly.
+#[derive(Debug)]
+pub enum Failure {
+    /// The command line does not fit together.
+    Usage(String),
+    /// Everything else.
+    Failed(String),
+}
+
+impl Failure {
+    /// Makes a failure of any error.
+    pub fn from_error(error: impl fmt::Display) -> Self {
+        Self::Failed(error.to_string())
+    }
+
+    /// Says it on standard error, with the program's name in front.
+    pub fn report(&self, program: &str) -> ExitCode {
+        let (message, code) = match self {
+            Self::Usage(message) => (message, 2),
+            Self::Failed(message) => (message, 1),
+        };
+        // Nobody is there to tell when standard error is closed.
+        let _ = writeln!(std::io::stderr(), "{program}: {message}");
+        ExitCode::from(code)
+    }
+}

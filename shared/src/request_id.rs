@@ -1,0 +1,46 @@
+//! A request's id, which its answer, its log lines and its errors all carry.
+
+use http::{HeaderMap, HeaderValue};
+use uuid::Uuid;
+
+use crate::headers::X_REQUEST_ID;
+
+/// The client's own id when it is a UUID, with or without hyphens; else a new one.
+pub fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let own = headers.get(X_REQUEST_ID).filter(|value| {
+        let bytes = value.as_bytes();
+        matches!(bytes.len(), 32 | 36) && Uuid::try_parse_ascii(bytes).is_ok()
+    });
+    own.cloned().unwrap_or_else(new_request_id)
+}
+
+/// A new id: a UUIDv7, whose order is that of time (RFC 9562, 5.7).
+pub fn new_request_id() -> HeaderValue {
+    let mut buffer = Uuid::encode_buffer();
+    let text = Uuid::now_v7().hyphenated().encode_lower(&mut buffer);
+    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id_for(sent: &str) -> String {
+        let mut headers = HeaderMap::new();
+        headers.insert(X_REQUEST_ID, sent.parse().unwrap());
+        request_id(&headers).to_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_uuid_is_kept_and_anything_else_replaced() {
+        for own in ["0192f0c1-2345-7abc-8def-0123456789ab", "0192f0c123457abc8def0123456789ab"] {
+            assert_eq!(id_for(own), own);
+        }
+        for other in
+            ["", "1", "{0192f0c1-2345-7abc-8def-0123456789ab}", "0192f0c1-2345-7abc-8def-0123456789ag"]
+        {
+            let id = id_for(other);
+            assert!(id != other && id.len() == 36, "{id}");
+        }
+    }
+}

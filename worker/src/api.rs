@@ -1,0 +1,175 @@
+//! The commands of SQ: a request becomes a [`Command`], a command runs on the [`Store`], and an
+//! [`Outcome`] comes out. Everything a client can get wrong is refused while parsing; what is left can
+//! only fail in the store. No socket is known here.
+
+use bytes::Bytes;
+use sq_shared::coordinate::{Coordinate, InvalidCoordinate};
+use sq_shared::phext_name::{InvalidPhextName, PhextName};
+use sq_shared::problem::{Code, Problem};
+use sq_shared::route::Route;
+use sq_shared::tenant::TenantName;
+
+use crate::api::input::Input;
+use crate::store::{Store, StoreError};
+
+mod checksum;
+mod delete;
+mod delta;
+mod get;
+pub mod input;
+mod insert;
+mod json_export;
+mod load;
+pub mod params;
+mod phexts;
+mod query;
+mod select;
+mod status;
+mod toc;
+mod update;
+mod version;
+mod where_;
+
+/// A request that has been understood.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "each variant is the command of its name; its file says what it does")]
+pub enum Command {
+    Version(version::Version),
+    Select(select::Select),
+    Insert(insert::Insert),
+    Update(update::Update),
+    Delete(delete::Delete),
+    Load(load::Load),
+    Status(status::Status),
+    Toc(toc::Toc),
+    Get(get::Get),
+    Checksum(checksum::Checksum),
+    Delta(delta::Delta),
+    Query(query::Query),
+    Where(where_::Where),
+    JsonExport(json_export::JsonExport),
+    Phexts(phexts::Phexts),
+}
+
+/// What a command answers.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Plain text.
+    Text(Bytes),
+    /// A scroll, with the checksum that stands for this state of it.
+    Scroll {
+        /// The text.
+        text: Bytes,
+        /// 32 hexadecimal digits.
+        checksum: String,
+    },
+    /// JSON.
+    Json(Bytes),
+}
+
+impl Command {
+    /// Reads a request.
+    ///
+    /// # Errors
+    /// Says which parameter is missing or wrong.
+    pub fn parse(input: Input<'_>) -> Result<Self, Problem> {
+        Ok(match input.route {
+            Route::Version => Self::Version(version::Version),
+            Route::Select => Self::Select(select::Select::parse(&input)?),
+            Route::Insert => Self::Insert(insert::Insert::parse(input)?),
+            Route::Update => Self::Update(update::Update::parse(input)?),
+            Route::Delete => Self::Delete(delete::Delete::parse(&input)?),
+            Route::Load => Self::Load(load::Load::parse(&input)?),
+            Route::Status => Self::Status(status::Status::parse(&input)?),
+            Route::Toc => Self::Toc(toc::Toc::parse(&input)?),
+            Route::Get => Self::Get(get::Get::parse(&input)?),
+            Route::Checksum => Self::Checksum(checksum::Checksum::parse(&input)?),
+            Route::Delta => Self::Delta(delta::Delta::parse(&input)?),
+            Route::Query => Self::Query(query::Query::parse(&input)?),
+            Route::Where => Self::Where(where_::Where::parse(input)?),
+            Route::JsonExport => Self::JsonExport(json_export::JsonExport::parse(&input)?),
+            Route::Phexts => Self::Phexts(phexts::Phexts),
+        })
+    }
+
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// The phext cannot be read or changed, or the answer would be out of proportion.
+    pub fn apply(self, store: &mut Store) -> Result<Outcome, Failure> {
+        match self {
+            Self::Version(command) => Ok(command.apply()),
+            Self::Select(command) => command.apply(store),
+            Self::Insert(command) => command.apply(store),
+            Self::Update(command) => command.apply(store),
+            Self::Delete(command) => command.apply(store),
+            Self::Load(command) => command.apply(store),
+            Self::Status(command) => command.apply(store),
+            Self::Toc(command) => command.apply(store),
+            Self::Get(command) => command.apply(store),
+            Self::Checksum(command) => command.apply(store),
+            Self::Delta(command) => command.apply(store),
+            Self::Query(command) => command.apply(store),
+            Self::Where(command) => Ok(command.apply()),
+            Self::JsonExport(command) => command.apply(store),
+            Self::Phexts(command) => command.apply(store),
+        }
+    }
+}
+
+/// Why a command that was understood has no outcome.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The store says so.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The answer would be far larger than what was asked for.
+    #[error("the answer would have {bytes} bytes")]
+    AnswerTooLarge {
+        /// How many.
+        bytes: u64,
+    },
+    /// An answer could not be written as JSON.
+    #[error("the answer cannot be written: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+impl Outcome {
+    fn text(text: impl Into<Bytes>) -> Self {
+        Self::Text(text.into())
+    }
+
+    fn json(value: &impl serde::Serialize) -> Result<Self, Failure> {
+        Ok(Self::Json(serde_json::to_vec(value)?.into()))
+    }
+}
+
+/// The phext that a request names.
+fn phext_name(input: &Input<'_>) -> Result<PhextName, Problem> {
+    let name = input
+        .params
+        .get("p")
+        .ok_or_else(|| Problem::new(Code::MissingParameter, "say which phext: p=NAME, as in p=notes"))?;
+    PhextName::parse(name).map_err(|error| {
+        let leaves = error == InvalidPhextName::LeavesDirectory;
+        let code = if leaves { Code::ForbiddenPhext } else { Code::InvalidPhext };
+        Problem::new(code, error.to_string())
+    })
+}
+
+/// The coordinate that a request names.
+fn coordinate(input: &Input<'_>) -> Result<Coordinate, Problem> {
+    let text = input.params.get("c").ok_or_else(|| {
+        Problem::new(Code::MissingParameter, "say which scroll: c=COORDINATE, as in c=1.1.1/1.1.1/1.1.1")
+    })?;
+    parse_coordinate(text, input.tenant)
+}
+
+/// A coordinate in any place of a request.
+fn parse_coordinate(text: &str, tenant: Option<&TenantName>) -> Result<Coordinate, Problem> {
+    Coordinate::parse(text, tenant).map_err(|error| {
+        let foreign = error == InvalidCoordinate::ForeignNamespace;
+        let code = if foreign { Code::ForeignNamespace } else { Code::InvalidCoordinate };
+        Problem::new(code, error.to_string())
+    })
+}

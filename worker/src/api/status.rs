@@ -1,0 +1,32 @@
+//! `status`: the four lines of SQ about a phext.
+
+use sq_shared::phext_name::PhextName;
+use sq_shared::problem::Problem;
+
+use crate::api::input::Input;
+use crate::api::{Failure, Outcome, phext_name};
+use crate::store::Store;
+
+/// Asks about a phext.
+#[derive(Debug)]
+pub struct Status {
+    phext: PhextName,
+    connection_id: u64,
+}
+
+impl Status {
+    pub(super) fn parse(input: &Input<'_>) -> Result<Self, Problem> {
+        Ok(Self { phext: phext_name(input)?, connection_id: input.connection_id })
+    }
+
+    pub(super) fn apply(self, store: &mut Store) -> Result<Outcome, Failure> {
+        let phext = store.read(&self.phext)?;
+        Ok(Outcome::text(format!(
+            "Hosting: {}\nConnection ID: {}\nPhext Size: {}\nScrolls: {}",
+            self.phext,
+            self.connection_id,
+            phext.file_bytes(),
+            phext.scroll_count()
+        )))
+    }
+}

@@ -1,0 +1,55 @@
+//! `sq-worker pool`: the supervisor of the workers.
+
+use std::path::PathBuf;
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+use sq_shared::telemetry::LogFormat;
+
+use crate::pool::Pool;
+use crate::pool::desired::Source;
+use crate::pool::process::Launcher;
+use sq_shared::failure::Failure;
+
+/// Options of `pool`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  sq-worker pool --config /etc/sq/gateway.toml")]
+pub struct Options {
+    /// The config, the same one that the gateway reads.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// A registry other than the one that the config names.
+    #[arg(long, value_name = "FILE")]
+    tenants: Option<PathBuf>,
+    /// Stop when standard input ends, so that the pool goes with the program that started it.
+    #[arg(long)]
+    until_stdin_closes: bool,
+}
+
+/// Runs until it is told to stop; no worker is left behind.
+///
+/// # Errors
+/// Config or registry have mistakes, or a slot or the status address cannot be had.
+pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
+    let source = Source { config: options.config.clone(), tenants: options.tenants.clone() };
+    let (config, registry) = source.load().map_err(Failure::from_error)?;
+    raise_open_files();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(Failure::from_error)?.block_on(async {
+        let pool = Pool::start(source, config, &registry, Launcher::new(log_format)).await;
+        let pool = pool.map_err(Failure::Failed)?;
+        if options.until_stdin_closes {
+            pool.stop_when_stdin_closes();
+        }
+        pool.run().await;
+        Ok(())
+    })
+}
+
+/// A slot costs up to three descriptors; many systems allow 1024 unless a process asks for more.
+fn raise_open_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+}

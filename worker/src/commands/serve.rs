@@ -1,0 +1,172 @@
+//! `sq-worker serve`: one tenant's worker, alone or as a child of the pool.
+
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use listenfd::ListenFd;
+use sq_shared::registry::{Key, Scope};
+use sq_shared::shutdown::StopSignal;
+use sq_shared::tenant::TenantName;
+use sq_shared::token::{BearerToken, TokenDigest};
+use tokio::runtime::Builder;
+use tokio::task::LocalSet;
+
+use crate::server;
+use crate::server::settings::SettingsReader;
+use crate::server::worker::{Access, Worker};
+use crate::store::{Limits, Store};
+use sq_shared::failure::Failure;
+
+/// The first slot's port, where a worker that is started alone listens unless told otherwise.
+const DEFAULT_PORT: u16 = 1341;
+
+/// The longest body of a worker that is started alone: the gateway's default.
+const BODY_BYTES: u64 = 64 * 1024 * 1024;
+
+/// What a worker that is started alone may keep of its phexts in memory: the pool's default.
+const MEMORY_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Options of `serve`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  SQ_KEY=secret sq-worker serve --data-dir ./notes --listen 127.0.0.1:1341
+  curl -H 'Authorization: Bearer secret' 'http://127.0.0.1:1341/api/v2/toc?p=notes'")]
+pub struct Options {
+    /// The tenant's directory; made when it is missing.
+    #[arg(long, env = "SQ_DATA_DIR", value_name = "DIR")]
+    data_dir: PathBuf,
+    /// The tenant's name, which may stand in front of a coordinate and stands in the logs.
+    #[arg(long, env = "SQ_TENANT", value_name = "NAME")]
+    tenant: Option<TenantName>,
+    /// Where to listen [default: 127.0.0.1, on the port in SQ_PORT or 1341]. A socket that is passed
+    /// on (LISTEN_FDS) comes first.
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// A key that may read and write; may be given more than once. Better in the environment, where
+    /// other users do not see it.
+    #[arg(long, env = "SQ_KEY", hide_env_values = true, value_name = "KEY", value_parser = GivenKey::parse)]
+    key: Vec<GivenKey>,
+    /// Serve everybody without a key; only on a loopback address.
+    #[arg(long, conflicts_with = "settings_from_stdin")]
+    no_auth: bool,
+    /// Take keys and limits from standard input, a line of JSON each time; the pool uses this.
+    #[arg(long)]
+    settings_from_stdin: bool,
+}
+
+/// A key from the command line. The key itself is forgotten at once; whether it was one is said later,
+/// because the message of a failed option shows its value.
+#[derive(Debug, Clone)]
+struct GivenKey(Option<TokenDigest>);
+
+impl GivenKey {
+    #[expect(clippy::unnecessary_wraps, reason = "the form that the command line's parser wants")]
+    fn parse(text: &str) -> Result<Self, std::convert::Infallible> {
+        Ok(Self(BearerToken::parse(text.as_bytes()).ok().map(|token| token.digest())))
+    }
+}
+
+/// Serves until it is told to stop.
+///
+/// # Errors
+/// The options do not fit together, the directory or the address is taken, or the pool said nothing.
+pub fn run(options: Options) -> Result<(), Failure> {
+    let access = if options.settings_from_stdin { None } else { Some(access(&options)?) };
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(Failure::from_error)?;
+    LocalSet::new().block_on(&runtime, serve(options, access))
+}
+
+async fn serve(options: Options, access: Option<Access>) -> Result<(), Failure> {
+    let stop = StopSignal::new().map_err(Failure::from_error)?;
+    let (worker, pool) = match access {
+        Some(access) => (alone(&options, access)?, None),
+        None => of_pool(&options).await?,
+    };
+    let listener = listener(&options)?;
+    let address = listener.local_addr().map_err(Failure::from_error)?;
+    if options.no_auth && !address.ip().is_loopback() {
+        return Err(not_loopback(address));
+    }
+    if pool.is_none() {
+        // Whoever started us may not care to read it.
+        let _ = writeln!(std::io::stdout(), "ready http://{address}");
+    }
+    server::run(listener, Rc::new(worker), pool, stop).await.map_err(Failure::from_error)
+}
+
+fn alone(options: &Options, access: Access) -> Result<Worker, Failure> {
+    let limits = Limits { quota_bytes: None, memory_bytes: MEMORY_BYTES };
+    let store = Store::open(&options.data_dir, limits).map_err(Failure::from_error)?;
+    Ok(Worker::alone(options.tenant.clone(), store, access, Some(BODY_BYTES)))
+}
+
+async fn of_pool(options: &Options) -> Result<(Worker, Option<SettingsReader>), Failure> {
+    let fail = |error| Failure::Failed(format!("--settings-from-stdin: {error}"));
+    let mut pool = SettingsReader::from_stdin().map_err(fail)?;
+    let settings = pool.next().await.map_err(fail)?.ok_or_else(|| {
+        Failure::Failed("--settings-from-stdin: standard input ended before the first line".into())
+    })?;
+    let store = Store::open(&options.data_dir, Limits::from(&settings)).map_err(Failure::from_error)?;
+    Ok((Worker::of_pool(options.tenant.clone(), store, settings), Some(pool)))
+}
+
+/// Who may ask a worker that is started alone.
+fn access(options: &Options) -> Result<Access, Failure> {
+    if let Some(address) = options.listen.filter(|address| options.no_auth && !address.ip().is_loopback()) {
+        return Err(not_loopback(address));
+    }
+    let digests: Option<Vec<TokenDigest>> = options.key.iter().map(|key| key.0).collect();
+    let digests = digests.ok_or_else(|| {
+        Failure::Usage("a key (--key or SQ_KEY) is 1 to 512 visible ASCII characters".into())
+    })?;
+    match (digests.is_empty(), options.no_auth) {
+        (true, true) => Ok(Access::Open),
+        (false, true) => {
+            Err(Failure::Usage("--no-auth and a key (--key or SQ_KEY) exclude each other: drop one".into()))
+        }
+        (true, false) => Err(Failure::Usage(
+            "without a key everybody could read and write: set SQ_KEY, or give --key KEY, \
+             or --no-auth to serve this machine alone"
+                .into(),
+        )),
+        (false, false) => Ok(Access::Keys(digests.into_iter().zip(1..).map(given_key).collect())),
+    }
+}
+
+fn given_key((sha256, number): (TokenDigest, u32)) -> Key {
+    Key { id: format!("k{number}"), sha256, scope: Scope::Write, expires_s: None }
+}
+
+/// The socket that was passed on, or one of our own.
+fn listener(options: &Options) -> Result<TcpListener, Failure> {
+    let inherited = ListenFd::from_env().take_tcp_listener(0);
+    if let Some(listener) = inherited.map_err(|error| Failure::Failed(format!("LISTEN_FDS: {error}")))? {
+        return Ok(listener);
+    }
+    let address = match options.listen {
+        Some(address) => address,
+        None => SocketAddr::from((Ipv4Addr::LOCALHOST, port_from_environment()?)),
+    };
+    TcpListener::bind(address).map_err(|error| {
+        Failure::Failed(format!("cannot listen on {address}: {error}; give another --listen ADDR"))
+    })
+}
+
+fn port_from_environment() -> Result<u16, Failure> {
+    match std::env::var("SQ_PORT") {
+        Err(std::env::VarError::NotPresent) => Ok(DEFAULT_PORT),
+        port => port
+            .ok()
+            .and_then(|port| port.parse().ok())
+            .ok_or_else(|| Failure::Usage("SQ_PORT is a port number from 0 to 65535".into())),
+    }
+}
+
+fn not_loopback(address: SocketAddr) -> Failure {
+    Failure::Usage(format!(
+        "--no-auth is refused on {address}, which is not loopback: listen on 127.0.0.1, or set SQ_KEY"
+    ))
+}

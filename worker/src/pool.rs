@@ -1,0 +1,300 @@
+//! The supervisor: observe, plan, act.
+//!
+//! It owns every slot's listening socket for ever. While a tenant sleeps, the socket is watched for a
+//! waiting connection; then a worker is started on a copy of it, and it is the worker that accepts. So a
+//! crash, an idle end or a restart leaves connections waiting, never refused.
+//!
+//! All news comes as an [`Event`] to one loop, which notes it in [`observed`], asks [`plan`] what to do
+//! now, and does it.
+
+pub mod backoff;
+pub mod desired;
+pub mod observed;
+pub mod plan;
+pub mod process;
+pub mod slot;
+pub mod status;
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::Instant;
+
+use sq_shared::config::Config;
+use sq_shared::registry::Registry;
+use sq_shared::shutdown::{StopSignal, hangups};
+use sq_shared::watch::FileWatch;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+
+use desired::{Assignment, Desired, Source};
+use observed::{Departure, Observed};
+use plan::Action;
+use process::{Launcher, Process};
+use slot::SlotSocket;
+use status::Report;
+
+/// Most events taken in before the next plan: one of each slot.
+const EVENTS_AT_ONCE: usize = 512;
+
+/// News for the loop.
+#[derive(Debug)]
+pub enum Event {
+    /// A connection waits on the slot of this port.
+    ConnectionWaits(u16),
+    /// The worker on this port has been reaped.
+    WorkerEnded(u16, io::Result<ExitStatus>),
+    /// Config or registry have changed, or may have.
+    FilesChanged,
+    /// Somebody wants to know how things stand.
+    StatusAsked(oneshot::Sender<Report>),
+    /// The pool is to stop, for this reason.
+    StopAsked(&'static str),
+}
+
+/// The supervisor with its sockets and processes.
+pub struct Pool {
+    source: Source,
+    config: Config,
+    tenants: usize,
+    desired: Desired,
+    observed: Observed,
+    sockets: BTreeMap<u16, SlotSocket>,
+    processes: BTreeMap<u16, Process>,
+    launcher: Launcher,
+    watched_files: [PathBuf; 2],
+    watching: AbortHandle,
+    /// Unbounded, yet short: each sender waits for an answer, or says a thing once.
+    sender: mpsc::UnboundedSender<Event>,
+    events: mpsc::UnboundedReceiver<Event>,
+}
+
+impl Pool {
+    /// Binds every slot, then the status page: whoever reaches that can reach every tenant.
+    ///
+    /// # Errors
+    /// An address cannot be had; the text names it and says what to do.
+    pub async fn start(
+        source: Source,
+        config: Config,
+        registry: &Registry,
+        launcher: Launcher,
+    ) -> Result<Self, String> {
+        let (sender, events) = mpsc::unbounded_channel();
+        let mut sockets = BTreeMap::new();
+        for port in config.gateway.slots.clone() {
+            sockets.insert(port, SlotSocket::bind(config.pool.slot_address, port, &sender)?);
+        }
+        obey_signals(&sender).map_err(|error| format!("cannot take over signals: {error}"))?;
+        if let Some(address) = config.pool.status_listen {
+            status::start(address, sender.clone()).await?;
+        }
+        let watched_files = Source::files(&config);
+        Ok(Self {
+            tenants: registry.tenants.len(),
+            desired: Desired::new(&config, registry),
+            observed: Observed::new(sockets.keys().copied()),
+            processes: BTreeMap::new(),
+            watching: watch_files(&watched_files, &sender),
+            watched_files,
+            source,
+            config,
+            sockets,
+            launcher,
+            sender,
+            events,
+        })
+    }
+
+    /// Ends the pool when standard input ends.
+    pub fn stop_when_stdin_closes(&self) {
+        let sender = self.sender.clone();
+        // A thread of its own: a read from standard input cannot be given up, and must not hold up the end.
+        std::thread::spawn(move || {
+            let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+            let _ = sender.send(Event::StopAsked("the end of standard input"));
+        });
+    }
+
+    /// Runs until it has been told to stop and the last worker is gone.
+    pub async fn run(mut self) {
+        self.say_ready();
+        // The files may have changed between their first reading and the start of the watch.
+        self.reload();
+        let mut batch = Vec::with_capacity(EVENTS_AT_ONCE);
+        while !self.desired.is_closing || self.observed.worker_count() > 0 {
+            self.act().await;
+            let wakeup = plan::next_wakeup(&self.desired, &self.observed, Instant::now());
+            let news = self.events.recv_many(&mut batch, EVENTS_AT_ONCE);
+            match wakeup {
+                // Woken by time instead of news, there is nothing to note, only to plan.
+                Some(at) => _ = tokio::time::timeout_at(at.into(), news).await,
+                None => _ = news.await,
+            }
+            for event in batch.drain(..) {
+                self.observe(event);
+            }
+        }
+        tracing::info!("pool stopped");
+    }
+
+    fn say_ready(&self) {
+        let (slots, tenants, active) = (self.sockets.len(), self.tenants, self.desired.assignments.len());
+        tracing::info!(slots, tenants, active, "pool ready");
+        // Whoever started the pool may not listen.
+        let mut stdout = io::stdout();
+        let _ = writeln!(stdout, "ready slots={slots} tenants={tenants}").and_then(|()| stdout.flush());
+    }
+
+    fn observe(&mut self, event: Event) {
+        match event {
+            Event::ConnectionWaits(port) => self.observed.connection_waits(port),
+            Event::WorkerEnded(port, status) => self.worker_ended(port, status),
+            Event::FilesChanged => self.reload(),
+            Event::StatusAsked(asker) => {
+                let report = Report::new(&self.desired, &self.observed, self.tenants, Instant::now());
+                // The asker may have gone.
+                let _ = asker.send(report);
+            }
+            Event::StopAsked(reason) if !self.desired.is_closing => {
+                let workers = self.observed.worker_count();
+                tracing::info!(reason, workers, "pool stops");
+                self.desired.close(self.config.timeouts.drain);
+            }
+            Event::StopAsked(_) => {}
+        }
+    }
+
+    fn worker_ended(&mut self, port: u16, status: io::Result<ExitStatus>) {
+        self.processes.remove(&port);
+        let is_success = status.as_ref().is_ok_and(ExitStatus::success);
+        let Some((worker, departure)) = self.observed.ended(port, is_success, Instant::now()) else { return };
+        let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+        let (tenant, pid) = (&worker.assignment.tenant, worker.pid);
+        match departure {
+            Departure::Stopped => tracing::info!(%tenant, port, pid, status, "worker stopped"),
+            Departure::Idle => tracing::debug!(%tenant, port, pid, "worker went to sleep"),
+            Departure::Crashed => tracing::error!(%tenant, port, pid, status, "worker crashed"),
+        }
+    }
+
+    fn reload(&mut self) {
+        if self.desired.is_closing {
+            return;
+        }
+        let (config, registry) = match self.source.reload(&self.config) {
+            Ok(read) => read,
+            Err(mistakes) => {
+                for mistake in &mistakes.0 {
+                    tracing::error!("{mistake}");
+                }
+                return tracing::error!(mistakes = mistakes.0.len(), "reload rejected; nothing has changed");
+            }
+        };
+        let desired = Desired::new(&config, &registry);
+        let is_news = desired != self.desired;
+        self.desired = desired;
+        self.tenants = registry.tenants.len();
+        self.config = config;
+        let files = Source::files(&self.config);
+        if files != self.watched_files {
+            self.watching.abort();
+            self.watching = watch_files(&files, &self.sender);
+            self.watched_files = files;
+        }
+        if is_news {
+            tracing::info!(tenants = self.tenants, active = self.desired.assignments.len(), "reloaded");
+        }
+    }
+
+    async fn act(&mut self) {
+        let now = Instant::now();
+        for action in plan::plan(&self.desired, &self.observed, now) {
+            match action {
+                Action::Attend(port, attention) => {
+                    if let Some(socket) = self.sockets.get(&port) {
+                        socket.attend(attention);
+                    }
+                    self.observed.attended(port, attention);
+                }
+                Action::Start(port, assignment) => {
+                    self.start_worker(port, assignment);
+                    // The new worker gets its settings before the next one is started.
+                    tokio::task::yield_now().await;
+                }
+                Action::Tell(port, assignment) => self.tell_worker(port, assignment),
+                Action::Stop(port) => {
+                    self.with_process(port, Process::stop);
+                    self.observed.stopping(port, now);
+                }
+                Action::Kill(port) => {
+                    tracing::warn!(port, "worker did not stop in time and is killed");
+                    self.with_process(port, Process::kill);
+                    self.observed.killed(port);
+                }
+            }
+        }
+    }
+
+    fn start_worker(&mut self, port: u16, assignment: Arc<Assignment>) {
+        let Some(socket) = self.sockets.get(&port) else { return };
+        let started = socket
+            .share()
+            .and_then(|listener| self.launcher.start(port, listener, &assignment, &self.sender));
+        let tenant = &assignment.tenant;
+        match started {
+            Ok(process) => {
+                let pid = process.pid;
+                tracing::debug!(%tenant, port, pid, "worker started");
+                self.processes.insert(port, process);
+                self.observed.started(port, assignment, pid, Instant::now());
+            }
+            Err(error) => {
+                tracing::error!(%tenant, port, %error, "cannot start a worker");
+                self.observed.start_failed(port, &assignment, Instant::now());
+            }
+        }
+    }
+
+    fn tell_worker(&mut self, port: u16, assignment: Arc<Assignment>) {
+        if let Some(Err(error)) = self.processes.get(&port).map(|process| process.tell(&assignment.settings))
+        {
+            tracing::error!(tenant = %assignment.tenant, port, %error, "cannot tell a worker its settings");
+        }
+        self.observed.told(port, assignment);
+    }
+
+    fn with_process(&self, port: u16, act: impl FnOnce(&Process)) {
+        if let Some(process) = self.processes.get(&port) {
+            act(process);
+        }
+    }
+}
+
+/// Turns signals into events.
+fn obey_signals(sender: &mpsc::UnboundedSender<Event>) -> io::Result<()> {
+    let (mut stop, stopping) = (StopSignal::new()?, sender.clone());
+    tokio::spawn(async move { while stopping.send(Event::StopAsked(stop.received().await)).is_ok() {} });
+    let (mut hangups, reloading) = (hangups()?, sender.clone());
+    tokio::spawn(async move {
+        while hangups.recv().await.is_some() && reloading.send(Event::FilesChanged).is_ok() {}
+    });
+    Ok(())
+}
+
+/// Turns changes of these files into events. A task of its own: a wait for a change that is given up
+/// half-way would lose the change.
+fn watch_files(files: &[PathBuf], sender: &mpsc::UnboundedSender<Event>) -> AbortHandle {
+    let (mut watch, sender) = (FileWatch::new(files), sender.clone());
+    let watching = async move {
+        loop {
+            watch.changed().await;
+            if sender.send(Event::FilesChanged).is_err() {
+                return;
+            }
+        }
+    };
+    tokio::spawn(watching).abort_handle()
+}

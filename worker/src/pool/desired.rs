@@ -1,0 +1,140 @@
+//! What should be: which tenant belongs on which slot, as the config and the registry say.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sq_shared::config::Config;
+use sq_shared::layout;
+use sq_shared::registry::{Registry, Tenant, TenantState};
+use sq_shared::tenant::TenantName;
+use sq_shared::toml_reader::Mistakes;
+
+use crate::settings::WorkerSettings;
+
+/// The tenant of a slot, and what its worker is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assignment {
+    /// Whose slot it is.
+    pub tenant: TenantName,
+    /// The tenant's directory, absolute.
+    pub data_dir: PathBuf,
+    /// What may change while the worker runs.
+    pub settings: WorkerSettings,
+}
+
+/// What should be, on all slots.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Desired {
+    /// By port; active tenants only. No directory is another's or lies inside it.
+    pub assignments: BTreeMap<u16, Arc<Assignment>>,
+    /// How long a worker may take to end before it is killed.
+    pub stop_grace: Duration,
+    /// The pool itself stops: every worker goes, and connections wait for the next pool.
+    pub is_closing: bool,
+}
+
+impl Assignment {
+    /// Whether a worker of the one may go on as a worker of the other: only settings differ.
+    pub fn is_same_worker(&self, other: &Self) -> bool {
+        self.tenant == other.tenant && self.data_dir == other.data_dir
+    }
+
+    /// Whether the two directories must not be open at once: they are the same, or one holds the other.
+    pub fn shares_directory(&self, other: &Self) -> bool {
+        self.data_dir.starts_with(&other.data_dir) || other.data_dir.starts_with(&self.data_dir)
+    }
+
+    fn of(tenant: &Tenant, config: &Config) -> Self {
+        let limits = tenant.limits(config);
+        let data_dir = layout::tenant_dir(&config.gateway.data_root, tenant);
+        Self {
+            tenant: tenant.name.clone(),
+            data_dir: std::path::absolute(&data_dir).unwrap_or(data_dir),
+            settings: WorkerSettings {
+                keys: tenant.keys.clone(),
+                quota_bytes: limits.quota_bytes,
+                memory_bytes: limits.memory_bytes,
+                body_bytes: config.limits.body_bytes,
+                idle_timeout_ms: u64::try_from(config.pool.idle_timeout.as_millis()).unwrap_or(u64::MAX),
+            },
+        }
+    }
+}
+
+impl Desired {
+    /// Longer than a worker's own drain: one that is merely slow ends by itself.
+    const GRACE_AFTER_DRAIN: Duration = Duration::from_secs(5);
+
+    /// What a config and a registry ask for.
+    pub fn new(config: &Config, registry: &Registry) -> Self {
+        let active = registry.tenants.iter().filter(|tenant| tenant.state == TenantState::Active);
+        Self {
+            assignments: active
+                .map(|tenant| (tenant.port, Arc::new(Assignment::of(tenant, config))))
+                .collect(),
+            stop_grace: config.timeouts.drain.saturating_add(Self::GRACE_AFTER_DRAIN),
+            is_closing: false,
+        }
+    }
+
+    /// From now on every worker goes, and is killed when it has not gone after `drain`.
+    pub fn close(&mut self, drain: Duration) {
+        self.assignments.clear();
+        self.stop_grace = drain;
+        self.is_closing = true;
+    }
+}
+
+/// Where config and registry are read from.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The config.
+    pub config: PathBuf,
+    /// A registry other than the one that the config names.
+    pub tenants: Option<PathBuf>,
+}
+
+impl Source {
+    /// Reads both files.
+    ///
+    /// # Errors
+    /// Every mistake in the config, or else every one in the registry.
+    pub fn load(&self) -> Result<(Config, Registry), Mistakes> {
+        let config = Config::load(&self.config)?;
+        self.load_registry(config)
+    }
+
+    /// Reads both files again. The slots stay those of the start: their sockets are bound.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn reload(&self, started: &Config) -> Result<(Config, Registry), Mistakes> {
+        let mut config = Config::load(&self.config)?;
+        if config.gateway.slots != started.gateway.slots
+            || config.pool.slot_address != started.pool.slot_address
+        {
+            tracing::warn!("slots and slot_address are read at the start: restart the pool for the new ones");
+            config.gateway.slots = started.gateway.slots.clone();
+            config.pool.slot_address = started.pool.slot_address;
+        }
+        self.load_registry(config)
+    }
+
+    fn load_registry(&self, mut config: Config) -> Result<(Config, Registry), Mistakes> {
+        if let Some(tenants) = &self.tenants {
+            config.gateway.tenants.clone_from(tenants);
+        }
+        let loaded = Registry::load(&config.gateway.tenants, &config)?;
+        for change in &loaded.changes {
+            tracing::info!(file = %config.gateway.tenants.display(), "{change}");
+        }
+        Ok((config, loaded.registry))
+    }
+
+    /// The files whose change means a reload.
+    pub fn files(config: &Config) -> [PathBuf; 2] {
+        [config.path.clone(), config.gateway.tenants.clone()]
+    }
+}

@@ -1,0 +1,112 @@
+//! Decides, from what should be and what is, what to do now. Pure: no socket, no process, no clock.
+//!
+//! What holds whatever the order of events: a slot has one worker, a directory has one worker, a worker
+//! without a reason to be is on its way out, and a waiting connection gets a worker as soon as the
+//! back-off and the worker before let it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::desired::{Assignment, Desired};
+use super::observed::{Attention, Observed, Slot, Worker};
+
+/// One thing to do on one slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Treat the slot's connections so: leave, watch or refuse them.
+    Attend(u16, Attention),
+    /// Start a worker.
+    Start(u16, Arc<Assignment>),
+    /// Tell the worker its new settings.
+    Tell(u16, Arc<Assignment>),
+    /// Tell the worker to finish and go.
+    Stop(u16),
+    /// It took too long.
+    Kill(u16),
+}
+
+/// What to do now: at most one action a slot. When all are done, and nothing else happens, a second
+/// call gives nothing until [`next_wakeup`].
+pub fn plan(desired: &Desired, observed: &Observed, now: Instant) -> Vec<Action> {
+    let leaving = leaving_workers(desired, observed);
+    let decide = |(&port, slot): (&u16, &Slot)| {
+        let assignment = desired.assignments.get(&port);
+        match (&slot.worker, assignment) {
+            (Some(worker), assignment) => decide_running(port, worker, assignment, desired, now),
+            (None, Some(assignment)) => decide_asleep(port, slot, assignment, &leaving, now),
+            (None, None) => decide_free(port, slot, desired.is_closing),
+        }
+    };
+    observed.slots.iter().filter_map(decide).collect()
+}
+
+/// When [`plan`] must be asked again even if nothing happens; `None` when there is no such time.
+pub fn next_wakeup(desired: &Desired, observed: &Observed, now: Instant) -> Option<Instant> {
+    let wakeup = |(port, slot): (&u16, &Slot)| match &slot.worker {
+        Some(worker) => {
+            let stop = worker.stop.filter(|stop| !stop.is_killed)?;
+            stop.since.checked_add(desired.stop_grace)
+        }
+        None if slot.attention == Attention::Waiting => {
+            slot.holds_until(desired.assignments.get(port)?.as_ref(), now)
+        }
+        None => None,
+    };
+    observed.slots.iter().filter_map(wakeup).min()
+}
+
+/// The workers whose directories are not free yet though the registry may already have given them away.
+/// All others hold what the registry says, and that gives no directory twice.
+fn leaving_workers<'a>(desired: &Desired, observed: &'a Observed) -> Vec<&'a Worker> {
+    let leaves = |(port, slot): (&u16, &'a Slot)| {
+        let worker = slot.worker.as_ref()?;
+        let assignment = desired.assignments.get(port);
+        let is_in_place = assignment.is_some_and(|new| new.is_same_worker(&worker.assignment));
+        (!is_in_place).then_some(worker)
+    };
+    observed.slots.iter().filter_map(leaves).collect()
+}
+
+fn decide_running(
+    port: u16,
+    worker: &Worker,
+    assignment: Option<&Arc<Assignment>>,
+    desired: &Desired,
+    now: Instant,
+) -> Option<Action> {
+    if let Some(stop) = worker.stop {
+        let is_late = now.saturating_duration_since(stop.since) >= desired.stop_grace;
+        return (is_late && !stop.is_killed).then_some(Action::Kill(port));
+    }
+    match assignment {
+        Some(new) if *new == worker.assignment => None,
+        Some(new) if new.is_same_worker(&worker.assignment) => Some(Action::Tell(port, Arc::clone(new))),
+        _ => Some(Action::Stop(port)),
+    }
+}
+
+fn decide_asleep(
+    port: u16,
+    slot: &Slot,
+    assignment: &Arc<Assignment>,
+    leaving: &[&Worker],
+    now: Instant,
+) -> Option<Action> {
+    match slot.attention {
+        Attention::Left | Attention::Refused => Some(Action::Attend(port, Attention::Watched)),
+        Attention::Watched => None,
+        Attention::Waiting => {
+            let is_held = slot.holds_until(assignment, now).is_some();
+            let is_taken = leaving.iter().any(|worker| worker.assignment.shares_directory(assignment));
+            (!is_held && !is_taken).then(|| Action::Start(port, Arc::clone(assignment)))
+        }
+    }
+}
+
+fn decide_free(port: u16, slot: &Slot, is_closing: bool) -> Option<Action> {
+    let wanted = if is_closing { Attention::Left } else { Attention::Refused };
+    (slot.attention != wanted).then_some(Action::Attend(port, wanted))
+}
+
+#[cfg(test)]
+mod tests;

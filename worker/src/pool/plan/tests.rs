@@ -1,0 +1,472 @@
+//! A simulated world of connections, workers and a registry, in thousands of random orders of events.
+//! It keeps its own account of the processes, and checks the plan against that after every step.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::super::backoff::LONGEST_DELAY;
+use super::super::desired::{Assignment, Desired};
+use super::super::observed::{Attention, Departure, Observed};
+use super::{Action, next_wakeup, plan};
+use crate::settings::WorkerSettings;
+
+const PORTS: std::ops::Range<u16> = 1341..1346;
+const TENANTS: usize = 6;
+const DIRECTORIES: usize = 7;
+const STEPS: usize = 300;
+const SEEDS: u64 = 2_000;
+const GRACE: Duration = Duration::from_secs(35);
+const IDLE: Duration = Duration::from_secs(3);
+
+/// The longest a waiting connection may wait: for a worker that must be killed, for the back-off, and
+/// for news that is late.
+const LONGEST_WAIT: Duration = Duration::from_secs(35 + 10 + 15);
+
+/// Far more than all slots' back-offs and stops together need in the longest step.
+const MOST_WAKEUPS: usize = 100;
+
+/// SplitMix64: small, and the same on every machine.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, count: usize) -> usize {
+        usize::try_from(self.next() % u64::try_from(count).unwrap()).unwrap()
+    }
+
+    fn once_in(&mut self, count: usize) -> bool {
+        self.below(count) == 0
+    }
+
+    fn port(&mut self) -> u16 {
+        PORTS.start + u16::try_from(self.below(PORTS.len())).unwrap()
+    }
+
+    fn shuffled(&mut self, count: usize) -> Vec<usize> {
+        let mut items: Vec<usize> = (0..count).collect();
+        for last in (1..count).rev() {
+            items.swap(last, self.below(last + 1));
+        }
+        items
+    }
+}
+
+/// A process as the system sees it.
+struct Running {
+    assignment: Arc<Assignment>,
+    since: Instant,
+    /// It was told to stop, and obeys.
+    is_stopping: bool,
+    /// It was told to stop, and does not listen.
+    is_deaf: bool,
+    unwanted_since: Option<Instant>,
+}
+
+/// News on its way to the pool.
+enum News {
+    ConnectionWaits(u16),
+    Ended(u16, bool),
+}
+
+/// What happens to a worker that is given a connection.
+#[derive(Clone, Copy, PartialEq)]
+enum Health {
+    Healthy,
+    Crashing,
+    CannotStart,
+}
+
+struct World {
+    random: Random,
+    now: Instant,
+    desired: Desired,
+    observed: Observed,
+    processes: BTreeMap<u16, Running>,
+    waiting_since: BTreeMap<u16, Instant>,
+    attention: BTreeMap<u16, Attention>,
+    health: BTreeMap<u16, Health>,
+    news: VecDeque<News>,
+    latest_failures: BTreeMap<u16, (Arc<Assignment>, Vec<Instant>)>,
+}
+
+fn assignment(tenant: usize, directory: usize, quota: u64) -> Arc<Assignment> {
+    // Directory 0 holds directory 1: the one may be given away only when the other is free.
+    let data_dir = if directory == 1 { "/data/d0/inner".to_owned() } else { format!("/data/d{directory}") };
+    let settings = WorkerSettings {
+        keys: Vec::new(),
+        quota_bytes: Some(quota),
+        memory_bytes: 1,
+        body_bytes: None,
+        idle_timeout_ms: u64::try_from(IDLE.as_millis()).unwrap(),
+    };
+    Arc::new(Assignment {
+        tenant: format!("t{tenant}").parse().unwrap(),
+        data_dir: data_dir.into(),
+        settings,
+    })
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let now = Instant::now();
+        Self {
+            random: Random(seed),
+            now,
+            desired: Desired { assignments: BTreeMap::new(), stop_grace: GRACE, is_closing: false },
+            observed: Observed::new(PORTS),
+            processes: BTreeMap::new(),
+            waiting_since: BTreeMap::new(),
+            attention: PORTS.map(|port| (port, Attention::Left)).collect(),
+            health: PORTS.map(|port| (port, Health::Healthy)).collect(),
+            news: VecDeque::new(),
+            latest_failures: BTreeMap::new(),
+        }
+    }
+
+    /// Registries give no directory twice; everything else may change from one to the next.
+    fn change_registry(&mut self) {
+        let (tenants, directories) = (self.random.shuffled(TENANTS), self.random.shuffled(DIRECTORIES));
+        let keep = self.random.once_in(2);
+        let mut assignments: BTreeMap<u16, Arc<Assignment>> = BTreeMap::new();
+        for ((port, tenant), directory) in PORTS.zip(tenants).zip(directories) {
+            let quota = u64::try_from(self.random.below(3)).unwrap();
+            let directory = if keep { 2 + tenant % (DIRECTORIES - 2) } else { directory };
+            let new = assignment(tenant, directory, quota);
+            let is_free = !assignments.values().any(|other| other.shares_directory(&new));
+            if is_free && !self.random.once_in(4) {
+                assignments.insert(port, new);
+            }
+        }
+        self.desired.assignments = assignments;
+        // A connection may now have to wait for another worker to go first.
+        self.waiting_since.values_mut().for_each(|since| *since = self.now);
+    }
+
+    fn happen(&mut self) {
+        match self.random.below(12) {
+            0..=3 => {
+                let port = self.random.port();
+                self.waiting_since.entry(port).or_insert(self.now);
+            }
+            4 => {
+                let port = self.random.port();
+                self.end(port, false);
+            }
+            5 => {
+                let port = self.random.port();
+                if self.processes.get(&port).is_some_and(|process| self.now - process.since >= IDLE) {
+                    self.end(port, true);
+                }
+            }
+            6 => self.change_registry(),
+            7 => {
+                let health = match self.random.below(4) {
+                    0 => Health::Crashing,
+                    1 => Health::CannotStart,
+                    _ => Health::Healthy,
+                };
+                let port = self.random.port();
+                self.health.insert(port, health);
+            }
+            8 => self.pass_up_to(20_000),
+            _ => self.pass_up_to(300),
+        }
+        self.live();
+        self.deliver();
+    }
+
+    /// Time passes. News is late by no more than a short while: before a long one, all of it arrives.
+    fn pass_up_to(&mut self, limit_ms: usize) {
+        let duration = Duration::from_millis(u64::try_from(self.random.below(limit_ms)).unwrap());
+        if duration > Duration::from_secs(1) {
+            self.deliver_all();
+        }
+        self.pass(duration);
+    }
+
+    /// Time passes; the pool is woken whenever it asked to be.
+    fn pass(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        let mut wakeups = 0;
+        while let Some(at) = next_wakeup(&self.desired, &self.observed, self.now).filter(|at| *at <= end) {
+            wakeups += 1;
+            assert!(wakeups <= MOST_WAKEUPS, "woken for nothing");
+            self.now = self.now.max(at);
+            self.act();
+            self.deliver_all();
+        }
+        self.now = end;
+    }
+
+    fn deliver_all(&mut self) {
+        self.live();
+        while !self.news.is_empty() {
+            self.deliver();
+            self.live();
+        }
+    }
+
+    /// Workers take their connections, or fail; those that stop are gone sooner or later.
+    fn live(&mut self) {
+        for port in PORTS {
+            let Some(process) = self.processes.get(&port) else {
+                // The kernel tells of a connection while the slot is watched, and once.
+                if self.attention[&port] == Attention::Watched && self.waiting_since.contains_key(&port) {
+                    self.attention.insert(port, Attention::Waiting);
+                    self.news.push_back(News::ConnectionWaits(port));
+                }
+                if self.attention[&port] == Attention::Refused {
+                    self.waiting_since.remove(&port);
+                }
+                continue;
+            };
+            if process.is_stopping {
+                if !process.is_deaf && self.random.once_in(2) {
+                    self.end(port, true);
+                }
+            } else if self.health[&port] == Health::Crashing {
+                self.end(port, false);
+            } else {
+                self.waiting_since.remove(&port);
+            }
+        }
+    }
+
+    fn end(&mut self, port: u16, is_success: bool) {
+        if self.processes.remove(&port).is_some() {
+            self.news.push_back(News::Ended(port, is_success));
+        }
+    }
+
+    /// One piece of news reaches the pool, which then plans and acts.
+    fn deliver(&mut self) {
+        match self.news.pop_front() {
+            Some(News::ConnectionWaits(port)) => self.observed.connection_waits(port),
+            Some(News::Ended(port, is_success)) => {
+                let (worker, departure) = self.observed.ended(port, is_success, self.now).unwrap();
+                match departure {
+                    Departure::Crashed => {
+                        self.note_failure(port, &worker.assignment, self.now - worker.since)
+                    }
+                    Departure::Idle => _ = self.latest_failures.remove(&port),
+                    Departure::Stopped => {}
+                }
+            }
+            None => {}
+        }
+        self.act();
+    }
+
+    fn note_failure(&mut self, port: u16, assignment: &Arc<Assignment>, lived: Duration) {
+        let (owner, failures) =
+            self.latest_failures.entry(port).or_insert_with(|| (Arc::clone(assignment), Vec::new()));
+        if !owner.is_same_worker(assignment) || lived >= Duration::from_secs(10) {
+            failures.clear();
+        }
+        *owner = Arc::clone(assignment);
+        failures.push(self.now);
+    }
+
+    fn act(&mut self) {
+        let actions = plan(&self.desired, &self.observed, self.now);
+        assert!(actions.len() <= PORTS.len(), "at most one action a slot: {actions:?}");
+        for action in actions {
+            self.perform(action);
+        }
+        // A start that failed leaves its slot unattended, so one more round is due; then there is peace.
+        for action in plan(&self.desired, &self.observed, self.now) {
+            assert!(
+                matches!(action, Action::Attend(..)),
+                "the plan wants {action:?} right after it was carried out"
+            );
+            self.perform(action);
+        }
+        assert_eq!(plan(&self.desired, &self.observed, self.now), [], "the plan comes to rest");
+        self.check();
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Attend(port, attention) => {
+                self.attention.insert(port, attention);
+                self.observed.attended(port, attention);
+            }
+            Action::Start(port, assignment) => self.start(port, assignment),
+            Action::Tell(port, assignment) => {
+                if let Some(process) = self.processes.get_mut(&port) {
+                    process.assignment = Arc::clone(&assignment);
+                }
+                self.observed.told(port, assignment);
+            }
+            Action::Stop(port) => {
+                let is_deaf = self.random.once_in(5);
+                if let Some(process) = self.processes.get_mut(&port) {
+                    assert!(!process.is_stopping, "told to stop twice");
+                    (process.is_stopping, process.is_deaf) = (true, is_deaf);
+                }
+                self.observed.stopping(port, self.now);
+            }
+            Action::Kill(port) => {
+                self.end(port, false);
+                self.observed.killed(port);
+            }
+        }
+    }
+
+    fn start(&mut self, port: u16, assignment: Arc<Assignment>) {
+        assert!(!self.processes.contains_key(&port), "two workers on slot {port}");
+        let taken = self.processes.values().find(|other| other.assignment.shares_directory(&assignment));
+        assert!(taken.is_none(), "two workers on directory {}", assignment.data_dir.display());
+        self.check_backoff(port, &assignment);
+        if self.health[&port] == Health::CannotStart {
+            self.observed.start_failed(port, &assignment, self.now);
+            self.attention.insert(port, Attention::Left);
+            return self.note_failure(port, &assignment, Duration::ZERO);
+        }
+        if self.latest_failures.get(&port).is_some_and(|(owner, _)| !owner.is_same_worker(&assignment)) {
+            self.latest_failures.remove(&port);
+        }
+        self.attention.insert(port, Attention::Left);
+        let process = Running {
+            assignment: Arc::clone(&assignment),
+            since: self.now,
+            is_stopping: false,
+            is_deaf: false,
+            unwanted_since: None,
+        };
+        self.processes.insert(port, process);
+        self.observed.started(port, assignment, u32::from(port), self.now);
+    }
+
+    /// After so many failures in a row, so much time has passed.
+    fn check_backoff(&self, port: u16, assignment: &Assignment) {
+        let Some((owner, failures)) = self.latest_failures.get(&port) else { return };
+        if owner.is_same_worker(assignment)
+            && let Some(latest) = failures.last()
+        {
+            let delays_ms = [0, 0, 100, 200, 400, 800, 1_600, 3_200, 6_400];
+            let delay = delays_ms.get(failures.len()).map_or(LONGEST_DELAY, |ms| Duration::from_millis(*ms));
+            assert!(
+                self.now >= *latest + delay,
+                "started within the back-off of {} failures",
+                failures.len()
+            );
+        }
+    }
+
+    fn check(&mut self) {
+        let late = Duration::from_millis(1);
+        for (port, process) in &mut self.processes {
+            let wanted =
+                self.desired.assignments.get(port).is_some_and(|a| a.is_same_worker(&process.assignment));
+            if wanted && !process.is_stopping {
+                process.unwanted_since = None;
+            } else {
+                let since = *process.unwanted_since.get_or_insert(self.now);
+                assert!(self.now <= since + GRACE + late, "an unwanted worker on {port} outlived its stop");
+            }
+        }
+        for (port, since) in &mut self.waiting_since {
+            let is_sick = self.health[port] != Health::Healthy;
+            if is_sick || !self.desired.assignments.contains_key(port) {
+                // No worker will take it; its time starts when one could.
+                *since = self.now;
+            }
+            assert!(self.now <= *since + LONGEST_WAIT, "a connection on {port} waits for ever");
+        }
+    }
+
+    /// Left alone and healthy, everything becomes as desired.
+    fn settle(&mut self) {
+        self.health.values_mut().for_each(|health| *health = Health::Healthy);
+        for _ in 0..200 {
+            self.pass(Duration::from_secs(1));
+            self.deliver_all();
+        }
+        assert!(self.waiting_since.keys().all(|port| self.attention[port] == Attention::Left), "unserved");
+        for (port, process) in &self.processes {
+            assert_eq!(self.desired.assignments.get(port), Some(&process.assignment), "not what is desired");
+        }
+    }
+}
+
+#[test]
+fn every_order_of_events_keeps_the_invariants() {
+    for seed in 0..SEEDS {
+        let mut world = World::new(seed);
+        world.change_registry();
+        for _ in 0..STEPS {
+            world.happen();
+        }
+        world.settle();
+        assert!(world.waiting_since.is_empty(), "seed {seed}: a connection was never served");
+
+        world.desired.close(Duration::from_secs(30));
+        world.act();
+        world.settle();
+        assert_eq!(world.observed.worker_count(), 0, "seed {seed}: a worker was left behind");
+        let waits = Attention::Left;
+        assert!(
+            world.attention.values().all(|attention| *attention == waits),
+            "connections wait for the next pool"
+        );
+    }
+}
+
+#[test]
+fn the_first_crash_restarts_without_a_wait_and_the_second_waits() {
+    let (now, port) = (Instant::now(), PORTS.start);
+    let a = assignment(1, 2, 0);
+    let assignments = BTreeMap::from([(port, Arc::clone(&a))]);
+    let desired = Desired { assignments, stop_grace: GRACE, is_closing: false };
+    let mut observed = Observed::new([port]);
+    let crash = |observed: &mut Observed| {
+        observed.started(port, Arc::clone(&a), 7, now);
+        assert_eq!(observed.ended(port, false, now).unwrap().1, Departure::Crashed);
+        assert_eq!(plan(&desired, observed, now), [Action::Attend(port, Attention::Watched)]);
+        observed.attended(port, Attention::Watched);
+        observed.connection_waits(port);
+        plan(&desired, observed, now)
+    };
+    assert_eq!(crash(&mut observed), [Action::Start(port, Arc::clone(&a))]);
+    assert_eq!(crash(&mut observed), []);
+    let wakeup = next_wakeup(&desired, &observed, now).unwrap();
+    assert_eq!(wakeup, now + Duration::from_millis(100));
+    assert_eq!(plan(&desired, &observed, wakeup), [Action::Start(port, a)]);
+}
+
+#[test]
+fn an_early_end_counts_as_a_crash_and_an_idle_one_does_not() {
+    let (now, port) = (Instant::now(), PORTS.start);
+    let mut observed = Observed::new([port]);
+    let mut departure_after = |lived| {
+        observed.started(port, assignment(1, 2, 0), 7, now);
+        observed.ended(port, true, now + lived).unwrap().1
+    };
+    assert_eq!(departure_after(IDLE - Duration::from_millis(1)), Departure::Crashed);
+    assert_eq!(departure_after(IDLE), Departure::Idle);
+}
+
+#[test]
+fn only_settings_are_told_to_a_running_worker() {
+    let (now, port) = (Instant::now(), PORTS.start);
+    let mut observed = Observed::new([port]);
+    observed.started(port, assignment(1, 2, 0), 7, now);
+    let planned = |new: Option<Arc<Assignment>>| {
+        let assignments = new.into_iter().map(|new| (port, new)).collect();
+        plan(&Desired { assignments, stop_grace: GRACE, is_closing: false }, &observed, now)
+    };
+    assert_eq!(planned(Some(assignment(1, 2, 0))), []);
+    assert_eq!(planned(Some(assignment(1, 2, 9))), [Action::Tell(port, assignment(1, 2, 9))]);
+    for other in [Some(assignment(3, 2, 0)), Some(assignment(1, 3, 0)), None] {
+        assert_eq!(planned(other), [Action::Stop(port)]);
+    }
+}

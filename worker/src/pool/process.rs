@@ -1,0 +1,269 @@
+//! A worker's process: how it is started, told, signalled, and seen to end.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+
+use command_fds::{CommandFdExt, FdMapping};
+
+use rustix::process::{Pid, Signal, kill_process};
+use sq_shared::telemetry::LogFormat;
+use tokio::io::AsyncWriteExt;
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::sync::{mpsc, watch};
+
+use super::Event;
+use super::desired::Assignment;
+use crate::settings::WorkerSettings;
+
+/// Where a worker finds its socket: the first descriptor after standard error, as systemd passes it.
+const LISTENER_FD: i32 = 3;
+
+/// A stop and a kill are all the signals that one worker gets.
+const SIGNALS_PER_WORKER: usize = 2;
+
+/// Starts workers.
+#[derive(Debug, Clone)]
+pub struct Launcher {
+    program: PathBuf,
+    log_format: &'static str,
+    rust_log: Option<OsString>,
+}
+
+/// A worker that runs; its end is reported as an [`Event::WorkerEnded`].
+pub struct Process {
+    /// Its process id.
+    pub pid: u32,
+    settings: watch::Sender<Vec<u8>>,
+    signals: mpsc::Sender<Signal>,
+}
+
+impl Launcher {
+    /// Workers are this program, and log as it does.
+    pub fn new(log_format: LogFormat) -> Self {
+        // After an upgrade in place the path may be gone; the kernel's link still leads to the program.
+        let program = std::env::current_exe().ok().filter(|path| path.exists());
+        Self {
+            program: program.unwrap_or_else(|| PathBuf::from("/proc/self/exe")),
+            log_format: match log_format {
+                LogFormat::Text => "text",
+                LogFormat::Json => "json",
+            },
+            rust_log: std::env::var_os("RUST_LOG"),
+        }
+    }
+
+    /// Starts a worker on a slot's socket.
+    ///
+    /// # Errors
+    /// The system has no process, memory or descriptor left for it, or the program is gone.
+    pub fn start(
+        &self,
+        port: u16,
+        listener: OwnedFd,
+        assignment: &Assignment,
+        events: &mpsc::UnboundedSender<Event>,
+    ) -> io::Result<Process> {
+        let mut child = self.command(listener, assignment)?.spawn()?;
+        let (Some(pid), Some(stdin)) = (child.id(), child.stdin.take()) else {
+            return Err(io::Error::other("the worker has no process id or standard input"));
+        };
+        let (settings, lines) = watch::channel(line_of(&assignment.settings)?);
+        let (signals, orders) = mpsc::channel(SIGNALS_PER_WORKER);
+        let events = events.clone();
+        tokio::spawn(async move {
+            let status = attend(child, stdin, lines, orders).await;
+            // The loop that receives ends only with the process.
+            let _ = events.send(Event::WorkerEnded(port, status));
+        });
+        Ok(Process { pid, settings, signals })
+    }
+
+    fn command(&self, listener: OwnedFd, assignment: &Assignment) -> io::Result<Command> {
+        let mut command = Command::new(&self.program);
+        command.arg("--log-format").arg(self.log_format).arg("serve");
+        command.arg("--tenant").arg(assignment.tenant.as_str());
+        command.arg("--data-dir").arg(&assignment.data_dir).arg("--settings-from-stdin");
+        // The pool's environment may hold secrets of the deployment: none is a worker's business.
+        command.env_clear().env("LISTEN_FDS", "1");
+        if let Some(rust_log) = &self.rust_log {
+            command.env("RUST_LOG", rust_log);
+        }
+        command.stdin(Stdio::piped());
+        // Ctrl-C at a terminal is for the pool: it stops the workers in order.
+        command.process_group(0);
+        let mapping = FdMapping { parent_fd: listener, child_fd: LISTENER_FD };
+        command.fd_mappings(vec![mapping]).map_err(io::Error::other)?;
+        Ok(command)
+    }
+}
+
+impl Process {
+    /// Tells the worker its new settings. Of several in quick succession only the last is sure to
+    /// arrive.
+    ///
+    /// # Errors
+    /// The settings cannot be written as JSON.
+    pub fn tell(&self, settings: &WorkerSettings) -> io::Result<()> {
+        self.settings.send_replace(line_of(settings)?);
+        Ok(())
+    }
+
+    /// Lets the worker finish what it is doing, then end: SIGTERM, and the end of its standard input.
+    pub fn stop(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Ends the worker now.
+    pub fn kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
+    fn signal(&self, signal: Signal) {
+        // Fails only when the worker has ended already.
+        let _ = self.signals.try_send(signal);
+    }
+}
+
+fn line_of(settings: &WorkerSettings) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(settings)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// Feeds, signals and reaps a worker. All three in one task: a signal can then never reach a process
+/// that got the id of a worker that was just reaped.
+async fn attend(
+    mut child: Child,
+    stdin: ChildStdin,
+    lines: watch::Receiver<Vec<u8>>,
+    mut orders: mpsc::Receiver<Signal>,
+) -> io::Result<ExitStatus> {
+    let mut feeding = Some(Box::pin(feed(stdin, lines)));
+    loop {
+        let fed = async {
+            match feeding.as_mut() {
+                Some(feeding) => feeding.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            status = child.wait() => return status,
+            Some(order) = orders.recv() => {
+                feeding = None;
+                deliver(&child, order);
+            }
+            () = fed => feeding = None,
+        }
+    }
+}
+
+/// Writes each line, and keeps the pipe open between them; ends when the worker no longer reads.
+async fn feed(mut stdin: ChildStdin, mut lines: watch::Receiver<Vec<u8>>) {
+    loop {
+        let line = lines.borrow_and_update().clone();
+        if stdin.write_all(&line).await.is_err() || lines.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn deliver(child: &Child, signal: Signal) {
+    // Without an id the worker has been reaped.
+    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    if let Some(pid) = pid
+        && let Err(error) = kill_process(pid, signal)
+    {
+        tracing::error!(%error, pid = pid.as_raw_nonzero().get(), ?signal, "cannot signal a worker");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::ExitStatusExt;
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn launcher(program: PathBuf) -> Launcher {
+        Launcher { program, log_format: "text", rust_log: None }
+    }
+
+    fn assignment(data_dir: &Path, quota_bytes: u64) -> Assignment {
+        let settings = WorkerSettings {
+            keys: Vec::new(),
+            quota_bytes: Some(quota_bytes),
+            memory_bytes: 1,
+            body_bytes: None,
+            idle_timeout_ms: 1,
+        };
+        Assignment { tenant: "alice".parse().unwrap(), data_dir: data_dir.to_owned(), settings }
+    }
+
+    fn socket() -> OwnedFd {
+        std::net::TcpListener::bind("127.0.0.1:0").unwrap().into()
+    }
+
+    async fn wait_for(file: &Path) -> String {
+        let written = async {
+            loop {
+                match std::fs::read_to_string(file) {
+                    Ok(text) if text.ends_with('\n') => return text,
+                    _ => tokio::time::sleep(Duration::from_millis(2)).await,
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), written).await.unwrap()
+    }
+
+    /// A worker that writes what it got into its directory: `$7` after the arguments of the pool.
+    const SCRIPT: &str = r#"#!/bin/sh
+test -S /proc/$$/fd/3 || exit 3
+read -r line; echo "$* $LISTEN_FDS $HOME $line" > "$7/first"
+read -r line; echo "$line" > "$7/second"
+while :; do sleep 0.01; done
+"#;
+
+    #[tokio::test]
+    async fn a_worker_gets_its_socket_and_settings_and_its_end_is_reported() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("worker");
+        std::fs::write(&program, SCRIPT).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let (sender, mut events) = mpsc::unbounded_channel();
+        let assignment_1 = assignment(folder.path(), 1);
+        let process = loop {
+            match launcher(program.clone()).start(1341, socket(), &assignment_1, &sender) {
+                Ok(process) => break process,
+                // Another test forked while the script was open for writing.
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::ExecutableFileBusy, "{error}"),
+            }
+        };
+
+        let line = serde_json::to_string(&assignment_1.settings).unwrap();
+        let arguments =
+            format!("--log-format text serve --tenant alice --data-dir {}", folder.path().display());
+        let first = wait_for(&folder.path().join("first")).await;
+        assert_eq!(first, format!("{arguments} --settings-from-stdin 1  {line}\n"));
+
+        process.tell(&assignment(folder.path(), 2).settings).unwrap();
+        assert!(wait_for(&folder.path().join("second")).await.contains("\"quota_bytes\":2"));
+
+        process.stop();
+        let Some(Event::WorkerEnded(1341, Ok(status))) = events.recv().await else { panic!("no end") };
+        assert_eq!(status.signal(), Some(Signal::TERM.as_raw()));
+        process.kill();
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_not_there_is_an_error() {
+        let (sender, _events) = mpsc::unbounded_channel();
+        let missing = launcher("/nonexistent/sq-worker".into());
+        let error = missing.start(1341, socket(), &assignment(Path::new("/"), 1), &sender).err().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+}

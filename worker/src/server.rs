@@ -1,0 +1,134 @@
+//! Serves the store over HTTP/1.1 on one listening socket, in one thread.
+//!
+//! A request is handled whole: its body is complete before the store is asked, and nothing is awaited
+//! between the store's work and its answer. So requests never see each other half done, and a client
+//! that goes away cannot stop a write in the middle.
+//!
+//! The socket may be the pool's. When this worker ends, it only lets go of its own descriptor:
+//! connections that arrive meanwhile wait in the backlog for the next worker.
+
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use sq_shared::shutdown::StopSignal;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use crate::server::settings::SettingsReader;
+use crate::server::worker::Worker;
+
+mod authenticate;
+mod body;
+mod connection;
+mod request;
+mod respond;
+pub mod settings;
+pub mod worker;
+
+/// Most connections at once; more wait in the backlog. The gateway opens at most as many as a tenant
+/// may have requests in flight (64 by default), and a few more that it keeps open. An open connection
+/// costs about 10 KiB.
+const CONNECTIONS: usize = 512;
+
+/// How long requests in flight may take to end, once the worker is told to stop.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// How long accepting rests when the system has no descriptor or memory left for a connection.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// How often a worker that is due to end, but busy, looks again.
+const IDLE_RECHECK: Duration = Duration::from_millis(250);
+
+/// Serves until told to stop, until the pool is gone, or until no request came for the idle time.
+///
+/// # Errors
+/// The runtime cannot take the socket over.
+pub async fn run(
+    listener: std::net::TcpListener,
+    worker: Rc<Worker>,
+    mut pool: Option<SettingsReader>,
+    mut stop: StopSignal,
+) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = TcpListener::from_std(listener)?;
+    let places = std::sync::Arc::new(Semaphore::new(CONNECTIONS));
+    let (stopping, stopped) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    let reason = loop {
+        tokio::select! {
+            signal = stop.received() => break signal,
+            settings = next_settings(&mut pool) => match settings {
+                Some(settings) => worker.apply_settings(settings),
+                None => break "the pool is gone",
+            },
+            () = idle(&worker) => break "idle",
+            (stream, place) = accept(&listener, &places) => {
+                let serving = connection::serve(stream, Rc::clone(&worker), stopped.clone());
+                connections.spawn_local(async move {
+                    serving.await;
+                    drop(place);
+                });
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    };
+    info!(reason, "stopping");
+    drop(listener);
+    // Nobody listens any more when the last connection has ended, which is fine.
+    let _ = stopping.send(true);
+    let drained = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(DRAIN, drained).await.is_err() {
+        warn!("some connections did not end in time and are cut off");
+    }
+    Ok(())
+}
+
+/// The next connection, when there is a place for it.
+async fn accept(
+    listener: &TcpListener,
+    places: &std::sync::Arc<Semaphore>,
+) -> (TcpStream, Option<OwnedSemaphorePermit>) {
+    // The semaphore is never closed, so there is always a place in the end.
+    let place = std::sync::Arc::clone(places).acquire_owned().await.ok();
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return (stream, place),
+            // The client gave up while it waited in the backlog.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_REST).await;
+            }
+        }
+    }
+}
+
+/// What the pool says next; without a pool, nothing ever.
+async fn next_settings(pool: &mut Option<SettingsReader>) -> Option<crate::settings::WorkerSettings> {
+    let Some(reader) = pool else { return std::future::pending().await };
+    loop {
+        match reader.next().await {
+            Ok(settings) => return settings,
+            Err(error) => warn!(%error, "the pool sent settings that cannot be read; the old ones stay"),
+        }
+    }
+}
+
+/// Ends when the worker has been idle for long enough.
+async fn idle(worker: &Worker) {
+    loop {
+        let Some(timeout) = worker.idle_timeout() else { return std::future::pending().await };
+        let due = worker.last_active() + timeout;
+        let now = tokio::time::Instant::now();
+        if now < due {
+            tokio::time::sleep_until(due).await;
+        } else if worker.is_busy() {
+            tokio::time::sleep(IDLE_RECHECK).await;
+        } else {
+            return;
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! One connection, from its first byte to its end.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::os::fd::AsFd;
+use std::pin::pin;
+use std::rc::Rc;
+
+use hyper::header::{self, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use sq_shared::limits;
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, watch};
+use tracing::debug;
+
+use crate::server::request;
+use crate::server::worker::{Busy, Worker};
+
+/// The largest head: the gateway's 64 KiB, and room for what proxies add to it.
+const HEAD_BYTES: usize = 96 * 1024;
+
+/// Fields of a head that proxies may add to a client's.
+const PROXY_FIELDS: usize = 28;
+
+/// Serves a connection until the client closes it, or until the worker stops and no request is left.
+pub(super) async fn serve(stream: TcpStream, worker: Rc<Worker>, mut stopping: watch::Receiver<bool>) {
+    tune(&stream);
+    let connection_id = worker.next_connection();
+    let first = Rc::new(FirstRequest { waiting: RefCell::new(Some(worker.busy())), came: Notify::new() });
+    let stops = stopping.clone();
+    let service = service_fn(|request| {
+        let (worker, busy, stops) = (Rc::clone(&worker), worker.busy(), stops.clone());
+        first.has_come();
+        async move {
+            let mut response = request::answer(&worker, connection_id, request).await;
+            if *stops.borrow() {
+                // Says so before it closes: the client sends its next request elsewhere, and loses none.
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            drop(busy);
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .title_case_headers(true)
+            // It runs from the moment hyper waits for a head, so it bounds an idle connection too.
+            .header_read_timeout(limits::WORKER_KEEPALIVE_TIMEOUT)
+            .max_headers(limits::HEADER_FIELDS + PROXY_FIELDS)
+            .max_buf_size(HEAD_BYTES)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = first.may_stop(&mut stopping) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        debug!(connection_id, %error, "connection ended early");
+    }
+}
+
+/// A failure here costs speed or a later time-out, never an answer.
+fn tune(stream: &TcpStream) {
+    let _ = stream.set_nodelay(true);
+    // A client that takes nothing of its answer for so long is cut off by the kernel.
+    let patience_ms = u32::try_from(limits::DOWNSTREAM_WRITE_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
+    let _ = rustix::net::sockopt::set_tcp_user_timeout(stream.as_fd(), patience_ms);
+}
+
+/// Whether a connection has brought its first request. Until then its client believes that it will be
+/// served, so the worker is not idle, and a stop waits for it.
+struct FirstRequest {
+    waiting: RefCell<Option<Busy>>,
+    came: Notify,
+}
+
+impl FirstRequest {
+    fn has_come(&self) {
+        if self.waiting.borrow_mut().take().is_some() {
+            self.came.notify_one();
+        }
+    }
+
+    /// Ends when the worker stops and the first request has come.
+    async fn may_stop(&self, stopping: &mut watch::Receiver<bool>) {
+        // The sender is gone only after it has said so.
+        let _ = stopping.wait_for(|stopping| *stopping).await;
+        if self.waiting.borrow().is_some() {
+            self.came.notified().await;
+        }
+    }
+}

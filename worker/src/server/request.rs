@@ -1,0 +1,138 @@
+//! A request on its way to a command: its head is checked, then its key, then its body is read, and only
+//! then is it parsed and applied.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderMap};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, Version};
+use percent_encoding::percent_decode_str;
+use sq_shared::problem::{Code, Problem};
+use sq_shared::request_id::request_id;
+use sq_shared::route::Route;
+use tracing::info;
+
+use crate::api::Command;
+use crate::api::input::Input;
+use crate::api::params::Params;
+use crate::server::respond::{self, Answer, AnswerBody};
+use crate::server::worker::Worker;
+use crate::server::{authenticate, body};
+
+/// The path of the health check, which needs no key.
+const HEALTH: &str = "/health";
+
+/// Answers a request, and writes its access line.
+pub(super) async fn answer(
+    worker: &Rc<Worker>,
+    connection_id: u64,
+    request: Request<Incoming>,
+) -> Response<AnswerBody> {
+    let started = Instant::now();
+    let (head, mut incoming) = request.into_parts();
+    let request_id = request_id(&head.headers);
+    let request_id = request_id.to_str().unwrap_or_default();
+    let command = command_name(&head);
+    let answer = match handle(worker, connection_id, &head, &mut incoming).await {
+        Ok(answer) => answer,
+        Err(problem) => {
+            body::discard(&head.headers, &mut incoming).await;
+            Answer::of_problem(&problem, request_id)
+        }
+    };
+    info!(
+        target: "access",
+        tenant = worker.tenant.as_ref().map_or("-", |tenant| tenant.as_str()),
+        command,
+        status = answer.status,
+        bytes = answer.body.len(),
+        duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
+        request_id,
+        "request"
+    );
+    respond::response(answer, request_id)
+}
+
+async fn handle(
+    worker: &Worker,
+    connection_id: u64,
+    head: &Parts,
+    incoming: &mut Incoming,
+) -> Result<Answer, Problem> {
+    check_host(head)?;
+    let Target::Api(route) = target(head)? else { return Ok(Answer::health()) };
+    authenticate::check(&worker.access(), route, &head.headers)?;
+    let params = Params::parse(head.uri.query().unwrap_or("")).map_err(|_| {
+        Problem::new(Code::InvalidUtf8, "the query is not UTF-8 once it is percent-decoded")
+            .with("part", "query")
+    })?;
+    let body = body::read(worker, &head.headers, incoming).await?;
+    let mut input = Input {
+        route,
+        is_post: head.method == Method::POST,
+        params,
+        body,
+        tenant: worker.tenant.as_ref(),
+        connection_id,
+    };
+    if is_form(&head.headers) {
+        input.take_form()?;
+    }
+    let command = Command::parse(input)?;
+    let mut store = worker.store.borrow_mut();
+    command.apply(&mut store).map(Answer::of_outcome).map_err(|failure| respond::problem_of(&failure))
+}
+
+/// Where a request goes.
+enum Target {
+    Health,
+    Api(Route),
+}
+
+fn target(head: &Parts) -> Result<Target, Problem> {
+    let path = head.uri.path();
+    if percent_decode_str(path).decode_utf8().is_err() {
+        let detail = "the path is not UTF-8 once it is percent-decoded";
+        return Err(Problem::new(Code::InvalidUtf8, detail).with("part", "path"));
+    }
+    let not_allowed =
+        |allow| Problem::new(Code::MethodNotAllowed, "use a method that the route takes").allow(allow);
+    if path == HEALTH {
+        let fits = head.method == Method::GET || head.method == Method::HEAD;
+        return if fits { Ok(Target::Health) } else { Err(not_allowed("GET, HEAD")) };
+    }
+    let route = Route::of_path(path).ok_or_else(|| {
+        Problem::new(Code::UnknownRoute, "there is no such path: commands are under /api/v2/")
+    })?;
+    let methods = route.methods();
+    if methods.allow(head.method.as_str()) {
+        Ok(Target::Api(route))
+    } else {
+        Err(not_allowed(methods.allow_header()))
+    }
+}
+
+/// HTTP/1.1 wants exactly one Host (RFC 9112, 3.2); hyper does not look.
+fn check_host(head: &Parts) -> Result<(), Problem> {
+    let hosts = head.headers.get_all(header::HOST).iter().count();
+    if hosts > 1 || (hosts == 0 && head.version == Version::HTTP_11) {
+        return Err(Problem::new(Code::BadRequest, "send exactly one Host field"));
+    }
+    Ok(())
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let essence = media_type.split(';').next().unwrap_or("").trim();
+    essence.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+}
+
+/// What the access line calls it: never anything that a client made up.
+fn command_name(head: &Parts) -> &'static str {
+    match head.uri.path() {
+        HEALTH => "health",
+        path => Route::of_path(path).map_or("unknown", Route::name),
+    }
+}

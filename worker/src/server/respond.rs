@@ -1,0 +1,117 @@
+//! What goes back: outcomes, failures and problems as HTTP. The only place that knows which status a
+//! failure of a command has.
+
+use http_body_util::Full;
+use hyper::Response;
+use hyper::body::Bytes;
+use hyper::header::{self, HeaderName, HeaderValue};
+use sq_shared::headers;
+use sq_shared::problem::{Code, Problem};
+use tracing::error;
+
+use crate::api::{Failure, Outcome};
+use crate::store::StoreError;
+
+/// The body of every answer.
+pub(super) type AnswerBody = Full<Bytes>;
+
+/// After how many seconds a failure of the disk may have passed.
+const RETRY_AFTER_S: u64 = 5;
+
+/// An answer before it is HTTP.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) body: Bytes,
+    fields: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Answer {
+    fn ok(media_type: &'static str, body: Bytes) -> Self {
+        Self { status: 200, body, fields: vec![(header::CONTENT_TYPE, HeaderValue::from_static(media_type))] }
+    }
+
+    pub(super) fn health() -> Self {
+        Self::ok("application/json", Bytes::from_static(br#"{"status":"ok"}"#))
+    }
+
+    pub(super) fn of_outcome(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Text(text) => Self::ok(headers::PLAIN_TEXT, text),
+            Outcome::Json(json) => Self::ok("application/json", json),
+            Outcome::Scroll { text, checksum } => {
+                let mut answer = Self::ok(headers::PLAIN_TEXT, text);
+                answer.push(header::ETAG, &format!("\"{checksum}\""));
+                answer
+            }
+        }
+    }
+
+    pub(super) fn of_problem(problem: &Problem, request_id: &str) -> Self {
+        let mut answer = Self::ok(headers::PROBLEM_JSON, problem.to_json(request_id).into());
+        answer.status = problem.code.status();
+        for (name, value) in problem.header_fields() {
+            answer.push(name, &value);
+        }
+        answer
+    }
+
+    /// Our own names are tokens, and our own values visible ASCII; another would be left out.
+    fn push(&mut self, name: impl TryInto<HeaderName>, value: &str) {
+        if let (Ok(name), Ok(value)) = (name.try_into(), HeaderValue::from_str(value)) {
+            self.fields.push((name, value));
+        }
+    }
+}
+
+/// The answer with what every answer carries.
+pub(super) fn response(mut answer: Answer, request_id: &str) -> Response<AnswerBody> {
+    answer.push(headers::X_REQUEST_ID, request_id);
+    answer.push(header::CACHE_CONTROL, "no-store");
+    answer.push(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    let mut response = Response::new(Full::new(answer.body));
+    // Every status is one of the contract's; none of them is out of range.
+    *response.status_mut() =
+        hyper::StatusCode::from_u16(answer.status).unwrap_or(hyper::StatusCode::SERVICE_UNAVAILABLE);
+    response.headers_mut().extend(answer.fields);
+    response
+}
+
+/// How a command's failure looks to a client; what the operator needs to know is logged here.
+pub(super) fn problem_of(failure: &Failure) -> Problem {
+    match failure {
+        Failure::AnswerTooLarge { bytes } => {
+            let detail =
+                format!("the answer would have {bytes} bytes: post fewer coordinates that do not exist");
+            Problem::new(Code::InvalidParameter, detail)
+        }
+        Failure::Json(_) => unavailable(failure, "the answer cannot be written as JSON"),
+        Failure::Store(StoreError::Damaged(damage)) => {
+            let detail = format!(
+                "the phext's file is damaged ({damage}), and is neither read nor overwritten; \
+                 mend or replace the file. Other phexts are served"
+            );
+            Problem::new(Code::WorkerUnavailable, detail).retry_after_s(RETRY_AFTER_S)
+        }
+        Failure::Store(StoreError::QuotaExceeded { used, quota }) => Problem::new(
+            Code::QuotaExceeded,
+            "the write needs more than the quota leaves: delete or shorten scrolls",
+        )
+        .with("used", *used)
+        .with("quota", *quota),
+        Failure::Store(StoreError::DiskFull { used, quota }) => {
+            error!("the disk is full");
+            Problem::new(Code::DiskFull, "the server's disk is full: nothing was written; tell its operator")
+                .with("used", *used)
+                .with("quota", *quota)
+        }
+        Failure::Store(StoreError::Io(_)) => {
+            unavailable(failure, "the server's disk failed: nothing was acknowledged")
+        }
+    }
+}
+
+fn unavailable(failure: &Failure, detail: &'static str) -> Problem {
+    error!(%failure, "a command failed");
+    Problem::new(Code::WorkerUnavailable, detail).retry_after_s(RETRY_AFTER_S)
+}

@@ -1,0 +1,123 @@
+//! What all connections of a worker share: the store, the settings, and whether anybody is being served.
+
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
+
+use sq_shared::registry::Key;
+use sq_shared::tenant::TenantName;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use crate::server::body;
+use crate::settings::WorkerSettings;
+use crate::store::{Limits, Store};
+
+/// Who may ask.
+#[derive(Debug, Clone)]
+pub enum Access {
+    /// Anybody: `--no-auth`, on a loopback address only.
+    Open,
+    /// Whoever has one of these keys.
+    Keys(Vec<Key>),
+}
+
+/// One tenant's worker. All of it lives in one thread.
+#[derive(Debug)]
+pub struct Worker {
+    /// Whose it is, when it has a name.
+    pub tenant: Option<TenantName>,
+    pub(super) store: RefCell<Store>,
+    access: RefCell<Access>,
+    body_bytes: Cell<Option<u64>>,
+    idle_timeout: Cell<Option<Duration>>,
+    pub(super) body_room: Semaphore,
+    busy: Cell<u64>,
+    last_active: Cell<Instant>,
+    connections: Cell<u64>,
+}
+
+impl Worker {
+    /// A worker that was started alone: it never ends by itself.
+    pub fn alone(tenant: Option<TenantName>, store: Store, access: Access, body_bytes: Option<u64>) -> Self {
+        Self {
+            tenant,
+            store: RefCell::new(store),
+            access: RefCell::new(access),
+            body_bytes: Cell::new(body_bytes),
+            idle_timeout: Cell::new(None),
+            body_room: Semaphore::new(body::ROOM_KIB as usize),
+            busy: Cell::new(0),
+            last_active: Cell::new(Instant::now()),
+            connections: Cell::new(0),
+        }
+    }
+
+    /// A worker of the pool.
+    pub fn of_pool(tenant: Option<TenantName>, store: Store, settings: WorkerSettings) -> Self {
+        let worker = Self::alone(tenant, store, Access::Keys(Vec::new()), settings.body_bytes);
+        worker.apply_settings(settings);
+        worker
+    }
+
+    /// Takes new settings over, from the next request on.
+    pub fn apply_settings(&self, settings: WorkerSettings) {
+        self.store.borrow_mut().set_limits(Limits::from(&settings));
+        self.body_bytes.set(settings.body_bytes);
+        self.idle_timeout.set(Some(settings.idle_timeout()));
+        self.access.replace(Access::Keys(settings.keys));
+    }
+
+    /// Who may ask, at this moment.
+    pub(super) fn access(&self) -> std::cell::Ref<'_, Access> {
+        self.access.borrow()
+    }
+
+    /// The longest body, in bytes.
+    pub(super) fn body_bytes(&self) -> Option<u64> {
+        self.body_bytes.get()
+    }
+
+    pub(super) fn idle_timeout(&self) -> Option<Duration> {
+        self.idle_timeout.get()
+    }
+
+    /// When the last request came or ended.
+    pub(super) fn last_active(&self) -> Instant {
+        self.last_active.get()
+    }
+
+    /// Whether a request is in flight, or a connection has not brought its first one yet.
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy.get() > 0
+    }
+
+    /// The number of a new connection, counted from 1.
+    pub(super) fn next_connection(&self) -> u64 {
+        self.connections.set(self.connections.get() + 1);
+        self.connections.get()
+    }
+
+    /// Keeps the worker busy for as long as the value lives.
+    pub(super) fn busy(self: &std::rc::Rc<Self>) -> Busy {
+        self.busy.set(self.busy.get() + 1);
+        self.last_active.set(Instant::now());
+        Busy(std::rc::Rc::clone(self))
+    }
+}
+
+/// A worker is not idle while one of these lives.
+#[derive(Debug)]
+pub(super) struct Busy(std::rc::Rc<Worker>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.busy.set(self.0.busy.get().saturating_sub(1));
+        self.0.last_active.set(Instant::now());
+    }
+}
+
+impl From<&WorkerSettings> for Limits {
+    fn from(settings: &WorkerSettings) -> Self {
+        Self { quota_bytes: settings.quota_bytes, memory_bytes: settings.memory_bytes }
+    }
+}
