@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use rustix::process::Signal;
+use sq_tests::client::Client;
 use sq_tests::deployment::{Deployment, Worker};
 use sq_tests::process;
 use sq_tests::setup::Setup;
@@ -22,44 +23,57 @@ fn worker_of_alice(running: &Deployment) -> Worker {
     wait::until_some("alice's worker", || running.worker_of("alice"))
 }
 
+/// A client that reads in a loop, each time on a new connection, until it is told to stop.
+#[derive(Default)]
+struct Reader {
+    served: AtomicUsize,
+    is_done: AtomicBool,
+}
+
+impl Reader {
+    /// What went wrong with the reads that were not served. A refused connection ends the test.
+    fn run(&self, client: &Client) -> Vec<String> {
+        let mut failed = Vec::new();
+        while !self.is_done.load(Ordering::Relaxed) {
+            let mut connection = client.try_connect().expect("a connection was refused");
+            connection.send((client.head("GET", SELECT) + "Connection: close\r\n\r\n").as_bytes());
+            match connection.try_answer("GET") {
+                Ok(answer) if answer.status == 200 => {
+                    assert_eq!(answer.text(), "kept");
+                    self.served.fetch_add(1, Ordering::Relaxed);
+                }
+                other => failed.push(format!("{other:?}")),
+            }
+        }
+        failed
+    }
+
+    /// Waits until it was served so often since now.
+    fn wait_for(&self, reads: usize) {
+        let wanted = self.served.load(Ordering::Relaxed) + reads;
+        wait::until("reads that are served", || self.served.load(Ordering::Relaxed) >= wanted);
+    }
+}
+
 #[test]
 fn a_killed_worker_refuses_no_connection() {
     let running = Deployment::start(&Setup::default());
     let client = running.client_of("alice");
     client.post(UPDATE, "kept").ok();
-    let stop = Arc::new(AtomicBool::new(false));
-    let served = Arc::new(AtomicUsize::new(0));
-    let reader = thread::spawn({
-        let (client, stop, served) = (client.clone(), Arc::clone(&stop), Arc::clone(&served));
-        move || {
-            let mut failed = Vec::new();
-            while !stop.load(Ordering::Relaxed) {
-                let mut connection = client.try_connect().expect("a connection was refused");
-                connection.send((client.head("GET", SELECT) + "Connection: close\r\n\r\n").as_bytes());
-                match connection.try_answer("GET") {
-                    Ok(answer) if answer.status == 200 => {
-                        assert_eq!(answer.text(), "kept");
-                        served.fetch_add(1, Ordering::Relaxed);
-                    }
-                    other => failed.push(format!("{other:?}")),
-                }
-            }
-            failed
-        }
+    let reader = Arc::new(Reader::default());
+    let reading = thread::spawn({
+        let (reader, client) = (Arc::clone(&reader), client.clone());
+        move || reader.run(&client)
     });
     for _ in 0..KILLS {
-        let before = served.load(Ordering::Relaxed);
-        wait::until("another read", || served.load(Ordering::Relaxed) > before);
-        let worker = worker_of_alice(&running);
-        process::signal(worker.pid, Signal::KILL);
-        wait::until("another worker", || {
-            running.worker_of("alice").is_some_and(|next| next.pid != worker.pid)
-        });
+        reader.wait_for(20);
+        process::signal(worker_of_alice(&running).pid, Signal::KILL);
     }
-    assert_eq!(client.get(SELECT).ok(), "kept");
-    stop.store(true, Ordering::Relaxed);
-    let failed = reader.join().unwrap();
+    reader.wait_for(20);
+    reader.is_done.store(true, Ordering::Relaxed);
+    let failed = reading.join().unwrap();
     assert!(failed.len() <= KILLS, "more failed than was in flight: {failed:#?}");
+    assert_eq!(client.get(SELECT).ok(), "kept");
     assert_eq!(running.client_of("bob").get(SELECT).ok(), "");
 }
 
@@ -120,7 +134,8 @@ fn a_worker_that_does_not_answer_is_given_up() {
 fn a_killed_worker_loses_no_acknowledged_write() {
     let running = Deployment::start(&Setup::default());
     let client = running.client_of("alice");
-    for number in 0..10 {
+    // Few: the pool waits longer after each crash.
+    for number in 0..4 {
         client.post(INSERT, format!("{number};")).ok();
         process::signal(worker_of_alice(&running).pid, Signal::KILL);
         let expected: String = (0..=number).map(|number| format!("{number};")).collect();

@@ -224,7 +224,13 @@ impl Connection {
     /// Reads what has come; an error when the other side has closed, or nothing comes in time.
     fn fill(&mut self) -> io::Result<()> {
         let mut bytes = [0; 16 << 10];
-        let count = self.stream.read(&mut bytes)?;
+        let count = loop {
+            match self.stream.read(&mut bytes) {
+                // A read with a time-out ends early when the test's process was stopped and continued.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => break other?,
+            }
+        };
         if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
