@@ -1,6 +1,7 @@
 //! The accept side: connections up to a cap, each head read against its deadline, then pingora's proxy for
 //! the request, and the next head of the same connection.
 
+mod framing;
 pub mod head;
 
 use std::net::IpAddr;

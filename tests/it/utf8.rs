@@ -215,3 +215,17 @@ fn the_worker_refuses_it_too() {
     }
     assert_unharmed(&running, &running.client_of("alice"));
 }
+
+/// What a shell user types after `s=`, without percent-encoding it first.
+#[test]
+fn a_raw_target_is_taken_as_it_stands() {
+    let running = deployment();
+    let client = running.client_of("alice");
+    let text = "<\u{e9}\u{1f506}>|^\\\"`{}[]~'";
+    assert_eq!(
+        client.get(&format!("/api/v2/update?{AT}&s={text}")).ok(),
+        format!("Updated {} bytes", text.len())
+    );
+    assert_eq!(client.get(&format!("/api/v2/select?{AT}")).ok(), text);
+    client.get(&format!("/api/v2/select?{AT}#fragment")).refused(400, "invalid_coordinate");
+}
