@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use pingora::apps::HttpServerApp;
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
@@ -18,7 +19,7 @@ use sq_shared::request_id::new_request_id;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use crate::directory::{Directory, SharedDirectory};
+use crate::directory::SharedDirectory;
 use crate::proxy::context::Connection;
 use crate::proxy::forward::rate_limit_fields;
 use crate::proxy::refuse::Refusal;
@@ -98,18 +99,11 @@ impl Edge {
         Ok((permit, stream, peer))
     }
 
-    async fn serve(mut self, mut stream: Stream, peer: Option<IpAddr>, _permit: OwnedSemaphorePermit) {
-        let mut first = true;
+    async fn serve(self, mut stream: Stream, peer: Option<IpAddr>, _permit: OwnedSemaphorePermit) {
+        let mut first_bytes = BytesMut::new();
         loop {
-            let limits = self.head_limits(first);
-            let stopping = self.stopping.clone();
-            let read = tokio::select! {
-                biased;
-                read = head::read(&mut stream, limits) => read,
-                () = stopped_while_idle(stopping, first) => return,
-            };
-            let head = match read {
-                Ok(Head::Complete(_)) if *self.stopping.borrow_and_update() => {
+            let head = match head::read(&mut stream, first_bytes, self.head_limits()).await {
+                Ok(Head::Complete(_)) if *self.stopping.borrow() => {
                     return self.refuse(stream, peer, &Refusal::ShuttingDown).await;
                 }
                 Ok(Head::Complete(head)) => head,
@@ -119,22 +113,29 @@ impl Edge {
             let mut session = ServerSession::new_http1(stream);
             session.set_pipelined_prefix(head);
             session.set_connection_user_context(Some(Box::new(Connection { peer })));
-            match self.proxy.process_new_http(session, &self.stopping).await {
-                Some(reused) => (stream, _) = reused.consume(),
+            let Some(reused) = self.proxy.process_new_http(session, &self.stopping).await else { return };
+            (stream, _) = reused.consume();
+            match head::first_bytes(&mut stream, self.idle_end()).await {
+                Some(bytes) => first_bytes = bytes,
                 None => return,
             }
-            first = false;
         }
     }
 
-    fn head_limits(&self, first: bool) -> HeadLimits {
+    fn head_limits(&self) -> HeadLimits {
         let directory = self.directory.load();
-        let Directory { config, .. } = &**directory;
+        let bytes = directory.config.limits.head_bytes;
         HeadLimits {
-            bytes: config.limits.head_bytes.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
-            time: config.timeouts.head,
-            idle: (!first).then_some(config.timeouts.idle),
+            bytes: bytes.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
+            time: directory.config.timeouts.head,
         }
+    }
+
+    /// Ends when a connection has lain idle for long enough, or when the gateway stops.
+    async fn idle_end(&self) {
+        let limit = self.directory.load().config.timeouts.idle;
+        let mut stopping = self.stopping.clone();
+        let _ = tokio::time::timeout(limit, stopping.wait_for(|stopping| *stopping)).await;
     }
 
     /// Answers a request that pingora never sees. It is charged to the peer: on a malformed head, no
@@ -167,15 +168,6 @@ impl Edge {
         answer.extend_from_slice(&body);
         let _ = tokio::time::timeout(REFUSAL_TIME, write_and_linger(&mut stream, &answer)).await;
     }
-}
-
-/// Ends when the gateway stops while a connection lies idle between two requests. A new connection is
-/// waited for: its client has not been told anything yet.
-async fn stopped_while_idle(mut stopping: watch::Receiver<bool>, first: bool) {
-    if first {
-        return std::future::pending().await;
-    }
-    let _ = stopping.wait_for(|stopping| *stopping).await;
 }
 
 /// Writes the answer, then reads what the client still sends, so that no reset overtakes it (RFC 9112, 9.6).

@@ -1,6 +1,7 @@
 //! The phases of a request, in pingora's order; each calls the step that does the work.
 
 pub mod access;
+pub mod answer;
 pub mod authenticate;
 pub mod client_ip;
 pub mod context;
@@ -118,6 +119,10 @@ impl ProxyHttp for Gateway {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+        // Nothing here changes protocols, so an upgrade that is asked for is ignored (RFC 9110, 7.8).
+        session.req_header_mut().remove_header(&http::header::UPGRADE);
+        // A second request that comes before the first one's answer must not cut that answer off; see `logging`.
+        session.set_pipelining_enabled(true);
         session.set_read_timeout(Some(BODY_WINDOW));
         session.set_write_timeout(Some(DOWNSTREAM_WRITE_TIMEOUT));
         session.set_total_drain_timeout(Some(BODY_WINDOW));
@@ -230,6 +235,9 @@ impl ProxyHttp for Gateway {
 
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, ctx: &mut Context) {
         access::log(session, ctx);
+        // Of pipelined requests the first is answered, and then the connection is closed: the next head has to
+        // come through the edge, which pingora's own pipelining would go around.
+        session.set_pipelining_enabled(false);
     }
 
     /// pingora's own lines would have the query in them; ours is the access line.

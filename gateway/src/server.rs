@@ -13,7 +13,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
-use sq_shared::config::{Config, ListenAddress};
+use sq_shared::config::{Config, Enforcement, ListenAddress};
 use tokio::sync::{Semaphore, watch};
 
 use crate::directory::reload::{Source, keep_current};
@@ -62,6 +62,9 @@ impl Server {
     /// The address is taken, or the system gives no thread.
     pub fn start(directory: Directory) -> Result<Self, StartError> {
         let config = directory.config.clone();
+        if config.gateway.audit != Enforcement::Off {
+            tracing::warn!("gateway.audit is not obeyed yet: there is no audit log");
+        }
         let listen = &config.gateway.listen;
         let bound = Bound::bind(listen).map_err(|error| StartError::Bind(listen.clone(), error))?;
         let address = bound.address(listen)?;

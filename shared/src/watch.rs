@@ -7,9 +7,13 @@ use std::time::Duration;
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// Changes that come within this time of each other are one change: an editor writes a file in steps.
 const DEBOUNCE: Duration = Duration::from_millis(100);
+
+/// A file that never comes to rest is read all the same after this time.
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
 
 /// Waits for changes of a few files.
 pub struct FileWatch {
@@ -32,7 +36,12 @@ impl FileWatch {
         if self.changes.recv().await.is_none() {
             return std::future::pending().await;
         }
-        while tokio::time::timeout(DEBOUNCE, self.changes.recv()).await.is_ok_and(|change| change.is_some()) {
+        let latest = Instant::now() + LONGEST_WAIT;
+        while Instant::now() < latest {
+            match tokio::time::timeout(DEBOUNCE, self.changes.recv()).await {
+                Ok(Some(())) => {}
+                Ok(None) | Err(_) => return,
+            }
         }
     }
 }

@@ -258,7 +258,17 @@ fn a_smuggled_request_reaches_no_worker() {
 
 #[test]
 fn of_pipelined_requests_the_first_is_answered() {
-    let (_running, client) = deployment();
+    let (running, client) = deployment();
+    // The first answer takes a worker's start, so the second request is there long before it.
+    let sleeping = running.client_of("bob");
+    let mut connection = sleeping.connect();
+    let both = (sleeping.head("GET", &format!("{UPDATE}&s=first")) + "\r\n")
+        + &(sleeping.head("GET", &format!("{UPDATE}&s=second")) + "\r\n");
+    connection.send(both.as_bytes());
+    assert_eq!(connection.answer().ok(), "Updated 5 bytes");
+    connection.assert_closed();
+    assert_eq!(sleeping.get(SELECT).ok(), "first");
+
     let first = client.head("GET", SELECT) + "\r\n";
     let second = client.head("GET", &format!("{UPDATE}&s=second")) + "\r\n";
     let mut connection = client.connect();

@@ -55,7 +55,7 @@ pub enum HeadError {
 pub enum Head {
     /// The bytes read: a whole, well-formed head, its target made a URI, and perhaps the beginning of the body.
     Complete(BytesMut),
-    /// The client closed the connection, or let it lie idle for too long.
+    /// The client closed the connection.
     Closed,
 }
 
@@ -64,11 +64,8 @@ pub enum Head {
 pub struct HeadLimits {
     /// The size of request line and fields together; `None` leaves it to pingora's 1 MiB.
     pub bytes: Option<usize>,
-    /// From the head's first byte to its last.
+    /// From the head's first byte to its last; for the first head, from the connection's start.
     pub time: Duration,
-    /// From the end of the request before to the head's first byte; for the first request of a
-    /// connection, `None`: its time begins with the connection.
-    pub idle: Option<Duration>,
 }
 
 /// pingora's own limit, which ours must not pass.
@@ -77,26 +74,27 @@ const PINGORA_HEAD_BYTES: usize = 1_048_575;
 /// A first read takes a usual head whole.
 const FIRST_READ_BYTES: usize = 4096;
 
-/// Reads one head.
+/// Waits for the first bytes of a connection's next head, until `idle_end`. `None`: the client closed the
+/// connection, or has let it lie idle for too long.
+pub async fn first_bytes(stream: &mut Stream, idle_end: impl Future<Output = ()>) -> Option<BytesMut> {
+    let mut buffer = BytesMut::with_capacity(FIRST_READ_BYTES);
+    tokio::select! {
+        biased;
+        read = stream.read_buf(&mut buffer) => read.ok().filter(|bytes| *bytes > 0).map(|_| buffer),
+        () = idle_end => None,
+    }
+}
+
+/// Reads a head, of which `buffer` has the first bytes.
 ///
 /// # Errors
 /// It is malformed, too large or too slow.
-pub async fn read(stream: &mut Stream, limits: HeadLimits) -> Result<Head, HeadError> {
+pub async fn read(stream: &mut Stream, mut buffer: BytesMut, limits: HeadLimits) -> Result<Head, HeadError> {
     let limit_bytes = limits.bytes.unwrap_or(PINGORA_HEAD_BYTES);
-    let mut buffer = BytesMut::with_capacity(FIRST_READ_BYTES);
-    let mut deadline = Instant::now() + limits.idle.unwrap_or(limits.time);
+    let deadline = Instant::now() + limits.time;
     let mut searched = 0;
     loop {
-        let read = match timeout_at(deadline, stream.read_buf(&mut buffer)).await {
-            Err(_) if buffer.is_empty() && limits.idle.is_some() => return Ok(Head::Closed),
-            Err(_) => return Err(HeadError::TooSlow { limit: limits.time }),
-            Ok(Err(_) | Ok(0)) => return Ok(Head::Closed),
-            Ok(Ok(read)) => read,
-        };
-        if limits.idle.is_some() && read == buffer.len() {
-            deadline = Instant::now() + limits.time;
-        }
-        skip_empty_lines(&mut buffer, &mut searched);
+        skip_empty_lines(&mut buffer, searched);
         if let Some(end) = find_end(&buffer, &mut searched) {
             let head = buffer.get(..end).unwrap_or_default();
             check_size(head, limit_bytes)?;
@@ -104,12 +102,17 @@ pub async fn read(stream: &mut Stream, limits: HeadLimits) -> Result<Head, HeadE
             return Ok(Head::Complete(with_encoded_target(buffer)));
         }
         check_size(&buffer, limit_bytes)?;
+        match timeout_at(deadline, stream.read_buf(&mut buffer)).await {
+            Err(_) => return Err(HeadError::TooSlow { limit: limits.time }),
+            Ok(Err(_) | Ok(0)) => return Ok(Head::Closed),
+            Ok(Ok(_)) => {}
+        }
     }
 }
 
 /// An empty line before a request line is skipped: old clients send one after a body (RFC 9112, 2.2).
-fn skip_empty_lines(buffer: &mut BytesMut, searched: &mut usize) {
-    while *searched == 0 && buffer.starts_with(b"\r\n") {
+fn skip_empty_lines(buffer: &mut BytesMut, searched: usize) {
+    while searched == 0 && buffer.starts_with(b"\r\n") {
         let _ = buffer.split_to(2);
     }
 }

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, header};
+use http::{HeaderName, HeaderValue, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use sq_shared::headers::X_REQUEST_ID;
 use sq_shared::limits::{BODY_WINDOW, BODY_WINDOW_BYTES};
@@ -242,11 +242,6 @@ pub fn expects_continue(request: &RequestHeader) -> bool {
     let expect = request.headers.get(header::EXPECT);
     request.version == http::Version::HTTP_11
         && expect.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
-}
-
-/// Whether an answer to this method has no body whatever its head says.
-pub fn is_head(request: &RequestHeader) -> bool {
-    request.method == Method::HEAD
 }
 
 #[cfg(test)]

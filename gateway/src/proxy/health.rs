@@ -3,14 +3,13 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Method, StatusCode, header};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use tokio::net::TcpStream;
 
+use super::answer;
 use super::context::Context;
-use super::forward;
 use super::refuse::{self, Refusal};
 use super::route::RouteError;
 
@@ -62,14 +61,7 @@ pub async fn answer(session: &mut Session, ctx: &mut Context, question: Question
     let body = format!(r#"{{"status":"ok","tenants":{}}}"#, ctx.directory.tenant_count());
     let mut head = ResponseHeader::build(StatusCode::OK, Some(12))?;
     head.insert_header(header::CONTENT_TYPE, "application/json")?;
-    head.insert_header(header::CONTENT_LENGTH, body.len())?;
-    forward::add_common_fields(&mut head, &session.req_header().headers, ctx)?;
-    let without_body = forward::is_head(session.req_header());
-    session.write_response_header(Box::new(head), without_body).await?;
-    if !without_body {
-        session.write_response_body(Some(Bytes::from(body)), true).await?;
-    }
-    Ok(())
+    answer::write(session, ctx, head, body.into_bytes()).await
 }
 
 /// Why requests would not be served now. The pool's status listens once every slot's socket is bound; to

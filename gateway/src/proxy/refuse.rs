@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
@@ -12,9 +11,10 @@ use sq_shared::headers::PROBLEM_JSON;
 use sq_shared::limits::HEADER_FIELDS;
 use sq_shared::problem::{Code, Problem};
 
+use super::answer;
 use super::authenticate::AuthenticateError;
 use super::context::Context;
-use super::forward::{self, BodyError};
+use super::forward::BodyError;
 use super::limit::LimitError;
 use super::route::RouteError;
 use super::utf8::InvalidUtf8;
@@ -256,20 +256,12 @@ pub async fn answer(session: &mut Session, ctx: &mut Context, refusal: &Refusal)
 }
 
 async fn write(session: &mut Session, ctx: &Context, problem: &Problem) -> pingora::Result<()> {
-    let body = problem.to_json(ctx.request_id_text());
     let mut head = ResponseHeader::build(problem.code.status(), Some(16))?;
     head.insert_header(header::CONTENT_TYPE, PROBLEM_JSON)?;
-    head.insert_header(header::CONTENT_LENGTH, body.len())?;
     for (name, value) in problem.header_fields() {
         head.insert_header(name, value.as_ref())?;
     }
-    forward::add_common_fields(&mut head, &session.req_header().headers, ctx)?;
-    let without_body = forward::is_head(session.req_header());
-    session.write_response_header(Box::new(head), without_body).await?;
-    if !without_body {
-        session.write_response_body(Some(Bytes::from(body)), true).await?;
-    }
-    Ok(())
+    answer::write(session, ctx, head, problem.to_json(ctx.request_id_text())).await
 }
 
 /// How long, and how much of, an unwanted body is read after its refusal. Closing at once would make the

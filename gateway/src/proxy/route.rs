@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
-use pingora::upstreams::peer::HttpPeer;
+use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use sq_shared::limits::{BODY_WINDOW, UPSTREAM_CONNECT_TIMEOUT, UPSTREAM_IDLE_TIMEOUT};
 use sq_shared::route::{Methods, Route};
 
@@ -52,6 +52,8 @@ pub fn upstream(tenant: &AuthenticatedTenant, directory: &Directory, has_body: b
     let mut peer = HttpPeer::new(tenant.tenant().upstream, false, String::new());
     peer.group_key = BuildHasherDefault::<DefaultHasher>::default().hash_one(&tenant.tenant().name);
     peer.options.connection_timeout = Some(UPSTREAM_CONNECT_TIMEOUT);
+    // The head is built anew from a few fields, so there is nothing to strip.
+    peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
     // A worker that is about to be let go must not find one of our connections idle.
     peer.options.idle_timeout = Some(UPSTREAM_IDLE_TIMEOUT.min(directory.config.pool.idle_timeout / 2));
     // pingora restarts this clock with each piece of the body it sends, so it runs from the body's end;
