@@ -45,3 +45,8 @@ pub fn say(line: impl fmt::Display) {
     let _ = writeln!(stdout, "{line}");
     let _ = stdout.flush();
 }
+
+/// Prints a remark about a result on standard error, apart from the result itself.
+pub fn note(line: impl fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::layout;
 use crate::token::TokenDigest;
 use crate::toml_reader::{Document, Mistakes, Section};
 use units::{Rate, parse_bytes, parse_count, parse_duration, parse_or_off};
@@ -181,10 +182,10 @@ impl Config {
         let document = Document::new(path, text);
         let table = document.parse();
         let root = Section::root(&document, &table);
-        let folder = path.parent().unwrap_or(Path::new("."));
+        let folder = layout::folder_of(path);
         let config = Self {
             path: path.to_owned(),
-            gateway: Gateway::read(root.section("gateway"), folder),
+            gateway: Gateway::read(root.section("gateway"), &folder),
             limits: Limits::read(root.section("limits")),
             timeouts: Timeouts::read(root.section("timeouts")),
             cors: Cors::read(root.section("cors")),
@@ -192,7 +193,53 @@ impl Config {
             plans: read_plans(&root.section("plan")),
         };
         root.finish();
+        config.check_addresses(&document);
         document.finish(config)
+    }
+
+    /// No two servers of ours may want one port.
+    fn check_addresses(&self, document: &Document<'_>) {
+        let listen = match &self.gateway.listen {
+            ListenAddress::Tcp(address) => Some(*address),
+            ListenAddress::Unix(_) => None,
+        };
+        let servers = [
+            ("gateway.listen", listen),
+            ("gateway.admin_listen", Some(self.gateway.admin_listen)),
+            ("pool.status_listen", self.pool.status_listen),
+        ];
+        let mut taken: Vec<(&str, SocketAddr)> = Vec::new();
+        for (field, address) in servers.into_iter().filter_map(|(field, address)| Some((field, address?))) {
+            let clash = taken.iter().find(|(_, other)| overlap(address, *other));
+            if let Some((other, _)) = clash {
+                document.mistake(None, format!("{field} and {other} want the same address {address}"));
+            }
+            let in_slots = self.gateway.slots.contains(&address.port());
+            if in_slots && overlap(address, SocketAddr::new(self.pool.slot_address, address.port())) {
+                document.mistake(None, format!("{field} = {address} is one of the slots"));
+            }
+            taken.push((field, address));
+        }
+    }
+
+    /// Keeps what is read at the start only. Gives the fields that differ, which take effect at the next start.
+    pub fn keep_from_start(&mut self, started: &Self) -> Vec<&'static str> {
+        let (new, old) = (&self.gateway, &started.gateway);
+        let changes = [
+            ("gateway.listen", new.listen != old.listen),
+            ("gateway.slots", new.slots != old.slots),
+            ("gateway.threads", new.threads != old.threads),
+            ("limits.connections", self.limits.connections != started.limits.connections),
+            ("pool.slot_address", self.pool.slot_address != started.pool.slot_address),
+            ("pool.status_listen", self.pool.status_listen != started.pool.status_listen),
+        ];
+        self.gateway.listen.clone_from(&old.listen);
+        self.gateway.slots.clone_from(&old.slots);
+        self.gateway.threads = old.threads;
+        self.limits.connections = started.limits.connections;
+        self.pool.slot_address = started.pool.slot_address;
+        self.pool.status_listen = started.pool.status_listen;
+        changes.into_iter().filter(|(_, changed)| *changed).map(|(field, _)| field).collect()
     }
 
     /// The limits of a tenant with this plan: the plan's where it has one, else those for everybody.
@@ -215,12 +262,12 @@ impl Gateway {
             listen: section.parsed("listen", str::parse).unwrap_or(ListenAddress::Tcp(loopback(1337))),
             admin_listen: section.parsed("admin_listen", parse_address).unwrap_or(loopback(1338)),
             admin_allow_remote: section.boolean("admin_allow_remote").unwrap_or(false),
-            admin_key: section.parsed("admin_key_sha256", str::parse),
+            admin_key: section.parsed_secret("admin_key_sha256", str::parse),
             tenants: path("tenants", "tenants.toml"),
             data_root: path("data_root", "data"),
             slots: section.parsed("slots", parse_slots).unwrap_or(1341..=1840),
             trusted_proxies: section.list("trusted_proxies", parse_network).unwrap_or_else(default_proxies),
-            threads: section.integer("threads").unwrap_or(0),
+            threads: section.small_number("threads").map_or(0, usize::from),
             audit: section.parsed("audit", str::parse).unwrap_or(Enforcement::Try),
         };
         if !gateway.admin_listen.ip().is_loopback() && !gateway.admin_allow_remote {
@@ -316,6 +363,12 @@ fn read_plans(section: &Section<'_, '_>) -> BTreeMap<String, Plan> {
         plans.insert(name, plan);
     }
     plans
+}
+
+/// Whether two listeners could not both be bound. Port 0 is any free one.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let same_ip = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() != 0 && one.port() == other.port() && same_ip
 }
 
 fn parse_address(text: &str) -> Result<SocketAddr, String> {

@@ -4,6 +4,9 @@
 /// The request's id: the client's own when it is a UUID, else a new UUIDv7.
 pub const X_REQUEST_ID: &str = "X-Request-Id";
 
+/// The code of a worker's error, for the gateway's access line; it goes no further.
+pub const X_SQ_CODE: &str = "X-SQ-Code";
+
 /// Another place for the key, used by the Phext Notepad editor.
 pub const X_SQ_API_KEY: &str = "X-SQ-API-Key";
 

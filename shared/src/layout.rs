@@ -1,21 +1,51 @@
 //! Where files lie. Every path of a tenant's data is made here, from names that have been checked.
 
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::phext_name::PhextName;
 use crate::registry::Tenant;
+use crate::tenant::TenantName;
 
 const PHEXT_SUFFIX: &str = ".phext";
 
 /// A tenant's directory: its own, or its folder in the data root.
 pub fn tenant_dir(data_root: &Path, tenant: &Tenant) -> PathBuf {
-    tenant.data_dir.clone().unwrap_or_else(|| data_root.join(tenant.name.as_str()))
+    tenant.data_dir.clone().unwrap_or_else(|| default_tenant_dir(data_root, &tenant.name))
 }
 
 /// Where `tenants remove` puts a tenant's directory; the time keeps two of one name apart.
 pub fn archive_dir(data_root: &Path, tenant: &Tenant, now_s: u64) -> PathBuf {
     data_root.join(".archive").join(format!("{}-{now_s}", tenant.name))
+}
+
+/// The directory that a tenant gets in the data root.
+pub fn default_tenant_dir(data_root: &Path, name: &TenantName) -> PathBuf {
+    data_root.join(name.as_str())
+}
+
+/// Where a path really leads: absolute, links followed as far as they exist, `..` taken away. Two paths of one
+/// directory are the same after this.
+pub fn resolved(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    for existing in absolute.ancestors() {
+        if let (Ok(real), Ok(rest)) = (existing.canonicalize(), absolute.strip_prefix(existing)) {
+            return rest.components().fold(real, |mut path, component| {
+                match component {
+                    Component::ParentDir => _ = path.pop(),
+                    component => path.push(component),
+                }
+                path
+            });
+        }
+    }
+    absolute
+}
+
+/// The folder that relative paths in a file are relative to, as an absolute path.
+pub fn folder_of(file: &Path) -> PathBuf {
+    let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    absolute.parent().unwrap_or(Path::new("/")).to_owned()
 }
 
 /// The file of a phext.

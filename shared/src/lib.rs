@@ -19,6 +19,7 @@ pub mod problem;
 pub mod registry;
 pub mod request_id;
 pub mod route;
+pub mod secret_file;
 pub mod shutdown;
 pub mod telemetry;
 pub mod tenant;

@@ -129,6 +129,11 @@ impl Code {
         self.row().1
     }
 
+    /// The code of a text, as a worker sends it to the gateway.
+    pub fn of_text(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.as_str() == text)
+    }
+
     /// A few words for people.
     pub fn title(self) -> &'static str {
         self.row().2
@@ -204,7 +209,7 @@ impl Problem {
             r#type: format_args!("urn:sq:problem:{}", self.code.as_str()),
             title: self.code.title(),
             status: self.code.status(),
-            detail: &self.detail,
+            detail: &sentence(&self.detail),
             code: self.code.as_str(),
             request_id,
             members: self.members.iter().cloned().collect(),
@@ -212,6 +217,17 @@ impl Problem {
         // Strings and numbers always become JSON.
         serde_json::to_vec(&body).unwrap_or_default()
     }
+}
+
+/// A detail is often an error's text, which begins in lower case and ends without a full stop.
+fn sentence(text: &str) -> String {
+    let mut characters = text.chars();
+    let first = characters.next().map(|first| first.to_ascii_uppercase());
+    let mut sentence: String = first.into_iter().chain(characters).collect();
+    if !sentence.ends_with(['.', '!', '?']) {
+        sentence.push('.');
+    }
+    sentence
 }
 
 /// The members in the order of RFC 9457, then ours.
@@ -238,7 +254,7 @@ mod tests {
         assert_eq!(body["type"], "urn:sq:problem:invalid_utf8");
         assert_eq!(body["status"], 400);
         assert_eq!(body["code"], "invalid_utf8");
-        assert_eq!(body["detail"], "send UTF-8");
+        assert_eq!(body["detail"], "Send UTF-8.");
         assert_eq!(body["request_id"], "id-1");
         assert_eq!((&body["offset"], &body["part"]), (&Value::from(7), &Value::from("body")));
     }

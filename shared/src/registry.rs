@@ -121,6 +121,13 @@ impl Registry {
     /// # Errors
     /// Every mistake in it.
     pub fn parse(path: &Path, text: &str, config: &Config) -> Result<Loaded, Mistakes> {
+        if text.trim().is_empty() {
+            // An editor that truncates before it writes must not take every tenant away for a moment.
+            return Err(Mistakes::about(
+                path,
+                "the file is empty; a registry without tenants has a comment in it",
+            ));
+        }
         let loaded = match legacy::recognise(text) {
             None => {
                 let registry = native::parse(path, text, config)?;
@@ -147,7 +154,7 @@ impl Registry {
     fn check_directories(&self, path: &Path, config: &Config) -> Result<(), Mistakes> {
         let mut owners: BTreeMap<PathBuf, &TenantName> = BTreeMap::new();
         for tenant in &self.tenants {
-            let directory = layout::tenant_dir(&config.gateway.data_root, tenant);
+            let directory = layout::resolved(&layout::tenant_dir(&config.gateway.data_root, tenant));
             if let Some(owner) = owners.insert(directory, &tenant.name) {
                 let message = format!("tenants {owner} and {} have the same data_dir", tenant.name);
                 return Err(Mistakes::about(path, message));

@@ -1,4 +1,5 @@
-//! The signals that a server of ours obeys: SIGTERM and SIGINT stop it, SIGHUP makes it read its files again.
+//! The signals that a server of ours obeys: SIGTERM, SIGINT and SIGQUIT stop it, SIGHUP makes it read its
+//! files again.
 
 use std::io;
 
@@ -8,6 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub struct StopSignal {
     terminate: Signal,
     interrupt: Signal,
+    quit: Signal,
 }
 
 impl StopSignal {
@@ -16,14 +18,19 @@ impl StopSignal {
     /// # Errors
     /// The runtime cannot take them.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+        })
     }
 
-    /// Ends at the next SIGTERM or SIGINT; gives the signal's name.
+    /// Ends at the next SIGTERM, SIGINT or SIGQUIT; gives the signal's name.
     pub async fn received(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+            _ = self.quit.recv() => "SIGQUIT",
         }
     }
 }

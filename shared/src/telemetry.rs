@@ -17,9 +17,19 @@ pub enum LogFormat {
     Json,
 }
 
-/// What is logged when `RUST_LOG` does not say. pingora logs every client that goes away as an error
-/// or a warning, with the request's line in it; ours says the same in the access line.
-const DEFAULT_FILTER: &str = "info,pingora_core=error,pingora_proxy=off";
+impl LogFormat {
+    /// As it is written on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
+/// What is logged when `RUST_LOG` does not say. pingora logs each client that goes away, and each idle
+/// connection that it cannot take back in time, as an error; what matters of it stands in our own lines.
+const DEFAULT_FILTER: &str = "info,pingora_core=off,pingora_proxy=off";
 
 /// Starts logging; a second call does nothing. `RUST_LOG` takes levels, for all or by target, as in
 /// `info,access=off`; one that cannot be read counts as not set. (`EnvFilter` could do more, with a regex

@@ -166,21 +166,35 @@ impl<'a, 't> Section<'a, 't> {
         }
     }
 
+    /// A string that may hold a secret by mistake, such as a key where its digest belongs: the message does
+    /// not repeat it.
+    pub fn parsed_secret<T, E: fmt::Display>(
+        &self,
+        key: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let value = self.take(key)?;
+        let parsed = value.get_ref().as_str().map(parse);
+        match parsed {
+            Some(Ok(parsed)) => return Some(parsed),
+            Some(Err(error)) => self.document.mistake(Some(value.span()), format!("{key}: {error}")),
+            None => self.expected(key, "a string in quotes", value),
+        }
+        None
+    }
+
     /// A string as it stands.
     pub fn text(&self, key: &'static str) -> Option<String> {
         self.parsed(key, |text| Ok::<_, std::convert::Infallible>(text.to_owned()))
     }
 
-    /// A whole number.
-    pub fn integer<T: TryFrom<i64>>(&self, key: &'static str) -> Option<T> {
+    /// A whole number from 0 to 65535.
+    pub fn small_number(&self, key: &'static str) -> Option<u16> {
         let value = self.take(key)?;
-        let number = value.get_ref().as_integer().and_then(|digits| {
-            i64::from_str_radix(digits.as_str(), digits.radix())
-                .ok()
-                .and_then(|number| T::try_from(number).ok())
-        });
+        let digits = value.get_ref().as_integer();
+        let number = digits.and_then(|digits| u16::from_str_radix(digits.as_str(), digits.radix()).ok());
         if number.is_none() {
-            self.expected(key, "a whole number in range", value);
+            self.document.mistake(Some(value.span()), format!("{key} is a whole number from 0 to 65535"));
         }
         number
     }

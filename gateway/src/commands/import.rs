@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use sq_shared::failure::Failure;
-use sq_shared::registry::edit::{render, write_secret_file};
+use sq_shared::registry::edit::render;
 use sq_shared::registry::{Format, Registry};
+use sq_shared::secret_file;
 
 use super::root::RootOptions;
 use crate::cli::say;
@@ -42,7 +43,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         )));
     }
     let text = format!("# Imported from {}.\n{}", options.file.display(), render(&loaded.registry));
-    write_secret_file(out, text.as_bytes())
+    secret_file::replace(out, text.as_bytes())
         .map_err(|error| Failure::Failed(format!("cannot write {}: {error}", out.display())))?;
     for change in &loaded.changes {
         say(change);

@@ -1,12 +1,11 @@
 //! The CSV that new keys go to, once: `tenant,port,key_id,key`, mode 0600. The registry has only digests.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use sq_shared::registry::Key;
 use sq_shared::registry::edit::write_key;
+use sq_shared::secret_file;
 use sq_shared::token::BearerToken;
 
 /// What stands in the column `tenant` for the key of the admin API.
@@ -44,17 +43,15 @@ pub fn append(path: &Path, keys: &[NewKey]) -> io::Result<()> {
     if keys.is_empty() {
         return Ok(());
     }
-    let file = File::options().create(true).append(true).mode(0o600).open(path)?;
-    let is_new = file.metadata()?.len() == 0;
-    let mut writer = csv::Writer::from_writer(&file);
-    if is_new {
-        writer.write_record(["tenant", "port", "key_id", "key"])?;
-    }
-    for key in keys {
-        let port = key.port.map(|port| port.to_string()).unwrap_or_default();
-        writer.write_record([key.tenant.as_str(), &port, &key.key_id, key.token.expose()])?;
-    }
-    writer.flush()?;
-    drop(writer);
-    file.sync_all()
+    secret_file::append(path, |file, is_new| {
+        let mut writer = csv::Writer::from_writer(file);
+        if is_new {
+            writer.write_record(["tenant", "port", "key_id", "key"])?;
+        }
+        for key in keys {
+            let port = key.port.map(|port| port.to_string()).unwrap_or_default();
+            writer.write_record([key.tenant.as_str(), &port, &key.key_id, key.token.expose()])?;
+        }
+        writer.flush()
+    })
 }

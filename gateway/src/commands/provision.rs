@@ -5,15 +5,13 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use sq_shared::config::Config;
 use sq_shared::failure::Failure;
-use sq_shared::layout;
+use sq_shared::registry::TenantState;
 use sq_shared::registry::edit::RegistryEdit;
-use sq_shared::registry::{Tenant, TenantState};
 use sq_shared::tenant::TenantName;
 
-use super::keys_file::{self, NewKey};
-use super::root::{RootOptions, create_private_dir, sync_dir};
+use super::new_tenants::{NewTenants, Terms};
+use super::root::RootOptions;
 use crate::cli::say;
 
 /// Options of `provision`.
@@ -53,20 +51,17 @@ fn parse_state(text: &str) -> Result<TenantState, String> {
 pub fn run(options: &Options) -> Result<(), Failure> {
     let started = Instant::now();
     let system = options.root.open_or_create()?;
-    let mut registry =
+    let registry =
         RegistryEdit::open(&system.config.gateway.tenants, &system.config).map_err(Failure::from_error)?;
     let names = missing_names(options, &registry)?;
-    let ports = enough_slots(&registry, &system.config, names.len())?;
     let keys_out = options.keys_out.as_ref().unwrap_or(&system.keys_file);
-    let made = names.len();
-    let keys = make_tenants(options, &system.config, &mut registry, names.into_iter().zip(ports))
-        .map_err(Failure::from_error)?;
-    // The keys go to disk before the registry: a tenant whose key nobody has would be the worse half.
-    keys_file::append(keys_out, &keys)
-        .map_err(|error| Failure::Failed(format!("cannot write {}: {error}", keys_out.display())))?;
-    if made > 0 {
-        registry.commit(&system.config).map_err(Failure::from_error)?;
-    }
+    let progress = progress_bar(names.len() as u64);
+    let terms = Terms { state: options.state, plan: options.plan.clone(), quota_bytes: None };
+    let mut tenants = NewTenants::new(&system.config, registry);
+    tenants.add(names, &terms)?;
+    tenants.refuse_used_directories()?;
+    let made = tenants.commit(Some(keys_out), || progress.inc(1))?.len();
+    progress.finish_and_clear();
     let there = usize::from(options.slots) - made;
     let seconds = started.elapsed().as_secs_f32();
     let keys_note =
@@ -85,44 +80,6 @@ fn missing_names(options: &Options, registry: &RegistryEdit) -> Result<Vec<Tenan
         }
     }
     Ok(names)
-}
-
-fn enough_slots(registry: &RegistryEdit, config: &Config, needed: usize) -> Result<Vec<u16>, Failure> {
-    let free: Vec<u16> = registry.registry().free_slots(config).collect();
-    if free.len() >= needed {
-        return Ok(free);
-    }
-    let slots = &config.gateway.slots;
-    Err(Failure::Failed(format!(
-        "{needed} tenants are to be added, but of the slots {}-{} only {} are free; nothing was written",
-        slots.start(),
-        slots.end(),
-        free.len()
-    )))
-}
-
-fn make_tenants(
-    options: &Options,
-    config: &Config,
-    registry: &mut RegistryEdit,
-    wanted: impl ExactSizeIterator<Item = (TenantName, u16)>,
-) -> io::Result<Vec<NewKey>> {
-    let progress = progress_bar(wanted.len() as u64);
-    let mut keys = Vec::with_capacity(wanted.len());
-    for (name, port) in wanted {
-        let (key, entry) = NewKey::generate(name.as_str(), port, "k1".to_owned())?;
-        let (state, plan) = (options.state, options.plan.clone());
-        let tenant = Tenant { name, port, state, plan, quota_bytes: None, data_dir: None, keys: vec![entry] };
-        create_private_dir(&layout::tenant_dir(&config.gateway.data_root, &tenant))?;
-        registry.add(&tenant);
-        keys.push(key);
-        progress.inc(1);
-    }
-    progress.finish_and_clear();
-    if config.gateway.data_root.exists() {
-        sync_dir(&config.gateway.data_root)?;
-    }
-    Ok(keys)
 }
 
 /// A bar on a terminal, nothing elsewhere.

@@ -1,15 +1,13 @@
 //! A root is a folder that holds a whole system: `gateway.toml`, `tenants.toml`, `keys.csv`, `data/`. What is
 //! missing in it is made; what is there is used as it is.
 
-use std::fs::{DirBuilder, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use sq_shared::config::Config;
 use sq_shared::failure::Failure;
 use sq_shared::layout;
-use sq_shared::registry::edit::write_secret_file;
+use sq_shared::secret_file;
 use sq_shared::token::BearerToken;
 
 use super::keys_file::{self, ADMIN, NewKey};
@@ -90,26 +88,10 @@ impl RootOptions {
 /// The admin's key goes to the CSV first: were it the other way round, a crash between the two would leave
 /// an admin API that nobody can open.
 fn create(root: &Path, config_file: &Path) -> io::Result<()> {
-    create_private_dir(root)?;
+    secret_file::create_dir(root)?;
     let token = BearerToken::generate().map_err(io::Error::other)?;
     let config = SAMPLE_CONFIG.replace(SAMPLE_DIGEST, &token.digest().to_string());
     let admin = NewKey { tenant: ADMIN.to_owned(), port: None, key_id: "admin".to_owned(), token };
     keys_file::append(&layout::keys_file(root), &[admin])?;
-    write_secret_file(config_file, config.as_bytes())
-}
-
-/// Makes a directory that only its owner may enter, and those above it that are missing.
-///
-/// # Errors
-/// It cannot be made.
-pub fn create_private_dir(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-/// Waits until the directory's entries are on disk.
-///
-/// # Errors
-/// It cannot be opened or synced.
-pub fn sync_dir(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+    secret_file::replace(config_file, config.as_bytes())
 }

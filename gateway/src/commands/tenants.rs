@@ -80,6 +80,9 @@ struct Adding {
     /// Keep the slot, and serve it only after `activate`.
     #[arg(long)]
     reserved: bool,
+    /// Give it the directory of its name even when that holds phexts already.
+    #[arg(long)]
+    adopt: bool,
     #[command(flatten)]
     root: RootOptions,
 }

@@ -5,16 +5,17 @@ use std::path::PathBuf;
 
 use sq_shared::config::ListenAddress;
 use sq_shared::failure::Failure;
-use sq_shared::layout;
+use sq_shared::registry::TenantState;
 use sq_shared::registry::edit::RegistryEdit;
-use sq_shared::registry::{Tenant, TenantState};
 use sq_shared::shutdown::StopSignal;
 use sq_shared::telemetry::LogFormat;
 
-use super::keys_file::{self, NewKey};
-use super::root::{RootOptions, System, create_private_dir};
+use super::keys_file::NewKey;
+use super::new_tenants::{NewTenants, Terms};
+use super::root::{RootOptions, System};
 use super::serve::{control_runtime, ready_line};
 use crate::cli::say;
+use crate::directory::Directory;
 use crate::directory::reload::Source;
 use crate::server::{Server, url};
 use pool_child::PoolChild;
@@ -59,28 +60,41 @@ pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
 async fn serve(source: Source, new_keys: &[NewKey], log_format: LogFormat) -> Result<(), Failure> {
     let mut stop = StopSignal::new().map_err(Failure::from_error)?;
     let directory = source.load(None).map_err(Failure::from_error)?;
-    let pool = PoolChild::start(&source, log_format).await?;
-    let server = match Server::start(directory) {
-        Ok(server) => server,
-        Err(error) => {
-            pool.stop().await;
-            return Err(Failure::from_error(error));
+    let mut pool = PoolChild::new(source.clone(), log_format)?;
+    let result = tokio::select! {
+        started = pool.start() => match started {
+            Ok(()) => serve_with_pool(source, directory, new_keys, &mut pool, &mut stop).await,
+            Err(failure) => Err(failure),
+        },
+        signal = stop.received() => {
+            tracing::info!(signal, "stopping");
+            Ok(())
         }
     };
+    pool.stop().await;
+    result
+}
+
+async fn serve_with_pool(
+    source: Source,
+    directory: Directory,
+    new_keys: &[NewKey],
+    pool: &mut PoolChild,
+    stop: &mut StopSignal,
+) -> Result<(), Failure> {
+    let server = Server::start(directory).map_err(Failure::from_error)?;
     for key in new_keys {
         say(curl_line(&server, key));
     }
     say(ready_line(&server));
-    let mut pool = pool;
     let until = async {
         tokio::select! {
             signal = stop.received() => tracing::info!(signal, "stopping"),
-            () = pool.keep_alive(&source, log_format) => {}
+            () = pool.keep_alive() => {}
         }
     };
-    let result = server.run_until(source.clone(), until).await;
+    let result = server.run_until(source, until).await;
     server.drain().await;
-    pool.stop().await;
     result.map_err(Failure::from_error)
 }
 
@@ -93,20 +107,11 @@ fn curl_line(server: &Server, key: &NewKey) -> String {
 
 fn create_first_tenants(system: &System) -> Result<Vec<NewKey>, Failure> {
     let config = &system.config;
-    let mut registry = RegistryEdit::open(&config.gateway.tenants, config).map_err(Failure::from_error)?;
-    let mut keys = Vec::new();
-    for (name, port) in FIRST_TENANTS.into_iter().zip(config.gateway.slots.clone()) {
-        let (key, entry) = NewKey::generate(name, port, "k1".to_owned()).map_err(Failure::from_error)?;
-        let name = name.parse().map_err(Failure::from_error)?;
-        let state = TenantState::Active;
-        let tenant =
-            Tenant { name, port, state, plan: None, quota_bytes: None, data_dir: None, keys: vec![entry] };
-        create_private_dir(&layout::tenant_dir(&config.gateway.data_root, &tenant))
-            .map_err(Failure::from_error)?;
-        registry.add(&tenant);
-        keys.push(key);
-    }
-    keys_file::append(&system.keys_file, &keys).map_err(Failure::from_error)?;
-    registry.commit(config).map_err(Failure::from_error)?;
-    Ok(keys)
+    let registry = RegistryEdit::open(&config.gateway.tenants, config).map_err(Failure::from_error)?;
+    let names = FIRST_TENANTS.into_iter().map(|name| name.parse().map_err(Failure::from_error));
+    let mut tenants = NewTenants::new(config, registry);
+    let terms = Terms { state: TenantState::Active, plan: None, quota_bytes: None };
+    tenants.add(names.collect::<Result<_, _>>()?, &terms)?;
+    tenants.refuse_used_directories()?;
+    tenants.commit(Some(&system.keys_file), || ())
 }

@@ -40,61 +40,58 @@ impl Source {
         Ok(config)
     }
 
-    /// Reads config and registry.
+    /// Reads config and registry; of a snapshot before, what holds until the next start is kept.
     ///
     /// # Errors
     /// Every mistake in either.
     pub fn load(&self, previous: Option<&Directory>) -> Result<Directory, Mistakes> {
-        let config = self.config()?;
+        let mut config = self.config()?;
+        for field in previous.map(|previous| config.keep_from_start(&previous.config)).unwrap_or_default() {
+            tracing::warn!(field, "this change takes effect at the next start");
+        }
         let registry = Registry::load(&config.gateway.tenants, &config)?.registry;
         Ok(Directory::new(config, &registry, previous))
     }
 }
 
-/// Reloads for ever.
+/// Reloads for ever: at once, because a file may have changed between its first reading and the start of the
+/// watch, and then whenever one changes.
 ///
 /// # Errors
 /// SIGHUP cannot be taken over.
 pub async fn keep_current(source: Source, directory: SharedDirectory) -> io::Result<()> {
     let mut hangups = shutdown::hangups()?;
-    let mut watch = watch(&source, &directory.load().config.gateway.tenants);
+    let mut watched = directory.load().config.gateway.tenants.clone();
+    let mut watch = watch_files(&source, &watched);
+    let mut reason = "the start of the watch";
     loop {
-        let reason = tokio::select! {
+        reload(&source, &directory, reason);
+        let tenants = directory.load().config.gateway.tenants.clone();
+        if tenants != watched {
+            watch = watch_files(&source, &tenants);
+            watched = tenants;
+        }
+        reason = tokio::select! {
             () = watch.changed() => "a file changed",
             _ = hangups.recv() => "SIGHUP",
         };
-        let previous = directory.load_full();
-        match source.load(Some(&previous)) {
-            Ok(next) => {
-                warn_of_what_needs_a_restart(&previous.config, &next.config);
-                if next.config.gateway.tenants != previous.config.gateway.tenants {
-                    watch = self::watch(&source, &next.config.gateway.tenants);
-                }
-                tracing::info!(reason, tenants = next.tenant_count(), "reloaded");
-                directory.store(Arc::new(next));
-            }
-            Err(mistakes) => {
-                for mistake in &mistakes.0 {
-                    tracing::error!(reason, %mistake, "not reloaded");
-                }
-            }
-        }
     }
 }
 
-fn watch(source: &Source, tenants: &Path) -> FileWatch {
+fn watch_files(source: &Source, tenants: &Path) -> FileWatch {
     FileWatch::new(&[source.config.clone(), tenants.to_owned()])
 }
 
-fn warn_of_what_needs_a_restart(before: &Config, after: &Config) {
-    let (old, new) = (&before.gateway, &after.gateway);
-    let changed = [
-        ("gateway.listen", old.listen != new.listen),
-        ("gateway.slots", old.slots != new.slots),
-        ("gateway.threads", old.threads != new.threads),
-        ("limits.connections", before.limits.connections != after.limits.connections),
-    ];
-    for (field, _) in changed.iter().filter(|(_, changed)| *changed) {
-        tracing::warn!(field, "this change takes effect at the next start");
+fn reload(source: &Source, directory: &SharedDirectory, reason: &str) {
+    match source.load(Some(&directory.load())) {
+        Ok(next) => {
+            tracing::info!(reason, tenants = next.tenant_count(), "reloaded");
+            directory.store(Arc::new(next));
+        }
+        Err(mistakes) => {
+            for mistake in &mistakes.0 {
+                tracing::error!(reason, %mistake, "not reloaded");
+            }
+        }
     }
 }

@@ -54,6 +54,23 @@ fn the_admin_listener_is_loopback_unless_it_is_allowed() {
 }
 
 #[test]
+fn two_servers_on_one_port_are_a_mistake() {
+    let clash = |text: &str| parse(text).unwrap_err().to_string();
+    assert!(clash("[gateway]\nlisten = \"127.0.0.1:1341\"").contains("is one of the slots"));
+    assert!(clash("[gateway]\nlisten = \"0.0.0.0:1339\"").contains("want the same address"));
+    assert!(parse("[gateway]\nlisten = \"127.0.0.2:1341\"").is_ok());
+    assert!(parse("[gateway]\nlisten = \"127.0.0.1:0\"").is_ok());
+}
+
+#[test]
+fn what_is_read_at_the_start_is_kept() {
+    let started = parse("").unwrap();
+    let mut changed = parse("[gateway]\nslots = \"2341-2840\"\n[limits]\nper_ip = \"off\"").unwrap();
+    assert_eq!(changed.keep_from_start(&started), ["gateway.slots"]);
+    assert_eq!((changed.gateway.slots, changed.limits.per_ip), (1341..=1840, None));
+}
+
+#[test]
 fn units_that_are_none_are_refused() {
     for wrong in ["head = \"10\"", "head = \"0s\"", "head = \"-1s\"", "head = 10"] {
         assert!(parse(&format!("[timeouts]\n{wrong}")).is_err(), "{wrong}");

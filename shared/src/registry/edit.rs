@@ -1,9 +1,9 @@
 //! Changes to the registry file: under a lock, checked as a whole before it is written, written by
 //! rename. Comments and order stay as they were.
 
-use std::fs::{File, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -12,6 +12,7 @@ use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 use super::{Format, Key, Registry, Scope, Tenant, TenantState};
 use crate::config::Config;
 use crate::layout;
+use crate::secret_file;
 use crate::tenant::TenantName;
 use crate::toml_reader::Mistakes;
 
@@ -20,8 +21,11 @@ pub struct RegistryEdit {
     path: PathBuf,
     document: DocumentMut,
     registry: Registry,
-    _lock: File,
+    lock: RegistryLock,
 }
+
+/// While it lives, nobody else changes the registry.
+pub struct RegistryLock(#[expect(dead_code, reason = "the lock is the open file")] File);
 
 /// Why the registry was not changed.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +57,10 @@ impl RegistryEdit {
     pub fn open(path: &Path, config: &Config) -> Result<Self, EditError> {
         let lock = lock(path).map_err(|error| EditError::Io(layout::registry_lock(path), error))?;
         let text = match std::fs::read_to_string(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let (document, registry) = (DocumentMut::new(), Registry::default());
+                return Ok(Self { path: path.to_owned(), document, registry, lock: RegistryLock(lock) });
+            }
             other => other.map_err(|error| EditError::Io(path.to_owned(), error))?,
         };
         let loaded = Registry::parse(path, &text, config)?;
@@ -61,7 +68,7 @@ impl RegistryEdit {
             return Err(EditError::OldFormat(path.to_owned()));
         }
         let document = text.parse().map_err(|error| Mistakes::about(path, error))?;
-        Ok(Self { path: path.to_owned(), document, registry: loaded.registry, _lock: lock })
+        Ok(Self { path: path.to_owned(), document, registry: loaded.registry, lock: RegistryLock(lock) })
     }
 
     /// What the file held when it was opened.
@@ -124,15 +131,33 @@ impl RegistryEdit {
         Ok(())
     }
 
-    /// Writes the file, unless the whole of it would not be a valid registry.
+    /// Whether the whole would be a valid registry. A command asks before it makes keys or directories.
+    ///
+    /// # Errors
+    /// The mistakes that the changes made.
+    pub fn check(&self, config: &Config) -> Result<(), EditError> {
+        let text = self.document.to_string();
+        if text.trim().is_empty() {
+            return Ok(());
+        }
+        Registry::parse(Path::new("the changed registry"), &text, config)?;
+        Ok(())
+    }
+
+    /// Writes the file, unless the whole of it would not be a valid registry. Gives the lock back, for whom has
+    /// more to do before others may change the registry.
     ///
     /// # Errors
     /// A mistake that the changes made, or the file could not be written.
-    pub fn commit(self, config: &Config) -> Result<(), EditError> {
-        let text = self.document.to_string();
-        Registry::parse(&self.path, &text, config)?;
-        write_secret_file(&self.path, text.as_bytes())
-            .map_err(|error| EditError::Io(self.path.clone(), error))
+    pub fn commit(self, config: &Config) -> Result<RegistryLock, EditError> {
+        self.check(config)?;
+        let mut text = self.document.to_string();
+        if text.trim().is_empty() {
+            // A file without a word in it would be taken for one that is half written.
+            text = "# No tenants.\n".to_owned();
+        }
+        secret_file::replace(&self.path, text.as_bytes()).map_err(|error| EditError::Io(self.path, error))?;
+        Ok(self.lock)
     }
 
     fn tables(&mut self) -> Option<&mut ArrayOfTables> {
@@ -198,21 +223,6 @@ fn lock(path: &Path) -> io::Result<File> {
     let lock = File::options().create(true).append(true).mode(0o600).open(lock_path)?;
     flock(&lock, FlockOperation::LockExclusive)?;
     Ok(lock)
-}
-
-/// Writes a file of mode 0600 so that a reader sees the old text or the new one, also after a power cut.
-///
-/// # Errors
-/// The folder cannot be written to.
-pub fn write_secret_file(path: &Path, content: &[u8]) -> io::Result<()> {
-    let temporary = layout::temporary(path);
-    let mut file = File::options().create(true).write(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.set_permissions(Permissions::from_mode(0o600))?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
 }
 
 /// The next free id for a key of a tenant: `k1`, `k2`, …

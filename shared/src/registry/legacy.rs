@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::{Format, Key, Loaded, Registry, Scope, Tenant, TenantState, Unique};
 use crate::config::Config;
+use crate::layout;
 use crate::tenant::TenantName;
 use crate::token::{BearerToken, TokenDigest};
 use crate::toml_reader::{Mistake, Mistakes};
@@ -112,7 +113,8 @@ impl Import<'_> {
         let mut known: BTreeMap<(String, Option<PathBuf>), usize> = BTreeMap::new();
         for (index, old) in old.into_iter().enumerate() {
             let Some((label, digest)) = self.label_and_digest(index, &old) else { continue };
-            let data_dir = old.data_dir.as_deref().map(|directory| self.folder().join(directory));
+            let data_dir =
+                old.data_dir.as_deref().map(|directory| layout::folder_of(self.path).join(directory));
             // A second token for the same name and directory is a second key, not a second tenant.
             let place = (label.clone(), data_dir.clone());
             if let Some(earlier) = known.get(&place).and_then(|index| drafted.get_mut(*index)) {
@@ -129,10 +131,6 @@ impl Import<'_> {
             drafted.push(Drafted { tenant, wanted_port: old.port });
         }
         drafted
-    }
-
-    fn folder(&self) -> &Path {
-        self.path.parent().unwrap_or(Path::new("."))
     }
 
     /// What the old file calls the tenant, and its key's digest.

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::{Key, Registry, Scope, Tenant, TenantState, Unique};
 use crate::config::Config;
 use crate::config::units::parse_bytes;
+use crate::layout;
 use crate::tenant::TenantName;
 use crate::token::TokenDigest;
 use crate::toml_reader::{Document, Mistakes, Section};
@@ -14,10 +15,10 @@ pub(super) fn parse(path: &Path, text: &str, config: &Config) -> Result<Registry
     let table = document.parse();
     let root = Section::root(&document, &table);
     let mut seen = Seen { names: Unique::new(), ports: Unique::new(), digests: Unique::new() };
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = layout::folder_of(path);
     let sections = root.sections("tenant");
     let tenants =
-        sections.into_iter().filter_map(|section| read_tenant(section, &mut seen, folder, config)).collect();
+        sections.into_iter().filter_map(|section| read_tenant(section, &mut seen, &folder, config)).collect();
     root.finish();
     document.finish(Registry { tenants })
 }
@@ -32,7 +33,7 @@ struct Seen {
 /// `None` when something was wrong; it has been noted then.
 fn read_tenant(section: Section<'_, '_>, seen: &mut Seen, folder: &Path, config: &Config) -> Option<Tenant> {
     let name = required(&section, "name", section.parsed("name", str::parse::<TenantName>));
-    let port = required(&section, "port", section.integer::<u16>("port"));
+    let port = required(&section, "port", section.small_number("port"));
     let owner = name.as_ref().map_or("?", TenantName::as_str);
     if let Some(name) = &name
         && seen.names.claim(name.clone(), owner).is_err()
@@ -69,7 +70,7 @@ fn check_port(section: &Section<'_, '_>, port: u16, owner: &str, seen: &mut Seen
 
 fn read_key(section: Section<'_, '_>, ids: &mut Unique<String>, seen: &mut Seen, owner: &str) -> Option<Key> {
     let id = required(&section, "id", section.parsed("id", parse_key_id));
-    let digest = required(&section, "sha256", section.parsed("sha256", str::parse::<TokenDigest>));
+    let digest = required(&section, "sha256", section.parsed_secret("sha256", str::parse::<TokenDigest>));
     if let Some(id) = &id
         && ids.claim(id.clone(), owner).is_err()
     {

@@ -115,11 +115,36 @@ fn what_cannot_be_isolated_is_refused() {
     let inside =
         r#"{"tenants": {"t1": {"name": "a", "data_dir": "/d"}, "t2": {"name": "b", "data_dir": "/d/b"}}}"#;
     assert!(load(inside).unwrap_err().to_string().contains("lies inside"));
+    let detour = r#"{"tenants": {"t1": {"name": "a", "data_dir": "/d/a"}, "t2": {"name": "b", "data_dir": "/d/x/../a"}}}"#;
+    assert!(load(detour).unwrap_err().to_string().contains("same data_dir"));
     let keys = r#"{"tenants": [{"token": "t", "data_dir": "/a"}, {"token": "t", "data_dir": "/b"}]}"#;
     assert!(load(keys).unwrap_err().to_string().contains("same key"));
     assert!(load("{\"tenants\": {").is_err());
     assert!(load(r#"{"tenants": {"a b": {"name": "a", "data_dir": "/d"}}}"#).is_err());
     assert!(load("gibberish").is_err());
+}
+
+#[test]
+fn a_link_to_a_neighbours_directory_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("a")).unwrap();
+    std::os::unix::fs::symlink("a", folder.path().join("b")).unwrap();
+    let text = r#"{"tenants": {"t1": {"name": "a", "data_dir": "a"}, "t2": {"name": "b", "data_dir": "b"}}}"#;
+    let mistakes = Registry::parse(&folder.path().join("tenants.json"), text, &config("")).unwrap_err();
+    assert!(mistakes.to_string().contains("same data_dir"));
+}
+
+#[test]
+fn a_key_in_the_place_of_its_digest_is_not_repeated() {
+    let text =
+        "[[tenant]]\nname = \"a\"\nport = 1341\n[[tenant.key]]\nid = \"k1\"\nsha256 = \"pmb-v1-secret\"";
+    assert!(!load(text).unwrap_err().to_string().contains("secret"));
+}
+
+#[test]
+fn an_empty_file_is_not_a_registry() {
+    assert!(load(" \n").is_err());
+    assert!(load("# No tenants.\n").unwrap().registry.tenants.is_empty());
 }
 
 #[test]

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use sq_shared::config::Config;
 use sq_shared::failure::Failure;
 use sq_shared::layout;
+use sq_shared::registry::edit::EditError;
 use sq_shared::registry::{Registry, Tenant};
 
 use super::super::root::System;
@@ -29,10 +30,8 @@ pub(super) fn list(options: &Listing) -> Result<(), Failure> {
 
 pub(super) fn show(options: &Showing) -> Result<(), Failure> {
     let (system, registry) = load(options.root.open()?)?;
-    let tenant = registry.find(&options.name).ok_or_else(|| {
-        let name = &options.name;
-        Failure::Failed(format!("there is no tenant {name}; `sq-gateway tenants list` shows those there are"))
-    })?;
+    let no_such = || Failure::from_error(EditError::NoSuchTenant(options.name.clone()));
+    let tenant = registry.find(&options.name).ok_or_else(no_such)?;
     if options.json {
         say(as_json(tenant, &system.config));
         return Ok(());

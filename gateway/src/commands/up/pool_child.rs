@@ -1,7 +1,7 @@
 //! The pool as a child of `up`.
 
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use sq_shared::failure::Failure;
@@ -14,61 +14,83 @@ use crate::directory::reload::Source;
 /// How long to wait before a pool that died is started again.
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
 
-/// A running pool. It ends when its standard input does, so it never outlives this process.
+/// The pool. It ends when its standard input does, so it never outlives this process.
 pub(super) struct PoolChild {
+    program: PathBuf,
+    source: Source,
+    log_format: LogFormat,
+    /// Kept here before it is waited for: whatever gives up the wait, `stop` still finds the child.
+    running: Option<Running>,
+}
+
+struct Running {
     child: Child,
-    /// Kept apart from the child: to wait for a child closes the standard input that it still has.
+    /// Apart from the child: to wait for a child closes the standard input that it still has.
     stdin: Option<ChildStdin>,
 }
 
 impl PoolChild {
-    /// Starts the pool and waits until it has every slot's socket.
-    pub(super) async fn start(source: &Source, log_format: LogFormat) -> Result<Self, Failure> {
-        let program = worker_program()?;
-        let mut command = Command::new(&program);
-        command.arg("--log-format").arg(match log_format {
-            LogFormat::Text => "text",
-            LogFormat::Json => "json",
-        });
-        command.arg("pool").arg("--config").arg(&source.config).arg("--until-stdin-closes");
-        if let Some(tenants) = &source.tenants {
-            command.arg("--tenants").arg(tenants);
-        }
-        // A group of its own: Ctrl-C reaches this process alone, which drains before it stops the pool.
-        command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command
-            .spawn()
-            .map_err(|error| Failure::Failed(format!("cannot start {}: {error}", program.display())))?;
+    /// A pool that has not been started.
+    pub(super) fn new(source: Source, log_format: LogFormat) -> Result<Self, Failure> {
+        Ok(Self { program: worker_program()?, source, log_format, running: None })
+    }
+
+    /// Starts it, and waits until it has every slot's socket.
+    pub(super) async fn start(&mut self) -> Result<(), Failure> {
+        let mut child = self.command().spawn().map_err(|error| {
+            let program = self.program.display();
+            Failure::Failed(format!(
+                "cannot start {program}: {error}; it belongs beside sq-gateway, or in PATH"
+            ))
+        })?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        self.running = Some(Running { child, stdin });
         if wait_for_ready(stdout).await {
-            return Ok(Self { child, stdin });
+            return Ok(());
         }
-        let status = child.wait().await.map_err(Failure::from_error)?;
+        let status = self.ended().await.map_err(Failure::from_error)?;
         Err(Failure::Failed(format!("the pool did not start ({status}); its message is above")))
     }
 
     /// Starts the pool again whenever it dies. Its slots answer again then; until then they refuse.
-    pub(super) async fn keep_alive(&mut self, source: &Source, log_format: LogFormat) {
+    pub(super) async fn keep_alive(&mut self) {
         loop {
-            let status = self.child.wait().await;
+            let status = self.ended().await;
             tracing::error!(?status, "the pool died and is started again");
-            loop {
+            tokio::time::sleep(RESTART_PAUSE).await;
+            while let Err(Failure::Usage(error) | Failure::Failed(error)) = self.start().await {
+                tracing::error!(error, "the pool did not start; trying again");
                 tokio::time::sleep(RESTART_PAUSE).await;
-                match Self::start(source, log_format).await {
-                    Ok(started) => break *self = started,
-                    Err(Failure::Usage(error) | Failure::Failed(error)) => {
-                        tracing::error!(error, "the pool did not start; trying again");
-                    }
-                }
             }
         }
     }
 
     /// Closes its standard input, which makes it stop its workers and end, and waits for that.
     pub(super) async fn stop(mut self) {
-        drop(self.stdin.take());
-        if let Err(error) = self.child.wait().await {
-            tracing::error!(%error, "cannot wait for the pool's end");
+        if let Some(running) = &mut self.running {
+            drop(running.stdin.take());
+            if let Err(error) = running.child.wait().await {
+                tracing::error!(%error, "cannot wait for the pool's end");
+            }
+        }
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(["--log-format", self.log_format.as_str(), "pool", "--until-stdin-closes"]);
+        command.arg("--config").arg(&self.source.config);
+        if let Some(tenants) = &self.source.tenants {
+            command.arg("--tenants").arg(tenants);
+        }
+        // A group of its own: Ctrl-C reaches this process alone, which drains before it stops the pool.
+        command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command
+    }
+
+    async fn ended(&mut self) -> std::io::Result<ExitStatus> {
+        match &mut self.running {
+            Some(running) => running.child.wait().await,
+            None => std::future::pending().await,
         }
     }
 }
