@@ -4,7 +4,7 @@
 mod framing;
 pub mod head;
 
-use std::net::IpAddr;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,8 +20,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::directory::SharedDirectory;
+use crate::proxy::client_ip::Peer;
 use crate::proxy::context::Connection;
-use crate::proxy::forward::rate_limit_fields;
+use crate::proxy::limit::rate_limit_fields;
 use crate::proxy::refuse::Refusal;
 use crate::proxy::{Gateway, access};
 use head::{Head, HeadLimits};
@@ -54,16 +55,17 @@ pub struct Edge {
 }
 
 impl Listener {
-    async fn accept(&self) -> std::io::Result<(Stream, Option<IpAddr>)> {
+    async fn accept(&self) -> std::io::Result<(Stream, Peer)> {
         match self {
             Self::Tcp(listener) => {
                 let (socket, peer) = listener.accept().await?;
-                socket.set_nodelay(true)?;
-                Ok((Box::new(L4Stream::from(socket)), Some(peer.ip())))
+                // Without it answers are only slower.
+                let _ = socket.set_nodelay(true);
+                Ok((Box::new(L4Stream::from(socket)), Peer::Tcp(peer.ip())))
             }
             Self::Unix(listener) => {
                 let (socket, _) = listener.accept().await?;
-                Ok((Box::new(L4Stream::from(socket)), None))
+                Ok((Box::new(L4Stream::from(socket)), Peer::Unix))
             }
         }
     }
@@ -82,6 +84,8 @@ impl Edge {
                 Ok((permit, stream, peer)) => {
                     tokio::spawn(self.clone().serve(stream, peer, permit));
                 }
+                // The client gave up while it waited in the backlog.
+                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     tracing::error!(%error, "cannot accept a connection; is the limit of open files too low?");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -90,16 +94,13 @@ impl Edge {
         }
     }
 
-    async fn accept_one(
-        &self,
-        listener: &Listener,
-    ) -> std::io::Result<(OwnedSemaphorePermit, Stream, Option<IpAddr>)> {
+    async fn accept_one(&self, listener: &Listener) -> std::io::Result<(OwnedSemaphorePermit, Stream, Peer)> {
         let permit = Arc::clone(&self.connections).acquire_owned().await.map_err(std::io::Error::other)?;
         let (stream, peer) = listener.accept().await?;
         Ok((permit, stream, peer))
     }
 
-    async fn serve(self, mut stream: Stream, peer: Option<IpAddr>, _permit: OwnedSemaphorePermit) {
+    async fn serve(self, mut stream: Stream, peer: Peer, _permit: OwnedSemaphorePermit) {
         let mut first_bytes = BytesMut::new();
         loop {
             let head = match head::read(&mut stream, first_bytes, self.head_limits()).await {
@@ -140,13 +141,12 @@ impl Edge {
 
     /// Answers a request that pingora never sees. It is charged to the peer: on a malformed head, no
     /// `X-Forwarded-For` can be believed.
-    async fn refuse(&self, mut stream: Stream, peer: Option<IpAddr>, refusal: &Refusal) {
+    async fn refuse(&self, mut stream: Stream, peer: Peer, refusal: &Refusal) {
         let problem = refusal.problem();
         let request_id = new_request_id();
         let request_id = request_id.to_str().unwrap_or_default();
         access::log_refused_at_edge(peer, request_id, problem.code.status(), problem.code.as_str());
-        let standing =
-            peer.and_then(|peer| self.directory.load().client_limits.charge_request(peer).ok().flatten());
+        let standing = self.directory.load().client_limits.charge_request(peer.ip()).ok().flatten();
         let body = problem.to_json(request_id);
         let status =
             http::StatusCode::from_u16(problem.code.status()).unwrap_or(http::StatusCode::BAD_REQUEST);

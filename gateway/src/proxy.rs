@@ -3,6 +3,7 @@
 pub mod access;
 pub mod answer;
 pub mod authenticate;
+pub mod body;
 pub mod client_ip;
 pub mod context;
 pub mod cors;
@@ -11,6 +12,7 @@ pub mod health;
 pub mod limit;
 pub mod refuse;
 pub mod route;
+pub mod target;
 pub mod utf8;
 
 use std::any::Any;
@@ -23,14 +25,17 @@ use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 use sq_shared::credential::{self, CredentialError};
+use sq_shared::headers::X_SQ_CODE;
 use sq_shared::limits::{BODY_WINDOW, DOWNSTREAM_WRITE_TIMEOUT};
+use sq_shared::problem::Code;
 use sq_shared::request_id::request_id;
 
 use crate::directory::SharedDirectory;
 use authenticate::{AuthenticateError, AuthenticatedTenant, authenticate};
+use body::BodyMeter;
 use context::{Admitted, Connection, Context, Stage};
-use forward::BodyMeter;
 use refuse::{Refusal, UpstreamError};
+use target::{origin_form, split_target};
 
 /// The request path, as pingora calls it.
 pub struct Gateway {
@@ -56,10 +61,11 @@ impl Gateway {
     /// Every check that needs no body, in order. The first that fails ends it.
     fn admit(request: &RequestHeader, ctx: &mut Context) -> Result<Admission, Refusal> {
         let directory = ctx.directory.clone();
-        let (path, query) = forward::split_target(forward::origin_form(request.raw_path()));
+        let (path, query) = split_target(origin_form(request.raw_path()));
         ctx.request_id = request_id(&request.headers);
-        let client =
-            client_ip::client_ip(ctx.peer, &request.headers, &directory.config.gateway.trusted_proxies);
+        // Without the edge's word nothing is known about the peer, and nobody's X-Forwarded-For is believed.
+        let peer = ctx.peer.ok_or(Refusal::NotReady("The connection's peer is not known."))?;
+        let client = client_ip::client_ip(peer, &request.headers, &directory.config.gateway.trusted_proxies);
         ctx.client = Some(client);
 
         let question = health::Question::of_path(path);
@@ -82,7 +88,8 @@ impl Gateway {
         Ok(Admission::Forward)
     }
 
-    /// A wrong key is charged to the address, and one too many hides whether it was right.
+    /// A wrong key is charged to the address. (A right one is served even when the address has no wrong ones left:
+    /// an office behind one address is not locked out by one script.)
     fn authenticate(request: &RequestHeader, ctx: &Context) -> Result<AuthenticatedTenant, Refusal> {
         let result = credential::read(&request.headers).map_err(Refusal::from);
         let result = result.and_then(|token| authenticate(token, &ctx.directory).map_err(Refusal::from));
@@ -114,7 +121,7 @@ impl ProxyHttp for Gateway {
         connection: Box<dyn Any + Send + Sync>,
     ) {
         if let Ok(connection) = connection.downcast::<Connection>() {
-            ctx.peer = connection.peer;
+            ctx.peer = Some(connection.peer);
         }
     }
 
@@ -194,6 +201,8 @@ impl ProxyHttp for Gateway {
             ctx.refusal = Some(UpstreamError::Unavailable.into());
             return Err(Error::new_up(ErrorType::HTTPStatus(503)));
         }
+        let code = upstream_response.headers.get(X_SQ_CODE).and_then(|value| value.to_str().ok());
+        ctx.code = code.and_then(Code::of_text);
         *upstream_response = forward::answer_head(upstream_response, session.req_header(), ctx)?;
         Ok(())
     }

@@ -71,6 +71,9 @@ pub struct HeadLimits {
 /// pingora's own limit, which ours must not pass.
 const PINGORA_HEAD_BYTES: usize = 1_048_575;
 
+/// The longest target that the `http` crate holds, which pingora and hyper both use: its offsets are 16 bits.
+const URI_BYTES: usize = 65_534;
+
 /// A first read takes a usual head whole.
 const FIRST_READ_BYTES: usize = 4096;
 
@@ -90,16 +93,17 @@ pub async fn first_bytes(stream: &mut Stream, idle_end: impl Future<Output = ()>
 /// # Errors
 /// It is malformed, too large or too slow.
 pub async fn read(stream: &mut Stream, mut buffer: BytesMut, limits: HeadLimits) -> Result<Head, HeadError> {
-    let limit_bytes = limits.bytes.unwrap_or(PINGORA_HEAD_BYTES);
+    let limit_bytes = limits.bytes.unwrap_or(usize::MAX).min(PINGORA_HEAD_BYTES);
     let deadline = Instant::now() + limits.time;
     let mut searched = 0;
     loop {
         skip_empty_lines(&mut buffer, searched);
+        check_first_byte(&buffer)?;
         if let Some(end) = find_end(&buffer, &mut searched) {
             let head = buffer.get(..end).unwrap_or_default();
             check_size(head, limit_bytes)?;
             framing::check(head)?;
-            return Ok(Head::Complete(with_encoded_target(buffer)));
+            return with_encoded_target(buffer).map(Head::Complete);
         }
         check_size(&buffer, limit_bytes)?;
         match timeout_at(deadline, stream.read_buf(&mut buffer)).await {
@@ -115,6 +119,18 @@ fn skip_empty_lines(buffer: &mut BytesMut, searched: usize) {
     while searched == 0 && buffer.starts_with(b"\r\n") {
         let _ = buffer.split_to(2);
     }
+}
+
+/// What cannot be the start of a method is refused at once: usually it is a TLS handshake, whose client would
+/// otherwise wait for the deadline.
+fn check_first_byte(buffer: &[u8]) -> Result<(), HeadError> {
+    let may_start = |byte: &u8| framing::is_token_byte(byte) || matches!(byte, b'\r' | b'\n');
+    if buffer.first().is_none_or(may_start) {
+        return Ok(());
+    }
+    Err(HeadError::Malformed(
+        "This is not HTTP; for TLS, come through the proxy in front (http://, not https://, here).",
+    ))
 }
 
 /// Where the first empty line ends, however its lines end. `searched` remembers the start of the line that
@@ -147,14 +163,18 @@ fn check_size(head: &[u8], limit_bytes: usize) -> Result<(), HeadError> {
 
 /// Percent-encodes the bytes of the target that a URI may not hold (RFC 3986, 2): curl sends what it is
 /// given, and the parsers behind are strict. Nearly every target needs nothing.
-fn with_encoded_target(head: BytesMut) -> BytesMut {
+fn with_encoded_target(head: BytesMut) -> Result<BytesMut, HeadError> {
     let plain = |byte: &u8| byte.is_ascii_graphic() && !b"\"<>\\^`{|}#".contains(byte);
     let mut parts = head.splitn(3, |byte| *byte == b' ');
     let (Some(method), Some(target), Some(rest)) = (parts.next(), parts.next(), parts.next()) else {
-        return head;
+        return Ok(head);
     };
-    if target.iter().all(plain) {
-        return head;
+    let encoded_bytes: usize = target.iter().map(|byte| if plain(byte) { 1 } else { 3 }).sum();
+    if encoded_bytes > URI_BYTES {
+        return Err(HeadError::UriTooLong { limit_bytes: URI_BYTES });
+    }
+    if encoded_bytes == target.len() {
+        return Ok(head);
     }
     let mut encoded = BytesMut::with_capacity(head.len() + 2 * target.len());
     encoded.extend_from_slice(method);
@@ -168,7 +188,7 @@ fn with_encoded_target(head: BytesMut) -> BytesMut {
     }
     encoded.extend_from_slice(b" ");
     encoded.extend_from_slice(rest);
-    encoded
+    Ok(encoded)
 }
 
 #[cfg(test)]
@@ -178,13 +198,23 @@ mod tests {
 
     #[test]
     fn a_target_is_made_a_uri() {
-        let encoded = |head: &str| with_encoded_target(BytesMut::from(head)).to_vec();
+        let encoded = |head: &str| with_encoded_target(BytesMut::from(head)).unwrap().to_vec();
         let plain = "GET /a?s=%41+b HTTP/1.1\r\nX: <ä>\r\n\r\n";
         assert_eq!(encoded(plain), plain.as_bytes());
         assert_eq!(
             encoded("GET /ä?s=<#> HTTP/1.1\r\nX: ä b\r\n\r\n"),
             "GET /%C3%A4?s=%3C%23%3E HTTP/1.1\r\nX: ä b\r\n\r\n".as_bytes()
         );
+    }
+
+    #[test]
+    fn a_uri_at_the_limit_and_one_past() {
+        let head =
+            |target: String| with_encoded_target(BytesMut::from(&*format!("GET {target} HTTP/1.1\r\n\r\n")));
+        assert!(head("/".repeat(URI_BYTES)).is_ok());
+        assert!(head("/".repeat(URI_BYTES + 1)).is_err());
+        assert!(head(format!("/{}", "<".repeat(URI_BYTES / 3))).is_ok());
+        assert!(head(format!("/{}", "<".repeat(URI_BYTES / 3 + 1))).is_err());
     }
 
     #[test]

@@ -1,12 +1,11 @@
 //! One line a request, under the log target `access`: `RUST_LOG=access=off` turns it off. The query and
 //! the key are never in it: a query holds scrolls.
 
-use std::net::IpAddr;
-
 use pingora::proxy::Session;
 
+use super::client_ip::Peer;
 use super::context::Context;
-use super::forward;
+use super::target::{origin_form, split_target};
 
 /// Writes the line of a request that pingora has handled. `status` is 0 when no answer was sent.
 pub fn log(session: &Session, ctx: &mut Context) {
@@ -15,7 +14,7 @@ pub fn log(session: &Session, ctx: &mut Context) {
     }
     let status = session.response_written().map_or(0, |head| head.status.as_u16());
     let request = session.req_header();
-    let (path, _) = forward::split_target(forward::origin_form(request.raw_path()));
+    let (path, _) = split_target(origin_form(request.raw_path()));
     let path = String::from_utf8_lossy(path).into_owned();
     let method = request.method.as_str().to_owned();
     let (bytes_in, bytes_out) = (session.body_bytes_read(), session.body_bytes_sent());
@@ -34,7 +33,7 @@ pub fn log(session: &Session, ctx: &mut Context) {
 }
 
 /// Writes the line of a request that the edge refused.
-pub fn log_refused_at_edge(peer: Option<IpAddr>, request_id: &str, status: u16, code: &str) {
-    let client = peer.map(|peer| peer.to_string()).unwrap_or_default();
+pub fn log_refused_at_edge(peer: Peer, request_id: &str, status: u16, code: &str) {
+    let client = peer.ip().to_string();
     tracing::info!(target: "access", request_id, client, status, code);
 }

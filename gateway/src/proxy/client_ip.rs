@@ -6,16 +6,24 @@ use http::HeaderMap;
 use ipnet::IpNet;
 use sq_shared::headers::X_FORWARDED_FOR;
 
-/// The client's address. `peer` is `None` on a Unix socket, whose other end is on this machine and
-/// counts as a trusted proxy.
+/// The other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// A TCP address.
+    Tcp(IpAddr),
+    /// A Unix socket: a program on this machine that may open the socket file, and so a trusted proxy.
+    Unix,
+}
+
+/// The client's address.
 ///
 /// The list is read from its right end: each proxy appends the peer that it saw, so only what trusted
 /// proxies have written can be believed, and the right-most address that is not a proxy's is the client.
 /// An entry that is no address ends the walk at the proxy that passed it on.
-pub fn client_ip(peer: Option<IpAddr>, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
-    let mut client = peer.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |peer| peer.to_canonical());
+pub fn client_ip(peer: Peer, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    let mut client = peer.ip();
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(&address));
-    if peer.is_some() && !is_trusted(client) {
+    if peer != Peer::Unix && !is_trusted(client) {
         return client;
     }
     let fields = headers.get_all(X_FORWARDED_FOR).iter().collect::<Vec<_>>();
@@ -28,6 +36,16 @@ pub fn client_ip(peer: Option<IpAddr>, headers: &HeaderMap, trusted: &[IpNet]) -
         }
     }
     client
+}
+
+impl Peer {
+    /// The address that is charged when nothing better is known; a Unix socket counts as this machine.
+    pub fn ip(self) -> IpAddr {
+        match self {
+            Self::Tcp(address) => address.to_canonical(),
+            Self::Unix => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        }
+    }
 }
 
 /// An address, with or without a port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`.
@@ -49,7 +67,8 @@ mod tests {
         }
         let trusted =
             ["127.0.0.0/8".parse().unwrap(), "10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
-        client_ip(peer.parse().ok(), &headers, &trusted).to_string()
+        let peer = peer.parse().map_or(Peer::Unix, Peer::Tcp);
+        client_ip(peer, &headers, &trusted).to_string()
     }
 
     #[test]

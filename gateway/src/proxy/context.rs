@@ -10,7 +10,8 @@ use sq_shared::route::Route;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::authenticate::AuthenticatedTenant;
-use super::forward::BodyMeter;
+use super::body::BodyMeter;
+use super::client_ip::Peer;
 use super::limit::Standing;
 use super::refuse::Refusal;
 use crate::directory::Directory;
@@ -18,8 +19,8 @@ use crate::directory::Directory;
 /// What the edge knows about the connection, handed over with each request.
 #[derive(Debug, Clone, Copy)]
 pub struct Connection {
-    /// The TCP peer; `None` on a Unix socket.
-    pub peer: Option<IpAddr>,
+    /// Its other end.
+    pub peer: Peer,
 }
 
 /// The state of one request.
@@ -28,8 +29,8 @@ pub struct Context {
     pub started: Instant,
     /// The snapshot that it sees to its end.
     pub directory: Arc<Directory>,
-    /// The TCP peer; `None` on a Unix socket.
-    pub peer: Option<IpAddr>,
+    /// The connection's other end, once the edge has said it.
+    pub peer: Option<Peer>,
     /// Who asks.
     pub client: Option<IpAddr>,
     /// The client's own id, or a new one.

@@ -203,6 +203,20 @@ impl TenantLimiter {
     }
 }
 
+/// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10): `q` requests in `w`
+/// seconds; `r` remain, `t` seconds until the count is full again, or until one more passes.
+pub fn rate_limit_fields(standings: &[(&str, Option<Standing>)]) -> Option<(String, String)> {
+    let mut policy = String::new();
+    let mut state = String::new();
+    for (name, standing) in standings.iter().filter_map(|(name, standing)| Some((name, (*standing)?))) {
+        let separator = if policy.is_empty() { "" } else { ", " };
+        let (quota, window_s) = (standing.rate.count, standing.rate.period.as_secs());
+        policy.push_str(&format!("{separator}\"{name}\";q={quota};w={window_s}"));
+        state.push_str(&format!("{separator}\"{name}\";r={};t={}", standing.remaining, standing.reset_s));
+    }
+    (!policy.is_empty()).then_some((policy, state))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,8 +13,8 @@ use sq_shared::problem::{Code, Problem};
 
 use super::answer;
 use super::authenticate::AuthenticateError;
+use super::body::BodyError;
 use super::context::Context;
-use super::forward::BodyError;
 use super::limit::LimitError;
 use super::route::RouteError;
 use super::utf8::InvalidUtf8;
@@ -112,9 +112,10 @@ fn credential_problem(error: CredentialError) -> Problem {
         CredentialError::TwoKeys => {
             Problem::new(Code::BadRequest, "The request has two different keys. Send one.")
         }
-        CredentialError::Malformed => {
-            Problem::new(Code::InvalidKey, "This is not a key: keys are 1 to 512 visible ASCII characters.")
-        }
+        CredentialError::Malformed => Problem::new(
+            Code::InvalidKey,
+            "This is not a key. Send \"Authorization: Bearer <key>\"; a key is 1 to 512 visible ASCII characters.",
+        ),
     }
 }
 

@@ -1,0 +1,136 @@
+//! Watches a body on its way to the worker: its size, its speed, and that it is UTF-8.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header;
+use pingora::http::RequestHeader;
+use sq_shared::limits::{BODY_WINDOW, BODY_WINDOW_BYTES};
+
+use super::utf8::{BodyValidator, InvalidUtf8};
+
+/// Why a body is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// It is not UTF-8.
+    #[error(transparent)]
+    InvalidUtf8(#[from] InvalidUtf8),
+    /// It is longer than the limit.
+    #[error("body over {limit_bytes} bytes")]
+    TooLarge {
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// It comes too slowly.
+    #[error("body under 1 KiB/s")]
+    TooSlow,
+}
+
+/// Watches a body go by: its size, its speed, and that it is UTF-8. Of the body itself it keeps no more
+/// than three bytes.
+#[derive(Debug)]
+pub struct BodyMeter {
+    limit_bytes: Option<u64>,
+    declared_bytes: Option<u64>,
+    seen_bytes: u64,
+    validator: BodyValidator,
+    window_start: Instant,
+    window_bytes: u64,
+}
+
+impl BodyMeter {
+    /// A meter for a request's body.
+    ///
+    /// # Errors
+    /// Its `Content-Length` is over the limit.
+    pub fn new(request: &RequestHeader, limit_bytes: Option<u64>) -> Result<Self, BodyError> {
+        let declared = request.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+        let declared_bytes = declared.and_then(|text| text.parse().ok());
+        if let (Some(declared), Some(limit_bytes)) = (declared_bytes, limit_bytes)
+            && declared > limit_bytes
+        {
+            return Err(BodyError::TooLarge { limit_bytes });
+        }
+        Ok(Self {
+            limit_bytes,
+            declared_bytes,
+            seen_bytes: 0,
+            validator: BodyValidator::default(),
+            window_start: Instant::now(),
+            window_bytes: 0,
+        })
+    }
+
+    /// Starts over: pingora sends the body's first bytes again when it repeats a request.
+    pub fn restart(&mut self) {
+        self.seen_bytes = 0;
+        self.validator = BodyValidator::default();
+        self.window_start = Instant::now();
+        self.window_bytes = 0;
+    }
+
+    /// Whether a body is announced at all.
+    pub fn expects_body(request: &RequestHeader) -> bool {
+        let length = request.headers.get(header::CONTENT_LENGTH);
+        length.is_some_and(|value| value.as_bytes() != b"0")
+            || request.headers.contains_key(header::TRANSFER_ENCODING)
+    }
+
+    /// Takes the next piece, before it goes to the worker.
+    ///
+    /// # Errors
+    /// The body is not to be taken; the worker sees it cut short, and does not act on it.
+    pub fn push(&mut self, piece: Option<&Bytes>, end: bool) -> Result<(), BodyError> {
+        if let Some(piece) = piece {
+            self.seen_bytes += piece.len() as u64;
+            if let Some(limit_bytes) = self.limit_bytes.filter(|limit| self.seen_bytes > *limit) {
+                return Err(BodyError::TooLarge { limit_bytes });
+            }
+            self.validator.push(piece)?;
+            self.check_speed(piece.len() as u64)?;
+        }
+        // With a declared length the last piece is known before the end is: it must not reach the worker
+        // when the text breaks off inside a character.
+        if end || self.declared_bytes == Some(self.seen_bytes) {
+            self.validator.finish()?;
+        }
+        Ok(())
+    }
+
+    fn check_speed(&mut self, bytes: u64) -> Result<(), BodyError> {
+        self.window_bytes += bytes;
+        let elapsed: Duration = self.window_start.elapsed();
+        if elapsed < BODY_WINDOW {
+            return Ok(());
+        }
+        if self.window_bytes < BODY_WINDOW_BYTES && self.declared_bytes != Some(self.seen_bytes) {
+            return Err(BodyError::TooSlow);
+        }
+        self.window_start = Instant::now();
+        self.window_bytes = 0;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_piece_is_judged_before_it_is_sent() {
+        let mut request = RequestHeader::build("POST", b"/", None).unwrap();
+        request.insert_header(header::CONTENT_LENGTH, "4").unwrap();
+        let mut meter = BodyMeter::new(&request, Some(4)).unwrap();
+        assert_eq!(meter.push(Some(&Bytes::from_static(b"ab")), false), Ok(()));
+        let error = meter.push(Some(&Bytes::from_static(b"c\xc3")), false);
+        assert_eq!(error, Err(InvalidUtf8 { part: "body", offset: 3 }.into()));
+        assert_eq!(BodyMeter::new(&request, Some(3)).unwrap_err(), BodyError::TooLarge { limit_bytes: 3 });
+        let mut counted =
+            BodyMeter::new(&RequestHeader::build("POST", b"/", None).unwrap(), Some(4)).unwrap();
+        assert_eq!(counted.push(Some(&Bytes::from_static(b"abcd")), false), Ok(()));
+        assert_eq!(
+            counted.push(Some(&Bytes::from_static(b"e")), false),
+            Err(BodyError::TooLarge { limit_bytes: 4 })
+        );
+    }
+}
