@@ -330,3 +330,43 @@ fn logs_are_text_or_json_and_hold_no_key() {
         }
     }
 }
+
+#[test]
+fn a_rotated_key_may_do_what_the_old_one_might() {
+    let root = Root::new(&Setup::default());
+    let registry = root
+        .read("tenants.toml")
+        .replace("scope = \"write\"", "scope = \"read\"\nexpires = 2099-01-01T00:00:00Z");
+    root.write_registry(&registry);
+    root.with_config(&["tenants", "rotate-key", "alice"]).success();
+    let shown = root.with_config(&["tenants", "show", "alice", "--json"]).success();
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(shown["keys"][0]["scope"], "read", "{shown}");
+    assert_eq!(shown["keys"][0]["expires_s"], 4_070_908_800_u64, "{shown}");
+}
+
+#[test]
+fn what_fails_writes_nothing() {
+    let root = Root::new(&Setup::default());
+    let registry = root.read("tenants.toml");
+    let outcome = root.with_config(&["provision", "--slots", "3", "--plan", "platinum"]);
+    assert!(outcome.code() == Some(1) && outcome.stderr.contains("platinum"), "{outcome:?}");
+    let outcome = root.with_config(&["tenants", "add", "dora", "--plan", "platinum"]);
+    assert_eq!(outcome.code(), Some(1), "{outcome:?}");
+    assert_eq!(root.read("tenants.toml"), registry);
+    assert!(
+        !root.join("keys.csv").exists()
+            && !root.join("data/slot-001").exists()
+            && !root.join("data/dora").exists()
+    );
+}
+
+#[test]
+fn a_new_tenant_gets_no_directory_with_something_in_it_unasked() {
+    let root = Root::new(&Setup::default());
+    std::fs::create_dir_all(root.join("data/dora")).unwrap();
+    root.write("data/dora/old.phext", "somebody's");
+    let refused = root.with_config(&["tenants", "add", "dora"]);
+    assert!(refused.code() == Some(1) && refused.stderr.contains("--adopt"), "{refused:?}");
+    root.with_config(&["tenants", "add", "dora", "--adopt"]).success();
+}

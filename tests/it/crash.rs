@@ -72,7 +72,8 @@ fn a_killed_worker_refuses_no_connection() {
     reader.wait_for(20);
     reader.is_done.store(true, Ordering::Relaxed);
     let failed = reading.join().unwrap();
-    assert!(failed.len() <= KILLS, "more failed than was in flight: {failed:#?}");
+    // Whatever changes nothing is asked again of the next worker, so not even the read in flight fails.
+    assert!(failed.is_empty(), "{failed:#?}");
     assert_eq!(client.get(SELECT).ok(), "kept");
     assert_eq!(running.client_of("bob").get(SELECT).ok(), "");
 }

@@ -135,6 +135,31 @@ fn what_is_in_flight_at_a_stop_is_finished() {
 }
 
 #[test]
+fn a_request_that_begins_before_a_stop_and_comes_after_it_is_told_so() {
+    let mut running = Deployment::start(&Setup::default());
+    let client = running.client_of("alice");
+    let mut connection = client.connect();
+    let head = client.head("GET", SELECT) + "\r\n";
+    connection.send(head.as_bytes());
+    connection.answer().ok();
+    let (first, rest) = head.split_at(10);
+    connection.send(first.as_bytes());
+    let mut upload = client.connect();
+    let expecting = client.head("POST", UPDATE) + "Content-Length: 4\r\nExpect: 100-continue\r\n\r\n";
+    upload.send(expecting.as_bytes());
+    assert_eq!(upload.answer().status, 100);
+    running.signal(Signal::TERM);
+    wait::until("the end of accepting", || client.try_get("/health").is_err());
+    connection.send(rest.as_bytes());
+    let refused = connection.answer();
+    refused.problem(503, "shutting_down");
+    assert!(refused.header("retry-after").is_some(), "{refused}");
+    upload.send(b"last");
+    assert_eq!(upload.answer().ok(), "Updated 4 bytes");
+    assert_eq!(running.ended().code(), Some(0));
+}
+
+#[test]
 fn an_interrupt_stops_it_too() {
     let mut running = Deployment::start(&Setup::default());
     running.client_of("alice").get(SELECT).ok();

@@ -293,3 +293,23 @@ fn connections() {
         client.try_get(SELECT).is_ok_and(|answer| answer.status == 200)
     });
 }
+
+/// The window of ten seconds is the contract's, so the test takes as long.
+#[test]
+fn a_body_slower_than_a_kibibyte_a_second() {
+    let running = Deployment::start(&Setup::default());
+    let begin = |text: &str| {
+        let client = running.client_of("alice");
+        let mut upload = client.connect();
+        upload.send((client.head("POST", UPDATE) + "Content-Length: 100000\r\n\r\n" + text).as_bytes());
+        upload
+    };
+    let (mut stalled, mut dripping) = (begin("some"), begin(""));
+    while !dripping.hears_within(Duration::from_millis(250)) {
+        dripping.send(b"x");
+    }
+    dripping.answer().problem(408, "request_timeout");
+    stalled.answer().problem(408, "request_timeout");
+    assert!(running.stored().is_empty(), "{:?}", running.stored());
+    running.client_of("alice").post(UPDATE, "quick").ok();
+}
