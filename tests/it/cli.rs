@@ -364,7 +364,7 @@ fn what_fails_writes_nothing() {
 #[test]
 fn a_new_tenant_gets_no_directory_with_something_in_it_unasked() {
     let root = Root::new(&Setup::default());
-    std::fs::create_dir_all(root.join("data/dora")).unwrap();
+    fs::create_dir_all(root.join("data/dora")).unwrap();
     root.write("data/dora/old.phext", "somebody's");
     let refused = root.with_config(&["tenants", "add", "dora"]);
     assert!(refused.code() == Some(1) && refused.stderr.contains("--adopt"), "{refused:?}");
