@@ -71,10 +71,9 @@ impl Directory {
         }
     }
 
-    /// Whose key this is.
-    pub fn find(&self, digest: &TokenDigest) -> Option<(&Arc<DirectoryTenant>, &Key)> {
-        let (tenant, index) = self.by_digest.get(digest)?;
-        Some((tenant, tenant.keys.get(*index)?))
+    /// Whose key this is, and which of the tenant's keys.
+    pub fn find(&self, digest: &TokenDigest) -> Option<(&Arc<DirectoryTenant>, usize)> {
+        self.by_digest.get(digest).map(|(tenant, index)| (tenant, *index))
     }
 
     /// How many tenants there are, in every state.
@@ -84,6 +83,11 @@ impl Directory {
 }
 
 impl DirectoryTenant {
+    /// One of its keys.
+    pub fn key(&self, index: usize) -> Option<&Key> {
+        self.keys.get(index)
+    }
+
     fn new(tenant: &Tenant, config: &Config, previous: Option<&Directory>) -> Self {
         let limits = tenant.limits(config);
         let earlier = previous.and_then(|directory| directory.tenants.get(&tenant.name));

@@ -29,6 +29,8 @@ use sq_shared::headers::X_SQ_CODE;
 use sq_shared::limits::{BODY_WINDOW, DOWNSTREAM_WRITE_TIMEOUT};
 use sq_shared::problem::Code;
 use sq_shared::request_id::request_id;
+use sq_shared::route::Route;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::directory::SharedDirectory;
 use authenticate::{AuthenticateError, AuthenticatedTenant, authenticate};
@@ -79,13 +81,34 @@ impl Gateway {
             return question.check_method(&request.method).map(Admission::Health);
         }
         let tenant = Self::authenticate(request, ctx)?;
-        ctx.tenant_standing = tenant.tenant().limiter.charge_request()?;
-        let in_flight = tenant.tenant().limiter.enter()?;
+        match Self::admit_tenant(request, path, query, &tenant, ctx) {
+            Ok((in_flight, route, body)) => {
+                let admitted = Admitted { tenant, route, body, attempts: 0, in_flight };
+                ctx.stage = Stage::Admitted(Box::new(admitted));
+                Ok(Admission::Forward)
+            }
+            Err(refusal) => {
+                ctx.stage = Stage::Authenticated(tenant);
+                Err(refusal)
+            }
+        }
+    }
+
+    /// The checks of a request whose tenant is known.
+    fn admit_tenant(
+        request: &RequestHeader,
+        path: &[u8],
+        query: &[u8],
+        tenant: &AuthenticatedTenant,
+        ctx: &mut Context,
+    ) -> Result<(Option<OwnedSemaphorePermit>, Route, BodyMeter), Refusal> {
+        let limiter = &tenant.tenant().limiter;
+        ctx.tenant_standing = limiter.charge_request()?;
+        let in_flight = limiter.enter()?;
         utf8::check_target(path, query)?;
-        let route = route::route(request.method.as_str(), path, &tenant)?;
-        let body = BodyMeter::new(request, directory.config.limits.body_bytes)?;
-        ctx.stage = Stage::Authenticated(Box::new(Admitted { tenant, route, body, attempts: 0, in_flight }));
-        Ok(Admission::Forward)
+        let route = route::route(request.method.as_str(), path, tenant)?;
+        let body = BodyMeter::new(request, ctx.directory.config.limits.body_bytes)?;
+        Ok((in_flight, route, body))
     }
 
     /// A wrong key is charged to the address. (A right one is served even when the address has no wrong ones left:

@@ -4,6 +4,7 @@
 use http::{HeaderMap, header};
 
 use crate::headers::X_SQ_API_KEY;
+use crate::problem::{Code, Problem};
 use crate::token::BearerToken;
 
 /// Why there is no key to look up.
@@ -18,6 +19,23 @@ pub enum CredentialError {
     /// Something that no key can be.
     #[error("not a key")]
     Malformed,
+}
+
+impl CredentialError {
+    /// What the client is told.
+    pub fn problem(self) -> Problem {
+        match self {
+            Self::Missing => Problem::new(
+                Code::MissingKey,
+                "Send your key as \"Authorization: Bearer <key>\" or as \"X-SQ-API-Key: <key>\".",
+            ),
+            Self::TwoKeys => Problem::new(Code::BadRequest, "The request has two different keys. Send one."),
+            Self::Malformed => Problem::new(
+                Code::InvalidKey,
+                "This is not a key. Send \"Authorization: Bearer <key>\"; a key is 1 to 512 visible ASCII characters.",
+            ),
+        }
+    }
 }
 
 /// Reads the key. The same key in two places is one key.

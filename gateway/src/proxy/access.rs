@@ -3,12 +3,13 @@
 
 use pingora::proxy::Session;
 
+use super::authenticate::AuthenticatedTenant;
 use super::client_ip::Peer;
 use super::context::Context;
 use super::target::{origin_form, split_target};
 
 /// Writes the line of a request that pingora has handled. `status` is 0 when no answer was sent.
-pub fn log(session: &Session, ctx: &mut Context) {
+pub fn log(session: &Session, ctx: &Context) {
     if !tracing::enabled!(target: "access", tracing::Level::INFO) {
         return;
     }
@@ -22,10 +23,9 @@ pub fn log(session: &Session, ctx: &mut Context) {
     let client = ctx.client.map(|client| client.to_string()).unwrap_or_default();
     let code = ctx.code.map(|code| code.as_str()).unwrap_or_default();
     let request_id = ctx.request_id_text().to_owned();
-    let (tenant, key) = match ctx.admitted() {
-        Some(admitted) => (admitted.tenant.tenant().name.as_str(), admitted.tenant.key_id()),
-        None => ("", ""),
-    };
+    let tenant = ctx.tenant();
+    let key = tenant.map_or("", AuthenticatedTenant::key_id);
+    let tenant = tenant.map_or("", |tenant| tenant.tenant().name.as_str());
     tracing::info!(
         target: "access",
         request_id, client, tenant, key, method, path, status, code, bytes_in, bytes_out, duration_us,

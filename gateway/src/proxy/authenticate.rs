@@ -12,7 +12,7 @@ use crate::directory::{Directory, DirectoryTenant};
 /// Proof that the request's key is a valid one of this tenant, and the tenant is served.
 pub struct AuthenticatedTenant {
     tenant: Arc<DirectoryTenant>,
-    key_id: String,
+    key_index: usize,
     scope: Scope,
     token: BearerToken,
 }
@@ -42,19 +42,18 @@ pub fn authenticate(
     token: BearerToken,
     directory: &Directory,
 ) -> Result<AuthenticatedTenant, AuthenticateError> {
-    let (tenant, key) = directory.find(&token.digest()).ok_or(AuthenticateError::Unknown)?;
+    let (tenant, key_index) = directory.find(&token.digest()).ok_or(AuthenticateError::Unknown)?;
+    let key = tenant.key(key_index).ok_or(AuthenticateError::Unknown)?;
+    // The clock is read only for a key that has an end.
     if key.expires_s.is_some() && !key.is_valid_at(now_s()) {
         return Err(AuthenticateError::Expired);
     }
     match tenant.state {
         TenantState::Suspended => Err(AuthenticateError::Suspended),
         TenantState::Reserved => Err(AuthenticateError::Reserved),
-        TenantState::Active => Ok(AuthenticatedTenant {
-            tenant: Arc::clone(tenant),
-            key_id: key.id.clone(),
-            scope: key.scope,
-            token,
-        }),
+        TenantState::Active => {
+            Ok(AuthenticatedTenant { tenant: Arc::clone(tenant), key_index, scope: key.scope, token })
+        }
     }
 }
 
@@ -66,7 +65,7 @@ impl AuthenticatedTenant {
 
     /// Which of the tenant's keys.
     pub fn key_id(&self) -> &str {
-        &self.key_id
+        self.tenant.key(self.key_index).map_or("", |key| &key.id)
     }
 
     /// Whether the key may write.

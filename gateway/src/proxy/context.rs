@@ -51,8 +51,10 @@ pub struct Context {
 pub enum Stage {
     /// Nothing is known about it.
     New,
+    /// Its key is good, and another check has refused it.
+    Authenticated(AuthenticatedTenant),
     /// It may be forwarded.
-    Authenticated(Box<Admitted>),
+    Admitted(Box<Admitted>),
 }
 
 /// A request that has passed every check, and what it holds while it is forwarded.
@@ -89,8 +91,17 @@ impl Context {
     /// What the request holds when it has passed every check.
     pub fn admitted(&mut self) -> Option<&mut Admitted> {
         match &mut self.stage {
+            Stage::New | Stage::Authenticated(_) => None,
+            Stage::Admitted(admitted) => Some(admitted),
+        }
+    }
+
+    /// Whose request it is, once its key has been checked.
+    pub fn tenant(&self) -> Option<&AuthenticatedTenant> {
+        match &self.stage {
             Stage::New => None,
-            Stage::Authenticated(admitted) => Some(admitted),
+            Stage::Authenticated(tenant) => Some(tenant),
+            Stage::Admitted(admitted) => Some(&admitted.tenant),
         }
     }
 

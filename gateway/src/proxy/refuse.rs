@@ -65,7 +65,7 @@ impl Refusal {
     pub fn problem(&self) -> Problem {
         match self {
             Self::Head(error) => head_problem(*error),
-            Self::Credential(error) => credential_problem(*error),
+            Self::Credential(error) => error.problem(),
             Self::Authenticate(error) => authenticate_problem(*error),
             Self::Limit(error) => limit_problem(*error),
             Self::Utf8(error) => utf8_problem(*error),
@@ -101,21 +101,6 @@ fn head_problem(error: HeadError) -> Problem {
         }
         HeadError::Connect => Problem::new(Code::MethodNotAllowed, "CONNECT is not served here.")
             .allow("GET, HEAD, POST, OPTIONS"),
-    }
-}
-
-fn credential_problem(error: CredentialError) -> Problem {
-    match error {
-        CredentialError::Missing => {
-            Problem::new(Code::MissingKey, "Send your key as \"Authorization: Bearer <key>\".")
-        }
-        CredentialError::TwoKeys => {
-            Problem::new(Code::BadRequest, "The request has two different keys. Send one.")
-        }
-        CredentialError::Malformed => Problem::new(
-            Code::InvalidKey,
-            "This is not a key. Send \"Authorization: Bearer <key>\"; a key is 1 to 512 visible ASCII characters.",
-        ),
     }
 }
 
