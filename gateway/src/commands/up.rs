@@ -14,7 +14,7 @@ use super::keys_file::NewKey;
 use super::new_tenants::{NewTenants, Terms};
 use super::root::{RootOptions, System};
 use super::serve::{control_runtime, ready_line};
-use crate::cli::say;
+use crate::cli::{note, say};
 use crate::directory::Directory;
 use crate::directory::reload::Source;
 use crate::server::{Server, url};
@@ -53,6 +53,9 @@ pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
         None if !system.config.gateway.tenants.exists() => create_first_tenants(&system)?,
         _ => Vec::new(),
     };
+    if new_keys.is_empty() && system.keys_file.exists() {
+        note(format_args!("the keys that `up` and `provision` made are in {}", system.keys_file.display()));
+    }
     let source = Source { config: system.config_file, listen: options.listen.clone(), tenants };
     control_runtime()?.block_on(serve(source, &new_keys, log_format))
 }
