@@ -20,6 +20,7 @@ use tracing::{info, warn};
 use crate::server::settings::SettingsReader;
 use crate::server::worker::Worker;
 
+mod activity;
 mod authenticate;
 mod body;
 mod connection;
@@ -32,9 +33,6 @@ pub mod worker;
 /// may have requests in flight (64 by default), and a few more that it keeps open. An open connection
 /// costs about 10 KiB.
 const CONNECTIONS: usize = 512;
-
-/// How long requests in flight may take to end, once the worker is told to stop.
-const DRAIN: Duration = Duration::from_secs(30);
 
 /// How long accepting rests when the system has no descriptor or memory left for a connection.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -80,7 +78,7 @@ pub async fn run(
     // Nobody listens any more when the last connection has ended, which is fine.
     let _ = stopping.send(true);
     let drained = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(DRAIN, drained).await.is_err() {
+    if tokio::time::timeout(worker.drain(), drained).await.is_err() {
         warn!("some connections did not end in time and are cut off");
     }
     Ok(())
@@ -132,3 +130,6 @@ async fn idle(worker: &Worker) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -202,6 +202,7 @@ mod tests {
             memory_bytes: 1,
             body_bytes: None,
             idle_timeout_ms: 1,
+            drain_ms: 1,
         };
         Assignment { tenant: "alice".parse().unwrap(), data_dir: data_dir.to_owned(), settings }
     }

@@ -24,6 +24,7 @@ fn pool(program: &str) -> (Pool, std::net::SocketAddr) {
         memory_bytes: 1,
         body_bytes: None,
         idle_timeout_ms: 1,
+        drain_ms: 1,
     };
     let data_dir = Path::new("/nonexistent").to_owned();
     let assignment = Assignment { tenant: "alice".parse().unwrap(), data_dir, settings };

@@ -15,8 +15,9 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tracing::debug;
 
+use crate::server::activity::Busy;
 use crate::server::request;
-use crate::server::worker::{Busy, Worker};
+use crate::server::worker::Worker;
 
 /// The largest head: the gateway's 64 KiB, and room for what proxies add to it.
 const HEAD_BYTES: usize = 96 * 1024;
@@ -34,12 +35,11 @@ pub(super) async fn serve(stream: TcpStream, worker: Rc<Worker>, mut stopping: w
         let (worker, busy, stops) = (Rc::clone(&worker), worker.busy(), stops.clone());
         first.has_come();
         async move {
-            let mut response = request::answer(&worker, connection_id, request).await;
+            let mut response = request::answer(&worker, connection_id, request, busy).await;
             if *stops.borrow() {
                 // Says so before it closes: the client sends its next request elsewhere, and loses none.
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            drop(busy);
             Ok::<_, Infallible>(response)
         }
     });

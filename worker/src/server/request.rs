@@ -17,6 +17,7 @@ use tracing::info;
 use crate::api::Command;
 use crate::api::input::Input;
 use crate::api::params::Params;
+use crate::server::activity::Busy;
 use crate::server::respond::{self, Answer, AnswerBody};
 use crate::server::worker::Worker;
 use crate::server::{authenticate, body};
@@ -29,6 +30,7 @@ pub(super) async fn answer(
     worker: &Rc<Worker>,
     connection_id: u64,
     request: Request<Incoming>,
+    busy: Busy,
 ) -> Response<AnswerBody> {
     let started = Instant::now();
     let (head, mut incoming) = request.into_parts();
@@ -52,7 +54,7 @@ pub(super) async fn answer(
         request_id,
         "request"
     );
-    respond::response(answer, request_id)
+    respond::response(answer, request_id, busy)
 }
 
 async fn handle(

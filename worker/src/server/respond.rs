@@ -10,6 +10,7 @@ use sq_shared::problem::{Code, Problem};
 use tracing::error;
 
 use crate::api::{Failure, Outcome};
+use crate::server::activity::Busy;
 use crate::store::StoreError;
 
 /// The body of every answer.
@@ -64,12 +65,26 @@ impl Answer {
     }
 }
 
-/// The answer with what every answer carries.
-pub(super) fn response(mut answer: Answer, request_id: &str) -> Response<AnswerBody> {
+/// The bytes of an answer, and what lasts until they are written or given up: hyper lets go of a body as
+/// soon as it has its bytes, but of these only when the last one is in the kernel.
+struct Held {
+    bytes: Bytes,
+    _busy: Busy,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// The answer with what every answer carries. The worker is busy until it is written.
+pub(super) fn response(mut answer: Answer, request_id: &str, busy: Busy) -> Response<AnswerBody> {
     answer.push(headers::X_REQUEST_ID, request_id);
     answer.push(header::CACHE_CONTROL, "no-store");
     answer.push(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
-    let mut response = Response::new(Full::new(answer.body));
+    let held = Held { bytes: answer.body, _busy: busy };
+    let mut response = Response::new(Full::new(Bytes::from_owner(held)));
     // Every status is one of the contract's; none of them is out of range.
     *response.status_mut() =
         hyper::StatusCode::from_u16(answer.status).unwrap_or(hyper::StatusCode::SERVICE_UNAVAILABLE);

@@ -108,6 +108,7 @@ fn assignment(tenant: usize, directory: usize, quota: u64) -> Arc<Assignment> {
         memory_bytes: 1,
         body_bytes: None,
         idle_timeout_ms: u64::try_from(IDLE.as_millis()).unwrap(),
+        drain_ms: 1,
     };
     Arc::new(Assignment {
         tenant: format!("t{tenant}").parse().unwrap(),

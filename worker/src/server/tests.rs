@@ -1,0 +1,75 @@
+//! The server on a real socket, with clients that take their time.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+
+use sq_shared::coordinate::Coordinate;
+use sq_shared::phext_name::PhextName;
+use sq_shared::registry::{Key, Scope};
+use sq_shared::token::BearerToken;
+use tokio::task::{LocalSet, spawn_blocking};
+
+use super::*;
+use crate::settings::WorkerSettings;
+use crate::store::{Edit, Limits, Store};
+
+/// More than the kernel keeps for both ends of a connection.
+const LARGE_BYTES: usize = 32 * 1024 * 1024;
+
+fn settings(idle_timeout_ms: u64) -> WorkerSettings {
+    let sha256 = BearerToken::parse(b"secret").unwrap().digest();
+    WorkerSettings {
+        keys: vec![Key { id: "k1".into(), sha256, scope: Scope::Write, expires_s: None }],
+        quota_bytes: None,
+        memory_bytes: 1 << 20,
+        body_bytes: None,
+        idle_timeout_ms,
+        drain_ms: 50,
+    }
+}
+
+fn store(dir: &Path, scroll: String) -> Store {
+    let mut store = Store::open(dir, Limits { quota_bytes: None, memory_bytes: 1 << 20 }).unwrap();
+    store.write(&PhextName::parse("notes").unwrap(), Coordinate::ORIGIN, Edit::Replace(scroll)).unwrap();
+    store
+}
+
+/// Serves until the worker goes by itself, while a client is at work.
+async fn serve_for<T: Send + 'static>(
+    worker: Worker,
+    client: impl FnOnce(SocketAddr) -> T + Send + 'static,
+) -> T {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let client = spawn_blocking(move || client(address));
+    let serving = run(listener, Rc::new(worker), None, StopSignal::new().unwrap());
+    let (served, outcome) = LocalSet::new().run_until(async { tokio::join!(serving, client) }).await;
+    served.unwrap();
+    outcome.unwrap()
+}
+
+fn get(address: SocketAddr, target: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let head = format!(
+        "GET /api/v2/{target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: secret\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn an_idle_worker_waits_for_a_client_that_reads_slowly() {
+    let dir = tempfile::tempdir().unwrap();
+    let worker = Worker::of_pool(None, store(dir.path(), "x".repeat(LARGE_BYTES)), settings(20));
+    let bytes = serve_for(worker, |address| {
+        let mut stream = get(address, "get?p=notes");
+        let mut bytes = vec![0; 1024];
+        stream.read_exact(&mut bytes).unwrap();
+        // Much longer than the idle time and the drain.
+        std::thread::sleep(Duration::from_secs(1));
+        stream.read_to_end(&mut bytes).map(|_| bytes.len())
+    });
+    let bytes = bytes.await.unwrap();
+    assert!(bytes > LARGE_BYTES, "{bytes} bytes came, head and all");
+}
