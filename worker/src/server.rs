@@ -26,6 +26,7 @@ mod body;
 mod connection;
 mod request;
 mod respond;
+mod room;
 pub mod settings;
 pub mod worker;
 

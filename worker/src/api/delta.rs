@@ -44,6 +44,11 @@ impl Delta {
         Ok(Self { phext, known })
     }
 
+    pub(super) fn answer_bytes(&self, store: &mut Store) -> Result<u64, Failure> {
+        // All of it, when the client has nothing yet.
+        Ok(store.read(&self.phext)?.file_bytes())
+    }
+
     pub(super) fn apply(self, store: &mut Store) -> Result<Outcome, Failure> {
         let phext = store.read(&self.phext)?;
         let mut differing: BTreeMap<&Coordinate, &str> = BTreeMap::new();

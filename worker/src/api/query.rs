@@ -9,8 +9,8 @@ use sq_shared::phext_name::PhextName;
 use sq_shared::problem::{Code, Problem};
 
 use crate::api::input::Input;
-use crate::api::{Failure, Outcome, parse_coordinate, phext_name};
-use crate::store::Store;
+use crate::api::{Failure, Outcome, json_bytes, parse_coordinate, phext_name};
+use crate::store::{Phext, Store};
 
 /// Asks for scrolls. Of the range only those with a text come back, of the set every one.
 #[derive(Debug)]
@@ -42,19 +42,27 @@ impl Query {
         Ok(Self { phext, range, set, limit: parse_limit(input)? })
     }
 
+    pub(super) fn answer_bytes(&self, store: &mut Store) -> Result<u64, Failure> {
+        let phext = store.read(&self.phext)?;
+        let count = |(rows, bytes), (_, text): (_, &str)| (rows + 1, bytes + text.len() as u64);
+        let (rows, text_bytes) = self.pick(phext).fold((0, 0), count);
+        Ok(json_bytes(rows, text_bytes))
+    }
+
     pub(super) fn apply(self, store: &mut Store) -> Result<Outcome, Failure> {
         let phext = store.read(&self.phext)?;
+        let row = |(at, scroll): (&Coordinate, _)| Row { coordinate: at.to_string(), scroll };
+        Outcome::json(&self.pick(phext).map(row).collect::<Vec<_>>())
+    }
+
+    /// What is asked for, in coordinate order.
+    fn pick<'a>(&'a self, phext: &'a Phext) -> impl Iterator<Item = (&'a Coordinate, &'a str)> {
         let mut picked: BTreeMap<&Coordinate, &str> =
             self.set.iter().map(|at| (at, phext.scroll(at))).collect();
-        if let Some(range) = self.range {
+        if let Some(range) = self.range.clone() {
             picked.extend(phext.range(range));
         }
-        let rows: Vec<Row<'_>> = picked
-            .into_iter()
-            .take(self.limit)
-            .map(|(at, scroll)| Row { coordinate: at.to_string(), scroll })
-            .collect();
-        Outcome::json(&rows)
+        picked.into_iter().take(self.limit)
     }
 }
 

@@ -14,9 +14,9 @@ use sq_shared::request_id::request_id;
 use sq_shared::route::Route;
 use tracing::info;
 
-use crate::api::Command;
 use crate::api::input::Input;
 use crate::api::params::Params;
+use crate::api::{Command, Failure};
 use crate::server::activity::Busy;
 use crate::server::respond::{self, Answer, AnswerBody};
 use crate::server::worker::Worker;
@@ -83,8 +83,12 @@ async fn handle(
         input.take_form()?;
     }
     let command = Command::parse(input)?;
-    let mut store = worker.store.borrow_mut();
-    command.apply(&mut store).map(Answer::of_outcome).map_err(|failure| respond::problem_of(&failure))
+    let refuse = |failure: Failure| respond::problem_of(&failure);
+    // Waited for before there is anything to hold: an answer that waits takes no memory.
+    let bytes = command.answer_bytes(&mut worker.store.borrow_mut()).map_err(refuse)?;
+    let room = worker.answer_room.take(bytes).await?;
+    let outcome = command.apply(&mut worker.store.borrow_mut()).map_err(refuse)?;
+    Ok(Answer::of_outcome(outcome, room))
 }
 
 /// Where a request goes.

@@ -11,13 +11,23 @@ use tracing::error;
 
 use crate::api::{Failure, Outcome};
 use crate::server::activity::Busy;
+use crate::server::room::{Room, Share};
 use crate::store::StoreError;
 
 /// The body of every answer.
 pub(super) type AnswerBody = Full<Bytes>;
 
+/// What all large answers that are being written may take together, in KiB: four scrolls of the longest body
+/// by default. Without it, as many clients as may be in flight could each have one, and read it slowly.
+const ROOM_KIB: u32 = 256 * 1024;
+
 /// After how many seconds a failure of the disk may have passed.
 const RETRY_AFTER_S: u64 = 5;
+
+/// The room of all answers.
+pub(super) fn room() -> Room {
+    Room::new(ROOM_KIB, "other large answers are being sent: try again, or ask for less at once")
+}
 
 /// An answer before it is HTTP.
 #[derive(Debug)]
@@ -25,19 +35,22 @@ pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) body: Bytes,
     fields: Vec<(HeaderName, HeaderValue)>,
+    room: Share,
 }
 
 impl Answer {
     fn ok(media_type: &'static str, body: Bytes) -> Self {
-        Self { status: 200, body, fields: vec![(header::CONTENT_TYPE, HeaderValue::from_static(media_type))] }
+        let media_type = (header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+        Self { status: 200, body, fields: vec![media_type], room: Share::default() }
     }
 
     pub(super) fn health() -> Self {
         Self::ok("application/json", Bytes::from_static(br#"{"status":"ok"}"#))
     }
 
-    pub(super) fn of_outcome(outcome: Outcome) -> Self {
-        match outcome {
+    /// `room` is given back once the answer is written.
+    pub(super) fn of_outcome(outcome: Outcome, room: Share) -> Self {
+        let answer = match outcome {
             Outcome::Text(text) => Self::ok(headers::PLAIN_TEXT, text),
             Outcome::Json(json) => Self::ok("application/json", json),
             Outcome::Scroll { text, checksum } => {
@@ -45,7 +58,8 @@ impl Answer {
                 answer.push(header::ETAG, &format!("\"{checksum}\""));
                 answer
             }
-        }
+        };
+        Self { room, ..answer }
     }
 
     pub(super) fn of_problem(problem: &Problem, request_id: &str) -> Self {
@@ -69,6 +83,7 @@ impl Answer {
 /// soon as it has its bytes, but of these only when the last one is in the kernel.
 struct Held {
     bytes: Bytes,
+    _room: Share,
     _busy: Busy,
 }
 
@@ -83,7 +98,7 @@ pub(super) fn response(mut answer: Answer, request_id: &str, busy: Busy) -> Resp
     answer.push(headers::X_REQUEST_ID, request_id);
     answer.push(header::CACHE_CONTROL, "no-store");
     answer.push(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
-    let held = Held { bytes: answer.body, _busy: busy };
+    let held = Held { bytes: answer.body, _room: answer.room, _busy: busy };
     let mut response = Response::new(Full::new(Bytes::from_owner(held)));
     // Every status is one of the contract's; none of them is out of range.
     *response.status_mut() =

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use sq_shared::registry::Key;
 use sq_shared::tenant::TenantName;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::server::activity::{Activity, Busy};
-use crate::server::body;
+use crate::server::room::Room;
+use crate::server::{body, respond};
 use crate::settings::WorkerSettings;
 use crate::store::{Limits, Store};
 
@@ -36,7 +36,8 @@ pub struct Worker {
     body_bytes: Cell<Option<u64>>,
     idle_timeout: Cell<Option<Duration>>,
     drain: Cell<Duration>,
-    pub(super) body_room: Semaphore,
+    pub(super) body_room: Room,
+    pub(super) answer_room: Room,
     activity: Arc<Activity>,
     connections: Cell<u64>,
 }
@@ -51,7 +52,8 @@ impl Worker {
             body_bytes: Cell::new(body_bytes),
             idle_timeout: Cell::new(None),
             drain: Cell::new(DRAIN_ALONE),
-            body_room: Semaphore::new(body::ROOM_KIB as usize),
+            body_room: body::room(),
+            answer_room: respond::room(),
             activity: Arc::new(Activity::new()),
             connections: Cell::new(0),
         }
