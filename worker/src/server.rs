@@ -35,16 +35,20 @@ pub mod worker;
 /// costs about 10 KiB.
 const CONNECTIONS: usize = 512;
 
+/// The reason to stop that is an error: the next worker reads from the disk what there is.
+const STORE_FAILED: &str = "the disk failed, and what it holds is in doubt until it is read again";
+
 /// How long accepting rests when the system has no descriptor or memory left for a connection.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// How often a worker that is due to end, but busy, looks again.
 const IDLE_RECHECK: Duration = Duration::from_millis(250);
 
-/// Serves until told to stop, until the pool is gone, or until no request came for the idle time.
+/// Serves until told to stop, until standard input ends, or until no request came for the idle time.
 ///
 /// # Errors
-/// The runtime cannot take the socket over.
+/// The runtime cannot take the socket over, or the store failed so that only a new start can tell what is on
+/// disk.
 pub async fn run(
     listener: std::net::TcpListener,
     worker: Rc<Worker>,
@@ -61,9 +65,10 @@ pub async fn run(
             signal = stop.received() => break signal,
             settings = next_settings(&mut pool) => match settings {
                 Some(settings) => worker.apply_settings(settings),
-                None => break "the pool is gone",
+                None => break "standard input ended",
             },
             () = idle(&worker) => break "idle",
+            () = worker.store_failed.notified() => break STORE_FAILED,
             (stream, place) = accept(&listener, &places) => {
                 let serving = connection::serve(stream, Rc::clone(&worker), stopped.clone());
                 connections.spawn_local(async move {
@@ -81,6 +86,9 @@ pub async fn run(
     let drained = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(worker.drain(), drained).await.is_err() {
         warn!("some connections did not end in time and are cut off");
+    }
+    if worker.store.borrow().is_in_doubt() {
+        return Err(io::Error::other(STORE_FAILED));
     }
     Ok(())
 }

@@ -87,7 +87,11 @@ async fn handle(
     // Waited for before there is anything to hold: an answer that waits takes no memory.
     let bytes = command.answer_bytes(&mut worker.store.borrow_mut()).map_err(refuse)?;
     let room = worker.answer_room.take(bytes).await?;
-    let outcome = command.apply(&mut worker.store.borrow_mut()).map_err(refuse)?;
+    let outcome = command.apply(&mut worker.store.borrow_mut());
+    if worker.store.borrow().is_in_doubt() {
+        worker.store_failed.notify_one();
+    }
+    let outcome = outcome.map_err(refuse)?;
     Ok(Answer::of_outcome(outcome, room))
 }
 

@@ -135,7 +135,7 @@ pub(super) fn problem_of(failure: &Failure) -> Problem {
                 .with("used", *used)
                 .with("quota", *quota)
         }
-        Failure::Store(StoreError::Io(_)) => {
+        Failure::Store(StoreError::Io(_) | StoreError::InDoubt) => {
             unavailable(failure, "the server's disk failed: nothing was acknowledged")
         }
     }

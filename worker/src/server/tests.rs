@@ -73,3 +73,22 @@ async fn an_idle_worker_waits_for_a_client_that_reads_slowly() {
     let bytes = bytes.await.unwrap();
     assert!(bytes > LARGE_BYTES, "{bytes} bytes came, head and all");
 }
+
+#[tokio::test]
+async fn a_worker_whose_disk_fails_answers_503_and_ends_with_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path(), "kept".into());
+    store.fail_syncs();
+    let worker = Worker::of_pool(None, store, settings(60_000));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let client = spawn_blocking(move || {
+        let mut answer = String::new();
+        get(address, "update?p=notes&c=1.1.1/1.1.1/1.1.1&s=new").read_to_string(&mut answer).unwrap();
+        answer
+    });
+    let serving = run(listener, Rc::new(worker), None, StopSignal::new().unwrap());
+    let (served, answer) = LocalSet::new().run_until(async { tokio::join!(serving, client) }).await;
+    assert!(answer.unwrap().starts_with("HTTP/1.1 503 "));
+    assert!(served.is_err());
+}

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sq_shared::registry::Key;
 use sq_shared::tenant::TenantName;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::server::activity::{Activity, Busy};
@@ -36,6 +37,8 @@ pub struct Worker {
     body_bytes: Cell<Option<u64>>,
     idle_timeout: Cell<Option<Duration>>,
     drain: Cell<Duration>,
+    /// Told when the store can do no more.
+    pub(super) store_failed: Notify,
     pub(super) body_room: Room,
     pub(super) answer_room: Room,
     activity: Arc<Activity>,
@@ -52,6 +55,7 @@ impl Worker {
             body_bytes: Cell::new(body_bytes),
             idle_timeout: Cell::new(None),
             drain: Cell::new(DRAIN_ALONE),
+            store_failed: Notify::new(),
             body_room: body::room(),
             answer_room: respond::room(),
             activity: Arc::new(Activity::new()),
