@@ -177,6 +177,16 @@ fn json_bytes(rows: usize, text_bytes: u64) -> u64 {
     2 * (text_bytes + ROW_BYTES * rows as u64)
 }
 
+/// Most coordinates in one request. Each takes some forty bytes and a place in a tree, so that a body full
+/// of them would take many times its own length.
+const COORDINATES: usize = 100_000;
+
+/// A list of coordinates that is too long, in the parameter or body of this name.
+fn too_many_coordinates(what: &str) -> Problem {
+    let detail = format!("{what} has more than {COORDINATES} coordinates: ask in parts");
+    Problem::new(Code::InvalidParameter, detail)
+}
+
 /// The phext that a request names.
 fn phext_name(input: &Input<'_>) -> Result<PhextName, Problem> {
     let name = input

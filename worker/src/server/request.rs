@@ -66,9 +66,10 @@ async fn handle(
     check_host(head)?;
     let Target::Api(route) = target(head)? else { return Ok(Answer::health()) };
     authenticate::check(&worker.access(), route, &head.headers)?;
-    let params = Params::parse(head.uri.query().unwrap_or("")).map_err(|_| {
+    let params = Params::parse(head.uri.query().unwrap_or("")).map_err(|error| {
         Problem::new(Code::InvalidUtf8, "the query is not UTF-8 once it is percent-decoded")
             .with("part", "query")
+            .with("offset", error.offset)
     })?;
     let body = body::read(worker, &head.headers, incoming).await?;
     let mut input = Input {
@@ -103,9 +104,10 @@ enum Target {
 
 fn target(head: &Parts) -> Result<Target, Problem> {
     let path = head.uri.path();
-    if percent_decode_str(path).decode_utf8().is_err() {
+    if let Err(error) = percent_decode_str(path).decode_utf8() {
         let detail = "the path is not UTF-8 once it is percent-decoded";
-        return Err(Problem::new(Code::InvalidUtf8, detail).with("part", "path"));
+        let problem = Problem::new(Code::InvalidUtf8, detail).with("part", "path");
+        return Err(problem.with("offset", error.valid_up_to()));
     }
     let not_allowed =
         |allow| Problem::new(Code::MethodNotAllowed, "use a method that the route takes").allow(allow);
