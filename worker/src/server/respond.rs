@@ -21,6 +21,9 @@ pub(super) type AnswerBody = Full<Bytes>;
 /// by default. Without it, as many clients as may be in flight could each have one, and read it slowly.
 const ROOM_KIB: u32 = 256 * 1024;
 
+/// The code of an error, beside the body that says it too: the gateway takes it off, for its access line.
+const X_SQ_CODE: &str = "X-SQ-Code";
+
 /// After how many seconds a failure of the disk may have passed.
 const RETRY_AFTER_S: u64 = 5;
 
@@ -65,6 +68,7 @@ impl Answer {
     pub(super) fn of_problem(problem: &Problem, request_id: &str) -> Self {
         let mut answer = Self::ok(headers::PROBLEM_JSON, problem.to_json(request_id).into());
         answer.status = problem.code.status();
+        answer.push(X_SQ_CODE, problem.code.as_str());
         for (name, value) in problem.header_fields() {
             answer.push(name, &value);
         }
@@ -144,4 +148,22 @@ pub(super) fn problem_of(failure: &Failure) -> Problem {
 fn unavailable(failure: &Failure, detail: &'static str) -> Problem {
     error!(%failure, "a command failed");
     Problem::new(Code::WorkerUnavailable, detail).retry_after_s(RETRY_AFTER_S)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::server::activity::Activity;
+
+    #[test]
+    fn an_error_has_its_code_in_a_field_and_nothing_else_has_it() {
+        let busy = || Arc::new(Activity::new()).busy();
+        let refused = Answer::of_problem(&Problem::new(Code::MissingParameter, "say p="), "id");
+        let refused = response(refused, "id", busy());
+        assert_eq!(refused.headers().get("x-sq-code").unwrap(), "missing_parameter");
+        let served = response(Answer::health(), "id", busy());
+        assert!(served.headers().get("x-sq-code").is_none());
+    }
 }
