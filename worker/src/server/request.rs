@@ -12,7 +12,7 @@ use percent_encoding::percent_decode_str;
 use sq_shared::problem::{Code, Problem};
 use sq_shared::request_id::request_id;
 use sq_shared::route::Route;
-use tracing::info;
+use tracing::{Level, event};
 
 use crate::api::input::Input;
 use crate::api::params::Params;
@@ -44,17 +44,29 @@ pub(super) async fn answer(
             Answer::of_problem(&problem, request_id)
         }
     };
-    info!(
-        target: "access",
-        tenant = worker.tenant.as_ref().map_or("-", |tenant| tenant.as_str()),
-        command,
-        status = answer.status,
-        bytes = answer.body.len(),
-        duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
-        request_id,
-        "request"
-    );
+    log_access(worker, command, &answer, started, request_id);
     respond::response(answer, request_id, busy)
+}
+
+/// The access line. Under the pool the gateway has one of its own for the same request.
+fn log_access(worker: &Worker, command: &'static str, answer: &Answer, started: Instant, request_id: &str) {
+    // A level is part of what is compiled, so each has its own line.
+    macro_rules! access_line {
+        ($level:expr) => {
+            event!(
+                target: "access",
+                $level,
+                tenant = worker.tenant.as_ref().map_or("-", |tenant| tenant.as_str()),
+                command,
+                status = answer.status,
+                bytes = answer.body.len(),
+                duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
+                request_id,
+                "request"
+            )
+        };
+    }
+    if worker.is_of_pool() { access_line!(Level::DEBUG) } else { access_line!(Level::INFO) }
 }
 
 async fn handle(

@@ -89,6 +89,11 @@ impl Worker {
         self.body_bytes.get()
     }
 
+    /// Whether the pool started it; then only it ends by itself.
+    pub(super) fn is_of_pool(&self) -> bool {
+        self.idle_timeout.get().is_some()
+    }
+
     pub(super) fn idle_timeout(&self) -> Option<Duration> {
         self.idle_timeout.get()
     }
