@@ -56,6 +56,11 @@ impl Room {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn taken_kib(&self) -> usize {
+        self.kib as usize - self.permits.available_permits()
+    }
+
     fn permits_for(&self, bytes: u64) -> u32 {
         let kib = bytes.div_ceil(1024);
         if kib <= SMALL_KIB {
