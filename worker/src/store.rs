@@ -4,7 +4,7 @@
 //! is in memory; another program may have written it. A write replaces the whole file (see `disk`),
 //! and only then counts.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
 
@@ -40,6 +40,8 @@ pub struct Store {
     loaded: HashMap<PhextName, Loaded>,
     /// What they take in memory, all together.
     held_bytes: u64,
+    /// The same names by their last use: whoever goes first is found without a search.
+    by_use: BTreeMap<u64, PhextName>,
     /// Counts the uses, to know which phext was used last.
     uses: u64,
     /// What a phext without a file reads as.
@@ -104,7 +106,15 @@ impl Store {
     /// Another worker has it open, or the system refuses.
     pub fn open(dir: &Path, limits: Limits) -> Result<Self, OpenError> {
         let disk = Disk::open(dir)?;
-        Ok(Self { disk, limits, loaded: HashMap::new(), held_bytes: 0, uses: 0, empty: Phext::default() })
+        Ok(Self {
+            disk,
+            limits,
+            loaded: HashMap::new(),
+            held_bytes: 0,
+            by_use: BTreeMap::new(),
+            uses: 0,
+            empty: Phext::default(),
+        })
     }
 
     /// Changes what the tenant may use, from the next operation on.
@@ -237,6 +247,8 @@ impl Store {
         if let Some(loaded) = self.loaded.get_mut(name)
             && Some(loaded.identity) == on_disk
         {
+            self.by_use.remove(&loaded.last_use);
+            self.by_use.insert(self.uses, name.clone());
             loaded.last_use = self.uses;
             return Ok(());
         }
@@ -263,12 +275,14 @@ impl Store {
     fn insert(&mut self, name: &PhextName, loaded: Loaded) {
         self.let_go(name);
         self.held_bytes += loaded.memory_bytes();
+        self.by_use.insert(loaded.last_use, name.clone());
         self.loaded.insert(name.clone(), loaded);
     }
 
     fn let_go(&mut self, name: &PhextName) -> Option<Loaded> {
         let gone = self.loaded.remove(name)?;
         self.held_bytes = self.held_bytes.saturating_sub(gone.memory_bytes());
+        self.by_use.remove(&gone.last_use);
         Some(gone)
     }
 
@@ -276,11 +290,7 @@ impl Store {
     /// All of them can be read again: nothing in memory is newer than its file.
     fn evict_others(&mut self, in_use: &PhextName) {
         while self.held_bytes > self.limits.memory_bytes {
-            let others = self.loaded.iter().filter(|(name, _)| *name != in_use);
-            let Some(oldest) = others.min_by_key(|(_, loaded)| loaded.last_use).map(|(name, _)| name.clone())
-            else {
-                return;
-            };
+            let Some(oldest) = self.by_use.values().find(|name| *name != in_use).cloned() else { return };
             self.let_go(&oldest);
         }
     }

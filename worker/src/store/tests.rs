@@ -262,7 +262,11 @@ fn the_memory_that_is_held_is_counted() {
         put(&mut store, phext, ORIGIN, phext).unwrap();
         put(&mut store, phext, ORIGIN, "longer").unwrap();
     }
-    let held = |store: &Store| store.loaded.values().map(Loaded::memory_bytes).sum::<u64>();
+    let held = |store: &Store| {
+        assert!(store.by_use.iter().all(|(last_use, name)| store.loaded[name].last_use == *last_use));
+        assert_eq!(store.by_use.len(), store.loaded.len());
+        store.loaded.values().map(Loaded::memory_bytes).sum::<u64>()
+    };
     assert_eq!((store.held_bytes, store.loaded.len()), (held(&store), 3));
     store.set_limits(Limits { memory_bytes: store.held_bytes - 1, ..NO_LIMITS });
     store.read(&name("c")).unwrap();
