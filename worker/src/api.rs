@@ -92,6 +92,30 @@ impl Command {
         })
     }
 
+    /// About how many bytes the answer will have in memory; 0 stands for few. Nothing is changed.
+    ///
+    /// # Errors
+    /// The phext cannot be read.
+    pub fn answer_bytes(&self, store: &mut Store) -> Result<u64, Failure> {
+        match self {
+            Self::Select(command) => command.answer_bytes(store),
+            Self::Toc(command) => command.answer_bytes(store),
+            Self::Get(command) => command.answer_bytes(store),
+            Self::Delta(command) => command.answer_bytes(store),
+            Self::Query(command) => command.answer_bytes(store),
+            Self::JsonExport(command) => command.answer_bytes(store),
+            Self::Version(_)
+            | Self::Insert(_)
+            | Self::Update(_)
+            | Self::Delete(_)
+            | Self::Load(_)
+            | Self::Status(_)
+            | Self::Checksum(_)
+            | Self::Where(_)
+            | Self::Phexts(_) => Ok(0),
+        }
+    }
+
     /// Runs the command.
     ///
     /// # Errors
@@ -142,6 +166,25 @@ impl Outcome {
     fn json(value: &impl serde::Serialize) -> Result<Self, Failure> {
         Ok(Self::Json(serde_json::to_vec(value)?.into()))
     }
+}
+
+/// What a row of an answer takes beside its text: the coordinate, 17 bytes as a rule and 53 at most, and the
+/// names of the fields.
+const ROW_BYTES: u64 = 64;
+
+/// About what rows take as JSON: line ends and quotes are escaped, and the buffer doubles as it grows.
+fn json_bytes(rows: usize, text_bytes: u64) -> u64 {
+    2 * (text_bytes + ROW_BYTES * rows as u64)
+}
+
+/// Most coordinates in one request. Each takes some forty bytes and a place in a tree, so that a body full
+/// of them would take many times its own length.
+const COORDINATES: usize = 100_000;
+
+/// A list of coordinates that is too long, in the parameter or body of this name.
+fn too_many_coordinates(what: &str) -> Problem {
+    let detail = format!("{what} has more than {COORDINATES} coordinates: ask in parts");
+    Problem::new(Code::InvalidParameter, detail)
 }
 
 /// The phext that a request names.

@@ -215,30 +215,34 @@ impl Pool {
     }
 
     async fn act(&mut self) {
-        let now = Instant::now();
-        for action in plan::plan(&self.desired, &self.observed, now) {
-            match action {
-                Action::Attend(port, attention) => {
-                    if let Some(socket) = self.sockets.get(&port) {
-                        socket.attend(attention);
-                    }
-                    self.observed.attended(port, attention);
+        let plan = |pool: &Self| plan::plan(&pool.desired, &pool.observed, Instant::now());
+        if !plan::come_to_rest(self, plan, Self::perform).await {
+            tracing::error!("the pool's plan does not come to rest");
+        }
+    }
+
+    async fn perform(&mut self, action: Action) {
+        match action {
+            Action::Attend(port, attention) => {
+                if let Some(socket) = self.sockets.get(&port) {
+                    socket.attend(attention);
                 }
-                Action::Start(port, assignment) => {
-                    self.start_worker(port, assignment);
-                    // The new worker gets its settings before the next one is started.
-                    tokio::task::yield_now().await;
-                }
-                Action::Tell(port, assignment) => self.tell_worker(port, assignment),
-                Action::Stop(port) => {
-                    self.with_process(port, Process::stop);
-                    self.observed.stopping(port, now);
-                }
-                Action::Kill(port) => {
-                    tracing::warn!(port, "worker did not stop in time and is killed");
-                    self.with_process(port, Process::kill);
-                    self.observed.killed(port);
-                }
+                self.observed.attended(port, attention);
+            }
+            Action::Start(port, assignment) => {
+                self.start_worker(port, assignment);
+                // The new worker gets its settings before the next one is started.
+                tokio::task::yield_now().await;
+            }
+            Action::Tell(port, assignment) => self.tell_worker(port, assignment),
+            Action::Stop(port) => {
+                self.with_process(port, Process::stop);
+                self.observed.stopping(port, Instant::now());
+            }
+            Action::Kill(port) => {
+                tracing::warn!(port, "worker did not stop in time and is killed");
+                self.with_process(port, Process::kill);
+                self.observed.killed(port);
             }
         }
     }
@@ -303,3 +307,6 @@ fn watch_files(files: &[PathBuf], sender: &mpsc::UnboundedSender<Event>) -> Abor
     };
     tokio::spawn(watching).abort_handle()
 }
+
+#[cfg(test)]
+mod tests;

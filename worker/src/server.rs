@@ -20,11 +20,13 @@ use tracing::{info, warn};
 use crate::server::settings::SettingsReader;
 use crate::server::worker::Worker;
 
+mod activity;
 mod authenticate;
 mod body;
 mod connection;
 mod request;
 mod respond;
+mod room;
 pub mod settings;
 pub mod worker;
 
@@ -33,8 +35,8 @@ pub mod worker;
 /// costs about 10 KiB.
 const CONNECTIONS: usize = 512;
 
-/// How long requests in flight may take to end, once the worker is told to stop.
-const DRAIN: Duration = Duration::from_secs(30);
+/// The reason to stop that is an error: the next worker reads from the disk what there is.
+const STORE_FAILED: &str = "the disk failed, and what it holds is in doubt until it is read again";
 
 /// How long accepting rests when the system has no descriptor or memory left for a connection.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -42,10 +44,11 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// How often a worker that is due to end, but busy, looks again.
 const IDLE_RECHECK: Duration = Duration::from_millis(250);
 
-/// Serves until told to stop, until the pool is gone, or until no request came for the idle time.
+/// Serves until told to stop, until standard input ends, or until no request came for the idle time.
 ///
 /// # Errors
-/// The runtime cannot take the socket over.
+/// The runtime cannot take the socket over, or the store failed so that only a new start can tell what is on
+/// disk.
 pub async fn run(
     listener: std::net::TcpListener,
     worker: Rc<Worker>,
@@ -62,9 +65,10 @@ pub async fn run(
             signal = stop.received() => break signal,
             settings = next_settings(&mut pool) => match settings {
                 Some(settings) => worker.apply_settings(settings),
-                None => break "the pool is gone",
+                None => break "standard input ended",
             },
             () = idle(&worker) => break "idle",
+            () = worker.store_failed.notified() => break STORE_FAILED,
             (stream, place) = accept(&listener, &places) => {
                 let serving = connection::serve(stream, Rc::clone(&worker), stopped.clone());
                 connections.spawn_local(async move {
@@ -80,8 +84,11 @@ pub async fn run(
     // Nobody listens any more when the last connection has ended, which is fine.
     let _ = stopping.send(true);
     let drained = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(DRAIN, drained).await.is_err() {
+    if tokio::time::timeout(worker.drain(), drained).await.is_err() {
         warn!("some connections did not end in time and are cut off");
+    }
+    if worker.store.borrow().is_in_doubt() {
+        return Err(io::Error::other(STORE_FAILED));
     }
     Ok(())
 }
@@ -132,3 +139,6 @@ async fn idle(worker: &Worker) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,11 +20,18 @@ pub struct WorkerSettings {
     pub body_bytes: Option<u64>,
     /// The worker ends by itself, with exit code 0, after so many milliseconds without a request.
     pub idle_timeout_ms: u64,
+    /// How long, in milliseconds, requests in flight may take to end once the worker stops.
+    pub drain_ms: u64,
 }
 
 impl WorkerSettings {
     /// How long the worker waits for a request before it ends.
     pub fn idle_timeout(&self) -> Duration {
         Duration::from_millis(self.idle_timeout_ms)
+    }
+
+    /// How long requests in flight may take to end.
+    pub fn drain(&self) -> Duration {
+        Duration::from_millis(self.drain_ms)
     }
 }

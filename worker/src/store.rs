@@ -4,7 +4,7 @@
 //! is in memory; another program may have written it. A write replaces the whole file (see `disk`),
 //! and only then counts.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
 
@@ -38,6 +38,10 @@ pub struct Store {
     limits: Limits,
     /// Those in memory. One without a file is never here, so that asking for names costs nothing.
     loaded: HashMap<PhextName, Loaded>,
+    /// What they take in memory, all together.
+    held_bytes: u64,
+    /// The same names by their last use: whoever goes first is found without a search.
+    by_use: BTreeMap<u64, PhextName>,
     /// Counts the uses, to know which phext was used last.
     uses: u64,
     /// What a phext without a file reads as.
@@ -52,7 +56,9 @@ struct Loaded {
     last_use: u64,
 }
 
-/// Why an operation failed. Nothing has changed then.
+/// Why an operation failed. What was acknowledged still stands. A write that failed is not on disk, unless
+/// the system refused a sync or a rename: then it may be, and every later operation is
+/// [`StoreError::InDoubt`].
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The file of the phext cannot be understood, so it is neither read nor overwritten.
@@ -74,6 +80,9 @@ pub enum StoreError {
         /// The limit, if there is one.
         quota: Option<u64>,
     },
+    /// A sync or a rename failed before: the store must be opened anew to know what is on disk.
+    #[error("the disk failed while it was written to, and what it holds is in doubt")]
+    InDoubt,
     /// Anything else that the system says.
     #[error("the data directory cannot be used: {0}")]
     Io(#[from] io::Error),
@@ -97,12 +106,25 @@ impl Store {
     /// Another worker has it open, or the system refuses.
     pub fn open(dir: &Path, limits: Limits) -> Result<Self, OpenError> {
         let disk = Disk::open(dir)?;
-        Ok(Self { disk, limits, loaded: HashMap::new(), uses: 0, empty: Phext::default() })
+        Ok(Self {
+            disk,
+            limits,
+            loaded: HashMap::new(),
+            held_bytes: 0,
+            by_use: BTreeMap::new(),
+            uses: 0,
+            empty: Phext::default(),
+        })
     }
 
     /// Changes what the tenant may use, from the next operation on.
     pub fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
+    }
+
+    /// Whether the disk failed so that nothing more is read or written before the store is opened anew.
+    pub fn is_in_doubt(&self) -> bool {
+        self.disk.is_in_doubt()
     }
 
     /// A phext as its file is now. One that does not exist is empty, and no file is made.
@@ -125,12 +147,12 @@ impl Store {
     /// The file is damaged, the quota or the disk is full, or the system refuses.
     pub fn write(&mut self, name: &PhextName, at: Coordinate, edit: Edit) -> Result<usize, StoreError> {
         self.refresh(name)?;
-        let (mut phext, file) = match self.loaded.remove(name) {
+        let (mut phext, file) = match self.let_go(name) {
             None => (Phext::default(), None),
             Some(Loaded { content: Ok(phext), identity, .. }) => (phext, Some(identity)),
             Some(damaged) => {
                 let reason = damaged.content.as_ref().err().cloned();
-                self.loaded.insert(name.clone(), damaged);
+                self.insert(name, damaged);
                 return Err(reason.unwrap_or(Damage::NotAFile).into());
             }
         };
@@ -149,6 +171,7 @@ impl Store {
     /// # Errors
     /// The directory or a file cannot be read.
     pub fn list(&mut self) -> Result<Vec<Listed>, StoreError> {
+        self.check_doubt()?;
         let mut listed = Vec::new();
         for (name, bytes) in self.disk.list()? {
             let scrolls = match self.read(&name) {
@@ -211,17 +234,25 @@ impl Store {
         }
     }
 
+    /// Even a write that changes nothing would acknowledge bytes that may not be durable.
+    fn check_doubt(&self) -> Result<(), StoreError> {
+        if self.is_in_doubt() { Err(StoreError::InDoubt) } else { Ok(()) }
+    }
+
     /// Brings what is in memory up to date with the file.
     fn refresh(&mut self, name: &PhextName) -> Result<(), StoreError> {
+        self.check_doubt()?;
         let on_disk = self.disk.identity(name)?;
         self.uses += 1;
         if let Some(loaded) = self.loaded.get_mut(name)
             && Some(loaded.identity) == on_disk
         {
+            self.by_use.remove(&loaded.last_use);
+            self.by_use.insert(self.uses, name.clone());
             loaded.last_use = self.uses;
             return Ok(());
         }
-        self.loaded.remove(name);
+        self.let_go(name);
         match on_disk {
             None => {}
             Some(identity) if !identity.is_file() => self.keep(name, identity, Err(Damage::NotAFile)),
@@ -238,22 +269,29 @@ impl Store {
         if let Err(damage) = &content {
             tracing::error!(phext = %name, %damage, "a phext's file is damaged, and is left alone");
         }
-        self.loaded.insert(name.clone(), Loaded { identity, content, last_use: self.uses });
+        self.insert(name, Loaded { identity, content, last_use: self.uses });
+    }
+
+    fn insert(&mut self, name: &PhextName, loaded: Loaded) {
+        self.let_go(name);
+        self.held_bytes += loaded.memory_bytes();
+        self.by_use.insert(loaded.last_use, name.clone());
+        self.loaded.insert(name.clone(), loaded);
+    }
+
+    fn let_go(&mut self, name: &PhextName) -> Option<Loaded> {
+        let gone = self.loaded.remove(name)?;
+        self.held_bytes = self.held_bytes.saturating_sub(gone.memory_bytes());
+        self.by_use.remove(&gone.last_use);
+        Some(gone)
     }
 
     /// Lets phexts go, the least recently used first, until those in memory fit; never the one in use.
     /// All of them can be read again: nothing in memory is newer than its file.
     fn evict_others(&mut self, in_use: &PhextName) {
-        let mut held: u64 = self.loaded.values().map(Loaded::memory_bytes).sum();
-        while held > self.limits.memory_bytes {
-            let others = self.loaded.iter().filter(|(name, _)| *name != in_use);
-            let Some(oldest) = others.min_by_key(|(_, loaded)| loaded.last_use).map(|(name, _)| name.clone())
-            else {
-                return;
-            };
-            if let Some(gone) = self.loaded.remove(&oldest) {
-                held = held.saturating_sub(gone.memory_bytes());
-            }
+        while self.held_bytes > self.limits.memory_bytes {
+            let Some(oldest) = self.by_use.values().find(|name| *name != in_use).cloned() else { return };
+            self.let_go(&oldest);
         }
     }
 }

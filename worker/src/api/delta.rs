@@ -8,7 +8,7 @@ use sq_shared::phext_name::PhextName;
 use sq_shared::problem::{Code, Problem};
 
 use crate::api::input::Input;
-use crate::api::{Failure, Outcome, parse_coordinate, phext_name};
+use crate::api::{COORDINATES, Failure, Outcome, parse_coordinate, phext_name, too_many_coordinates};
 use crate::store::{Store, breaks};
 
 /// Stands for a scroll that the client has and we do not.
@@ -33,7 +33,11 @@ impl Delta {
         let phext = phext_name(input)?;
         let posted = if input.body.is_empty() { input.params.get("s").unwrap_or("") } else { &input.body };
         let mut known = BTreeMap::new();
-        for (index, line) in posted.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let lines = posted.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+        for (count, (index, line)) in lines.enumerate() {
+            if count == COORDINATES {
+                return Err(too_many_coordinates("the body"));
+            }
             let (at, checksum) = line.split_once(": ").ok_or_else(|| malformed(index))?;
             let at = parse_coordinate(at, input.tenant).map_err(|problem| match problem.code {
                 Code::ForeignNamespace => problem,
@@ -42,6 +46,11 @@ impl Delta {
             known.insert(at, parse_checksum(checksum));
         }
         Ok(Self { phext, known })
+    }
+
+    pub(super) fn answer_bytes(&self, store: &mut Store) -> Result<u64, Failure> {
+        // All of it, when the client has nothing yet.
+        Ok(store.read(&self.phext)?.file_bytes())
     }
 
     pub(super) fn apply(self, store: &mut Store) -> Result<Outcome, Failure> {
@@ -73,4 +82,24 @@ fn parse_checksum(text: &str) -> Checksum {
 fn malformed(index: usize) -> Problem {
     let detail = format!("line {} is not '<coordinate>: <checksum>'", index + 1);
     Problem::new(Code::InvalidParameter, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use sq_shared::route::Route;
+
+    use super::*;
+    use crate::api::params::Params;
+
+    #[test]
+    fn a_body_at_its_limit_and_one_past() {
+        let parse = |count| {
+            let params = Params::parse("p=notes").unwrap();
+            let body = "1.1.1/1.1.1/1.1.1: 0\n\n".repeat(count);
+            let route = Route::Delta;
+            Delta::parse(&Input { route, is_post: true, params, body, tenant: None, connection_id: 1 })
+        };
+        assert_eq!(parse(COORDINATES).unwrap().known.len(), 1);
+        assert_eq!(parse(COORDINATES + 1).unwrap_err().code, Code::InvalidParameter);
+    }
 }

@@ -18,6 +18,10 @@ impl Get {
         Ok(Self { phext: phext_name(input)? })
     }
 
+    pub(super) fn answer_bytes(&self, store: &mut Store) -> Result<u64, Failure> {
+        Ok(store.read(&self.phext)?.file_bytes())
+    }
+
     pub(super) fn apply(self, store: &mut Store) -> Result<Outcome, Failure> {
         Ok(Outcome::text(store.read(&self.phext)?.join()))
     }

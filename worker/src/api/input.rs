@@ -34,9 +34,10 @@ impl Input<'_> {
         if self.params.get("p").is_some() || !takes_form(self.route) {
             return Ok(());
         }
-        let mut form = Params::parse(&std::mem::take(&mut self.body)).map_err(|_| {
+        let mut form = Params::parse(&std::mem::take(&mut self.body)).map_err(|error| {
             Problem::new(Code::InvalidUtf8, "the form is not UTF-8 once it is percent-decoded")
                 .with("part", "body")
+                .with("offset", error.offset)
         })?;
         for (ours, theirs) in [("p", "p"), ("c", "c"), ("s", "content"), ("s", "s")] {
             if let Some(value) = form.take(theirs) {

@@ -5,7 +5,7 @@ use sq_shared::phext_name::PhextName;
 use sq_shared::problem::Problem;
 
 use crate::api::input::Input;
-use crate::api::{Failure, Outcome, phext_name};
+use crate::api::{Failure, Outcome, json_bytes, phext_name};
 use crate::store::Store;
 
 /// Asks for a phext as JSON.
@@ -17,6 +17,11 @@ pub struct JsonExport {
 impl JsonExport {
     pub(super) fn parse(input: &Input<'_>) -> Result<Self, Problem> {
         Ok(Self { phext: phext_name(input)? })
+    }
+
+    pub(super) fn answer_bytes(&self, store: &mut Store) -> Result<u64, Failure> {
+        let phext = store.read(&self.phext)?;
+        Ok(json_bytes(phext.scroll_count(), phext.text_bytes()))
     }
 
     pub(super) fn apply(self, store: &mut Store) -> Result<Outcome, Failure> {

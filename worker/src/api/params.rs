@@ -1,18 +1,26 @@
 //! The parameters of a query or a form, decoded as SQ does it: split at `&`, each pair at its first
 //! `=`, a pair without one ignored, `+` a space, then percent-decoding in which a malformed escape
-//! stays as it is. Of a name that comes twice the last one counts.
+//! stays as it is. Of a name that comes twice the last one counts; a name that no command reads is
+//! checked and forgotten.
 
 use std::collections::HashMap;
 
 use percent_encoding::percent_decode_str;
 
+/// Every name that some command reads. No other is kept: a form of millions of short pairs would take many
+/// times its own length.
+const NAMES: [&str; 9] = ["p", "c", "s", "content", "from", "to", "set", "limit", "algo"];
+
 /// Names and values.
 #[derive(Debug, Default)]
-pub struct Params(HashMap<String, String>);
+pub struct Params(HashMap<&'static str, String>);
 
 /// A name or a value is not UTF-8 once it is decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NotUtf8;
+pub struct NotUtf8 {
+    /// Where the first bad sequence begins, in all of what was decoded.
+    pub offset: usize,
+}
 
 impl Params {
     /// Decodes a query or a form.
@@ -22,7 +30,11 @@ impl Params {
     pub fn parse(encoded: &str) -> Result<Self, NotUtf8> {
         let mut params = HashMap::new();
         for (name, value) in encoded.split('&').filter_map(|pair| pair.split_once('=')) {
-            params.insert(decode(name)?, decode(value)?);
+            let decoded = decode(name).and_then(|name| Some((name, decode(value)?)));
+            let (name, value) = decoded.ok_or_else(|| NotUtf8 { offset: first_bad(encoded) })?;
+            if let Some(known) = known(&name) {
+                params.insert(known, value);
+            }
         }
         Ok(Self(params))
     }
@@ -38,15 +50,25 @@ impl Params {
     }
 
     /// Sets the value of a name.
-    pub fn set(&mut self, name: &str, value: String) {
-        self.0.insert(name.to_owned(), value);
+    pub(super) fn set(&mut self, name: &'static str, value: String) {
+        self.0.insert(name, value);
     }
 }
 
-fn decode(encoded: &str) -> Result<String, NotUtf8> {
+fn known(name: &str) -> Option<&'static str> {
+    NAMES.into_iter().find(|known| *known == name)
+}
+
+fn decode(encoded: &str) -> Option<String> {
     let spaced = encoded.replace('+', " ");
     let decoded: Vec<u8> = percent_decode_str(&spaced).collect();
-    String::from_utf8(decoded).map_err(|_| NotUtf8)
+    String::from_utf8(decoded).ok()
+}
+
+/// How many bytes are good, once percent-decoded, before the first that is not UTF-8.
+fn first_bad(encoded: &str) -> usize {
+    let decoded: Vec<u8> = percent_decode_str(encoded).collect();
+    std::str::from_utf8(&decoded).map_or_else(|error| error.valid_up_to(), str::len)
 }
 
 #[cfg(test)]
@@ -55,15 +77,17 @@ mod tests {
 
     #[test]
     fn a_query_is_decoded_as_sq_does() {
-        let params = Params::parse("p=a+b&c=%31%2e1&s=x=y&s=%zz%4&flag&=e&t=").unwrap();
+        let params = Params::parse("p=a+b&c=%31%2e1&s=x=y&s=%zz%4&set&=e&to=&other=1").unwrap();
         assert_eq!(params.get("p"), Some("a b"));
         assert_eq!(params.get("c"), Some("1.1"));
         assert_eq!(params.get("s"), Some("%zz%4"));
-        assert_eq!(params.get("flag"), None);
-        assert_eq!(params.get(""), Some("e"));
-        assert_eq!(params.get("t"), Some(""));
-        assert_eq!(Params::parse("s=%ff").unwrap_err(), NotUtf8);
-        assert_eq!(Params::parse("%fe=1").unwrap_err(), NotUtf8);
+        assert_eq!(params.get("set"), None);
+        assert_eq!(params.get("to"), Some(""));
+        assert_eq!((params.get(""), params.get("other")), (None, None));
+        assert_eq!(params.0.len(), 4);
+        assert_eq!(Params::parse("s=%ff").unwrap_err(), NotUtf8 { offset: 2 });
+        assert_eq!(Params::parse("p=%41+%C3%A4&other=a%C3&c=1").unwrap_err(), NotUtf8 { offset: 14 });
+        assert_eq!(Params::parse("%fe=1").unwrap_err(), NotUtf8 { offset: 0 });
         assert_eq!(Params::parse("s=%2B+%2b").unwrap().get("s"), Some("+ +"));
     }
 }

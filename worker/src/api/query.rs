@@ -9,8 +9,10 @@ use sq_shared::phext_name::PhextName;
 use sq_shared::problem::{Code, Problem};
 
 use crate::api::input::Input;
-use crate::api::{Failure, Outcome, parse_coordinate, phext_name};
-use crate::store::Store;
+use crate::api::{
+    COORDINATES, Failure, Outcome, json_bytes, parse_coordinate, phext_name, too_many_coordinates,
+};
+use crate::store::{Phext, Store};
 
 /// Asks for scrolls. Of the range only those with a text come back, of the set every one.
 #[derive(Debug)]
@@ -32,7 +34,10 @@ impl Query {
         let phext = phext_name(input)?;
         let range = parse_range(input)?;
         let mut set = BTreeSet::new();
-        for item in set_items(input.params.get("set").unwrap_or(&input.body)) {
+        for (index, item) in set_items(input.params.get("set").unwrap_or(&input.body)).enumerate() {
+            if index == COORDINATES {
+                return Err(too_many_coordinates("set"));
+            }
             set.insert(parse_coordinate(item, input.tenant)?);
         }
         if range.is_none() && set.is_empty() {
@@ -42,19 +47,27 @@ impl Query {
         Ok(Self { phext, range, set, limit: parse_limit(input)? })
     }
 
+    pub(super) fn answer_bytes(&self, store: &mut Store) -> Result<u64, Failure> {
+        let phext = store.read(&self.phext)?;
+        let count = |(rows, bytes), (_, text): (_, &str)| (rows + 1, bytes + text.len() as u64);
+        let (rows, text_bytes) = self.pick(phext).fold((0, 0), count);
+        Ok(json_bytes(rows, text_bytes))
+    }
+
     pub(super) fn apply(self, store: &mut Store) -> Result<Outcome, Failure> {
         let phext = store.read(&self.phext)?;
+        let row = |(at, scroll): (&Coordinate, _)| Row { coordinate: at.to_string(), scroll };
+        Outcome::json(&self.pick(phext).map(row).collect::<Vec<_>>())
+    }
+
+    /// What is asked for, in coordinate order.
+    fn pick<'a>(&'a self, phext: &'a Phext) -> impl Iterator<Item = (&'a Coordinate, &'a str)> {
         let mut picked: BTreeMap<&Coordinate, &str> =
             self.set.iter().map(|at| (at, phext.scroll(at))).collect();
-        if let Some(range) = self.range {
+        if let Some(range) = self.range.clone() {
             picked.extend(phext.range(range));
         }
-        let rows: Vec<Row<'_>> = picked
-            .into_iter()
-            .take(self.limit)
-            .map(|(at, scroll)| Row { coordinate: at.to_string(), scroll })
-            .collect();
-        Outcome::json(&rows)
+        picked.into_iter().take(self.limit)
     }
 }
 
@@ -102,7 +115,10 @@ fn set_items(set: &str) -> impl Iterator<Item = &str> {
 
 #[cfg(test)]
 mod tests {
+    use sq_shared::route::Route;
+
     use super::*;
+    use crate::api::params::Params;
 
     #[test]
     fn a_semicolon_separates_or_stands_for_a_slash() {
@@ -111,5 +127,19 @@ mod tests {
         assert_eq!(items("1.1.1;1.1.1;1.1.1, 1.1.1;1.1.1;1.1.2"), ["1.1.1;1.1.1;1.1.1", "1.1.1;1.1.1;1.1.2"]);
         assert_eq!(items(" a\r\n\n,b,"), ["a", "b"]);
         assert!(items("").is_empty());
+    }
+
+    #[test]
+    fn a_set_at_its_limit_and_one_past() {
+        let parse = |count| {
+            let params = Params::parse("p=notes").unwrap();
+            let body = "1.1.1/1.1.1/1.1.1\n".repeat(count);
+            let route = Route::Query;
+            Query::parse(&Input { route, is_post: true, params, body, tenant: None, connection_id: 1 })
+        };
+        assert_eq!(parse(COORDINATES).unwrap().set.len(), 1);
+        let refused = parse(COORDINATES + 1).unwrap_err();
+        assert_eq!(refused.code, Code::InvalidParameter);
+        assert!(refused.detail.contains("100000"), "{}", refused.detail);
     }
 }

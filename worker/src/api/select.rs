@@ -21,6 +21,10 @@ impl Select {
         Ok(Self { phext: phext_name(input)?, at: coordinate(input)? })
     }
 
+    pub(super) fn answer_bytes(&self, store: &mut Store) -> Result<u64, Failure> {
+        Ok(store.read(&self.phext)?.scroll(&self.at).len() as u64)
+    }
+
     pub(super) fn apply(self, store: &mut Store) -> Result<Outcome, Failure> {
         let text = store.read(&self.phext)?.scroll(&self.at);
         Ok(Outcome::Scroll { checksum: phext::checksum(text), text: text.to_owned().into() })

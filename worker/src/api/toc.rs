@@ -8,7 +8,7 @@ use sq_shared::phext_name::PhextName;
 use sq_shared::problem::Problem;
 
 use crate::api::input::Input;
-use crate::api::{Failure, Outcome, phext_name};
+use crate::api::{Failure, Outcome, ROW_BYTES, phext_name};
 use crate::store::Store;
 
 /// Asks for the table of contents.
@@ -20,6 +20,12 @@ pub struct Toc {
 impl Toc {
     pub(super) fn parse(input: &Input<'_>) -> Result<Self, Problem> {
         Ok(Self { phext: phext_name(input)? })
+    }
+
+    pub(super) fn answer_bytes(&self, store: &mut Store) -> Result<u64, Failure> {
+        // The first line of a scroll may be all of it.
+        let phext = store.read(&self.phext)?;
+        Ok(phext.text_bytes() + ROW_BYTES * phext.scroll_count() as u64)
     }
 
     pub(super) fn apply(self, store: &mut Store) -> Result<Outcome, Failure> {

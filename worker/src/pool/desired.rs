@@ -57,14 +57,16 @@ impl Assignment {
                 quota_bytes: limits.quota_bytes,
                 memory_bytes: limits.memory_bytes,
                 body_bytes: config.limits.body_bytes,
-                idle_timeout_ms: u64::try_from(config.pool.idle_timeout.as_millis()).unwrap_or(u64::MAX),
+                idle_timeout_ms: milliseconds(config.pool.idle_timeout),
+                drain_ms: milliseconds(config.timeouts.drain),
             },
         }
     }
 }
 
 impl Desired {
-    /// Longer than a worker's own drain: one that is merely slow ends by itself.
+    /// What a worker has beyond its own drain, which is the config's too: one that is merely slow ends by
+    /// itself.
     const GRACE_AFTER_DRAIN: Duration = Duration::from_secs(5);
 
     /// What a config and a registry ask for.
@@ -79,12 +81,17 @@ impl Desired {
         }
     }
 
-    /// From now on every worker goes, and is killed when it has not gone after `drain`.
+    /// From now on every worker goes. Each takes its own drain; one that has not gone a while after `drain`
+    /// is killed.
     pub fn close(&mut self, drain: Duration) {
         self.assignments.clear();
-        self.stop_grace = drain;
+        self.stop_grace = drain.saturating_add(Self::GRACE_AFTER_DRAIN);
         self.is_closing = true;
     }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Where config and registry are read from.

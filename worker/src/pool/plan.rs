@@ -25,8 +25,31 @@ pub enum Action {
     Kill(u16),
 }
 
-/// What to do now: at most one action a slot. When all are done, and nothing else happens, a second
-/// call gives nothing until [`next_wakeup`].
+/// Most rounds of planning until nothing is left to do: a start that fails leaves its slot unwatched, the
+/// second round watches it again, and the third finds peace. More of them are a defect of the plan, which
+/// must not keep the loop from its news.
+const MOST_ROUNDS: usize = 4;
+
+/// Plans and performs until nothing is left to do, for what was done may ask for more: only then may one
+/// wait for news, or for [`next_wakeup`]. Gives whether peace was found.
+pub async fn come_to_rest<W>(
+    world: &mut W,
+    plan: impl Fn(&W) -> Vec<Action>,
+    mut perform: impl AsyncFnMut(&mut W, Action),
+) -> bool {
+    for _ in 0..MOST_ROUNDS {
+        let actions = plan(world);
+        if actions.is_empty() {
+            return true;
+        }
+        for action in actions {
+            perform(world, action).await;
+        }
+    }
+    plan(world).is_empty()
+}
+
+/// What to do now: at most one action a slot. [`come_to_rest`] asks again when all are done.
 pub fn plan(desired: &Desired, observed: &Observed, now: Instant) -> Vec<Action> {
     let leaving = leaving_workers(desired, observed);
     let decide = |(&port, slot): (&u16, &Slot)| {

@@ -55,6 +55,12 @@ impl Launcher {
         }
     }
 
+    /// Workers are this program; for tests.
+    #[cfg(test)]
+    pub(super) fn of_program(program: PathBuf) -> Self {
+        Self { program, log_format: "text", rust_log: None }
+    }
+
     /// Starts a worker on a slot's socket.
     ///
     /// # Errors
@@ -189,10 +195,6 @@ mod tests {
 
     use super::*;
 
-    fn launcher(program: PathBuf) -> Launcher {
-        Launcher { program, log_format: "text", rust_log: None }
-    }
-
     fn assignment(data_dir: &Path, quota_bytes: u64) -> Assignment {
         let settings = WorkerSettings {
             keys: Vec::new(),
@@ -200,6 +202,7 @@ mod tests {
             memory_bytes: 1,
             body_bytes: None,
             idle_timeout_ms: 1,
+            drain_ms: 1,
         };
         Assignment { tenant: "alice".parse().unwrap(), data_dir: data_dir.to_owned(), settings }
     }
@@ -237,7 +240,7 @@ while :; do sleep 0.01; done
         let (sender, mut events) = mpsc::unbounded_channel();
         let assignment_1 = assignment(folder.path(), 1);
         let process = loop {
-            match launcher(program.clone()).start(1341, socket(), &assignment_1, &sender) {
+            match Launcher::of_program(program.clone()).start(1341, socket(), &assignment_1, &sender) {
                 Ok(process) => break process,
                 // Another test forked while the script was open for writing.
                 Err(error) => assert_eq!(error.kind(), io::ErrorKind::ExecutableFileBusy, "{error}"),
@@ -262,7 +265,7 @@ while :; do sleep 0.01; done
     #[tokio::test]
     async fn a_program_that_is_not_there_is_an_error() {
         let (sender, _events) = mpsc::unbounded_channel();
-        let missing = launcher("/nonexistent/sq-worker".into());
+        let missing = Launcher::of_program("/nonexistent/sq-worker".into());
         let error = missing.start(1341, socket(), &assignment(Path::new("/"), 1), &sender).err().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }

@@ -21,7 +21,7 @@ pub(super) fn check(access: &Access, route: Route, headers: &HeaderMap) -> Resul
 }
 
 fn permit(key: &Key, route: Route, now_s: i64) -> Result<(), Problem> {
-    if key.expires_s.is_some_and(|expires_s| now_s >= expires_s) {
+    if !key.is_valid_at(now_s) {
         return Err(Problem::new(Code::ExpiredKey, "the key has expired: ask the operator for a new one"));
     }
     if route.writes() && key.scope == Scope::Read {

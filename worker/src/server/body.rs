@@ -7,26 +7,24 @@ use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{self, HeaderMap};
 use sq_shared::limits::{BODY_WINDOW, BODY_WINDOW_BYTES};
 use sq_shared::problem::{Code, Problem};
-use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::server::room::{Room, Share};
 use crate::server::worker::Worker;
 
 /// What all bodies that are being read may take together, in KiB: two of the largest.
-pub(super) const ROOM_KIB: u32 = 128 * 1024;
-
-/// A body of up to so many bytes needs no room of its own: as many as there may be connections take
-/// 32 MiB, and so a slow large body never makes a small one wait.
-const SMALL_BODY_BYTES: u64 = 64 * 1024;
-
-/// How long a body waits for room.
-const ROOM_WAIT: Duration = Duration::from_secs(10);
+const ROOM_KIB: u32 = 128 * 1024;
 
 /// A longer body that was refused is not waited for.
 const DISCARD_BYTES: u64 = 1024 * 1024;
 
 /// How long the rest of a refused body is waited for.
 const DISCARD_TIME: Duration = Duration::from_millis(250);
+
+/// The room of all bodies.
+pub(super) fn room() -> Room {
+    Room::new(ROOM_KIB, "other large bodies are being read: try again, or send smaller ones")
+}
 
 /// The complete body as text.
 pub(super) async fn read(
@@ -39,8 +37,10 @@ pub(super) async fn read(
     if declared.is_some_and(|bytes| bytes > limit) {
         return Err(too_large(limit));
     }
-    let _room = room(worker, declared.unwrap_or(limit)).await?;
-    let bytes = collect(incoming, limit).await?;
+    // A body of unknown length takes its room as it comes: were it to take the limit's at once, a few slow
+    // ones would keep all others out.
+    let mut share = worker.body_room.take(declared.unwrap_or(0)).await?;
+    let bytes = collect(incoming, limit, &worker.body_room, &mut share).await?;
     check_complete(headers, bytes.len())?;
     String::from_utf8(bytes).map_err(|error| {
         Problem::new(Code::InvalidUtf8, "the body is not UTF-8: SQ stores text only")
@@ -62,26 +62,22 @@ pub(super) async fn discard(headers: &HeaderMap, incoming: &mut Incoming) {
     let _ = timeout(DISCARD_TIME, rest).await;
 }
 
-async fn room(worker: &Worker, bytes: u64) -> Result<Option<SemaphorePermit<'_>>, Problem> {
-    if bytes <= SMALL_BODY_BYTES {
-        return Ok(None);
-    }
-    let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(ROOM_KIB).min(ROOM_KIB);
-    match timeout(ROOM_WAIT, worker.body_room.acquire_many(kib)).await {
-        Ok(Ok(permit)) => Ok(Some(permit)),
-        _ => {
-            let detail = "other large bodies are being read: try again, or send smaller ones";
-            Err(Problem::new(Code::WorkerUnavailable, detail).retry_after_s(ROOM_WAIT.as_secs()))
-        }
-    }
-}
-
-async fn collect(incoming: &mut Incoming, limit: u64) -> Result<Vec<u8>, Problem> {
+async fn collect(
+    incoming: &mut Incoming,
+    limit: u64,
+    room: &Room,
+    share: &mut Share,
+) -> Result<Vec<u8>, Problem> {
     let mut bytes = Vec::new();
     let mut window = Window::open();
     while let Some(chunk) = window.next_chunk(incoming).await? {
-        if bytes.len() as u64 + chunk.len() as u64 > limit {
+        let total = bytes.len() as u64 + chunk.len() as u64;
+        if total > limit {
             return Err(too_large(limit));
+        }
+        if room.grow(share, total).await? {
+            // The wait was ours, not the client's.
+            window = Window::open();
         }
         bytes.extend_from_slice(&chunk);
     }

@@ -15,14 +15,25 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tracing::debug;
 
+use crate::server::activity::Busy;
 use crate::server::request;
-use crate::server::worker::{Busy, Worker};
+use crate::server::worker::Worker;
 
-/// The largest head: the gateway's 64 KiB, and room for what proxies add to it.
-const HEAD_BYTES: usize = 96 * 1024;
+/// The longest target that the gateway sends. What a client may not send in one is percent-encoded there, and
+/// so gets up to three times as long; longer ones than this the HTTP library refuses.
+const TARGET_BYTES: usize = 64 * 1024;
 
-/// Fields of a head that proxies may add to a client's.
-const PROXY_FIELDS: usize = 28;
+/// The fields of a head, names and all. The gateway builds each head anew with six: host, key, id, and the
+/// body's type and framing. All but the type are short (a key has at most 512 bytes); the type is the
+/// client's own, and as long as a head may be there by default. It also holds the whole head of a client that
+/// asks a worker without a gateway.
+const FIELD_BYTES: usize = 64 * 1024;
+
+/// The method, the version, and the fields that the gateway sets itself.
+const OWN_BYTES: usize = 4 * 1024;
+
+/// The largest head, which is also what hyper reads and writes at once at most.
+const HEAD_BYTES: usize = TARGET_BYTES + FIELD_BYTES + OWN_BYTES;
 
 /// Serves a connection until the client closes it, or until the worker stops and no request is left.
 pub(super) async fn serve(stream: TcpStream, worker: Rc<Worker>, mut stopping: watch::Receiver<bool>) {
@@ -34,12 +45,11 @@ pub(super) async fn serve(stream: TcpStream, worker: Rc<Worker>, mut stopping: w
         let (worker, busy, stops) = (Rc::clone(&worker), worker.busy(), stops.clone());
         first.has_come();
         async move {
-            let mut response = request::answer(&worker, connection_id, request).await;
+            let mut response = request::answer(&worker, connection_id, request, busy).await;
             if *stops.borrow() {
                 // Says so before it closes: the client sends its next request elsewhere, and loses none.
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            drop(busy);
             Ok::<_, Infallible>(response)
         }
     });
@@ -49,7 +59,8 @@ pub(super) async fn serve(stream: TcpStream, worker: Rc<Worker>, mut stopping: w
             .title_case_headers(true)
             // It runs from the moment hyper waits for a head, so it bounds an idle connection too.
             .header_read_timeout(limits::WORKER_KEEPALIVE_TIMEOUT)
-            .max_headers(limits::HEADER_FIELDS + PROXY_FIELDS)
+            // The gateway sends six; a client without one may send as many as there.
+            .max_headers(limits::HEADER_FIELDS)
             .max_buf_size(HEAD_BYTES)
             .serve_connection(TokioIo::new(stream), service)
     );

@@ -12,11 +12,12 @@ use percent_encoding::percent_decode_str;
 use sq_shared::problem::{Code, Problem};
 use sq_shared::request_id::request_id;
 use sq_shared::route::Route;
-use tracing::info;
+use tracing::{Level, event};
 
-use crate::api::Command;
 use crate::api::input::Input;
 use crate::api::params::Params;
+use crate::api::{Command, Failure};
+use crate::server::activity::Busy;
 use crate::server::respond::{self, Answer, AnswerBody};
 use crate::server::worker::Worker;
 use crate::server::{authenticate, body};
@@ -29,6 +30,7 @@ pub(super) async fn answer(
     worker: &Rc<Worker>,
     connection_id: u64,
     request: Request<Incoming>,
+    busy: Busy,
 ) -> Response<AnswerBody> {
     let started = Instant::now();
     let (head, mut incoming) = request.into_parts();
@@ -42,17 +44,29 @@ pub(super) async fn answer(
             Answer::of_problem(&problem, request_id)
         }
     };
-    info!(
-        target: "access",
-        tenant = worker.tenant.as_ref().map_or("-", |tenant| tenant.as_str()),
-        command,
-        status = answer.status,
-        bytes = answer.body.len(),
-        duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
-        request_id,
-        "request"
-    );
-    respond::response(answer, request_id)
+    log_access(worker, command, &answer, started, request_id);
+    respond::response(answer, request_id, busy)
+}
+
+/// The access line. Under the pool the gateway has one of its own for the same request.
+fn log_access(worker: &Worker, command: &'static str, answer: &Answer, started: Instant, request_id: &str) {
+    // A level is part of what is compiled, so each has its own line.
+    macro_rules! access_line {
+        ($level:expr) => {
+            event!(
+                target: "access",
+                $level,
+                tenant = worker.tenant.as_ref().map_or("-", |tenant| tenant.as_str()),
+                command,
+                status = answer.status,
+                bytes = answer.body.len(),
+                duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
+                request_id,
+                "request"
+            )
+        };
+    }
+    if worker.is_of_pool() { access_line!(Level::DEBUG) } else { access_line!(Level::INFO) }
 }
 
 async fn handle(
@@ -64,9 +78,10 @@ async fn handle(
     check_host(head)?;
     let Target::Api(route) = target(head)? else { return Ok(Answer::health()) };
     authenticate::check(&worker.access(), route, &head.headers)?;
-    let params = Params::parse(head.uri.query().unwrap_or("")).map_err(|_| {
+    let params = Params::parse(head.uri.query().unwrap_or("")).map_err(|error| {
         Problem::new(Code::InvalidUtf8, "the query is not UTF-8 once it is percent-decoded")
             .with("part", "query")
+            .with("offset", error.offset)
     })?;
     let body = body::read(worker, &head.headers, incoming).await?;
     let mut input = Input {
@@ -81,8 +96,16 @@ async fn handle(
         input.take_form()?;
     }
     let command = Command::parse(input)?;
-    let mut store = worker.store.borrow_mut();
-    command.apply(&mut store).map(Answer::of_outcome).map_err(|failure| respond::problem_of(&failure))
+    let refuse = |failure: Failure| respond::problem_of(&failure);
+    // Waited for before there is anything to hold: an answer that waits takes no memory.
+    let bytes = command.answer_bytes(&mut worker.store.borrow_mut()).map_err(refuse)?;
+    let room = worker.answer_room.take(bytes).await?;
+    let outcome = command.apply(&mut worker.store.borrow_mut());
+    if worker.store.borrow().is_in_doubt() {
+        worker.store_failed.notify_one();
+    }
+    let outcome = outcome.map_err(refuse)?;
+    Ok(Answer::of_outcome(outcome, room))
 }
 
 /// Where a request goes.
@@ -93,9 +116,10 @@ enum Target {
 
 fn target(head: &Parts) -> Result<Target, Problem> {
     let path = head.uri.path();
-    if percent_decode_str(path).decode_utf8().is_err() {
+    if let Err(error) = percent_decode_str(path).decode_utf8() {
         let detail = "the path is not UTF-8 once it is percent-decoded";
-        return Err(Problem::new(Code::InvalidUtf8, detail).with("part", "path"));
+        let problem = Problem::new(Code::InvalidUtf8, detail).with("part", "path");
+        return Err(problem.with("offset", error.valid_up_to()));
     }
     let not_allowed =
         |allow| Problem::new(Code::MethodNotAllowed, "use a method that the route takes").allow(allow);

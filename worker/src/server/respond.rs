@@ -10,13 +10,27 @@ use sq_shared::problem::{Code, Problem};
 use tracing::error;
 
 use crate::api::{Failure, Outcome};
+use crate::server::activity::Busy;
+use crate::server::room::{Room, Share};
 use crate::store::StoreError;
 
 /// The body of every answer.
 pub(super) type AnswerBody = Full<Bytes>;
 
+/// What all large answers that are being written may take together, in KiB: four scrolls of the longest body
+/// by default. Without it, as many clients as may be in flight could each have one, and read it slowly.
+const ROOM_KIB: u32 = 256 * 1024;
+
+/// The code of an error, beside the body that says it too: the gateway takes it off, for its access line.
+const X_SQ_CODE: &str = "X-SQ-Code";
+
 /// After how many seconds a failure of the disk may have passed.
 const RETRY_AFTER_S: u64 = 5;
+
+/// The room of all answers.
+pub(super) fn room() -> Room {
+    Room::new(ROOM_KIB, "other large answers are being sent: try again, or ask for less at once")
+}
 
 /// An answer before it is HTTP.
 #[derive(Debug)]
@@ -24,19 +38,22 @@ pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) body: Bytes,
     fields: Vec<(HeaderName, HeaderValue)>,
+    room: Share,
 }
 
 impl Answer {
     fn ok(media_type: &'static str, body: Bytes) -> Self {
-        Self { status: 200, body, fields: vec![(header::CONTENT_TYPE, HeaderValue::from_static(media_type))] }
+        let media_type = (header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+        Self { status: 200, body, fields: vec![media_type], room: Share::default() }
     }
 
     pub(super) fn health() -> Self {
         Self::ok("application/json", Bytes::from_static(br#"{"status":"ok"}"#))
     }
 
-    pub(super) fn of_outcome(outcome: Outcome) -> Self {
-        match outcome {
+    /// `room` is given back once the answer is written.
+    pub(super) fn of_outcome(outcome: Outcome, room: Share) -> Self {
+        let answer = match outcome {
             Outcome::Text(text) => Self::ok(headers::PLAIN_TEXT, text),
             Outcome::Json(json) => Self::ok("application/json", json),
             Outcome::Scroll { text, checksum } => {
@@ -44,12 +61,14 @@ impl Answer {
                 answer.push(header::ETAG, &format!("\"{checksum}\""));
                 answer
             }
-        }
+        };
+        Self { room, ..answer }
     }
 
     pub(super) fn of_problem(problem: &Problem, request_id: &str) -> Self {
         let mut answer = Self::ok(headers::PROBLEM_JSON, problem.to_json(request_id).into());
         answer.status = problem.code.status();
+        answer.push(X_SQ_CODE, problem.code.as_str());
         for (name, value) in problem.header_fields() {
             answer.push(name, &value);
         }
@@ -64,12 +83,27 @@ impl Answer {
     }
 }
 
-/// The answer with what every answer carries.
-pub(super) fn response(mut answer: Answer, request_id: &str) -> Response<AnswerBody> {
+/// The bytes of an answer, and what lasts until they are written or given up: hyper lets go of a body as
+/// soon as it has its bytes, but of these only when the last one is in the kernel.
+struct Held {
+    bytes: Bytes,
+    _room: Share,
+    _busy: Busy,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// The answer with what every answer carries. The worker is busy until it is written.
+pub(super) fn response(mut answer: Answer, request_id: &str, busy: Busy) -> Response<AnswerBody> {
     answer.push(headers::X_REQUEST_ID, request_id);
     answer.push(header::CACHE_CONTROL, "no-store");
     answer.push(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
-    let mut response = Response::new(Full::new(answer.body));
+    let held = Held { bytes: answer.body, _room: answer.room, _busy: busy };
+    let mut response = Response::new(Full::new(Bytes::from_owner(held)));
     // Every status is one of the contract's; none of them is out of range.
     *response.status_mut() =
         hyper::StatusCode::from_u16(answer.status).unwrap_or(hyper::StatusCode::SERVICE_UNAVAILABLE);
@@ -105,7 +139,7 @@ pub(super) fn problem_of(failure: &Failure) -> Problem {
                 .with("used", *used)
                 .with("quota", *quota)
         }
-        Failure::Store(StoreError::Io(_)) => {
+        Failure::Store(StoreError::Io(_) | StoreError::InDoubt) => {
             unavailable(failure, "the server's disk failed: nothing was acknowledged")
         }
     }
@@ -114,4 +148,22 @@ pub(super) fn problem_of(failure: &Failure) -> Problem {
 fn unavailable(failure: &Failure, detail: &'static str) -> Problem {
     error!(%failure, "a command failed");
     Problem::new(Code::WorkerUnavailable, detail).retry_after_s(RETRY_AFTER_S)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::server::activity::Activity;
+
+    #[test]
+    fn an_error_has_its_code_in_a_field_and_nothing_else_has_it() {
+        let busy = || Arc::new(Activity::new()).busy();
+        let refused = Answer::of_problem(&Problem::new(Code::MissingParameter, "say p="), "id");
+        let refused = response(refused, "id", busy());
+        assert_eq!(refused.headers().get("x-sq-code").unwrap(), "missing_parameter");
+        let served = response(Answer::health(), "id", busy());
+        assert!(served.headers().get("x-sq-code").is_none());
+    }
 }

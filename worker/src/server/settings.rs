@@ -25,7 +25,7 @@ impl SettingsReader {
         Ok(Self { lines: BufReader::new(pipe::Receiver::from_file(stdin)?).lines() })
     }
 
-    /// The next settings; `None` when the pool is gone. Nothing is lost when this is dropped half way.
+    /// The next settings; `None` when standard input ended. Nothing is lost when this is dropped half way.
     ///
     /// # Errors
     /// The line is not settings.

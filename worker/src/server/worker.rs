@@ -1,16 +1,22 @@
 //! What all connections of a worker share: the store, the settings, and whether anybody is being served.
 
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sq_shared::registry::Key;
 use sq_shared::tenant::TenantName;
-use tokio::sync::Semaphore;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::server::body;
+use crate::server::activity::{Activity, Busy};
+use crate::server::room::Room;
+use crate::server::{body, respond};
 use crate::settings::WorkerSettings;
 use crate::store::{Limits, Store};
+
+/// The drain of a worker that was started alone: the config's default.
+const DRAIN_ALONE: Duration = Duration::from_secs(30);
 
 /// Who may ask.
 #[derive(Debug, Clone)]
@@ -30,9 +36,12 @@ pub struct Worker {
     access: RefCell<Access>,
     body_bytes: Cell<Option<u64>>,
     idle_timeout: Cell<Option<Duration>>,
-    pub(super) body_room: Semaphore,
-    busy: Cell<u64>,
-    last_active: Cell<Instant>,
+    drain: Cell<Duration>,
+    /// Told when the store can do no more.
+    pub(super) store_failed: Notify,
+    pub(super) body_room: Room,
+    pub(super) answer_room: Room,
+    activity: Arc<Activity>,
     connections: Cell<u64>,
 }
 
@@ -45,9 +54,11 @@ impl Worker {
             access: RefCell::new(access),
             body_bytes: Cell::new(body_bytes),
             idle_timeout: Cell::new(None),
-            body_room: Semaphore::new(body::ROOM_KIB as usize),
-            busy: Cell::new(0),
-            last_active: Cell::new(Instant::now()),
+            drain: Cell::new(DRAIN_ALONE),
+            store_failed: Notify::new(),
+            body_room: body::room(),
+            answer_room: respond::room(),
+            activity: Arc::new(Activity::new()),
             connections: Cell::new(0),
         }
     }
@@ -64,6 +75,7 @@ impl Worker {
         self.store.borrow_mut().set_limits(Limits::from(&settings));
         self.body_bytes.set(settings.body_bytes);
         self.idle_timeout.set(Some(settings.idle_timeout()));
+        self.drain.set(settings.drain());
         self.access.replace(Access::Keys(settings.keys));
     }
 
@@ -77,18 +89,28 @@ impl Worker {
         self.body_bytes.get()
     }
 
+    /// Whether the pool started it; then only it ends by itself.
+    pub(super) fn is_of_pool(&self) -> bool {
+        self.idle_timeout.get().is_some()
+    }
+
     pub(super) fn idle_timeout(&self) -> Option<Duration> {
         self.idle_timeout.get()
     }
 
-    /// When the last request came or ended.
-    pub(super) fn last_active(&self) -> Instant {
-        self.last_active.get()
+    /// How long requests in flight may take to end, once the worker is told to stop.
+    pub(super) fn drain(&self) -> Duration {
+        self.drain.get()
     }
 
-    /// Whether a request is in flight, or a connection has not brought its first one yet.
+    /// When the last request came or ended.
+    pub(super) fn last_active(&self) -> Instant {
+        self.activity.last()
+    }
+
+    /// Whether an answer is due or on its way, or a connection has not brought its first one yet.
     pub(super) fn is_busy(&self) -> bool {
-        self.busy.get() > 0
+        self.activity.is_busy()
     }
 
     /// The number of a new connection, counted from 1.
@@ -98,21 +120,8 @@ impl Worker {
     }
 
     /// Keeps the worker busy for as long as the value lives.
-    pub(super) fn busy(self: &std::rc::Rc<Self>) -> Busy {
-        self.busy.set(self.busy.get() + 1);
-        self.last_active.set(Instant::now());
-        Busy(std::rc::Rc::clone(self))
-    }
-}
-
-/// A worker is not idle while one of these lives.
-#[derive(Debug)]
-pub(super) struct Busy(std::rc::Rc<Worker>);
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.busy.set(self.0.busy.get().saturating_sub(1));
-        self.0.last_active.set(Instant::now());
+    pub(super) fn busy(&self) -> Busy {
+        self.activity.busy()
     }
 }
 

@@ -3,6 +3,7 @@
 //! A phext is replaced whole: the new file is written beside it, synced, renamed over it, and then the
 //! directory is synced. At each moment the name stands for all of the old bytes or all of the new.
 
+use std::cell::Cell;
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -21,9 +22,23 @@ pub(super) struct Disk {
     path: PathBuf,
     /// Holds the lock, and is what is synced after a rename.
     directory: File,
-    /// The error that the next replacements end with.
+    /// A sync or a rename has failed: what the disk holds is known only after a new start.
+    is_in_doubt: Cell<bool>,
     #[cfg(test)]
-    pub(super) failure: std::cell::Cell<Option<rustix::io::Errno>>,
+    pub(super) faults: faults::Faults,
+}
+
+/// What can fail while a phext is replaced, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Operation {
+    /// Of the new file's bytes.
+    Write,
+    /// Of the new file.
+    SyncFile,
+    /// Over the old file.
+    Rename,
+    /// So that the rename lasts.
+    SyncDirectory,
 }
 
 /// What tells two contents of a file apart without reading them.
@@ -32,6 +47,9 @@ pub(super) struct Identity {
     inode: u64,
     modified_s: i64,
     modified_ns: i64,
+    /// When the kernel last saw a change: no program can set it back, as it can the time above.
+    changed_s: i64,
+    changed_ns: i64,
     /// How many bytes the file has.
     pub(super) bytes: u64,
     is_file: bool,
@@ -67,10 +85,14 @@ impl Disk {
         let disk = Self {
             path: path.to_owned(),
             directory,
+            is_in_doubt: Cell::new(false),
             #[cfg(test)]
-            failure: std::cell::Cell::default(),
+            faults: faults::Faults::default(),
         };
         disk.remove_temporaries().map_err(wrap)?;
+        // A worker that was killed, or failed, between a rename and this sync: what it left is now served as
+        // if it were acknowledged.
+        disk.directory.sync_all().map_err(wrap)?;
         Ok(disk)
     }
 
@@ -114,6 +136,9 @@ impl Disk {
     }
 
     /// Puts a new file in place of the phext's, durably.
+    ///
+    /// After a failed sync the kernel takes the pages for clean, so a second one would lie; after a failed
+    /// rename nobody knows which file the name stands for. From then on the disk is in doubt.
     pub(super) fn replace(
         &self,
         name: &PhextName,
@@ -121,36 +146,56 @@ impl Disk {
     ) -> io::Result<Identity> {
         let path = layout::phext_file(&self.path, name);
         let temporary = layout::temporary(&path);
-        let written = self.write_synced(&temporary, write).and_then(|identity| {
-            std::fs::rename(&temporary, &path)?;
-            Ok(identity)
+        let replaced = self.write_synced(&temporary, write).and_then(|file| {
+            let written = Identity::of(&file.metadata()?);
+            self.perform(Operation::Rename, || std::fs::rename(&temporary, &path))?;
+            Ok((file, written))
         });
-        if written.is_err() {
+        if replaced.is_err() {
             // It may not even exist; the error that counts is the first one.
             let _ = std::fs::remove_file(&temporary);
         }
-        let identity = written?;
-        self.directory.sync_all()?;
-        Ok(identity)
+        let (file, written) = replaced?;
+        self.perform(Operation::SyncDirectory, || self.directory.sync_all())?;
+        // The rename has changed the time of change; were anything else new, it would not be our file's.
+        let renamed = Identity::of(&file.metadata()?);
+        Ok(Identity { changed_s: renamed.changed_s, changed_ns: renamed.changed_ns, ..written })
     }
 
+    /// The new file, complete and synced.
     fn write_synced(
         &self,
         path: &Path,
         write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
-    ) -> io::Result<Identity> {
+    ) -> io::Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = File::from(rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?);
         let mut buffered = BufWriter::with_capacity(WRITE_BUFFER_BYTES, file);
-        write(&mut buffered)?;
-        buffered.flush()?;
+        self.perform(Operation::Write, || write(&mut buffered).and_then(|()| buffered.flush()))?;
+        let file = buffered.into_inner().map_err(io::IntoInnerError::into_error)?;
+        self.perform(Operation::SyncFile, || file.sync_all())?;
+        Ok(file)
+    }
+
+    /// Whether the store must be opened anew before anything in it may be answered.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.is_in_doubt.get()
+    }
+
+    fn perform(&self, operation: Operation, act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         #[cfg(test)]
-        if let Some(error) = self.failure.get() {
-            return Err(error.into());
-        }
-        let file = buffered.get_ref();
-        file.sync_all()?;
-        Ok(Identity::of(&file.metadata()?))
+        let act = || self.faults.strike(operation).and_then(|()| act());
+        act().inspect_err(|error| {
+            // What a full disk did not take is thrown away with the new file; the old one stands.
+            let is_doubtful = match operation {
+                Operation::Write => false,
+                Operation::SyncFile | Operation::Rename => !is_full(error),
+                Operation::SyncDirectory => true,
+            };
+            if is_doubtful {
+                self.is_in_doubt.set(true);
+            }
+        })
     }
 
     /// Every phext and the bytes of its file, in no order.
@@ -187,6 +232,8 @@ impl Identity {
             inode: metadata.ino(),
             modified_s: metadata.mtime(),
             modified_ns: metadata.mtime_nsec(),
+            changed_s: metadata.ctime(),
+            changed_ns: metadata.ctime_nsec(),
             bytes: metadata.len(),
             is_file: metadata.is_file(),
         }
@@ -201,4 +248,24 @@ impl Identity {
 /// Whether an error says that there is no room left.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+#[cfg(test)]
+pub(super) mod faults {
+    //! A disk that fails when it is told to.
+
+    use super::{Cell, Operation, io};
+
+    /// The operation that fails each time, and how.
+    #[derive(Debug, Default)]
+    pub(crate) struct Faults(pub(crate) Cell<Option<(Operation, rustix::io::Errno)>>);
+
+    impl Faults {
+        pub(super) fn strike(&self, operation: Operation) -> io::Result<()> {
+            match self.0.get() {
+                Some((failing, error)) if failing == operation => Err(error.into()),
+                _ => Ok(()),
+            }
+        }
+    }
 }

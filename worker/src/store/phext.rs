@@ -107,6 +107,11 @@ impl Phext {
         self.file_bytes
     }
 
+    /// How many bytes the scrolls have, without the breaks between them.
+    pub fn text_bytes(&self) -> u64 {
+        self.text_bytes
+    }
+
     /// About how much memory it takes.
     pub(super) fn memory_bytes(&self) -> u64 {
         self.text_bytes + SCROLL_OVERHEAD_BYTES * self.scrolls.len() as u64

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use rustix::io::Errno;
 
 use super::*;
+use crate::store::disk::Operation;
 
 const NO_LIMITS: Limits = Limits { quota_bytes: None, memory_bytes: u64::MAX };
 
@@ -26,6 +27,13 @@ fn at(text: &str) -> Coordinate {
 
 fn put(store: &mut Store, phext: &str, place: &str, text: &str) -> Result<usize, StoreError> {
     store.write(&name(phext), at(place), Edit::Replace(text.to_owned()))
+}
+
+impl Store {
+    /// The sync of a directory fails from now on.
+    pub(crate) fn fail_syncs(&self) {
+        self.disk.faults.0.set(Some((Operation::SyncDirectory, Errno::IO)));
+    }
 }
 
 const ORIGIN: &str = "1.1.1/1.1.1/1.1.1";
@@ -182,13 +190,88 @@ fn a_full_disk_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = open(dir.path());
     put(&mut store, "a", ORIGIN, "kept").unwrap();
-    for (errno, is_full) in [(Errno::NOSPC, true), (Errno::DQUOT, true), (Errno::IO, false)] {
-        store.disk.failure.set(Some(errno));
-        let error = store.write(&name("a"), at(ORIGIN), Edit::Append("lost".into())).unwrap_err();
-        assert_eq!(matches!(error, StoreError::DiskFull { used: 4, quota: None }), is_full, "{error:?}");
-        assert!(put(&mut store, "new", ORIGIN, "lost").is_err());
-        store.disk.failure.set(None);
-        assert_eq!(store.read(&name("a")).unwrap().scroll(&at(ORIGIN)), "kept");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    for errno in [Errno::NOSPC, Errno::DQUOT] {
+        for operation in [Operation::Write, Operation::SyncFile, Operation::Rename] {
+            store.disk.faults.0.set(Some((operation, errno)));
+            let error = store.write(&name("a"), at(ORIGIN), Edit::Append("lost".into())).unwrap_err();
+            assert!(
+                matches!(error, StoreError::DiskFull { used: 4, quota: None }),
+                "{operation:?}: {error:?}"
+            );
+            assert!(put(&mut store, "new", ORIGIN, "lost").is_err());
+            assert_eq!(store.read(&name("a")).unwrap().scroll(&at(ORIGIN)), "kept");
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+            store.disk.faults.0.set(None);
+            assert_eq!(put(&mut store, "a", ORIGIN, "kept").unwrap(), 4);
+        }
     }
+}
+
+#[test]
+fn after_a_failed_operation_nothing_is_acknowledged_that_may_not_last() {
+    use Operation::{Rename, SyncDirectory, SyncFile, Write};
+    for (operation, is_in_doubt, is_renamed) in
+        [(Write, false, false), (SyncFile, true, false), (Rename, true, false), (SyncDirectory, true, true)]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = open(dir.path());
+        put(&mut store, "a", ORIGIN, "old").unwrap();
+        store.disk.faults.0.set(Some((operation, Errno::IO)));
+        assert!(matches!(put(&mut store, "a", ORIGIN, "new"), Err(StoreError::Io(_))), "{operation:?}");
+        store.disk.faults.0.set(None);
+        assert_eq!(store.is_in_doubt(), is_in_doubt, "{operation:?}");
+        let on_disk = if is_renamed { "new" } else { "old" };
+        assert_eq!(fs::read_to_string(dir.path().join("a.phext")).unwrap(), on_disk);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+
+        // The client tries again; what is on disk already must not be taken for durable.
+        let again = put(&mut store, "a", ORIGIN, "new");
+        if is_in_doubt {
+            assert!(matches!(again, Err(StoreError::InDoubt)), "{operation:?}: {again:?}");
+            assert!(matches!(store.read(&name("b")), Err(StoreError::InDoubt)), "{operation:?}");
+            assert!(matches!(store.list(), Err(StoreError::InDoubt)), "{operation:?}");
+            drop(store);
+            store = open(dir.path());
+            assert_eq!(put(&mut store, "a", ORIGIN, "new").unwrap(), 3);
+        } else {
+            assert_eq!(again.unwrap(), 3);
+        }
+        assert_eq!(store.read(&name("a")).unwrap().scroll(&at(ORIGIN)), "new");
+    }
+}
+
+#[test]
+fn a_change_that_hides_its_time_is_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("notes.phext");
+    let mut store = open(dir.path());
+    put(&mut store, "notes", ORIGIN, "ours, 15 bytes.").unwrap();
+    let modified = fs::metadata(&file).unwrap().modified().unwrap();
+    // The kernel's clock for files goes in steps.
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    fs::write(&file, "theirs, the sam").unwrap();
+    fs::File::options().write(true).open(&file).unwrap().set_modified(modified).unwrap();
+    assert_eq!(store.read(&name("notes")).unwrap().scroll(&at(ORIGIN)), "theirs, the sam");
+}
+
+#[test]
+fn the_memory_that_is_held_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path());
+    for phext in ["a", "b", "c"] {
+        put(&mut store, phext, ORIGIN, phext).unwrap();
+        put(&mut store, phext, ORIGIN, "longer").unwrap();
+    }
+    let held = |store: &Store| {
+        assert!(store.by_use.iter().all(|(last_use, name)| store.loaded[name].last_use == *last_use));
+        assert_eq!(store.by_use.len(), store.loaded.len());
+        store.loaded.values().map(Loaded::memory_bytes).sum::<u64>()
+    };
+    assert_eq!((store.held_bytes, store.loaded.len()), (held(&store), 3));
+    store.set_limits(Limits { memory_bytes: store.held_bytes - 1, ..NO_LIMITS });
+    store.read(&name("c")).unwrap();
+    assert_eq!((store.held_bytes, store.loaded.len()), (held(&store), 2));
+    fs::remove_file(dir.path().join("b.phext")).unwrap();
+    store.read(&name("b")).unwrap();
+    assert_eq!((store.held_bytes, store.loaded.len()), (held(&store), 1));
 }

@@ -2,13 +2,15 @@
 //! It keeps its own account of the processes, and checks the plan against that after every step.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::super::backoff::LONGEST_DELAY;
 use super::super::desired::{Assignment, Desired};
 use super::super::observed::{Attention, Departure, Observed};
-use super::{Action, next_wakeup, plan};
+use super::{Action, come_to_rest, next_wakeup, plan};
 use crate::settings::WorkerSettings;
 
 const PORTS: std::ops::Range<u16> = 1341..1346;
@@ -106,6 +108,7 @@ fn assignment(tenant: usize, directory: usize, quota: u64) -> Arc<Assignment> {
         memory_bytes: 1,
         body_bytes: None,
         idle_timeout_ms: u64::try_from(IDLE.as_millis()).unwrap(),
+        drain_ms: 1,
     };
     Arc::new(Assignment {
         tenant: format!("t{tenant}").parse().unwrap(),
@@ -275,21 +278,18 @@ impl World {
         failures.push(self.now);
     }
 
+    /// As the pool does it: the same loop, and no round more.
     fn act(&mut self) {
-        let actions = plan(&self.desired, &self.observed, self.now);
-        assert!(actions.len() <= PORTS.len(), "at most one action a slot: {actions:?}");
-        for action in actions {
-            self.perform(action);
-        }
-        // A start that failed leaves its slot unattended, so one more round is due; then there is peace.
-        for action in plan(&self.desired, &self.observed, self.now) {
-            assert!(
-                matches!(action, Action::Attend(..)),
-                "the plan wants {action:?} right after it was carried out"
-            );
-            self.perform(action);
-        }
-        assert_eq!(plan(&self.desired, &self.observed, self.now), [], "the plan comes to rest");
+        let planned = |world: &Self| {
+            let actions = plan(&world.desired, &world.observed, world.now);
+            assert!(actions.len() <= PORTS.len(), "at most one action a slot: {actions:?}");
+            actions
+        };
+        let perform = async |world: &mut Self, action| world.perform(action);
+        // Nothing in this world is waited for.
+        let context = &mut Context::from_waker(Waker::noop());
+        let is_at_rest = pin!(come_to_rest(self, planned, perform)).poll(context);
+        assert_eq!(is_at_rest, Poll::Ready(true), "the plan comes to rest");
         self.check();
     }
 

@@ -1,0 +1,139 @@
+//! The server on a real socket, with clients that take their time.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+
+use sq_shared::coordinate::Coordinate;
+use sq_shared::phext_name::PhextName;
+use sq_shared::registry::{Key, Scope};
+use sq_shared::token::BearerToken;
+use tokio::task::{LocalSet, spawn_blocking};
+
+use super::*;
+use crate::settings::WorkerSettings;
+use crate::store::{Edit, Limits, Store};
+
+/// More than the kernel keeps for both ends of a connection.
+const LARGE_BYTES: usize = 32 * 1024 * 1024;
+
+fn settings(idle_timeout_ms: u64) -> WorkerSettings {
+    let sha256 = BearerToken::parse(b"secret").unwrap().digest();
+    WorkerSettings {
+        keys: vec![Key { id: "k1".into(), sha256, scope: Scope::Write, expires_s: None }],
+        quota_bytes: None,
+        memory_bytes: 1 << 20,
+        body_bytes: None,
+        idle_timeout_ms,
+        drain_ms: 50,
+    }
+}
+
+fn store(dir: &Path, scroll: String) -> Store {
+    let mut store = Store::open(dir, Limits { quota_bytes: None, memory_bytes: 1 << 20 }).unwrap();
+    store.write(&PhextName::parse("notes").unwrap(), Coordinate::ORIGIN, Edit::Replace(scroll)).unwrap();
+    store
+}
+
+/// Serves until the worker goes by itself, while a client is at work.
+async fn serve_for<T: Send + 'static>(
+    worker: Rc<Worker>,
+    client: impl FnOnce(SocketAddr) -> T + Send + 'static,
+) -> T {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let client = spawn_blocking(move || client(address));
+    let serving = run(listener, worker, None, StopSignal::new().unwrap());
+    let (served, outcome) = LocalSet::new().run_until(async { tokio::join!(serving, client) }).await;
+    served.unwrap();
+    outcome.unwrap()
+}
+
+fn get(address: SocketAddr, target: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let head = format!(
+        "GET /api/v2/{target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: secret\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn an_idle_worker_waits_for_a_client_that_reads_slowly() {
+    let dir = tempfile::tempdir().unwrap();
+    let worker = Rc::new(Worker::of_pool(None, store(dir.path(), "x".repeat(LARGE_BYTES)), settings(20)));
+    let (begun, begins) = tokio::sync::oneshot::channel();
+    let reading = serve_for(Rc::clone(&worker), |address| {
+        let mut stream = get(address, "get?p=notes");
+        let mut bytes = vec![0; 1024];
+        stream.read_exact(&mut bytes).unwrap();
+        begun.send(()).unwrap();
+        // Much longer than the idle time and the drain.
+        std::thread::sleep(Duration::from_secs(1));
+        stream.read_to_end(&mut bytes).map(|_| bytes.len())
+    });
+    let looking = async {
+        begins.await.unwrap();
+        assert_eq!(worker.answer_room.taken_kib(), LARGE_BYTES / 1024, "held while it is read");
+    };
+    let (bytes, ()) = tokio::join!(reading, looking);
+    let bytes = bytes.unwrap();
+    assert_eq!(worker.answer_room.taken_kib(), 0, "given back");
+    assert!(bytes > LARGE_BYTES, "{bytes} bytes came, head and all");
+}
+
+#[tokio::test]
+async fn a_worker_whose_disk_fails_answers_503_and_ends_with_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path(), "kept".into());
+    store.fail_syncs();
+    let worker = Worker::of_pool(None, store, settings(60_000));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let client = spawn_blocking(move || {
+        let mut answer = String::new();
+        get(address, "update?p=notes&c=1.1.1/1.1.1/1.1.1&s=new").read_to_string(&mut answer).unwrap();
+        answer
+    });
+    let serving = run(listener, Rc::new(worker), None, StopSignal::new().unwrap());
+    let (served, answer) = LocalSet::new().run_until(async { tokio::join!(serving, client) }).await;
+    assert!(answer.unwrap().starts_with("HTTP/1.1 503 "));
+    assert!(served.is_err());
+}
+
+#[tokio::test]
+async fn slow_bodies_of_unknown_length_do_not_keep_others_out() {
+    const STEP: usize = 100 * 1024;
+    let dir = tempfile::tempdir().unwrap();
+    let worker = Rc::new(Worker::of_pool(None, store(dir.path(), String::new()), settings(100)));
+    let upload = |address| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        let target = "/api/v2/update?p=notes&c=1.1.1/1.1.1/1.1.1";
+        let fields = "Host: x\r\nConnection: close\r\nAuthorization: secret\r\nTransfer-Encoding: chunked";
+        write!(stream, "POST {target} HTTP/1.1\r\n{fields}\r\n\r\n").unwrap();
+        stream
+    };
+    let chunk = |stream: &mut TcpStream| write!(stream, "{STEP:x}\r\n{}\r\n", "x".repeat(STEP)).unwrap();
+    let end = |mut stream: TcpStream| {
+        stream.write_all(b"0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let answers = serve_for(Rc::clone(&worker), move |address| {
+        let mut slow = [upload(address), upload(address), upload(address)];
+        slow.iter_mut().for_each(chunk);
+        let mut quick = upload(address);
+        (0..20).for_each(|_| chunk(&mut quick));
+        let first = end(quick);
+        let others = slow.map(|mut stream| {
+            chunk(&mut stream);
+            end(stream)
+        });
+        (first, others)
+    });
+    let (first, others) = answers.await;
+    assert!(first.ends_with("Updated 2048000 bytes"), "{first}");
+    others.iter().for_each(|answer| assert!(answer.ends_with("Updated 204800 bytes"), "{answer}"));
+    assert_eq!(worker.body_room.taken_kib(), 0, "given back");
+}
