@@ -119,12 +119,8 @@ impl Source {
     /// As [`Self::load`].
     pub fn reload(&self, started: &Config) -> Result<(Config, Registry), Mistakes> {
         let mut config = Config::load(&self.config)?;
-        if config.gateway.slots != started.gateway.slots
-            || config.pool.slot_address != started.pool.slot_address
-        {
-            tracing::warn!("slots and slot_address are read at the start: restart the pool for the new ones");
-            config.gateway.slots = started.gateway.slots.clone();
-            config.pool.slot_address = started.pool.slot_address;
+        for field in config.keep_from_start(started) {
+            tracing::warn!(field, "this change takes effect at the next start");
         }
         self.load_registry(config)
     }

@@ -47,10 +47,7 @@ impl Launcher {
         let program = std::env::current_exe().ok().filter(|path| path.exists());
         Self {
             program: program.unwrap_or_else(|| PathBuf::from("/proc/self/exe")),
-            log_format: match log_format {
-                LogFormat::Text => "text",
-                LogFormat::Json => "json",
-            },
+            log_format: log_format.as_str(),
             rust_log: std::env::var_os("RUST_LOG"),
         }
     }

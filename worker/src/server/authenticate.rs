@@ -12,7 +12,7 @@ use crate::server::worker::Access;
 /// Lets a request pass that has a key for its route.
 pub(super) fn check(access: &Access, route: Route, headers: &HeaderMap) -> Result<(), Problem> {
     let Access::Keys(keys) = access else { return Ok(()) };
-    let digest = credential::read(headers).map_err(credential_problem)?.digest();
+    let digest = credential::read(headers).map_err(CredentialError::problem)?.digest();
     let key = keys
         .iter()
         .find(|key| key.sha256 == digest)
@@ -31,21 +31,6 @@ fn permit(key: &Key, route: Route, now_s: i64) -> Result<(), Problem> {
         ));
     }
     Ok(())
-}
-
-fn credential_problem(error: CredentialError) -> Problem {
-    match error {
-        CredentialError::Missing => Problem::new(
-            Code::MissingKey,
-            "send the key as 'Authorization: Bearer <key>' or 'X-SQ-API-Key: <key>'",
-        ),
-        CredentialError::TwoKeys => {
-            Problem::new(Code::BadRequest, "the request brings two different keys: send one")
-        }
-        CredentialError::Malformed => {
-            Problem::new(Code::InvalidKey, "this is not a key: keys are 1 to 512 visible ASCII characters")
-        }
-    }
 }
 
 #[cfg(test)]

@@ -21,9 +21,6 @@ pub(super) type AnswerBody = Full<Bytes>;
 /// by default. Without it, as many clients as may be in flight could each have one, and read it slowly.
 const ROOM_KIB: u32 = 256 * 1024;
 
-/// The code of an error, beside the body that says it too: the gateway takes it off, for its access line.
-const X_SQ_CODE: &str = "X-SQ-Code";
-
 /// After how many seconds a failure of the disk may have passed.
 const RETRY_AFTER_S: u64 = 5;
 
@@ -68,7 +65,7 @@ impl Answer {
     pub(super) fn of_problem(problem: &Problem, request_id: &str) -> Self {
         let mut answer = Self::ok(headers::PROBLEM_JSON, problem.to_json(request_id).into());
         answer.status = problem.code.status();
-        answer.push(X_SQ_CODE, problem.code.as_str());
+        answer.push(headers::X_SQ_CODE, problem.code.as_str());
         for (name, value) in problem.header_fields() {
             answer.push(name, &value);
         }

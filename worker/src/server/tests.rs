@@ -1,6 +1,6 @@
 //! The server on a real socket, with clients that take their time.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 
@@ -68,9 +68,15 @@ async fn an_idle_worker_waits_for_a_client_that_reads_slowly() {
         let mut bytes = vec![0; 1024];
         stream.read_exact(&mut bytes).unwrap();
         begun.send(()).unwrap();
-        // Much longer than the idle time and the drain.
-        std::thread::sleep(Duration::from_secs(1));
-        stream.read_to_end(&mut bytes).map(|_| bytes.len())
+        // Piece by piece, it takes much longer than the idle time and the drain together.
+        let mut piece = vec![0; 256 * 1024];
+        loop {
+            match stream.read(&mut piece)? {
+                0 => return Ok::<_, io::Error>(bytes.len()),
+                length => bytes.extend_from_slice(&piece[..length]),
+            }
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
     });
     let looking = async {
         begins.await.unwrap();

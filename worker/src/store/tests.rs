@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -247,10 +248,16 @@ fn a_change_that_hides_its_time_is_seen() {
     let mut store = open(dir.path());
     put(&mut store, "notes", ORIGIN, "ours, 15 bytes.").unwrap();
     let modified = fs::metadata(&file).unwrap().modified().unwrap();
-    // The kernel's clock for files goes in steps.
-    std::thread::sleep(std::time::Duration::from_millis(20));
-    fs::write(&file, "theirs, the sam").unwrap();
-    fs::File::options().write(true).open(&file).unwrap().set_modified(modified).unwrap();
+    let changed = |file| {
+        let metadata = fs::metadata(file).unwrap();
+        (metadata.ctime(), metadata.ctime_nsec())
+    };
+    let ours = changed(&file);
+    // The kernel's clock for files goes in steps: write until it has gone one further.
+    while changed(&file) == ours {
+        fs::write(&file, "theirs, the sam").unwrap();
+        fs::File::options().write(true).open(&file).unwrap().set_modified(modified).unwrap();
+    }
     assert_eq!(store.read(&name("notes")).unwrap().scroll(&at(ORIGIN)), "theirs, the sam");
 }
 
