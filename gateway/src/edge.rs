@@ -3,6 +3,7 @@
 
 mod framing;
 pub mod head;
+mod stream;
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -10,9 +11,9 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use pingora::apps::HttpServerApp;
+use pingora::prelude::timeout;
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
-use pingora::protocols::l4::stream::Stream as L4Stream;
 use pingora::proxy::HttpProxy;
 use sq_shared::headers::{PROBLEM_JSON, X_REQUEST_ID};
 use sq_shared::request_id::new_request_id;
@@ -26,6 +27,7 @@ use crate::proxy::limit::rate_limit_fields;
 use crate::proxy::refuse::Refusal;
 use crate::proxy::{Gateway, access};
 use head::{Head, HeadLimits};
+use stream::ClientStream;
 
 /// How long a refused client has to take its answer, and to stop sending.
 const REFUSAL_TIME: Duration = Duration::from_secs(2);
@@ -61,11 +63,11 @@ impl Listener {
                 let (socket, peer) = listener.accept().await?;
                 // Without it answers are only slower.
                 let _ = socket.set_nodelay(true);
-                Ok((Box::new(L4Stream::from(socket)), Peer::Tcp(peer.ip())))
+                Ok((Box::new(ClientStream::new(socket)), Peer::Tcp(peer.ip())))
             }
             Self::Unix(listener) => {
                 let (socket, _) = listener.accept().await?;
-                Ok((Box::new(L4Stream::from(socket)), Peer::Unix))
+                Ok((Box::new(ClientStream::new(socket)), Peer::Unix))
             }
         }
     }
@@ -136,7 +138,7 @@ impl Edge {
     async fn idle_end(&self) {
         let limit = self.directory.load().config.timeouts.idle;
         let mut stopping = self.stopping.clone();
-        let _ = tokio::time::timeout(limit, stopping.wait_for(|stopping| *stopping)).await;
+        let _ = timeout(limit, stopping.wait_for(|stopping| *stopping)).await;
     }
 
     /// Answers a request that pingora never sees. It is charged to the peer: on a malformed head, no
@@ -166,7 +168,7 @@ impl Edge {
         head.push_str("\r\n");
         let mut answer = head.into_bytes();
         answer.extend_from_slice(&body);
-        let _ = tokio::time::timeout(REFUSAL_TIME, write_and_linger(&mut stream, &answer)).await;
+        let _ = timeout(REFUSAL_TIME, write_and_linger(&mut stream, &answer)).await;
     }
 }
 

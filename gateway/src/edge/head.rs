@@ -8,9 +8,9 @@ use std::time::Duration;
 use bytes::BytesMut;
 use memchr::memchr_iter;
 use percent_encoding::percent_encode_byte;
+use pingora::prelude::timeout;
 use pingora::protocols::Stream;
 use tokio::io::AsyncReadExt;
-use tokio::time::{Instant, timeout_at};
 
 use super::framing;
 use crate::proxy::utf8::InvalidUtf8;
@@ -92,9 +92,18 @@ pub async fn first_bytes(stream: &mut Stream, idle_end: impl Future<Output = ()>
 ///
 /// # Errors
 /// It is malformed, too large or too slow.
-pub async fn read(stream: &mut Stream, mut buffer: BytesMut, limits: HeadLimits) -> Result<Head, HeadError> {
-    let limit_bytes = limits.bytes.unwrap_or(usize::MAX).min(PINGORA_HEAD_BYTES);
-    let deadline = Instant::now() + limits.time;
+pub async fn read(stream: &mut Stream, buffer: BytesMut, limits: HeadLimits) -> Result<Head, HeadError> {
+    // pingora's timers are made only when there is something to wait for: usually the head is all there.
+    let in_time = timeout(limits.time, read_whole(stream, buffer, limits.bytes)).await;
+    in_time.unwrap_or(Err(HeadError::TooSlow { limit: limits.time }))
+}
+
+async fn read_whole(
+    stream: &mut Stream,
+    mut buffer: BytesMut,
+    limit_bytes: Option<usize>,
+) -> Result<Head, HeadError> {
+    let limit_bytes = limit_bytes.unwrap_or(usize::MAX).min(PINGORA_HEAD_BYTES);
     let mut searched = 0;
     loop {
         skip_empty_lines(&mut buffer, searched);
@@ -106,10 +115,8 @@ pub async fn read(stream: &mut Stream, mut buffer: BytesMut, limits: HeadLimits)
             return with_encoded_target(buffer).map(Head::Complete);
         }
         check_size(&buffer, limit_bytes)?;
-        match timeout_at(deadline, stream.read_buf(&mut buffer)).await {
-            Err(_) => return Err(HeadError::TooSlow { limit: limits.time }),
-            Ok(Err(_) | Ok(0)) => return Ok(Head::Closed),
-            Ok(Ok(_)) => {}
+        if !matches!(stream.read_buf(&mut buffer).await, Ok(bytes) if bytes > 0) {
+            return Ok(Head::Closed);
         }
     }
 }
