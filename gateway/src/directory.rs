@@ -4,10 +4,12 @@
 pub mod reload;
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use http::HeaderValue;
 use sq_shared::config::Config;
 use sq_shared::registry::{Key, Registry, Tenant, TenantState};
 use sq_shared::tenant::TenantName;
@@ -39,6 +41,10 @@ pub struct DirectoryTenant {
     pub state: TenantState,
     /// Where its worker listens.
     pub upstream: SocketAddr,
+    /// The same as the `Host` of what is forwarded.
+    pub upstream_host: HeaderValue,
+    /// Keeps its connections apart from those of a tenant that had the slot before.
+    pub connection_group: u64,
     /// Its rate and its requests in flight.
     pub limiter: Arc<TenantLimiter>,
     keys: Vec<Key>,
@@ -92,10 +98,14 @@ impl DirectoryTenant {
         let limits = tenant.limits(config);
         let earlier = previous.and_then(|directory| directory.tenants.get(&tenant.name));
         let kept = earlier.map(|earlier| &earlier.limiter).filter(|limiter| limiter.holds(&limits));
+        let upstream = SocketAddr::new(config.pool.slot_address, tenant.port);
         Self {
             name: tenant.name.clone(),
             state: tenant.state,
-            upstream: SocketAddr::new(config.pool.slot_address, tenant.port),
+            upstream,
+            upstream_host: HeaderValue::try_from(upstream.to_string())
+                .unwrap_or(HeaderValue::from_static("worker")),
+            connection_group: BuildHasherDefault::<DefaultHasher>::default().hash_one(&tenant.name),
             limiter: kept.cloned().unwrap_or_else(|| Arc::new(TenantLimiter::new(&limits))),
             keys: tenant.keys.clone(),
         }

@@ -35,7 +35,7 @@ pub fn request_head(
 ) -> pingora::Result<RequestHeader> {
     let target = origin_form(client.raw_path());
     let mut head = RequestHeader::build(client.method.clone(), target, Some(6))?;
-    head.insert_header(header::HOST, tenant.tenant().upstream.to_string())?;
+    head.insert_header(header::HOST, &tenant.tenant().upstream_host)?;
     head.insert_header(header::AUTHORIZATION, bearer(tenant))?;
     head.insert_header(X_REQUEST_ID, request_id)?;
     for name in REQUEST_FIELDS {

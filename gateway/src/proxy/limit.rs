@@ -1,6 +1,7 @@
 //! How much one client address and one tenant may ask. Rates are GCRA by `governor`, whose burst is the
 //! whole count; requests in flight are a semaphore's permits.
 
+use std::fmt::Write;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -203,16 +204,20 @@ impl TenantLimiter {
     }
 }
 
+/// Room for both policies with usual numbers.
+const FIELD_BYTES: usize = 64;
+
 /// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10): `q` requests in `w`
 /// seconds; `r` remain, `t` seconds until the count is full again, or until one more passes.
 pub fn rate_limit_fields(standings: &[(&str, Option<Standing>)]) -> Option<(String, String)> {
-    let mut policy = String::new();
-    let mut state = String::new();
+    let mut policy = String::with_capacity(FIELD_BYTES);
+    let mut state = String::with_capacity(FIELD_BYTES);
     for (name, standing) in standings.iter().filter_map(|(name, standing)| Some((name, (*standing)?))) {
         let separator = if policy.is_empty() { "" } else { ", " };
         let (quota, window_s) = (standing.rate.count, standing.rate.period.as_secs());
-        policy.push_str(&format!("{separator}\"{name}\";q={quota};w={window_s}"));
-        state.push_str(&format!("{separator}\"{name}\";r={};t={}", standing.remaining, standing.reset_s));
+        // Writing to a string cannot fail.
+        let _ = write!(policy, "{separator}\"{name}\";q={quota};w={window_s}");
+        let _ = write!(state, "{separator}\"{name}\";r={};t={}", standing.remaining, standing.reset_s);
     }
     (!policy.is_empty()).then_some((policy, state))
 }

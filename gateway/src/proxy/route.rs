@@ -1,7 +1,5 @@
 //! Which command a request is, and where its worker listens.
 
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
-
 use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use sq_shared::limits::{BODY_WINDOW, UPSTREAM_CONNECT_TIMEOUT, UPSTREAM_IDLE_TIMEOUT};
 use sq_shared::route::{Methods, Route};
@@ -50,7 +48,7 @@ pub fn route(method: &str, path: &[u8], tenant: &AuthenticatedTenant) -> Result<
 pub fn upstream(tenant: &AuthenticatedTenant, directory: &Directory, has_body: bool) -> HttpPeer {
     let timeouts = &directory.config.timeouts;
     let mut peer = HttpPeer::new(tenant.tenant().upstream, false, String::new());
-    peer.group_key = BuildHasherDefault::<DefaultHasher>::default().hash_one(&tenant.tenant().name);
+    peer.group_key = tenant.tenant().connection_group;
     peer.options.connection_timeout = Some(UPSTREAM_CONNECT_TIMEOUT);
     // The head is built anew from a few fields, so there is nothing to strip.
     peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
