@@ -8,6 +8,7 @@ use crate::registry::Tenant;
 use crate::tenant::TenantName;
 
 const PHEXT_SUFFIX: &str = ".phext";
+const JOURNAL_SUFFIX: &str = ".journal";
 
 /// A tenant's directory: its own, or its folder in the data root.
 pub fn tenant_dir(data_root: &Path, tenant: &Tenant) -> PathBuf {
@@ -56,6 +57,22 @@ pub fn phext_file(tenant_dir: &Path, name: &PhextName) -> PathBuf {
 /// The name of the phext in a file of this name; `None` for every other file.
 pub fn phext_of_file(file_name: &OsStr) -> Option<PhextName> {
     PhextName::parse(file_name.to_str()?.strip_suffix(PHEXT_SUFFIX)?).ok()
+}
+
+/// The journal of a phext: writes that are not yet in its file.
+pub fn journal_file(tenant_dir: &Path, name: &PhextName) -> PathBuf {
+    tenant_dir.join(format!("{name}{JOURNAL_SUFFIX}"))
+}
+
+/// The name of the phext whose journal has this name; `None` for every other file.
+pub fn phext_of_journal(file_name: &OsStr) -> Option<PhextName> {
+    PhextName::parse(file_name.to_str()?.strip_suffix(JOURNAL_SUFFIX)?).ok()
+}
+
+/// Room on the disk that a tenant's worker keeps for the moment when there is no other. The leading dot keeps
+/// it apart from every phext.
+pub fn reserve_file(tenant_dir: &Path) -> PathBuf {
+    tenant_dir.join(".reserve")
 }
 
 /// The file that is written and synced before it takes the place of `path`.

@@ -6,7 +6,7 @@ use std::time::Duration;
 /// Longest token, in bytes. Ours have 39; old tokens of any form are accepted up to this.
 pub const TOKEN_BYTES: usize = 512;
 
-/// Longest phext name, in bytes: with `.phext.tmp` behind it, it stays under the 255 bytes that
+/// Longest phext name, in bytes: with `.journal.tmp` behind it, it stays under the 255 bytes that
 /// Linux file systems allow for a file name.
 pub const PHEXT_NAME_BYTES: usize = 200;
 
