@@ -11,15 +11,16 @@ use std::path::Path;
 use sq_shared::coordinate::Coordinate;
 use sq_shared::phext_name::PhextName;
 
-use crate::store::disk::{Disk, Identity};
+use crate::store::old_disk::{Disk, Identity};
 
 pub mod breaks;
 mod disk;
+mod old_disk;
 mod phext;
 #[cfg(test)]
 mod tests;
 
-pub use crate::store::disk::OpenError;
+pub use crate::store::disk::os::OpenError;
 pub use crate::store::phext::{Damage, Edit, Phext};
 
 /// What a tenant may use. It may change while the store is open.
@@ -227,7 +228,7 @@ impl Store {
 
     fn explain(&self, error: io::Error) -> StoreError {
         match self.used_bytes() {
-            Ok(used) if disk::is_full(&error) => {
+            Ok(used) if old_disk::is_full(&error) => {
                 StoreError::DiskFull { used, quota: self.limits.quota_bytes }
             }
             _ => StoreError::Io(error),

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use rustix::io::Errno;
 
 use super::*;
-use crate::store::disk::Operation;
+use crate::store::old_disk::Operation;
 
 const NO_LIMITS: Limits = Limits { quota_bytes: None, memory_bytes: u64::MAX };
 

@@ -1,0 +1,327 @@
+//! The real disk: a directory that one worker has locked, and the plain files in it.
+//!
+//! Every file is reached from the open directory, never by the directory's path: what is locked is what is
+//! written, even when someone moves the directory away and puts another in its place.
+
+use std::ffi::{CStr, OsStr};
+use std::fs::{DirBuilder, File, TryLockError};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, Dir, FallocateFlags, FileType, Mode, OFlags, StatxFlags};
+use rustix::io::Errno;
+use sq_shared::layout;
+
+use super::{Disk, DiskFile, FileName, Identity};
+
+#[cfg(test)]
+mod tests;
+
+/// How often, a millisecond apart, the lock is tried while nobody but `fsck` has it.
+const LOCK_ATTEMPTS: u32 = 1000;
+
+/// A tenant's directory.
+#[derive(Debug)]
+pub(in crate::store) struct OsDisk {
+    /// Holds the lock, and is where every name is looked up.
+    directory: File,
+    access: Access,
+}
+
+/// What a disk was opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    /// By a worker, which has the lock.
+    Serve,
+    /// Beside a worker, to look only.
+    Inspect,
+}
+
+#[derive(Debug)]
+struct OsFile(File);
+
+/// Why a directory cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another worker has it.
+    #[error("{} is in use by another worker: only one may serve a directory; stop it, or give --data-dir another", .0.display())]
+    InUse(PathBuf),
+    /// It is no directory, or the system refuses.
+    #[error("cannot use the data directory {}: {source}", path.display())]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+impl OsDisk {
+    /// Makes the directory when it is missing, locks it, and removes what a killed worker left half written.
+    pub(in crate::store) fn open(path: &Path) -> Result<Self, OpenError> {
+        let wrap = |source| OpenError::Io { path: path.to_owned(), source };
+        make_directory(path).map_err(wrap)?;
+        let directory = open_directory(path).map_err(wrap)?;
+        if !lock(&directory).map_err(wrap)? {
+            return Err(OpenError::InUse(path.to_owned()));
+        }
+        let disk = Self { directory, access: Access::Serve };
+        disk.remove_leftovers().map_err(wrap)?;
+        // A worker that was killed, or failed, between a rename and this sync: what it left is now served as
+        // if it were acknowledged.
+        disk.directory.sync_all().map_err(wrap)?;
+        Ok(disk)
+    }
+
+    /// Opens a directory to look at it: nothing in it can be changed through this, a worker may serve it
+    /// meanwhile, and it is not made when it is missing.
+    pub(in crate::store) fn inspect(path: &Path) -> Result<Self, OpenError> {
+        let directory =
+            open_directory(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+        Ok(Self { directory, access: Access::Inspect })
+    }
+
+    /// Whether a worker has the directory locked.
+    pub(in crate::store) fn is_in_use(&self) -> io::Result<bool> {
+        // Through a descriptor of its own, so that it cannot change the lock that this may hold. The shared
+        // lock goes with it at once; a worker that starts in this moment tries again (see `lock`).
+        let probe = open_directory_at(&self.directory, c".")?;
+        is_taken(probe.try_lock_shared())
+    }
+
+    fn remove_leftovers(&self) -> io::Result<()> {
+        for file in self.files()? {
+            let is_leftover = matches!(file, FileName::NewPhext(_) | FileName::NewJournal(_));
+            if is_leftover && self.identity(&file)?.is_some_and(|identity| identity.is_file) {
+                self.remove(&file)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything in the directory that has one of our names, plain file or not.
+    fn files(&self) -> io::Result<Vec<FileName>> {
+        let mut files = Vec::new();
+        for entry in Dir::read_from(&self.directory)? {
+            files.extend(file_of(OsStr::from_bytes(entry?.file_name().to_bytes())));
+        }
+        Ok(files)
+    }
+
+    fn open_with(&self, file: &FileName, flags: OFlags) -> rustix::io::Result<File> {
+        // Not through a link, which could lead out of the directory; and a pipe does not make us wait.
+        let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.directory, path_of(file), flags, Mode::RUSR | Mode::WUSR).map(File::from)
+    }
+
+    fn check_access(&self) -> io::Result<()> {
+        match self.access {
+            Access::Serve => Ok(()),
+            Access::Inspect => Err(Errno::ROFS.into()),
+        }
+    }
+}
+
+impl Disk for OsDisk {
+    fn identity(&self, file: &FileName) -> io::Result<Option<Identity>> {
+        some_if_found(identity_of(&self.directory, &path_of(file), AtFlags::SYMLINK_NOFOLLOW))
+    }
+
+    fn open(&self, file: &FileName) -> io::Result<Option<Box<dyn DiskFile>>> {
+        let opened = match self.access {
+            Access::Serve => self.open_with(file, OFlags::RDWR),
+            Access::Inspect => self.open_with(file, OFlags::RDONLY),
+        };
+        let opened = match opened {
+            // Someone else's file, or one that is set immutable: it can still be read.
+            Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => self.open_with(file, OFlags::RDONLY),
+            opened => opened,
+        };
+        Ok(some_if_found(opened)?.map(boxed))
+    }
+
+    fn create(&self, file: &FileName) -> io::Result<Box<dyn DiskFile>> {
+        self.check_access()?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+        let made = match self.open_with(file, flags) {
+            // A new file instead of the old one cut to nothing: who reads that one reads on, and a power cut
+            // finds the old one or the new one.
+            Err(Errno::EXIST) if self.identity(file)?.is_some_and(|identity| identity.is_file) => {
+                self.remove(file)?;
+                self.open_with(file, flags)
+            }
+            made => made,
+        };
+        Ok(boxed(made?))
+    }
+
+    fn rename(&self, from: &FileName, to: &FileName) -> io::Result<()> {
+        self.check_access()?;
+        Ok(rustix::fs::renameat(&self.directory, path_of(from), &self.directory, path_of(to))?)
+    }
+
+    fn remove(&self, file: &FileName) -> io::Result<()> {
+        self.check_access()?;
+        let removed = rustix::fs::unlinkat(&self.directory, path_of(file), AtFlags::empty());
+        some_if_found(removed).map(|_| ())
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        self.check_access()?;
+        self.directory.sync_all()
+    }
+
+    fn list(&self) -> io::Result<Vec<(FileName, Identity)>> {
+        let mut found = Vec::new();
+        for file in self.files()? {
+            if matches!(file, FileName::NewPhext(_) | FileName::NewJournal(_)) {
+                continue;
+            }
+            // Someone may remove a file between the listing and the look.
+            if let Some(identity) = self.identity(&file)? {
+                found.push((file, identity));
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl DiskFile for OsFile {
+    fn identity(&self) -> io::Result<Identity> {
+        Ok(identity_of(&self.0, Path::new(""), AtFlags::EMPTY_PATH)?)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.0.read_at(buffer, offset)
+    }
+
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+
+    fn set_bytes(&self, bytes: u64) -> io::Result<()> {
+        self.0.set_len(bytes)
+    }
+
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        if bytes == 0 {
+            // The kernel refuses it.
+            return Ok(());
+        }
+        let allocate = || rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, bytes);
+        Ok(rustix::io::retry_on_intr(allocate)?)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.0.sync_all()
+    }
+}
+
+fn boxed(file: File) -> Box<dyn DiskFile> {
+    Box::new(OsFile(file))
+}
+
+/// The path of a file, from its directory.
+fn path_of(file: &FileName) -> PathBuf {
+    let here = Path::new("");
+    match file {
+        FileName::Phext(name) => layout::phext_file(here, name),
+        FileName::NewPhext(name) => layout::temporary(&layout::phext_file(here, name)),
+        FileName::Journal(name) => layout::journal_file(here, name),
+        FileName::NewJournal(name) => layout::temporary(&layout::journal_file(here, name)),
+        FileName::Reserve => layout::reserve_file(here),
+    }
+}
+
+/// The file that has a name in the directory; `None` when it is not one of ours.
+fn file_of(name: &OsStr) -> Option<FileName> {
+    let phext = |name: &OsStr| layout::phext_of_file(name);
+    let journal = |name: &OsStr| layout::phext_of_journal(name);
+    let finished = Path::new(name).with_extension("");
+    let file = (phext(name).map(FileName::Phext))
+        .or_else(|| journal(name).map(FileName::Journal))
+        .or_else(|| phext(finished.as_os_str()).map(FileName::NewPhext))
+        .or_else(|| journal(finished.as_os_str()).map(FileName::NewJournal))
+        .unwrap_or(FileName::Reserve);
+    // Only if the name is exactly the one that we would give it.
+    (path_of(&file).as_os_str() == name).then_some(file)
+}
+
+fn identity_of(directory: impl AsFd, path: &Path, flags: AtFlags) -> rustix::io::Result<Identity> {
+    let wanted =
+        StatxFlags::TYPE | StatxFlags::INO | StatxFlags::SIZE | StatxFlags::MTIME | StatxFlags::CTIME;
+    let found = rustix::fs::statx(directory, path, flags, wanted)?;
+    Ok(Identity {
+        inode: found.stx_ino,
+        modified_s: found.stx_mtime.tv_sec,
+        modified_ns: found.stx_mtime.tv_nsec.into(),
+        changed_s: found.stx_ctime.tv_sec,
+        changed_ns: found.stx_ctime.tv_nsec.into(),
+        bytes: found.stx_size,
+        is_file: FileType::from_raw_mode(found.stx_mode.into()) == FileType::RegularFile,
+    })
+}
+
+fn some_if_found<T>(result: rustix::io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn open_directory(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
+}
+
+fn open_directory_at(directory: &File, path: &CStr) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(directory, path, flags, Mode::empty())?.into())
+}
+
+/// Takes the lock of a directory, which goes with the descriptor; gives false when another worker has it.
+fn lock(directory: &File) -> io::Result<bool> {
+    for _ in 0..LOCK_ATTEMPTS {
+        if !is_taken(directory.try_lock())? {
+            return Ok(true);
+        }
+        // A worker keeps shared locks out as well. Where one is granted, the other was `fsck` with its look
+        // whether there is a worker, which takes no time.
+        if is_taken(directory.try_lock_shared())? {
+            return Ok(false);
+        }
+        directory.unlock()?;
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(false)
+}
+
+fn is_taken(attempt: Result<(), TryLockError>) -> io::Result<bool> {
+    match attempt {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Makes the directory and what is missing above it, so that a power cut takes none of them back: a new
+/// entry is only durable once the directory that it stands in is synced.
+fn make_directory(path: &Path) -> io::Result<()> {
+    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+    let missing: Vec<&Path> = path.ancestors().take_while(is_missing).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    for made in missing {
+        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,198 @@
+//! A disk in memory that does what a real one may do at worst: it loses, tears and reorders what was not
+//! synced, fills up, and fails when it is told to.
+//!
+//! Everything that is left to chance comes from a seed, so a run with one thread can be repeated.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use rustix::io::Errno;
+
+use self::faults::Faults;
+use self::random::Random;
+use self::state::State;
+use super::{Disk, DiskFile, FileName, Identity};
+
+mod fate;
+mod faults;
+mod inode;
+mod names;
+mod random;
+mod state;
+mod tests;
+
+pub(in crate::store) use self::faults::{Operation, is_stopped};
+
+/// A tenant's directory in memory. A clone is the same disk: a test keeps one to reach into it.
+#[derive(Debug, Clone)]
+pub(in crate::store) struct SimDisk(Arc<Mutex<State>>);
+
+/// An open file; it stays the same one when its name is given to another.
+#[derive(Debug)]
+struct SimFile {
+    disk: SimDisk,
+    inode: u64,
+    _handle: Arc<()>,
+}
+
+impl SimDisk {
+    /// An empty directory without limits or faults.
+    pub(in crate::store) fn new(seed: u64) -> Self {
+        Self::from_state(State::new(seed))
+    }
+
+    fn from_state(state: State) -> Self {
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    /// The disk that a worker opens after a power cut in this moment. What was synced is there:
+    ///
+    /// - Of the bytes that were not, each write is there, is lost, or is torn at sectors of 512 bytes, whatever
+    ///   became of the writes before it. The length of the file is any that it had since the sync; where the
+    ///   bytes are missing there are zeros.
+    /// - Of the names, the first few changes since the directory was synced are there, and no others.
+    /// - The times of a file are those of its last `sync_all` or those before the cut.
+    ///
+    /// Limits stay, faults do not. As [`OsDisk::open`](super::os::OsDisk::open) does, this removes leftover
+    /// temporaries and makes the names durable.
+    pub(in crate::store) fn crash(&self, seed: u64) -> Self {
+        let mut state = self.state().clone();
+        state.crash(Random::new(seed));
+        Self::from_state(state)
+    }
+
+    /// The disk that a worker opens after the one before was killed in this moment: the kernel has all that was
+    /// written, but no more of it is durable than before. Otherwise as [`SimDisk::crash`].
+    pub(in crate::store) fn kill(&self) -> Self {
+        let mut state = self.state().clone();
+        state.reopen();
+        Self::from_state(state)
+    }
+
+    /// Lets the `nth` operation of a kind from now on fail, 1 being the next. A write may have written some of
+    /// its bytes; what a failed sync should have brought to the disk may be lost, and no later sync brings it
+    /// there; anything else has not happened.
+    pub(in crate::store) fn fail(&self, operation: Operation, nth: u64, error: Errno) {
+        self.state().faults.schedule(operation, nth, error);
+    }
+
+    /// Lets one in so many operations fail by chance, with `EIO`, or `ENOSPC` if it may take room; `None`
+    /// heals the disk.
+    pub(in crate::store) fn fail_one_in(&self, operations: Option<usize>) {
+        self.state().faults.one_in = operations;
+    }
+
+    /// How many operations there have been that change something, syncs included: the moments at which a
+    /// crash makes a difference.
+    pub(in crate::store) fn changes(&self) -> u64 {
+        self.state().faults.changes
+    }
+
+    /// Lets so many more changes happen. Then the process is gone: every operation fails with an error of its
+    /// own (see [`is_stopped`]) and does nothing, save that a write in that moment may have written some of its
+    /// bytes.
+    pub(in crate::store) fn stop_after(&self, changes: u64) {
+        let faults: &mut Faults = &mut self.state().faults;
+        faults.stop_at = Some(faults.changes + changes);
+    }
+
+    /// How many bytes of files fit; those that are open count although they have no name any more.
+    pub(in crate::store) fn set_capacity_bytes(&self, capacity_bytes: Option<u64>) {
+        self.state().capacity_bytes = capacity_bytes.map(|bytes| usize::try_from(bytes).unwrap());
+    }
+
+    /// Another program puts a file of its own in place of one of ours, and syncs everything.
+    pub(in crate::store) fn replace_behind_our_back(&self, file: &FileName, bytes: &[u8]) {
+        self.state().replace_durably(file, bytes);
+    }
+
+    /// What a file holds; looking is no operation.
+    pub(in crate::store) fn bytes(&self, file: &FileName) -> Option<Vec<u8>> {
+        self.state().bytes(file)
+    }
+
+    fn file(&self, (inode, handle): (u64, Arc<()>)) -> Box<dyn DiskFile> {
+        Box::new(SimFile { disk: self.clone(), inode, _handle: handle })
+    }
+}
+
+impl Disk for SimDisk {
+    fn identity(&self, file: &FileName) -> io::Result<Option<Identity>> {
+        let mut state = self.state();
+        state.strike(Operation::Identity)?;
+        Ok(state.names.cached.get(file).map(|inode| state.identity(*inode)))
+    }
+
+    fn open(&self, file: &FileName) -> io::Result<Option<Box<dyn DiskFile>>> {
+        let mut state = self.state();
+        state.strike(Operation::Open)?;
+        Ok(state.open(file).map(|opened| self.file(opened)))
+    }
+
+    fn create(&self, file: &FileName) -> io::Result<Box<dyn DiskFile>> {
+        let mut state = self.state();
+        state.strike(Operation::Create)?;
+        Ok(self.file(state.create(file)))
+    }
+
+    fn rename(&self, from: &FileName, to: &FileName) -> io::Result<()> {
+        let mut state = self.state();
+        state.strike(Operation::Rename)?;
+        state.rename(from, to)
+    }
+
+    fn remove(&self, file: &FileName) -> io::Result<()> {
+        let mut state = self.state();
+        state.strike(Operation::Remove)?;
+        state.remove(file);
+        Ok(())
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        self.state().sync_directory()
+    }
+
+    fn list(&self) -> io::Result<Vec<(FileName, Identity)>> {
+        let mut state = self.state();
+        state.strike(Operation::List)?;
+        let of_the_store = |file: &FileName| !state::is_temporary(file);
+        let names = state.names.cached.iter().filter(|(file, _)| of_the_store(file));
+        Ok(names.map(|(file, inode)| (file.clone(), state.identity(*inode))).collect())
+    }
+}
+
+impl DiskFile for SimFile {
+    fn identity(&self) -> io::Result<Identity> {
+        let mut state = self.disk.state();
+        state.strike(Operation::Identity)?;
+        Ok(state.identity(self.inode))
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.disk.state().read(self.inode, buffer, offset)
+    }
+
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.disk.state().write(self.inode, bytes, usize::try_from(offset).unwrap())
+    }
+
+    fn set_bytes(&self, bytes: u64) -> io::Result<()> {
+        self.disk.state().set_length(self.inode, usize::try_from(bytes).unwrap())
+    }
+
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        self.disk.state().allocate(self.inode, usize::try_from(bytes).unwrap())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.disk.state().sync(self.inode, Operation::SyncData)
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.disk.state().sync(self.inode, Operation::SyncAll)
+    }
+}

@@ -1,0 +1,232 @@
+//! All of the simulated disk, behind its lock.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use rustix::io::Errno;
+
+use super::faults::{Faults, Operation};
+use super::inode::Inode;
+use super::names::Names;
+use super::random::Random;
+use crate::store::disk::{FileName, Identity};
+
+const NS_PER_S: i64 = 1_000_000_000;
+
+#[derive(Debug, Clone)]
+pub(super) struct State {
+    inodes: BTreeMap<u64, Inode>,
+    next_inode: u64,
+    pub(super) names: Names,
+    /// Goes on with each operation, so that no two have one time.
+    clock_ns: i64,
+    pub(super) capacity_bytes: Option<usize>,
+    pub(super) faults: Faults,
+    random: Random,
+}
+
+/// Whether a worker removes the file when it opens the directory.
+pub(super) fn is_temporary(file: &FileName) -> bool {
+    matches!(file, FileName::NewPhext(_) | FileName::NewJournal(_))
+}
+
+impl State {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            inodes: BTreeMap::new(),
+            next_inode: 1,
+            names: Names::default(),
+            clock_ns: 1_700_000_000 * NS_PER_S,
+            capacity_bytes: None,
+            faults: Faults::default(),
+            random: Random::new(seed),
+        }
+    }
+
+    pub(super) fn strike(&mut self, operation: Operation) -> io::Result<()> {
+        self.clock_ns += 1;
+        self.faults.strike(operation, &mut self.random)
+    }
+
+    /// Open files are never forgotten, so a number that a file holds is always known.
+    fn inode(&mut self, number: u64) -> &mut Inode {
+        self.inodes.get_mut(&number).unwrap()
+    }
+
+    pub(super) fn identity(&self, number: u64) -> Identity {
+        let inode = &self.inodes[&number];
+        Identity {
+            inode: number,
+            modified_s: inode.times.modified_ns / NS_PER_S,
+            modified_ns: inode.times.modified_ns % NS_PER_S,
+            changed_s: inode.times.changed_ns / NS_PER_S,
+            changed_ns: inode.times.changed_ns % NS_PER_S,
+            bytes: u64::try_from(inode.cached.len()).unwrap(),
+            is_file: true,
+        }
+    }
+
+    pub(super) fn bytes(&self, file: &FileName) -> Option<Vec<u8>> {
+        self.names.cached.get(file).map(|inode| self.inodes[inode].cached.clone())
+    }
+
+    pub(super) fn open(&mut self, file: &FileName) -> Option<(u64, Arc<()>)> {
+        let number = *self.names.cached.get(file)?;
+        Some((number, self.inode(number).handle()))
+    }
+
+    /// The name of an old file goes first and comes back as another's: a power cut may come between the two.
+    pub(super) fn create(&mut self, file: &FileName) -> (u64, Arc<()>) {
+        self.remove(file);
+        let number = self.next_inode;
+        self.next_inode += 1;
+        let inode = Inode::new(self.clock_ns);
+        let handle = inode.handle();
+        self.inodes.insert(number, inode);
+        self.names.set(file, number);
+        (number, handle)
+    }
+
+    pub(super) fn remove(&mut self, file: &FileName) {
+        if let Some(number) = self.names.cached.get(file).copied() {
+            self.names.remove(file);
+            self.touch(number);
+        }
+    }
+
+    pub(super) fn rename(&mut self, from: &FileName, to: &FileName) -> io::Result<()> {
+        let number = *self.names.cached.get(from).ok_or(Errno::NOENT)?;
+        self.names.rename(from, to, number);
+        self.touch(number);
+        Ok(())
+    }
+
+    /// The kernel takes a change of a file's name for a change of the file.
+    fn touch(&mut self, number: u64) {
+        let now_ns = self.clock_ns;
+        self.inode(number).times.changed_ns = now_ns;
+    }
+
+    pub(super) fn sync_directory(&mut self) -> io::Result<()> {
+        let struck = self.strike(Operation::SyncDirectory);
+        match &struck {
+            Ok(()) => self.names.sync(),
+            // The process is gone; what becomes of the changes is decided when the power goes, if it does.
+            Err(_) if self.faults.is_stopped => {}
+            Err(_) => self.names.fail_sync(&mut self.random),
+        }
+        struck
+    }
+
+    /// Now and then fewer bytes than asked for, as the kernel may.
+    pub(super) fn read(&mut self, number: u64, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.strike(Operation::Read)?;
+        let asked = if self.random.one_in(4) { self.random.up_to(buffer.len()).max(1) } else { buffer.len() };
+        let content = &self.inode(number).cached;
+        let rest = usize::try_from(offset).ok().and_then(|offset| content.get(offset..)).unwrap_or_default();
+        let count = rest.len().min(asked).min(buffer.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        Ok(count)
+    }
+
+    pub(super) fn write(&mut self, number: u64, bytes: &[u8], offset: usize) -> io::Result<()> {
+        let was_stopped = self.faults.is_stopped;
+        let struck = self.strike(Operation::Write);
+        if was_stopped {
+            return struck;
+        }
+        let room = self.room_for(number).saturating_sub(offset).min(bytes.len());
+        let error = match struck {
+            Ok(()) if room == bytes.len() => None,
+            Ok(()) => Some(Errno::NOSPC.into()),
+            Err(error) => Some(error),
+        };
+        let count = if error.is_some() { self.random.up_to(room) } else { bytes.len() };
+        if count > 0 {
+            let now_ns = self.clock_ns;
+            self.inode(number).write(offset, &bytes[..count], now_ns);
+        }
+        error.map_or(Ok(()), Err)
+    }
+
+    /// How long a file can be before the disk is full.
+    fn room_for(&self, number: u64) -> usize {
+        let Some(capacity) = self.capacity_bytes else { return usize::MAX };
+        let takes_room = |number: &u64, inode: &Inode| {
+            inode.is_open() || self.names.cached.values().any(|named| named == number)
+        };
+        let others = self.inodes.iter().filter(|(other, _)| **other != number);
+        let used: usize =
+            others.filter(|(other, inode)| takes_room(other, inode)).map(|(_, inode)| inode.room_bytes).sum();
+        capacity.saturating_sub(used).max(self.inodes[&number].room_bytes)
+    }
+
+    pub(super) fn set_length(&mut self, number: u64, length: usize) -> io::Result<()> {
+        self.strike(Operation::SetBytes)?;
+        let now_ns = self.clock_ns;
+        self.inode(number).set_length(length, now_ns);
+        Ok(())
+    }
+
+    pub(super) fn allocate(&mut self, number: u64, bytes: usize) -> io::Result<()> {
+        self.strike(Operation::Allocate)?;
+        if bytes > self.room_for(number) {
+            return Err(Errno::NOSPC.into());
+        }
+        let now_ns = self.clock_ns;
+        let inode = self.inode(number);
+        if bytes > inode.cached.len() {
+            inode.set_length(bytes, now_ns);
+        }
+        inode.room_bytes = inode.room_bytes.max(bytes);
+        Ok(())
+    }
+
+    pub(super) fn sync(&mut self, number: u64, operation: Operation) -> io::Result<()> {
+        let struck = self.strike(operation);
+        let is_stopped = self.faults.is_stopped;
+        let inode = self.inodes.get_mut(&number).unwrap();
+        match (&struck, operation) {
+            (Ok(()), Operation::SyncData) => inode.sync_data(),
+            (Ok(()), _) => inode.sync_all(),
+            (Err(_), _) if is_stopped => {}
+            (Err(_), _) => inode.fail_sync(&mut self.random),
+        }
+        struck
+    }
+
+    pub(super) fn replace_durably(&mut self, file: &FileName, bytes: &[u8]) {
+        self.clock_ns += 1;
+        let now_ns = self.clock_ns;
+        let (number, _) = self.create(file);
+        let inode = self.inode(number);
+        inode.write(0, bytes, now_ns);
+        inode.sync_all();
+        self.names.sync();
+    }
+
+    pub(super) fn crash(&mut self, mut random: Random) {
+        self.names.crash(&mut random);
+        for inode in self.inodes.values_mut() {
+            inode.crash(&mut random);
+        }
+        self.random = random;
+        self.clock_ns += NS_PER_S;
+        self.reopen();
+    }
+
+    /// What the opening of a directory does.
+    pub(super) fn reopen(&mut self) {
+        self.faults = Faults::default();
+        let leftovers: Vec<FileName> =
+            self.names.cached.keys().filter(|file| is_temporary(file)).cloned().collect();
+        for leftover in &leftovers {
+            self.names.remove(leftover);
+        }
+        self.names.sync();
+        let names = &self.names;
+        self.inodes.retain(|number, _| names.cached.values().any(|named| named == number));
+        self.inodes.values_mut().for_each(Inode::close);
+    }
+}
