@@ -20,7 +20,11 @@ mod phext;
 mod tests;
 
 pub use crate::store::disk::OpenError;
-pub use crate::store::phext::{Damage, Edit, Phext};
+pub use crate::store::phext::cursor::Cursor;
+pub use crate::store::phext::joined::Joined;
+pub use crate::store::phext::parser::PhextParser;
+pub use crate::store::phext::scroll::{Fragments, Scroll};
+pub use crate::store::phext::{Damage, Edit, Phext, State};
 
 /// What a tenant may use. It may change while the store is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,8 +162,8 @@ impl Store {
         };
         let bytes_before = phext.scroll(&at).len();
         let written = self.replace(name, &mut phext, file, at, edit);
-        // After an error the old identity stands: had the file changed all the same, it is read again.
-        if let Some(identity) = written.as_ref().map_or(file, |identity| *identity) {
+        // After an error it is read again.
+        if let Ok(Some(identity)) = written {
             self.keep(name, identity, Ok(phext));
         }
         self.evict_others(name);
@@ -198,13 +202,10 @@ impl Store {
             return Ok(file);
         }
         self.check_quota(file.map_or(0, |file| file.bytes), phext.file_bytes_after(&at, &edit))?;
-        let undo = phext.apply(at, edit);
+        phext.apply(at, &edit);
         match self.disk.replace(name, |file| phext.write_to(file)) {
             Ok(identity) => Ok(Some(identity)),
-            Err(error) => {
-                phext.undo(at, undo);
-                Err(self.explain(error))
-            }
+            Err(error) => Err(self.explain(error)),
         }
     }
 

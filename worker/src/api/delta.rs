@@ -9,7 +9,7 @@ use sq_shared::problem::{Code, Problem};
 
 use crate::api::input::Input;
 use crate::api::{COORDINATES, Failure, Outcome, parse_coordinate, phext_name, too_many_coordinates};
-use crate::store::{Store, breaks};
+use crate::store::{Joined, Scroll, Store, breaks};
 
 /// Stands for a scroll that the client has and we do not.
 const MISSING: &str = "---sq:Scroll-Missing---";
@@ -55,22 +55,24 @@ impl Delta {
 
     pub(super) fn apply(self, store: &mut Store) -> Result<Outcome, Failure> {
         let phext = store.read(&self.phext)?;
-        let mut differing: BTreeMap<&Coordinate, &str> = BTreeMap::new();
+        let mut differing: BTreeMap<Coordinate, Scroll> = BTreeMap::new();
         for (at, text) in phext.iter() {
             let known = self.known.get(at).copied().flatten();
             if known.is_none() || known != parse_checksum(&phext::checksum(text)) {
-                differing.insert(at, text);
+                differing.insert(*at, phext.scroll_handle(at));
             }
         }
         for at in self.known.keys().filter(|at| phext.scroll(at).is_empty()) {
-            differing.insert(at, MISSING);
+            differing.insert(*at, Scroll::of_static(MISSING));
         }
-        let scrolls = differing.iter().map(|(at, text)| (*at, *text));
-        let bytes = breaks::joined_bytes(scrolls.clone());
+        let scrolls = differing.iter().map(|(at, scroll)| (at, scroll.as_str()));
+        let bytes = breaks::joined_bytes(scrolls);
         if bytes > phext.file_bytes().saturating_add(MISSING_BYTES) {
             return Err(Failure::AnswerTooLarge { bytes });
         }
-        Ok(Outcome::text(breaks::join_to_string(scrolls)))
+        let mut answer = Vec::new();
+        Joined::new(differing.into_iter()).fill(&mut answer, usize::MAX);
+        Ok(Outcome::text(answer))
     }
 }
 
