@@ -64,13 +64,13 @@ fn counts_between(from: &Coordinate, to: &Coordinate) -> [u32; 9] {
     counts
 }
 
-/// How many bytes the scrolls take, joined.
-pub fn joined_bytes<'a>(scrolls: impl Iterator<Item = (&'a Coordinate, &'a str)>) -> u64 {
+/// How many bytes scrolls in coordinate order take, joined.
+pub fn joined_bytes(scrolls: impl Iterator<Item = (Coordinate, impl AsRef<[u8]>)>) -> u64 {
     let mut here = Coordinate::ORIGIN;
     let mut total = 0;
     for (at, text) in scrolls {
-        total += breaks_between(&here, at) + text.len() as u64;
-        here = *at;
+        total += breaks_between(&here, &at) + text.as_ref().len() as u64;
+        here = at;
     }
     total
 }

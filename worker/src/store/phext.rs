@@ -46,7 +46,7 @@ pub struct Phext {
 }
 
 /// Stands for what a phext holds: where it is the same, nothing has changed in between.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct State(u64);
 
 /// A change of one scroll.
