@@ -164,23 +164,28 @@ mod tests {
 
     #[test]
     fn missing_scrolls_at_the_limit_and_one_past() {
-        let delta = |last| {
-            // Nineteen of them cost 899,982 breaks each, and one fewer; the last takes what is left.
-            let parts =
-                |first, rest| Coordinate::from_parts([first, rest, rest, rest, rest, rest, rest, rest, rest]);
-            let mut known: BTreeMap<_, _> =
-                (1..=20).map(|first| (parts(first, 99_999).unwrap(), None)).collect();
-            let at = Coordinate::from_parts([21, last, 1, 1, 1, 1, 1, 1, 1]).unwrap();
-            known.insert(at, None);
+        // Twenty of the farthest, and one with so many breaks more as the limit leaves.
+        let delta = |breaks: u64| {
+            let mut left = u32::try_from(breaks).unwrap();
+            let mut last = [1; 9];
+            for part in last.iter_mut().skip(1) {
+                *part += left.min(99_998);
+                left -= *part - 1;
+            }
+            let far =
+                (1..=20).map(|first| std::array::from_fn(|part| if part == 0 { first } else { 99_999 }));
+            last[0] = 21;
+            let places = far.chain([last]).map(|parts| Coordinate::from_parts(parts).unwrap());
+            let known = places.map(|at| (at, None)).collect();
             Delta { phext: PhextName::parse("notes").unwrap(), known }
         };
         let phext = Phext::parse(b"1234567").unwrap();
         let bytes = |delta: &Delta| answer(&phext, delta.known.clone()).len() as u64;
         let limit = phext.file_bytes() + MISSING_BYTES;
-        let last = u32::try_from(limit - bytes(&delta(1)) + 1).unwrap();
-        assert_eq!(bytes(&delta(last)), limit);
-        delta(last).check_size(&phext).unwrap();
-        let refused = delta(last + 1).check_size(&phext).unwrap_err();
+        let breaks = limit - bytes(&delta(0));
+        assert_eq!(bytes(&delta(breaks)), limit);
+        delta(breaks).check_size(&phext).unwrap();
+        let refused = delta(breaks + 1).check_size(&phext).unwrap_err();
         assert!(matches!(refused, Failure::AnswerTooLarge { bytes } if bytes == limit + 1));
     }
 }
