@@ -10,7 +10,8 @@ use sq_shared::route::Route;
 use sq_shared::tenant::TenantName;
 
 use crate::api::input::Input;
-use crate::store::{Store, StoreError};
+use crate::api::stream::{Pieces, Stream};
+use crate::store::{Phext, State, Store, StoreError};
 
 mod checksum;
 mod delete;
@@ -25,6 +26,7 @@ mod phexts;
 mod query;
 mod select;
 mod status;
+pub mod stream;
 mod toc;
 mod update;
 mod version;
@@ -52,7 +54,7 @@ pub enum Command {
 }
 
 /// What a command answers.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Outcome {
     /// Plain text.
     Text(Bytes),
@@ -65,6 +67,31 @@ pub enum Outcome {
     },
     /// JSON.
     Json(Bytes),
+    /// Plain text that is longer than a piece.
+    TextStream(Stream),
+    /// JSON that is longer than a piece.
+    JsonStream(Stream),
+}
+
+/// What an answer keeps in memory until the client has taken it, beyond a few pieces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pinned {
+    /// About how many bytes; 0 stands for few.
+    pub bytes: u64,
+    /// What it is. Answers that keep the same keep it only once.
+    pub part: Option<PinnedPart>,
+}
+
+/// A state of a phext, or of one scroll in it.
+pub type PinnedPart = (State, Option<Coordinate>);
+
+impl Pinned {
+    const NOTHING: Self = Self { bytes: 0, part: None };
+
+    /// All of a phext.
+    fn phext(phext: &Phext) -> Self {
+        Self { bytes: phext.file_bytes(), part: Some((phext.state(), None)) }
+    }
 }
 
 impl Command {
@@ -92,18 +119,18 @@ impl Command {
         })
     }
 
-    /// About how many bytes the answer will have in memory; 0 stands for few. Nothing is changed.
+    /// What the answer will keep in memory. Nothing is changed.
     ///
     /// # Errors
     /// The phext cannot be read.
-    pub fn answer_bytes(&self, store: &mut Store) -> Result<u64, Failure> {
+    pub fn pinned(&self, store: &mut Store) -> Result<Pinned, Failure> {
         match self {
-            Self::Select(command) => command.answer_bytes(store),
-            Self::Toc(command) => command.answer_bytes(store),
-            Self::Get(command) => command.answer_bytes(store),
-            Self::Delta(command) => command.answer_bytes(store),
-            Self::Query(command) => command.answer_bytes(store),
-            Self::JsonExport(command) => command.answer_bytes(store),
+            Self::Select(command) => command.pinned(store),
+            Self::Toc(command) => command.pinned(store),
+            Self::Get(command) => command.pinned(store),
+            Self::Delta(command) => command.pinned(store),
+            Self::Query(command) => command.pinned(store),
+            Self::JsonExport(command) => command.pinned(store),
             Self::Version(_)
             | Self::Insert(_)
             | Self::Update(_)
@@ -112,7 +139,7 @@ impl Command {
             | Self::Status(_)
             | Self::Checksum(_)
             | Self::Where(_)
-            | Self::Phexts(_) => Ok(0),
+            | Self::Phexts(_) => Ok(Pinned::NOTHING),
         }
     }
 
@@ -166,15 +193,14 @@ impl Outcome {
     fn json(value: &impl serde::Serialize) -> Result<Self, Failure> {
         Ok(Self::Json(serde_json::to_vec(value)?.into()))
     }
-}
 
-/// What a row of an answer takes beside its text: the coordinate, 17 bytes as a rule and 53 at most, and the
-/// names of the fields.
-const ROW_BYTES: u64 = 64;
+    fn text_of(pieces: impl Pieces + 'static, exact_bytes: Option<u64>) -> Self {
+        Stream::new(pieces, exact_bytes).into_whole().map_or_else(Self::TextStream, Self::Text)
+    }
 
-/// About what rows take as JSON: line ends and quotes are escaped, and the buffer doubles as it grows.
-fn json_bytes(rows: usize, text_bytes: u64) -> u64 {
-    2 * (text_bytes + ROW_BYTES * rows as u64)
+    fn json_of(pieces: impl Pieces + 'static) -> Self {
+        Stream::new(pieces, None).into_whole().map_or_else(Self::JsonStream, Self::Json)
+    }
 }
 
 /// Most coordinates in one request. Each takes some forty bytes and a place in a tree, so that a body full

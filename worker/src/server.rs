@@ -21,6 +21,8 @@ use crate::server::settings::SettingsReader;
 use crate::server::worker::Worker;
 
 mod activity;
+mod answer_body;
+mod answer_room;
 mod authenticate;
 mod body;
 mod connection;

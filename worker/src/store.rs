@@ -1,27 +1,58 @@
-//! A tenant's phexts: read, changed, and durable before a change is reported. It knows no HTTP.
+//! A tenant's phexts: read, changed, and durable before a change is reported. It knows no HTTP, and no
+//! threads: what must wait for the disk it hands out as jobs.
 //!
-//! The `.phext` files are the truth. Each operation first looks whether the file is still the one that
-//! is in memory; another program may have written it. A write replaces the whole file (see `disk`),
-//! and only then counts.
+//! The `.phext` files are the truth. Each operation first looks whether the file is still the one that is in
+//! memory; another program may have written it. A write goes into the phext's journal and into memory at once,
+//! and counts when the journal has been synced; the file follows. `docs/store.md` has the formats and the
+//! order of the steps.
 
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use sq_shared::coordinate::Coordinate;
 use sq_shared::phext_name::PhextName;
 
-use crate::store::old_disk::{Disk, Identity};
+use crate::store::cache::{Cache, Content, DamagedPhext};
+use crate::store::disk::os::OsDisk;
+use crate::store::disk::{Disk, FileName, Identity, is_full};
+use crate::store::job::{Done, Job};
+use crate::store::journal::AppendError;
+use crate::store::open_phext::{Clock, Next, OpenPhext, Pace};
+use crate::store::record::{Entry, TEXT_BYTES, fingerprint};
+use crate::store::recovery::{RecoveryError, recover};
+use crate::store::reserve::Reserve;
+use crate::store::usage::Usage;
 
 pub mod breaks;
+mod cache;
 mod disk;
-mod old_disk;
+pub mod job;
+mod journal;
+mod list;
+mod memory;
+mod open_phext;
 mod phext;
+mod record;
+mod recovery;
+mod repeats;
+mod reserve;
 #[cfg(test)]
 mod tests;
+mod ticket;
+mod usage;
 
 pub use crate::store::disk::os::OpenError;
-pub use crate::store::phext::{Damage, Edit, Phext};
+pub use crate::store::list::Listed;
+pub use crate::store::phext::cursor::Cursor;
+pub use crate::store::phext::scroll::Scroll;
+pub use crate::store::phext::{Edit, Phext, TextDamage};
+pub use crate::store::recovery::Damage;
+pub use crate::store::repeats::{KeyOrigin, RepeatKey};
+pub use crate::store::ticket::{Pending, Ticket};
 
 /// What a tenant may use. It may change while the store is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,26 +66,53 @@ pub struct Limits {
 /// A tenant's phexts.
 #[derive(Debug)]
 pub struct Store {
-    disk: Disk,
+    disk: Arc<dyn Disk>,
     limits: Limits,
-    /// Those in memory. One without a file is never here, so that asking for names costs nothing.
-    loaded: HashMap<PhextName, Loaded>,
-    /// What they take in memory, all together.
-    held_bytes: u64,
-    /// The same names by their last use: whoever goes first is found without a search.
-    by_use: BTreeMap<u64, PhextName>,
-    /// Counts the uses, to know which phext was used last.
-    uses: u64,
+    pace: Pace,
+    /// Those in memory. One without a file is not here, so that asking for names costs nothing.
+    cache: Cache,
+    /// Those for which a job may be due or under way.
+    active: BTreeSet<PhextName>,
+    usage: Usage,
+    reserve: Reserve,
+    /// The scrolls of phexts that are not in memory, for the listing.
+    counts: HashMap<PhextName, (Identity, usize)>,
+    /// The disk failed: what it holds is known only after a new start.
+    is_in_doubt: bool,
+    is_closing: bool,
     /// What a phext without a file reads as.
     empty: Phext,
 }
 
+/// A change that is asked for.
 #[derive(Debug)]
-struct Loaded {
-    identity: Identity,
-    /// Damage is remembered too: the file need not be read again to refuse it.
-    content: Result<Phext, Damage>,
-    last_use: u64,
+pub struct Write {
+    /// Which scroll.
+    pub at: Coordinate,
+    /// What becomes of it.
+    pub edit: Edit,
+    /// What it must be now for the change to be made.
+    pub expected: Option<Expected>,
+    /// The key under which the same request may come again.
+    pub repeat: Option<RepeatKey>,
+}
+
+/// What a scroll must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expected {
+    /// Any text, but not empty.
+    Something,
+    /// A text with one of these checksums (XXH3, 128 bits).
+    OneOf(Vec<u128>),
+}
+
+/// A change that was made, now or when its key came first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// The bytes of the text that was written or, of a removal, of the text that was there.
+    pub bytes: u64,
+    /// Whether it was made before: nothing was written now.
+    pub is_replay: bool,
 }
 
 /// Why an operation failed. What was acknowledged still stands. A write that failed is not on disk, unless
@@ -62,8 +120,8 @@ struct Loaded {
 /// [`StoreError::InDoubt`].
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The file of the phext cannot be understood, so it is neither read nor overwritten.
-    #[error("the phext's file is damaged: {0}")]
+    /// The files of the phext cannot be understood, so it is neither read nor overwritten.
+    #[error(transparent)]
     Damaged(#[from] Damage),
     /// The write would take more than the tenant may use.
     #[error("{used} of {quota} bytes are used, and the write needs more than is left")]
@@ -81,6 +139,21 @@ pub enum StoreError {
         /// The limit, if there is one.
         quota: Option<u64>,
     },
+    /// The scroll is not what the write expects.
+    #[error("the scroll has changed")]
+    NotAsExpected,
+    /// The key has come before, with another request.
+    #[error("the key was used for another write")]
+    KeyReused,
+    /// The text is longer than a record of the journal can be.
+    #[error("a text of {bytes} bytes is too long")]
+    TextTooLong {
+        /// What it has.
+        bytes: usize,
+    },
+    /// A job must end first: ask again after the next call of [`Store::finish`].
+    #[error("memory is taken by phexts that must be saved first")]
+    NotYet,
     /// A sync or a rename failed before: the store must be opened anew to know what is on disk.
     #[error("the disk failed while it was written to, and what it holds is in doubt")]
     InDoubt,
@@ -89,33 +162,29 @@ pub enum StoreError {
     Io(#[from] io::Error),
 }
 
-/// A phext in a listing.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Listed {
-    /// Its name.
-    pub name: PhextName,
-    /// The bytes of its file.
-    pub bytes: u64,
-    /// Its scrolls; `None` when the file is damaged.
-    pub scrolls: Option<usize>,
-}
-
 impl Store {
     /// Opens a tenant's directory, which is made when it is missing. No other worker may have it open.
     ///
     /// # Errors
     /// Another worker has it open, or the system refuses.
     pub fn open(dir: &Path, limits: Limits) -> Result<Self, OpenError> {
-        let disk = Disk::open(dir)?;
-        Ok(Self {
+        Ok(Self::on(Arc::new(OsDisk::open(dir)?), limits, Pace::DEFAULT))
+    }
+
+    fn on(disk: Arc<dyn Disk>, limits: Limits, pace: Pace) -> Self {
+        Self {
             disk,
             limits,
-            loaded: HashMap::new(),
-            held_bytes: 0,
-            by_use: BTreeMap::new(),
-            uses: 0,
+            pace,
+            cache: Cache::default(),
+            active: BTreeSet::new(),
+            usage: Usage::default(),
+            reserve: Reserve::default(),
+            counts: HashMap::new(),
+            is_in_doubt: false,
+            is_closing: false,
             empty: Phext::default(),
-        })
+        }
     }
 
     /// Changes what the tenant may use, from the next operation on.
@@ -125,183 +194,290 @@ impl Store {
 
     /// Whether the disk failed so that nothing more is read or written before the store is opened anew.
     pub fn is_in_doubt(&self) -> bool {
-        self.disk.is_in_doubt()
+        self.is_in_doubt
     }
 
-    /// A phext as its file is now. One that does not exist is empty, and no file is made.
+    /// A phext as it is now. One that does not exist is empty, and no file is made.
     ///
     /// # Errors
-    /// The file is damaged or cannot be read.
-    pub fn read(&mut self, name: &PhextName) -> Result<&Phext, StoreError> {
+    /// The phext is damaged or cannot be read.
+    pub fn read(&mut self, name: &PhextName) -> Result<Pending<&Phext>, StoreError> {
         self.refresh(name)?;
-        self.evict_others(name);
-        match self.loaded.get(name) {
-            None => Ok(&self.empty),
-            Some(Loaded { content: Ok(phext), .. }) => Ok(phext),
-            Some(Loaded { content: Err(damage), .. }) => Err(damage.clone().into()),
+        self.trim(name);
+        Ok(match self.cache.open(name) {
+            None => Pending::settled(&self.empty),
+            Some(open) => Pending { value: &open.phext, tickets: open.ticket().into_iter().collect() },
+        })
+    }
+
+    /// Changes a scroll. The change counts when its tickets are settled.
+    ///
+    /// # Errors
+    /// The phext is damaged, the scroll is not as expected, the key was used for another write, the quota or
+    /// the disk is full, or the system refuses.
+    pub fn write(&mut self, name: &PhextName, write: &Write) -> Result<Pending<Written>, StoreError> {
+        self.refresh(name)?;
+        let clock = clock();
+        if let Some(written) = self.replay(name, write, &clock)? {
+            return Ok(self.pending(name, written));
         }
+        let phext = self.cache.open(name).map_or(&self.empty, |open| &open.phext);
+        check_expected(phext.scroll(&write.at), write.expected.as_ref())?;
+        let written = Written { bytes: answer_bytes(phext.scroll(&write.at), &write.edit), is_replay: false };
+        let (before, after) = (phext.file_bytes(), phext.file_bytes_after(&write.at, &write.edit));
+        let Some(entry) = entry(phext, write, written.bytes)? else { return Ok(self.pending(name, written)) };
+        self.check_quota(before, after, &clock)?;
+        self.log(name, &entry, after <= before, &clock)?;
+        self.trim(name);
+        Ok(self.pending(name, written))
     }
 
-    /// Changes a scroll; when this returns, the change is on disk. Gives how many bytes the scroll had.
-    ///
-    /// # Errors
-    /// The file is damaged, the quota or the disk is full, or the system refuses.
-    pub fn write(&mut self, name: &PhextName, at: Coordinate, edit: Edit) -> Result<usize, StoreError> {
-        self.refresh(name)?;
-        let (mut phext, file) = match self.let_go(name) {
-            None => (Phext::default(), None),
-            Some(Loaded { content: Ok(phext), identity, .. }) => (phext, Some(identity)),
-            Some(damaged) => {
-                let reason = damaged.content.as_ref().err().cloned();
-                self.insert(name, damaged);
-                return Err(reason.unwrap_or(Damage::NotAFile).into());
-            }
+    /// Whether all that these tickets stand for is on disk.
+    pub fn is_settled(&self, tickets: &[Ticket]) -> bool {
+        // What has left memory had been saved before, or came from the disk as it is.
+        tickets.iter().all(|ticket| self.cache.open(&ticket.name).is_none_or(|open| open.is_settled(ticket)))
+    }
+
+    /// What is to be done now. Each job must be run, and its result given to [`Store::finish`].
+    pub fn next_jobs(&mut self) -> Vec<Job> {
+        let mut jobs = Vec::new();
+        if self.is_in_doubt {
+            return jobs;
+        }
+        self.read_superseded();
+        let (disk, clock, is_closing) = (Arc::clone(&self.disk), clock(), self.is_closing);
+        let cache = &mut self.cache;
+        self.active.retain(|name| {
+            let Some(open) = cache.open_mut(name) else { return false };
+            jobs.extend(open.next_jobs(&disk, &clock, is_closing));
+            !open.is_clean() && !(is_closing && open.is_quiet() && open.is_behind())
+        });
+        jobs
+    }
+
+    /// Reads those anew whose files another program has changed during a save: their unsaved edits must not wait
+    /// until somebody asks.
+    fn read_superseded(&mut self) {
+        let is_due = |name: &&PhextName| {
+            self.cache.open(name).is_some_and(|open| open.is_superseded() && open.is_quiet())
         };
-        let bytes_before = phext.scroll(&at).len();
-        let written = self.replace(name, &mut phext, file, at, edit);
-        // After an error the old identity stands: had the file changed all the same, it is read again.
-        if let Some(identity) = written.as_ref().map_or(file, |identity| *identity) {
-            self.keep(name, identity, Ok(phext));
+        let superseded: Vec<PhextName> = self.active.iter().filter(is_due).cloned().collect();
+        for name in superseded {
+            // Damage is remembered and logged; anything else shows again when somebody asks.
+            let _ = self.refresh(&name);
         }
-        self.evict_others(name);
-        written.map(|_| bytes_before)
     }
 
-    /// Every phext, sorted by name.
-    ///
-    /// # Errors
-    /// The directory or a file cannot be read.
-    pub fn list(&mut self) -> Result<Vec<Listed>, StoreError> {
-        self.check_doubt()?;
-        let mut listed = Vec::new();
-        for (name, bytes) in self.disk.list()? {
-            let scrolls = match self.read(&name) {
-                Ok(phext) => Some(phext.scroll_count()),
-                Err(StoreError::Damaged(_)) => None,
-                Err(error) => return Err(error),
-            };
-            listed.push(Listed { name, bytes, scrolls });
-        }
-        listed.sort_by(|one, other| one.name.cmp(&other.name));
-        Ok(listed)
+    /// When to ask for jobs again even if nothing happens.
+    pub fn next_wakeup(&self) -> Option<Instant> {
+        self.active.iter().filter_map(|name| self.cache.open(name)?.save_due()).min()
     }
 
-    /// Makes an edit and the file of it; gives what the file is then.
-    fn replace(
-        &self,
-        name: &PhextName,
-        phext: &mut Phext,
-        file: Option<Identity>,
-        at: Coordinate,
-        edit: Edit,
-    ) -> Result<Option<Identity>, StoreError> {
-        if phext.is_unchanged_by(&at, &edit) {
-            return Ok(file);
-        }
-        self.check_quota(file.map_or(0, |file| file.bytes), phext.file_bytes_after(&at, &edit))?;
-        let undo = phext.apply(at, edit);
-        match self.disk.replace(name, |file| phext.write_to(file)) {
-            Ok(identity) => Ok(Some(identity)),
-            Err(error) => {
-                phext.undo(at, undo);
-                Err(self.explain(error))
+    /// Takes in what came of a job. After a failure of the disk the store is in doubt.
+    pub fn finish(&mut self, done: Done) {
+        let Done { name, result } = done;
+        let Some(open) = self.cache.open_mut(&name) else { return };
+        let next = result.and_then(|outcome| open.finish(&self.disk, outcome, &clock()));
+        self.cache.recount(&name);
+        match next {
+            Ok(Next::Nothing) => {}
+            Ok(Next::Saved) => self.reserve.hold(&*self.disk),
+            Ok(Next::MakeRoom) => {
+                if self.reserve.release(&*self.disk)
+                    && let Some(open) = self.cache.open_mut(&name)
+                {
+                    open.hurry(Instant::now());
+                }
             }
+            Err(error) => self.fail(&error),
         }
     }
 
-    /// A write that makes its file no longer always passes: it is how a tenant gets below the quota.
-    fn check_quota(&self, bytes_before: u64, bytes_after: u64) -> Result<(), StoreError> {
-        let Some(quota) = self.limits.quota_bytes else { return Ok(()) };
-        if bytes_after <= bytes_before {
-            return Ok(());
+    /// Saves everything: from now on all that is not in its file is due. It is done when
+    /// [`Store::is_at_rest`].
+    pub fn close(&mut self) {
+        self.is_closing = true;
+    }
+
+    /// Whether no job is due or under way, once [`Store::next_jobs`] has been asked.
+    pub fn is_at_rest(&self) -> bool {
+        self.active.is_empty() || self.is_in_doubt
+    }
+
+    fn fail(&mut self, error: &io::Error) {
+        tracing::error!(%error, "the disk failed: nothing is acknowledged before it has been read again");
+        self.is_in_doubt = true;
+    }
+
+    fn pending<T>(&self, name: &PhextName, value: T) -> Pending<T> {
+        let ticket = self.cache.open(name).and_then(OpenPhext::ticket);
+        Pending { value, tickets: ticket.into_iter().collect() }
+    }
+
+    /// What was answered when the write's key came before.
+    fn replay(&self, name: &PhextName, write: &Write, clock: &Clock) -> Result<Option<Written>, StoreError> {
+        let known = write.repeat.as_ref().and_then(|key| self.cache.open(name)?.remembered(key, clock));
+        let Some(known) = known else { return Ok(None) };
+        if known.fingerprint != fingerprint(&write.at, &write.edit) {
+            return Err(StoreError::KeyReused);
         }
-        let used = self.used_bytes()?;
-        if used.saturating_sub(bytes_before).saturating_add(bytes_after) > quota {
-            return Err(StoreError::QuotaExceeded { used, quota });
+        Ok(Some(Written { bytes: known.answer_bytes, is_replay: true }))
+    }
+
+    /// A write that makes its phext no longer always passes: it is how a tenant gets below the quota.
+    fn check_quota(&mut self, before: u64, after: u64, clock: &Clock) -> Result<(), StoreError> {
+        let Some(quota) = self.limits.quota_bytes.filter(|_| after > before) else { return Ok(()) };
+        let exceeds = |usage: &Usage| usage.used_bytes().saturating_sub(before).saturating_add(after) > quota;
+        // Before a refusal one looks again: another program may have taken phexts away.
+        if self.usage.is_stale(clock.now) || exceeds(&self.usage) {
+            self.usage.list(&*self.disk, |name| self.cache.open(name).is_some(), clock.now)?;
+        }
+        if exceeds(&self.usage) {
+            return Err(StoreError::QuotaExceeded { used: self.usage.used_bytes(), quota });
         }
         Ok(())
     }
 
-    fn used_bytes(&self) -> io::Result<u64> {
-        Ok(self.disk.list()?.iter().map(|(_, bytes)| bytes).sum())
-    }
-
-    fn explain(&self, error: io::Error) -> StoreError {
-        match self.used_bytes() {
-            Ok(used) if old_disk::is_full(&error) => {
-                StoreError::DiskFull { used, quota: self.limits.quota_bytes }
-            }
-            _ => StoreError::Io(error),
+    /// Writes an entry into the journal, and into memory. One that frees room may use the reserve for it.
+    fn log(
+        &mut self,
+        name: &PhextName,
+        entry: &Entry<'_>,
+        frees_room: bool,
+        clock: &Clock,
+    ) -> Result<(), StoreError> {
+        if self.cache.open(name).is_none() {
+            self.cache.insert(name.clone(), Content::Open(Box::new(OpenPhext::new(name.clone(), self.pace))));
         }
-    }
-
-    /// Even a write that changes nothing would acknowledge bytes that may not be durable.
-    fn check_doubt(&self) -> Result<(), StoreError> {
-        if self.is_in_doubt() { Err(StoreError::InDoubt) } else { Ok(()) }
-    }
-
-    /// Brings what is in memory up to date with the file.
-    fn refresh(&mut self, name: &PhextName) -> Result<(), StoreError> {
-        self.check_doubt()?;
-        let on_disk = self.disk.identity(name)?;
-        self.uses += 1;
-        if let Some(loaded) = self.loaded.get_mut(name)
-            && Some(loaded.identity) == on_disk
-        {
-            self.by_use.remove(&loaded.last_use);
-            self.by_use.insert(self.uses, name.clone());
-            loaded.last_use = self.uses;
-            return Ok(());
-        }
-        self.let_go(name);
-        match on_disk {
-            None => {}
-            Some(identity) if !identity.is_file() => self.keep(name, identity, Err(Damage::NotAFile)),
-            Some(_) => {
-                if let Some((identity, bytes)) = self.disk.read(name)? {
-                    self.keep(name, identity, Phext::parse(&bytes));
+        self.reserve.hold(&*self.disk);
+        loop {
+            let Some(open) = self.cache.open_mut(name) else { return Err(StoreError::NotYet) };
+            let before = open.phext.file_bytes();
+            match open.log(&self.disk, entry, clock) {
+                Ok(()) => {
+                    self.usage.changed(before, open.phext.file_bytes());
+                    break;
+                }
+                Err(AppendError::Refused(error)) if is_full(&error) => {
+                    if !(frees_room && self.reserve.release(&*self.disk)) {
+                        let used = self.usage.used_bytes();
+                        return Err(StoreError::DiskFull { used, quota: self.limits.quota_bytes });
+                    }
+                }
+                Err(AppendError::Refused(error)) => return Err(StoreError::Io(error)),
+                Err(AppendError::Torn(error)) => {
+                    self.fail(&error);
+                    return Err(StoreError::InDoubt);
                 }
             }
         }
+        self.cache.recount(name);
+        self.active.insert(name.clone());
+        if let Some(quota) = self.limits.quota_bytes {
+            self.usage.warn(quota);
+        }
         Ok(())
     }
 
-    fn keep(&mut self, name: &PhextName, identity: Identity, content: Result<Phext, Damage>) {
-        if let Err(damage) = &content {
-            tracing::error!(phext = %name, %damage, "a phext's file is damaged, and is left alone");
+    /// Brings what is in memory up to date with the disk.
+    fn refresh(&mut self, name: &PhextName) -> Result<(), StoreError> {
+        if self.is_in_doubt {
+            return Err(StoreError::InDoubt);
         }
-        self.insert(name, Loaded { identity, content, last_use: self.uses });
+        self.cache.touch(name);
+        if self.is_current(name)? {
+            return Ok(());
+        }
+        self.forget_changed(name);
+        self.make_room(name)?;
+        let file = self.disk.identity(&FileName::Phext(name.clone()))?;
+        let journal = self.disk.identity(&FileName::Journal(name.clone()))?;
+        let quota_bytes = self.limits.quota_bytes;
+        match recover(&*self.disk, name, quota_bytes) {
+            Ok(None) => Ok(()),
+            Ok(Some(recovered)) => {
+                let file_bytes = recovered.file.map_or(0, |file| file.bytes);
+                let open = OpenPhext::from_recovered(name.clone(), self.pace, recovered, Instant::now());
+                self.usage.opened(file_bytes, open.phext.file_bytes());
+                self.active.insert(name.clone());
+                self.cache.insert(name.clone(), Content::Open(Box::new(open)));
+                Ok(())
+            }
+            Err(RecoveryError::Io(error)) => Err(error.into()),
+            Err(RecoveryError::Damaged(damage)) => {
+                tracing::error!(phext = %name, %damage, "a phext is damaged, and is left alone");
+                let damaged = DamagedPhext { file, journal, damage: damage.clone(), quota_bytes };
+                self.cache.insert(name.clone(), Content::Damaged(damaged));
+                Err(damage.into())
+            }
+        }
     }
 
-    fn insert(&mut self, name: &PhextName, loaded: Loaded) {
-        self.let_go(name);
-        self.held_bytes += loaded.memory_bytes();
-        self.by_use.insert(loaded.last_use, name.clone());
-        self.loaded.insert(name.clone(), loaded);
-    }
-
-    fn let_go(&mut self, name: &PhextName) -> Option<Loaded> {
-        let gone = self.loaded.remove(name)?;
-        self.held_bytes = self.held_bytes.saturating_sub(gone.memory_bytes());
-        self.by_use.remove(&gone.last_use);
-        Some(gone)
-    }
-
-    /// Lets phexts go, the least recently used first, until those in memory fit; never the one in use.
-    /// All of them can be read again: nothing in memory is newer than its file.
-    fn evict_others(&mut self, in_use: &PhextName) {
-        while self.held_bytes > self.limits.memory_bytes {
-            let Some(oldest) = self.by_use.values().find(|name| *name != in_use).cloned() else { return };
-            self.let_go(&oldest);
+    /// Whether what is in memory is what is on disk. What is known to be damaged is an error.
+    fn is_current(&self, name: &PhextName) -> Result<bool, StoreError> {
+        let identity = || self.disk.identity(&FileName::Phext(name.clone()));
+        match self.cache.get(name) {
+            None => Ok(false),
+            Some(Content::Damaged(known)) => {
+                let journal = self.disk.identity(&FileName::Journal(name.clone()))?;
+                let is_same = known.file == identity()? && known.journal == journal;
+                if is_same && known.quota_bytes == self.limits.quota_bytes {
+                    return Err(known.damage.clone().into());
+                }
+                Ok(false)
+            }
+            Some(Content::Open(open)) => {
+                let is_same = open.is_publishing() || open.file() == identity()?;
+                if is_same && !open.is_superseded() {
+                    return Ok(true);
+                }
+                // Jobs hold its files: it is read anew when they are done.
+                if open.is_quiet() { Ok(false) } else { Err(StoreError::NotYet) }
+            }
         }
     }
 }
 
-impl Loaded {
-    /// What an entry takes beside its scrolls, so that many empty phexts count as well.
-    const OVERHEAD_BYTES: u64 = 512;
-
-    fn memory_bytes(&self) -> u64 {
-        Self::OVERHEAD_BYTES + self.content.as_ref().map_or(0, Phext::memory_bytes)
+/// What is to be written into the journal; `None` when nothing changes and nobody will ask again.
+fn entry<'a>(
+    phext: &Phext,
+    write: &'a Write,
+    answer_bytes: u64,
+) -> Result<Option<Entry<'a>>, StoreError> {
+    let Write { at, edit, repeat, .. } = write;
+    let bytes = edit.text().len();
+    if bytes > TEXT_BYTES {
+        return Err(StoreError::TextTooLong { bytes });
     }
+    if !phext.is_unchanged_by(at, edit) {
+        let (at, edit, repeat) = (*at, Cow::Borrowed(edit), *repeat);
+        return Ok(Some(Entry::Edit { at, edit, answer_bytes, repeat }));
+    }
+    // To apply twice what changes nothing is no harm, as long as the client has no answer yet: so the
+    // gateway's own key need not be remembered.
+    let key = repeat.filter(|key| key.origin == KeyOrigin::Client);
+    Ok(key.map(|key| Entry::Repeat { key, fingerprint: fingerprint(at, edit), answer_bytes }))
+}
+
+fn answer_bytes(scroll: &str, edit: &Edit) -> u64 {
+    match edit {
+        Edit::Append(text) | Edit::Replace(text) => text.len() as u64,
+        Edit::Remove => scroll.len() as u64,
+    }
+}
+
+fn check_expected(scroll: &str, expected: Option<&Expected>) -> Result<(), StoreError> {
+    let is_met = match expected {
+        None => true,
+        Some(Expected::Something) => !scroll.is_empty(),
+        Some(Expected::OneOf(checksums)) => {
+            checksums.contains(&xxhash_rust::xxh3::xxh3_128(scroll.as_bytes()))
+        }
+    };
+    if is_met { Ok(()) } else { Err(StoreError::NotAsExpected) }
+}
+
+fn clock() -> Clock {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Clock { now: Instant::now(), time_us: u64::try_from(since_1970.as_micros()).unwrap_or(u64::MAX) }
 }

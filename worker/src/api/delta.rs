@@ -1,15 +1,16 @@
 //! `delta`: the scrolls that differ from the checksums which the client posts, joined as a phext.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
+use std::iter::Peekable;
 
-use libphext::phext;
 use sq_shared::coordinate::Coordinate;
 use sq_shared::phext_name::PhextName;
 use sq_shared::problem::{Code, Problem};
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::api::input::Input;
-use crate::api::{COORDINATES, Failure, Outcome, parse_coordinate, phext_name, too_many_coordinates};
-use crate::store::{Store, breaks};
+use crate::api::{COORDINATES, Failure, Outcome, Pinned, parse_coordinate, phext_name, too_many_coordinates};
+use crate::store::{Cursor, Joined, Phext, Scroll, Store, breaks};
 
 /// Stands for a scroll that the client has and we do not.
 const MISSING: &str = "---sq:Scroll-Missing---";
@@ -48,29 +49,64 @@ impl Delta {
         Ok(Self { phext, known })
     }
 
-    pub(super) fn answer_bytes(&self, store: &mut Store) -> Result<u64, Failure> {
+    pub(super) fn pinned(&self, store: &mut Store) -> Result<Pinned, Failure> {
         // All of it, when the client has nothing yet.
-        Ok(store.read(&self.phext)?.file_bytes())
+        Ok(Pinned::phext(store.read(&self.phext)?))
     }
 
     pub(super) fn apply(self, store: &mut Store) -> Result<Outcome, Failure> {
         let phext = store.read(&self.phext)?;
-        let mut differing: BTreeMap<&Coordinate, &str> = BTreeMap::new();
-        for (at, text) in phext.iter() {
-            let known = self.known.get(at).copied().flatten();
-            if known.is_none() || known != parse_checksum(&phext::checksum(text)) {
-                differing.insert(at, text);
-            }
+        self.check_size(phext)?;
+        Ok(Outcome::text_of(Joined::new(Differing::new(phext, self.known)), None))
+    }
+
+    /// The status is sent before the answer is made, so its size is looked at first. Joining two sets of
+    /// scrolls takes at most what each of them takes alone: when the missing ones are within the limit, no
+    /// checksum is needed to know that the answer is.
+    fn check_size(&self, phext: &Phext) -> Result<(), Failure> {
+        let missing = self.known.keys().filter(|at| phext.scroll(at).is_empty());
+        if breaks::joined_bytes(missing.map(|at| (*at, MISSING))) <= MISSING_BYTES {
+            return Ok(());
         }
-        for at in self.known.keys().filter(|at| phext.scroll(at).is_empty()) {
-            differing.insert(at, MISSING);
-        }
-        let scrolls = differing.iter().map(|(at, text)| (*at, *text));
-        let bytes = breaks::joined_bytes(scrolls.clone());
+        let bytes = breaks::joined_bytes(Differing::new(phext, self.known.clone()));
         if bytes > phext.file_bytes().saturating_add(MISSING_BYTES) {
             return Err(Failure::AnswerTooLarge { bytes });
         }
-        Ok(Outcome::text(breaks::join_to_string(scrolls)))
+        Ok(())
+    }
+}
+
+/// The scrolls that the client does not have as they are, and a mark for each that only the client has.
+#[derive(Debug)]
+struct Differing {
+    scrolls: Peekable<Cursor>,
+    known: Peekable<btree_map::IntoIter<Coordinate, Checksum>>,
+}
+
+impl Differing {
+    fn new(phext: &Phext, known: BTreeMap<Coordinate, Checksum>) -> Self {
+        Self { scrolls: phext.cursor(..).peekable(), known: known.into_iter().peekable() }
+    }
+}
+
+impl Iterator for Differing {
+    type Item = (Coordinate, Scroll);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let here = self.scrolls.peek().map(|(at, _)| *at);
+            let known = self.known.next_if(|(at, _)| here.is_none_or(|here| *at <= here));
+            match known {
+                Some((at, _)) if here != Some(at) => return Some((at, Scroll::of_static(MISSING))),
+                Some((_, Some(checksum))) => {
+                    let differs = |(_, scroll): &Self::Item| xxh3_128(scroll.as_ref()) != checksum;
+                    if let Some(differing) = self.scrolls.next().filter(differs) {
+                        return Some(differing);
+                    }
+                }
+                _ => return self.scrolls.next(),
+            }
+        }
     }
 }
 
@@ -101,5 +137,55 @@ mod tests {
         };
         assert_eq!(parse(COORDINATES).unwrap().known.len(), 1);
         assert_eq!(parse(COORDINATES + 1).unwrap_err().code, Code::InvalidParameter);
+    }
+
+    fn answer(phext: &Phext, known: BTreeMap<Coordinate, Checksum>) -> String {
+        let mut bytes = Vec::new();
+        Joined::new(Differing::new(phext, known)).fill(&mut bytes, usize::MAX);
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn what_is_the_same_is_left_out_and_what_is_missing_is_marked() {
+        let at = |scroll| Coordinate::from_parts([1, 1, 1, 1, 1, 1, 1, 1, scroll]).unwrap();
+        let checksum = |text| parse_checksum(&libphext::phext::checksum(text));
+        let phext = Phext::parse(b"same\x17changed\x17new\x17\x17bad").unwrap();
+        let known = [
+            (at(1), checksum("same")),
+            (at(2), checksum("old")),
+            (at(4), checksum("gone")),
+            (at(5), None),
+            (at(7), None),
+        ];
+        let expected = format!("\x17changed\x17new\x17{MISSING}\x17bad\x17\x17{MISSING}");
+        assert_eq!(answer(&phext, known.into()), expected);
+        assert_eq!(answer(&phext, BTreeMap::new()), phext.join());
+    }
+
+    #[test]
+    fn missing_scrolls_at_the_limit_and_one_past() {
+        // Twenty of the farthest, and one with so many breaks more as the limit leaves.
+        let delta = |breaks: u64| {
+            let mut left = u32::try_from(breaks).unwrap();
+            let mut last = [1; 9];
+            for part in last.iter_mut().skip(1) {
+                *part += left.min(99_998);
+                left -= *part - 1;
+            }
+            let far =
+                (1..=20).map(|first| std::array::from_fn(|part| if part == 0 { first } else { 99_999 }));
+            last[0] = 21;
+            let places = far.chain([last]).map(|parts| Coordinate::from_parts(parts).unwrap());
+            let known = places.map(|at| (at, None)).collect();
+            Delta { phext: PhextName::parse("notes").unwrap(), known }
+        };
+        let phext = Phext::parse(b"1234567").unwrap();
+        let bytes = |delta: &Delta| answer(&phext, delta.known.clone()).len() as u64;
+        let limit = phext.file_bytes() + MISSING_BYTES;
+        let breaks = limit - bytes(&delta(0));
+        assert_eq!(bytes(&delta(breaks)), limit);
+        delta(breaks).check_size(&phext).unwrap();
+        let refused = delta(breaks + 1).check_size(&phext).unwrap_err();
+        assert!(matches!(refused, Failure::AnswerTooLarge { bytes } if bytes == limit + 1));
     }
 }

@@ -4,7 +4,7 @@ use sq_shared::phext_name::PhextName;
 use sq_shared::problem::Problem;
 
 use crate::api::input::Input;
-use crate::api::{Failure, Outcome, phext_name};
+use crate::api::{Failure, Outcome, Pinned, phext_name};
 use crate::store::Store;
 
 /// Asks for a phext.
@@ -18,11 +18,12 @@ impl Get {
         Ok(Self { phext: phext_name(input)? })
     }
 
-    pub(super) fn answer_bytes(&self, store: &mut Store) -> Result<u64, Failure> {
-        Ok(store.read(&self.phext)?.file_bytes())
+    pub(super) fn pinned(&self, store: &mut Store) -> Result<Pinned, Failure> {
+        Ok(Pinned::phext(store.read(&self.phext)?))
     }
 
     pub(super) fn apply(self, store: &mut Store) -> Result<Outcome, Failure> {
-        Ok(Outcome::text(store.read(&self.phext)?.join()))
+        let phext = store.read(&self.phext)?;
+        Ok(Outcome::text_of(phext.joined(), Some(phext.file_bytes())))
     }
 }

@@ -1,11 +1,11 @@
 //! `json-export`: every scroll as JSON, in coordinate order.
 
-use serde::Serialize;
 use sq_shared::phext_name::PhextName;
 use sq_shared::problem::Problem;
 
 use crate::api::input::Input;
-use crate::api::{Failure, Outcome, json_bytes, phext_name};
+use crate::api::stream::JsonRows;
+use crate::api::{Failure, Outcome, Pinned, phext_name};
 use crate::store::Store;
 
 /// Asks for a phext as JSON.
@@ -19,20 +19,12 @@ impl JsonExport {
         Ok(Self { phext: phext_name(input)? })
     }
 
-    pub(super) fn answer_bytes(&self, store: &mut Store) -> Result<u64, Failure> {
-        let phext = store.read(&self.phext)?;
-        Ok(json_bytes(phext.scroll_count(), phext.text_bytes()))
+    pub(super) fn pinned(&self, store: &mut Store) -> Result<Pinned, Failure> {
+        Ok(Pinned::phext(store.read(&self.phext)?))
     }
 
     pub(super) fn apply(self, store: &mut Store) -> Result<Outcome, Failure> {
-        let scrolls = store.read(&self.phext)?.iter();
-        let rows: Vec<Row<'_>> = scrolls.map(|(at, scroll)| Row { coord: at.to_string(), scroll }).collect();
-        Outcome::json(&rows)
+        let scrolls = store.read(&self.phext)?.cursor(..);
+        Ok(Outcome::json_of(JsonRows::new(scrolls, "coord")))
     }
-}
-
-#[derive(Serialize)]
-struct Row<'a> {
-    coord: String,
-    scroll: &'a str,
 }

@@ -1,18 +1,25 @@
 //! `query`: the scrolls of a range and of a set of coordinates, as JSON in coordinate order.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, btree_set};
+use std::iter::{Flatten, Peekable};
 use std::ops::RangeInclusive;
+use std::option;
 
-use serde::Serialize;
 use sq_shared::coordinate::Coordinate;
 use sq_shared::phext_name::PhextName;
 use sq_shared::problem::{Code, Problem};
 
 use crate::api::input::Input;
-use crate::api::{
-    COORDINATES, Failure, Outcome, json_bytes, parse_coordinate, phext_name, too_many_coordinates,
-};
-use crate::store::{Phext, Store};
+use crate::api::stream::JsonRows;
+use crate::api::{COORDINATES, Failure, Outcome, Pinned, parse_coordinate, phext_name, too_many_coordinates};
+use crate::store::{Cursor, Phext, Scroll, Store};
+
+/// What a row of an answer takes beside its text: the coordinate, 17 bytes as a rule and 53 at most, and the
+/// names of the fields.
+const ROW_BYTES: usize = 64;
+
+/// Rows of so many bytes make an answer of one piece as a rule, although quotes and line ends are escaped.
+const SHORT_BYTES: usize = 32 * 1024;
 
 /// Asks for scrolls. Of the range only those with a text come back, of the set every one.
 #[derive(Debug)]
@@ -21,12 +28,6 @@ pub struct Query {
     range: Option<RangeInclusive<Coordinate>>,
     set: BTreeSet<Coordinate>,
     limit: usize,
-}
-
-#[derive(Serialize)]
-struct Row<'a> {
-    coordinate: String,
-    scroll: &'a str,
 }
 
 impl Query {
@@ -47,27 +48,49 @@ impl Query {
         Ok(Self { phext, range, set, limit: parse_limit(input)? })
     }
 
-    pub(super) fn answer_bytes(&self, store: &mut Store) -> Result<u64, Failure> {
+    pub(super) fn pinned(&self, store: &mut Store) -> Result<Pinned, Failure> {
         let phext = store.read(&self.phext)?;
-        let count = |(rows, bytes), (_, text): (_, &str)| (rows + 1, bytes + text.len() as u64);
-        let (rows, text_bytes) = self.pick(phext).fold((0, 0), count);
-        Ok(json_bytes(rows, text_bytes))
+        // A short answer is made whole, and keeps nothing of the phext.
+        let ranged = self.range.iter().flat_map(|range| phext.range(range.clone())).map(|(_, text)| text);
+        let texts = self.set.iter().map(|at| phext.scroll(at)).chain(ranged);
+        let mut bytes = texts.take(self.limit).scan(0, |bytes, text| {
+            *bytes += ROW_BYTES + text.len();
+            Some(*bytes)
+        });
+        let is_short = bytes.all(|bytes| bytes <= SHORT_BYTES);
+        Ok(if is_short { Pinned::NOTHING } else { Pinned::phext(phext) })
     }
 
     pub(super) fn apply(self, store: &mut Store) -> Result<Outcome, Failure> {
-        let phext = store.read(&self.phext)?;
-        let row = |(at, scroll): (&Coordinate, _)| Row { coordinate: at.to_string(), scroll };
-        Outcome::json(&self.pick(phext).map(row).collect::<Vec<_>>())
+        let phext = store.read(&self.phext)?.clone();
+        let ranged = self.range.map(|range| phext.cursor(range));
+        let picked = Picked {
+            set: self.set.into_iter().peekable(),
+            ranged: ranged.into_iter().flatten().peekable(),
+            phext,
+        };
+        Ok(Outcome::json_of(JsonRows::new(picked.take(self.limit), "coordinate")))
     }
+}
 
-    /// What is asked for, in coordinate order.
-    fn pick<'a>(&'a self, phext: &'a Phext) -> impl Iterator<Item = (&'a Coordinate, &'a str)> {
-        let mut picked: BTreeMap<&Coordinate, &str> =
-            self.set.iter().map(|at| (at, phext.scroll(at))).collect();
-        if let Some(range) = self.range.clone() {
-            picked.extend(phext.range(range));
-        }
-        picked.into_iter().take(self.limit)
+/// The scrolls of a set and of a range, in coordinate order.
+#[derive(Debug)]
+struct Picked {
+    phext: Phext,
+    set: Peekable<btree_set::IntoIter<Coordinate>>,
+    ranged: Peekable<Flatten<option::IntoIter<Cursor>>>,
+}
+
+impl Iterator for Picked {
+    type Item = (Coordinate, Scroll);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let ranged = self.ranged.peek().map(|(at, _)| *at);
+        let Some(at) = self.set.next_if(|at| ranged.is_none_or(|ranged| *at <= ranged)) else {
+            return self.ranged.next();
+        };
+        self.ranged.next_if(|(ranged, _)| *ranged == at);
+        Some((at, self.phext.scroll_handle(&at)))
     }
 }
 

@@ -1,12 +1,13 @@
 //! `select`: the text of a scroll, empty when there is none.
 
+use bytes::Bytes;
 use libphext::phext;
 use sq_shared::coordinate::Coordinate;
 use sq_shared::phext_name::PhextName;
 use sq_shared::problem::Problem;
 
 use crate::api::input::Input;
-use crate::api::{Failure, Outcome, coordinate, phext_name};
+use crate::api::{Failure, Outcome, Pinned, coordinate, phext_name};
 use crate::store::Store;
 
 /// Asks for a scroll.
@@ -21,12 +22,14 @@ impl Select {
         Ok(Self { phext: phext_name(input)?, at: coordinate(input)? })
     }
 
-    pub(super) fn answer_bytes(&self, store: &mut Store) -> Result<u64, Failure> {
-        Ok(store.read(&self.phext)?.scroll(&self.at).len() as u64)
+    pub(super) fn pinned(&self, store: &mut Store) -> Result<Pinned, Failure> {
+        let phext = store.read(&self.phext)?;
+        let bytes = phext.scroll(&self.at).len() as u64;
+        Ok(Pinned { bytes, part: Some((phext.state(), Some(self.at))) })
     }
 
     pub(super) fn apply(self, store: &mut Store) -> Result<Outcome, Failure> {
-        let text = store.read(&self.phext)?.scroll(&self.at);
-        Ok(Outcome::Scroll { checksum: phext::checksum(text), text: text.to_owned().into() })
+        let scroll = store.read(&self.phext)?.scroll_handle(&self.at);
+        Ok(Outcome::Scroll { checksum: phext::checksum(scroll.as_str()), text: Bytes::from_owner(scroll) })
     }
 }

@@ -18,7 +18,8 @@ use crate::api::input::Input;
 use crate::api::params::Params;
 use crate::api::{Command, Failure};
 use crate::server::activity::Busy;
-use crate::server::respond::{self, Answer, AnswerBody};
+use crate::server::answer_body::AnswerBody;
+use crate::server::respond::{self, Answer};
 use crate::server::worker::Worker;
 use crate::server::{authenticate, body};
 
@@ -59,7 +60,7 @@ fn log_access(worker: &Worker, command: &'static str, answer: &Answer, started: 
                 tenant = worker.tenant.as_ref().map_or("-", |tenant| tenant.as_str()),
                 command,
                 status = answer.status,
-                bytes = answer.body.len(),
+                bytes = answer.content.bytes(),
                 duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
                 request_id,
                 "request"
@@ -98,8 +99,8 @@ async fn handle(
     let command = Command::parse(input)?;
     let refuse = |failure: Failure| respond::problem_of(&failure);
     // Waited for before there is anything to hold: an answer that waits takes no memory.
-    let bytes = command.answer_bytes(&mut worker.store.borrow_mut()).map_err(refuse)?;
-    let room = worker.answer_room.take(bytes).await?;
+    let pinned = command.pinned(&mut worker.store.borrow_mut()).map_err(refuse)?;
+    let room = worker.answer_room.take(&pinned).await?;
     let outcome = command.apply(&mut worker.store.borrow_mut());
     if worker.store.borrow().is_in_doubt() {
         worker.store_failed.notify_one();

@@ -1,7 +1,8 @@
 //! What goes back: outcomes, failures and problems as HTTP. The only place that knows which status a
 //! failure of a command has.
 
-use http_body_util::Full;
+use std::sync::Arc;
+
 use hyper::Response;
 use hyper::body::Bytes;
 use hyper::header::{self, HeaderName, HeaderValue};
@@ -11,48 +12,46 @@ use tracing::error;
 
 use crate::api::{Failure, Outcome};
 use crate::server::activity::Busy;
-use crate::server::room::{Room, Share};
+use crate::server::answer_body::{AnswerBody, Content};
+use crate::server::room::Share;
 use crate::store::StoreError;
-
-/// The body of every answer.
-pub(super) type AnswerBody = Full<Bytes>;
-
-/// What all large answers that are being written may take together, in KiB: four scrolls of the longest body
-/// by default. Without it, as many clients as may be in flight could each have one, and read it slowly.
-const ROOM_KIB: u32 = 256 * 1024;
 
 /// After how many seconds a failure of the disk may have passed.
 const RETRY_AFTER_S: u64 = 5;
 
-/// The room of all answers.
-pub(super) fn room() -> Room {
-    Room::new(ROOM_KIB, "other large answers are being sent: try again, or ask for less at once")
-}
+/// The media type of JSON.
+const JSON: &str = "application/json";
 
 /// An answer before it is HTTP.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
-    pub(super) body: Bytes,
+    pub(super) content: Content,
     fields: Vec<(HeaderName, HeaderValue)>,
-    room: Share,
+    room: Arc<Share>,
 }
 
 impl Answer {
-    fn ok(media_type: &'static str, body: Bytes) -> Self {
+    fn ok(media_type: &'static str, body: impl Into<Bytes>) -> Self {
+        Self::with_content(media_type, Content::Whole(body.into()))
+    }
+
+    fn with_content(media_type: &'static str, content: Content) -> Self {
         let media_type = (header::CONTENT_TYPE, HeaderValue::from_static(media_type));
-        Self { status: 200, body, fields: vec![media_type], room: Share::default() }
+        Self { status: 200, content, fields: vec![media_type], room: Arc::default() }
     }
 
     pub(super) fn health() -> Self {
-        Self::ok("application/json", Bytes::from_static(br#"{"status":"ok"}"#))
+        Self::ok(JSON, Bytes::from_static(br#"{"status":"ok"}"#))
     }
 
     /// `room` is given back once the answer is written.
-    pub(super) fn of_outcome(outcome: Outcome, room: Share) -> Self {
+    pub(super) fn of_outcome(outcome: Outcome, room: Arc<Share>) -> Self {
         let answer = match outcome {
             Outcome::Text(text) => Self::ok(headers::PLAIN_TEXT, text),
-            Outcome::Json(json) => Self::ok("application/json", json),
+            Outcome::Json(json) => Self::ok(JSON, json),
+            Outcome::TextStream(text) => Self::with_content(headers::PLAIN_TEXT, Content::Stream(text)),
+            Outcome::JsonStream(json) => Self::with_content(JSON, Content::Stream(json)),
             Outcome::Scroll { text, checksum } => {
                 let mut answer = Self::ok(headers::PLAIN_TEXT, text);
                 answer.push(header::ETAG, &format!("\"{checksum}\""));
@@ -63,7 +62,7 @@ impl Answer {
     }
 
     pub(super) fn of_problem(problem: &Problem, request_id: &str) -> Self {
-        let mut answer = Self::ok(headers::PROBLEM_JSON, problem.to_json(request_id).into());
+        let mut answer = Self::ok(headers::PROBLEM_JSON, problem.to_json(request_id));
         answer.status = problem.code.status();
         answer.push(headers::X_SQ_CODE, problem.code.as_str());
         for (name, value) in problem.header_fields() {
@@ -80,27 +79,12 @@ impl Answer {
     }
 }
 
-/// The bytes of an answer, and what lasts until they are written or given up: hyper lets go of a body as
-/// soon as it has its bytes, but of these only when the last one is in the kernel.
-struct Held {
-    bytes: Bytes,
-    _room: Share,
-    _busy: Busy,
-}
-
-impl AsRef<[u8]> for Held {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
 /// The answer with what every answer carries. The worker is busy until it is written.
 pub(super) fn response(mut answer: Answer, request_id: &str, busy: Busy) -> Response<AnswerBody> {
     answer.push(headers::X_REQUEST_ID, request_id);
     answer.push(header::CACHE_CONTROL, "no-store");
     answer.push(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
-    let held = Held { bytes: answer.body, _room: answer.room, _busy: busy };
-    let mut response = Response::new(Full::new(Bytes::from_owner(held)));
+    let mut response = Response::new(AnswerBody::new(answer.content, answer.room, busy));
     // Every status is one of the contract's; none of them is out of range.
     *response.status_mut() =
         hyper::StatusCode::from_u16(answer.status).unwrap_or(hyper::StatusCode::SERVICE_UNAVAILABLE);
@@ -149,8 +133,6 @@ fn unavailable(failure: &Failure, detail: &'static str) -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::server::activity::Activity;
 

@@ -71,6 +71,11 @@ impl Room {
 }
 
 impl Share {
+    /// Whether it needs no room.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
     fn kib(&self) -> u32 {
         self.0.as_ref().map_or(0, |permit| u32::try_from(permit.num_permits()).unwrap_or(u32::MAX))
     }

@@ -89,6 +89,36 @@ async fn an_idle_worker_waits_for_a_client_that_reads_slowly() {
 }
 
 #[tokio::test]
+async fn long_answers_come_whole_although_they_are_made_in_pieces() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "a \"quoted\" line\n".repeat(100_000);
+    let worker = Rc::new(Worker::of_pool(None, store(dir.path(), text.clone()), settings(20)));
+    let answers = serve_for(worker, |address| {
+        ["get?p=notes", "json-export?p=notes", "toc?p=notes"].map(|target| {
+            let mut answer = String::new();
+            get(address, target).read_to_string(&mut answer).unwrap();
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            (head.to_lowercase(), body.to_owned())
+        })
+    });
+    let [whole, json, lines] = answers.await;
+    assert!(whole.0.contains(&format!("content-length: {}", text.len())), "{}", whole.0);
+    assert!(whole.1 == text);
+    assert!(json.0.contains("transfer-encoding: chunked"), "{}", json.0);
+    let mut body = String::new();
+    let mut rest = json.1.as_str();
+    while let Some((size, behind)) = rest.split_once("\r\n") {
+        let (chunk, behind) = behind.split_at(usize::from_str_radix(size, 16).unwrap());
+        body += chunk;
+        rest = &behind[2..];
+    }
+    let rows: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert!(rows == serde_json::json!([{ "coord": "1.1.1/1.1.1/1.1.1", "scroll": text }]));
+    assert!(lines.0.contains("content-length: 40"), "{}", lines.0);
+    assert_eq!(lines.1, "* 1.1.1/1.1.1/1.1.1: a \"quoted\" line...\n");
+}
+
+#[tokio::test]
 async fn a_worker_whose_disk_fails_answers_503_and_ends_with_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path(), "kept".into());

@@ -10,8 +10,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::server::activity::{Activity, Busy};
+use crate::server::answer_room::AnswerRoom;
+use crate::server::body;
 use crate::server::room::Room;
-use crate::server::{body, respond};
 use crate::settings::WorkerSettings;
 use crate::store::{Limits, Store};
 
@@ -40,7 +41,7 @@ pub struct Worker {
     /// Told when the store can do no more.
     pub(super) store_failed: Notify,
     pub(super) body_room: Room,
-    pub(super) answer_room: Room,
+    pub(super) answer_room: AnswerRoom,
     activity: Arc<Activity>,
     connections: Cell<u64>,
 }
@@ -57,7 +58,7 @@ impl Worker {
             drain: Cell::new(DRAIN_ALONE),
             store_failed: Notify::new(),
             body_room: body::room(),
-            answer_room: respond::room(),
+            answer_room: AnswerRoom::new(),
             activity: Arc::new(Activity::new()),
             connections: Cell::new(0),
         }

@@ -3,11 +3,15 @@
 
 use sq_shared::coordinate::Coordinate;
 
-/// The breaks as text, the largest dimension (library) first, as in a coordinate.
-const BREAKS: [&str; 9] = ["\x01", "\x1f", "\x1e", "\x1d", "\x1c", "\x1a", "\x19", "\x18", "\x17"];
+/// The breaks, the largest dimension (library) first, as in a coordinate.
+const BREAKS: [u8; 9] = [0x01, 0x1f, 0x1e, 0x1d, 0x1c, 0x1a, 0x19, 0x18, 0x17];
+
+/// How many bytes are looked at together for a break. Most have none, and the compiler makes one comparison
+/// of many bytes out of it.
+const SCAN_BYTES: usize = 32;
 
 /// Which of the nine parts of a coordinate a byte advances; `None` for a byte of text.
-fn level_of(byte: u8) -> Option<usize> {
+pub(super) fn level_of(byte: u8) -> Option<usize> {
     match byte {
         0x01 => Some(0),
         0x1f => Some(1),
@@ -22,9 +26,25 @@ fn level_of(byte: u8) -> Option<usize> {
     }
 }
 
+/// Whether a byte is a break. Without a jump, so that many bytes are tested at once.
+fn is_break(byte: u8) -> bool {
+    (byte == 0x01) | ((byte.wrapping_sub(0x17) < 9) & (byte != 0x1b))
+}
+
 /// Where the first break of a text is. A line feed is none: it stays inside a scroll.
 pub fn first_break(text: &str) -> Option<usize> {
-    text.bytes().position(|byte| level_of(byte).is_some())
+    let bytes = text.as_bytes();
+    let has_break = |chunk: &&[u8]| chunk.iter().fold(false, |found, byte| found | is_break(*byte));
+    let clean = bytes.chunks_exact(SCAN_BYTES).take_while(|chunk| !has_break(chunk)).count() * SCAN_BYTES;
+    let (_, rest) = bytes.split_at_checked(clean)?;
+    rest.iter().position(|byte| is_break(*byte)).map(|position| clean + position)
+}
+
+/// Moves the nine parts of a place across a break: one part advances, and every smaller one starts again.
+pub(super) fn cross(parts: &mut [u32; 9], level: usize) {
+    for (position, part) in parts.iter_mut().enumerate().skip(level) {
+        *part = if position == level { part.saturating_add(1) } else { 1 };
+    }
 }
 
 /// How many breaks lead from one coordinate to a later one.
@@ -44,48 +64,40 @@ fn counts_between(from: &Coordinate, to: &Coordinate) -> [u32; 9] {
     counts
 }
 
-/// How many bytes the scrolls take, joined.
-pub fn joined_bytes<'a>(scrolls: impl Iterator<Item = (&'a Coordinate, &'a str)>) -> u64 {
+/// How many bytes scrolls in coordinate order take, joined.
+pub fn joined_bytes(scrolls: impl Iterator<Item = (Coordinate, impl AsRef<[u8]>)>) -> u64 {
     let mut here = Coordinate::ORIGIN;
     let mut total = 0;
     for (at, text) in scrolls {
-        total += breaks_between(&here, at) + text.len() as u64;
-        here = *at;
+        total += breaks_between(&here, &at) + text.as_ref().len() as u64;
+        here = at;
     }
     total
 }
 
-/// Joins scrolls, which come in coordinate order, and hands each piece to `sink`.
-///
-/// # Errors
-/// What the sink says.
-pub fn join<'a, E>(
-    scrolls: impl Iterator<Item = (&'a Coordinate, &'a str)>,
-    mut sink: impl FnMut(&str) -> Result<(), E>,
-) -> Result<(), E> {
-    let mut here = Coordinate::ORIGIN;
-    for (at, text) in scrolls {
-        for (count, text) in counts_between(&here, at).into_iter().zip(BREAKS) {
-            for _ in 0..count {
-                sink(text)?;
+/// The breaks that lead from one coordinate to a later one, written as far as there is room each time.
+#[derive(Debug, Default)]
+pub struct Steps([u32; 9]);
+
+impl Steps {
+    /// All the breaks between two coordinates.
+    pub fn between(from: &Coordinate, to: &Coordinate) -> Self {
+        Self(counts_between(from, to))
+    }
+
+    /// Adds breaks to a buffer until it has `limit` bytes; gives whether all of them are written.
+    pub fn write(&mut self, buffer: &mut Vec<u8>, limit: usize) -> bool {
+        for (left, step) in self.0.iter_mut().zip(BREAKS) {
+            let room = limit.saturating_sub(buffer.len());
+            let count = (*left).min(u32::try_from(room).unwrap_or(u32::MAX));
+            buffer.resize(buffer.len() + count as usize, step);
+            *left -= count;
+            if *left > 0 {
+                return false;
             }
         }
-        sink(text)?;
-        here = *at;
+        true
     }
-    Ok(())
-}
-
-/// Joins scrolls into a text.
-pub fn join_to_string<'a>(scrolls: impl Iterator<Item = (&'a Coordinate, &'a str)> + Clone) -> String {
-    let bytes = usize::try_from(joined_bytes(scrolls.clone())).unwrap_or(usize::MAX);
-    let mut text = String::with_capacity(bytes);
-    let joined: Result<(), std::convert::Infallible> = join(scrolls, |piece| {
-        text.push_str(piece);
-        Ok(())
-    });
-    let Ok(()) = joined;
-    text
 }
 
 /// A run of text and the nine parts of where it stands, which may be larger than a coordinate's.
@@ -110,12 +122,6 @@ impl<'a> Runs<'a> {
     pub fn new(phext: &'a str) -> Self {
         Self { rest: Some(phext), parts: [1; 9] }
     }
-
-    fn cross(&mut self, level: usize) {
-        for (position, part) in self.parts.iter_mut().enumerate().skip(level) {
-            *part = if position == level { part.saturating_add(1) } else { 1 };
-        }
-    }
 }
 
 impl<'a> Iterator for Runs<'a> {
@@ -126,7 +132,7 @@ impl<'a> Iterator for Runs<'a> {
         let start = self.parts;
         let mut leading = 0;
         for level in rest.bytes().map_while(level_of) {
-            self.cross(level);
+            cross(&mut self.parts, level);
             leading += 1;
         }
         let (_, rest) = rest.split_at_checked(leading)?;
@@ -138,7 +144,7 @@ impl<'a> Iterator for Runs<'a> {
             return Some(Run { parts, text: rest });
         };
         if let Some(level) = behind.bytes().next().and_then(level_of) {
-            self.cross(level);
+            cross(&mut self.parts, level);
         }
         self.rest = behind.get(1..).filter(|behind| !behind.is_empty());
         Some(Run { parts, text })
@@ -150,17 +156,11 @@ mod tests {
     use super::*;
     use libphext::phext;
     use proptest::prelude::*;
-    use std::collections::{BTreeMap, HashMap};
 
     fn oracle_parts(at: &phext::Coordinate) -> [u32; 9] {
         let (z, y, x) = (at.z, at.y, at.x);
         [z.library, z.shelf, z.series, y.collection, y.volume, y.book, x.chapter, x.section, x.scroll]
             .map(|part| u32::try_from(part).unwrap())
-    }
-
-    fn small_map() -> impl Strategy<Value = BTreeMap<[u32; 9], String>> {
-        let parts = prop::array::uniform9(prop_oneof![4 => Just(1_u32), 2 => 2..4_u32, 1 => 1..40_u32]);
-        prop::collection::btree_map(parts, "[a-z\n\u{e4}]{1,6}", 0..12)
     }
 
     proptest! {
@@ -170,18 +170,6 @@ mod tests {
             let expected: Vec<_> = oracle.iter().map(|run| (oracle_parts(&run.coord), run.scroll.as_str())).collect();
             let runs: Vec<_> = Runs::new(&text).map(|run| (run.parts, run.text)).collect();
             prop_assert_eq!(runs, expected);
-        }
-
-        #[test]
-        fn joining_is_the_implode_of_libphext(scrolls in small_map()) {
-            let ours: BTreeMap<_, _> =
-                scrolls.iter().map(|(parts, text)| (Coordinate::from_parts(*parts).unwrap(), text)).collect();
-            let oracle: HashMap<_, _> =
-                ours.iter().map(|(at, text)| (phext::to_coordinate(&at.to_string()), (*text).clone())).collect();
-            let expected = phext::implode(oracle);
-            let pairs = ours.iter().map(|(at, text)| (at, text.as_str()));
-            prop_assert_eq!(joined_bytes(pairs.clone()), expected.len() as u64);
-            prop_assert_eq!(join_to_string(pairs), expected);
         }
     }
 
@@ -195,9 +183,24 @@ mod tests {
     #[test]
     fn every_break_is_found_and_nothing_else() {
         for byte in 0..0x80_u8 {
-            let text = format!("a{}", char::from(byte));
-            let is_break = byte != b'\n' && phext::is_phext_break(byte);
-            assert_eq!(first_break(&text), is_break.then_some(1), "byte {byte:#x}");
+            let is_expected = byte != b'\n' && phext::is_phext_break(byte);
+            for before in [0, 1, SCAN_BYTES - 1, SCAN_BYTES, 3 * SCAN_BYTES + 1] {
+                let text = format!("{}{}{}", "a".repeat(before), char::from(byte), "b".repeat(SCAN_BYTES));
+                assert_eq!(first_break(&text), is_expected.then_some(before), "byte {byte:#x}");
+            }
+            assert_eq!(level_of(byte).is_some(), is_expected);
         }
+    }
+
+    #[test]
+    fn steps_stop_where_there_is_no_room_and_go_on() {
+        let to = Coordinate::from_parts([1, 1, 1, 1, 1, 1, 3, 1, 4]).unwrap();
+        let mut steps = Steps::between(&Coordinate::ORIGIN, &to);
+        let mut buffer = Vec::new();
+        assert!(!steps.write(&mut buffer, 0));
+        assert!(!steps.write(&mut buffer, 3));
+        assert_eq!(buffer, b"\x19\x19\x17");
+        assert!(steps.write(&mut buffer, 5));
+        assert_eq!(buffer, b"\x19\x19\x17\x17\x17");
     }
 }

@@ -2,24 +2,52 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::ops::RangeInclusive;
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sq_shared::coordinate::Coordinate;
 
-use crate::store::breaks::{self, Runs};
+use crate::store::breaks;
+use crate::store::phext::cursor::Cursor;
+use crate::store::phext::joined::Joined;
+use crate::store::phext::page::Page;
+use crate::store::phext::parser::PhextParser;
+use crate::store::phext::scroll::Scroll;
 
-/// What a scroll costs in memory beside its text: the coordinate, the string's three words, and its
-/// share of the tree's nodes and of the allocator's headers.
-const SCROLL_OVERHEAD_BYTES: u64 = 112;
+mod builder;
+pub(super) mod cursor;
+pub(super) mod joined;
+mod page;
+pub(super) mod parser;
+pub(super) mod scroll;
+#[cfg(test)]
+mod tests;
+
+/// How many bytes are written at once.
+const WRITE_BYTES: usize = 64 * 1024;
+
+/// Pages by their first scroll.
+type Pages = BTreeMap<Coordinate, Arc<Page>>;
 
 /// The scrolls of a phext. An empty scroll is the same as none, and is not kept.
-#[derive(Debug, Default)]
+///
+/// A clone is a snapshot. It costs nothing, and the two share all pages until one of them changes.
+#[derive(Debug, Clone, Default)]
 pub struct Phext {
-    scrolls: BTreeMap<Coordinate, String>,
+    pages: Arc<Pages>,
     /// What the file of these scrolls has.
     file_bytes: u64,
     text_bytes: u64,
+    scroll_count: usize,
+    /// What the pages take, as [`Page::memory_bytes`] counts.
+    memory_bytes: u64,
+    state: State,
 }
+
+/// Stands for what a phext holds: where it is the same, nothing has changed in between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct State(u64);
 
 /// A change of one scroll.
 #[derive(Debug, Clone)]
@@ -30,20 +58,6 @@ pub enum Edit {
     Replace(String),
     /// Empties the scroll.
     Remove,
-}
-
-/// What takes an edit back, when it could not be made durable.
-#[derive(Debug)]
-pub(super) struct Undo {
-    file_bytes: u64,
-    text_bytes: u64,
-    scroll: UndoScroll,
-}
-
-#[derive(Debug)]
-enum UndoScroll {
-    Truncate(usize),
-    Restore(String),
 }
 
 /// Why a file is not a phext that we can hold.
@@ -69,37 +83,46 @@ impl Phext {
     /// # Errors
     /// The bytes are not UTF-8, or a scroll stands where no coordinate is.
     pub fn parse(bytes: &[u8]) -> Result<Self, Damage> {
-        let text = simdutf8::compat::from_utf8(bytes)
-            .map_err(|error| Damage::NotUtf8 { offset: error.valid_up_to() })?;
-        let mut scrolls = BTreeMap::new();
-        for run in Runs::new(text).filter(|run| !run.text.is_empty()) {
-            let at = Coordinate::from_parts(run.parts).ok_or(Damage::BeyondLimit)?;
-            scrolls.insert(at, run.text.to_owned());
-        }
-        let mut phext = Self { scrolls, file_bytes: 0, text_bytes: 0 };
-        phext.file_bytes = breaks::joined_bytes(phext.iter());
-        phext.text_bytes = phext.scrolls.values().map(|text| text.len() as u64).sum();
-        Ok(phext)
+        let mut parser = PhextParser::default();
+        parser.push(bytes)?;
+        parser.finish()
     }
 
     /// The text at a coordinate, empty when there is none.
     pub fn scroll(&self, at: &Coordinate) -> &str {
-        self.scrolls.get(at).map_or("", String::as_str)
+        self.page_of(at).map_or("", |page| page.scroll(at))
+    }
+
+    /// Owns the text at a coordinate, without a copy.
+    pub fn scroll_handle(&self, at: &Coordinate) -> Scroll {
+        let found = self.page_of(at).and_then(|page| {
+            let (_, range) = page.bounds(page.find(at).ok()?)?;
+            Some(Scroll::of_page(Arc::clone(page), range))
+        });
+        found.unwrap_or_else(|| Scroll::of_static(""))
     }
 
     /// The scrolls in coordinate order.
     pub fn iter(&self) -> impl Iterator<Item = (&Coordinate, &str)> + Clone {
-        self.scrolls.iter().map(|(at, text)| (at, text.as_str()))
+        self.pages.values().flat_map(|page| page.scrolls_from(0))
     }
 
-    /// The scrolls of a range, in coordinate order.
-    pub fn range(&self, range: RangeInclusive<Coordinate>) -> impl Iterator<Item = (&Coordinate, &str)> {
-        self.scrolls.range(range).map(|(at, text)| (at, text.as_str()))
+    /// The scrolls of a range, in coordinate order. One that ends before it begins has none.
+    pub fn range(&self, range: impl RangeBounds<Coordinate>) -> impl Iterator<Item = (&Coordinate, &str)> {
+        let (start, end) = (range.start_bound().cloned(), range.end_bound().cloned());
+        self.pages_from(start)
+            .flat_map(move |(_, page)| page.scrolls_from(page.index_of_start(start)))
+            .take_while(move |(at, _)| starts_before(at, &end))
+    }
+
+    /// The scrolls of a snapshot, each owning its text.
+    pub fn cursor(&self, range: impl RangeBounds<Coordinate>) -> Cursor {
+        Cursor::new(self.clone(), range)
     }
 
     /// How many scrolls have a text.
     pub fn scroll_count(&self) -> usize {
-        self.scrolls.len()
+        self.scroll_count
     }
 
     /// How many bytes the file of these scrolls has.
@@ -112,19 +135,44 @@ impl Phext {
         self.text_bytes
     }
 
-    /// About how much memory it takes.
-    pub(super) fn memory_bytes(&self) -> u64 {
-        self.text_bytes + SCROLL_OVERHEAD_BYTES * self.scrolls.len() as u64
+    /// What it takes in memory. Pages that snapshots share count once, and those that only they still have
+    /// do not count here.
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory_bytes
+    }
+
+    /// Stands for what it holds now.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// The whole phext as bytes, a buffer at a time.
+    pub fn joined(&self) -> Joined<Cursor> {
+        Joined::new(self.cursor(..))
+    }
+
+    /// Writes the whole phext, about 64 KiB at a time.
+    ///
+    /// # Errors
+    /// What the sink says.
+    pub fn write_to(&self, sink: &mut impl Write) -> io::Result<()> {
+        let mut joined = self.joined();
+        let mut buffer = Vec::new();
+        loop {
+            buffer.clear();
+            let has_more = joined.fill(&mut buffer, WRITE_BYTES);
+            sink.write_all(&buffer)?;
+            if !has_more {
+                return Ok(());
+            }
+        }
     }
 
     /// The whole phext as text.
     pub fn join(&self) -> String {
-        breaks::join_to_string(self.iter())
-    }
-
-    /// Writes the whole phext.
-    pub(super) fn write_to(&self, file: &mut impl Write) -> io::Result<()> {
-        breaks::join(self.iter(), |piece| file.write_all(piece.as_bytes()))
+        let mut bytes = Vec::new();
+        self.joined().fill(&mut bytes, usize::MAX);
+        String::from_utf8(bytes).unwrap_or_default()
     }
 
     /// Whether an edit would leave everything as it is.
@@ -150,9 +198,9 @@ impl Phext {
 
     /// How many breaks more it takes to stop at a coordinate on the way between its neighbours.
     fn detour(&self, at: &Coordinate) -> u64 {
-        let before = self.scrolls.range(..at).next_back().map_or(Coordinate::ORIGIN, |(before, _)| *before);
+        let before = self.predecessor(at).unwrap_or(Coordinate::ORIGIN);
         let arrive = breaks::breaks_between(&before, at);
-        match self.scrolls.range(at..).find(|(after, _)| *after != at) {
+        match self.range((Bound::Excluded(*at), Bound::Unbounded)).next() {
             Some((after, _)) => {
                 arrive + breaks::breaks_between(at, after) - breaks::breaks_between(&before, after)
             }
@@ -160,52 +208,81 @@ impl Phext {
         }
     }
 
-    /// Makes an edit, and gives what takes it back.
-    pub(super) fn apply(&mut self, at: Coordinate, edit: Edit) -> Undo {
-        let (file_bytes, text_bytes) = (self.file_bytes, self.text_bytes);
+    /// The last scroll before a coordinate. A page begins with its key, so one page holds it.
+    fn predecessor(&self, at: &Coordinate) -> Option<Coordinate> {
+        let (_, page) = self.pages.range(..at).next_back()?;
+        let index = page.find(at).unwrap_or_else(|index| index);
+        page.bounds(index.checked_sub(1)?).map(|(before, _)| before)
+    }
+
+    /// Makes an edit.
+    pub(super) fn apply(&mut self, at: Coordinate, edit: &Edit) {
+        if self.is_unchanged_by(&at, edit) {
+            return;
+        }
         let old = self.scroll(&at).len() as u64;
-        self.file_bytes = self.file_bytes_after(&at, &edit);
-        self.text_bytes = text_bytes - old + new_bytes(old, &edit);
-        let scroll = match edit {
-            Edit::Append(text) => self.append(at, &text),
-            Edit::Replace(text) => UndoScroll::Restore(self.put(at, text)),
-            Edit::Remove => UndoScroll::Restore(self.put(at, String::new())),
+        let new = new_bytes(old, edit);
+        self.file_bytes = self.file_bytes_after(&at, edit);
+        self.text_bytes = self.text_bytes - old + new;
+        self.scroll_count = self.scroll_count + usize::from(old == 0) - usize::from(new == 0);
+        self.state = State::new();
+        let mut page = self.take_page_for(&at);
+        if page.has_room_for(&at, edit) {
+            Arc::make_mut(&mut page).apply(at, edit);
+            self.put_page(page);
+        } else {
+            for part in page.split(at, edit) {
+                self.put_page(Arc::new(part));
+            }
+        }
+    }
+
+    /// Takes the page out that a scroll belongs to; an empty one when there is none.
+    fn take_page_for(&mut self, at: &Coordinate) -> Arc<Page> {
+        let before = self.pages.range(..=at).next_back().or_else(|| self.pages.first_key_value());
+        let fitting = before.filter(|(_, page)| !page.is_one_large_scroll() || page.find(at).is_ok());
+        let Some(key) = fitting.map(|(key, _)| *key) else { return Arc::default() };
+        let Some(page) = Arc::make_mut(&mut self.pages).remove(&key) else { return Arc::default() };
+        self.memory_bytes -= page.memory_bytes();
+        page
+    }
+
+    /// Keeps a page, unless it has no scroll left.
+    fn put_page(&mut self, page: Arc<Page>) {
+        if let Some(first) = page.first() {
+            self.memory_bytes += page.memory_bytes();
+            Arc::make_mut(&mut self.pages).insert(first, page);
+        }
+    }
+
+    fn page_of(&self, at: &Coordinate) -> Option<&Arc<Page>> {
+        self.pages.range(..=at).next_back().map(|(_, page)| page)
+    }
+
+    /// The pages that may have scrolls of a range that begins there.
+    fn pages_from(&self, start: Bound<Coordinate>) -> impl Iterator<Item = (&Coordinate, &Arc<Page>)> {
+        let first = match start {
+            Bound::Included(at) | Bound::Excluded(at) => self.pages.range(..=at).next_back(),
+            Bound::Unbounded => None,
         };
-        Undo { file_bytes, text_bytes, scroll }
+        self.pages.range((first.map_or(Bound::Unbounded, |(key, _)| Bound::Included(*key)), Bound::Unbounded))
     }
+}
 
-    /// Takes the last edit back.
-    pub(super) fn undo(&mut self, at: Coordinate, undo: Undo) {
-        match undo.scroll {
-            UndoScroll::Restore(text) => {
-                self.put(at, text);
-            }
-            UndoScroll::Truncate(0) => {
-                self.scrolls.remove(&at);
-            }
-            UndoScroll::Truncate(bytes) => {
-                if let Some(scroll) = self.scrolls.get_mut(&at) {
-                    scroll.truncate(bytes);
-                }
-            }
-        }
-        self.file_bytes = undo.file_bytes;
-        self.text_bytes = undo.text_bytes;
+impl State {
+    /// One that there has never been in this process.
+    fn new() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self(LAST.fetch_add(1, Ordering::Relaxed) + 1)
     }
+}
 
-    fn append(&mut self, at: Coordinate, text: &str) -> UndoScroll {
-        let scroll = self.scrolls.entry(at).or_default();
-        let bytes = scroll.len();
-        scroll.push_str(text);
-        if scroll.is_empty() {
-            self.scrolls.remove(&at);
-        }
-        UndoScroll::Truncate(bytes)
-    }
-
-    fn put(&mut self, at: Coordinate, text: String) -> String {
-        let old = if text.is_empty() { self.scrolls.remove(&at) } else { self.scrolls.insert(at, text) };
-        old.unwrap_or_default()
+/// Whether a coordinate comes before the end of a range.
+fn starts_before(at: &Coordinate, end: &Bound<Coordinate>) -> bool {
+    match end {
+        Bound::Included(end) => at <= end,
+        Bound::Excluded(end) => at < end,
+        Bound::Unbounded => true,
     }
 }
 
@@ -215,57 +292,5 @@ fn new_bytes(old: u64, edit: &Edit) -> u64 {
         Edit::Append(text) => old + text.len() as u64,
         Edit::Replace(text) => text.len() as u64,
         Edit::Remove => 0,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn edits() -> impl Strategy<Value = (Coordinate, Edit)> {
-        let parts = prop::array::uniform9(prop_oneof![6 => Just(1_u32), 2 => 2..4_u32, 1 => 1..300_u32]);
-        let at = parts.prop_map(|parts| Coordinate::from_parts(parts).unwrap());
-        let edit = prop_oneof![
-            "[a-z\u{e4}]{0,4}".prop_map(Edit::Append),
-            "[a-z\u{e4}]{0,4}".prop_map(Edit::Replace),
-            Just(Edit::Remove),
-        ];
-        (at, edit)
-    }
-
-    fn assert_sizes(phext: &Phext) {
-        assert_eq!(phext.file_bytes, phext.join().len() as u64);
-        assert_eq!(phext.text_bytes, phext.iter().map(|(_, text)| text.len() as u64).sum::<u64>());
-    }
-
-    proptest! {
-        #[test]
-        fn the_counted_size_is_the_written_one_and_undo_restores(edits in prop::collection::vec(edits(), 1..25)) {
-            let mut phext = Phext::default();
-            for (at, edit) in edits {
-                let before = phext.join();
-                let expected = phext.file_bytes_after(&at, &edit);
-                let unchanged = phext.is_unchanged_by(&at, &edit);
-                let undo = phext.apply(at, edit.clone());
-                assert_sizes(&phext);
-                prop_assert_eq!(phext.file_bytes(), expected);
-                prop_assert_eq!(phext.join() == before, unchanged);
-                phext.undo(at, undo);
-                assert_sizes(&phext);
-                prop_assert_eq!(phext.join(), before);
-                phext.apply(at, edit);
-                prop_assert_eq!(Phext::parse(phext.join().as_bytes()).unwrap().scrolls, phext.scrolls.clone());
-            }
-        }
-    }
-
-    #[test]
-    fn a_scroll_at_the_limit_and_one_past() {
-        let breaks = |count| format!("{}a", "\x17".repeat(count)).into_bytes();
-        assert_eq!(Phext::parse(&breaks(99_998)).unwrap().scroll_count(), 1);
-        assert_eq!(Phext::parse(&breaks(99_999)).unwrap_err(), Damage::BeyondLimit);
-        assert_eq!(Phext::parse(b"ab\xff").unwrap_err(), Damage::NotUtf8 { offset: 2 });
-        assert_eq!(Phext::parse(&vec![0x17; 200_000]).unwrap().scroll_count(), 0);
     }
 }

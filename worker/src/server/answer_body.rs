@@ -1,0 +1,91 @@
+//! The body of every answer: whole, or made piece by piece as the client takes it.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use hyper::body::{Body, Bytes, Frame, SizeHint};
+
+use crate::api::stream::Stream;
+use crate::server::activity::Busy;
+use crate::server::room::Share;
+
+/// The bytes of an answer.
+#[derive(Debug)]
+pub(super) enum Content {
+    Whole(Bytes),
+    Stream(Stream),
+}
+
+impl Content {
+    /// How many bytes it has, when that is known.
+    pub(super) fn bytes(&self) -> Option<u64> {
+        match self {
+            Self::Whole(bytes) => Some(bytes.len() as u64),
+            Self::Stream(stream) => stream.left_bytes(),
+        }
+    }
+}
+
+/// What lasts until an answer is written or given up.
+#[derive(Debug)]
+struct Held {
+    _room: Arc<Share>,
+    _busy: Busy,
+}
+
+/// Some bytes of an answer. hyper lets go of a body as soon as it has all bytes, but of these only when the
+/// last one is in the kernel.
+struct HeldBytes {
+    bytes: Bytes,
+    _held: Arc<Held>,
+}
+
+impl AsRef<[u8]> for HeldBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// The body of an answer.
+#[derive(Debug)]
+pub(super) struct AnswerBody {
+    content: Content,
+    held: Arc<Held>,
+}
+
+impl AnswerBody {
+    pub(super) fn new(content: Content, room: Arc<Share>, busy: Busy) -> Self {
+        Self { content, held: Arc::new(Held { _room: room, _busy: busy }) }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let body = self.get_mut();
+        let bytes = match &mut body.content {
+            Content::Whole(bytes) => Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty()),
+            Content::Stream(stream) => stream.next_piece(),
+        };
+        let held = |bytes| Bytes::from_owner(HeldBytes { bytes, _held: Arc::clone(&body.held) });
+        Poll::Ready(bytes.map(|bytes| Ok(Frame::data(held(bytes)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Whole(bytes) => bytes.is_empty(),
+            Content::Stream(stream) => stream.is_taken(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.content.bytes().map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}

@@ -1,0 +1,145 @@
+//! Reads a phext from the bytes of its file, piece by piece as they come: the file is never in memory beside
+//! its scrolls.
+
+use std::sync::Arc;
+
+use sq_shared::coordinate::Coordinate;
+
+use crate::store::breaks;
+use crate::store::phext::builder::PageBuilder;
+use crate::store::phext::page::PAGE_BYTES;
+use crate::store::phext::{Damage, Phext, State};
+
+/// The longest character, in bytes.
+const CHARACTER_BYTES: usize = 4;
+
+/// A phext that is being read.
+#[derive(Debug)]
+pub struct PhextParser {
+    phext: Phext,
+    builder: PageBuilder,
+    /// Where the next text stands; may be larger than a coordinate, as long as there is none.
+    parts: [u32; 9],
+    /// The last scroll that has a text, and whether the next text belongs to it.
+    here: Coordinate,
+    is_inside: bool,
+    /// The first bytes of a character whose others are still to come.
+    character: Vec<u8>,
+    /// How many bytes are good; `character` comes after them.
+    offset: usize,
+}
+
+impl Default for PhextParser {
+    fn default() -> Self {
+        Self {
+            phext: Phext { state: State::new(), ..Phext::default() },
+            builder: PageBuilder::new(PAGE_BYTES),
+            parts: [1; 9],
+            here: Coordinate::ORIGIN,
+            is_inside: false,
+            character: Vec::with_capacity(CHARACTER_BYTES),
+            offset: 0,
+        }
+    }
+}
+
+impl PhextParser {
+    /// Takes the next bytes.
+    ///
+    /// # Errors
+    /// The bytes are not UTF-8, or a scroll stands where no coordinate is. Then it is of no more use.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), Damage> {
+        let bytes = self.complete_character(bytes)?;
+        let whole = bytes.len() - cut_character_bytes(bytes);
+        let (whole, cut) = bytes.split_at_checked(whole).unwrap_or((bytes, &[]));
+        let text = simdutf8::compat::from_utf8(whole)
+            .map_err(|error| Damage::NotUtf8 { offset: self.offset + error.valid_up_to() })?;
+        self.take(text)?;
+        self.character.extend_from_slice(cut);
+        Ok(())
+    }
+
+    /// The phext, when all bytes have come.
+    ///
+    /// # Errors
+    /// The last character is incomplete.
+    pub fn finish(mut self) -> Result<Phext, Damage> {
+        if !self.character.is_empty() {
+            return Err(Damage::NotUtf8 { offset: self.offset });
+        }
+        if let Some(page) = self.builder.finish() {
+            self.phext.put_page(Arc::new(page));
+        }
+        Ok(self.phext)
+    }
+
+    /// Completes the character that was cut off, and gives the bytes behind it.
+    fn complete_character<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Damage> {
+        let mut rest = bytes;
+        while !self.character.is_empty() {
+            let Some((byte, behind)) = rest.split_first() else { break };
+            self.character.push(*byte);
+            rest = behind;
+            let character = std::mem::take(&mut self.character);
+            match std::str::from_utf8(&character) {
+                Ok(text) => self.take(text)?,
+                Err(error) if error.error_len().is_none() => self.character = character,
+                Err(_) => return Err(Damage::NotUtf8 { offset: self.offset }),
+            }
+        }
+        Ok(rest)
+    }
+
+    /// Cuts a text at its breaks.
+    fn take(&mut self, text: &str) -> Result<(), Damage> {
+        let mut rest = text;
+        while let Some((run, behind)) = breaks::first_break(rest).and_then(|end| rest.split_at_checked(end)) {
+            self.add(run)?;
+            let mut behind = behind.chars();
+            if let Some(level) = behind.next().and_then(|step| breaks::level_of(u8::try_from(step).ok()?)) {
+                breaks::cross(&mut self.parts, level);
+                self.is_inside = false;
+            }
+            rest = behind.as_str();
+        }
+        self.add(rest)?;
+        self.offset += text.len();
+        Ok(())
+    }
+
+    fn add(&mut self, text: &str) -> Result<(), Damage> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        if !self.is_inside {
+            let at = Coordinate::from_parts(self.parts).ok_or(Damage::BeyondLimit)?;
+            if let Some(page) = self.builder.begin(at) {
+                self.phext.put_page(Arc::new(page));
+            }
+            self.phext.scroll_count += 1;
+            self.phext.file_bytes += breaks::breaks_between(&self.here, &at);
+            self.here = at;
+            self.is_inside = true;
+        }
+        self.phext.file_bytes += text.len() as u64;
+        self.phext.text_bytes += text.len() as u64;
+        if let Some(page) = self.builder.push(text) {
+            self.phext.put_page(Arc::new(page));
+        }
+        Ok(())
+    }
+}
+
+/// How many bytes at the end are the beginning of a character that goes on.
+fn cut_character_bytes(bytes: &[u8]) -> usize {
+    let last = bytes.iter().rev().take(CHARACTER_BYTES - 1);
+    let lead = last.enumerate().find(|(_, byte)| **byte & 0xc0 != 0x80);
+    let Some((behind, lead)) = lead else { return 0 };
+    let length = match lead {
+        0xc0..=0xdf => 2,
+        0xe0..=0xef => 3,
+        0xf0..=0xff => 4,
+        _ => 1,
+    };
+    if behind + 1 < length { behind + 1 } else { 0 }
+}

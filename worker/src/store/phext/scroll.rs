@@ -1,0 +1,66 @@
+//! The text of one scroll, which lives on when the phext changes.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::store::phext::page::Page;
+
+/// About how much of a scroll is looked at in one go.
+const FRAGMENT_BYTES: usize = 16 * 1024;
+
+/// Owns the text of a scroll without a copy. It keeps the scroll's page: at most 16 KiB beside the text.
+#[derive(Debug, Clone)]
+pub struct Scroll(Source);
+
+#[derive(Debug, Clone)]
+enum Source {
+    Page(Arc<Page>, Range<usize>),
+    Static(&'static str),
+}
+
+impl Scroll {
+    pub(super) fn of_page(page: Arc<Page>, range: Range<usize>) -> Self {
+        Self(Source::Page(page, range))
+    }
+
+    /// A text that stands in place of a scroll's.
+    pub fn of_static(text: &'static str) -> Self {
+        Self(Source::Static(text))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        match &self.0 {
+            Source::Page(page, range) => page.text().get(range.clone()).unwrap_or_default(),
+            Source::Static(text) => text,
+        }
+    }
+
+    /// The text in pieces.
+    pub fn fragments(self) -> Fragments {
+        Fragments { scroll: self, offset: 0 }
+    }
+}
+
+impl AsRef<[u8]> for Scroll {
+    fn as_ref(&self) -> &[u8] {
+        self.as_str().as_bytes()
+    }
+}
+
+/// A scroll that is read piece by piece, with any time between them.
+#[derive(Debug)]
+pub struct Fragments {
+    scroll: Scroll,
+    offset: usize,
+}
+
+impl Fragments {
+    /// The next piece, cut between two characters; `None` at the end.
+    pub fn next_fragment(&mut self) -> Option<&str> {
+        let rest = self.scroll.as_str().get(self.offset..).filter(|rest| !rest.is_empty())?;
+        let fragment = rest.get(..rest.floor_char_boundary(FRAGMENT_BYTES))?;
+        self.offset += fragment.len();
+        Some(fragment)
+    }
+}
