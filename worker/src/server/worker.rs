@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::server::activity::{Activity, Busy};
 use crate::server::room::Room;
+use crate::server::served::Served;
 use crate::server::{body, respond};
 use crate::settings::WorkerSettings;
 use crate::store::{Limits, Store};
@@ -43,6 +44,7 @@ pub struct Worker {
     pub(super) answer_room: Room,
     activity: Arc<Activity>,
     connections: Cell<u64>,
+    served: Served,
 }
 
 impl Worker {
@@ -60,6 +62,7 @@ impl Worker {
             answer_room: respond::room(),
             activity: Arc::new(Activity::new()),
             connections: Cell::new(0),
+            served: Served::default(),
         }
     }
 
@@ -117,6 +120,13 @@ impl Worker {
     pub(super) fn next_connection(&self) -> u64 {
         self.connections.set(self.connections.get() + 1);
         self.connections.get()
+    }
+
+    /// A command was applied and answered with a status below 500, which the pool wants to know.
+    pub(super) fn has_served(&self) {
+        if self.is_of_pool() {
+            self.served.say();
+        }
     }
 
     /// Keeps the worker busy for as long as the value lives.
