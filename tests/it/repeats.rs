@@ -133,7 +133,7 @@ fn a_read_has_no_names_and_no_condition() {
 #[test]
 fn a_write_that_no_worker_survives_is_given_up() {
     let root = Root::new(&Setup::default());
-    let (_, answer) = Slot::new(&root).exchange("", Some(b"text"), &[None, None, None]);
+    let (_, answer) = Slot::new(&root).exchange("", Some(b"text"), &[None; 5]);
     let problem = answer.problem(502, "worker_failed");
     assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("Idempotency-Key")), "{problem}");
 }

@@ -5,9 +5,10 @@ use http::{HeaderMap, HeaderValue};
 use pingora::{Error, ErrorSource, ErrorType};
 use sq_shared::idempotency::{self, InvalidIdempotencyKey};
 
-/// How often a request is sent at most: once, and twice more when its worker died under it. More would let
-/// one request that is a worker's death take a tenant's workers down again and again.
-pub const MOST_ATTEMPTS: u32 = 3;
+/// How often a request is sent at most: once, and again while its worker dies under it. With three, one in fifty
+/// kills in quick succession still showed at one of eight writers; many more would let a request that is a
+/// worker's death take its tenant's workers down again and again.
+pub const MOST_ATTEMPTS: u32 = 5;
 
 /// The names of a write, the same each time it is sent.
 #[derive(Debug)]
