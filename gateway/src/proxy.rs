@@ -11,6 +11,7 @@ pub mod forward;
 pub mod health;
 pub mod limit;
 pub mod refuse;
+pub mod repeat;
 pub mod route;
 pub mod target;
 pub mod utf8;
@@ -37,6 +38,7 @@ use authenticate::{AuthenticateError, AuthenticatedTenant, authenticate};
 use body::BodyMeter;
 use context::{Admitted, Connection, Context, Stage};
 use refuse::{Refusal, UpstreamError};
+use repeat::WriteKeys;
 use target::{origin_form, split_target};
 
 /// The request path, as pingora calls it.
@@ -52,6 +54,14 @@ enum Admission {
     Health(health::Question),
     /// An `OPTIONS` request, which browsers send first.
     Preflight,
+}
+
+/// What the checks of a request made, for the rest of its way.
+struct Checked {
+    in_flight: Option<OwnedSemaphorePermit>,
+    route: Route,
+    keys: Option<WriteKeys>,
+    body: BodyMeter,
 }
 
 impl Gateway {
@@ -82,8 +92,8 @@ impl Gateway {
         }
         let tenant = Self::authenticate(request, ctx)?;
         match Self::admit_tenant(request, path, query, &tenant, ctx) {
-            Ok((in_flight, route, body)) => {
-                let admitted = Admitted { tenant, route, body, attempts: 0, in_flight };
+            Ok(Checked { in_flight, route, keys, body }) => {
+                let admitted = Admitted { tenant, route, keys, body, attempts: 0, is_sent: false, in_flight };
                 ctx.stage = Stage::Admitted(Box::new(admitted));
                 Ok(Admission::Forward)
             }
@@ -101,14 +111,15 @@ impl Gateway {
         query: &[u8],
         tenant: &AuthenticatedTenant,
         ctx: &mut Context,
-    ) -> Result<(Option<OwnedSemaphorePermit>, Route, BodyMeter), Refusal> {
+    ) -> Result<Checked, Refusal> {
         let limiter = &tenant.tenant().limiter;
         ctx.tenant_standing = limiter.charge_request()?;
         let in_flight = limiter.enter()?;
         utf8::check_target(path, query)?;
         let route = route::route(request.method.as_str(), path, tenant)?;
+        let keys = route.writes().then(|| WriteKeys::new(&request.headers)).transpose()?;
         let body = BodyMeter::new(request, ctx.directory.config.limits.body_bytes)?;
-        Ok((in_flight, route, body))
+        Ok(Checked { in_flight, route, keys, body })
     }
 
     /// A wrong key is charged to the address. (A right one is served even when the address has no wrong ones left:
@@ -184,7 +195,7 @@ impl ProxyHttp for Gateway {
         let admitted = ctx.admitted().ok_or_else(not_admitted)?;
         admitted.attempts += 1;
         admitted.body.restart();
-        Ok(Box::new(route::upstream(&admitted.tenant, &directory, has_body)))
+        Ok(Box::new(route::upstream(&admitted.tenant, &directory, has_body, admitted.is_repeat())))
     }
 
     async fn upstream_request_filter(
@@ -195,7 +206,8 @@ impl ProxyHttp for Gateway {
     ) -> Result<()> {
         let request_id = ctx.request_id.clone();
         let admitted = ctx.admitted().ok_or_else(not_admitted)?;
-        *upstream_request = forward::request_head(session.req_header(), &admitted.tenant, &request_id)?;
+        *upstream_request = forward::request_head(session.req_header(), admitted, &request_id)?;
+        admitted.is_sent = true;
         Ok(())
     }
 
@@ -220,8 +232,10 @@ impl ProxyHttp for Gateway {
         ctx: &mut Context,
     ) -> Result<()> {
         if upstream_response.status == StatusCode::UNAUTHORIZED {
-            // The key is good here: the worker has not been told of it yet.
-            ctx.refusal = Some(UpstreamError::Unavailable.into());
+            // The key is good here: the worker has not been told of it yet. The one before may have been.
+            let is_repeat = ctx.admitted().is_some_and(|admitted| admitted.is_repeat());
+            let cause = unanswered(session, ctx).filter(|_| is_repeat);
+            ctx.refusal = Some(cause.unwrap_or(UpstreamError::Unavailable).into());
             return Err(Error::new_up(ErrorType::HTTPStatus(503)));
         }
         let code = upstream_response.headers.get(X_SQ_CODE).and_then(|value| value.to_str().ok());
@@ -230,7 +244,9 @@ impl ProxyHttp for Gateway {
         Ok(())
     }
 
-    /// A request may be sent again only when it changes nothing: a write may have been applied.
+    /// A request is sent again when its worker died before a byte of an answer came. A write may have been
+    /// applied then; by its keys the next worker knows it, and gives the answer without applying it twice. An
+    /// answer is an answer, though: a worker that says 503 because its disk is in doubt is not asked again.
     fn error_while_proxy(
         &self,
         _peer: &HttpPeer,
@@ -240,19 +256,15 @@ impl ProxyHttp for Gateway {
         _client_reused: bool,
     ) -> Box<Error> {
         let began = session.response_written().is_some_and(|head| !head.status.is_informational());
-        let whole_body_kept = !session.as_ref().retry_buffer_truncated();
-        let from_worker =
-            *error.esource() == pingora::ErrorSource::Upstream && *error.etype() != ErrorType::ReadTimedout;
-        let may_repeat = ctx
-            .admitted()
-            .is_some_and(|admitted| !admitted.route.writes() && admitted.attempts < route::MOST_ATTEMPTS);
-        error.set_retry(from_worker && may_repeat && whole_body_kept && !began && ctx.refusal.is_none());
+        let attempts_left = ctx.admitted().is_some_and(|admitted| admitted.attempts < repeat::MOST_ATTEMPTS);
+        let may_repeat = attempts_left && is_whole_body_kept(session) && !began && ctx.refusal.is_none();
+        error.set_retry(may_repeat && repeat::is_death(&error));
         error
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
-        let writes = ctx.admitted().is_some_and(|admitted| admitted.route.writes());
-        let refusal = ctx.refusal.take().or_else(|| refuse::of_proxy_error(error, writes));
+        let unanswered = unanswered(session, ctx);
+        let refusal = ctx.refusal.take().or_else(|| refuse::of_proxy_error(error, unanswered));
         if let Some(Refusal::Upstream(cause)) = &refusal {
             let tenant = ctx.admitted().map(|admitted| admitted.tenant.tenant().name.clone());
             tracing::warn!(?tenant, %cause, %error, request_id = ctx.request_id_text(), "no answer from the worker");
@@ -289,6 +301,17 @@ async fn write_continue(session: &mut Session) -> Result<()> {
     session.write_continue_response().await?;
     session.set_close_on_response_before_downstream_finish(true);
     Ok(())
+}
+
+/// Whether pingora still has all of the body that it has read: its buffer takes 64 KiB, no more and no less.
+fn is_whole_body_kept(session: &Session) -> bool {
+    !session.as_ref().retry_buffer_truncated()
+}
+
+/// What to say of a write to which no worker gave an answer; `None` when none can have applied it.
+fn unanswered(session: &Session, ctx: &mut Context) -> Option<UpstreamError> {
+    ctx.admitted().filter(|admitted| admitted.may_be_applied())?;
+    Some(if is_whole_body_kept(session) { UpstreamError::Failed } else { UpstreamError::FailedWithLongBody })
 }
 
 /// Only a request that was admitted comes this far.

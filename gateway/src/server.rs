@@ -140,7 +140,7 @@ fn pingora_conf(config: &Config) -> ServerConf {
     ServerConf {
         threads: thread_count(config),
         upstream_keepalive_pool_size: UPSTREAM_IDLE_CONNECTIONS,
-        max_retries: crate::proxy::route::MOST_ATTEMPTS as usize,
+        max_retries: crate::proxy::repeat::MOST_ATTEMPTS as usize,
         ..ServerConf::default()
     }
 }

@@ -10,6 +10,16 @@ pub const X_SQ_CODE: &str = "X-SQ-Code";
 /// Another place for the key, used by the Phext Notepad editor.
 pub const X_SQ_API_KEY: &str = "X-SQ-API-Key";
 
+/// The client's name for a write: a repeat with the same one is not applied again
+/// (draft-ietf-httpapi-idempotency-key-header).
+pub const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+
+/// Says that an answer is the one to an earlier request with the same [`IDEMPOTENCY_KEY`].
+pub const IDEMPOTENCY_REPLAYED: &str = "Idempotency-Replayed";
+
+/// The gateway's own name for a write, the same each time it sends it; no client's passes.
+pub const X_SQ_REPEAT_KEY: &str = "X-SQ-Repeat-Key";
+
 /// Who the client is, as the proxies in front say.
 pub const X_FORWARDED_FOR: &str = "X-Forwarded-For";
 

@@ -12,6 +12,7 @@ pub mod credential;
 pub mod failure;
 pub mod headers;
 pub mod healthcheck;
+pub mod idempotency;
 pub mod layout;
 pub mod limits;
 pub mod phext_name;

@@ -20,6 +20,9 @@ pub const COORDINATE_PART: u32 = 99_999;
 /// Most header fields in one request. nginx and Apache stop at a like number; pingora at 256.
 pub const HEADER_FIELDS: usize = 100;
 
+/// Longest `Idempotency-Key`, in bytes: room for a UUID and a few words, and a small thing to remember.
+pub const IDEMPOTENCY_KEY_BYTES: usize = 128;
+
 /// A body that brings less than [`BODY_WINDOW_BYTES`] in this time is too slow (408).
 pub const BODY_WINDOW: Duration = Duration::from_secs(10);
 

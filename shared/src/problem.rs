@@ -29,9 +29,11 @@ pub enum Code {
     UnknownRoute,
     MethodNotAllowed,
     RequestTimeout,
+    PreconditionFailed,
     BodyTooLarge,
     UriTooLong,
     HeadersTooLarge,
+    IdempotencyKeyReused,
     RateLimitedIp,
     RateLimitedTenant,
     TooManyFailedKeys,
@@ -47,7 +49,7 @@ pub enum Code {
 
 impl Code {
     /// Every code but `Internal`, which is a defect wherever it is seen.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 33] = [
         Self::InvalidUtf8,
         Self::InvalidCoordinate,
         Self::InvalidPhext,
@@ -66,9 +68,11 @@ impl Code {
         Self::UnknownRoute,
         Self::MethodNotAllowed,
         Self::RequestTimeout,
+        Self::PreconditionFailed,
         Self::BodyTooLarge,
         Self::UriTooLong,
         Self::HeadersTooLarge,
+        Self::IdempotencyKeyReused,
         Self::RateLimitedIp,
         Self::RateLimitedTenant,
         Self::TooManyFailedKeys,
@@ -102,9 +106,11 @@ impl Code {
             Self::UnknownRoute => (404, "unknown_route", "No such route"),
             Self::MethodNotAllowed => (405, "method_not_allowed", "Method not allowed"),
             Self::RequestTimeout => (408, "request_timeout", "Request too slow"),
+            Self::PreconditionFailed => (412, "precondition_failed", "The scroll has changed"),
             Self::BodyTooLarge => (413, "body_too_large", "Body too large"),
             Self::UriTooLong => (414, "uri_too_long", "Request line too long"),
             Self::HeadersTooLarge => (431, "headers_too_large", "Headers too large"),
+            Self::IdempotencyKeyReused => (422, "idempotency_key_reused", "Key of another request"),
             Self::RateLimitedIp => (429, "rate_limited_ip", "Too many requests from this address"),
             Self::RateLimitedTenant => (429, "rate_limited_tenant", "Too many requests of this tenant"),
             Self::TooManyFailedKeys => (429, "too_many_failed_keys", "Too many wrong keys from this address"),

@@ -88,8 +88,8 @@ impl Route {
         }
     }
 
-    /// Whether it changes a scroll: such a request needs a key with the scope `write`, and is never
-    /// repeated when it may have been applied.
+    /// Whether it changes a scroll: such a request needs a key with the scope `write`, and goes
+    /// to the worker with a key of its own, by which the worker knows it when it is sent again.
     pub fn writes(self) -> bool {
         matches!(self, Self::Insert | Self::Update | Self::Delete)
     }

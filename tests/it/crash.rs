@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use rustix::process::Signal;
+use sq_tests::answer::Answer;
 use sq_tests::client::Client;
 use sq_tests::deployment::{Deployment, Worker};
 use sq_tests::process;
@@ -18,6 +19,9 @@ const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
 
 /// How often the worker is killed.
 const KILLS: usize = 5;
+
+/// As often as would take minutes if the pool held a worker back that had served.
+const MANY_KILLS: usize = 20;
 
 fn worker_of_alice(running: &Deployment) -> Worker {
     wait::until_some("alice's worker", || running.worker_of("alice"))
@@ -96,25 +100,98 @@ fn connections_to_a_slot_wait_for_its_worker() {
     assert_eq!(slot.get(SELECT).ok(), "");
 }
 
+/// Has the worker stopped, a write sent to it and all of that on its way, and the worker killed; gives what the
+/// client was told.
+fn kill_under_a_write(running: &Deployment, body: &[u8]) -> Answer {
+    let client = running.client_of("alice");
+    let worker = worker_of_alice(running);
+    process::signal(worker.pid, Signal::STOP);
+    let mut connection = client.connect();
+    let length = format!("Content-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    connection.send((client.head("POST", INSERT) + &length).as_bytes());
+    connection.send(body);
+    let at = |port| {
+        let IpAddr::V4(ip) = running.listen.ip() else { panic!("an address of IPv4") };
+        SocketAddrV4::new(ip, port)
+    };
+    wait::until("the request at the worker", || {
+        process::unread_bytes(at(worker.port)) > 0 && process::unread_bytes(at(running.listen.port())) == 0
+    });
+    process::signal(worker.pid, Signal::KILL);
+    connection.answer()
+}
+
 #[test]
-fn a_write_that_may_have_been_applied_is_not_repeated() {
+fn a_write_whose_worker_died_is_applied_once() {
     let running = Deployment::start(&Setup::default());
     let client = running.client_of("alice");
     client.post(UPDATE, "kept").ok();
-    let worker = worker_of_alice(&running);
-    process::signal(worker.pid, Signal::STOP);
-    let mut connection = client.connect();
-    connection.send(
-        (client.head("POST", INSERT) + "Content-Length: 5\r\nConnection: close\r\n\r\nagain").as_bytes(),
-    );
-    let IpAddr::V4(ip) = running.listen.ip() else { panic!("an address of IPv4") };
-    let slot = SocketAddrV4::new(ip, worker.port);
-    wait::until("the request at the worker", || process::unread_bytes(slot) > 0);
-    process::signal(worker.pid, Signal::KILL);
-    connection.answer().problem(502, "worker_failed");
-    assert_eq!(client.get(SELECT).ok(), "kept", "it was applied, and then called a failure, or twice");
+    assert_eq!(kill_under_a_write(&running, b"again").ok(), "Inserted 5 bytes");
+    assert_eq!(client.get(SELECT).ok(), "keptagain");
     assert_eq!(client.post(INSERT, "+").ok(), "Inserted 1 bytes");
-    assert_eq!(client.get(SELECT).ok(), "kept+");
+    assert_eq!(client.get(SELECT).ok(), "keptagain+");
+}
+
+#[test]
+fn a_long_write_whose_worker_died_is_not_repeated() {
+    let running = Deployment::start(&Setup::default());
+    let client = running.client_of("alice");
+    client.post(UPDATE, "kept").ok();
+    let problem = kill_under_a_write(&running, &[b'x'; 100_000]).problem(502, "worker_failed");
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("Idempotency-Key")), "{problem}");
+    assert_eq!(client.get(SELECT).ok(), "kept", "it was applied, and then called a failure, or twice");
+}
+
+/// A client that replaces a scroll of its own in a loop; what it wrote last must be there.
+#[derive(Default)]
+struct Writer {
+    written: AtomicUsize,
+    is_done: AtomicBool,
+}
+
+impl Writer {
+    fn run(&self, client: &Client, scroll: usize) -> Vec<String> {
+        let mut failed = Vec::new();
+        let at = format!("p=text&c=1.1.1/1.1.1/1.2.{scroll}");
+        while !self.is_done.load(Ordering::Relaxed) {
+            let text = self.written.load(Ordering::Relaxed).to_string();
+            let answer = client.post(&format!("/api/v2/update?{at}"), &text);
+            let read = client.get(&format!("/api/v2/select?{at}"));
+            match (answer.status, read.status) {
+                (200, 200) => assert_eq!(read.text(), text),
+                _ => failed.push(format!("{answer}\n{read}")),
+            }
+            self.written.fetch_add(1, Ordering::Relaxed);
+        }
+        failed
+    }
+}
+
+#[test]
+fn writers_do_not_notice_that_their_worker_is_killed() {
+    let running = Deployment::start(&Setup::default());
+    let client = running.client_of("alice");
+    let writers: Vec<Writer> = (0..8).map(|_| Writer::default()).collect();
+    let failed = thread::scope(|scope| {
+        let (client, numbered) = (&client, writers.iter().zip(1..));
+        let writing: Vec<_> =
+            numbered.map(|(writer, scroll)| scope.spawn(move || writer.run(client, scroll))).collect();
+        for _ in 0..MANY_KILLS {
+            // A request that meets one kill after the other is given up in the end; here none does.
+            let before: Vec<usize> =
+                writers.iter().map(|writer| writer.written.load(Ordering::Relaxed)).collect();
+            wait::until("a write of each writer", || {
+                let is_further = |(writer, before): (&Writer, &usize)| {
+                    writer.written.load(Ordering::Relaxed) > *before + 1
+                };
+                writers.iter().zip(&before).all(is_further)
+            });
+            process::signal(worker_of_alice(&running).pid, Signal::KILL);
+        }
+        writers.iter().for_each(|writer| writer.is_done.store(true, Ordering::Relaxed));
+        writing.into_iter().flat_map(|writing| writing.join().unwrap()).collect::<Vec<String>>()
+    });
+    assert!(failed.is_empty(), "{failed:#?}");
 }
 
 #[test]
@@ -135,8 +212,7 @@ fn a_worker_that_does_not_answer_is_given_up() {
 fn a_killed_worker_loses_no_acknowledged_write() {
     let running = Deployment::start(&Setup::default());
     let client = running.client_of("alice");
-    // Few: the pool waits longer after each crash.
-    for number in 0..4 {
+    for number in 0..MANY_KILLS {
         client.post(INSERT, format!("{number};")).ok();
         process::signal(worker_of_alice(&running).pid, Signal::KILL);
         let expected: String = (0..=number).map(|number| format!("{number};")).collect();

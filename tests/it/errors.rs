@@ -223,6 +223,15 @@ fn origins_are_allowed_as_configured() {
     assert_eq!(allowed(&one, "https://evil.example.org"), None);
     assert_eq!(allowed(&one, "https://app.example.org.evil.example"), None);
     assert_eq!(allowed(&one, "null"), None);
+    let options = one.client(None).request("OPTIONS", "/api/v2/update", preflight, None);
+    let get = one.client_of("alice").request("GET", "/api/v2/version", preflight, None);
+    for (answer, list, names) in [
+        (&options, "access-control-allow-headers", ["If-Match", "Idempotency-Key"]),
+        (&get, "access-control-expose-headers", ["ETag", "Idempotency-Replayed"]),
+    ] {
+        let listed: Vec<&str> = answer.header(list).unwrap().split(", ").collect();
+        assert!(names.iter().all(|name| listed.contains(name)), "{answer}");
+    }
     let everybody = with_cors("[\"*\"]");
     assert!(allowed(&everybody, "https://app.example.org").is_some());
 }

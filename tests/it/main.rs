@@ -18,6 +18,7 @@ mod isolation;
 mod lifecycle;
 mod limits;
 mod provision;
+mod repeats;
 mod seed;
 mod tidy;
 mod utf8;

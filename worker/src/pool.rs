@@ -32,7 +32,7 @@ use tokio::task::AbortHandle;
 use desired::{Assignment, Desired, Source};
 use observed::{Departure, Observed};
 use plan::Action;
-use process::{Launcher, Process};
+use process::{End, Launcher, Process};
 use slot::SlotSocket;
 use status::Report;
 
@@ -45,7 +45,7 @@ pub enum Event {
     /// A connection waits on the slot of this port.
     ConnectionWaits(u16),
     /// The worker on this port has been reaped.
-    WorkerEnded(u16, io::Result<ExitStatus>),
+    WorkerEnded(u16, End),
     /// Config or registry have changed, or may have.
     FilesChanged,
     /// Somebody wants to know how things stand.
@@ -156,7 +156,7 @@ impl Pool {
     fn observe(&mut self, event: Event) {
         match event {
             Event::ConnectionWaits(port) => self.observed.connection_waits(port),
-            Event::WorkerEnded(port, status) => self.worker_ended(port, status),
+            Event::WorkerEnded(port, end) => self.worker_ended(port, end),
             Event::FilesChanged => self.reload(),
             Event::StatusAsked(asker) => {
                 let report = Report::new(&self.desired, &self.observed, self.tenants, Instant::now());
@@ -172,10 +172,12 @@ impl Pool {
         }
     }
 
-    fn worker_ended(&mut self, port: u16, status: io::Result<ExitStatus>) {
+    fn worker_ended(&mut self, port: u16, end: End) {
         self.processes.remove(&port);
+        let End { status, has_served } = end;
         let is_success = status.as_ref().is_ok_and(ExitStatus::success);
-        let Some((worker, departure)) = self.observed.ended(port, is_success, Instant::now()) else { return };
+        let ended = self.observed.ended(port, is_success, has_served, Instant::now());
+        let Some((worker, departure)) = ended else { return };
         let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
         let (tenant, pid) = (&worker.assignment.tenant, worker.pid);
         match departure {

@@ -29,6 +29,7 @@ mod connection;
 mod request;
 mod respond;
 mod room;
+mod served;
 pub mod settings;
 pub mod worker;
 

@@ -14,6 +14,7 @@ use super::body::BodyMeter;
 use super::client_ip::Peer;
 use super::limit::Standing;
 use super::refuse::Refusal;
+use super::repeat::WriteKeys;
 use crate::directory::Directory;
 
 /// What the edge knows about the connection, handed over with each request.
@@ -65,10 +66,26 @@ pub struct Admitted {
     pub route: Route,
     /// Watches the body go by.
     pub body: BodyMeter,
-    /// How often it was sent to the worker.
+    /// Its names, if it writes.
+    pub keys: Option<WriteKeys>,
+    /// How often a worker was asked for a connection.
     pub attempts: u32,
+    /// A worker may have got it, and may have applied it.
+    pub is_sent: bool,
     /// Its place among the tenant's requests in flight.
     pub in_flight: Option<OwnedSemaphorePermit>,
+}
+
+impl Admitted {
+    /// Whether it was sent before.
+    pub fn is_repeat(&self) -> bool {
+        self.attempts > 1
+    }
+
+    /// Whether a worker may have applied it without saying so.
+    pub fn may_be_applied(&self) -> bool {
+        self.is_sent && self.route.writes()
+    }
 }
 
 impl Context {
@@ -93,6 +110,14 @@ impl Context {
         match &mut self.stage {
             Stage::New | Stage::Authenticated(_) => None,
             Stage::Admitted(admitted) => Some(admitted),
+        }
+    }
+
+    /// The names of a write that has passed every check.
+    pub fn keys(&self) -> Option<&WriteKeys> {
+        match &self.stage {
+            Stage::New | Stage::Authenticated(_) => None,
+            Stage::Admitted(admitted) => admitted.keys.as_ref(),
         }
     }
 

@@ -5,12 +5,14 @@ use http::{HeaderMap, HeaderValue, header};
 use sq_shared::config::Cors;
 
 /// What a page may send beside what browsers allow by themselves.
-const ALLOW_HEADERS: HeaderValue =
-    HeaderValue::from_static("Authorization, Content-Type, X-Request-Id, X-SQ-API-Key");
+const ALLOW_HEADERS: HeaderValue = HeaderValue::from_static(
+    "Authorization, Content-Type, Idempotency-Key, If-Match, X-Request-Id, X-SQ-API-Key",
+);
 const ALLOW_METHODS: HeaderValue = HeaderValue::from_static("GET, POST, OPTIONS");
 /// What a page may read of the answer.
-const EXPOSE_HEADERS: HeaderValue =
-    HeaderValue::from_static("ETag, RateLimit, RateLimit-Policy, Retry-After, X-Request-Id");
+const EXPOSE_HEADERS: HeaderValue = HeaderValue::from_static(
+    "ETag, Idempotency-Replayed, RateLimit, RateLimit-Policy, Retry-After, X-Request-Id",
+);
 /// A day; browsers cap it at what they like (Chromium at two hours).
 const MAX_AGE_S: HeaderValue = HeaderValue::from_static("86400");
 

@@ -3,11 +3,12 @@
 
 use http::{HeaderName, HeaderValue, header};
 use pingora::http::{RequestHeader, ResponseHeader};
-use sq_shared::headers::X_REQUEST_ID;
+use sq_shared::headers::{IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED, X_REQUEST_ID, X_SQ_REPEAT_KEY};
 
 use super::authenticate::AuthenticatedTenant;
-use super::context::Context;
+use super::context::{Admitted, Context};
 use super::limit::rate_limit_fields;
+use super::repeat::WriteKeys;
 use super::target::origin_form;
 
 /// What a client's request keeps on its way in, beside the key and the id, which are set anew.
@@ -30,11 +31,12 @@ const ANSWER_FIELDS: [HeaderName; 6] = [
 /// The head cannot be built; no request that passed the checks makes that happen.
 pub fn request_head(
     client: &RequestHeader,
-    tenant: &AuthenticatedTenant,
+    admitted: &Admitted,
     request_id: &HeaderValue,
 ) -> pingora::Result<RequestHeader> {
+    let tenant = &admitted.tenant;
     let target = origin_form(client.raw_path());
-    let mut head = RequestHeader::build(client.method.clone(), target, Some(6))?;
+    let mut head = RequestHeader::build(client.method.clone(), target, Some(8))?;
     head.insert_header(header::HOST, &tenant.tenant().upstream_host)?;
     head.insert_header(header::AUTHORIZATION, bearer(tenant))?;
     head.insert_header(X_REQUEST_ID, request_id)?;
@@ -43,7 +45,29 @@ pub fn request_head(
             head.insert_header(name, value)?;
         }
     }
+    if let Some(keys) = &admitted.keys {
+        add_write_fields(&mut head, client, keys)?;
+    }
+    if admitted.is_repeat() {
+        head.insert_header(header::CONNECTION, "close")?;
+    }
     Ok(head)
+}
+
+/// What only a write has: its condition, in as many fields as the client sent, and its names.
+fn add_write_fields(
+    head: &mut RequestHeader,
+    client: &RequestHeader,
+    keys: &WriteKeys,
+) -> pingora::Result<()> {
+    for value in client.headers.get_all(header::IF_MATCH) {
+        head.append_header(header::IF_MATCH, value)?;
+    }
+    if let Some(key) = &keys.of_client {
+        head.insert_header(IDEMPOTENCY_KEY, key)?;
+    }
+    head.insert_header(X_SQ_REPEAT_KEY, &keys.own)?;
+    Ok(())
 }
 
 fn bearer(tenant: &AuthenticatedTenant) -> HeaderValue {
@@ -67,6 +91,12 @@ pub fn answer_head(
         if let Some(value) = worker.headers.get(&name) {
             head.insert_header(name, value)?;
         }
+    }
+    // A write that only the gateway repeated is an ordinary one to its client.
+    if let Some(value) = worker.headers.get(IDEMPOTENCY_REPLAYED)
+        && ctx.keys().is_some_and(|keys| keys.of_client.is_some())
+    {
+        head.insert_header(IDEMPOTENCY_REPLAYED, value)?;
     }
     add_common_fields(&mut head, &request.headers, ctx)?;
     Ok(head)

@@ -8,6 +8,7 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType};
 use sq_shared::credential::CredentialError;
 use sq_shared::headers::PROBLEM_JSON;
+use sq_shared::idempotency::InvalidIdempotencyKey;
 use sq_shared::limits::HEADER_FIELDS;
 use sq_shared::problem::{Code, Problem};
 
@@ -37,6 +38,8 @@ pub enum Refusal {
     #[error(transparent)]
     Route(#[from] RouteError),
     #[error(transparent)]
+    IdempotencyKey(#[from] InvalidIdempotencyKey),
+    #[error(transparent)]
     Body(#[from] BodyError),
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
@@ -49,9 +52,12 @@ pub enum Refusal {
 /// What a worker did instead of answering.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UpstreamError {
-    /// It died under a request that may have been applied.
+    /// It died, again and again, under a write that may have been applied.
     #[error("the worker died")]
     Failed,
+    /// It died under a write that may have been applied, and whose body is too long to be sent again.
+    #[error("the worker died, and the body is too long to be sent again")]
+    FailedWithLongBody,
     /// It could not be reached, or died under a request that changes nothing, again and again.
     #[error("the worker is not there")]
     Unavailable,
@@ -70,6 +76,7 @@ impl Refusal {
             Self::Limit(error) => limit_problem(*error),
             Self::Utf8(error) => utf8_problem(*error),
             Self::Route(error) => route_problem(*error),
+            Self::IdempotencyKey(error) => error.problem(),
             Self::Body(error) => body_problem(*error),
             Self::Upstream(error) => upstream_problem(*error),
             Self::ShuttingDown => {
@@ -180,7 +187,14 @@ fn upstream_problem(error: UpstreamError) -> Problem {
     match error {
         UpstreamError::Failed => Problem::new(
             Code::WorkerFailed,
-            "The worker died during this write. It may have been applied: read the scroll before you repeat it.",
+            "The worker died during this write each time it was sent. It may have been applied: repeat it with \
+             the same Idempotency-Key, or, if it had none, read the scroll first.",
+        ),
+        UpstreamError::FailedWithLongBody => Problem::new(
+            Code::WorkerFailed,
+            "The worker died during this write, and a body of more than 64 KiB is not sent again. It may have \
+             been applied: repeat it with the same Idempotency-Key, or, if it had none, read the scroll \
+             first, and give long writes an Idempotency-Key.",
         ),
         UpstreamError::Unavailable => {
             Problem::new(Code::WorkerUnavailable, "The tenant's worker cannot be reached. Try again.")
@@ -194,26 +208,17 @@ fn upstream_problem(error: UpstreamError) -> Problem {
 }
 
 /// What an error of pingora means for the client; `None` when the client is gone, and no answer would reach it.
-pub fn of_proxy_error(error: &Error, writes: bool) -> Option<Refusal> {
+///
+/// `unanswered` is what to say of a write that a worker has got and that may be applied; `None` when it is none.
+pub fn of_proxy_error(error: &Error, unanswered: Option<UpstreamError>) -> Option<Refusal> {
     use ErrorType::{ConnectionClosed, ReadError, ReadTimedout, WriteError, WriteTimedout};
     match (error.esource(), error.etype()) {
         (ErrorSource::Downstream, ReadTimedout) => Some(BodyError::TooSlow.into()),
         (ErrorSource::Downstream, ReadError | WriteError | WriteTimedout | ConnectionClosed) => None,
         (ErrorSource::Downstream, _) => Some(HeadError::Malformed("The body's framing is malformed.").into()),
         (ErrorSource::Upstream, ReadTimedout | WriteTimedout) => Some(UpstreamError::Timeout.into()),
-        (ErrorSource::Upstream, etype) if writes && !is_connect_error(etype) => {
-            Some(UpstreamError::Failed.into())
-        }
-        _ => Some(UpstreamError::Unavailable.into()),
+        _ => Some(unanswered.unwrap_or(UpstreamError::Unavailable).into()),
     }
-}
-
-fn is_connect_error(etype: &ErrorType) -> bool {
-    use ErrorType::{BindError, ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, SocketError};
-    matches!(
-        etype,
-        ConnectTimedout | ConnectRefused | ConnectNoRoute | ConnectError | BindError | SocketError
-    )
 }
 
 /// Answers with a refusal, unless an answer has begun. Returns the status, 0 when nothing was sent.

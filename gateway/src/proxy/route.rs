@@ -7,9 +7,6 @@ use sq_shared::route::{Methods, Route};
 use super::authenticate::AuthenticatedTenant;
 use crate::directory::Directory;
 
-/// How often a request that changes nothing is sent: once, and twice more when its worker died under it.
-pub const MOST_ATTEMPTS: u32 = 3;
-
 /// Why a request leads nowhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RouteError {
@@ -45,10 +42,19 @@ pub fn route(method: &str, path: &[u8], tenant: &AuthenticatedTenant) -> Result<
 
 /// The tenant's worker. Connections are kept for one tenant alone: were a slot given to another, the
 /// group key would keep an old connection from being found.
-pub fn upstream(tenant: &AuthenticatedTenant, directory: &Directory, has_body: bool) -> HttpPeer {
+///
+/// A repeat gets a new connection: the kept ones may have died with the same worker, and each would cost an
+/// attempt. Under a group key of its own none is found, for `request_head` has them closed after use.
+pub fn upstream(
+    tenant: &AuthenticatedTenant,
+    directory: &Directory,
+    has_body: bool,
+    is_repeat: bool,
+) -> HttpPeer {
     let timeouts = &directory.config.timeouts;
     let mut peer = HttpPeer::new(tenant.tenant().upstream, false, String::new());
-    peer.group_key = tenant.tenant().connection_group;
+    let group = tenant.tenant().connection_group;
+    peer.group_key = if is_repeat { !group } else { group };
     peer.options.connection_timeout = Some(UPSTREAM_CONNECT_TIMEOUT);
     // The head is built anew from a few fields, so there is nothing to strip.
     peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();

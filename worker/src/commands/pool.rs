@@ -45,7 +45,8 @@ pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
     })
 }
 
-/// A slot costs up to three descriptors; many systems allow 1024 unless a process asks for more.
+/// A slot costs up to four descriptors: its socket, and its worker's standard input, standard output and process.
+/// Many systems allow 1024 unless a process asks for more.
 fn raise_open_files() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;

@@ -1,5 +1,6 @@
-//! How long a tenant's worker stays down after a crash: not at all after the first one, so that a
-//! worker that was killed comes back for the very next connection, then longer with each crash.
+//! How long a tenant's worker stays down after a crash: not at all after one that had served, so that a
+//! worker that is killed comes back for the very next connection however often that happens; longer with
+//! each crash of one that had not.
 
 use std::time::{Duration, Instant};
 
@@ -9,8 +10,27 @@ pub const FIRST_DELAY: Duration = Duration::from_millis(100);
 /// The longest delay: what a client behind the gateway will still wait for.
 pub const LONGEST_DELAY: Duration = Duration::from_secs(10);
 
-/// A worker that lived this long was healthy: its crash counts as the first one.
+/// A worker that lived this long was healthy even if nobody asked it anything.
 pub const HEALTHY_LIFE: Duration = Duration::from_secs(10);
+
+/// What is known of a worker when it is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Life {
+    /// How long it was.
+    pub lasted: Duration,
+    /// Whether a command was applied in it.
+    pub has_served: bool,
+}
+
+impl Life {
+    /// That of a worker that could not be started.
+    pub const NONE: Self = Self { lasted: Duration::ZERO, has_served: false };
+
+    /// Whether there was nothing wrong with the worker: its crash counts as the first one.
+    pub fn was_healthy(self) -> bool {
+        self.has_served || self.lasted >= HEALTHY_LIFE
+    }
+}
 
 /// The crashes in a row, and the time before which no worker is started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -20,9 +40,9 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Notes a crash of a worker that had lived so long.
-    pub fn crashed(&mut self, now: Instant, lived: Duration) {
-        if lived >= HEALTHY_LIFE {
+    /// Notes a crash of a worker that had lived so.
+    pub fn crashed(&mut self, now: Instant, life: Life) {
+        if life.was_healthy() {
             self.crashes_in_a_row = 0;
         }
         self.crashes_in_a_row = self.crashes_in_a_row.saturating_add(1);
@@ -61,13 +81,27 @@ mod tests {
     #[test]
     fn a_healthy_life_starts_the_count_again() {
         let now = Instant::now();
+        let idle_for = |lasted| Life { lasted, has_served: false };
         let mut backoff = Backoff::default();
-        backoff.crashed(now, Duration::ZERO);
+        backoff.crashed(now, Life::NONE);
         assert_eq!(backoff.holds_until(now), None);
-        backoff.crashed(now, HEALTHY_LIFE.checked_sub(Duration::from_millis(1)).unwrap());
+        backoff.crashed(now, idle_for(HEALTHY_LIFE.checked_sub(Duration::from_millis(1)).unwrap()));
         assert_eq!(backoff.holds_until(now), Some(now + FIRST_DELAY));
         assert_eq!(backoff.holds_until(now + FIRST_DELAY), None);
-        backoff.crashed(now, HEALTHY_LIFE);
+        backoff.crashed(now, idle_for(HEALTHY_LIFE));
         assert_eq!(backoff.holds_until(now), None);
+    }
+
+    #[test]
+    fn a_worker_that_served_comes_back_at_once_however_often_it_is_killed() {
+        let now = Instant::now();
+        let mut backoff = Backoff::default();
+        backoff.crashed(now, Life::NONE);
+        for _ in 0..200 {
+            backoff.crashed(now, Life { lasted: Duration::from_millis(1), has_served: true });
+            assert_eq!(backoff.holds_until(now), None);
+        }
+        backoff.crashed(now, Life::NONE);
+        assert_eq!(backoff.holds_until(now), Some(now + FIRST_DELAY), "the next one never served");
     }
 }

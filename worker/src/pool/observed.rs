@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::backoff::Backoff;
+use super::backoff::{Backoff, Life};
 use super::desired::Assignment;
 
 /// Every slot, by port.
@@ -121,7 +121,7 @@ impl Observed {
     /// A worker could not be started, which is as bad as a crash.
     pub fn start_failed(&mut self, port: u16, assignment: &Arc<Assignment>, now: Instant) {
         if let Some(slot) = self.slots.get_mut(&port) {
-            slot.history_of(assignment).crashed(now, Duration::ZERO);
+            slot.history_of(assignment).crashed(now, Life::NONE);
             slot.attention = Attention::Left;
         }
     }
@@ -147,23 +147,29 @@ impl Observed {
         }
     }
 
-    /// The worker is gone, with exit code 0 or not; `None` when there was none.
+    /// The worker is gone, with exit code 0 or not, and had served or not; `None` when there was none.
     ///
     /// Exit code 0 before the idle time-out is over is not an idle end: a worker that does nothing but
     /// that must be held back as one that crashes.
-    pub fn ended(&mut self, port: u16, is_success: bool, now: Instant) -> Option<(Worker, Departure)> {
+    pub fn ended(
+        &mut self,
+        port: u16,
+        is_success: bool,
+        has_served: bool,
+        now: Instant,
+    ) -> Option<(Worker, Departure)> {
         let slot = self.slots.get_mut(&port)?;
         let worker = slot.worker.take()?;
         slot.attention = Attention::Left;
-        let lived = now.saturating_duration_since(worker.since);
+        let life = Life { lasted: now.saturating_duration_since(worker.since), has_served };
         let history = slot.history_of(&worker.assignment);
         let departure = if worker.stop.is_some() {
             Departure::Stopped
-        } else if is_success && lived >= worker.assignment.settings.idle_timeout() {
+        } else if is_success && life.lasted >= worker.assignment.settings.idle_timeout() {
             history.backoff.reset();
             Departure::Idle
         } else {
-            history.crashed(now, lived);
+            history.crashed(now, life);
             Departure::Crashed
         };
         Some((worker, departure))
@@ -201,8 +207,8 @@ impl Slot {
 }
 
 impl History {
-    fn crashed(&mut self, now: Instant, lived: Duration) {
+    fn crashed(&mut self, now: Instant, life: Life) {
         self.crashes += 1;
-        self.backoff.crashed(now, lived);
+        self.backoff.crashed(now, life);
     }
 }

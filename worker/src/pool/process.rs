@@ -1,7 +1,7 @@
 //! A worker's process: how it is started, told, signalled, and seen to end.
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, PipeReader};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -30,6 +30,15 @@ pub struct Launcher {
     program: PathBuf,
     log_format: &'static str,
     rust_log: Option<OsString>,
+}
+
+/// How a worker ended.
+#[derive(Debug)]
+pub struct End {
+    /// What the system says of it.
+    pub status: io::Result<ExitStatus>,
+    /// A command was applied before; see `server/served.rs`.
+    pub has_served: bool,
 }
 
 /// A worker that runs; its end is reported as an [`Event::WorkerEnded`].
@@ -69,7 +78,11 @@ impl Launcher {
         assignment: &Assignment,
         events: &mpsc::UnboundedSender<Event>,
     ) -> io::Result<Process> {
-        let mut child = self.command(listener, assignment)?.spawn()?;
+        let (served, stdout) = io::pipe()?;
+        let mut command = self.command(listener, assignment)?;
+        let mut child = command.stdout(stdout).spawn()?;
+        // The writing end is the worker's alone.
+        drop(command);
         let (Some(pid), Some(stdin)) = (child.id(), child.stdin.take()) else {
             return Err(io::Error::other("the worker has no process id or standard input"));
         };
@@ -78,8 +91,9 @@ impl Launcher {
         let events = events.clone();
         tokio::spawn(async move {
             let status = attend(child, stdin, lines, orders).await;
+            let end = End { status, has_served: has_bytes(&served) };
             // The loop that receives ends only with the process.
-            let _ = events.send(Event::WorkerEnded(port, status));
+            let _ = events.send(Event::WorkerEnded(port, end));
         });
         Ok(Process { pid, settings, signals })
     }
@@ -128,6 +142,11 @@ impl Process {
         // Fails only when the worker has ended already.
         let _ = self.signals.try_send(signal);
     }
+}
+
+/// Whether something waits in the pipe; never waits itself.
+fn has_bytes(pipe: &PipeReader) -> bool {
+    rustix::io::ioctl_fionread(pipe).is_ok_and(|bytes| bytes > 0)
 }
 
 fn line_of(settings: &WorkerSettings) -> io::Result<Vec<u8>> {
@@ -224,25 +243,35 @@ mod tests {
     const SCRIPT: &str = r#"#!/bin/sh
 test -S /proc/$$/fd/3 || exit 3
 read -r line; echo "$* $LISTEN_FDS $HOME $line" > "$7/first"
-read -r line; echo "$line" > "$7/second"
+read -r line; case "$line" in *'"quota_bytes":2'*) printf . ;; esac
+echo "$line" > "$7/second"
 while :; do sleep 0.01; done
 "#;
+
+    fn start(program: &Path, assignment: &Assignment, events: &mpsc::UnboundedSender<Event>) -> Process {
+        loop {
+            match Launcher::of_program(program.to_owned()).start(1341, socket(), assignment, events) {
+                Ok(process) => return process,
+                // Another test forked while the script was open for writing.
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::ExecutableFileBusy, "{error}"),
+            }
+        }
+    }
+
+    fn worker_script(folder: &Path) -> PathBuf {
+        let program = folder.join("worker");
+        std::fs::write(&program, SCRIPT).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+        program
+    }
 
     #[tokio::test]
     async fn a_worker_gets_its_socket_and_settings_and_its_end_is_reported() {
         let folder = tempfile::tempdir().unwrap();
-        let program = folder.path().join("worker");
-        std::fs::write(&program, SCRIPT).unwrap();
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let program = worker_script(folder.path());
         let (sender, mut events) = mpsc::unbounded_channel();
         let assignment_1 = assignment(folder.path(), 1);
-        let process = loop {
-            match Launcher::of_program(program.clone()).start(1341, socket(), &assignment_1, &sender) {
-                Ok(process) => break process,
-                // Another test forked while the script was open for writing.
-                Err(error) => assert_eq!(error.kind(), io::ErrorKind::ExecutableFileBusy, "{error}"),
-            }
-        };
+        let process = start(&program, &assignment_1, &sender);
 
         let line = serde_json::to_string(&assignment_1.settings).unwrap();
         let arguments =
@@ -254,9 +283,29 @@ while :; do sleep 0.01; done
         assert!(wait_for(&folder.path().join("second")).await.contains("\"quota_bytes\":2"));
 
         process.stop();
-        let Some(Event::WorkerEnded(1341, Ok(status))) = events.recv().await else { panic!("no end") };
-        assert_eq!(status.signal(), Some(Signal::TERM.as_raw()));
+        let Some(Event::WorkerEnded(1341, end)) = events.recv().await else { panic!("no end") };
+        assert_eq!(end.status.unwrap().signal(), Some(Signal::TERM.as_raw()));
+        assert!(end.has_served, "it wrote a byte when it got its second settings");
         process.kill();
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_is_killed_before_it_served_is_told_apart_even_if_its_output_is_still_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = worker_script(folder.path());
+        let orphan = SCRIPT.replace("echo \"$line\" > \"$7/second\"", "sleep 20 & echo $! > \"$7/second\"");
+        std::fs::write(&program, orphan).unwrap();
+        let (sender, mut events) = mpsc::unbounded_channel();
+        let process = start(&program, &assignment(folder.path(), 1), &sender);
+        wait_for(&folder.path().join("first")).await;
+        process.tell(&assignment(folder.path(), 3).settings).unwrap();
+        let orphan = wait_for(&folder.path().join("second")).await;
+        process.kill();
+        let Some(Event::WorkerEnded(1341, end)) = events.recv().await else { panic!("no end") };
+        assert_eq!(end.status.unwrap().signal(), Some(Signal::KILL.as_raw()));
+        assert!(!end.has_served);
+        let orphan = orphan.trim().parse().ok().and_then(Pid::from_raw).unwrap();
+        kill_process(orphan, Signal::KILL).unwrap();
     }
 
     #[tokio::test]

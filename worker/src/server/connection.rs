@@ -23,9 +23,10 @@ use crate::server::worker::Worker;
 /// so gets up to three times as long; longer ones than this the HTTP library refuses.
 const TARGET_BYTES: usize = 64 * 1024;
 
-/// The fields of a head, names and all. The gateway builds each head anew with six: host, key, id, and the
-/// body's type and framing. All but the type are short (a key has at most 512 bytes); the type is the
-/// client's own, and as long as a head may be there by default. It also holds the whole head of a client that
+/// The fields of a head, names and all. The gateway builds each head anew: host, key, id, the body's type and
+/// framing, and the condition and names of a write. All but the type and the condition are short (a key has
+/// at most 512 bytes); those two are the client's own, together as long as a head may be there by default.
+/// It also holds the whole head of a client that
 /// asks a worker without a gateway.
 const FIELD_BYTES: usize = 64 * 1024;
 
@@ -34,6 +35,10 @@ const OWN_BYTES: usize = 4 * 1024;
 
 /// The largest head, which is also what hyper reads and writes at once at most.
 const HEAD_BYTES: usize = TARGET_BYTES + FIELD_BYTES + OWN_BYTES;
+
+/// Most fields in a head: as many as a client may send, for a condition may stand in any number of them, and
+/// what the gateway adds.
+const HEAD_FIELDS: usize = limits::HEADER_FIELDS + 8;
 
 /// Serves a connection until the client closes it, or until the worker stops and no request is left.
 pub(super) async fn serve(stream: TcpStream, worker: Rc<Worker>, mut stopping: watch::Receiver<bool>) {
@@ -59,8 +64,7 @@ pub(super) async fn serve(stream: TcpStream, worker: Rc<Worker>, mut stopping: w
             .title_case_headers(true)
             // It runs from the moment hyper waits for a head, so it bounds an idle connection too.
             .header_read_timeout(limits::WORKER_KEEPALIVE_TIMEOUT)
-            // The gateway sends six; a client without one may send as many as there.
-            .max_headers(limits::HEADER_FIELDS)
+            .max_headers(HEAD_FIELDS)
             .max_buf_size(HEAD_BYTES)
             .serve_connection(TokioIo::new(stream), service)
     );

@@ -105,7 +105,11 @@ async fn handle(
     if worker.store.borrow().is_in_doubt() {
         worker.store_failed.notify_one();
     }
-    let outcome = outcome.map_err(refuse)?;
+    let outcome = outcome.map_err(refuse);
+    if outcome.as_ref().map_or_else(|problem| problem.code.status() < 500, |_| true) {
+        worker.has_served();
+    }
+    let outcome = outcome?;
     Ok(Answer::of_outcome(outcome, room))
 }
 

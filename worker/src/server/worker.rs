@@ -13,6 +13,7 @@ use crate::server::activity::{Activity, Busy};
 use crate::server::answer_room::AnswerRoom;
 use crate::server::body;
 use crate::server::room::Room;
+use crate::server::served::Served;
 use crate::settings::WorkerSettings;
 use crate::store::{Limits, Store};
 
@@ -44,6 +45,7 @@ pub struct Worker {
     pub(super) answer_room: AnswerRoom,
     activity: Arc<Activity>,
     connections: Cell<u64>,
+    served: Served,
 }
 
 impl Worker {
@@ -61,6 +63,7 @@ impl Worker {
             answer_room: AnswerRoom::new(),
             activity: Arc::new(Activity::new()),
             connections: Cell::new(0),
+            served: Served::default(),
         }
     }
 
@@ -118,6 +121,13 @@ impl Worker {
     pub(super) fn next_connection(&self) -> u64 {
         self.connections.set(self.connections.get() + 1);
         self.connections.get()
+    }
+
+    /// A command was applied and answered with a status below 500, which the pool wants to know.
+    pub(super) fn has_served(&self) {
+        if self.is_of_pool() {
+            self.served.say();
+        }
     }
 
     /// Keeps the worker busy for as long as the value lives.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::super::backoff::LONGEST_DELAY;
+use super::super::backoff::{LONGEST_DELAY, Life};
 use super::super::desired::{Assignment, Desired};
 use super::super::observed::{Attention, Departure, Observed};
 use super::{Action, come_to_rest, next_wakeup, plan};
@@ -70,12 +70,14 @@ struct Running {
     /// It was told to stop, and does not listen.
     is_deaf: bool,
     unwanted_since: Option<Instant>,
+    has_served: bool,
 }
 
 /// News on its way to the pool.
 enum News {
     ConnectionWaits(u16),
-    Ended(u16, bool),
+    /// With exit code 0 or not; had served or not.
+    Ended(u16, bool, bool),
 }
 
 /// What happens to a worker that is given a connection.
@@ -220,7 +222,7 @@ impl World {
     /// Workers take their connections, or fail; those that stop are gone sooner or later.
     fn live(&mut self) {
         for port in PORTS {
-            let Some(process) = self.processes.get(&port) else {
+            let Some(process) = self.processes.get_mut(&port) else {
                 // The kernel tells of a connection while the slot is watched, and once.
                 if self.attention[&port] == Attention::Watched && self.waiting_since.contains_key(&port) {
                     self.attention.insert(port, Attention::Waiting);
@@ -237,15 +239,15 @@ impl World {
                 }
             } else if self.health[&port] == Health::Crashing {
                 self.end(port, false);
-            } else {
-                self.waiting_since.remove(&port);
+            } else if self.waiting_since.remove(&port).is_some() {
+                process.has_served = true;
             }
         }
     }
 
     fn end(&mut self, port: u16, is_success: bool) {
-        if self.processes.remove(&port).is_some() {
-            self.news.push_back(News::Ended(port, is_success));
+        if let Some(process) = self.processes.remove(&port) {
+            self.news.push_back(News::Ended(port, is_success, process.has_served));
         }
     }
 
@@ -253,12 +255,12 @@ impl World {
     fn deliver(&mut self) {
         match self.news.pop_front() {
             Some(News::ConnectionWaits(port)) => self.observed.connection_waits(port),
-            Some(News::Ended(port, is_success)) => {
-                let (worker, departure) = self.observed.ended(port, is_success, self.now).unwrap();
+            Some(News::Ended(port, is_success, has_served)) => {
+                let (worker, departure) =
+                    self.observed.ended(port, is_success, has_served, self.now).unwrap();
+                let life = Life { lasted: self.now - worker.since, has_served };
                 match departure {
-                    Departure::Crashed => {
-                        self.note_failure(port, &worker.assignment, self.now - worker.since)
-                    }
+                    Departure::Crashed => self.note_failure(port, &worker.assignment, life),
                     Departure::Idle => _ = self.latest_failures.remove(&port),
                     Departure::Stopped => {}
                 }
@@ -268,10 +270,10 @@ impl World {
         self.act();
     }
 
-    fn note_failure(&mut self, port: u16, assignment: &Arc<Assignment>, lived: Duration) {
+    fn note_failure(&mut self, port: u16, assignment: &Arc<Assignment>, life: Life) {
         let (owner, failures) =
             self.latest_failures.entry(port).or_insert_with(|| (Arc::clone(assignment), Vec::new()));
-        if !owner.is_same_worker(assignment) || lived >= Duration::from_secs(10) {
+        if !owner.is_same_worker(assignment) || life.has_served || life.lasted >= Duration::from_secs(10) {
             failures.clear();
         }
         *owner = Arc::clone(assignment);
@@ -329,7 +331,7 @@ impl World {
         if self.health[&port] == Health::CannotStart {
             self.observed.start_failed(port, &assignment, self.now);
             self.attention.insert(port, Attention::Left);
-            return self.note_failure(port, &assignment, Duration::ZERO);
+            return self.note_failure(port, &assignment, Life::NONE);
         }
         if self.latest_failures.get(&port).is_some_and(|(owner, _)| !owner.is_same_worker(&assignment)) {
             self.latest_failures.remove(&port);
@@ -341,6 +343,7 @@ impl World {
             is_stopping: false,
             is_deaf: false,
             unwanted_since: None,
+            has_served: false,
         };
         self.processes.insert(port, process);
         self.observed.started(port, assignment, u32::from(port), self.now);
@@ -430,7 +433,7 @@ fn the_first_crash_restarts_without_a_wait_and_the_second_waits() {
     let mut observed = Observed::new([port]);
     let crash = |observed: &mut Observed| {
         observed.started(port, Arc::clone(&a), 7, now);
-        assert_eq!(observed.ended(port, false, now).unwrap().1, Departure::Crashed);
+        assert_eq!(observed.ended(port, false, false, now).unwrap().1, Departure::Crashed);
         assert_eq!(plan(&desired, observed, now), [Action::Attend(port, Attention::Watched)]);
         observed.attended(port, Attention::Watched);
         observed.connection_waits(port);
@@ -449,7 +452,7 @@ fn an_early_end_counts_as_a_crash_and_an_idle_one_does_not() {
     let mut observed = Observed::new([port]);
     let mut departure_after = |lived| {
         observed.started(port, assignment(1, 2, 0), 7, now);
-        observed.ended(port, true, now + lived).unwrap().1
+        observed.ended(port, true, true, now + lived).unwrap().1
     };
     assert_eq!(departure_after(IDLE - Duration::from_millis(1)), Departure::Crashed);
     assert_eq!(departure_after(IDLE), Departure::Idle);

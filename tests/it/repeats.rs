@@ -1,0 +1,196 @@
+//! Writes that are sent again: what the gateway tells the worker so that it knows them, when it sends them
+//! again, and what a client is told when it gives up. A listener in the place of the worker sees what is sent,
+//! and dies at will.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+
+use sq_tests::answer::Answer;
+use sq_tests::client::Client;
+use sq_tests::deployment::Deployment;
+use sq_tests::peers::Server;
+use sq_tests::root::Root;
+use sq_tests::setup::{Setup, key_of};
+use sq_tests::wait::PATIENCE;
+
+const INSERT: &str = "/api/v2/insert?p=text&c=1.1.1/1.1.1/1.1.1";
+const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
+
+/// What pingora keeps of a body to send it again.
+const KEPT_BYTES: usize = 64 * 1024;
+
+const SERVED: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nIdempotency-Replayed: true\r\n\r\nok";
+const IN_DOUBT: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\nRetry-After: 5\r\n\r\nno";
+
+/// The gateway alone, and a listener in alice's slot.
+struct Slot {
+    gateway: Server,
+    listener: TcpListener,
+}
+
+impl Slot {
+    fn new(root: &Root) -> Self {
+        let gateway = Server::gateway(root, &key_of("alice"));
+        // Only now: the harness asks the gateway for a sign of life first.
+        let listener = TcpListener::bind((root.address, 1341)).unwrap();
+        Self { gateway, listener }
+    }
+
+    /// Sends a request, reads it as often as it comes, and gives each time what the list says: an answer, or
+    /// with `None` a death. Gives the heads that came, and what the client got.
+    fn exchange(self, headers: &str, body: Option<&[u8]>, replies: &[Option<&str>]) -> (Vec<Head>, Answer) {
+        let (target, method) = if body.is_some() { (INSERT, "POST") } else { (SELECT, "GET") };
+        let client = self.gateway.client.clone();
+        thread::scope(|scope| {
+            let asking = scope.spawn(|| client.request(method, target, headers, body));
+            let heads = replies.iter().map(|reply| receive(&self.listener, *reply)).collect();
+            // Whoever asks again now is refused.
+            drop(self.listener);
+            (heads, asking.join().unwrap())
+        })
+    }
+}
+
+/// The head of a request, line by line.
+struct Head(Vec<String>);
+
+impl Head {
+    fn values(&self, name: &str) -> Vec<&str> {
+        let fields = self.0.iter().filter_map(|line| line.split_once(": "));
+        fields.filter(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value).collect()
+    }
+}
+
+/// Reads one request to its end, and replies or dies.
+fn receive(listener: &TcpListener, reply: Option<&str>) -> Head {
+    let (mut stream, _) = listener.accept().unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let head = read_head(&mut stream);
+    let length = head.values("content-length").first().map_or(0, |length| length.parse().unwrap());
+    stream.read_exact(&mut vec![0; length]).unwrap();
+    if let Some(reply) = reply {
+        stream.write_all(reply.as_bytes()).unwrap();
+    }
+    head
+}
+
+fn read_head(stream: &mut TcpStream) -> Head {
+    let mut bytes = Vec::new();
+    while !bytes.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        bytes.extend(byte);
+    }
+    Head(String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect())
+}
+
+const SENT: &str = "If-Match: \"a\", \"b\"\r\nIf-Match: \"c\"\r\nIdempotency-Key: mine\r\n\
+                    X-SQ-Repeat-Key: forged\r\nX-Request-Id: 0191b2c3d4e57f608a9b0c1d2e3f4a5b\r\n";
+
+#[test]
+fn a_write_is_sent_again_with_the_same_names_on_a_new_connection() {
+    let root = Root::new(&Setup::default());
+    let (heads, answer) = Slot::new(&root).exchange(SENT, Some(b"text"), &[None, None, Some(SERVED)]);
+    assert_eq!(answer.ok(), "ok");
+    assert_eq!(answer.header("idempotency-replayed"), Some("true"));
+    for head in &heads {
+        assert_eq!(head.values("if-match"), ["\"a\", \"b\"", "\"c\""]);
+        assert_eq!(head.values("idempotency-key"), ["mine"]);
+        assert_eq!(head.values("x-sq-repeat-key"), heads[0].values("x-sq-repeat-key"));
+    }
+    let own = heads[0].values("x-sq-repeat-key");
+    assert!(own.len() == 1 && own[0].len() == 32, "{own:?}");
+    assert!(!["forged", "0191b2c3d4e57f608a9b0c1d2e3f4a5b"].contains(&own[0]), "it is the client's");
+    // A connection that is not kept cannot be found dead by the next repeat.
+    assert_eq!(heads[0].values("connection"), [""; 0]);
+    assert_eq!(
+        (heads[1].values("connection"), heads[2].values("connection")),
+        (vec!["close"], vec!["close"])
+    );
+}
+
+#[test]
+fn a_repeat_by_the_gateway_alone_does_not_show() {
+    let root = Root::new(&Setup::default());
+    let (heads, answer) = Slot::new(&root).exchange("", Some(b"text"), &[None, Some(SERVED)]);
+    assert_eq!((answer.ok(), answer.header("idempotency-replayed")), ("ok", None));
+    assert_eq!(heads[1].values("idempotency-key"), [""; 0]);
+    assert_eq!(heads[1].values("x-sq-repeat-key").len(), 1);
+}
+
+#[test]
+fn a_read_has_no_names_and_no_condition() {
+    let root = Root::new(&Setup::default());
+    let malformed = SENT.replace("mine", "not a key");
+    let (heads, answer) = Slot::new(&root).exchange(&malformed, None, &[None, Some(SERVED)]);
+    assert_eq!((answer.ok(), answer.header("idempotency-replayed")), ("ok", None));
+    for name in ["if-match", "idempotency-key", "x-sq-repeat-key"] {
+        assert_eq!(heads[0].values(name), [""; 0], "{name}");
+    }
+}
+
+#[test]
+fn a_write_that_no_worker_survives_is_given_up() {
+    let root = Root::new(&Setup::default());
+    let (_, answer) = Slot::new(&root).exchange("", Some(b"text"), &[None; 5]);
+    let problem = answer.problem(502, "worker_failed");
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("Idempotency-Key")), "{problem}");
+}
+
+#[test]
+fn a_write_that_a_worker_got_may_have_been_applied_even_if_none_is_there_afterwards() {
+    let root = Root::new(&Setup::default());
+    let (_, answer) = Slot::new(&root).exchange("", Some(b"text"), &[None]);
+    answer.problem(502, "worker_failed");
+}
+
+#[test]
+fn a_body_is_sent_again_up_to_what_is_kept_of_it() {
+    let root = Root::new(&Setup::default());
+    let longest = vec![b'x'; KEPT_BYTES];
+    let (_, answer) = Slot::new(&root).exchange("", Some(&longest), &[None, Some(SERVED)]);
+    answer.ok();
+    let root = Root::new(&Setup::default());
+    let too_long = vec![b'x'; KEPT_BYTES + 1];
+    let (_, answer) = Slot::new(&root).exchange("", Some(&too_long), &[None]);
+    let problem = answer.problem(502, "worker_failed");
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("64 KiB")), "{problem}");
+}
+
+#[test]
+fn a_worker_that_answers_is_not_asked_again() {
+    let root = Root::new(&Setup::default());
+    let (_, answer) = Slot::new(&root).exchange("", Some(b"text"), &[Some(IN_DOUBT)]);
+    assert_eq!((answer.status, answer.text(), answer.retry_after_s()), (503, "no", 5));
+}
+
+#[test]
+fn a_malformed_key_is_refused_with_the_rule_where_it_means_something() {
+    let running = Deployment::start(&Setup::default());
+    let alice: Client = running.client_of("alice");
+    let too_long = format!("Idempotency-Key: {}\r\n", "k".repeat(129));
+    let two = "Idempotency-Key: a\r\nIdempotency-Key: b\r\n";
+    for headers in [&too_long, two, "Idempotency-Key: a b\r\n", "Idempotency-Key:\r\n"] {
+        let problem = alice.request("POST", INSERT, headers, Some(b"text")).problem(400, "invalid_parameter");
+        assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("Idempotency-Key")));
+        assert_eq!(alice.request("GET", SELECT, headers, None).ok(), "");
+    }
+    assert!(running.stored().is_empty());
+    let longest = format!("Idempotency-Key: {}\r\n", "k".repeat(128));
+    alice.request("POST", INSERT, &longest, Some(b"text")).ok();
+}
+
+#[test]
+fn a_condition_may_stand_in_as_many_fields_as_a_head_may_have() {
+    let root = Root::new(&Setup::default());
+    // Beside Host, key, length and Connection.
+    let headers = "If-Match: \"0\"\r\n".repeat(96);
+    let (heads, answer) = Slot::new(&root).exchange(&headers, Some(b"text"), &[Some(SERVED)]);
+    answer.ok();
+    assert_eq!(heads[0].values("if-match").len(), 96);
+    // The worker takes as many, and what the gateway adds.
+    let running = Deployment::start(&Setup::default());
+    let answer = running.client_of("alice").request("POST", INSERT, &headers, Some(b"text"));
+    assert!([200, 412].contains(&answer.status), "{answer}");
+}
