@@ -12,6 +12,7 @@ mod auth;
 mod cli;
 mod compat;
 mod crash;
+mod durability;
 mod errors;
 mod framing;
 mod isolation;

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use sq_tests::deployment::Deployment;
-use sq_tests::peers::skip;
+use sq_tests::notice::skip;
 use sq_tests::process;
 use sq_tests::root::Root;
 use sq_tests::setup::Setup;

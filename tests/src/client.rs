@@ -49,12 +49,27 @@ impl Client {
 
     /// One request on a connection of its own. `headers` are whole lines, each with its CRLF.
     pub fn request(&self, method: &str, target: &str, headers: &str, body: Option<&[u8]>) -> Answer {
+        let answer = self.try_request(method, target, headers, body);
+        answer.unwrap_or_else(|error| panic!("{}: no answer: {error}", self.address))
+    }
+
+    /// The same, when it is not certain that anybody answers.
+    ///
+    /// # Errors
+    /// Why there is no whole answer.
+    pub fn try_request(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &str,
+        body: Option<&[u8]>,
+    ) -> io::Result<Answer> {
         let length = body.map(|body| format!("Content-Length: {}\r\n", body.len())).unwrap_or_default();
         let head = self.head(method, target) + headers + &length + "Connection: close\r\n\r\n";
-        let mut connection = self.connect();
+        let mut connection = self.try_connect()?;
         connection.send(head.as_bytes());
         connection.send(body.unwrap_or_default());
-        connection.answer_to(method)
+        connection.try_answer(method)
     }
 
     /// POST with a body in these chunks, each written by itself.
@@ -109,9 +124,7 @@ impl Client {
     /// # Errors
     /// Why there is no whole answer.
     pub fn try_get(&self, target: &str) -> io::Result<Answer> {
-        let mut connection = self.try_connect()?;
-        connection.send((self.head("GET", target) + "Connection: close\r\n\r\n").as_bytes());
-        connection.try_answer("GET")
+        self.try_request("GET", target, "", None)
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::client::Client;
+use crate::notice::skip;
 use crate::root::Root;
 use crate::{address, binaries, process, wait};
 
@@ -21,22 +22,12 @@ const INSTALL: &str = "cargo install sq --version 0.6.0 --locked --root target/p
 pub fn sq(skipped: &str) -> Option<PathBuf> {
     let named = std::env::var_os(PEER_VARIABLE).map(PathBuf::from);
     let installed = binaries::workspace().join("target/peers/bin/sq");
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let on_path = std::env::split_paths(&path).map(|folder| folder.join("sq"));
+    let on_path = binaries::on_path("sq");
     let found = named.into_iter().chain([installed]).chain(on_path).find(|program| program.is_file());
     if found.is_none() {
         skip(&format!("{skipped}: the peer sq is missing; {INSTALL}"));
     }
     found
-}
-
-/// Says that a test cannot be done here; where `CI=true`, that is a failure.
-///
-/// # Panics
-/// `CI=true`.
-pub fn skip(what: &str) {
-    assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "nothing may be skipped here: {what}");
-    eprintln!("SKIPPED {what}");
 }
 
 /// A running server beside which, or as which, our worker is tested.

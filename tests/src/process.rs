@@ -54,7 +54,8 @@ pub fn run(command: &mut Command) -> Outcome {
     Outcome { status, stdout: contents(&mut output), stderr: contents(&mut errors) }
 }
 
-fn contents(file: &mut fs::File) -> String {
+/// Everything that a file holds, through a handle of it that was written with.
+pub(crate) fn contents(file: &mut fs::File) -> String {
     let mut bytes = Vec::new();
     file.rewind().and_then(|()| file.read_to_end(&mut bytes)).expect("what was written");
     String::from_utf8_lossy(&bytes).into_owned()

@@ -1,0 +1,96 @@
+//! File systems of a test's own: mounted while a value lives, gone on every path out of the test.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::{binaries, notice, process, wait};
+
+/// How long an unmount may be refused because somebody still looks at a file.
+const UNMOUNT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A mounted file system. A loop device that carries it goes with it.
+#[derive(Debug)]
+pub struct Mount {
+    point: PathBuf,
+}
+
+/// Whether file systems can be made and mounted here, with these programs. When not, says what is skipped:
+/// where it could be done (root, and loop devices) and `CI=true`, that is a failure.
+pub fn works(skipped: &str, programs: &[&str]) -> bool {
+    if !rustix::process::geteuid().is_root() || !Path::new("/dev/loop-control").exists() {
+        notice::not_allowed_here(&format!("{skipped}: only root can mount, and only with loop devices"));
+        return false;
+    }
+    let mut wanted = programs.iter().chain(&["mount", "umount"]);
+    if let Some(missing) = wanted.find(|program| binaries::on_path(program).is_none()) {
+        let install = "apt-get install e2fsprogs btrfs-progs mount";
+        notice::skip(&format!("{skipped}: {missing} is missing; {install}"));
+        return false;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mount = Mount { point: folder.path().to_owned() };
+    let refused = process::run(Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&mount.point));
+    if !refused.status.success() {
+        notice::skip(&format!("{skipped}: root may not mount here: {}", refused.stderr));
+    }
+    refused.status.success()
+}
+
+impl Mount {
+    /// A file system in memory, of this size at most.
+    pub fn tmpfs(point: &Path, size: &str) -> Self {
+        Self::new(&["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"], point)
+    }
+
+    /// The file system in an image, on a loop device.
+    ///
+    /// # Panics
+    /// The image's path is not UTF-8.
+    pub fn image(image: &Path, point: &Path, options: &str) -> Self {
+        let image = image.to_str().expect("a path of UTF-8");
+        Self::new(&["-o", &format!("loop{options}"), image], point)
+    }
+
+    fn new(arguments: &[&str], point: &Path) -> Self {
+        fs::create_dir_all(point).expect("a folder to mount on");
+        process::run(Command::new("mount").args(arguments).arg(point)).success();
+        Self { point: point.to_owned() }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.point
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // Not the harness's own way to run things: that panics, and we may be in a panic already.
+        let unmount = |options: &[&str]| {
+            let done = Command::new("umount").arg("--quiet").args(options).arg(&self.point).output();
+            done.is_ok_and(|output| output.status.success()).then_some(())
+        };
+        if is_mounted(&self.point) && wait::within(UNMOUNT_PATIENCE, || unmount(&[])).is_none() {
+            unmount(&["--lazy"]);
+            notice::say(&format!("{} was in use, and goes when it is let go", self.point.display()));
+        }
+    }
+}
+
+fn is_mounted(point: &Path) -> bool {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    mounts.lines().any(|line| line.split(' ').nth(1) == point.to_str())
+}
+
+/// An image with an empty file system: `mkfs.ext4`, `mkfs.btrfs`, with options. It takes no room until it is
+/// written to.
+///
+/// # Panics
+/// It cannot be made.
+pub fn make_image(image: &Path, bytes: u64, mkfs: &[&str]) {
+    File::create(image).and_then(|file| file.set_len(bytes)).expect("an image");
+    let (program, options) = mkfs.split_first().expect("the program's name");
+    process::run(Command::new(program).args(options).arg(image)).success();
+}

@@ -1,0 +1,95 @@
+//! A program under `strace`, which kills it at a system call of our choice, or lets the call fail.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::{binaries, notice, process};
+
+/// What is asked of strace.
+#[derive(Debug, Clone)]
+pub struct Strace {
+    log: PathBuf,
+    calls: String,
+    inject: Option<String>,
+    only_paths: Vec<PathBuf>,
+}
+
+/// Whether it can be used here. When not, says what is skipped; where `CI=true`, that is a failure.
+pub fn works(skipped: &str) -> bool {
+    if binaries::on_path("strace").is_none() {
+        notice::skip(&format!("{skipped}: strace is missing; apt-get install strace"));
+        return false;
+    }
+    let traced = process::run(Command::new("strace").args(["-D", "-qq", "-o", "/dev/null", "true"]));
+    if !traced.status.success() {
+        notice::skip(&format!("{skipped}: strace may not trace here: {}", traced.stderr));
+    }
+    traced.status.success()
+}
+
+impl Strace {
+    /// Watches these system calls, and writes each as a line into a file. One that the machine's kernel does
+    /// not have is left out.
+    pub fn new(log: &Path, calls: &[&str]) -> Self {
+        let calls: Vec<String> = calls.iter().map(|call| format!("?{call}")).collect();
+        Self { log: log.to_owned(), calls: calls.join(","), inject: None, only_paths: Vec::new() }
+    }
+
+    /// Does this at the call of this number, counted from 1 in each thread: `signal=SIGKILL`, `error=EIO`. A
+    /// signal comes before the call is carried out.
+    #[must_use]
+    pub fn inject(mut self, call: &str, action: &str, number: usize) -> Self {
+        self.inject = Some(format!("inject={call}:{action}:when={number}"));
+        self
+    }
+
+    /// Looks only at calls about these files.
+    #[must_use]
+    pub fn only_paths(mut self, paths: impl IntoIterator<Item = PathBuf>) -> Self {
+        self.only_paths.extend(paths);
+        self
+    }
+
+    /// The command under strace. The process that is started becomes the command itself (`-D`): its id and
+    /// its end are the command's own.
+    pub fn command(&self, traced: &Command) -> Command {
+        let mut command = Command::new("strace");
+        command.args(["-D", "-f", "-qq", "-y", "-o"]).arg(&self.log);
+        command.args(["-e", &format!("trace={}", self.calls)]);
+        for path in &self.only_paths {
+            command.arg("-P").arg(path);
+        }
+        if let Some(inject) = &self.inject {
+            command.args(["-e", inject]);
+        }
+        command.arg(traced.get_program()).args(traced.get_args());
+        for (name, value) in traced.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command
+    }
+
+    /// The calls that were seen, each by its name; lines about signals and ends left out.
+    pub fn calls_seen(&self) -> Vec<String> {
+        let name = |line: &str| {
+            let call = line.split_once(' ')?.1.trim_start();
+            let name = call.split_once('(')?.0;
+            name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_').then(|| name.to_owned())
+        };
+        self.lines().iter().filter_map(|line| name(line)).collect()
+    }
+
+    /// The line of the call that was made to fail.
+    pub fn failed_call(&self) -> Option<String> {
+        self.lines().into_iter().find(|line| line.contains("(INJECTED)"))
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let bytes = fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect()
+    }
+}
