@@ -65,6 +65,11 @@ impl Server {
         Self::start(&mut command, Client::new(root.listen(), Some(key)))
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     fn start(command: &mut Command, client: Client) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
