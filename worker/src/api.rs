@@ -11,7 +11,7 @@ use sq_shared::tenant::TenantName;
 
 use crate::api::input::Input;
 use crate::api::stream::{Pieces, Stream};
-use crate::store::{Phext, State, Store, StoreError};
+use crate::store::{Pending, Phext, State, Store, StoreError, Written};
 
 mod checksum;
 mod delete;
@@ -65,6 +65,13 @@ pub enum Outcome {
         /// 32 hexadecimal digits.
         checksum: String,
     },
+    /// What a write says.
+    Written {
+        /// A line.
+        text: Bytes,
+        /// Whether it was made before, and is only told again.
+        is_replay: bool,
+    },
     /// JSON.
     Json(Bytes),
     /// Plain text that is longer than a piece.
@@ -105,7 +112,7 @@ impl Command {
             Route::Select => Self::Select(select::Select::parse(&input)?),
             Route::Insert => Self::Insert(insert::Insert::parse(input)?),
             Route::Update => Self::Update(update::Update::parse(input)?),
-            Route::Delete => Self::Delete(delete::Delete::parse(&input)?),
+            Route::Delete => Self::Delete(delete::Delete::parse(input)?),
             Route::Load => Self::Load(load::Load::parse(&input)?),
             Route::Status => Self::Status(status::Status::parse(&input)?),
             Route::Toc => Self::Toc(toc::Toc::parse(&input)?),
@@ -146,10 +153,11 @@ impl Command {
     /// Runs the command.
     ///
     /// # Errors
-    /// The phext cannot be read or changed, or the answer would be out of proportion.
-    pub fn apply(self, store: &mut Store) -> Result<Outcome, Failure> {
+    /// The phext cannot be read or changed, or the answer would be out of proportion. After
+    /// [`StoreError::NotYet`] it may be tried again.
+    pub fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, Failure> {
         match self {
-            Self::Version(command) => Ok(command.apply()),
+            Self::Version(command) => Ok(Pending::settled(command.apply())),
             Self::Select(command) => command.apply(store),
             Self::Insert(command) => command.apply(store),
             Self::Update(command) => command.apply(store),
@@ -161,7 +169,7 @@ impl Command {
             Self::Checksum(command) => command.apply(store),
             Self::Delta(command) => command.apply(store),
             Self::Query(command) => command.apply(store),
-            Self::Where(command) => Ok(command.apply()),
+            Self::Where(command) => Ok(Pending::settled(command.apply())),
             Self::JsonExport(command) => command.apply(store),
             Self::Phexts(command) => command.apply(store),
         }
@@ -188,6 +196,11 @@ pub enum Failure {
 impl Outcome {
     fn text(text: impl Into<Bytes>) -> Self {
         Self::Text(text.into())
+    }
+
+    fn written(done: &str, written: Written) -> Self {
+        let text = format!("{done} {} bytes", written.bytes).into();
+        Self::Written { text, is_replay: written.is_replay }
     }
 
     fn json(value: &impl serde::Serialize) -> Result<Self, Failure> {

@@ -25,6 +25,8 @@ mod answer_body;
 mod answer_room;
 mod authenticate;
 mod body;
+mod commits;
+mod conditions;
 mod connection;
 mod request;
 mod respond;
@@ -63,6 +65,7 @@ pub async fn run(
     let places = std::sync::Arc::new(Semaphore::new(CONNECTIONS));
     let (stopping, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
+    let commits = tokio::task::spawn_local(commits::run(Rc::clone(&worker)));
     let reason = loop {
         tokio::select! {
             signal = stop.received() => break signal,
@@ -90,6 +93,8 @@ pub async fn run(
     if tokio::time::timeout(worker.drain(), drained).await.is_err() {
         warn!("some connections did not end in time and are cut off");
     }
+    commits.abort();
+    commits::close(&worker).await;
     if worker.store.borrow().is_in_doubt() {
         return Err(io::Error::other(STORE_FAILED));
     }

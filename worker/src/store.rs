@@ -48,8 +48,9 @@ mod usage;
 pub use crate::store::disk::os::OpenError;
 pub use crate::store::list::Listed;
 pub use crate::store::phext::cursor::Cursor;
-pub use crate::store::phext::scroll::Scroll;
-pub use crate::store::phext::{Edit, Phext, TextDamage};
+pub use crate::store::phext::joined::Joined;
+pub use crate::store::phext::scroll::{Fragments, Scroll};
+pub use crate::store::phext::{Edit, Phext, State, TextDamage};
 pub use crate::store::recovery::Damage;
 pub use crate::store::repeats::{KeyOrigin, RepeatKey};
 pub use crate::store::ticket::{Pending, Ticket};
@@ -439,11 +440,7 @@ impl Store {
 }
 
 /// What is to be written into the journal; `None` when nothing changes and nobody will ask again.
-fn entry<'a>(
-    phext: &Phext,
-    write: &'a Write,
-    answer_bytes: u64,
-) -> Result<Option<Entry<'a>>, StoreError> {
+fn entry<'a>(phext: &Phext, write: &'a Write, answer_bytes: u64) -> Result<Option<Entry<'a>>, StoreError> {
     let Write { at, edit, repeat, .. } = write;
     let bytes = edit.text().len();
     if bytes > TEXT_BYTES {

@@ -6,7 +6,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::api::input::Input;
 use crate::api::{Failure, Outcome, phext_name};
-use crate::store::{Phext, Store};
+use crate::store::{Pending, Phext, Store};
 
 /// How many bytes are joined at once.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -22,8 +22,8 @@ impl Checksum {
         Ok(Self { phext: phext_name(input)? })
     }
 
-    pub(super) fn apply(self, store: &mut Store) -> Result<Outcome, Failure> {
-        Ok(Outcome::text(checksum(store.read(&self.phext)?)))
+    pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, Failure> {
+        Ok(store.read(&self.phext)?.map(|phext| Outcome::text(checksum(phext))))
     }
 }
 

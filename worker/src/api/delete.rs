@@ -1,27 +1,29 @@
 //! `delete`: empties a scroll.
 
-use sq_shared::coordinate::Coordinate;
 use sq_shared::phext_name::PhextName;
 use sq_shared::problem::Problem;
 
 use crate::api::input::Input;
 use crate::api::{Failure, Outcome, coordinate, phext_name};
-use crate::store::{Edit, Store};
+use crate::store::{Edit, Pending, Store, Write};
 
 /// Names the scroll to empty.
 #[derive(Debug)]
 pub struct Delete {
     phext: PhextName,
-    at: Coordinate,
+    write: Write,
 }
 
 impl Delete {
-    pub(super) fn parse(input: &Input<'_>) -> Result<Self, Problem> {
-        Ok(Self { phext: phext_name(input)?, at: coordinate(input)? })
+    pub(super) fn parse(mut input: Input<'_>) -> Result<Self, Problem> {
+        let (phext, at) = (phext_name(&input)?, coordinate(&input)?);
+        let (expected, repeat) = (input.expected.take(), input.repeat.take());
+        let edit = Edit::Remove;
+        Ok(Self { phext, write: Write { at, edit, expected, repeat } })
     }
 
-    pub(super) fn apply(self, store: &mut Store) -> Result<Outcome, Failure> {
-        let removed = store.write(&self.phext, self.at, Edit::Remove)?;
-        Ok(Outcome::text(format!("Removed {removed} bytes")))
+    pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, Failure> {
+        let written = store.write(&self.phext, &self.write)?;
+        Ok(written.map(|written| Outcome::written("Removed", written)))
     }
 }

@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::api::input::Input;
 use crate::api::{COORDINATES, Failure, Outcome, Pinned, parse_coordinate, phext_name, too_many_coordinates};
-use crate::store::{Cursor, Joined, Phext, Scroll, Store, breaks};
+use crate::store::{Cursor, Joined, Pending, Phext, Scroll, Store, breaks};
 
 /// Stands for a scroll that the client has and we do not.
 const MISSING: &str = "---sq:Scroll-Missing---";
@@ -51,13 +51,14 @@ impl Delta {
 
     pub(super) fn pinned(&self, store: &mut Store) -> Result<Pinned, Failure> {
         // All of it, when the client has nothing yet.
-        Ok(Pinned::phext(store.read(&self.phext)?))
+        Ok(Pinned::phext(store.read(&self.phext)?.into_untold()))
     }
 
-    pub(super) fn apply(self, store: &mut Store) -> Result<Outcome, Failure> {
-        let phext = store.read(&self.phext)?;
+    pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, Failure> {
+        let (phext, tickets) = store.read(&self.phext)?.into_parts();
         self.check_size(phext)?;
-        Ok(Outcome::text_of(Joined::new(Differing::new(phext, self.known)), None))
+        let outcome = Outcome::text_of(Joined::new(Differing::new(phext, self.known.clone())), None);
+        Ok(Pending::new(outcome, tickets))
     }
 
     /// The status is sent before the answer is made, so its size is looked at first. Joining two sets of
@@ -133,7 +134,16 @@ mod tests {
             let params = Params::parse("p=notes").unwrap();
             let body = "1.1.1/1.1.1/1.1.1: 0\n\n".repeat(count);
             let route = Route::Delta;
-            Delta::parse(&Input { route, is_post: true, params, body, tenant: None, connection_id: 1 })
+            Delta::parse(&Input {
+                route,
+                is_post: true,
+                params,
+                body,
+                tenant: None,
+                connection_id: 1,
+                expected: None,
+                repeat: None,
+            })
         };
         assert_eq!(parse(COORDINATES).unwrap().known.len(), 1);
         assert_eq!(parse(COORDINATES + 1).unwrap_err().code, Code::InvalidParameter);

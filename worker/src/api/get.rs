@@ -5,7 +5,7 @@ use sq_shared::problem::Problem;
 
 use crate::api::input::Input;
 use crate::api::{Failure, Outcome, Pinned, phext_name};
-use crate::store::Store;
+use crate::store::{Pending, Store};
 
 /// Asks for a phext.
 #[derive(Debug)]
@@ -19,11 +19,11 @@ impl Get {
     }
 
     pub(super) fn pinned(&self, store: &mut Store) -> Result<Pinned, Failure> {
-        Ok(Pinned::phext(store.read(&self.phext)?))
+        Ok(Pinned::phext(store.read(&self.phext)?.into_untold()))
     }
 
-    pub(super) fn apply(self, store: &mut Store) -> Result<Outcome, Failure> {
+    pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, Failure> {
         let phext = store.read(&self.phext)?;
-        Ok(Outcome::text_of(phext.joined(), Some(phext.file_bytes())))
+        Ok(phext.map(|phext| Outcome::text_of(phext.joined(), Some(phext.file_bytes()))))
     }
 }

@@ -5,7 +5,7 @@ use sq_shared::route::Route;
 use sq_shared::tenant::TenantName;
 
 use crate::api::params::Params;
-use crate::store::breaks;
+use crate::store::{Expected, RepeatKey, breaks};
 
 /// A complete request, not yet understood.
 #[derive(Debug)]
@@ -22,6 +22,10 @@ pub struct Input<'a> {
     pub tenant: Option<&'a TenantName>,
     /// The number of the connection, which `status` answers.
     pub connection_id: u64,
+    /// What the scroll must be for a write to be made.
+    pub expected: Option<Expected>,
+    /// The key under which a write may come again.
+    pub repeat: Option<RepeatKey>,
 }
 
 impl Input<'_> {

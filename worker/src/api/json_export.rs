@@ -6,7 +6,7 @@ use sq_shared::problem::Problem;
 use crate::api::input::Input;
 use crate::api::stream::JsonRows;
 use crate::api::{Failure, Outcome, Pinned, phext_name};
-use crate::store::Store;
+use crate::store::{Pending, Store};
 
 /// Asks for a phext as JSON.
 #[derive(Debug)]
@@ -20,11 +20,11 @@ impl JsonExport {
     }
 
     pub(super) fn pinned(&self, store: &mut Store) -> Result<Pinned, Failure> {
-        Ok(Pinned::phext(store.read(&self.phext)?))
+        Ok(Pinned::phext(store.read(&self.phext)?.into_untold()))
     }
 
-    pub(super) fn apply(self, store: &mut Store) -> Result<Outcome, Failure> {
-        let scrolls = store.read(&self.phext)?.cursor(..);
-        Ok(Outcome::json_of(JsonRows::new(scrolls, "coord")))
+    pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, Failure> {
+        let phext = store.read(&self.phext)?;
+        Ok(phext.map(|phext| Outcome::json_of(JsonRows::new(phext.cursor(..), "coord"))))
     }
 }

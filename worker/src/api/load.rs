@@ -5,7 +5,7 @@ use sq_shared::problem::Problem;
 
 use crate::api::input::Input;
 use crate::api::{Failure, Outcome, phext_name};
-use crate::store::Store;
+use crate::store::{Pending, Store};
 
 /// Names the phext to read again.
 #[derive(Debug)]
@@ -18,9 +18,9 @@ impl Load {
         Ok(Self { phext: phext_name(input)? })
     }
 
-    pub(super) fn apply(self, store: &mut Store) -> Result<Outcome, Failure> {
+    pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, Failure> {
         // Every read looks whether the file has changed; this one does nothing else.
-        store.read(&self.phext)?;
-        Ok(Outcome::text(format!("Loaded {}.phext", self.phext)))
+        let phext = store.read(&self.phext)?;
+        Ok(phext.map(|_| Outcome::text(format!("Loaded {}.phext", self.phext))))
     }
 }

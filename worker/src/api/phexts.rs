@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::api::{Failure, Outcome};
-use crate::store::Store;
+use crate::store::{Pending, Store};
 
 /// Asks for the list.
 #[derive(Debug)]
@@ -18,12 +18,12 @@ struct Row<'a> {
 }
 
 impl Phexts {
-    pub(super) fn apply(self, store: &mut Store) -> Result<Outcome, Failure> {
-        let listed = store.list()?;
+    pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, Failure> {
+        let (listed, tickets) = store.list()?.into_parts();
         let rows: Vec<Row<'_>> = listed
             .iter()
             .map(|phext| Row { phext: phext.name.as_str(), bytes: phext.bytes, scrolls: phext.scrolls })
             .collect();
-        Outcome::json(&rows)
+        Ok(Pending::new(Outcome::json(&rows)?, tickets))
     }
 }

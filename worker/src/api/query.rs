@@ -12,7 +12,7 @@ use sq_shared::problem::{Code, Problem};
 use crate::api::input::Input;
 use crate::api::stream::JsonRows;
 use crate::api::{COORDINATES, Failure, Outcome, Pinned, parse_coordinate, phext_name, too_many_coordinates};
-use crate::store::{Cursor, Phext, Scroll, Store};
+use crate::store::{Cursor, Pending, Phext, Scroll, Store};
 
 /// What a row of an answer takes beside its text: the coordinate, 17 bytes as a rule and 53 at most, and the
 /// names of the fields.
@@ -49,7 +49,7 @@ impl Query {
     }
 
     pub(super) fn pinned(&self, store: &mut Store) -> Result<Pinned, Failure> {
-        let phext = store.read(&self.phext)?;
+        let phext = store.read(&self.phext)?.into_untold();
         // A short answer is made whole, and keeps nothing of the phext.
         let ranged = self.range.iter().flat_map(|range| phext.range(range.clone())).map(|(_, text)| text);
         let texts = self.set.iter().map(|at| phext.scroll(at)).chain(ranged);
@@ -61,15 +61,16 @@ impl Query {
         Ok(if is_short { Pinned::NOTHING } else { Pinned::phext(phext) })
     }
 
-    pub(super) fn apply(self, store: &mut Store) -> Result<Outcome, Failure> {
-        let phext = store.read(&self.phext)?.clone();
-        let ranged = self.range.map(|range| phext.cursor(range));
-        let picked = Picked {
-            set: self.set.into_iter().peekable(),
-            ranged: ranged.into_iter().flatten().peekable(),
-            phext,
-        };
-        Ok(Outcome::json_of(JsonRows::new(picked.take(self.limit), "coordinate")))
+    pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, Failure> {
+        let picked = store.read(&self.phext)?.map(|phext| {
+            let ranged = self.range.clone().map(|range| phext.cursor(range));
+            Picked {
+                set: self.set.clone().into_iter().peekable(),
+                ranged: ranged.into_iter().flatten().peekable(),
+                phext: phext.clone(),
+            }
+        });
+        Ok(picked.map(|picked| Outcome::json_of(JsonRows::new(picked.take(self.limit), "coordinate"))))
     }
 }
 
@@ -158,7 +159,16 @@ mod tests {
             let params = Params::parse("p=notes").unwrap();
             let body = "1.1.1/1.1.1/1.1.1\n".repeat(count);
             let route = Route::Query;
-            Query::parse(&Input { route, is_post: true, params, body, tenant: None, connection_id: 1 })
+            Query::parse(&Input {
+                route,
+                is_post: true,
+                params,
+                body,
+                tenant: None,
+                connection_id: 1,
+                expected: None,
+                repeat: None,
+            })
         };
         assert_eq!(parse(COORDINATES).unwrap().set.len(), 1);
         let refused = parse(COORDINATES + 1).unwrap_err();

@@ -8,7 +8,7 @@ use sq_shared::problem::Problem;
 
 use crate::api::input::Input;
 use crate::api::{Failure, Outcome, Pinned, coordinate, phext_name};
-use crate::store::Store;
+use crate::store::{Pending, Store};
 
 /// Asks for a scroll.
 #[derive(Debug)]
@@ -23,13 +23,16 @@ impl Select {
     }
 
     pub(super) fn pinned(&self, store: &mut Store) -> Result<Pinned, Failure> {
-        let phext = store.read(&self.phext)?;
+        let phext = store.read(&self.phext)?.into_untold();
         let bytes = phext.scroll(&self.at).len() as u64;
         Ok(Pinned { bytes, part: Some((phext.state(), Some(self.at))) })
     }
 
-    pub(super) fn apply(self, store: &mut Store) -> Result<Outcome, Failure> {
-        let scroll = store.read(&self.phext)?.scroll_handle(&self.at);
-        Ok(Outcome::Scroll { checksum: phext::checksum(scroll.as_str()), text: Bytes::from_owner(scroll) })
+    pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, Failure> {
+        let scroll = store.read(&self.phext)?.map(|phext| phext.scroll_handle(&self.at));
+        Ok(scroll.map(|scroll| Outcome::Scroll {
+            checksum: phext::checksum(scroll.as_str()),
+            text: Bytes::from_owner(scroll),
+        }))
     }
 }

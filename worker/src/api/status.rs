@@ -5,7 +5,7 @@ use sq_shared::problem::Problem;
 
 use crate::api::input::Input;
 use crate::api::{Failure, Outcome, phext_name};
-use crate::store::Store;
+use crate::store::{Pending, Store};
 
 /// Asks about a phext.
 #[derive(Debug)]
@@ -19,14 +19,16 @@ impl Status {
         Ok(Self { phext: phext_name(input)?, connection_id: input.connection_id })
     }
 
-    pub(super) fn apply(self, store: &mut Store) -> Result<Outcome, Failure> {
+    pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, Failure> {
         let phext = store.read(&self.phext)?;
-        Ok(Outcome::text(format!(
-            "Hosting: {}\nConnection ID: {}\nPhext Size: {}\nScrolls: {}",
-            self.phext,
-            self.connection_id,
-            phext.file_bytes(),
-            phext.scroll_count()
-        )))
+        Ok(phext.map(|phext| {
+            Outcome::text(format!(
+                "Hosting: {}\nConnection ID: {}\nPhext Size: {}\nScrolls: {}",
+                self.phext,
+                self.connection_id,
+                phext.file_bytes(),
+                phext.scroll_count()
+            ))
+        }))
     }
 }

@@ -6,7 +6,7 @@ use sq_shared::problem::Problem;
 use crate::api::input::Input;
 use crate::api::stream::Lines;
 use crate::api::{Failure, Outcome, Pinned, phext_name};
-use crate::store::Store;
+use crate::store::{Pending, Store};
 
 /// Asks for the table of contents.
 #[derive(Debug)]
@@ -21,10 +21,10 @@ impl Toc {
 
     pub(super) fn pinned(&self, store: &mut Store) -> Result<Pinned, Failure> {
         // The first line of a scroll may be all of it.
-        Ok(Pinned::phext(store.read(&self.phext)?))
+        Ok(Pinned::phext(store.read(&self.phext)?.into_untold()))
     }
 
-    pub(super) fn apply(self, store: &mut Store) -> Result<Outcome, Failure> {
-        Ok(Outcome::text_of(Lines::new(store.read(&self.phext)?.cursor(..)), None))
+    pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, Failure> {
+        Ok(store.read(&self.phext)?.map(|phext| Outcome::text_of(Lines::new(phext.cursor(..)), None)))
     }
 }

@@ -7,7 +7,7 @@ use crate::api::Outcome;
 pub struct Version;
 
 impl Version {
-    pub(super) fn apply(self) -> Outcome {
+    pub(super) fn apply(&self) -> Outcome {
         Outcome::text(env!("CARGO_PKG_VERSION"))
     }
 }

@@ -44,7 +44,7 @@ impl Where {
         Ok(Self { algorithm, limit, text: input.into_text()? })
     }
 
-    pub(super) fn apply(self) -> Outcome {
+    pub(super) fn apply(&self) -> Outcome {
         let (name, parts) = match self.algorithm {
             Algorithm::Xor => ("xor", by_xor(&self.text, self.limit)),
             Algorithm::Checksum => ("checksum", by_checksum(&self.text)),

@@ -21,7 +21,7 @@ use crate::server::activity::Busy;
 use crate::server::answer_body::AnswerBody;
 use crate::server::respond::{self, Answer};
 use crate::server::worker::Worker;
-use crate::server::{authenticate, body};
+use crate::server::{authenticate, body, commits, conditions};
 
 /// The path of the health check, which needs no key.
 const HEALTH: &str = "/health";
@@ -84,6 +84,10 @@ async fn handle(
             .with("part", "query")
             .with("offset", error.offset)
     })?;
+    let (expected, repeat) = match route.writes() {
+        true => (conditions::expected(&head.headers)?, conditions::repeat_key(&head.headers)?),
+        false => (None, None),
+    };
     let body = body::read(worker, &head.headers, incoming).await?;
     let mut input = Input {
         route,
@@ -92,24 +96,29 @@ async fn handle(
         body,
         tenant: worker.tenant.as_ref(),
         connection_id,
+        expected,
+        repeat,
     };
     if is_form(&head.headers) {
         input.take_form()?;
     }
     let command = Command::parse(input)?;
-    let refuse = |failure: Failure| respond::problem_of(&failure);
-    // Waited for before there is anything to hold: an answer that waits takes no memory.
-    let pinned = command.pinned(&mut worker.store.borrow_mut()).map_err(refuse)?;
-    let room = worker.answer_room.take(&pinned).await?;
-    let outcome = command.apply(&mut worker.store.borrow_mut());
-    if worker.store.borrow().is_in_doubt() {
-        worker.store_failed.notify_one();
-    }
-    let outcome = outcome.map_err(refuse);
-    if outcome.as_ref().map_or_else(|problem| problem.code.status() < 500, |_| true) {
+    let answer = run(worker, &command).await;
+    if answer.as_ref().map_or_else(|problem| problem.code.status() < 500, |_| true) {
         worker.has_served();
     }
-    let outcome = outcome?;
+    answer
+}
+
+/// Runs a command, and waits until its outcome may be told.
+async fn run(worker: &Worker, command: &Command) -> Result<Answer, Problem> {
+    let refuse = |failure: Failure| respond::problem_of(&failure);
+    // Room is waited for before there is anything to hold: an answer that waits takes no memory.
+    let pinned = commits::ask(worker, || command.pinned(&mut worker.store.borrow_mut())).await;
+    let room = worker.answer_room.take(&pinned.map_err(refuse)?).await?;
+    let outcome = commits::ask(worker, || command.apply(&mut worker.store.borrow_mut())).await;
+    let (outcome, tickets) = outcome.map_err(refuse)?.into_parts();
+    commits::settle(worker, &tickets).await.map_err(|error| refuse(error.into()))?;
     Ok(Answer::of_outcome(outcome, room))
 }
 

@@ -52,6 +52,13 @@ impl Answer {
             Outcome::Json(json) => Self::ok(JSON, json),
             Outcome::TextStream(text) => Self::with_content(headers::PLAIN_TEXT, Content::Stream(text)),
             Outcome::JsonStream(json) => Self::with_content(JSON, Content::Stream(json)),
+            Outcome::Written { text, is_replay } => {
+                let mut answer = Self::ok(headers::PLAIN_TEXT, text);
+                if is_replay {
+                    answer.push(headers::IDEMPOTENCY_REPLAYED, "true");
+                }
+                answer
+            }
             Outcome::Scroll { text, checksum } => {
                 let mut answer = Self::ok(headers::PLAIN_TEXT, text);
                 answer.push(header::ETAG, &format!("\"{checksum}\""));
@@ -103,11 +110,27 @@ pub(super) fn problem_of(failure: &Failure) -> Problem {
         Failure::Json(_) => unavailable(failure, "the answer cannot be written as JSON"),
         Failure::Store(StoreError::Damaged(damage)) => {
             let detail = format!(
-                "the phext's file is damaged ({damage}), and is neither read nor overwritten; \
-                 mend or replace the file. Other phexts are served"
+                "{damage}. It is neither read nor overwritten; the server's operator finds the place with \
+                 sq-worker fsck, and mends or replaces the file. Other phexts are served"
             );
             Problem::new(Code::WorkerUnavailable, detail).retry_after_s(RETRY_AFTER_S)
         }
+        Failure::Store(StoreError::NotAsExpected) => Problem::new(
+            Code::PreconditionFailed,
+            "the scroll is not the one that If-Match names: read it again, and decide anew",
+        ),
+        Failure::Store(StoreError::KeyReused) => Problem::new(
+            Code::IdempotencyKeyReused,
+            "this Idempotency-Key came with another write before: use a new one for each write",
+        ),
+        Failure::Store(StoreError::TextTooLong { bytes }) => {
+            Problem::new(Code::BodyTooLarge, format!("a text of {bytes} bytes is too long: send it in parts"))
+        }
+        Failure::Store(StoreError::NotYet) => Problem::new(
+            Code::WorkerUnavailable,
+            "other phexts are being saved, and this one found no room in memory: try again",
+        )
+        .retry_after_s(RETRY_AFTER_S),
         Failure::Store(StoreError::QuotaExceeded { used, quota }) => Problem::new(
             Code::QuotaExceeded,
             "the write needs more than the quota leaves: delete or shorten scrolls",

@@ -12,7 +12,7 @@ use tokio::task::{LocalSet, spawn_blocking};
 
 use super::*;
 use crate::settings::WorkerSettings;
-use crate::store::{Edit, Limits, Store};
+use crate::store::{self, Edit, Limits, Store};
 
 /// More than the kernel keeps for both ends of a connection.
 const LARGE_BYTES: usize = 32 * 1024 * 1024;
@@ -31,7 +31,9 @@ fn settings(idle_timeout_ms: u64) -> WorkerSettings {
 
 fn store(dir: &Path, scroll: String) -> Store {
     let mut store = Store::open(dir, Limits { quota_bytes: None, memory_bytes: 1 << 20 }).unwrap();
-    store.write(&PhextName::parse("notes").unwrap(), Coordinate::ORIGIN, Edit::Replace(scroll)).unwrap();
+    let write =
+        store::Write { at: Coordinate::ORIGIN, edit: Edit::Replace(scroll), expected: None, repeat: None };
+    let _ = store.write(&PhextName::parse("notes").unwrap(), &write).unwrap();
     store
 }
 
@@ -120,9 +122,7 @@ async fn long_answers_come_whole_although_they_are_made_in_pieces() {
 
 #[tokio::test]
 async fn a_worker_whose_disk_fails_answers_503_and_ends_with_an_error() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = store(dir.path(), "kept".into());
-    store.fail_syncs();
+    let store = Store::on_a_failing_disk();
     let worker = Worker::of_pool(None, store, settings(60_000));
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

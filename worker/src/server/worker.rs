@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use crate::server::activity::{Activity, Busy};
 use crate::server::answer_room::AnswerRoom;
 use crate::server::body;
+use crate::server::commits::Commits;
 use crate::server::room::Room;
 use crate::server::served::Served;
 use crate::settings::WorkerSettings;
@@ -41,6 +42,7 @@ pub struct Worker {
     drain: Cell<Duration>,
     /// Told when the store can do no more.
     pub(super) store_failed: Notify,
+    pub(super) commits: Commits,
     pub(super) body_room: Room,
     pub(super) answer_room: AnswerRoom,
     activity: Arc<Activity>,
@@ -59,6 +61,7 @@ impl Worker {
             idle_timeout: Cell::new(None),
             drain: Cell::new(DRAIN_ALONE),
             store_failed: Notify::new(),
+            commits: Commits::default(),
             body_room: body::room(),
             answer_room: AnswerRoom::new(),
             activity: Arc::new(Activity::new()),

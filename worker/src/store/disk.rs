@@ -3,8 +3,6 @@
 //! The store knows files by what they are for, never by path. [`os`] is the real disk; the tests have one in
 //! memory that loses what was not synced.
 
-#![cfg_attr(not(test), expect(dead_code, reason = "used once the store is moved over"))]
-
 use std::fmt::Debug;
 use std::io;
 

@@ -50,7 +50,7 @@ pub struct Phext {
 pub struct State(u64);
 
 /// A change of one scroll.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Edit {
     /// Adds the text at the end.
     Append(String),
@@ -60,9 +60,19 @@ pub enum Edit {
     Remove,
 }
 
+impl Edit {
+    /// The text that is written; empty when there is none.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Append(text) | Self::Replace(text) => text,
+            Self::Remove => "",
+        }
+    }
+}
+
 /// Why a file is not a phext that we can hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Damage {
+pub enum TextDamage {
     /// The file has bytes that are not UTF-8.
     #[error("it is not UTF-8 from byte {offset} on")]
     NotUtf8 {
@@ -82,7 +92,7 @@ impl Phext {
     ///
     /// # Errors
     /// The bytes are not UTF-8, or a scroll stands where no coordinate is.
-    pub fn parse(bytes: &[u8]) -> Result<Self, Damage> {
+    pub fn parse(bytes: &[u8]) -> Result<Self, TextDamage> {
         let mut parser = PhextParser::default();
         parser.push(bytes)?;
         parser.finish()

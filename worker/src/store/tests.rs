@@ -6,11 +6,13 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use proptest::prelude::*;
 use rustix::io::Errno;
 
 use super::*;
-use crate::store::old_disk::Operation;
+use crate::store::disk::sim::{Operation, SimDisk};
+use proptest::prelude::*;
+
+mod seeds;
 
 const NO_LIMITS: Limits = Limits { quota_bytes: None, memory_bytes: u64::MAX };
 
@@ -26,15 +28,48 @@ fn at(text: &str) -> Coordinate {
     Coordinate::parse(text, None).unwrap()
 }
 
-fn put(store: &mut Store, phext: &str, place: &str, text: &str) -> Result<usize, StoreError> {
-    store.write(&name(phext), at(place), Edit::Replace(text.to_owned()))
+impl Store {
+    /// The first sync of this one's disk fails.
+    pub(crate) fn on_a_failing_disk() -> Self {
+        let disk = SimDisk::new(1);
+        disk.fail(Operation::SyncAll, 1, Errno::IO);
+        Self::on(Arc::new(disk), NO_LIMITS, Pace::DEFAULT)
+    }
 }
 
-impl Store {
-    /// The sync of a directory fails from now on.
-    pub(crate) fn fail_syncs(&self) {
-        self.disk.faults.0.set(Some((Operation::SyncDirectory, Errno::IO)));
+/// Runs jobs until there are none, in the order in which they come.
+fn run_jobs(store: &mut Store) {
+    loop {
+        let jobs = store.next_jobs();
+        if jobs.is_empty() {
+            return;
+        }
+        jobs.into_iter().for_each(|job| store.finish(job.run()));
     }
+}
+
+/// Writes, and waits until it counts.
+fn write(store: &mut Store, phext: &str, place: Coordinate, edit: Edit) -> Result<u64, StoreError> {
+    let write = Write { at: place, edit, expected: None, repeat: None };
+    let (written, tickets) = store.write(&name(phext), &write)?.into_parts();
+    run_jobs(store);
+    if store.is_in_doubt() {
+        return Err(StoreError::InDoubt);
+    }
+    assert!(store.is_settled(&tickets));
+    Ok(written.bytes)
+}
+
+fn put(store: &mut Store, phext: &str, place: &str, text: &str) -> Result<u64, StoreError> {
+    write(store, phext, at(place), Edit::Replace(text.to_owned()))
+}
+
+fn scroll(store: &mut Store, phext: &str, place: &str) -> String {
+    store.read(&name(phext)).unwrap().into_parts().0.scroll(&at(place)).to_owned()
+}
+
+fn list(store: &mut Store) -> Vec<Listed> {
+    store.list().unwrap().into_parts().0
 }
 
 const ORIGIN: &str = "1.1.1/1.1.1/1.1.1";
@@ -85,7 +120,11 @@ proptest! {
                 Step::Write(phext, place, edit) => {
                     let before = model_edit(model.entry((phext, place)).or_default(), edit.clone());
                     let phext = name(&format!("p{phext}"));
-                    prop_assert_eq!(store.write(&phext, place, edit).unwrap(), before);
+                    let bytes = match &edit {
+                        Edit::Remove => before as u64,
+                        edit => edit.text().len() as u64,
+                    };
+                    prop_assert_eq!(write(&mut store, phext.as_str(), place, edit).unwrap(), bytes);
                 }
                 Step::Reopen => {
                     drop(store);
@@ -94,10 +133,11 @@ proptest! {
                 Step::Shrink(memory_bytes) => store.set_limits(Limits { quota_bytes: None, memory_bytes }),
             }
             for ((phext, place), text) in &model {
-                prop_assert_eq!(store.read(&name(&format!("p{phext}"))).unwrap().scroll(place), text);
+                let (phext, _) = store.read(&name(&format!("p{phext}"))).unwrap().into_parts();
+                prop_assert_eq!(phext.scroll(place), text);
             }
         }
-        let kept: usize = store.list().unwrap().iter().map(|listed| listed.scrolls.unwrap()).sum();
+        let kept: usize = list(&mut store).iter().map(|listed| listed.scrolls.unwrap()).sum();
         prop_assert_eq!(kept, model.values().filter(|text| !text.is_empty()).count());
     }
 }
@@ -108,12 +148,12 @@ fn a_read_makes_no_file_and_the_last_delete_leaves_an_empty_one() {
     let dir = root.path().join("new/alice");
     let mut store = open(&dir);
     assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
-    assert_eq!(store.read(&name("notes")).unwrap().scroll_count(), 0);
-    assert_eq!(store.write(&name("notes"), at(ORIGIN), Edit::Remove).unwrap(), 0);
+    assert_eq!(store.read(&name("notes")).unwrap().into_parts().0.scroll_count(), 0);
+    assert_eq!(write(&mut store, "notes", at(ORIGIN), Edit::Remove).unwrap(), 0);
     assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
     put(&mut store, "notes", ORIGIN, "AliceData").unwrap();
     assert_eq!(fs::read(dir.join("notes.phext")).unwrap(), b"AliceData");
-    assert_eq!(store.write(&name("notes"), at(ORIGIN), Edit::Remove).unwrap(), 9);
+    assert_eq!(write(&mut store, "notes", at(ORIGIN), Edit::Remove).unwrap(), 9);
     assert_eq!(fs::read(dir.join("notes.phext")).unwrap(), b"");
 }
 
@@ -124,11 +164,11 @@ fn the_file_is_the_truth() {
     let mut store = open(dir.path());
     put(&mut store, "notes", ORIGIN, "ours").unwrap();
     fs::write(&file, "theirs, longer\x17second").unwrap();
-    assert_eq!(store.read(&name("notes")).unwrap().scroll(&at("1.1.1/1.1.1/1.1.2")), "second");
-    store.write(&name("notes"), at(ORIGIN), Edit::Append("!".into())).unwrap();
+    assert_eq!(scroll(&mut store, "notes", "1.1.1/1.1.1/1.1.2"), "second");
+    write(&mut store, "notes", at(ORIGIN), Edit::Append("!".into())).unwrap();
     assert_eq!(fs::read_to_string(&file).unwrap(), "theirs, longer!\x17second");
     fs::remove_file(&file).unwrap();
-    assert_eq!(store.read(&name("notes")).unwrap().scroll_count(), 0);
+    assert_eq!(store.read(&name("notes")).unwrap().into_parts().0.scroll_count(), 0);
 }
 
 #[test]
@@ -162,9 +202,9 @@ fn damage_is_refused_and_left_alone() {
     }
     assert_eq!(fs::read(&file).unwrap(), b"ok\xff\xfe");
     put(&mut store, "good", ORIGIN, "x").unwrap();
-    assert_eq!(store.list().unwrap().iter().filter(|listed| listed.scrolls.is_none()).count(), 3);
+    assert_eq!(list(&mut store).iter().filter(|listed| listed.scrolls.is_none()).count(), 3);
     fs::write(&file, "mended").unwrap();
-    assert_eq!(store.read(&name("bad")).unwrap().scroll(&at(ORIGIN)), "mended");
+    assert_eq!(scroll(&mut store, "bad", ORIGIN), "mended");
 }
 
 #[test]
@@ -182,63 +222,8 @@ fn the_quota_at_its_limit_and_one_past() {
     ));
     store.set_limits(Limits { quota_bytes: Some(3), ..NO_LIMITS });
     put(&mut store, "b", ORIGIN, "1234").unwrap();
-    store.write(&name("a"), at(ORIGIN), Edit::Remove).unwrap();
-    assert_eq!(store.read(&name("b")).unwrap().scroll(&at(ORIGIN)), "1234");
-}
-
-#[test]
-fn a_full_disk_changes_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut store = open(dir.path());
-    put(&mut store, "a", ORIGIN, "kept").unwrap();
-    for errno in [Errno::NOSPC, Errno::DQUOT] {
-        for operation in [Operation::Write, Operation::SyncFile, Operation::Rename] {
-            store.disk.faults.0.set(Some((operation, errno)));
-            let error = store.write(&name("a"), at(ORIGIN), Edit::Append("lost".into())).unwrap_err();
-            assert!(
-                matches!(error, StoreError::DiskFull { used: 4, quota: None }),
-                "{operation:?}: {error:?}"
-            );
-            assert!(put(&mut store, "new", ORIGIN, "lost").is_err());
-            assert_eq!(store.read(&name("a")).unwrap().scroll(&at(ORIGIN)), "kept");
-            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-            store.disk.faults.0.set(None);
-            assert_eq!(put(&mut store, "a", ORIGIN, "kept").unwrap(), 4);
-        }
-    }
-}
-
-#[test]
-fn after_a_failed_operation_nothing_is_acknowledged_that_may_not_last() {
-    use Operation::{Rename, SyncDirectory, SyncFile, Write};
-    for (operation, is_in_doubt, is_renamed) in
-        [(Write, false, false), (SyncFile, true, false), (Rename, true, false), (SyncDirectory, true, true)]
-    {
-        let dir = tempfile::tempdir().unwrap();
-        let mut store = open(dir.path());
-        put(&mut store, "a", ORIGIN, "old").unwrap();
-        store.disk.faults.0.set(Some((operation, Errno::IO)));
-        assert!(matches!(put(&mut store, "a", ORIGIN, "new"), Err(StoreError::Io(_))), "{operation:?}");
-        store.disk.faults.0.set(None);
-        assert_eq!(store.is_in_doubt(), is_in_doubt, "{operation:?}");
-        let on_disk = if is_renamed { "new" } else { "old" };
-        assert_eq!(fs::read_to_string(dir.path().join("a.phext")).unwrap(), on_disk);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-
-        // The client tries again; what is on disk already must not be taken for durable.
-        let again = put(&mut store, "a", ORIGIN, "new");
-        if is_in_doubt {
-            assert!(matches!(again, Err(StoreError::InDoubt)), "{operation:?}: {again:?}");
-            assert!(matches!(store.read(&name("b")), Err(StoreError::InDoubt)), "{operation:?}");
-            assert!(matches!(store.list(), Err(StoreError::InDoubt)), "{operation:?}");
-            drop(store);
-            store = open(dir.path());
-            assert_eq!(put(&mut store, "a", ORIGIN, "new").unwrap(), 3);
-        } else {
-            assert_eq!(again.unwrap(), 3);
-        }
-        assert_eq!(store.read(&name("a")).unwrap().scroll(&at(ORIGIN)), "new");
-    }
+    write(&mut store, "a", at(ORIGIN), Edit::Remove).unwrap();
+    assert_eq!(scroll(&mut store, "b", ORIGIN), "1234");
 }
 
 #[test]
@@ -258,27 +243,5 @@ fn a_change_that_hides_its_time_is_seen() {
         fs::write(&file, "theirs, the sam").unwrap();
         fs::File::options().write(true).open(&file).unwrap().set_modified(modified).unwrap();
     }
-    assert_eq!(store.read(&name("notes")).unwrap().scroll(&at(ORIGIN)), "theirs, the sam");
-}
-
-#[test]
-fn the_memory_that_is_held_is_counted() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut store = open(dir.path());
-    for phext in ["a", "b", "c"] {
-        put(&mut store, phext, ORIGIN, phext).unwrap();
-        put(&mut store, phext, ORIGIN, "longer").unwrap();
-    }
-    let held = |store: &Store| {
-        assert!(store.by_use.iter().all(|(last_use, name)| store.loaded[name].last_use == *last_use));
-        assert_eq!(store.by_use.len(), store.loaded.len());
-        store.loaded.values().map(Loaded::memory_bytes).sum::<u64>()
-    };
-    assert_eq!((store.held_bytes, store.loaded.len()), (held(&store), 3));
-    store.set_limits(Limits { memory_bytes: store.held_bytes - 1, ..NO_LIMITS });
-    store.read(&name("c")).unwrap();
-    assert_eq!((store.held_bytes, store.loaded.len()), (held(&store), 2));
-    fs::remove_file(dir.path().join("b.phext")).unwrap();
-    store.read(&name("b")).unwrap();
-    assert_eq!((store.held_bytes, store.loaded.len()), (held(&store), 1));
+    assert_eq!(scroll(&mut store, "notes", ORIGIN), "theirs, the sam");
 }

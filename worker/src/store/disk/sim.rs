@@ -74,8 +74,8 @@ impl SimDisk {
     }
 
     /// Lets the `nth` operation of a kind from now on fail, 1 being the next. A write may have written some of
-    /// its bytes; what a failed sync should have brought to the disk may be lost, and no later sync brings it
-    /// there; anything else has not happened.
+    /// its bytes; what a failed sync of a file should have brought to the disk may be lost, and no later sync
+    /// brings it there; anything else has not happened.
     pub(in crate::store) fn fail(&self, operation: Operation, nth: u64, error: Errno) {
         self.state().faults.schedule(operation, nth, error);
     }

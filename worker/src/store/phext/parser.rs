@@ -8,14 +8,14 @@ use sq_shared::coordinate::Coordinate;
 use crate::store::breaks;
 use crate::store::phext::builder::PageBuilder;
 use crate::store::phext::page::PAGE_BYTES;
-use crate::store::phext::{Damage, Phext, State};
+use crate::store::phext::{Phext, State, TextDamage};
 
 /// The longest character, in bytes.
 const CHARACTER_BYTES: usize = 4;
 
 /// A phext that is being read.
 #[derive(Debug)]
-pub struct PhextParser {
+pub(in crate::store) struct PhextParser {
     phext: Phext,
     builder: PageBuilder,
     /// Where the next text stands; may be larger than a coordinate, as long as there is none.
@@ -48,12 +48,12 @@ impl PhextParser {
     ///
     /// # Errors
     /// The bytes are not UTF-8, or a scroll stands where no coordinate is. Then it is of no more use.
-    pub fn push(&mut self, bytes: &[u8]) -> Result<(), Damage> {
+    pub(in crate::store) fn push(&mut self, bytes: &[u8]) -> Result<(), TextDamage> {
         let bytes = self.complete_character(bytes)?;
         let whole = bytes.len() - cut_character_bytes(bytes);
         let (whole, cut) = bytes.split_at_checked(whole).unwrap_or((bytes, &[]));
         let text = simdutf8::compat::from_utf8(whole)
-            .map_err(|error| Damage::NotUtf8 { offset: self.offset + error.valid_up_to() })?;
+            .map_err(|error| TextDamage::NotUtf8 { offset: self.offset + error.valid_up_to() })?;
         self.take(text)?;
         self.character.extend_from_slice(cut);
         Ok(())
@@ -63,9 +63,9 @@ impl PhextParser {
     ///
     /// # Errors
     /// The last character is incomplete.
-    pub fn finish(mut self) -> Result<Phext, Damage> {
+    pub(in crate::store) fn finish(mut self) -> Result<Phext, TextDamage> {
         if !self.character.is_empty() {
-            return Err(Damage::NotUtf8 { offset: self.offset });
+            return Err(TextDamage::NotUtf8 { offset: self.offset });
         }
         if let Some(page) = self.builder.finish() {
             self.phext.put_page(Arc::new(page));
@@ -74,7 +74,7 @@ impl PhextParser {
     }
 
     /// Completes the character that was cut off, and gives the bytes behind it.
-    fn complete_character<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Damage> {
+    fn complete_character<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], TextDamage> {
         let mut rest = bytes;
         while !self.character.is_empty() {
             let Some((byte, behind)) = rest.split_first() else { break };
@@ -84,14 +84,14 @@ impl PhextParser {
             match std::str::from_utf8(&character) {
                 Ok(text) => self.take(text)?,
                 Err(error) if error.error_len().is_none() => self.character = character,
-                Err(_) => return Err(Damage::NotUtf8 { offset: self.offset }),
+                Err(_) => return Err(TextDamage::NotUtf8 { offset: self.offset }),
             }
         }
         Ok(rest)
     }
 
     /// Cuts a text at its breaks.
-    fn take(&mut self, text: &str) -> Result<(), Damage> {
+    fn take(&mut self, text: &str) -> Result<(), TextDamage> {
         let mut rest = text;
         while let Some((run, behind)) = breaks::first_break(rest).and_then(|end| rest.split_at_checked(end)) {
             self.add(run)?;
@@ -107,12 +107,12 @@ impl PhextParser {
         Ok(())
     }
 
-    fn add(&mut self, text: &str) -> Result<(), Damage> {
+    fn add(&mut self, text: &str) -> Result<(), TextDamage> {
         if text.is_empty() {
             return Ok(());
         }
         if !self.is_inside {
-            let at = Coordinate::from_parts(self.parts).ok_or(Damage::BeyondLimit)?;
+            let at = Coordinate::from_parts(self.parts).ok_or(TextDamage::BeyondLimit)?;
             if let Some(page) = self.builder.begin(at) {
                 self.phext.put_page(Arc::new(page));
             }

@@ -76,7 +76,7 @@ fn implode(model: &Model) -> String {
     oracle::implode(scrolls)
 }
 
-fn parse_in(text: &[u8], sizes: &[usize]) -> Result<Phext, Damage> {
+fn parse_in(text: &[u8], sizes: &[usize]) -> Result<Phext, TextDamage> {
     let mut parser = PhextParser::default();
     let (mut rest, mut sizes) = (text, sizes.iter().cycle());
     while !rest.is_empty() {
@@ -154,7 +154,7 @@ proptest! {
             prop_oneof![Just(b'a'), 0x80..0xc5_u8, Just(0xe2), Just(0x82), Just(0xac), Just(0xf0), Just(0x9f)], 0..12),
         sizes in prop::collection::vec(1..5_usize, 1..5),
     ) {
-        let expected = std::str::from_utf8(&bytes).map_err(|error| Damage::NotUtf8 { offset: error.valid_up_to() });
+        let expected = std::str::from_utf8(&bytes).map_err(|error| TextDamage::NotUtf8 { offset: error.valid_up_to() });
         let parsed = parse_in(&bytes, &sizes);
         prop_assert_eq!(parsed.map(|phext| phext.join()), expected.map(str::to_owned));
     }
@@ -164,8 +164,8 @@ proptest! {
 fn a_scroll_at_the_limit_and_one_past() {
     let breaks = |count| format!("{}a", "\x17".repeat(count)).into_bytes();
     assert_eq!(Phext::parse(&breaks(99_998)).unwrap().scroll_count(), 1);
-    assert_eq!(Phext::parse(&breaks(99_999)).unwrap_err(), Damage::BeyondLimit);
-    assert_eq!(Phext::parse(b"ab\xff").unwrap_err(), Damage::NotUtf8 { offset: 2 });
+    assert_eq!(Phext::parse(&breaks(99_999)).unwrap_err(), TextDamage::BeyondLimit);
+    assert_eq!(Phext::parse(b"ab\xff").unwrap_err(), TextDamage::NotUtf8 { offset: 2 });
     assert_eq!(Phext::parse(&vec![0x17; 200_000]).unwrap().scroll_count(), 0);
     let far = Phext::parse(&breaks(99_998)).unwrap();
     let mut joined = far.joined();

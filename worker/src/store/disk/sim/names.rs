@@ -45,18 +45,14 @@ impl Names {
         }
     }
 
-    /// What becomes of the unsynced changes when a sync fails: from then on they count as written.
-    pub(super) fn fail_sync(&mut self, random: &mut Random) {
+    /// The directory after a power cut: the first few of the unsynced changes are there. A sync that failed has
+    /// dropped none of them: metadata goes through a journal, which knows what it has not written.
+    pub(super) fn crash(&mut self, random: &mut Random) {
         let changes = std::mem::take(&mut self.unsynced);
         let stay = Fate::draw(random).prefix(changes.len(), random);
         for change in &changes[..stay] {
             apply(change, &mut self.durable);
         }
-    }
-
-    /// The directory after a power cut.
-    pub(super) fn crash(&mut self, random: &mut Random) {
-        self.fail_sync(random);
         self.cached = self.durable.clone();
     }
 }

@@ -109,14 +109,9 @@ impl State {
     }
 
     pub(super) fn sync_directory(&mut self) -> io::Result<()> {
-        let struck = self.strike(Operation::SyncDirectory);
-        match &struck {
-            Ok(()) => self.names.sync(),
-            // The process is gone; what becomes of the changes is decided when the power goes, if it does.
-            Err(_) if self.faults.is_stopped => {}
-            Err(_) => self.names.fail_sync(&mut self.random),
-        }
-        struck
+        self.strike(Operation::SyncDirectory)?;
+        self.names.sync();
+        Ok(())
     }
 
     /// Now and then fewer bytes than asked for, as the kernel may.

@@ -155,18 +155,19 @@ fn after_a_failed_sync_a_second_one_lies() {
 }
 
 #[test]
-fn after_a_failed_sync_of_the_directory_a_second_one_lies() {
+fn after_a_failed_sync_of_the_directory_a_second_one_does_what_it_says() {
     let may_be_lost = |seed: &u64| {
         let disk = SimDisk::new(*seed);
         put(&disk, &phext("a"), b"").sync_all().unwrap();
         disk.fail(Operation::SyncDirectory, 1, Errno::IO);
         disk.sync_directory().unwrap_err();
-        disk.sync_directory().unwrap();
         assert!(disk.identity(&phext("a")).unwrap().is_some());
-        after_crashes(&disk, &phext("a")).contains(&None)
+        let may_be_lost = after_crashes(&disk, &phext("a")).contains(&None);
+        disk.sync_directory().unwrap();
+        assert!(!after_crashes(&disk, &phext("a")).contains(&None));
+        may_be_lost
     };
-    let lost = SEEDS.filter(may_be_lost).count();
-    assert!(lost > 0 && lost < SEEDS.count(), "{lost} were lost");
+    assert!(SEEDS.filter(may_be_lost).count() > 0);
 }
 
 #[test]

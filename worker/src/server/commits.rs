@@ -1,0 +1,125 @@
+//! Has the store's jobs run on threads of their own, and lets requests wait for what they rest on.
+//!
+//! All writes that arrive while a journal is being synced share the next sync: that is all there is to group
+//! commit.
+
+use std::rc::Rc;
+
+use tokio::sync::Notify;
+use tokio::task::spawn_blocking;
+use tokio::time::{Duration, Instant, sleep_until, timeout_at};
+
+use crate::api::Failure;
+use crate::server::worker::Worker;
+use crate::store::job::Job;
+use crate::store::{StoreError, Ticket};
+
+/// How long a request waits for memory that is taken by phexts which must be saved first, or for a phext that
+/// another program has just changed.
+const WAIT: Duration = Duration::from_secs(10);
+
+/// What the requests and the jobs tell each other.
+#[derive(Debug, Default)]
+pub(super) struct Commits {
+    /// There may be new jobs.
+    wanted: Notify,
+    /// A job has ended.
+    progress: Notify,
+}
+
+impl Commits {
+    /// Looks for new jobs, once whoever is ready to run has run: so the writes of all of them share a sync.
+    pub(super) fn wake(&self) {
+        self.wanted.notify_one();
+    }
+}
+
+/// Runs jobs for as long as the worker lives.
+pub(super) async fn run(worker: Rc<Worker>) {
+    loop {
+        start_jobs(&worker);
+        let wakeup = worker.store.borrow().next_wakeup();
+        let timer = async {
+            match wakeup {
+                Some(due) => sleep_until(Instant::from_std(due)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = worker.commits.wanted.notified() => {}
+            () = timer => {}
+        }
+    }
+}
+
+/// Saves everything, and ends when that is done.
+pub(super) async fn close(worker: &Rc<Worker>) {
+    worker.store.borrow_mut().close();
+    loop {
+        let progress = worker.commits.progress.notified();
+        start_jobs(worker);
+        if worker.store.borrow().is_at_rest() {
+            return;
+        }
+        progress.await;
+    }
+}
+
+fn start_jobs(worker: &Rc<Worker>) {
+    let jobs = worker.store.borrow_mut().next_jobs();
+    for job in jobs {
+        tokio::task::spawn_local(run_job(Rc::clone(worker), job));
+    }
+}
+
+async fn run_job(worker: Rc<Worker>, job: Job) {
+    // It neither panics nor is it cancelled; were it lost, its phext would just never be acknowledged.
+    let Ok(done) = spawn_blocking(|| job.run()).await else { return };
+    let is_in_doubt = {
+        let mut store = worker.store.borrow_mut();
+        store.finish(done);
+        store.is_in_doubt()
+    };
+    if is_in_doubt {
+        worker.store_failed.notify_one();
+    }
+    worker.commits.progress.notify_waiters();
+    worker.commits.wake();
+}
+
+/// Asks the store until it can say something.
+pub(super) async fn ask<T>(
+    worker: &Worker,
+    mut question: impl FnMut() -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let deadline = Instant::now() + WAIT;
+    loop {
+        let progress = worker.commits.progress.notified();
+        let answer = question();
+        if worker.store.borrow().is_in_doubt() {
+            worker.store_failed.notify_one();
+        }
+        worker.commits.wake();
+        match answer {
+            Err(Failure::Store(StoreError::NotYet)) if timeout_at(deadline, progress).await.is_ok() => {}
+            answer => return answer,
+        }
+    }
+}
+
+/// Waits until what was read or written is durable.
+pub(super) async fn settle(worker: &Worker, tickets: &[Ticket]) -> Result<(), StoreError> {
+    loop {
+        let progress = worker.commits.progress.notified();
+        {
+            let store = worker.store.borrow();
+            if store.is_in_doubt() {
+                return Err(StoreError::InDoubt);
+            }
+            if store.is_settled(tickets) {
+                return Ok(());
+            }
+        }
+        progress.await;
+    }
+}

@@ -1,0 +1,135 @@
+//! The phexts in memory, which was used last, and what they take all together.
+
+use std::collections::{BTreeMap, HashMap};
+
+use sq_shared::phext_name::PhextName;
+
+use crate::store::disk::Identity;
+use crate::store::open_phext::OpenPhext;
+use crate::store::recovery::Damage;
+
+/// What is known of a phext.
+#[derive(Debug)]
+pub(super) enum Content {
+    Open(Box<OpenPhext>),
+    /// Damage is remembered too: the files need not be read again to refuse them.
+    Damaged(DamagedPhext),
+}
+
+/// A phext that is refused for as long as its files stay as they are.
+#[derive(Debug)]
+pub(super) struct DamagedPhext {
+    pub(super) file: Option<Identity>,
+    pub(super) journal: Option<Identity>,
+    pub(super) damage: Damage,
+    /// The quota, which some damage hangs on.
+    pub(super) quota_bytes: Option<u64>,
+}
+
+/// Phexts by name, and names by last use: whoever goes first is found without a search.
+#[derive(Debug, Default)]
+pub(super) struct Cache {
+    entries: HashMap<PhextName, Cached>,
+    by_use: BTreeMap<u64, PhextName>,
+    held_bytes: u64,
+    uses: u64,
+}
+
+#[derive(Debug)]
+struct Cached {
+    content: Content,
+    /// What it was counted with.
+    bytes: u64,
+    last_use: u64,
+}
+
+impl Cache {
+    /// What all of them take.
+    pub(super) fn held_bytes(&self) -> u64 {
+        self.held_bytes
+    }
+
+    /// Notes a use.
+    pub(super) fn touch(&mut self, name: &PhextName) {
+        let Some(cached) = self.entries.get_mut(name) else { return };
+        // As a rule it is the one that was used last.
+        if cached.last_use == self.uses {
+            return;
+        }
+        self.uses += 1;
+        if let Some(name) = self.by_use.remove(&cached.last_use) {
+            self.by_use.insert(self.uses, name);
+        }
+        cached.last_use = self.uses;
+    }
+
+    pub(super) fn get(&self, name: &PhextName) -> Option<&Content> {
+        self.entries.get(name).map(|cached| &cached.content)
+    }
+
+    /// The phext of a name, when it can be used.
+    pub(super) fn open(&self, name: &PhextName) -> Option<&OpenPhext> {
+        match self.get(name) {
+            Some(Content::Open(open)) => Some(open),
+            Some(Content::Damaged(_)) | None => None,
+        }
+    }
+
+    /// The same, to change it: [`Cache::recount`] must follow.
+    pub(super) fn open_mut(&mut self, name: &PhextName) -> Option<&mut OpenPhext> {
+        match self.entries.get_mut(name).map(|cached| &mut cached.content) {
+            Some(Content::Open(open)) => Some(open),
+            Some(Content::Damaged(_)) | None => None,
+        }
+    }
+
+    /// Puts a phext in, as the one used last.
+    pub(super) fn insert(&mut self, name: PhextName, content: Content) {
+        self.remove(&name);
+        self.uses += 1;
+        let (bytes, last_use) = (content.memory_bytes(), self.uses);
+        self.held_bytes += bytes;
+        self.by_use.insert(last_use, name.clone());
+        self.entries.insert(name, Cached { content, bytes, last_use });
+    }
+
+    pub(super) fn remove(&mut self, name: &PhextName) -> Option<Content> {
+        let gone = self.entries.remove(name)?;
+        self.held_bytes = self.held_bytes.saturating_sub(gone.bytes);
+        self.by_use.remove(&gone.last_use);
+        Some(gone.content)
+    }
+
+    /// Counts anew what a phext takes.
+    pub(super) fn recount(&mut self, name: &PhextName) {
+        let Some(cached) = self.entries.get_mut(name) else { return };
+        let bytes = cached.content.memory_bytes();
+        self.held_bytes = self.held_bytes.saturating_sub(cached.bytes) + bytes;
+        cached.bytes = bytes;
+    }
+
+    /// The least recently used that may leave memory, apart from the one in use.
+    pub(super) fn oldest_clean(&self, in_use: &PhextName) -> Option<PhextName> {
+        let is_clean = |name: &&PhextName| match self.get(name) {
+            Some(Content::Open(open)) => open.is_clean(),
+            Some(Content::Damaged(_)) => true,
+            None => false,
+        };
+        self.by_use.values().filter(|name| *name != in_use).find(is_clean).cloned()
+    }
+
+    /// All names, the least recently used first.
+    pub(super) fn names(&self) -> impl Iterator<Item = &PhextName> {
+        self.by_use.values()
+    }
+}
+
+impl Content {
+    fn memory_bytes(&self) -> u64 {
+        const DAMAGED_BYTES: u64 = 1024;
+        match self {
+            Self::Open(open) => open.memory_bytes(),
+            Self::Damaged(_) => DAMAGED_BYTES,
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Which phexts stay in memory: as many as fit, the least recently used go first, and never one that has
+//! something its file does not have.
+
+use std::time::Instant;
+
+use sq_shared::phext_name::PhextName;
+
+use crate::store::cache::Content;
+use crate::store::disk::FileName;
+use crate::store::{Store, StoreError};
+
+impl Store {
+    pub(super) fn forget(&mut self, name: &PhextName) {
+        if let Some(Content::Open(open)) = self.cache.remove(name) {
+            self.usage.closed(open.phext.file_bytes());
+        }
+    }
+
+    /// As [`Self::forget`], for one that is not as its file is.
+    pub(super) fn forget_changed(&mut self, name: &PhextName) {
+        if self.cache.open(name).is_some() {
+            self.usage.forget_listing();
+        }
+        self.forget(name);
+    }
+
+    /// Makes room in memory for a phext that is about to be read. What must be saved before it can go is saved
+    /// first.
+    pub(super) fn make_room(&mut self, name: &PhextName) -> Result<(), StoreError> {
+        let file = self.disk.identity(&FileName::Phext(name.clone()))?;
+        let incoming = file.map_or(0, |file| file.bytes);
+        self.evict(name, incoming);
+        if self.is_too_full(incoming) && self.hurry_others(name) {
+            return Err(StoreError::NotYet);
+        }
+        Ok(())
+    }
+
+    /// After a use: what does not fit any more leaves memory, at once or as soon as it is saved.
+    pub(super) fn trim(&mut self, in_use: &PhextName) {
+        self.evict(in_use, 0);
+        if self.is_too_full(0) {
+            self.hurry_others(in_use);
+        }
+    }
+
+    fn evict(&mut self, in_use: &PhextName, incoming_bytes: u64) {
+        while self.is_too_full(incoming_bytes) {
+            let Some(oldest) = self.cache.oldest_clean(in_use) else { return };
+            self.forget(&oldest);
+        }
+    }
+
+    fn is_too_full(&self, incoming_bytes: u64) -> bool {
+        self.cache.held_bytes().saturating_add(incoming_bytes) > self.limits.memory_bytes
+    }
+
+    /// Has all others saved that can be; whether there are any.
+    fn hurry_others(&mut self, in_use: &PhextName) -> bool {
+        let now = Instant::now();
+        let others: Vec<PhextName> = self.active.iter().filter(|name| *name != in_use).cloned().collect();
+        let mut is_any = false;
+        for name in others {
+            if let Some(open) = self.cache.open_mut(&name)
+                && !open.is_clean()
+                && !open.is_behind()
+            {
+                open.hurry(now);
+                is_any = true;
+            }
+        }
+        is_any
+    }
+}

@@ -1,0 +1,280 @@
+//! One record of a journal, byte by byte. `docs/store.md` draws it.
+//!
+//! A record is whole or it is nothing: its checksum covers every byte of it and the generation of its
+//! journal, so neither a half-written record nor one of another journal is taken for good.
+
+use std::borrow::Cow;
+
+use sq_shared::coordinate::Coordinate;
+
+use crate::store::phext::Edit;
+use crate::store::repeats::{KeyOrigin, RepeatKey};
+
+/// What stands in front of the part that the length counts: length and checksum.
+pub(super) const PREFIX_BYTES: usize = 8;
+
+/// What every record has between its prefix and its payload.
+const COMMON_BYTES: usize = 50;
+
+/// The shortest record.
+pub(super) const SMALLEST_BYTES: usize = PREFIX_BYTES + COMMON_BYTES;
+
+/// About what a carried-over key takes.
+pub(super) const REPEAT_BYTES: u64 = (PREFIX_BYTES + COMMON_BYTES + 16) as u64;
+
+/// The longest text of one record: its length has 32 bits, and the rest of the record needs some of them.
+pub(super) const TEXT_BYTES: usize = u32::MAX as usize - 1024;
+
+const INSERT: u8 = 1;
+const UPDATE: u8 = 2;
+const DELETE: u8 = 3;
+const SAVED: u8 = 4;
+const PUBLISHED: u8 = 5;
+const REPEAT: u8 = 6;
+
+/// A record, apart from the generation of its journal.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Record {
+    pub(super) stamp: Stamp,
+    pub(super) entry: Entry<'static>,
+}
+
+/// Where and when a record was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    /// Rises from record to record, over all generations; a carried-over key has that of its journal's base.
+    pub(super) sequence: u64,
+    /// Every record up to this sequence was durable when this one was written. So a bad record up to it is
+    /// damage; a bad one after it may be a write that was under way when the power went.
+    pub(super) durable: u64,
+    /// When it was written first, in microseconds since 1970.
+    pub(super) time_us: u64,
+}
+
+/// What a record says.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Entry<'a> {
+    /// A scroll was changed.
+    Edit {
+        at: Coordinate,
+        edit: Cow<'a, Edit>,
+        /// The number in the answer to the request.
+        answer_bytes: u64,
+        repeat: Option<RepeatKey>,
+    },
+    /// A file with these contents, which has all edits up to the sequence, is about to take the phext's name.
+    Saved { upto: u64, digest: FileDigest },
+    /// The file with all edits up to the sequence has the phext's name, for good.
+    Published { upto: u64 },
+    /// A key that is remembered though its edit is in the file already, or changed nothing.
+    Repeat { key: RepeatKey, fingerprint: u128, answer_bytes: u64 },
+}
+
+/// What tells the contents of a file from all others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileDigest {
+    pub(super) bytes: u64,
+    /// XXH3, 128 bits.
+    pub(super) xxh3: u128,
+}
+
+/// Adds a record's bytes to a buffer.
+pub(super) fn encode(stamp: &Stamp, entry: &Entry<'_>, generation: u64, buffer: &mut Vec<u8>) {
+    let start = buffer.len();
+    buffer.extend_from_slice(&[0; PREFIX_BYTES]);
+    for word in [stamp.sequence, stamp.durable, stamp.time_us] {
+        buffer.extend_from_slice(&word.to_le_bytes());
+    }
+    match entry {
+        Entry::Edit { at, edit, answer_bytes, repeat } => {
+            let (kind, text) = kind_and_text(edit);
+            encode_common(kind, repeat.as_ref(), *answer_bytes, buffer);
+            at.parts().iter().for_each(|part| buffer.extend_from_slice(&part.to_le_bytes()));
+            buffer.extend_from_slice(text.as_bytes());
+        }
+        Entry::Saved { upto, digest } => {
+            encode_common(SAVED, None, *upto, buffer);
+            buffer.extend_from_slice(&digest.bytes.to_le_bytes());
+            buffer.extend_from_slice(&digest.xxh3.to_le_bytes());
+        }
+        Entry::Published { upto } => encode_common(PUBLISHED, None, *upto, buffer),
+        Entry::Repeat { key, fingerprint, answer_bytes } => {
+            encode_common(REPEAT, Some(key), *answer_bytes, buffer);
+            buffer.extend_from_slice(&fingerprint.to_le_bytes());
+        }
+    }
+    seal(generation, buffer.get_mut(start..).unwrap_or_default());
+}
+
+impl Record {
+    /// Reads the part of a record behind its prefix; the prefix has been checked. `None` when it makes no
+    /// sense.
+    pub(super) fn decode(body: &[u8]) -> Option<Self> {
+        let mut reader = Reader(body);
+        let stamp = Stamp { sequence: reader.u64()?, durable: reader.u64()?, time_us: reader.u64()? };
+        let (kind, origin) = (reader.array::<1>()?, reader.array::<1>()?);
+        let digest = reader.u128()?;
+        let number = reader.u64()?;
+        let repeat = match origin {
+            [0] => None,
+            [1] => Some(RepeatKey { origin: KeyOrigin::Client, digest }),
+            [2] => Some(RepeatKey { origin: KeyOrigin::Gateway, digest }),
+            _ => return None,
+        };
+        let entry = match kind {
+            [INSERT | UPDATE | DELETE] => {
+                let at = reader.coordinate()?;
+                let edit = Cow::Owned(edit_of(kind, std::str::from_utf8(reader.0).ok()?)?);
+                Entry::Edit { at, edit, answer_bytes: number, repeat }
+            }
+            [SAVED] => {
+                let digest = FileDigest { bytes: reader.u64()?, xxh3: reader.u128()? };
+                Entry::Saved { upto: number, digest }
+            }
+            [PUBLISHED] => Entry::Published { upto: number },
+            [REPEAT] => Entry::Repeat { key: repeat?, fingerprint: reader.u128()?, answer_bytes: number },
+            _ => return None,
+        };
+        Some(Self { stamp, entry })
+    }
+}
+
+/// The checksum of a record whose body is given.
+pub(super) fn checksum(generation: u64, length: [u8; 4], body: &[u8]) -> u32 {
+    let crc = crc32c::crc32c(&generation.to_le_bytes());
+    crc32c::crc32c_append(crc32c::crc32c_append(crc, &length), body)
+}
+
+/// Writes length and checksum into the prefix.
+fn seal(generation: u64, record: &mut [u8]) {
+    let Some((prefix, body)) = record.split_first_chunk_mut::<PREFIX_BYTES>() else { return };
+    // A text is never longer than `TEXT_BYTES`.
+    let length = u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes();
+    let [a, b, c, d] = length;
+    let [e, f, g, h] = checksum(generation, length, body).to_le_bytes();
+    *prefix = [a, b, c, d, e, f, g, h];
+}
+
+fn encode_common(kind: u8, key: Option<&RepeatKey>, number: u64, buffer: &mut Vec<u8>) {
+    let origin = match key.map(|key| key.origin) {
+        None => 0,
+        Some(KeyOrigin::Client) => 1,
+        Some(KeyOrigin::Gateway) => 2,
+    };
+    buffer.extend_from_slice(&[kind, origin]);
+    buffer.extend_from_slice(&key.map_or(0, |key| key.digest).to_le_bytes());
+    buffer.extend_from_slice(&number.to_le_bytes());
+}
+
+fn kind_and_text(edit: &Edit) -> (u8, &str) {
+    match edit {
+        Edit::Append(text) => (INSERT, text),
+        Edit::Replace(text) => (UPDATE, text),
+        Edit::Remove => (DELETE, ""),
+    }
+}
+
+fn edit_of(kind: [u8; 1], text: &str) -> Option<Edit> {
+    match kind {
+        [INSERT] => Some(Edit::Append(text.to_owned())),
+        [UPDATE] => Some(Edit::Replace(text.to_owned())),
+        [DELETE] => text.is_empty().then_some(Edit::Remove),
+        _ => None,
+    }
+}
+
+/// Stands for what a request asks for: the same key with another one is a mistake.
+pub(super) fn fingerprint(at: &Coordinate, edit: &Edit) -> u128 {
+    let (kind, text) = kind_and_text(edit);
+    let mut hash = xxhash_rust::xxh3::Xxh3::new();
+    hash.update(&[kind]);
+    at.parts().iter().for_each(|part| hash.update(&part.to_le_bytes()));
+    hash.update(text.as_bytes());
+    hash.digest128()
+}
+
+/// Takes numbers off the front of bytes.
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
+
+impl Reader<'_> {
+    pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (taken, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*taken)
+    }
+
+    pub(super) fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    pub(super) fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    pub(super) fn u128(&mut self) -> Option<u128> {
+        self.array().map(u128::from_le_bytes)
+    }
+
+    fn coordinate(&mut self) -> Option<Coordinate> {
+        let mut parts = [0; 9];
+        for part in &mut parts {
+            *part = self.u32()?;
+        }
+        Coordinate::from_parts(parts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn keys() -> impl Strategy<Value = RepeatKey> {
+        let origin = prop_oneof![Just(KeyOrigin::Client), Just(KeyOrigin::Gateway)];
+        (origin, any::<u128>()).prop_map(|(origin, digest)| RepeatKey { origin, digest })
+    }
+
+    fn entries() -> impl Strategy<Value = Entry<'static>> {
+        let at = prop::array::uniform9(1..=99_999_u32);
+        let edit = prop_oneof![
+            ".{0,40}".prop_map(Edit::Append),
+            ".{0,40}".prop_map(Edit::Replace),
+            Just(Edit::Remove)
+        ];
+        prop_oneof![
+            (at, edit, any::<u64>(), prop::option::of(keys())).prop_map(
+                |(at, edit, answer_bytes, repeat)| {
+                    let at = Coordinate::from_parts(at).unwrap();
+                    Entry::Edit { at, edit: Cow::Owned(edit), answer_bytes, repeat }
+                }
+            ),
+            (any::<u64>(), any::<u64>(), any::<u128>())
+                .prop_map(|(upto, bytes, xxh3)| Entry::Saved { upto, digest: FileDigest { bytes, xxh3 } }),
+            any::<u64>().prop_map(|upto| Entry::Published { upto }),
+            (keys(), any::<u128>(), any::<u64>()).prop_map(|(key, fingerprint, answer_bytes)| {
+                Entry::Repeat { key, fingerprint, answer_bytes }
+            }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_and_no_cut_is(
+            entry in entries(), sequence: u64, durable: u64, time_us: u64, generation: u64
+        ) {
+            let record = Record { stamp: Stamp { sequence, durable, time_us }, entry };
+            let mut bytes = Vec::new();
+            encode(&record.stamp, &record.entry, generation, &mut bytes);
+            prop_assert!(bytes.len() >= SMALLEST_BYTES);
+            let (length, rest) = bytes.split_first_chunk::<4>().unwrap();
+            let (crc, body) = rest.split_first_chunk::<4>().unwrap();
+            prop_assert_eq!(u32::from_le_bytes(*length) as usize, body.len());
+            prop_assert_eq!(u32::from_le_bytes(*crc), checksum(generation, *length, body));
+            prop_assert_ne!(u32::from_le_bytes(*crc), checksum(generation.wrapping_add(1), *length, body));
+            prop_assert_eq!(Record::decode(body), Some(record));
+            for end in 0..body.len().min(SMALLEST_BYTES - PREFIX_BYTES) {
+                prop_assert_eq!(Record::decode(&body[..end]), None);
+            }
+        }
+    }
+}

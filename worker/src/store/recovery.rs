@@ -1,0 +1,386 @@
+//! How a phext comes from the disk into memory: its file, and the writes of its journal that are not in the
+//! file yet.
+//!
+//! The journal names the contents of each file that the store was about to put in place. So whatever moment a
+//! kill or a power cut chose, the file says by its contents how much of the journal is in it. A file that the
+//! journal does not name is another program's. It is the truth: of the journal only what is newer than it is
+//! applied on top.
+
+use std::io;
+use std::sync::Arc;
+
+use sq_shared::phext_name::PhextName;
+
+use crate::store::disk::{Disk, DiskFile, FileName, Identity};
+use crate::store::journal::{self, Base, End, Header, Journal, JournalDamage};
+use crate::store::phext::parser::PhextParser;
+use crate::store::phext::{Phext, TextDamage};
+use crate::store::record::{Entry, FileDigest, Record, fingerprint};
+use crate::store::repeats::{Remembered, Repeats};
+
+/// How much of a file is read at once.
+const READ_BYTES: usize = 256 * 1024;
+
+/// Why a phext is neither read nor written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Damage {
+    /// Its file cannot be understood.
+    #[error("the phext's file is damaged: {0}")]
+    Text(#[from] TextDamage),
+    /// Its file is larger than all that the tenant may use, and the store did not write it.
+    #[error("the phext's file has {bytes} bytes, more than the quota of {quota}")]
+    LargerThanQuota {
+        /// What it has.
+        bytes: u64,
+        /// What the tenant may use.
+        quota: u64,
+    },
+    /// Its journal cannot be understood.
+    #[error("the phext's journal is damaged: {0}")]
+    Journal(#[from] JournalDamage),
+}
+
+/// Why a phext did not come into memory.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RecoveryError {
+    #[error(transparent)]
+    Damaged(#[from] Damage),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl From<JournalDamage> for RecoveryError {
+    fn from(damage: JournalDamage) -> Self {
+        Self::Damaged(damage.into())
+    }
+}
+
+/// A phext as the disk has it.
+#[derive(Debug)]
+pub(super) struct Recovered {
+    pub(super) phext: Phext,
+    /// What the file was when it was read.
+    pub(super) file: Option<Identity>,
+    pub(super) digest: Option<FileDigest>,
+    pub(super) repeats: Repeats,
+    pub(super) last_sequence: u64,
+    /// The last record that somebody may be told of, and the last that is known to be durable.
+    pub(super) logged: u64,
+    pub(super) synced: u64,
+    /// The last edit in `phext`, and the last that is in the file too.
+    pub(super) last_edit: u64,
+    pub(super) saved: u64,
+    pub(super) journal: RecoveredJournal,
+}
+
+/// What there is to append to.
+#[derive(Debug)]
+pub(super) enum RecoveredJournal {
+    None,
+    /// The one that belongs to the file, which has all its edits.
+    Current(Journal),
+    /// It must begin anew, with these records of the old one: the file is another program's, or the worker
+    /// before ended at work. What that one wrote last may be in the kernel's memory alone, even after a sync:
+    /// for when the sync before had failed, this one has nothing to do. Only a new file is sure.
+    Superseded(Tail),
+}
+
+/// Records of a journal that go over into its next generation.
+#[derive(Debug, Clone)]
+pub(super) struct Tail {
+    pub(super) file: Arc<dyn DiskFile>,
+    pub(super) header: Header,
+    /// The offset of the first record to look at.
+    pub(super) from: u64,
+    pub(super) keep: Keep,
+    /// What the next generation starts from.
+    pub(super) base: Base,
+}
+
+/// Which edits count.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Keep {
+    /// All behind this sequence.
+    After(u64),
+    /// Of these only those that were written after this time, in microseconds since 1970.
+    NewerThan { sequence: u64, time_us: u64 },
+    /// None of them.
+    Nothing,
+}
+
+impl Keep {
+    pub(super) fn keeps(self, record: &Record) -> bool {
+        match self {
+            Self::After(sequence) => record.stamp.sequence > sequence,
+            Self::NewerThan { sequence, time_us } => {
+                record.stamp.sequence > sequence && record.stamp.time_us > time_us
+            }
+            Self::Nothing => false,
+        }
+    }
+}
+
+/// Reads a phext; `None` when there is neither a file nor a journal.
+pub(super) fn recover(
+    disk: &dyn Disk,
+    name: &PhextName,
+    quota_bytes: Option<u64>,
+) -> Result<Option<Recovered>, RecoveryError> {
+    let survey = match open_plain(disk, &FileName::Journal(name.clone()))? {
+        Opened::Missing => None,
+        Opened::NotAFile => return Err(JournalDamage::NotAFile.into()),
+        Opened::File(file) => Some(Survey::of(file.into())??),
+    };
+    let text = read_text(disk, name, quota_bytes, survey.as_ref())?;
+    match (survey, text) {
+        (None, None) => Ok(None),
+        (None, Some(text)) => Ok(Some(Recovered {
+            phext: text.phext,
+            file: Some(text.identity),
+            digest: Some(text.digest),
+            repeats: Repeats::default(),
+            last_sequence: 0,
+            logged: 0,
+            synced: 0,
+            last_edit: 0,
+            saved: 0,
+            journal: RecoveredJournal::None,
+        })),
+        (Some(survey), text) => survey.replay(text).map(Some),
+    }
+}
+
+/// What a journal says, before anything of it is applied.
+pub(super) struct Survey {
+    file: Arc<dyn DiskFile>,
+    header: Header,
+    pub(super) end: End,
+    /// The file that is known to have had the phext's name.
+    published: Base,
+    /// Files that may have had it since, the oldest first.
+    pending: Vec<Base>,
+    repeats: Repeats,
+    last_sequence: u64,
+    /// The last record that somebody may have been told of.
+    last_change: u64,
+    /// The last record that another one says is durable.
+    durable: u64,
+    pub(super) records: u64,
+}
+
+impl Survey {
+    pub(super) fn of(file: Arc<dyn DiskFile>) -> io::Result<Result<Self, JournalDamage>> {
+        let header = match journal::read_header(&*file)? {
+            Ok(header) => header,
+            Err(damage) => return Ok(Err(damage)),
+        };
+        let mut survey = Self {
+            file: Arc::clone(&file),
+            header,
+            end: End { bytes: 0, torn_bytes: 0 },
+            published: header.base,
+            pending: Vec::new(),
+            repeats: Repeats::default(),
+            last_sequence: header.base.sequence,
+            last_change: header.base.sequence,
+            durable: header.base.sequence,
+            records: 0,
+        };
+        let end = journal::scan(&*file, &header, journal::first_record(), |record| survey.note(&record))?;
+        Ok(end.map(|end| Self { end, ..survey }))
+    }
+
+    fn note(&mut self, record: &Record) {
+        let time_us = record.stamp.time_us;
+        self.records += 1;
+        self.last_sequence = record.stamp.sequence;
+        self.durable = self.durable.max(record.stamp.durable);
+        match &record.entry {
+            Entry::Edit { at, edit, answer_bytes, repeat } => {
+                self.last_change = record.stamp.sequence;
+                if let Some(key) = repeat {
+                    let (fingerprint, answer_bytes) = (fingerprint(at, edit), *answer_bytes);
+                    self.repeats.insert(*key, Remembered { fingerprint, answer_bytes, time_us });
+                }
+            }
+            Entry::Repeat { key, fingerprint, answer_bytes } => {
+                self.last_change = record.stamp.sequence;
+                let (fingerprint, answer_bytes) = (*fingerprint, *answer_bytes);
+                self.repeats.insert(*key, Remembered { fingerprint, answer_bytes, time_us });
+            }
+            Entry::Saved { upto, digest } => {
+                self.pending.push(Base { sequence: *upto, digest: Some(*digest) });
+            }
+            Entry::Published { upto } => {
+                let Some(index) = self.pending.iter().position(|saved| saved.sequence == *upto) else {
+                    return;
+                };
+                let newer = self.pending.split_off(index + 1);
+                if let Some(published) = std::mem::replace(&mut self.pending, newer).pop() {
+                    self.published = published;
+                }
+            }
+        }
+    }
+
+    /// The last sequence in a file with these contents, if it is one of the store's.
+    pub(super) fn sequence_of(&self, digest: Option<FileDigest>) -> Option<u64> {
+        let mut known = self.pending.iter().rev().chain([&self.published]);
+        known.find(|base| base.digest == digest).map(|base| base.sequence)
+    }
+
+    /// Whether the store may have written a file of so many bytes.
+    fn knows_length(&self, bytes: u64) -> bool {
+        let mut known = self.pending.iter().chain([&self.published]);
+        known.any(|base| base.digest.is_some_and(|digest| digest.bytes == bytes))
+    }
+
+    /// Applies what the file does not have yet.
+    fn replay(self, text: Option<Text>) -> Result<Recovered, RecoveryError> {
+        let digest = text.as_ref().map(|text| text.digest);
+        let file = text.as_ref().map(|text| text.identity);
+        let known = self.sequence_of(digest);
+        let keep = match (known, file) {
+            (Some(sequence), _) => Keep::After(sequence),
+            (None, None) => Keep::Nothing,
+            (None, Some(file)) => {
+                Keep::NewerThan { sequence: self.published.sequence, time_us: changed_us(&file) }
+            }
+        };
+        let mut phext = text.map(|text| text.phext).unwrap_or_default();
+        let mut is_changed = false;
+        if self.last_change > known.unwrap_or(self.published.sequence) {
+            let replayed = journal::scan(&*self.file, &self.header, journal::first_record(), |record| {
+                if let Entry::Edit { at, edit, .. } = &record.entry
+                    && keep.keeps(&record)
+                {
+                    phext.apply(*at, edit);
+                    is_changed = true;
+                }
+            })?;
+            replayed?;
+        }
+        let base = Base { sequence: self.base_sequence(known, is_changed), digest };
+        Ok(self.recovered(phext, file, base, keep, known.is_some()))
+    }
+
+    /// The last sequence that counts as being in the file. What another program's file supersedes counts as
+    /// applied: somebody may still wait for it.
+    fn base_sequence(&self, known: Option<u64>, is_changed: bool) -> u64 {
+        known.unwrap_or(if is_changed { self.published.sequence } else { self.last_sequence })
+    }
+
+    fn recovered(
+        self,
+        phext: Phext,
+        file: Option<Identity>,
+        base: Base,
+        keep: Keep,
+        is_ours: bool,
+    ) -> Recovered {
+        // Without a record that says so, a file of ours may have got its name just before the power goes.
+        let is_published = base.sequence == self.published.sequence || !is_ours;
+        let is_clean = is_published && self.end.torn_bytes == 0 && self.last_change <= base.sequence;
+        if self.end.torn_bytes > 0 {
+            let bytes = self.end.torn_bytes;
+            tracing::warn!(
+                bytes,
+                "a write was under way when the worker before ended; it never was answered"
+            );
+        }
+        let journal = if is_clean && is_ours {
+            let (file, generation) = (Arc::clone(&self.file), self.header.generation);
+            RecoveredJournal::Current(Journal::resume(file, generation, self.end.bytes))
+        } else {
+            let (file, header, from) = (Arc::clone(&self.file), self.header, journal::first_record());
+            let (keep, base) = if is_published {
+                (keep, base)
+            } else {
+                (Keep::After(self.published.sequence), self.published)
+            };
+            RecoveredJournal::Superseded(Tail { file, header, from, keep, base })
+        };
+        let (logged, synced) =
+            if is_clean { (self.durable, self.durable) } else { (self.last_sequence, base.sequence) };
+        Recovered {
+            phext,
+            file,
+            digest: base.digest,
+            repeats: self.repeats,
+            last_sequence: self.last_sequence,
+            logged,
+            synced,
+            last_edit: if is_clean { base.sequence } else { self.last_sequence },
+            saved: base.sequence,
+            journal,
+        }
+    }
+}
+
+/// A phext's file, read.
+struct Text {
+    phext: Phext,
+    identity: Identity,
+    digest: FileDigest,
+}
+
+fn read_text(
+    disk: &dyn Disk,
+    name: &PhextName,
+    quota_bytes: Option<u64>,
+    survey: Option<&Survey>,
+) -> Result<Option<Text>, RecoveryError> {
+    let file = match open_plain(disk, &FileName::Phext(name.clone()))? {
+        Opened::Missing => return Ok(None),
+        Opened::NotAFile => return Err(Damage::from(TextDamage::NotAFile).into()),
+        Opened::File(file) => file,
+    };
+    // Before the bytes: when someone writes meanwhile, the next look sees a change and reads again.
+    let identity = file.identity()?;
+    let is_ours = survey.is_some_and(|survey| survey.knows_length(identity.bytes));
+    if let Some(quota) = quota_bytes.filter(|quota| identity.bytes > *quota && !is_ours) {
+        return Err(Damage::LargerThanQuota { bytes: identity.bytes, quota }.into());
+    }
+    let (phext, digest) = parse(&*file)?;
+    Ok(Some(Text { phext, identity, digest }))
+}
+
+/// Reads a text piece by piece: memory holds its scrolls, and never all of the file beside them.
+pub(super) fn parse(file: &dyn DiskFile) -> Result<(Phext, FileDigest), RecoveryError> {
+    let mut parser = PhextParser::default();
+    let mut hash = xxhash_rust::xxh3::Xxh3::new();
+    let mut buffer = vec![0; READ_BYTES];
+    let mut offset = 0;
+    loop {
+        let read = journal::read_full(file, &mut buffer, offset)?;
+        let piece = buffer.get(..read).unwrap_or_default();
+        if piece.is_empty() {
+            break;
+        }
+        hash.update(piece);
+        parser.push(piece).map_err(Damage::from)?;
+        offset += read as u64;
+    }
+    let phext = parser.finish().map_err(Damage::from)?;
+    Ok((phext, FileDigest { bytes: offset, xxh3: hash.digest128() }))
+}
+
+pub(super) enum Opened {
+    Missing,
+    NotAFile,
+    File(Box<dyn DiskFile>),
+}
+
+pub(super) fn open_plain(disk: &dyn Disk, name: &FileName) -> io::Result<Opened> {
+    match disk.identity(name)? {
+        None => Ok(Opened::Missing),
+        Some(identity) if !identity.is_file => Ok(Opened::NotAFile),
+        Some(_) => Ok(disk.open(name)?.map_or(Opened::Missing, Opened::File)),
+    }
+}
+
+/// When the kernel last saw a change of the file, in microseconds since 1970.
+fn changed_us(identity: &Identity) -> u64 {
+    let microseconds = i128::from(identity.changed_s) * 1_000_000 + i128::from(identity.changed_ns) / 1000;
+    u64::try_from(microseconds).unwrap_or(0)
+}

@@ -1,0 +1,287 @@
+//! The store on a disk that loses, tears and reorders what was not synced, fails and fills up: ten thousand
+//! lives of it, each from its seed.
+//!
+//! A phext's journal has one order, so the judge is strict: after each cut a phext is what it was after some
+//! number of its writes, at least as many as were acknowledged.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::store::disk::sim::SimDisk;
+use crate::store::job::Work;
+
+const SEEDS: u64 = 10_000;
+
+/// A little generator (Vigna's SplitMix64), so that a seed tells the whole story.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    fn one_in(&mut self, count: u64) -> bool {
+        self.below(count) == 0
+    }
+}
+
+type Scrolls = BTreeMap<Coordinate, String>;
+
+/// A write that was asked for.
+struct Attempt {
+    write: Write,
+    tickets: Option<Vec<Ticket>>,
+    /// What the phext is after it.
+    scrolls: Scrolls,
+}
+
+/// All that is known of a phext from outside.
+#[derive(Default)]
+struct History {
+    /// What it was when this began.
+    first: Scrolls,
+    attempts: Vec<Attempt>,
+    /// So many of the attempts have been acknowledged.
+    acknowledged: usize,
+    /// What it may be as well: after a write that was refused, which a cut may bring back.
+    refused: Vec<(usize, Scrolls)>,
+}
+
+impl History {
+    fn now(&self) -> &Scrolls {
+        self.attempts.last().map_or(&self.first, |attempt| &attempt.scrolls)
+    }
+
+    fn after(&self, attempts: usize) -> &Scrolls {
+        attempts.checked_sub(1).map_or(&self.first, |index| &self.attempts[index].scrolls)
+    }
+
+    /// What a phext must be after a cut; goes on from there. Gives whether it is known which of its writes it
+    /// has; if not, all that it has must be settled before anything else happens.
+    fn judge(&mut self, found: &Scrolls) -> bool {
+        let count = (self.acknowledged..=self.attempts.len()).rev().find(|count| self.after(*count) == found);
+        let was_refused =
+            self.refused.iter().any(|(count, scrolls)| *count >= self.acknowledged && scrolls == found);
+        assert!(
+            count.is_some() || was_refused,
+            "{found:?} is not what the phext was after {} to {} writes; last {:?}",
+            self.acknowledged,
+            self.attempts.len(),
+            self.now(),
+        );
+        // A state that was there twice does not tell which of the two it is.
+        let is_certain = (0..=self.attempts.len()).filter(|count| self.after(*count) == found).count() == 1;
+        self.refused.clear();
+        match count {
+            Some(count) if is_certain => self.attempts.truncate(count),
+            _ => *self = Self { first: found.clone(), ..Self::default() },
+        }
+        self.attempts.iter_mut().for_each(|attempt| attempt.tickets = None);
+        is_certain
+    }
+}
+
+struct Life {
+    random: Random,
+    disk: SimDisk,
+    store: Store,
+    jobs: Vec<Job>,
+    histories: [History; 2],
+    texts: u64,
+}
+
+fn pace(random: &mut Random) -> Pace {
+    Pace {
+        saved_at_once_bytes: [0, 40, 1 << 20][usize::try_from(random.below(3)).unwrap()],
+        save_delay: Duration::ZERO,
+        full_disk_delay: Duration::ZERO,
+        long_journal_bytes: 300,
+        spent_journal_bytes: random.below(600),
+    }
+}
+
+fn phext(index: usize) -> PhextName {
+    name(["one", "two"][index])
+}
+
+impl Life {
+    fn new(seed: u64) -> Self {
+        let mut random = Random(seed);
+        let disk = SimDisk::new(seed);
+        let pace = pace(&mut random);
+        let store = Store::on(Arc::new(disk.clone()), NO_LIMITS, pace);
+        Self { random, disk, store, jobs: Vec::new(), histories: Default::default(), texts: 0 }
+    }
+
+    fn live(&mut self) {
+        for _ in 0..3 {
+            if self.random.one_in(3) {
+                let operations = usize::try_from(5 + self.random.below(60)).unwrap();
+                self.disk.fail_one_in(Some(operations));
+            }
+            if self.random.one_in(4) {
+                self.disk.set_capacity_bytes(Some(300 + self.random.below(5000)));
+            }
+            for _ in 0..self.random.below(40) {
+                self.step();
+                if self.store.is_in_doubt() {
+                    break;
+                }
+            }
+            self.cut();
+        }
+        self.close();
+    }
+
+    fn step(&mut self) {
+        match self.random.below(10) {
+            0..4 => self.write(),
+            4 => self.repeat(),
+            5..7 => self.jobs.extend(self.store.next_jobs()),
+            _ => self.run_job(),
+        }
+        for history in &mut self.histories {
+            let settled = |attempt: &Attempt| {
+                attempt.tickets.as_ref().is_some_and(|tickets| self.store.is_settled(tickets))
+            };
+            let acknowledged = history.attempts.iter().rposition(settled).map_or(0, |index| index + 1);
+            if !self.store.is_in_doubt() {
+                history.acknowledged = history.acknowledged.max(acknowledged);
+            }
+        }
+    }
+
+    fn write(&mut self) {
+        let index = usize::try_from(self.random.below(2)).unwrap();
+        let place = Coordinate::from_parts([
+            1,
+            1,
+            1,
+            1,
+            1,
+            1,
+            1,
+            1,
+            1 + u32::try_from(self.random.below(3)).unwrap(),
+        ]);
+        let place = place.unwrap();
+        self.texts += 1;
+        let text = "x".repeat(usize::try_from(self.random.below(60)).unwrap()) + &format!("{};", self.texts);
+        let is_there = self.histories[index].now().contains_key(&place);
+        let edit = match self.random.below(4) {
+            0 if is_there => Edit::Remove,
+            1 | 2 => Edit::Append(text),
+            _ => Edit::Replace(text),
+        };
+        let repeat = Some(RepeatKey::new(KeyOrigin::Client, &self.texts.to_string()));
+        let write = Write { at: place, edit, expected: None, repeat };
+        let history = &mut self.histories[index];
+        let mut scrolls = history.now().clone();
+        model_edit(&mut scrolls, &write);
+        let result = self.store.write(&phext(index), &write);
+        match result {
+            Ok(pending) => {
+                let (written, tickets) = pending.into_parts();
+                assert!(!written.is_replay);
+                history.attempts.push(Attempt { write, tickets: Some(tickets), scrolls });
+            }
+            Err(StoreError::NotYet) => {}
+            Err(StoreError::InDoubt | StoreError::Io(_) | StoreError::DiskFull { .. }) => {
+                history.refused.push((history.attempts.len(), scrolls));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Asks again for a write that was made: nothing must change.
+    fn repeat(&mut self) {
+        let index = usize::try_from(self.random.below(2)).unwrap();
+        let history = &self.histories[index];
+        if history.attempts.is_empty() {
+            return;
+        }
+        let attempt = usize::try_from(self.random.below(history.attempts.len() as u64)).unwrap();
+        match self.store.write(&phext(index), &history.attempts[attempt].write) {
+            Ok(pending) => assert!(pending.into_parts().0.is_replay),
+            Err(StoreError::NotYet | StoreError::InDoubt | StoreError::Io(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn run_job(&mut self) {
+        if self.jobs.is_empty() {
+            return;
+        }
+        let index = usize::try_from(self.random.below(self.jobs.len() as u64)).unwrap();
+        let job = self.jobs.remove(index);
+        if matches!(job.work, Work::Write { .. }) && self.random.one_in(2) {
+            // A save takes its time.
+            self.jobs.push(job);
+            return;
+        }
+        self.store.finish(job.run());
+    }
+
+    /// The worker is killed or the power goes, and the next worker looks at what there is.
+    fn cut(&mut self) {
+        let seed = self.random.next();
+        if !self.jobs.is_empty() && self.random.one_in(2) {
+            self.disk.stop_after(self.random.below(4));
+            let job = self.jobs.remove(0);
+            drop(job.run());
+        }
+        self.jobs.clear();
+        self.disk = if self.random.one_in(2) { self.disk.crash(seed) } else { self.disk.kill() };
+        self.disk.set_capacity_bytes(None);
+        let pace = pace(&mut self.random);
+        self.store = Store::on(Arc::new(self.disk.clone()), NO_LIMITS, pace);
+        let mut is_to_settle = self.random.one_in(2);
+        for (index, history) in self.histories.iter_mut().enumerate() {
+            let (found, _) = self.store.read(&phext(index)).unwrap().into_parts();
+            let found = found.iter().map(|(at, text)| (*at, text.to_owned())).collect();
+            is_to_settle |= !history.judge(&found);
+        }
+        if is_to_settle {
+            run_jobs(&mut self.store);
+            self.histories.iter_mut().for_each(|history| history.acknowledged = history.attempts.len());
+        }
+    }
+
+    fn close(&mut self) {
+        self.store.close();
+        run_jobs(&mut self.store);
+        assert!(self.store.is_at_rest() && !self.store.is_in_doubt());
+        for (index, history) in self.histories.iter().enumerate() {
+            let text = self.disk.bytes(&FileName::Phext(phext(index))).unwrap_or_default();
+            let saved = Phext::parse(&text).unwrap();
+            let saved: Scrolls = saved.iter().map(|(at, text)| (*at, text.to_owned())).collect();
+            assert_eq!(&saved, history.now());
+        }
+    }
+}
+
+fn model_edit(scrolls: &mut Scrolls, write: &Write) {
+    match &write.edit {
+        Edit::Append(text) => scrolls.entry(write.at).or_default().push_str(text),
+        Edit::Replace(text) => _ = scrolls.insert(write.at, text.clone()),
+        Edit::Remove => _ = scrolls.remove(&write.at),
+    }
+}
+
+#[test]
+fn no_life_loses_an_acknowledged_write() {
+    for seed in 0..SEEDS {
+        let life = std::panic::catch_unwind(|| Life::new(seed).live());
+        assert!(life.is_ok(), "seed {seed}");
+    }
+}
