@@ -16,6 +16,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use sq_shared::coordinate::Coordinate;
 use sq_shared::phext_name::PhextName;
 
+use crate::store::admission::check_expected;
 use crate::store::cache::{Cache, Content, DamagedPhext};
 use crate::store::disk::os::OsDisk;
 use crate::store::disk::{Disk, FileName, Identity, is_full};
@@ -27,6 +28,7 @@ use crate::store::recovery::{RecoveryError, recover};
 use crate::store::reserve::Reserve;
 use crate::store::usage::Usage;
 
+mod admission;
 pub mod breaks;
 mod cache;
 mod disk;
@@ -228,6 +230,7 @@ impl Store {
         let (before, after) = (phext.file_bytes(), phext.file_bytes_after(&write.at, &write.edit));
         let Some(entry) = entry(phext, write, written.bytes)? else { return Ok(self.pending(name, written)) };
         self.check_quota(before, after, &clock)?;
+        self.check_room(name, before, after, &clock)?;
         self.log(name, &entry, after <= before, &clock)?;
         self.trim(name);
         Ok(self.pending(name, written))
@@ -282,12 +285,17 @@ impl Store {
         self.cache.recount(&name);
         match next {
             Ok(Next::Nothing) => {}
-            Ok(Next::Saved) => self.reserve.hold(&*self.disk),
+            Ok(Next::Saved) => {
+                self.reserve.hold(&*self.disk);
+                if let Some(open) = self.cache.open_mut(&name) {
+                    open.shorten_journal(&self.disk, self.reserve.is_gone(), &clock());
+                }
+            }
             Ok(Next::MakeRoom) => {
                 if self.reserve.release(&*self.disk)
                     && let Some(open) = self.cache.open_mut(&name)
                 {
-                    open.hurry(Instant::now());
+                    open.retry(Instant::now());
                 }
             }
             Err(error) => self.fail(&error),
@@ -298,6 +306,11 @@ impl Store {
     /// [`Store::is_at_rest`].
     pub fn close(&mut self) {
         self.is_closing = true;
+        for name in &self.active {
+            if let Some(open) = self.cache.open_mut(name) {
+                open.retry(Instant::now());
+            }
+        }
     }
 
     /// Whether no job is due or under way, once [`Store::next_jobs`] has been asked.
@@ -325,20 +338,6 @@ impl Store {
         Ok(Some(Written { bytes: known.answer_bytes, is_replay: true }))
     }
 
-    /// A write that makes its phext no longer always passes: it is how a tenant gets below the quota.
-    fn check_quota(&mut self, before: u64, after: u64, clock: &Clock) -> Result<(), StoreError> {
-        let Some(quota) = self.limits.quota_bytes.filter(|_| after > before) else { return Ok(()) };
-        let exceeds = |usage: &Usage| usage.used_bytes().saturating_sub(before).saturating_add(after) > quota;
-        // Before a refusal one looks again: another program may have taken phexts away.
-        if self.usage.is_stale(clock.now) || exceeds(&self.usage) {
-            self.usage.list(&*self.disk, |name| self.cache.open(name).is_some(), clock.now)?;
-        }
-        if exceeds(&self.usage) {
-            return Err(StoreError::QuotaExceeded { used: self.usage.used_bytes(), quota });
-        }
-        Ok(())
-    }
-
     /// Writes an entry into the journal, and into memory. One that frees room may use the reserve for it.
     fn log(
         &mut self,
@@ -361,8 +360,7 @@ impl Store {
                 }
                 Err(AppendError::Refused(error)) if is_full(&error) => {
                     if !(frees_room && self.reserve.release(&*self.disk)) {
-                        let used = self.usage.used_bytes();
-                        return Err(StoreError::DiskFull { used, quota: self.limits.quota_bytes });
+                        return Err(self.disk_full());
                     }
                 }
                 Err(AppendError::Refused(error)) => return Err(StoreError::Io(error)),
@@ -461,17 +459,6 @@ fn answer_bytes(scroll: &str, edit: &Edit) -> u64 {
         Edit::Append(text) | Edit::Replace(text) => text.len() as u64,
         Edit::Remove => scroll.len() as u64,
     }
-}
-
-fn check_expected(scroll: &str, expected: Option<&Expected>) -> Result<(), StoreError> {
-    let is_met = match expected {
-        None => true,
-        Some(Expected::Something) => !scroll.is_empty(),
-        Some(Expected::OneOf(checksums)) => {
-            checksums.contains(&xxhash_rust::xxh3::xxh3_128(scroll.as_bytes()))
-        }
-    };
-    if is_met { Ok(()) } else { Err(StoreError::NotAsExpected) }
 }
 
 fn clock() -> Clock {

@@ -44,6 +44,8 @@ pub(super) trait Disk: Debug + Send + Sync {
     fn remove(&self, file: &FileName) -> io::Result<()>;
     /// Makes the names of the directory durable.
     fn sync_directory(&self) -> io::Result<()>;
+    /// How many bytes of room there are for new files.
+    fn free_bytes(&self) -> io::Result<u64>;
     /// Every phext and journal, and the reserve, with their identities, in no order.
     fn list(&self) -> io::Result<Vec<(FileName, Identity)>>;
 }

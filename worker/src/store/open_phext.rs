@@ -13,12 +13,14 @@ use sq_shared::phext_name::PhextName;
 
 use crate::store::disk::{Disk, FileName, Identity, is_full};
 use crate::store::job::{Job, Outcome, Work, Written};
-use crate::store::journal::{self, AppendError, Base, Header, Journal};
+use crate::store::journal::{AppendError, Base, Journal};
 use crate::store::phext::Phext;
-use crate::store::record::{Entry, REPEAT_BYTES, Stamp, fingerprint};
-use crate::store::recovery::{Keep, Recovered, RecoveredJournal, Tail};
+use crate::store::record::{Entry, Stamp, fingerprint};
+use crate::store::recovery::{Recovered, RecoveredJournal, Tail};
 use crate::store::repeats::{Remembered, RepeatKey, Repeats};
 use crate::store::ticket::Ticket;
+
+mod generation;
 
 /// When files are brought up to date.
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +63,7 @@ pub(super) struct OpenPhext {
     journal: JournalState,
     is_syncing: bool,
     save: Save,
+    last_save: Option<Snapshot>,
     last_sequence: u64,
     last_edit: u64,
     /// The last record that must become durable, and the last that is.
@@ -132,6 +135,7 @@ impl OpenPhext {
             journal: JournalState::None,
             is_syncing: false,
             save: Save::Idle,
+            last_save: None,
             last_sequence: 0,
             last_edit: 0,
             logged: 0,
@@ -209,11 +213,17 @@ impl OpenPhext {
         self.save_due.filter(|_| self.is_dirty() && matches!(self.save, Save::Idle))
     }
 
-    /// Wants to be saved as soon as can be: its memory is needed.
+    /// Wants to be saved as soon as can be: its memory is needed, or the room of its journal.
     pub(super) fn hurry(&mut self, now: Instant) {
         if !self.is_behind {
             self.save_due = Some(now);
         }
+    }
+
+    /// Tries a save again that found no room: there may be some now, or there is no later.
+    pub(super) fn retry(&mut self, now: Instant) {
+        self.is_behind = false;
+        self.hurry(now);
     }
 
     /// What must be settled before its present state may be told; `None` when it is.
@@ -275,79 +285,6 @@ impl OpenPhext {
         self.writable_journal(disk, clock)?.append(&stamp, entry)?;
         self.last_sequence = sequence;
         Ok(sequence)
-    }
-
-    fn writable_journal(&mut self, disk: &Arc<dyn Disk>, clock: &Clock) -> Result<&mut Journal, AppendError> {
-        match &self.journal {
-            JournalState::New(_) | JournalState::Current(_) => {}
-            JournalState::None => self.begin_journal(disk, None, clock)?,
-            JournalState::Superseded(tail) => {
-                let tail = tail.clone();
-                self.begin_journal(disk, Some(&tail), clock)?;
-            }
-        }
-        match &mut self.journal {
-            JournalState::New(journal) | JournalState::Current(journal) => Ok(journal),
-            JournalState::None | JournalState::Superseded(_) => {
-                Err(AppendError::Refused(io::Error::other("there is no journal to write to")))
-            }
-        }
-    }
-
-    /// Begins a generation: the file that it starts from, the keys that are remembered, and of the generation
-    /// before it what is not in the file. The old one stays as it is until the new one takes its name.
-    fn begin_journal(
-        &mut self,
-        disk: &Arc<dyn Disk>,
-        tail: Option<&Tail>,
-        clock: &Clock,
-    ) -> Result<(), AppendError> {
-        let name = FileName::NewJournal(self.name.clone());
-        match self.write_journal(disk, &name, tail, clock) {
-            Ok(journal) => {
-                self.journal = JournalState::New(journal);
-                self.logged = self.logged.max(self.last_sequence);
-                Ok(())
-            }
-            Err(error) => {
-                // It may not even exist; the error that counts is the first one.
-                let _ = disk.remove(&name);
-                Err(AppendError::Refused(error))
-            }
-        }
-    }
-
-    fn write_journal(
-        &self,
-        disk: &Arc<dyn Disk>,
-        name: &FileName,
-        tail: Option<&Tail>,
-        clock: &Clock,
-    ) -> io::Result<Journal> {
-        let base = tail.map_or(self.base, |tail| tail.base);
-        let mut journal = Journal::create(disk.create(name)?.into(), &base)?;
-        let mut append = |stamp: &Stamp, entry: &Entry<'_>| {
-            journal
-                .append(stamp, entry)
-                .map_err(|(AppendError::Refused(error) | AppendError::Torn(error))| error)
-        };
-        let (sequence, durable) = (base.sequence, base.sequence);
-        for (key, Remembered { fingerprint, answer_bytes, time_us }) in self.repeats.alive(clock.time_us) {
-            let entry = Entry::Repeat { key, fingerprint, answer_bytes };
-            append(&Stamp { sequence, durable, time_us }, &entry)?;
-        }
-        if let Some(tail) = tail {
-            let mut copied = Ok(());
-            let scanned = journal::scan(&*tail.file, &tail.header, tail.from, |record| {
-                let is_carried = matches!(record.entry, Entry::Repeat { .. });
-                if !is_carried && tail.keep.keeps(&record) && copied.is_ok() {
-                    copied = append(&record.stamp, &record.entry);
-                }
-            })?;
-            scanned.map_err(|damage| io::Error::other(damage.to_string()))?;
-            copied?;
-        }
-        Ok(journal)
     }
 
     /// What to do now: at most one job for the journal and one for the file.
@@ -497,29 +434,8 @@ impl OpenPhext {
             Err(AppendError::Refused(error)) if is_full(&error) => {}
             Err(AppendError::Refused(error) | AppendError::Torn(error)) => return Err(error),
         }
-        self.shorten_journal(disk, &snapshot, clock);
+        self.last_save = Some(snapshot);
         Ok(Next::Saved)
-    }
-
-    /// Begins the journal anew when most of it is in the file. When there is no room for that it goes on.
-    fn shorten_journal(&mut self, disk: &Arc<dyn Disk>, snapshot: &Snapshot, clock: &Clock) {
-        let JournalState::Current(journal) = &self.journal else { return };
-        let is_spent =
-            journal.bytes > self.pace.spent_journal_bytes + REPEAT_BYTES * self.repeats.len() as u64;
-        if self.is_syncing || !is_spent || snapshot.generation != Some(journal.generation) {
-            return;
-        }
-        let header = Header { generation: journal.generation, base: self.base };
-        let tail = Tail {
-            file: Arc::clone(&journal.file),
-            header,
-            from: snapshot.journal_bytes,
-            keep: Keep::After(self.base.sequence),
-            base: self.base,
-        };
-        if let Err(error) = self.begin_journal(disk, Some(&tail), clock) {
-            tracing::warn!(phext = %self.name, %error, "a journal cannot begin anew, and goes on");
-        }
     }
 
     fn give_up_save(&mut self, disk: &Arc<dyn Disk>, clock: &Clock) -> io::Result<Next> {

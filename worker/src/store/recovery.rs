@@ -25,10 +25,10 @@ const READ_BYTES: usize = 256 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Damage {
     /// Its file cannot be understood.
-    #[error("the phext's file is damaged: {0}")]
+    #[error("the phext's .phext file is damaged: {0}")]
     Text(#[from] TextDamage),
     /// Its file is larger than all that the tenant may use, and the store did not write it.
-    #[error("the phext's file has {bytes} bytes, more than the quota of {quota}")]
+    #[error("the phext's .phext file has {bytes} bytes, more than the quota of {quota}")]
     LargerThanQuota {
         /// What it has.
         bytes: u64,
@@ -36,7 +36,7 @@ pub enum Damage {
         quota: u64,
     },
     /// Its journal cannot be understood.
-    #[error("the phext's journal is damaged: {0}")]
+    #[error("the phext's .journal file is damaged: {0}")]
     Journal(#[from] JournalDamage),
 }
 
@@ -260,6 +260,8 @@ impl Survey {
             })?;
             replayed?;
         }
+        // With none of its edits left, a journal has nothing to say about another program's file.
+        let keep = if known.is_none() && !is_changed { Keep::Nothing } else { keep };
         let base = Base { sequence: self.base_sequence(known, is_changed), digest };
         Ok(self.recovered(phext, file, base, keep, known.is_some()))
     }

@@ -1,6 +1,8 @@
 //! Room on the disk that is kept for the moment when there is no other: a delete needs a record in the
 //! journal, and a save a new file, before either gives room back.
 
+use std::io;
+
 use crate::store::disk::{Disk, FileName, is_full};
 
 /// Enough for some thousand deletes, or for the save of a small phext.
@@ -28,7 +30,13 @@ impl Reserve {
             disk.identity(&FileName::Reserve),
             Ok(Some(identity)) if identity.is_file && identity.bytes == RESERVE_BYTES
         );
-        let taken = || disk.create(&FileName::Reserve)?.allocate(RESERVE_BYTES);
+        let taken = || {
+            // What a delete has just freed is for writes, not for this.
+            if disk.free_bytes()? < 2 * RESERVE_BYTES {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            disk.create(&FileName::Reserve)?.allocate(RESERVE_BYTES)
+        };
         match if is_there { Ok(()) } else { taken() } {
             Ok(()) => *self = Self::Held,
             Err(error) => {
@@ -37,6 +45,11 @@ impl Reserve {
                 *self = if is_full(&error) { Self::Gone } else { Self::Unavailable };
             }
         }
+    }
+
+    /// Whether it was given up, and could not be taken again.
+    pub(super) fn is_gone(&self) -> bool {
+        *self == Self::Gone
     }
 
     /// Gives the room up; whether there was any.

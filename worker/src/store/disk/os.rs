@@ -175,6 +175,11 @@ impl Disk for OsDisk {
         self.directory.sync_all()
     }
 
+    fn free_bytes(&self) -> io::Result<u64> {
+        let room = rustix::fs::fstatvfs(&self.directory)?;
+        Ok(room.f_bavail.saturating_mul(room.f_frsize))
+    }
+
     fn list(&self) -> io::Result<Vec<(FileName, Identity)>> {
         let mut found = Vec::new();
         for file in self.files()? {

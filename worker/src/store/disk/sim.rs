@@ -156,6 +156,12 @@ impl Disk for SimDisk {
         self.state().sync_directory()
     }
 
+    fn free_bytes(&self) -> io::Result<u64> {
+        let mut state = self.state();
+        state.strike(Operation::Identity)?;
+        Ok(state.free_bytes())
+    }
+
     fn list(&self) -> io::Result<Vec<(FileName, Identity)>> {
         let mut state = self.state();
         state.strike(Operation::List)?;

@@ -148,13 +148,23 @@ impl State {
     /// How long a file can be before the disk is full.
     fn room_for(&self, number: u64) -> usize {
         let Some(capacity) = self.capacity_bytes else { return usize::MAX };
+        let others = self.used_bytes(|other| other != number);
+        capacity.saturating_sub(others).max(self.inodes[&number].room_bytes)
+    }
+
+    pub(super) fn free_bytes(&self) -> u64 {
+        let free = self.capacity_bytes.map(|capacity| capacity.saturating_sub(self.used_bytes(|_| true)));
+        free.map_or(u64::MAX, |bytes| bytes as u64)
+    }
+
+    /// What the chosen files take, as far as they have a name or are open.
+    fn used_bytes(&self, is_chosen: impl Fn(u64) -> bool) -> usize {
         let takes_room = |number: &u64, inode: &Inode| {
             inode.is_open() || self.names.cached.values().any(|named| named == number)
         };
-        let others = self.inodes.iter().filter(|(other, _)| **other != number);
-        let used: usize =
-            others.filter(|(other, inode)| takes_room(other, inode)).map(|(_, inode)| inode.room_bytes).sum();
-        capacity.saturating_sub(used).max(self.inodes[&number].room_bytes)
+        let chosen =
+            self.inodes.iter().filter(|(number, inode)| is_chosen(**number) && takes_room(number, inode));
+        chosen.map(|(_, inode)| inode.room_bytes).sum()
     }
 
     pub(super) fn set_length(&mut self, number: u64, length: usize) -> io::Result<()> {
