@@ -154,8 +154,9 @@ pub enum StoreError {
         /// What it has.
         bytes: usize,
     },
-    /// A job must end first: ask again after the next call of [`Store::finish`].
-    #[error("memory is taken by phexts that must be saved first")]
+    /// A job must end first, for memory, for room on the disk, or because another program has changed the file:
+    /// ask again after the next call of [`Store::finish`].
+    #[error("something must be saved first")]
     NotYet,
     /// A sync or a rename failed before: the store must be opened anew to know what is on disk.
     #[error("the disk failed while it was written to, and what it holds is in doubt")]
@@ -287,8 +288,9 @@ impl Store {
             Ok(Next::Nothing) => {}
             Ok(Next::Saved) => {
                 self.reserve.hold(&*self.disk);
+                let is_tight = self.is_tight();
                 if let Some(open) = self.cache.open_mut(&name) {
-                    open.shorten_journal(&self.disk, self.reserve.is_gone(), &clock());
+                    open.shorten_journal(&self.disk, is_tight, &clock());
                 }
             }
             Ok(Next::MakeRoom) => {

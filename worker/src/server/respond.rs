@@ -126,11 +126,10 @@ pub(super) fn problem_of(failure: &Failure) -> Problem {
         Failure::Store(StoreError::TextTooLong { bytes }) => {
             Problem::new(Code::BodyTooLarge, format!("a text of {bytes} bytes is too long: send it in parts"))
         }
-        Failure::Store(StoreError::NotYet) => Problem::new(
-            Code::WorkerUnavailable,
-            "other phexts are being saved, and this one found no room in memory: try again",
-        )
-        .retry_after_s(RETRY_AFTER_S),
+        Failure::Store(StoreError::NotYet) => {
+            Problem::new(Code::WorkerUnavailable, "something must be saved first, and takes long: try again")
+                .retry_after_s(RETRY_AFTER_S)
+        }
         Failure::Store(StoreError::QuotaExceeded { used, quota }) => Problem::new(
             Code::QuotaExceeded,
             "the write needs more than the quota leaves: delete or shorten scrolls",

@@ -1,5 +1,7 @@
 //! Whether a write may be made: the scroll is what the client expects, and quota and disk have room.
 
+use std::io;
+
 use sq_shared::phext_name::PhextName;
 
 use crate::store::open_phext::Clock;
@@ -9,6 +11,9 @@ use crate::store::{Expected, Store, StoreError};
 /// Room that a write leaves free on the disk beside that for its phext's next save: for records of deletes,
 /// and for the blocks that files take beyond their bytes.
 const SPARE_BYTES: u64 = 64 * 1024;
+
+/// Below this much room on the disk, journals begin anew as soon as they can.
+const TIGHT_BYTES: u64 = 1024 * 1024;
 
 impl Store {
     /// A write that makes its phext no longer always passes: it is how a tenant gets below the quota.
@@ -25,8 +30,9 @@ impl Store {
         Ok(())
     }
 
-    /// A write that makes its phext longer is only taken while the phext can still be saved with it: otherwise it
-    /// could not be made shorter any more either.
+    /// A write that makes its phext longer is only taken while each phext can still be saved: a save needs a new
+    /// file before it gives the old one's room back, so a disk filled to its last block could not be freed by
+    /// deletes.
     pub(super) fn check_room(
         &mut self,
         name: &PhextName,
@@ -34,14 +40,31 @@ impl Store {
         after: u64,
         clock: &Clock,
     ) -> Result<(), StoreError> {
-        if after <= before || self.disk.free_bytes()? >= after.saturating_add(SPARE_BYTES) {
+        if after <= before {
             return Ok(());
         }
-        // Saved, it may do with a shorter journal.
-        if let Some(open) = self.cache.open_mut(name) {
-            open.hurry(clock.now);
+        if self.usage.is_stale(clock.now) || !self.has_room(after)? {
+            self.usage.list(&*self.disk, |name| self.cache.open(name).is_some(), clock.now)?;
         }
-        Err(self.disk_full())
+        if self.has_room(after)? {
+            return Ok(());
+        }
+        // Saved, others may do with shorter files and journals, and so may this one.
+        let is_own_dirty = self.cache.open_mut(name).is_some_and(|open| {
+            open.hurry(clock.now);
+            open.is_dirty() && !open.is_behind()
+        });
+        if self.hurry_others(name) || is_own_dirty { Err(StoreError::NotYet) } else { Err(self.disk_full()) }
+    }
+
+    fn has_room(&self, after: u64) -> io::Result<bool> {
+        let needed = self.usage.largest_bytes().max(after).saturating_add(SPARE_BYTES);
+        Ok(self.disk.free_bytes()? >= needed)
+    }
+
+    /// Whether room on the disk is scarce.
+    pub(super) fn is_tight(&self) -> bool {
+        self.disk.free_bytes().is_ok_and(|free_bytes| free_bytes < TIGHT_BYTES)
     }
 
     pub(super) fn disk_full(&self) -> StoreError {

@@ -56,7 +56,7 @@ impl Store {
     }
 
     /// Has all others saved that can be; whether there are any.
-    fn hurry_others(&mut self, in_use: &PhextName) -> bool {
+    pub(super) fn hurry_others(&mut self, in_use: &PhextName) -> bool {
         let now = Instant::now();
         let others: Vec<PhextName> = self.active.iter().filter(|name| *name != in_use).cloned().collect();
         let mut is_any = false;

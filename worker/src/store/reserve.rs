@@ -47,11 +47,6 @@ impl Reserve {
         }
     }
 
-    /// Whether it was given up, and could not be taken again.
-    pub(super) fn is_gone(&self) -> bool {
-        *self == Self::Gone
-    }
-
     /// Gives the room up; whether there was any.
     pub(super) fn release(&mut self, disk: &dyn Disk) -> bool {
         if *self != Self::Held {

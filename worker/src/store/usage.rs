@@ -19,6 +19,8 @@ pub(super) struct Usage {
     /// Of those in memory.
     pub(super) open_bytes: u64,
     others_bytes: u64,
+    /// The most that one phext had, as far as is known.
+    largest_bytes: u64,
     listed_at: Option<Instant>,
     is_warned: bool,
 }
@@ -28,6 +30,7 @@ impl Usage {
     pub(super) fn opened(&mut self, file_bytes: u64, phext_bytes: u64) {
         self.others_bytes = self.others_bytes.saturating_sub(file_bytes);
         self.open_bytes += phext_bytes;
+        self.largest_bytes = self.largest_bytes.max(phext_bytes);
     }
 
     /// A phext left memory.
@@ -44,11 +47,17 @@ impl Usage {
     /// A phext in memory has changed its size.
     pub(super) fn changed(&mut self, bytes_before: u64, bytes_after: u64) {
         self.open_bytes = self.open_bytes.saturating_sub(bytes_before) + bytes_after;
+        self.largest_bytes = self.largest_bytes.max(bytes_after);
     }
 
     /// All of it, as far as is known.
     pub(super) fn used_bytes(&self) -> u64 {
         self.open_bytes + self.others_bytes
+    }
+
+    /// The size of the largest phext, which takes as much room again while it is saved.
+    pub(super) fn largest_bytes(&self) -> u64 {
+        self.largest_bytes
     }
 
     /// Whether the others should be listed before the account is trusted.
@@ -63,10 +72,15 @@ impl Usage {
         is_open: impl Fn(&PhextName) -> bool,
         now: Instant,
     ) -> io::Result<()> {
-        let listed = disk.list()?;
-        let others =
-            listed.iter().filter(|(file, _)| matches!(file, FileName::Phext(name) if !is_open(name)));
-        self.others_bytes = others.map(|(_, identity)| identity.bytes).sum();
+        self.others_bytes = 0;
+        self.largest_bytes = 0;
+        for (file, identity) in disk.list()? {
+            let FileName::Phext(name) = file else { continue };
+            self.largest_bytes = self.largest_bytes.max(identity.bytes);
+            if !is_open(&name) {
+                self.others_bytes += identity.bytes;
+            }
+        }
         self.listed_at = Some(now);
         Ok(())
     }
