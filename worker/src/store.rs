@@ -251,13 +251,35 @@ impl Store {
         }
         self.read_superseded();
         let (disk, clock, is_closing) = (Arc::clone(&self.disk), clock(), self.is_closing);
+        let is_crowded = self.is_crowded();
+        let turn = self.next_turn(clock.now, is_crowded);
         let cache = &mut self.cache;
         self.active.retain(|name| {
             let Some(open) = cache.open_mut(name) else { return false };
-            jobs.extend(open.next_jobs(&disk, &clock, is_closing));
+            let may_save = turn.as_ref() == Some(name) || (!is_crowded && open.is_saved_at_once());
+            jobs.extend(open.next_jobs(&disk, &clock, may_save));
             !open.is_clean() && !(is_closing && open.is_quiet() && open.is_behind())
         });
         jobs
+    }
+
+    /// Whose turn it is to be saved, where saves take turns: those that nobody waits for always do, so that they
+    /// leave the disk time for the journals; all do when the disk has little room, so that they take that of one
+    /// new file.
+    fn next_turn(&self, now: Instant, is_crowded: bool) -> Option<PhextName> {
+        let is_under_way = |name: &PhextName| {
+            self.cache
+                .open(name)
+                .is_some_and(|open| open.is_saving() && (is_crowded || !open.is_saved_at_once()))
+        };
+        if self.active.iter().any(is_under_way) {
+            return None;
+        }
+        let wanted = |name: &PhextName| {
+            let open = self.cache.open(name)?;
+            Some((!open.is_saved_at_once(), open.save_wanted(now, self.is_closing)?, name.clone()))
+        };
+        self.active.iter().filter_map(wanted).min().map(|(.., name)| name)
     }
 
     /// Reads those anew whose files another program has changed during a save: their unsaved edits must not wait
@@ -275,6 +297,10 @@ impl Store {
 
     /// When to ask for jobs again even if nothing happens.
     pub fn next_wakeup(&self) -> Option<Instant> {
+        if self.active.iter().any(|name| self.cache.open(name).is_some_and(OpenPhext::is_saving)) {
+            // Its end is news of its own, and others may have to wait for it.
+            return None;
+        }
         self.active.iter().filter_map(|name| self.cache.open(name)?.save_due()).min()
     }
 

@@ -4,7 +4,7 @@ use std::io;
 
 use sq_shared::phext_name::PhextName;
 
-use crate::store::open_phext::Clock;
+use crate::store::open_phext::{Clock, OpenPhext};
 use crate::store::usage::Usage;
 use crate::store::{Expected, Store, StoreError};
 
@@ -22,7 +22,7 @@ impl Store {
         let exceeds = |usage: &Usage| usage.used_bytes().saturating_sub(before).saturating_add(after) > quota;
         // Before a refusal one looks again: another program may have taken phexts away.
         if self.usage.is_stale(clock.now) || exceeds(&self.usage) {
-            self.usage.list(&*self.disk, |name| self.cache.open(name).is_some(), clock.now)?;
+            self.list_usage(clock)?;
         }
         if exceeds(&self.usage) {
             return Err(StoreError::QuotaExceeded { used: self.usage.used_bytes(), quota });
@@ -43,10 +43,10 @@ impl Store {
         if after <= before {
             return Ok(());
         }
-        if self.usage.is_stale(clock.now) || !self.has_room(after)? {
-            self.usage.list(&*self.disk, |name| self.cache.open(name).is_some(), clock.now)?;
+        if self.usage.is_stale(clock.now) || !self.has_room(before, after)? {
+            self.list_usage(clock)?;
         }
-        if self.has_room(after)? {
+        if self.has_room(before, after)? {
             return Ok(());
         }
         // Saved, others may do with shorter files and journals, and so may this one.
@@ -54,12 +54,35 @@ impl Store {
             open.hurry(clock.now);
             open.is_dirty() && !open.is_behind()
         });
-        if self.hurry_others(name) || is_own_dirty { Err(StoreError::NotYet) } else { Err(self.disk_full()) }
+        if self.hurry_others(name) || is_own_dirty {
+            return Err(StoreError::NotYet);
+        }
+        let (free_bytes, needed_bytes) = (self.disk.free_bytes()?, self.needed_bytes(before, after));
+        tracing::warn!(phext = %name, free_bytes, needed_bytes, "the disk has no room for a write and the next save");
+        Err(self.disk_full())
     }
 
-    fn has_room(&self, after: u64) -> io::Result<bool> {
-        let needed = self.usage.largest_bytes().max(after).saturating_add(SPARE_BYTES);
-        Ok(self.disk.free_bytes()? >= needed)
+    fn has_room(&self, before: u64, after: u64) -> io::Result<bool> {
+        Ok(self.disk.free_bytes()? >= self.needed_bytes(before, after))
+    }
+
+    /// The record, what the saves under way may still take, and then a new file for the largest phext.
+    fn needed_bytes(&self, before: u64, after: u64) -> u64 {
+        let saves = self.active.iter().filter(|name| self.cache.open(name).is_some_and(OpenPhext::is_saving));
+        let files = 1 + saves.count() as u64;
+        let files_bytes = self.usage.largest_bytes().max(after).saturating_mul(files);
+        files_bytes.saturating_add(after.saturating_sub(before)).saturating_add(SPARE_BYTES)
+    }
+
+    fn list_usage(&mut self, clock: &Clock) -> io::Result<()> {
+        let open_bytes = |name: &PhextName| self.cache.open(name).map(|open| open.phext.file_bytes());
+        self.usage.list(&*self.disk, open_bytes, clock.now)
+    }
+
+    /// Whether there is not room on the disk for the new files of two saves.
+    pub(super) fn is_crowded(&self) -> bool {
+        let both_bytes = self.usage.largest_bytes().saturating_add(TIGHT_BYTES);
+        self.disk.free_bytes().is_ok_and(|free_bytes| free_bytes < both_bytes)
     }
 
     /// Whether room on the disk is scarce.

@@ -238,7 +238,8 @@ impl OpenPhext {
         self.synced >= ticket.logged && is_in_file
     }
 
-    fn is_saved_at_once(&self) -> bool {
+    /// Whether answers wait for its saves.
+    pub(super) fn is_saved_at_once(&self) -> bool {
         self.phext.file_bytes() <= self.pace.saved_at_once_bytes && !self.is_behind
     }
 
@@ -287,9 +288,9 @@ impl OpenPhext {
         Ok(sequence)
     }
 
-    /// What to do now: at most one job for the journal and one for the file.
-    pub(super) fn next_jobs(&mut self, disk: &Arc<dyn Disk>, clock: &Clock, is_closing: bool) -> Vec<Job> {
-        let file = self.next_save(clock.now, is_closing);
+    /// What to do now: at most one job for the journal and one for the file. A save begins only when it may.
+    pub(super) fn next_jobs(&mut self, disk: &Arc<dyn Disk>, clock: &Clock, may_save: bool) -> Vec<Job> {
+        let file = self.next_save(may_save);
         let journal = self.next_sync(disk, clock);
         let job = |work| Job { disk: Arc::clone(disk), name: self.name.clone(), work };
         journal.into_iter().chain(file).map(job).collect()
@@ -333,9 +334,9 @@ impl OpenPhext {
         }
     }
 
-    fn next_save(&mut self, now: Instant, is_closing: bool) -> Option<Work> {
+    fn next_save(&mut self, may_save: bool) -> Option<Work> {
         match std::mem::replace(&mut self.save, Save::Idle) {
-            Save::Idle if !self.is_superseded && self.is_save_wanted(now, is_closing) => {
+            Save::Idle if !self.is_superseded && self.is_dirty() && may_save => {
                 let (journal_bytes, generation) = match &self.journal {
                     JournalState::New(journal) | JournalState::Current(journal) => {
                         (journal.bytes, Some(journal.generation))
@@ -358,10 +359,17 @@ impl OpenPhext {
         }
     }
 
-    fn is_save_wanted(&self, now: Instant, is_closing: bool) -> bool {
-        let is_due = self.save_due.is_some_and(|due| due <= now);
-        let is_wanted = is_due || self.is_saved_at_once() || self.is_journal_long();
-        self.is_dirty() && (is_wanted && (is_due || !self.is_behind) || is_closing && !self.is_behind)
+    /// Since when a save is due; `None` when none is.
+    pub(super) fn save_wanted(&self, now: Instant, is_closing: bool) -> Option<Instant> {
+        if !self.is_dirty() || self.is_superseded || self.is_saving() {
+            return None;
+        }
+        let is_urgent = self.is_saved_at_once() || !self.is_behind && (is_closing || self.is_journal_long());
+        self.save_due.filter(|due| *due <= now).or(is_urgent.then_some(now))
+    }
+
+    pub(super) fn is_saving(&self) -> bool {
+        !matches!(self.save, Save::Idle)
     }
 
     fn is_journal_long(&self) -> bool {

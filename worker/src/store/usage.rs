@@ -65,22 +65,26 @@ impl Usage {
         self.listed_at.is_none_or(|listed_at| now.saturating_duration_since(listed_at) >= LISTING_LIFETIME)
     }
 
-    /// Counts the phexts that are not in memory.
+    /// Counts the phexts that are not in memory; of the others `open_bytes` tells the size.
     pub(super) fn list(
         &mut self,
         disk: &dyn Disk,
-        is_open: impl Fn(&PhextName) -> bool,
+        open_bytes: impl Fn(&PhextName) -> Option<u64>,
         now: Instant,
     ) -> io::Result<()> {
-        self.others_bytes = 0;
-        self.largest_bytes = 0;
+        let (mut others_bytes, mut largest_bytes) = (0, 0);
         for (file, identity) in disk.list()? {
-            let FileName::Phext(name) = file else { continue };
-            self.largest_bytes = self.largest_bytes.max(identity.bytes);
-            if !is_open(&name) {
-                self.others_bytes += identity.bytes;
+            let (FileName::Phext(name) | FileName::Journal(name)) = &file else { continue };
+            match (open_bytes(name), &file) {
+                (Some(bytes), _) => largest_bytes = largest_bytes.max(bytes),
+                (None, FileName::Phext(_)) => {
+                    others_bytes += identity.bytes;
+                    largest_bytes = largest_bytes.max(identity.bytes);
+                }
+                (None, _) => {}
             }
         }
+        (self.others_bytes, self.largest_bytes) = (others_bytes, largest_bytes);
         self.listed_at = Some(now);
         Ok(())
     }
