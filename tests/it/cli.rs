@@ -31,7 +31,7 @@ const GATEWAY_COMMANDS: [&str; 16] = [
     "tenants rotate-key",
     "tenants revoke-key",
 ];
-const WORKER_COMMANDS: [&str; 4] = ["", "serve", "pool", "healthcheck"];
+const WORKER_COMMANDS: [&str; 5] = ["", "serve", "pool", "fsck", "healthcheck"];
 
 fn worker(arguments: &[&str]) -> Outcome {
     process::run(Command::new(binaries::worker()).args(arguments).env_remove("SQ_KEY"))
@@ -85,7 +85,7 @@ fn wrong_usage_exits_with_2_and_says_so_on_stderr() {
         assert_eq!(outcome.code(), Some(2), "sq-gateway {wrong}: {outcome:?}");
         assert!(!outcome.stderr.is_empty() && outcome.stdout.is_empty(), "sq-gateway {wrong}: {outcome:?}");
     }
-    for wrong in ["", "nothing", "serve", "pool"] {
+    for wrong in ["", "nothing", "serve", "pool", "fsck", "fsck one two"] {
         assert_eq!(worker(&words(wrong)).code(), Some(2), "sq-worker {wrong}");
     }
 }

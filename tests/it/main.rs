@@ -15,6 +15,7 @@ mod crash;
 mod durability;
 mod errors;
 mod framing;
+mod fsck;
 mod isolation;
 mod lifecycle;
 mod limits;

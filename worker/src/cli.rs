@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use sq_shared::telemetry::LogFormat;
 
-use crate::commands::{healthcheck, pool, serve};
+use crate::commands::{fsck, healthcheck, pool, serve};
 
 /// Serves one tenant's phexts, or keeps a pool of such workers.
 #[derive(Debug, Parser)]
@@ -28,6 +28,8 @@ pub enum Command {
     Serve(serve::Options),
     /// Own every slot's socket, and start a worker when a connection waits.
     Pool(pool::Options),
+    /// Verify every phext and journal of a tenant's directory: exit 1 when one is damaged. Changes nothing.
+    Fsck(fsck::Options),
     /// Ask a URL once: exit 0 when it answers with a success, else 1.
     Healthcheck(healthcheck::Options),
 }

@@ -32,6 +32,7 @@ mod admission;
 pub mod breaks;
 mod cache;
 mod disk;
+pub mod fsck;
 pub mod job;
 mod journal;
 mod list;
@@ -48,6 +49,7 @@ mod ticket;
 mod usage;
 
 pub use crate::store::disk::os::OpenError;
+pub use crate::store::journal::JournalDamage;
 pub use crate::store::list::Listed;
 pub use crate::store::phext::cursor::Cursor;
 pub use crate::store::phext::joined::Joined;

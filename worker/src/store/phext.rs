@@ -80,8 +80,11 @@ pub enum TextDamage {
         offset: usize,
     },
     /// A scroll stands beyond the largest coordinate.
-    #[error("a scroll in it lies beyond 99999 in one of the nine parts")]
-    BeyondLimit,
+    #[error("the scroll at byte {offset} lies beyond 99999 in one of the nine parts of its coordinate")]
+    BeyondLimit {
+        /// Where its text begins.
+        offset: usize,
+    },
     /// A link, a folder or a device.
     #[error("it is not a plain file")]
     NotAFile,

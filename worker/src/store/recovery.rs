@@ -229,6 +229,31 @@ impl Survey {
         known.find(|base| base.digest == digest).map(|base| base.sequence)
     }
 
+    /// Which edits are to be applied on top of a file with these contents.
+    fn keep(&self, digest: Option<FileDigest>, file: Option<&Identity>) -> Keep {
+        match (self.sequence_of(digest), file) {
+            (Some(sequence), _) => Keep::After(sequence),
+            (None, None) => Keep::Nothing,
+            (None, Some(file)) => {
+                Keep::NewerThan { sequence: self.published.sequence, time_us: changed_us(file) }
+            }
+        }
+    }
+
+    /// How many edits are to be applied on top of a file with these contents.
+    pub(super) fn count_unsaved(
+        &self,
+        digest: Option<FileDigest>,
+        file: Option<&Identity>,
+    ) -> io::Result<Result<u64, JournalDamage>> {
+        let keep = self.keep(digest, file);
+        let mut unsaved = 0;
+        let scanned = journal::scan(&*self.file, &self.header, journal::first_record(), |record| {
+            unsaved += u64::from(matches!(record.entry, Entry::Edit { .. }) && keep.keeps(&record));
+        })?;
+        Ok(scanned.map(|_| unsaved))
+    }
+
     /// Whether the store may have written a file of so many bytes.
     fn knows_length(&self, bytes: u64) -> bool {
         let mut known = self.pending.iter().chain([&self.published]);
@@ -240,13 +265,7 @@ impl Survey {
         let digest = text.as_ref().map(|text| text.digest);
         let file = text.as_ref().map(|text| text.identity);
         let known = self.sequence_of(digest);
-        let keep = match (known, file) {
-            (Some(sequence), _) => Keep::After(sequence),
-            (None, None) => Keep::Nothing,
-            (None, Some(file)) => {
-                Keep::NewerThan { sequence: self.published.sequence, time_us: changed_us(&file) }
-            }
-        };
+        let keep = self.keep(digest, file.as_ref());
         let mut phext = text.map(|text| text.phext).unwrap_or_default();
         let mut is_changed = false;
         if self.last_change > known.unwrap_or(self.published.sequence) {
@@ -320,13 +339,14 @@ impl Survey {
 }
 
 /// A phext's file, read.
-struct Text {
-    phext: Phext,
-    identity: Identity,
-    digest: FileDigest,
+pub(super) struct Text {
+    pub(super) phext: Phext,
+    pub(super) identity: Identity,
+    pub(super) digest: FileDigest,
 }
 
-fn read_text(
+/// Reads a phext's file; `None` when there is none.
+pub(super) fn read_text(
     disk: &dyn Disk,
     name: &PhextName,
     quota_bytes: Option<u64>,

@@ -104,7 +104,7 @@ impl OsDisk {
     }
 
     /// Everything in the directory that has one of our names, plain file or not.
-    fn files(&self) -> io::Result<Vec<FileName>> {
+    pub(in crate::store) fn files(&self) -> io::Result<Vec<FileName>> {
         let mut files = Vec::new();
         for entry in Dir::read_from(&self.directory)? {
             files.extend(file_of(OsStr::from_bytes(entry?.file_name().to_bytes())));
@@ -235,7 +235,7 @@ fn boxed(file: File) -> Box<dyn DiskFile> {
 }
 
 /// The path of a file, from its directory.
-fn path_of(file: &FileName) -> PathBuf {
+pub(in crate::store) fn path_of(file: &FileName) -> PathBuf {
     let here = Path::new("");
     match file {
         FileName::Phext(name) => layout::phext_file(here, name),

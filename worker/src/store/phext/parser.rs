@@ -94,7 +94,7 @@ impl PhextParser {
     fn take(&mut self, text: &str) -> Result<(), TextDamage> {
         let mut rest = text;
         while let Some((run, behind)) = breaks::first_break(rest).and_then(|end| rest.split_at_checked(end)) {
-            self.add(run)?;
+            self.add(run, self.offset + text.len() - rest.len())?;
             let mut behind = behind.chars();
             if let Some(level) = behind.next().and_then(|step| breaks::level_of(u8::try_from(step).ok()?)) {
                 breaks::cross(&mut self.parts, level);
@@ -102,17 +102,18 @@ impl PhextParser {
             }
             rest = behind.as_str();
         }
-        self.add(rest)?;
+        self.add(rest, self.offset + text.len() - rest.len())?;
         self.offset += text.len();
         Ok(())
     }
 
-    fn add(&mut self, text: &str) -> Result<(), TextDamage> {
+    /// Adds a text to the scroll that stands where the parser is. The offset is for the error.
+    fn add(&mut self, text: &str, offset: usize) -> Result<(), TextDamage> {
         if text.is_empty() {
             return Ok(());
         }
         if !self.is_inside {
-            let at = Coordinate::from_parts(self.parts).ok_or(TextDamage::BeyondLimit)?;
+            let at = Coordinate::from_parts(self.parts).ok_or(TextDamage::BeyondLimit { offset })?;
             if let Some(page) = self.builder.begin(at) {
                 self.phext.put_page(Arc::new(page));
             }

@@ -164,7 +164,7 @@ proptest! {
 fn a_scroll_at_the_limit_and_one_past() {
     let breaks = |count| format!("{}a", "\x17".repeat(count)).into_bytes();
     assert_eq!(Phext::parse(&breaks(99_998)).unwrap().scroll_count(), 1);
-    assert_eq!(Phext::parse(&breaks(99_999)).unwrap_err(), TextDamage::BeyondLimit);
+    assert_eq!(Phext::parse(&breaks(99_999)).unwrap_err(), TextDamage::BeyondLimit { offset: 99_999 });
     assert_eq!(Phext::parse(b"ab\xff").unwrap_err(), TextDamage::NotUtf8 { offset: 2 });
     assert_eq!(Phext::parse(&vec![0x17; 200_000]).unwrap().scroll_count(), 0);
     let far = Phext::parse(&breaks(99_998)).unwrap();

@@ -1,0 +1,166 @@
+//! `sq-worker fsck`: what a tenant's directory holds, and whether all of it can be read.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use sq_shared::failure::Failure;
+
+use crate::store::fsck::{self, Checked, Finding, Origin};
+use crate::store::{Damage, JournalDamage, TextDamage};
+
+/// Options of `fsck`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  sq-worker fsck ./sq-data/data/alice
+
+It only reads, so a worker may serve the directory meanwhile. It exits with 1 when a file is damaged.")]
+pub struct Options {
+    /// The tenant's directory.
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+}
+
+/// Prints a line a file, and a last one with all of them together.
+///
+/// # Errors
+/// The directory cannot be read, or a file in it is damaged.
+pub fn run(options: &Options) -> Result<(), Failure> {
+    let report = fsck::check(&options.dir).map_err(Failure::from_error)?;
+    if report.is_in_use {
+        let dir = options.dir.display();
+        // Nobody is there to tell when standard error is closed; the same holds for the lines below.
+        let _ = writeln!(
+            std::io::stderr(),
+            "sq-worker: a worker has {dir} open: what it is writing now may look unfinished, or like another program's"
+        );
+    }
+    let name_width = report.files.iter().map(|file| file.name.chars().count()).max().unwrap_or(0);
+    let bytes_width = report.files.iter().map(|file| file.bytes.to_string().len()).max().unwrap_or(0);
+    let mut output = std::io::stdout().lock();
+    for Checked { name, bytes, finding } in &report.files {
+        let (state, text) = (state(finding), describe(finding));
+        let _ = writeln!(output, "{name:<name_width$}  {state:<7}  {bytes:>bytes_width$}  {text}");
+    }
+    let totals = Totals::of(&report.files);
+    let _ = writeln!(output, "{}", totals.line());
+    match totals.bad {
+        0 => Ok(()),
+        bad => Err(Failure::Failed(format!("{} damaged or unreadable", count(bad, "file")))),
+    }
+}
+
+fn is_bad(finding: &Finding) -> bool {
+    matches!(finding, Finding::Damaged(_) | Finding::Unreadable(_))
+}
+
+fn state(finding: &Finding) -> &'static str {
+    if is_bad(finding) { "DAMAGED" } else { "ok" }
+}
+
+fn describe(finding: &Finding) -> String {
+    match finding {
+        Finding::Phext { scrolls, origin } => {
+            let origin = match origin {
+                Origin::Known => "",
+                Origin::Foreign => ", written by another program",
+                Origin::Unknown => "; its journal cannot say what is missing in it",
+            };
+            format!("{}{origin}", count(*scrolls as u64, "scroll"))
+        }
+        Finding::Journal { records, unsaved, torn_bytes, is_file_gone } => {
+            let mut text = count(*records, "record");
+            text += &match unsaved {
+                Some(0) => String::new(),
+                Some(unsaved) => format!(", {} not in the file yet", count(*unsaved, "write")),
+                None => ", of which nobody can say what is in the file".to_owned(),
+            };
+            if *is_file_gone {
+                text += ", and another program took the phext's file away";
+            }
+            if *torn_bytes > 0 {
+                text += &format!(
+                    ", {} of a write at the end that was not finished, and never acknowledged",
+                    count(*torn_bytes, "byte")
+                );
+            }
+            text
+        }
+        Finding::Reserve => "room that is kept for a full disk".to_owned(),
+        Finding::Leftover => "left by a worker that was killed; the next one removes it".to_owned(),
+        Finding::Damaged(damage) => format!("{}: {}", place(damage), remedy(damage)),
+        Finding::Unreadable(error) => format!("it cannot be read: {error}"),
+    }
+}
+
+/// What is wrong, without the words that say in which file.
+fn place(damage: &Damage) -> String {
+    match damage {
+        Damage::Text(damage) => damage.to_string(),
+        Damage::Journal(JournalDamage::Header) => "its header is damaged, at byte 0".to_owned(),
+        Damage::Journal(damage) => damage.to_string(),
+        Damage::LargerThanQuota { .. } => damage.to_string(),
+    }
+}
+
+fn remedy(damage: &Damage) -> &'static str {
+    match damage {
+        Damage::Text(TextDamage::NotAFile) | Damage::Journal(JournalDamage::NotAFile) => {
+            "move it out of the directory"
+        }
+        Damage::Text(_) => "mend it there with an editor, or put a good copy in its place",
+        Damage::Journal(_) => {
+            "stop the worker, then take phext and journal from a backup, or move the journal out of the \
+             directory, which loses the writes that are only in it"
+        }
+        Damage::LargerThanQuota { .. } => "raise the quota",
+    }
+}
+
+/// All files together.
+#[derive(Default)]
+struct Totals {
+    phexts: u64,
+    scrolls: u64,
+    journals: u64,
+    unsaved: u64,
+    bad: u64,
+}
+
+impl Totals {
+    fn of(files: &[Checked]) -> Self {
+        let mut totals = Self::default();
+        for file in files {
+            match &file.finding {
+                Finding::Phext { scrolls, .. } => {
+                    totals.phexts += 1;
+                    totals.scrolls += *scrolls as u64;
+                }
+                Finding::Journal { unsaved, .. } => {
+                    totals.journals += 1;
+                    totals.unsaved += unsaved.unwrap_or(0);
+                }
+                Finding::Reserve | Finding::Leftover => {}
+                Finding::Damaged(_) | Finding::Unreadable(_) => totals.bad += 1,
+            }
+        }
+        totals
+    }
+
+    fn line(&self) -> String {
+        format!(
+            "{} with {}, {} with {} not in the files yet, {} damaged",
+            count(self.phexts, "phext"),
+            count(self.scrolls, "scroll"),
+            count(self.journals, "journal"),
+            count(self.unsaved, "write"),
+            self.bad
+        )
+    }
+}
+
+/// A number with its noun.
+fn count(number: u64, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}

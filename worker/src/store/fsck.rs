@@ -1,0 +1,188 @@
+//! Verifies a tenant's directory, and changes nothing: every file is read whole, as it would be to serve it.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+
+use sq_shared::phext_name::PhextName;
+
+use crate::store::disk::os::{OpenError, OsDisk, path_of};
+use crate::store::disk::{Disk, FileName, Identity};
+use crate::store::journal::JournalDamage;
+use crate::store::record::FileDigest;
+use crate::store::recovery::{Damage, Opened, RecoveryError, Survey, open_plain, read_text};
+
+/// What a directory holds.
+#[derive(Debug)]
+pub struct Report {
+    /// A worker had the directory open: some of it may have been about to change.
+    pub is_in_use: bool,
+    /// Every file that is the store's business, by phext; what belongs to none comes last.
+    pub files: Vec<Checked>,
+}
+
+/// A file of the directory.
+#[derive(Debug)]
+pub struct Checked {
+    /// Its name in the directory.
+    pub name: String,
+    /// What it has.
+    pub bytes: u64,
+    /// What is in it.
+    pub finding: Finding,
+}
+
+/// What is in a file.
+#[derive(Debug)]
+pub enum Finding {
+    /// The text of a phext.
+    Phext {
+        /// How many of its scrolls have a text.
+        scrolls: usize,
+        /// Whose it is.
+        origin: Origin,
+    },
+    /// The journal of a phext.
+    Journal {
+        /// The good records.
+        records: u64,
+        /// Writes that are not in the phext's file yet; `None` when that cannot be read.
+        unsaved: Option<u64>,
+        /// Bytes at the end that are no record: a write that was under way, and was never acknowledged.
+        torn_bytes: u64,
+        /// Another program took the phext's file away, so the phext is empty.
+        is_file_gone: bool,
+    },
+    /// Room that is kept for a full disk.
+    Reserve,
+    /// A file that was about to take another's place when the worker ended.
+    Leftover,
+    /// It cannot be understood.
+    Damaged(Damage),
+    /// The system does not let us read it.
+    Unreadable(io::Error),
+}
+
+/// Whose a phext's file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// Its journal knows these contents.
+    Known,
+    /// Another program: no journal knows them.
+    Foreign,
+    /// Its journal cannot be read.
+    Unknown,
+}
+
+impl From<RecoveryError> for Finding {
+    fn from(error: RecoveryError) -> Self {
+        match error {
+            RecoveryError::Damaged(damage) => Self::Damaged(damage),
+            RecoveryError::Io(error) => Self::Unreadable(error),
+        }
+    }
+}
+
+/// Reads all phexts and journals of a directory. A quota is not known here, so none is too large.
+///
+/// # Errors
+/// The directory does not exist or cannot be read.
+pub fn check(dir: &Path) -> Result<Report, OpenError> {
+    let wrap = |source| OpenError::Io { path: dir.to_owned(), source };
+    let disk = OsDisk::inspect(dir)?;
+    let was_in_use = disk.is_in_use().map_err(wrap)?;
+    let (mut names, mut others) = (BTreeSet::new(), BTreeSet::new());
+    for file in disk.files().map_err(wrap)? {
+        match file {
+            FileName::Phext(name) | FileName::Journal(name) => _ = names.insert(name),
+            FileName::NewPhext(_) | FileName::NewJournal(_) | FileName::Reserve => _ = others.insert(file),
+        }
+    }
+    let mut files = Vec::new();
+    for name in names {
+        let (phext, journal) = check_phext(&disk, &name);
+        files.extend(checked(&disk, &FileName::Phext(name.clone()), phext));
+        files.extend(checked(&disk, &FileName::Journal(name), journal));
+    }
+    for file in others {
+        let is_reserve = file == FileName::Reserve;
+        let finding = if is_reserve { Finding::Reserve } else { Finding::Leftover };
+        files.extend(checked(&disk, &file, Some(finding)));
+    }
+    // A worker may have started meanwhile, or ended.
+    let is_in_use = was_in_use || disk.is_in_use().map_err(wrap)?;
+    Ok(Report { is_in_use, files })
+}
+
+/// A row of the report; none for a file that is not there, or not any more.
+fn checked(disk: &OsDisk, file: &FileName, finding: Option<Finding>) -> Option<Checked> {
+    let finding = finding?;
+    let name = path_of(file).to_string_lossy().into_owned();
+    match disk.identity(file) {
+        Ok(None) => None,
+        Ok(Some(identity)) => Some(Checked { name, bytes: identity.bytes, finding }),
+        Err(error) => Some(Checked { name, bytes: 0, finding: Finding::Unreadable(error) }),
+    }
+}
+
+/// What matters of a phext's file beside its journal. Its scrolls are not kept.
+struct TextFacts {
+    scrolls: usize,
+    identity: Identity,
+    digest: FileDigest,
+}
+
+/// What is in a phext's file and in its journal; none for one that is not there.
+fn check_phext(disk: &OsDisk, name: &PhextName) -> (Option<Finding>, Option<Finding>) {
+    let journal = survey(disk, name);
+    let text = read_text(disk, name, None, None).map(|text| {
+        let text = text?;
+        let (identity, digest) = (text.identity, text.digest);
+        Some(TextFacts { scrolls: text.phext.scroll_count(), identity, digest })
+    });
+    let journal_finding = match &journal {
+        Ok(None) => None,
+        Ok(Some(survey)) => Some(check_journal(survey, text.as_ref().ok().map(Option::as_ref))),
+        Err(_) => None,
+    };
+    let text_finding = match text {
+        Ok(None) => None,
+        Ok(Some(text)) => {
+            let origin = origin(&journal, text.digest);
+            Some(Finding::Phext { scrolls: text.scrolls, origin })
+        }
+        Err(error) => Some(error.into()),
+    };
+    (text_finding, journal_finding.or(journal.err().map(Finding::from)))
+}
+
+fn survey(disk: &OsDisk, name: &PhextName) -> Result<Option<Survey>, RecoveryError> {
+    match open_plain(disk, &FileName::Journal(name.clone()))? {
+        Opened::Missing => Ok(None),
+        Opened::NotAFile => Err(JournalDamage::NotAFile.into()),
+        Opened::File(file) => Ok(Some(Survey::of(file.into())??)),
+    }
+}
+
+fn origin(journal: &Result<Option<Survey>, RecoveryError>, digest: FileDigest) -> Origin {
+    match journal {
+        Ok(Some(survey)) if survey.sequence_of(Some(digest)).is_some() => Origin::Known,
+        Ok(_) => Origin::Foreign,
+        Err(_) => Origin::Unknown,
+    }
+}
+
+/// What a good journal holds; the text is `None` when it cannot be read, and `Some(None)` when there is none.
+fn check_journal(survey: &Survey, text: Option<Option<&TextFacts>>) -> Finding {
+    let (digest, identity) =
+        (text.flatten().map(|text| text.digest), text.flatten().map(|text| &text.identity));
+    let unsaved = match text.map(|_| survey.count_unsaved(digest, identity)) {
+        None => None,
+        Some(Ok(Ok(unsaved))) => Some(unsaved),
+        Some(Ok(Err(damage))) => return Finding::Damaged(damage.into()),
+        Some(Err(error)) => return Finding::Unreadable(error),
+    };
+    let is_file_gone = matches!(text, Some(None)) && survey.sequence_of(None).is_none();
+    let (records, torn_bytes) = (survey.records, survey.end.torn_bytes);
+    Finding::Journal { records, unsaved, torn_bytes, is_file_gone }
+}
