@@ -350,6 +350,8 @@ impl Store {
         if self.cache.open(name).is_none() {
             self.cache.insert(name.clone(), Content::Open(Box::new(OpenPhext::new(name.clone(), self.pace))));
         }
+        // Even when the record finds no room: the journal that it began must still get its name.
+        self.active.insert(name.clone());
         self.reserve.hold(&*self.disk);
         loop {
             let Some(open) = self.cache.open_mut(name) else { return Err(StoreError::NotYet) };
@@ -373,7 +375,6 @@ impl Store {
             }
         }
         self.cache.recount(name);
-        self.active.insert(name.clone());
         if let Some(quota) = self.limits.quota_bytes {
             self.usage.warn(quota);
         }

@@ -260,6 +260,8 @@ impl Survey {
             })?;
             replayed?;
         }
+        // Where no edit counts, nothing that was noted of a save does: the next generation starts behind it.
+        let keep = if known.is_some() || is_changed { keep } else { Keep::Nothing };
         let base = Base { sequence: self.base_sequence(known, is_changed), digest };
         Ok(self.recovered(phext, file, base, keep, known.is_some()))
     }
