@@ -20,9 +20,8 @@ use crate::store::admission::check_expected;
 use crate::store::cache::{Cache, Content, DamagedPhext};
 use crate::store::disk::os::OsDisk;
 use crate::store::disk::{Disk, FileName, Identity, is_full};
-use crate::store::job::{Done, Job};
 use crate::store::journal::AppendError;
-use crate::store::open_phext::{Clock, Next, OpenPhext, Pace};
+use crate::store::open_phext::{Clock, OpenPhext, Pace};
 use crate::store::record::{Entry, TEXT_BYTES, fingerprint};
 use crate::store::recovery::{RecoveryError, recover};
 use crate::store::reserve::Reserve;
@@ -43,6 +42,7 @@ mod record;
 mod recovery;
 mod repeats;
 mod reserve;
+mod schedule;
 #[cfg(test)]
 mod tests;
 mod ticket;
@@ -85,6 +85,8 @@ pub struct Store {
     /// The disk failed: what it holds is known only after a new start.
     is_in_doubt: bool,
     is_closing: bool,
+    /// How often a phext has come into memory.
+    visits: u64,
     /// What a phext without a file reads as.
     empty: Phext,
 }
@@ -189,6 +191,7 @@ impl Store {
             counts: HashMap::new(),
             is_in_doubt: false,
             is_closing: false,
+            visits: 0,
             empty: Phext::default(),
         }
     }
@@ -245,109 +248,6 @@ impl Store {
         tickets.iter().all(|ticket| self.cache.open(&ticket.name).is_none_or(|open| open.is_settled(ticket)))
     }
 
-    /// What is to be done now. Each job must be run, and its result given to [`Store::finish`].
-    pub fn next_jobs(&mut self) -> Vec<Job> {
-        let mut jobs = Vec::new();
-        if self.is_in_doubt {
-            return jobs;
-        }
-        self.read_superseded();
-        let (disk, clock, is_closing) = (Arc::clone(&self.disk), clock(), self.is_closing);
-        let is_crowded = self.is_crowded();
-        let turn = self.next_turn(clock.now, is_crowded);
-        let cache = &mut self.cache;
-        self.active.retain(|name| {
-            let Some(open) = cache.open_mut(name) else { return false };
-            let may_save = turn.as_ref() == Some(name) || (!is_crowded && open.is_saved_at_once());
-            jobs.extend(open.next_jobs(&disk, &clock, may_save));
-            !open.is_clean() && !(is_closing && open.is_quiet() && open.is_behind())
-        });
-        jobs
-    }
-
-    /// Whose turn it is to be saved, where saves take turns: those that nobody waits for always do, so that they
-    /// leave the disk time for the journals; all do when the disk has little room, so that they take that of one
-    /// new file.
-    fn next_turn(&self, now: Instant, is_crowded: bool) -> Option<PhextName> {
-        let is_under_way = |name: &PhextName| {
-            self.cache
-                .open(name)
-                .is_some_and(|open| open.is_saving() && (is_crowded || !open.is_saved_at_once()))
-        };
-        if self.active.iter().any(is_under_way) {
-            return None;
-        }
-        let wanted = |name: &PhextName| {
-            let open = self.cache.open(name)?;
-            Some((!open.is_saved_at_once(), open.save_wanted(now, self.is_closing)?, name.clone()))
-        };
-        self.active.iter().filter_map(wanted).min().map(|(.., name)| name)
-    }
-
-    /// Reads those anew whose files another program has changed during a save: their unsaved edits must not wait
-    /// until somebody asks.
-    fn read_superseded(&mut self) {
-        let is_due = |name: &&PhextName| {
-            self.cache.open(name).is_some_and(|open| open.is_superseded() && open.is_quiet())
-        };
-        let superseded: Vec<PhextName> = self.active.iter().filter(is_due).cloned().collect();
-        for name in superseded {
-            // Damage is remembered and logged; anything else shows again when somebody asks.
-            let _ = self.refresh(&name);
-        }
-    }
-
-    /// When to ask for jobs again even if nothing happens.
-    pub fn next_wakeup(&self) -> Option<Instant> {
-        if self.active.iter().any(|name| self.cache.open(name).is_some_and(OpenPhext::is_saving)) {
-            // Its end is news of its own, and others may have to wait for it.
-            return None;
-        }
-        self.active.iter().filter_map(|name| self.cache.open(name)?.save_due()).min()
-    }
-
-    /// Takes in what came of a job. After a failure of the disk the store is in doubt.
-    pub fn finish(&mut self, done: Done) {
-        let Done { name, result } = done;
-        let Some(open) = self.cache.open_mut(&name) else { return };
-        let next = result.and_then(|outcome| open.finish(&self.disk, outcome, &clock()));
-        self.cache.recount(&name);
-        match next {
-            Ok(Next::Nothing) => {}
-            Ok(Next::Saved) => {
-                self.reserve.hold(&*self.disk);
-                let is_tight = self.is_tight();
-                if let Some(open) = self.cache.open_mut(&name) {
-                    open.shorten_journal(&self.disk, is_tight, &clock());
-                }
-            }
-            Ok(Next::MakeRoom) => {
-                if self.reserve.release(&*self.disk)
-                    && let Some(open) = self.cache.open_mut(&name)
-                {
-                    open.retry(Instant::now());
-                }
-            }
-            Err(error) => self.fail(&error),
-        }
-    }
-
-    /// Saves everything: from now on all that is not in its file is due. It is done when
-    /// [`Store::is_at_rest`].
-    pub fn close(&mut self) {
-        self.is_closing = true;
-        for name in &self.active {
-            if let Some(open) = self.cache.open_mut(name) {
-                open.retry(Instant::now());
-            }
-        }
-    }
-
-    /// Whether no job is due or under way, once [`Store::next_jobs`] has been asked.
-    pub fn is_at_rest(&self) -> bool {
-        self.active.is_empty() || self.is_in_doubt
-    }
-
     fn fail(&mut self, error: &io::Error) {
         tracing::error!(%error, "the disk failed: nothing is acknowledged before it has been read again");
         self.is_in_doubt = true;
@@ -377,8 +277,14 @@ impl Store {
         clock: &Clock,
     ) -> Result<(), StoreError> {
         if self.cache.open(name).is_none() {
-            self.cache.insert(name.clone(), Content::Open(Box::new(OpenPhext::new(name.clone(), self.pace))));
+            let visit = self.next_visit();
+            self.cache.insert(
+                name.clone(),
+                Content::Open(Box::new(OpenPhext::new(name.clone(), visit, self.pace))),
+            );
         }
+        // Even when the record finds no room: the journal that it began must still get its name.
+        self.active.insert(name.clone());
         self.reserve.hold(&*self.disk);
         loop {
             let Some(open) = self.cache.open_mut(name) else { return Err(StoreError::NotYet) };
@@ -401,11 +307,15 @@ impl Store {
             }
         }
         self.cache.recount(name);
-        self.active.insert(name.clone());
         if let Some(quota) = self.limits.quota_bytes {
             self.usage.warn(quota);
         }
         Ok(())
+    }
+
+    fn next_visit(&mut self) -> u64 {
+        self.visits += 1;
+        self.visits
     }
 
     /// Brings what is in memory up to date with the disk.
@@ -426,7 +336,9 @@ impl Store {
             Ok(None) => Ok(()),
             Ok(Some(recovered)) => {
                 let file_bytes = recovered.file.map_or(0, |file| file.bytes);
-                let open = OpenPhext::from_recovered(name.clone(), self.pace, recovered, Instant::now());
+                let visit = self.next_visit();
+                let open =
+                    OpenPhext::from_recovered(name.clone(), visit, self.pace, recovered, Instant::now());
                 self.usage.opened(file_bytes, open.phext.file_bytes());
                 self.active.insert(name.clone());
                 self.cache.insert(name.clone(), Content::Open(Box::new(open)));

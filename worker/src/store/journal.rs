@@ -161,14 +161,18 @@ pub(super) fn scan(
     let mut input = Input { file, bytes, window: Vec::new(), window_start: 0 };
     let mut offset = from;
     let mut last_sequence = header.base.sequence;
+    // A journal gets its name when it is durable with the keys that were carried over, and all that was behind
+    // them then: whatever follows a bad one of these shows that it has been damaged.
+    let mut is_carried = from == first_record();
     while offset < bytes {
         match input.record_at(offset, header.generation)? {
             Some((record, length)) if follows(&record, last_sequence) => {
                 last_sequence = record.stamp.sequence;
+                is_carried &= matches!(record.entry, Entry::Repeat { .. });
                 offset += length;
                 visit(record);
             }
-            _ if input.is_missed(offset, header.generation, last_sequence)? => {
+            _ if input.is_missed(offset, header.generation, last_sequence, is_carried)? => {
                 return Ok(Err(JournalDamage::Record { offset }));
             }
             _ => break,
@@ -217,7 +221,7 @@ impl Input<'_> {
     }
 
     /// Whether some record behind an offset is good and says that the one after `last` had been durable.
-    fn is_missed(&mut self, offset: u64, generation: u64, last: u64) -> io::Result<bool> {
+    fn is_missed(&mut self, offset: u64, generation: u64, last: u64, is_carried: bool) -> io::Result<bool> {
         for candidate in offset + 1..self.bytes.saturating_sub(SMALLEST_BYTES as u64 - 1) {
             // Two words that are right by chance are rare: hardly a checksum is computed in vain.
             let mut reader = Reader(self.slice(candidate, PREFIX_BYTES + 16)?);
@@ -225,7 +229,10 @@ impl Input<'_> {
             let (Some(_), Some(sequence), Some(durable)) = (prefix, reader.u64(), reader.u64()) else {
                 return Ok(false);
             };
-            let is_likely = durable > last && durable < sequence && sequence - last <= self.bytes;
+            let is_likely = (durable > last || is_carried)
+                && durable < sequence
+                && sequence > last
+                && sequence - last <= self.bytes;
             if is_likely && self.record_at(candidate, generation)?.is_some() {
                 return Ok(true);
             }

@@ -53,6 +53,8 @@ impl Pace {
 #[derive(Debug)]
 pub(super) struct OpenPhext {
     name: PhextName,
+    /// Tells it from what this phext was in memory before.
+    visit: u64,
     pace: Pace,
     pub(super) phext: Phext,
     pub(super) repeats: Repeats,
@@ -123,10 +125,11 @@ pub(super) enum Next {
 
 impl OpenPhext {
     /// A phext that has neither a file nor a journal.
-    pub(super) fn new(name: PhextName, pace: Pace) -> Self {
+    pub(super) fn new(name: PhextName, visit: u64, pace: Pace) -> Self {
         let base = Base { sequence: 0, digest: None };
         Self {
             name,
+            visit,
             pace,
             phext: Phext::default(),
             repeats: Repeats::default(),
@@ -147,8 +150,14 @@ impl OpenPhext {
     }
 
     /// A phext as the disk has it. What is not in its file yet is due to be saved.
-    pub(super) fn from_recovered(name: PhextName, pace: Pace, recovered: Recovered, now: Instant) -> Self {
-        let mut open = Self::new(name, pace);
+    pub(super) fn from_recovered(
+        name: PhextName,
+        visit: u64,
+        pace: Pace,
+        recovered: Recovered,
+        now: Instant,
+    ) -> Self {
+        let mut open = Self::new(name, visit, pace);
         open.phext = recovered.phext;
         open.repeats = recovered.repeats;
         open.file = recovered.file;
@@ -228,14 +237,15 @@ impl OpenPhext {
 
     /// What must be settled before its present state may be told; `None` when it is.
     pub(super) fn ticket(&self) -> Option<Ticket> {
-        let ticket = Ticket { name: self.name.clone(), logged: self.logged, edit: self.last_edit };
+        let ticket =
+            Ticket { name: self.name.clone(), visit: self.visit, logged: self.logged, edit: self.last_edit };
         (!self.is_settled(&ticket)).then_some(ticket)
     }
 
     /// Whether all that a ticket stands for is on disk.
     pub(super) fn is_settled(&self, ticket: &Ticket) -> bool {
         let is_in_file = !self.is_saved_at_once() || self.base.sequence >= ticket.edit;
-        self.synced >= ticket.logged && is_in_file
+        self.visit != ticket.visit || self.synced >= ticket.logged && is_in_file
     }
 
     /// Whether answers wait for its saves.

@@ -279,8 +279,8 @@ impl Survey {
             })?;
             replayed?;
         }
-        // With none of its edits left, a journal has nothing to say about another program's file.
-        let keep = if known.is_none() && !is_changed { Keep::Nothing } else { keep };
+        // Where no edit counts, nothing that was noted of a save does: the next generation starts behind it.
+        let keep = if known.is_some() || is_changed { keep } else { Keep::Nothing };
         let base = Base { sequence: self.base_sequence(known, is_changed), digest };
         Ok(self.recovered(phext, file, base, keep, known.is_some()))
     }

@@ -5,14 +5,26 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::io::Errno;
 
 use super::*;
 use crate::store::disk::sim::{Operation, SimDisk};
+use crate::store::job::Job;
 use proptest::prelude::*;
 
+mod expected;
+mod failing_disk;
+mod foreign;
+mod foreign_in_a_save;
+mod full_disk;
+mod limits;
+mod recovery;
+mod repeats;
+mod saves;
 mod seeds;
+mod settling;
 
 const NO_LIMITS: Limits = Limits { quota_bytes: None, memory_bytes: u64::MAX };
 
@@ -26,6 +38,54 @@ fn name(text: &str) -> PhextName {
 
 fn at(text: &str) -> Coordinate {
     Coordinate::parse(text, None).unwrap()
+}
+
+/// A store whose files a test writes itself, with a pace of its own.
+fn open_at(dir: &Path, pace: Pace) -> Store {
+    Store::on(Arc::new(OsDisk::open(dir).unwrap()), NO_LIMITS, pace)
+}
+
+fn on_sim(disk: &SimDisk, pace: Pace) -> Store {
+    Store::on(Arc::new(disk.clone()), NO_LIMITS, pace)
+}
+
+/// Every phext that is not empty is a large one: it is saved so long after a write.
+fn large(save_delay: Duration) -> Pace {
+    Pace { saved_at_once_bytes: 0, save_delay, ..Pace::DEFAULT }
+}
+
+/// No phext is saved before the store is closed.
+fn unsaved() -> Pace {
+    large(Duration::from_secs(3600))
+}
+
+fn phext_file(phext: &str) -> FileName {
+    FileName::Phext(name(phext))
+}
+
+fn journal_file(phext: &str) -> FileName {
+    FileName::Journal(name(phext))
+}
+
+/// What a phext's file holds.
+fn saved(disk: &SimDisk, phext: &str) -> Option<String> {
+    disk.bytes(&phext_file(phext)).map(|bytes| String::from_utf8(bytes).unwrap())
+}
+
+/// Writes, and leaves the jobs to the test.
+fn begin(store: &mut Store, phext: &str, place: &str, edit: Edit) -> Vec<Ticket> {
+    let write = Write { at: at(place), edit, expected: None, repeat: None };
+    store.write(&name(phext), &write).unwrap().into_parts().1
+}
+
+fn append(text: &str) -> Edit {
+    Edit::Append(text.to_owned())
+}
+
+fn close(mut store: Store) {
+    store.close();
+    run_jobs(&mut store);
+    assert!(store.is_at_rest());
 }
 
 impl Store {

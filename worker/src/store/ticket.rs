@@ -18,6 +18,8 @@ pub struct Pending<T> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ticket {
     pub(super) name: PhextName,
+    /// Which time that the phext is in memory: what it was before was durable when it was read anew.
+    pub(super) visit: u64,
     /// The last record that counts.
     pub(super) logged: u64,
     /// The last edit that counts.

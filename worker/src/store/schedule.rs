@@ -1,0 +1,115 @@
+//! Which work for the disk is due, whose turn it is, and what becomes of what came of it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use sq_shared::phext_name::PhextName;
+
+use crate::store::job::{Done, Job};
+use crate::store::open_phext::{Next, OpenPhext};
+use crate::store::{Store, clock};
+
+impl Store {
+    /// What is to be done now. Each job must be run, and its result given to [`Store::finish`].
+    pub fn next_jobs(&mut self) -> Vec<Job> {
+        let mut jobs = Vec::new();
+        if self.is_in_doubt {
+            return jobs;
+        }
+        self.read_superseded();
+        let (disk, clock, is_closing) = (Arc::clone(&self.disk), clock(), self.is_closing);
+        let is_crowded = self.is_crowded();
+        let turn = self.next_turn(clock.now, is_crowded);
+        let cache = &mut self.cache;
+        self.active.retain(|name| {
+            let Some(open) = cache.open_mut(name) else { return false };
+            let may_save = turn.as_ref() == Some(name) || (!is_crowded && open.is_saved_at_once());
+            jobs.extend(open.next_jobs(&disk, &clock, may_save));
+            !open.is_clean() && !(is_closing && open.is_quiet() && open.is_behind())
+        });
+        jobs
+    }
+
+    /// Whose turn it is to be saved, where saves take turns: those that nobody waits for always do, so that they
+    /// leave the disk time for the journals; all do when the disk has little room, so that they take that of one
+    /// new file.
+    fn next_turn(&self, now: Instant, is_crowded: bool) -> Option<PhextName> {
+        let is_under_way = |name: &PhextName| {
+            self.cache
+                .open(name)
+                .is_some_and(|open| open.is_saving() && (is_crowded || !open.is_saved_at_once()))
+        };
+        if self.active.iter().any(is_under_way) {
+            return None;
+        }
+        let wanted = |name: &PhextName| {
+            let open = self.cache.open(name)?;
+            Some((!open.is_saved_at_once(), open.save_wanted(now, self.is_closing)?, name.clone()))
+        };
+        self.active.iter().filter_map(wanted).min().map(|(.., name)| name)
+    }
+
+    /// Reads those anew whose files another program has changed during a save: their unsaved edits must not wait
+    /// until somebody asks.
+    fn read_superseded(&mut self) {
+        let is_due = |name: &&PhextName| {
+            self.cache.open(name).is_some_and(|open| open.is_superseded() && open.is_quiet())
+        };
+        let superseded: Vec<PhextName> = self.active.iter().filter(is_due).cloned().collect();
+        for name in superseded {
+            // Damage is remembered and logged; anything else shows again when somebody asks.
+            let _ = self.refresh(&name);
+        }
+    }
+
+    /// When to ask for jobs again even if nothing happens.
+    pub fn next_wakeup(&self) -> Option<Instant> {
+        if self.active.iter().any(|name| self.cache.open(name).is_some_and(OpenPhext::is_saving)) {
+            // Its end is news of its own, and others may have to wait for it.
+            return None;
+        }
+        self.active.iter().filter_map(|name| self.cache.open(name)?.save_due()).min()
+    }
+
+    /// Takes in what came of a job. After a failure of the disk the store is in doubt.
+    pub fn finish(&mut self, done: Done) {
+        let Done { name, result } = done;
+        let Some(open) = self.cache.open_mut(&name) else { return };
+        let next = result.and_then(|outcome| open.finish(&self.disk, outcome, &clock()));
+        self.cache.recount(&name);
+        match next {
+            Ok(Next::Nothing) => {}
+            Ok(Next::Saved) => {
+                self.reserve.hold(&*self.disk);
+                let is_tight = self.is_tight();
+                if let Some(open) = self.cache.open_mut(&name) {
+                    open.shorten_journal(&self.disk, is_tight, &clock());
+                }
+            }
+            Ok(Next::MakeRoom) => {
+                if self.reserve.release(&*self.disk)
+                    && let Some(open) = self.cache.open_mut(&name)
+                {
+                    open.retry(Instant::now());
+                }
+            }
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// Saves everything: from now on all that is not in its file is due. It is done when
+    /// [`Store::is_at_rest`].
+    pub fn close(&mut self) {
+        self.is_closing = true;
+        for name in &self.active {
+            if let Some(open) = self.cache.open_mut(name) {
+                open.retry(Instant::now());
+            }
+        }
+    }
+
+    /// Whether no job is due or under way, once [`Store::next_jobs`] has been asked.
+    pub fn is_at_rest(&self) -> bool {
+        self.active.is_empty() || self.is_in_doubt
+    }
+}

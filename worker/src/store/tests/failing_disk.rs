@@ -1,0 +1,130 @@
+//! A disk that fails once, at every place where it may.
+
+use super::*;
+
+/// What a store did until its disk failed.
+#[derive(Default)]
+struct Run {
+    /// How many writes were asked for, and how many of them were settled.
+    written: usize,
+    settled: usize,
+    is_in_doubt: bool,
+}
+
+const WRITES: usize = 12;
+
+fn text_after(writes: usize) -> String {
+    (0..writes).map(|number| format!("{number};")).collect()
+}
+
+fn settle(store: &Store, tickets: &[Vec<Ticket>]) -> usize {
+    tickets.iter().take_while(|tickets| store.is_settled(tickets)).count()
+}
+
+/// Two phexts are written in turn; a write comes in between the jobs of another.
+fn run(disk: &SimDisk, pace: Pace) -> Run {
+    let mut store = on_sim(disk, pace);
+    let mut run = Run::default();
+    let mut tickets = Vec::new();
+    for number in 0..WRITES {
+        let write =
+            Write { at: at(ORIGIN), edit: append(&format!("{number};")), expected: None, repeat: None };
+        if let Ok(pending) = store.write(&name("notes"), &write) {
+            tickets.push(pending.into_parts().1);
+            run.written = number + 1;
+        }
+        for _ in 0..3 {
+            for job in store.next_jobs() {
+                let settled = settle(&store, &tickets);
+                store.finish(job.run());
+                if store.is_in_doubt() {
+                    assert_eq!(settle(&store, &tickets), settled, "nothing is settled by a failure");
+                }
+            }
+        }
+        if store.is_in_doubt() {
+            break;
+        }
+    }
+    run.settled = settle(&store, &tickets);
+    run.is_in_doubt = store.is_in_doubt();
+    if run.is_in_doubt {
+        check_doubt(&mut store);
+    }
+    run
+}
+
+fn check_doubt(store: &mut Store) {
+    assert!(matches!(store.read(&name("notes")), Err(StoreError::InDoubt)));
+    assert!(matches!(store.read(&name("never seen")), Err(StoreError::InDoubt)));
+    assert!(matches!(store.list(), Err(StoreError::InDoubt)));
+    assert!(matches!(put(store, "other", ORIGIN, "x"), Err(StoreError::InDoubt)));
+    assert!(store.next_jobs().is_empty() && store.is_at_rest());
+}
+
+#[test]
+fn a_failed_sync_or_rename_is_the_end_and_what_was_settled_is_there() {
+    let mut failures = 0;
+    for operation in [Operation::SyncData, Operation::SyncAll, Operation::Rename, Operation::SyncDirectory] {
+        for pace in [Pace { spent_journal_bytes: 200, ..Pace::DEFAULT }, large(Duration::ZERO), unsaved()] {
+            for nth in 1.. {
+                let disk = SimDisk::new(nth);
+                disk.fail(operation, nth, Errno::IO);
+                let run = run(&disk, pace);
+                if !run.is_in_doubt {
+                    break;
+                }
+                failures += 1;
+                let crashed = (0..8).map(|seed| disk.crash(seed));
+                for disk in crashed.chain([disk.kill()]) {
+                    let mut store = on_sim(&disk, pace);
+                    let text = scroll(&mut store, "notes", ORIGIN);
+                    let is_right = (run.settled..=run.written).any(|writes| text == text_after(writes));
+                    assert!(is_right, "{operation:?} {nth}: {} {} {text}", run.settled, run.written);
+                    close(store);
+                    assert_eq!(saved(&disk, "notes").unwrap_or_default(), text);
+                }
+            }
+        }
+    }
+    assert!(failures > 30, "{failures}");
+}
+
+#[test]
+fn a_write_that_the_disk_refuses_is_not_made_and_the_store_goes_on() {
+    let disk = SimDisk::new(1);
+    let mut store = on_sim(&disk, Pace::DEFAULT);
+    put(&mut store, "notes", ORIGIN, "abc").unwrap();
+    disk.fail(Operation::Write, 1, Errno::IO);
+    assert!(matches!(put(&mut store, "notes", ORIGIN, "x"), Err(StoreError::Io(_))));
+    assert_eq!(scroll(&mut store, "notes", ORIGIN), "abc");
+    write(&mut store, "notes", at(ORIGIN), append("!")).unwrap();
+    assert_eq!(scroll(&mut on_sim(&disk.kill(), Pace::DEFAULT), "notes", ORIGIN), "abc!");
+}
+
+#[test]
+fn half_a_record_that_cannot_be_cut_off_is_the_end() {
+    let disk = SimDisk::new(1);
+    let mut store = on_sim(&disk, Pace::DEFAULT);
+    put(&mut store, "notes", ORIGIN, "abc").unwrap();
+    disk.fail(Operation::Write, 1, Errno::NOSPC);
+    disk.fail(Operation::SetBytes, 1, Errno::IO);
+    assert!(matches!(put(&mut store, "notes", ORIGIN, "x"), Err(StoreError::InDoubt)));
+    check_doubt(&mut store);
+    assert_eq!(scroll(&mut on_sim(&disk.kill(), Pace::DEFAULT), "notes", ORIGIN), "abc");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_an_error_of_its_own() {
+    let disk = SimDisk::new(1);
+    disk.replace_behind_our_back(&phext_file("notes"), b"abc");
+    let mut store = on_sim(&disk, Pace::DEFAULT);
+    for operation in [Operation::Identity, Operation::Open, Operation::Read] {
+        disk.fail(operation, 1, Errno::IO);
+        assert!(matches!(store.read(&name("notes")), Err(StoreError::Io(_))), "{operation:?}");
+    }
+    assert_eq!(scroll(&mut store, "notes", ORIGIN), "abc");
+    disk.fail(Operation::List, 1, Errno::IO);
+    assert!(matches!(store.list(), Err(StoreError::Io(_))));
+    assert_eq!(list(&mut store).len(), 1);
+}

@@ -1,0 +1,113 @@
+//! How a phext's file follows it, and how its journal stays short.
+
+use super::*;
+use crate::store::job::Work;
+
+fn joined(store: &mut Store, phext: &str) -> String {
+    store.read(&name(phext)).unwrap().into_untold().join()
+}
+
+fn is_write(job: &Job) -> bool {
+    matches!(job.work, Work::Write { .. })
+}
+
+#[test]
+fn a_large_phext_is_saved_after_the_delay() {
+    let disk = SimDisk::new(1);
+    let mut store = on_sim(&disk, large(Duration::ZERO));
+    begin(&mut store, "notes", "2.1.1/1.1.1/1.1.3", append("far"));
+    begin(&mut store, "notes", ORIGIN, append("near"));
+    run_jobs(&mut store);
+    assert_eq!(saved(&disk, "notes").unwrap(), joined(&mut store, "notes"));
+    assert!(store.is_at_rest() && store.next_wakeup().is_none());
+}
+
+#[test]
+fn a_large_phext_is_saved_on_close() {
+    let disk = SimDisk::new(1);
+    let mut store = on_sim(&disk, unsaved());
+    put(&mut store, "notes", ORIGIN, "abc").unwrap();
+    assert_eq!(saved(&disk, "notes"), None);
+    assert!(!store.is_at_rest());
+    close(store);
+    assert_eq!(saved(&disk, "notes").unwrap(), "abc");
+    let mut store = on_sim(&disk.kill(), unsaved());
+    assert_eq!(scroll(&mut store, "notes", ORIGIN), "abc");
+    assert!(store.next_jobs().is_empty(), "nothing is left to do after a good end");
+}
+
+#[test]
+fn a_long_journal_does_not_wait_for_a_pause() {
+    let disk = SimDisk::new(1);
+    let pace = Pace { long_journal_bytes: 4000, spent_journal_bytes: 1000, ..unsaved() };
+    let mut store = on_sim(&disk, pace);
+    let mut longest = 0;
+    for number in 100..400 {
+        put(&mut store, "notes", ORIGIN, &format!("{number}").repeat(130)).unwrap();
+        longest = longest.max(disk.bytes(&journal_file("notes")).unwrap().len());
+    }
+    assert_eq!(saved(&disk, "notes").unwrap().len(), 390);
+    assert!(longest < 6000, "{longest}");
+}
+
+#[test]
+fn a_spent_journal_begins_anew_and_is_small() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path());
+    let journal = sq_shared::layout::journal_file(dir.path(), &name("notes"));
+    let length = || fs::metadata(&journal).unwrap().len();
+    let text = "x".repeat(100_000);
+    let mut shortest = u64::MAX;
+    for number in 0..12 {
+        put(&mut store, "notes", ORIGIN, &format!("{number}{text}")).unwrap();
+        assert!(length() < 256 * 1024 + 300_000);
+        shortest = shortest.min(if number < 3 { u64::MAX } else { length() });
+    }
+    assert!(shortest < 1000, "{shortest}");
+    drop(store);
+    let mut store = open(dir.path());
+    assert_eq!(scroll(&mut store, "notes", ORIGIN), format!("11{text}"));
+}
+
+#[test]
+fn a_write_during_a_save_survives_it() {
+    for spent_journal_bytes in [0, 1 << 20] {
+        let disk = SimDisk::new(1);
+        let pace = Pace { spent_journal_bytes, ..large(Duration::ZERO) };
+        let mut store = on_sim(&disk, pace);
+        let mut text = String::new();
+        begin(&mut store, "notes", ORIGIN, append("a"));
+        text.push('a');
+        // One write before each job of the save, and one before its result is taken in.
+        let mut tickets = Vec::new();
+        for letter in "bcdefghijklmnop".chars() {
+            let jobs = store.next_jobs();
+            for job in jobs {
+                let done = job.run();
+                tickets.extend(begin(&mut store, "notes", ORIGIN, append(&letter.to_string())));
+                text.push(letter);
+                store.finish(done);
+            }
+        }
+        assert!(saved(&disk, "notes").is_some(), "a save has ended meanwhile");
+        assert_eq!(scroll(&mut store, "notes", ORIGIN), text);
+        store.next_jobs().into_iter().filter(|job| !is_write(job)).for_each(|job| drop(job.run()));
+        let mut next = on_sim(&disk.kill(), pace);
+        assert_eq!(scroll(&mut next, "notes", ORIGIN), text);
+        run_jobs(&mut next);
+        assert_eq!(saved(&disk.kill(), "notes").map(|saved| text.starts_with(&saved)), Some(true));
+        run_jobs(&mut store);
+    }
+}
+
+#[test]
+fn the_next_worker_saves_what_the_last_one_did_not() {
+    let disk = SimDisk::new(1);
+    let mut store = on_sim(&disk, unsaved());
+    put(&mut store, "notes", ORIGIN, "abc").unwrap();
+    let disk = disk.kill();
+    let mut store = on_sim(&disk, unsaved());
+    assert_eq!(scroll(&mut store, "notes", ORIGIN), "abc");
+    run_jobs(&mut store);
+    assert_eq!(saved(&disk, "notes").unwrap(), "abc");
+}
