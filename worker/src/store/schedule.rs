@@ -25,7 +25,8 @@ impl Store {
             let Some(open) = cache.open_mut(name) else { return false };
             let may_save = turn.as_ref() == Some(name) || (!is_crowded && open.is_saved_at_once());
             jobs.extend(open.next_jobs(&disk, &clock, may_save));
-            !open.is_clean() && !(is_closing && open.is_quiet() && open.is_behind())
+            let is_given_up = is_closing && open.is_quiet() && open.is_behind();
+            !open.is_clean() && !is_given_up
         });
         jobs
     }
