@@ -219,7 +219,7 @@ impl OpenPhext {
 
     /// When it wants to be saved.
     pub(super) fn save_due(&self) -> Option<Instant> {
-        self.save_due.filter(|_| self.is_dirty() && matches!(self.save, Save::Idle))
+        self.save_due.filter(|_| self.is_dirty() && !self.is_superseded && !self.is_saving())
     }
 
     /// Wants to be saved as soon as can be: its memory is needed, or the room of its journal.

@@ -65,7 +65,8 @@ impl Store {
 
     /// When to ask for jobs again even if nothing happens.
     pub fn next_wakeup(&self) -> Option<Instant> {
-        if self.active.iter().any(|name| self.cache.open(name).is_some_and(OpenPhext::is_saving)) {
+        let is_saving = |name: &PhextName| self.cache.open(name).is_some_and(OpenPhext::is_saving);
+        if self.is_in_doubt || self.active.iter().any(is_saving) {
             // Its end is news of its own, and others may have to wait for it.
             return None;
         }
@@ -96,6 +97,8 @@ impl Store {
             }
             Err(error) => self.fail(&error),
         }
+        // What could not leave memory before may be able to now.
+        self.trim(&name);
     }
 
     /// Saves everything: from now on all that is not in its file is due. It is done when

@@ -19,6 +19,7 @@ mod failing_disk;
 mod foreign;
 mod foreign_in_a_save;
 mod full_disk;
+mod kill_points;
 mod limits;
 mod recovery;
 mod repeats;

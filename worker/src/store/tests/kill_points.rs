@@ -1,0 +1,104 @@
+//! The end of the process, and of the power, at each single change that a scripted run makes on the disk.
+
+use super::*;
+
+/// Seeds of power cuts for each point: what was not synced stays, goes, or is torn.
+const CUTS: u64 = 6;
+
+/// The script: two phexts, one saved before each answer and one later, long enough for journals to begin anew.
+const WRITES: usize = 24;
+
+fn pace() -> Pace {
+    Pace { saved_at_once_bytes: 120, save_delay: Duration::ZERO, spent_journal_bytes: 500, ..Pace::DEFAULT }
+}
+
+fn edit(number: usize) -> (&'static str, Coordinate, Edit) {
+    let place = at(["1.1.1/1.1.1/1.1.1", "1.1.1/1.1.1/1.1.3"][number / 2 % 2]);
+    let text = format!("{number};{}", "x".repeat(number * 5));
+    match number % 8 {
+        5 => ("small", place, Edit::Remove),
+        number if number % 2 == 1 => ("small", place, Edit::Replace(text[..text.len().min(40)].to_owned())),
+        _ => ("large", place, append(&text)),
+    }
+}
+
+type Texts = [String; 2];
+
+fn texts(store: &mut Store) -> Texts {
+    ["small", "large"].map(|phext| store.read(&name(phext)).unwrap().into_parts().0.join())
+}
+
+/// Runs the script until the disk stops. Gives what the phexts were after each write, and how many were
+/// acknowledged.
+fn run(disk: &SimDisk) -> (Vec<Texts>, usize) {
+    let mut store = on_sim(disk, pace());
+    let (mut states, mut acknowledged) = (vec![Texts::default()], 0);
+    for number in 0..WRITES {
+        let (phext, place, edit) = edit(number);
+        let write = Write { at: place, edit, expected: None, repeat: None };
+        let Ok(pending) = store.write(&name(phext), &write) else { break };
+        let (_, tickets) = pending.into_parts();
+        states.push(
+            ["small", "large"].map(|phext| {
+                store.cache.open(&name(phext)).map_or_else(String::new, |open| open.phext.join())
+            }),
+        );
+        // Now and then two writes go together.
+        if number % 3 != 1 {
+            run_jobs(&mut store);
+        }
+        if store.is_in_doubt() {
+            break;
+        }
+        if store.is_settled(&tickets) {
+            acknowledged = states.len() - 1;
+        }
+    }
+    store.close();
+    run_jobs(&mut store);
+    (states, acknowledged)
+}
+
+/// What is there after a cut must be what was there after some writes to that phext, none of them lost that
+/// was acknowledged.
+fn judge(states: &[Texts], acknowledged: usize, found: &Texts, point: u64) {
+    for (phext, text) in found.iter().enumerate() {
+        let is_possible = states[acknowledged..].iter().any(|state| state[phext] == *text);
+        assert!(
+            is_possible,
+            "point {point}, phext {phext}: {text:?} after {acknowledged} acknowledged writes"
+        );
+    }
+}
+
+#[test]
+fn an_end_at_any_change_of_the_disk_loses_nothing_acknowledged() {
+    let whole = SimDisk::new(1);
+    let (states, acknowledged) = run(&whole);
+    assert_eq!((states.len(), acknowledged), (WRITES + 1, WRITES));
+    let points = whole.changes();
+    assert!(points > 150, "only {points} changes");
+    for point in 0..=points {
+        let disk = SimDisk::new(point);
+        disk.stop_after(point);
+        let (mut states, acknowledged) = run(&disk);
+        // The write that the end struck may be whole in the journal all the same.
+        let (phext, place, edit) = edit(states.len() - 1);
+        let mut last = states.last().unwrap().clone();
+        let index = usize::from(phext == "large");
+        let mut struck = Phext::parse(last[index].as_bytes()).unwrap();
+        struck.apply(place, &edit);
+        last[index] = struck.join();
+        states.push(last);
+        let ends = std::iter::once(disk.kill()).chain((0..CUTS).map(|seed| disk.crash(seed)));
+        for after in ends {
+            let mut store = on_sim(&after, pace());
+            judge(&states, acknowledged, &texts(&mut store), point);
+            // The next start serves, and saves what it has.
+            put(&mut store, "small", ORIGIN, "next").unwrap();
+            let served = texts(&mut store);
+            close(store);
+            assert_eq!(["small", "large"].map(|phext| saved(&after, phext).unwrap_or_default()), served);
+        }
+    }
+}
