@@ -75,16 +75,9 @@ fn start_jobs(worker: &Rc<Worker>) {
 async fn run_job(worker: Rc<Worker>, job: Job) {
     // It neither panics nor is it cancelled; were it lost, its phext would just never be acknowledged.
     let Ok(done) = spawn_blocking(|| job.run()).await else { return };
-    let is_in_doubt = {
-        let mut store = worker.store.borrow_mut();
-        store.finish(done);
-        store.is_in_doubt()
-    };
-    if is_in_doubt {
-        worker.store_failed.notify_one();
-    }
+    worker.store.borrow_mut().finish(done);
+    note_state(&worker);
     worker.commits.progress.notify_waiters();
-    worker.commits.wake();
 }
 
 /// Asks the store until it can say something.
@@ -96,14 +89,21 @@ pub(super) async fn ask<T>(
     loop {
         let progress = worker.commits.progress.notified();
         let answer = question();
-        if worker.store.borrow().is_in_doubt() {
-            worker.store_failed.notify_one();
-        }
-        worker.commits.wake();
+        note_state(worker);
         match answer {
             Err(Failure::Store(StoreError::NotYet)) if timeout_at(deadline, progress).await.is_ok() => {}
             answer => return answer,
         }
+    }
+}
+
+/// Says so when there is work for the disk, or when the disk has failed.
+fn note_state(worker: &Worker) {
+    let store = worker.store.borrow();
+    if store.is_in_doubt() {
+        worker.store_failed.notify_one();
+    } else if !store.is_at_rest() {
+        worker.commits.wake();
     }
 }
 

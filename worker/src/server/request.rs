@@ -117,6 +117,11 @@ async fn run(worker: &Worker, command: &Command) -> Result<Answer, Problem> {
     let pinned = commits::ask(worker, || command.pinned(&mut worker.store.borrow_mut())).await;
     let room = worker.answer_room.take(&pinned.map_err(refuse)?).await?;
     let outcome = commits::ask(worker, || command.apply(&mut worker.store.borrow_mut())).await;
+    let tickets = match &outcome {
+        Ok(_) => Vec::new(),
+        Err(_) => worker.store.borrow().unsettled(),
+    };
+    commits::settle(worker, &tickets).await.map_err(|error| refuse(error.into()))?;
     let (outcome, tickets) = outcome.map_err(refuse)?.into_parts();
     commits::settle(worker, &tickets).await.map_err(|error| refuse(error.into()))?;
     Ok(Answer::of_outcome(outcome, room))

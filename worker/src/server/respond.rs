@@ -117,7 +117,8 @@ pub(super) fn problem_of(failure: &Failure) -> Problem {
         }
         Failure::Store(StoreError::NotAsExpected) => Problem::new(
             Code::PreconditionFailed,
-            "the scroll is not the one that If-Match names: read it again, and decide anew",
+            "the scroll is not one that If-Match names (* names any that has a text; a weak tag, none): read it again, \
+             and decide anew",
         ),
         Failure::Store(StoreError::KeyReused) => Problem::new(
             Code::IdempotencyKeyReused,

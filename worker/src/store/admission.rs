@@ -4,7 +4,7 @@ use std::io;
 
 use sq_shared::phext_name::PhextName;
 
-use crate::store::open_phext::{Clock, OpenPhext};
+use crate::store::open_phext::Clock;
 use crate::store::usage::Usage;
 use crate::store::{Expected, Store, StoreError};
 
@@ -21,7 +21,7 @@ impl Store {
         let Some(quota) = self.limits.quota_bytes.filter(|_| after > before) else { return Ok(()) };
         let exceeds = |usage: &Usage| usage.used_bytes().saturating_sub(before).saturating_add(after) > quota;
         // Before a refusal one looks again: another program may have taken phexts away.
-        if self.usage.is_stale(clock.now) || exceeds(&self.usage) {
+        if self.usage.is_stale(clock.now) || (exceeds(&self.usage) && self.usage.may_list(clock.now)) {
             self.list_usage(clock)?;
         }
         if exceeds(&self.usage) {
@@ -43,7 +43,9 @@ impl Store {
         if after <= before {
             return Ok(());
         }
-        if self.usage.is_stale(clock.now) || !self.has_room(before, after)? {
+        if self.usage.is_stale(clock.now)
+            || (self.usage.may_list(clock.now) && !self.has_room(before, after)?)
+        {
             self.list_usage(clock)?;
         }
         if self.has_room(before, after)? {
@@ -68,10 +70,13 @@ impl Store {
 
     /// The record, what the saves under way may still take, and then a new file for the largest phext.
     fn needed_bytes(&self, before: u64, after: u64) -> u64 {
-        let saves = self.active.iter().filter(|name| self.cache.open(name).is_some_and(OpenPhext::is_saving));
-        let files = 1 + saves.count() as u64;
-        let files_bytes = self.usage.largest_bytes().max(after).saturating_mul(files);
-        files_bytes.saturating_add(after.saturating_sub(before)).saturating_add(SPARE_BYTES)
+        let open = self.active.iter().filter_map(|name| self.cache.open(name));
+        let saves_bytes: u64 = open.filter(|open| open.is_saving()).map(|open| open.phext.file_bytes()).sum();
+        let next_bytes = self.usage.largest_bytes().max(after);
+        saves_bytes
+            .saturating_add(next_bytes)
+            .saturating_add(after.saturating_sub(before))
+            .saturating_add(SPARE_BYTES)
     }
 
     fn list_usage(&mut self, clock: &Clock) -> io::Result<()> {

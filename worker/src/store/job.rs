@@ -9,12 +9,16 @@ use std::sync::Arc;
 use sq_shared::phext_name::PhextName;
 
 use crate::store::disk::{Disk, DiskFile, FileName, Identity, is_full};
+use crate::store::journal::read_full;
 use crate::store::phext::Phext;
 use crate::store::record::FileDigest;
 
 /// A save is synced in pieces of so many bytes, so that a large one never fills the disk's queue at once: the
 /// journals of other phexts are synced in between.
 const SYNC_EVERY_BYTES: u64 = 4 * 1024 * 1024;
+
+/// How much of a journal is written over itself at once.
+const REFRESH_BYTES: usize = 256 * 1024;
 
 /// Work on one phext's files.
 #[derive(Debug)]
@@ -29,6 +33,8 @@ pub struct Job {
 pub(super) enum Work {
     /// Make the journal's records up to a sequence durable.
     Sync { journal: Arc<dyn DiskFile>, upto: u64 },
+    /// Write the records of an old journal over themselves, so that a sync has something to do, and sync it.
+    Refresh { journal: Arc<dyn DiskFile>, bytes: u64, upto: u64 },
     /// Make a new journal durable, and give it its name.
     Install { journal: Arc<dyn DiskFile>, upto: u64 },
     /// Write a new file beside the phext's.
@@ -74,6 +80,9 @@ impl Job {
         let Self { disk, name, work } = self;
         let result = match work {
             Work::Sync { journal, upto } => journal.sync_data().map(|()| Outcome::Synced(upto)),
+            Work::Refresh { journal, bytes, upto } => {
+                refresh(&*journal, bytes).map(|()| Outcome::Synced(upto))
+            }
             Work::Install { journal, upto } => {
                 install(&*disk, &name, &*journal).map(|()| Outcome::Installed(upto))
             }
@@ -90,6 +99,21 @@ fn or_no_room(result: io::Result<Outcome>) -> io::Result<Outcome> {
         Err(error) if is_full(&error) => Ok(Outcome::NoRoom),
         result => result,
     }
+}
+
+fn refresh(journal: &dyn DiskFile, bytes: u64) -> io::Result<()> {
+    let mut buffer = vec![0; REFRESH_BYTES];
+    let mut offset = 0;
+    while offset < bytes {
+        let wanted = usize::try_from(bytes - offset).unwrap_or(REFRESH_BYTES).min(REFRESH_BYTES);
+        let piece = buffer.get_mut(..wanted).unwrap_or_default();
+        if read_full(journal, piece, offset)? != wanted {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        journal.write_all_at(piece, offset)?;
+        offset += wanted as u64;
+    }
+    journal.sync_data()
 }
 
 fn install(disk: &dyn Disk, name: &PhextName, journal: &dyn DiskFile) -> io::Result<()> {

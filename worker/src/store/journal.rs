@@ -7,14 +7,18 @@ use std::sync::Arc;
 
 use crate::store::disk::DiskFile;
 use crate::store::record::{
-    Entry, FileDigest, PREFIX_BYTES, Reader, Record, SMALLEST_BYTES, Stamp, TEXT_BYTES, checksum, encode,
+    Entry, FileDigest, LARGEST_BYTES, PREFIX_BYTES, Reader, Record, SMALLEST_BYTES, Stamp, checksum, encode,
 };
 
 /// Says what the file is, and which version of the format it has.
 const MAGIC: [u8; 8] = *b"SQJRNL1\n";
 
-/// Magic, generation, base (sequence, whether there is a file, its digest), and the checksum of all of them.
-const HEADER_BYTES: usize = 8 + 8 + 8 + 1 + 8 + 16 + 4;
+/// Magic, generation, base (sequence, whether there is a file, its digest), the number of keys that are carried
+/// over, and the checksum of all of them.
+const HEADER_BYTES: usize = 8 + 8 + 8 + 1 + 8 + 16 + 4 + 4;
+
+/// How much is written at once when there is much to write.
+const WRITE_BYTES: usize = 256 * 1024;
 
 /// How much is read from the disk at once.
 const READ_BYTES: usize = 256 * 1024;
@@ -41,6 +45,8 @@ pub(super) struct Journal {
 pub(super) struct Header {
     pub(super) generation: u64,
     pub(super) base: Base,
+    /// So many records at the beginning were there before the journal had its name.
+    pub(super) carried: u32,
 }
 
 /// Why a journal cannot be used.
@@ -71,9 +77,17 @@ pub(super) enum AppendError {
     Torn(io::Error),
 }
 
+impl AppendError {
+    /// For a journal that nobody needs when it is not complete.
+    pub(super) fn into_io(self) -> io::Error {
+        let (Self::Refused(error) | Self::Torn(error)) = self;
+        error
+    }
+}
+
 impl Journal {
     /// Starts a generation in an empty file.
-    pub(super) fn create(file: Arc<dyn DiskFile>, base: &Base) -> io::Result<Self> {
+    pub(super) fn create(file: Arc<dyn DiskFile>, base: &Base, carried: u32) -> io::Result<Self> {
         let generation = getrandom::u64().map_err(|error| io::Error::other(error.to_string()))?;
         let mut header = Vec::with_capacity(HEADER_BYTES);
         header.extend_from_slice(&MAGIC);
@@ -83,6 +97,7 @@ impl Journal {
         let digest = base.digest.unwrap_or(FileDigest { bytes: 0, xxh3: 0 });
         header.extend_from_slice(&digest.bytes.to_le_bytes());
         header.extend_from_slice(&digest.xxh3.to_le_bytes());
+        header.extend_from_slice(&carried.to_le_bytes());
         header.extend_from_slice(&crc32c::crc32c(&header).to_le_bytes());
         file.write_all_at(&header, 0)?;
         Ok(Self { file, generation, bytes: HEADER_BYTES as u64, buffer: Vec::new() })
@@ -95,12 +110,23 @@ impl Journal {
 
     /// Appends a record. It is durable once the file has been synced.
     pub(super) fn append(&mut self, stamp: &Stamp, entry: &Entry<'_>) -> Result<(), AppendError> {
-        self.buffer.clear();
         encode(stamp, entry, self.generation, &mut self.buffer);
+        self.flush()
+    }
+
+    /// Appends a record among many: it is in the file after [`Journal::flush`].
+    pub(super) fn append_buffered(&mut self, stamp: &Stamp, entry: &Entry<'_>) -> Result<(), AppendError> {
+        encode(stamp, entry, self.generation, &mut self.buffer);
+        if self.buffer.len() >= WRITE_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    /// Writes what is buffered. What cannot be written is forgotten.
+    pub(super) fn flush(&mut self) -> Result<(), AppendError> {
         let written = self.file.write_all_at(&self.buffer, self.bytes);
         let length = self.buffer.len() as u64;
+        self.buffer.clear();
         // One large text must not cost its size for ever.
-        self.buffer.shrink_to(READ_BYTES);
+        self.buffer.shrink_to(WRITE_BYTES);
         match written {
             Ok(()) => {
                 self.bytes += length;
@@ -128,9 +154,10 @@ fn parse_header(bytes: &[u8; HEADER_BYTES]) -> Option<Header> {
     let (generation, sequence) = (reader.u64()?, reader.u64()?);
     let has_file = reader.array::<1>()?;
     let digest = FileDigest { bytes: reader.u64()?, xxh3: reader.u128()? };
+    let carried = reader.u32()?;
     let is_good = magic == MAGIC && reader.u32()? == crc32c::crc32c(covered);
     let digest = (has_file == [1]).then_some(digest);
-    is_good.then_some(Header { generation, base: Base { sequence, digest } })
+    is_good.then_some(Header { generation, base: Base { sequence, digest }, carried })
 }
 
 /// Where the records begin.
@@ -161,18 +188,17 @@ pub(super) fn scan(
     let mut input = Input { file, bytes, window: Vec::new(), window_start: 0 };
     let mut offset = from;
     let mut last_sequence = header.base.sequence;
-    // A journal gets its name when it is durable with the keys that were carried over, and all that was behind
-    // them then: whatever follows a bad one of these shows that it has been damaged.
-    let mut is_carried = from == first_record();
+    // A journal gets its name when it is durable with the keys that are carried over: a bad one is damage.
+    let mut carried = if from == first_record() { header.carried } else { 0 };
     while offset < bytes {
         match input.record_at(offset, header.generation)? {
             Some((record, length)) if follows(&record, last_sequence) => {
                 last_sequence = record.stamp.sequence;
-                is_carried &= matches!(record.entry, Entry::Repeat { .. });
+                carried = carried.saturating_sub(1);
                 offset += length;
                 visit(record);
             }
-            _ if input.is_missed(offset, header.generation, last_sequence, is_carried)? => {
+            _ if input.is_missed(offset, header.generation, last_sequence, carried > 0)? => {
                 return Ok(Err(JournalDamage::Record { offset }));
             }
             _ => break,
@@ -215,7 +241,7 @@ impl Input<'_> {
         let rest = self.bytes.saturating_sub(offset);
         let Some(length) = Reader(self.slice(offset, PREFIX_BYTES)?).u32() else { return Ok(None) };
         let length = length as usize;
-        let fits = (SMALLEST_BYTES..=TEXT_BYTES).contains(&(length + PREFIX_BYTES))
+        let fits = (SMALLEST_BYTES..=LARGEST_BYTES).contains(&(length + PREFIX_BYTES))
             && (length + PREFIX_BYTES) as u64 <= rest;
         Ok(fits.then_some(length))
     }

@@ -52,6 +52,10 @@ impl Store {
         Ok(Pending { value: listed, tickets })
     }
 
+    fn journal_of(&self, name: &PhextName) -> std::io::Result<Option<Identity>> {
+        self.disk.identity(&FileName::Journal(name.clone()))
+    }
+
     /// One row; none for a name without scrolls and without a file.
     fn look_at(
         &mut self,
@@ -70,6 +74,11 @@ impl Store {
                     None
                 });
             }
+            Some(Content::Damaged(known))
+                if known.file == file && known.journal == self.journal_of(&name)? =>
+            {
+                return Ok(row(name, file.map_or(0, |file| file.bytes), None));
+            }
             Some(Content::Open(_) | Content::Damaged(_)) | None => {}
         }
         if let (Some(file), Some((counted, scrolls))) = (file, known.get(&name))
@@ -83,9 +92,15 @@ impl Store {
             Ok(None) => Ok(None),
             Err(RecoveryError::Io(error)) => Err(error.into()),
             Err(RecoveryError::Damaged(_)) => Ok(row(name, file_bytes, None)),
+            Ok(Some(found)) if found.synced < found.logged || found.saved < found.last_edit => {
+                // What it shows must become durable first, so it comes into memory for that.
+                let phext = self.read(&name)?.into_untold();
+                let (bytes, scrolls) = (phext.file_bytes(), phext.scroll_count());
+                Ok(row(name, bytes, Some(scrolls)))
+            }
             Ok(Some(found)) => {
                 let (bytes, scrolls) = (found.phext.file_bytes(), found.phext.scroll_count());
-                if let Some(file) = found.file.filter(|_| found.last_edit == found.saved) {
+                if let Some(file) = found.file {
                     self.counts.insert(name.clone(), (file, scrolls));
                 }
                 Ok(if found.file.is_some() || scrolls > 0 { row(name, bytes, Some(scrolls)) } else { None })

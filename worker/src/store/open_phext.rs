@@ -300,26 +300,24 @@ impl OpenPhext {
 
     /// What to do now: at most one job for the journal and one for the file. A save begins only when it may.
     pub(super) fn next_jobs(&mut self, disk: &Arc<dyn Disk>, clock: &Clock, may_save: bool) -> Vec<Job> {
+        self.begin_superseded(disk, clock);
         let file = self.next_save(may_save);
-        let journal = self.next_sync(disk, clock);
+        let journal = self.next_sync();
         let job = |work| Job { disk: Arc::clone(disk), name: self.name.clone(), work };
         journal.into_iter().chain(file).map(job).collect()
     }
 
-    fn next_sync(&mut self, disk: &Arc<dyn Disk>, clock: &Clock) -> Option<Work> {
+    fn next_sync(&mut self) -> Option<Work> {
         if self.is_syncing {
             return None;
         }
         if let JournalState::Superseded(tail) = &self.journal
             && self.is_sync_awaited()
         {
-            let tail = tail.clone();
-            if let Err(error) = self.begin_journal(disk, Some(&tail), clock) {
-                // Reads go on all the same: the old one has everything.
-                tracing::warn!(phext = %self.name, %error, "a journal cannot begin anew");
-                self.is_syncing = true;
-                return Some(Work::Sync { journal: tail.file, upto: self.last_sequence });
-            }
+            // There was no room for a new one. Reads go on all the same: the old one has everything.
+            let (journal, bytes) = (Arc::clone(&tail.file), tail.end);
+            self.is_syncing = true;
+            return Some(Work::Refresh { journal, bytes, upto: self.last_sequence });
         }
         let (is_new, journal) = match &self.journal {
             JournalState::New(journal) => (true, Arc::clone(&journal.file)),

@@ -25,6 +25,9 @@ pub(super) const REPEAT_BYTES: u64 = (PREFIX_BYTES + COMMON_BYTES + 16) as u64;
 /// The longest text of one record: its length has 32 bits, and the rest of the record needs some of them.
 pub(super) const TEXT_BYTES: usize = u32::MAX as usize - 1024;
 
+/// The longest record: the coordinate of an edit, and its text.
+pub(super) const LARGEST_BYTES: usize = SMALLEST_BYTES + 9 * 4 + TEXT_BYTES;
+
 const INSERT: u8 = 1;
 const UPDATE: u8 = 2;
 const DELETE: u8 = 3;

@@ -28,7 +28,9 @@ pub enum Damage {
     #[error("the phext's .phext file is damaged: {0}")]
     Text(#[from] TextDamage),
     /// Its file is larger than all that the tenant may use, and the store did not write it.
-    #[error("the phext's .phext file has {bytes} bytes, more than the quota of {quota}")]
+    #[error(
+        "the phext's .phext file has {bytes} bytes, more than the quota of {quota}: raise the quota, or make the file shorter"
+    )]
     LargerThanQuota {
         /// What it has.
         bytes: u64,
@@ -92,6 +94,8 @@ pub(super) struct Tail {
     pub(super) header: Header,
     /// The offset of the first record to look at.
     pub(super) from: u64,
+    /// The offset behind the last one.
+    pub(super) end: u64,
     pub(super) keep: Keep,
     /// What the next generation starts from.
     pub(super) base: Base,
@@ -319,7 +323,7 @@ impl Survey {
             } else {
                 (Keep::After(self.published.sequence), self.published)
             };
-            RecoveredJournal::Superseded(Tail { file, header, from, keep, base })
+            RecoveredJournal::Superseded(Tail { file, header, from, end: self.end.bytes, keep, base })
         };
         let (logged, synced) =
             if is_clean { (self.durable, self.durable) } else { (self.last_sequence, base.sequence) };

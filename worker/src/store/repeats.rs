@@ -2,11 +2,15 @@
 
 use std::collections::{HashMap, VecDeque};
 
-/// Most keys that a phext remembers: the oldest goes first.
+/// Most keys of clients that a phext remembers: the oldest goes first.
 pub(super) const KEYS: usize = 4096;
 
-/// How long a key is remembered, in microseconds: 24 hours.
+/// How long a client's key is remembered, in microseconds: 24 hours.
 const LIFETIME_US: u64 = 24 * 60 * 60 * 1_000_000;
+
+/// Most keys of the gateway, and how long they live: it sends a request again at once, a few times.
+const GATEWAY_KEYS: usize = 2048;
+const GATEWAY_LIFETIME_US: u64 = 10 * 60 * 1_000_000;
 
 /// What a remembered key takes in memory: itself, its answer, its place in the order, and the table's slack.
 const KEY_BYTES: u64 = 128;
@@ -47,57 +51,77 @@ pub(super) struct Remembered {
     pub(super) time_us: u64,
 }
 
-/// The keys of a phext, the oldest first.
+/// The keys of a phext. Each write has one, so those of the gateway must not push the clients' out.
 #[derive(Debug, Default)]
 pub(super) struct Repeats {
     by_key: HashMap<RepeatKey, Remembered>,
-    order: VecDeque<RepeatKey>,
+    /// The oldest first.
+    clients: VecDeque<RepeatKey>,
+    gateways: VecDeque<RepeatKey>,
 }
 
 impl Repeats {
     /// What is known under a key at this time.
     pub(super) fn get(&self, key: &RepeatKey, now_us: u64) -> Option<Remembered> {
-        self.by_key.get(key).copied().filter(|known| is_alive(known, now_us))
+        self.by_key.get(key).copied().filter(|known| key.origin.is_alive(known, now_us))
     }
 
-    /// Remembers a key; others may be forgotten for it.
+    /// Remembers a key; others of its origin may be forgotten for it.
     pub(super) fn insert(&mut self, key: RepeatKey, remembered: Remembered) {
+        let order = match key.origin {
+            KeyOrigin::Client => &mut self.clients,
+            KeyOrigin::Gateway => &mut self.gateways,
+        };
         match self.by_key.insert(key, remembered) {
             None => {}
             // A journal may bring it twice: carried over, and with its edit.
             Some(known) if known == remembered => return,
             // It had expired and was used again: its place in the order is a new one.
-            Some(_) => self.order.retain(|other| *other != key),
+            Some(_) => order.retain(|other| *other != key),
         }
-        self.order.push_back(key);
-        while self.order.len() > KEYS || self.is_oldest_dead(remembered.time_us) {
-            let Some(oldest) = self.order.pop_front() else { return };
-            self.by_key.remove(&oldest);
+        order.push_back(key);
+        while let Some(oldest) = order.front() {
+            let known = self.by_key.get(oldest);
+            let is_alive = known.is_some_and(|known| key.origin.is_alive(known, remembered.time_us));
+            if is_alive && order.len() <= key.origin.most_keys() {
+                return;
+            }
+            self.by_key.remove(oldest);
+            order.pop_front();
         }
     }
 
-    /// All that are alive, the oldest first.
+    /// All that are alive, the oldest of each origin first.
     pub(super) fn alive(&self, now_us: u64) -> impl Iterator<Item = (RepeatKey, Remembered)> {
-        let known = self.order.iter().filter_map(|key| Some((*key, *self.by_key.get(key)?)));
-        known.filter(move |(_, remembered)| is_alive(remembered, now_us))
+        let keys = self.clients.iter().chain(&self.gateways);
+        let known = keys.filter_map(|key| Some((*key, *self.by_key.get(key)?)));
+        known.filter(move |(key, remembered)| key.origin.is_alive(remembered, now_us))
     }
 
     pub(super) fn len(&self) -> usize {
-        self.order.len()
+        self.by_key.len()
     }
 
     pub(super) fn memory_bytes(&self) -> u64 {
-        KEY_BYTES * self.order.len() as u64
-    }
-
-    fn is_oldest_dead(&self, now_us: u64) -> bool {
-        let oldest = self.order.front().and_then(|key| self.by_key.get(key));
-        oldest.is_some_and(|remembered| !is_alive(remembered, now_us))
+        KEY_BYTES * self.by_key.len() as u64
     }
 }
 
-fn is_alive(remembered: &Remembered, now_us: u64) -> bool {
-    now_us.saturating_sub(remembered.time_us) < LIFETIME_US
+impl KeyOrigin {
+    fn is_alive(self, remembered: &Remembered, now_us: u64) -> bool {
+        let lifetime_us = match self {
+            Self::Client => LIFETIME_US,
+            Self::Gateway => GATEWAY_LIFETIME_US,
+        };
+        now_us.saturating_sub(remembered.time_us) < lifetime_us
+    }
+
+    fn most_keys(self) -> usize {
+        match self {
+            Self::Client => KEYS,
+            Self::Gateway => GATEWAY_KEYS,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -122,6 +146,19 @@ mod tests {
         assert_eq!(repeats.get(&key("0"), 1), None);
         assert_eq!(repeats.get(&key("1"), 1), Some(at(1)));
         assert_eq!(repeats.get(&RepeatKey::new(KeyOrigin::Gateway, "1"), 1), None);
+    }
+
+    #[test]
+    fn the_gateways_keys_push_no_clients_out() {
+        let mut repeats = Repeats::default();
+        repeats.insert(key("client"), at(1));
+        for number in 0..=GATEWAY_KEYS {
+            repeats.insert(RepeatKey::new(KeyOrigin::Gateway, &number.to_string()), at(1));
+        }
+        assert_eq!((repeats.len(), repeats.get(&key("client"), 1)), (GATEWAY_KEYS + 1, Some(at(1))));
+        let gateways = RepeatKey::new(KeyOrigin::Gateway, "9");
+        assert!(repeats.get(&gateways, GATEWAY_LIFETIME_US).is_some());
+        assert!(repeats.get(&gateways, GATEWAY_LIFETIME_US + 1).is_none());
     }
 
     #[test]

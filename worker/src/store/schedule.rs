@@ -7,13 +7,13 @@ use sq_shared::phext_name::PhextName;
 
 use crate::store::job::{Done, Job};
 use crate::store::open_phext::{Next, OpenPhext};
-use crate::store::{Store, clock};
+use crate::store::{Store, Ticket, clock};
 
 impl Store {
     /// What is to be done now. Each job must be run, and its result given to [`Store::finish`].
     pub fn next_jobs(&mut self) -> Vec<Job> {
         let mut jobs = Vec::new();
-        if self.is_in_doubt {
+        if self.is_at_rest() {
             return jobs;
         }
         self.read_superseded();
@@ -25,7 +25,8 @@ impl Store {
             let Some(open) = cache.open_mut(name) else { return false };
             let may_save = turn.as_ref() == Some(name) || (!is_crowded && open.is_saved_at_once());
             jobs.extend(open.next_jobs(&disk, &clock, may_save));
-            let is_given_up = is_closing && open.is_quiet() && open.is_behind();
+            // The journal has all of it.
+            let is_given_up = is_closing && open.is_quiet() && (open.is_behind() || open.is_superseded());
             !open.is_clean() && !is_given_up
         });
         jobs
@@ -48,6 +49,11 @@ impl Store {
             Some((!open.is_saved_at_once(), open.save_wanted(now, self.is_closing)?, name.clone()))
         };
         self.active.iter().filter_map(wanted).min().map(|(.., name)| name)
+    }
+
+    /// What all phexts that are not settled wait for. Even a refusal may rest on a write that is not durable yet.
+    pub fn unsettled(&self) -> Vec<Ticket> {
+        self.active.iter().filter_map(|name| self.cache.open(name)?.ticket()).collect()
     }
 
     /// Reads those anew whose files another program has changed during a save: their unsaved edits must not wait

@@ -10,6 +10,9 @@ use crate::store::disk::{Disk, FileName};
 /// Phexts that are not in memory are looked at again after this time: another program may have added some.
 const LISTING_LIFETIME: Duration = Duration::from_secs(10);
 
+/// Before a write is refused they are looked at as well, but not more often than this.
+const LISTING_PAUSE: Duration = Duration::from_millis(100);
+
 /// A warning is logged above so many hundredths of the quota.
 const WARNING_PERCENT: u64 = 90;
 
@@ -17,7 +20,7 @@ const WARNING_PERCENT: u64 = 90;
 #[derive(Debug, Default)]
 pub(super) struct Usage {
     /// Of those in memory.
-    pub(super) open_bytes: u64,
+    open_bytes: u64,
     others_bytes: u64,
     /// The most that one phext had, as far as is known.
     largest_bytes: u64,
@@ -65,6 +68,11 @@ impl Usage {
         self.listed_at.is_none_or(|listed_at| now.saturating_duration_since(listed_at) >= LISTING_LIFETIME)
     }
 
+    /// Whether they may be listed again.
+    pub(super) fn may_list(&self, now: Instant) -> bool {
+        self.listed_at.is_none_or(|listed_at| now.saturating_duration_since(listed_at) >= LISTING_PAUSE)
+    }
+
     /// Counts the phexts that are not in memory; of the others `open_bytes` tells the size.
     pub(super) fn list(
         &mut self,
@@ -94,7 +102,7 @@ impl Usage {
         let used = self.used_bytes();
         let is_near = u128::from(used) * 100 >= u128::from(quota) * u128::from(WARNING_PERCENT);
         if is_near && !self.is_warned {
-            tracing::warn!(used, quota, "more than 90 % of the tenant's quota are used");
+            tracing::warn!(used, quota, "the tenant's quota is nearly used up: {WARNING_PERCENT} % or more");
         }
         self.is_warned = is_near;
     }
