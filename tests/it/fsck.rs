@@ -140,7 +140,7 @@ fn what_is_only_in_a_journal_is_counted_and_a_torn_end_is_no_damage() {
     let outcome = fsck(&dir);
     assert_eq!(outcome.code(), Some(0), "{outcome:?}");
     // A record: 58 bytes that all have, 36 of the coordinate, 600 of text.
-    let torn = "7 writes not in the file yet, 691 bytes of a write at the end";
+    let torn = "7 writes not in the file yet, 691 bytes at the end";
     assert_says(&outcome, "large.journal", &["ok", torn]);
     // What fsck counted is what the next worker serves.
     fs::write(&journal, &whole).unwrap();

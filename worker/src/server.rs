@@ -1,8 +1,8 @@
 //! Serves the store over HTTP/1.1 on one listening socket, in one thread.
 //!
-//! A request is handled whole: its body is complete before the store is asked, and nothing is awaited
-//! between the store's work and its answer. So requests never see each other half done, and a client
-//! that goes away cannot stop a write in the middle.
+//! A request is handled whole: its body is complete before the store is asked, and the store's work on it is
+//! one step. So requests never see each other half done, and a client that goes away cannot stop a write in
+//! the middle. The answer waits until the disk has all that it rests on.
 //!
 //! The socket may be the pool's. When this worker ends, it only lets go of its own descriptor:
 //! connections that arrive meanwhile wait in the backlog for the next worker.

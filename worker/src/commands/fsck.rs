@@ -35,6 +35,11 @@ pub fn run(options: &Options) -> Result<(), Failure> {
             "sq-worker: a worker has {dir} open: what it is writing now may look unfinished, or like another program's"
         );
     }
+    if report.files.is_empty() {
+        let dir = options.dir.display();
+        let _ =
+            writeln!(std::io::stderr(), "sq-worker: {dir} has no phexts: give the directory of one tenant");
+    }
     let name_width = report.files.iter().map(|file| file.name.chars().count()).max().unwrap_or(0);
     let bytes_width = report.files.iter().map(|file| file.bytes.to_string().len()).max().unwrap_or(0);
     let mut output = std::io::stdout().lock();
@@ -63,7 +68,9 @@ fn describe(finding: &Finding) -> String {
         Finding::Phext { scrolls, origin } => {
             let origin = match origin {
                 Origin::Known => "",
-                Origin::Foreign => ", written by another program",
+                Origin::Foreign => {
+                    ", written by another program; unsaved writes of its journal that are older do not count"
+                }
                 Origin::Unknown => "; its journal cannot say what is missing in it",
             };
             format!("{}{origin}", count(*scrolls as u64, "scroll"))
@@ -80,7 +87,7 @@ fn describe(finding: &Finding) -> String {
             }
             if *torn_bytes > 0 {
                 text += &format!(
-                    ", {} of a write at the end that was not finished, and never acknowledged",
+                    ", {} at the end that are no whole write: one that was not finished, or a file cut short",
                     count(*torn_bytes, "byte")
                 );
             }

@@ -1,5 +1,5 @@
 //! Which phexts stay in memory: as many as fit, the least recently used go first, and never one that has
-//! something its file does not have.
+//! something its file does not have. So on a full disk, where phexts cannot be saved, they may be more than fit.
 
 use std::time::Instant;
 
