@@ -13,7 +13,7 @@ use crate::api::input::Input;
 use crate::api::stream::{Pieces, Stream};
 use crate::store::{Pending, Phext, State, Store, StoreError, Written};
 
-mod checksum;
+pub(crate) mod checksum;
 mod delete;
 mod delta;
 mod get;

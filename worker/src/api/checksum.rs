@@ -42,6 +42,12 @@ fn checksum(phext: &Phext) -> String {
     }
 }
 
+/// Reads a checksum as `checksum` and an `ETag` write it: 32 hexadecimal digits, and nothing else.
+pub(crate) fn parse_checksum(text: &str) -> Option<u128> {
+    let digits = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    digits.then(|| u128::from_str_radix(text, 16).ok()).flatten()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

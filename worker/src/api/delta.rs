@@ -8,6 +8,7 @@ use sq_shared::phext_name::PhextName;
 use sq_shared::problem::{Code, Problem};
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::api::checksum::parse_checksum;
 use crate::api::input::Input;
 use crate::api::{COORDINATES, Failure, Outcome, Pinned, parse_coordinate, phext_name, too_many_coordinates};
 use crate::store::{Cursor, Joined, Pending, Phext, Scroll, Store, breaks};
@@ -109,11 +110,6 @@ impl Iterator for Differing {
             }
         }
     }
-}
-
-fn parse_checksum(text: &str) -> Checksum {
-    let digits = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    digits.then(|| u128::from_str_radix(text, 16).ok()).flatten()
 }
 
 fn malformed(index: usize) -> Problem {

@@ -6,6 +6,7 @@ use sq_shared::headers::X_SQ_REPEAT_KEY;
 use sq_shared::idempotency::{self, IdempotencyKey, InvalidIdempotencyKey};
 use sq_shared::problem::{Code, Problem};
 
+use crate::api::checksum::parse_checksum;
 use crate::store::{Expected, KeyOrigin, RepeatKey};
 
 /// Most checksums in one request; each takes 35 bytes of its head.
@@ -43,11 +44,6 @@ pub(super) fn repeat_key(headers: &HeaderMap) -> Result<Option<RepeatKey>, Probl
     let Some(value) = headers.get(X_SQ_REPEAT_KEY) else { return Ok(None) };
     let key = IdempotencyKey::parse(value.as_bytes()).map_err(InvalidIdempotencyKey::problem)?;
     Ok(Some(RepeatKey::new(KeyOrigin::Gateway, key.as_str())))
-}
-
-fn parse_checksum(text: &str) -> Option<u128> {
-    let digits = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    digits.then(|| u128::from_str_radix(text, 16).ok()).flatten()
 }
 
 fn malformed() -> Problem {
