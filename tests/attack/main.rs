@@ -1,0 +1,9 @@
+//! The attacks: each module is one that a client, or a worker that was taken over, may try against the real binaries.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "these are tests; a helper beside a test function is one too"
+)]
