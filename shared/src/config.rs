@@ -134,8 +134,8 @@ pub struct Pool {
     pub idle_timeout: Duration,
     /// What a worker may keep in memory.
     pub memory_bytes: u64,
-    /// Whether workers are confined.
-    pub sandbox: Enforcement,
+    /// Whether workers are confined; `None` is as far as the kernel can.
+    pub sandbox: Option<Enforcement>,
 }
 
 /// A preset of limits that a tenant's `plan` names. What is `None` stays as in `[limits]`.
@@ -230,6 +230,7 @@ impl Config {
             ("gateway.slots", new.slots != old.slots),
             ("gateway.threads", new.threads != old.threads),
             ("limits.connections", self.limits.connections != started.limits.connections),
+            ("pool.sandbox", self.pool.sandbox != started.pool.sandbox),
             ("pool.slot_address", self.pool.slot_address != started.pool.slot_address),
             ("pool.status_listen", self.pool.status_listen != started.pool.status_listen),
         ];
@@ -237,6 +238,7 @@ impl Config {
         self.gateway.slots.clone_from(&old.slots);
         self.gateway.threads = old.threads;
         self.limits.connections = started.limits.connections;
+        self.pool.sandbox = started.pool.sandbox;
         self.pool.slot_address = started.pool.slot_address;
         self.pool.status_listen = started.pool.status_listen;
         changes.into_iter().filter(|(_, changed)| *changed).map(|(field, _)| field).collect()
@@ -343,7 +345,7 @@ impl Pool {
                 .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             idle_timeout: section.parsed("idle_timeout", parse_duration).unwrap_or(Duration::from_secs(300)),
             memory_bytes: section.parsed("memory", parse_bytes).unwrap_or(64 << 20),
-            sandbox: section.parsed("sandbox", str::parse).unwrap_or(Enforcement::Require),
+            sandbox: section.parsed("sandbox", str::parse),
         };
         section.finish();
         pool
@@ -414,6 +416,17 @@ impl fmt::Display for ListenAddress {
         match self {
             Self::Tcp(address) => write!(f, "{address}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl Enforcement {
+    /// As it is written in the config and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Require => "require",
+            Self::Try => "try",
+            Self::Off => "off",
         }
     }
 }

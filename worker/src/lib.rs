@@ -10,6 +10,7 @@ pub mod api;
 pub mod cli;
 pub mod commands;
 pub mod pool;
+pub mod sandbox;
 pub mod server;
 pub mod settings;
 pub mod store;

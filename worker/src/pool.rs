@@ -22,7 +22,7 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Instant;
 
-use sq_shared::config::{Config, Enforcement};
+use sq_shared::config::Config;
 use sq_shared::registry::Registry;
 use sq_shared::shutdown::{StopSignal, hangups};
 use sq_shared::watch::FileWatch;
@@ -143,11 +143,6 @@ impl Pool {
     fn say_ready(&self) {
         let (slots, tenants, active) = (self.sockets.len(), self.tenants, self.desired.assignments.len());
         tracing::info!(slots, tenants, active, "pool ready");
-        if self.config.pool.sandbox != Enforcement::Off {
-            tracing::warn!(
-                "pool.sandbox is not obeyed yet: workers are processes of their own, and no more confined"
-            );
-        }
         // Whoever started the pool may not listen.
         let mut stdout = io::stdout();
         let _ = writeln!(stdout, "ready slots={slots} tenants={tenants}").and_then(|()| stdout.flush());

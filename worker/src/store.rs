@@ -9,7 +9,6 @@
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -48,7 +47,7 @@ mod tests;
 mod ticket;
 mod usage;
 
-pub use crate::store::disk::os::OpenError;
+pub use crate::store::disk::os::{DataDirectory, OpenError};
 pub use crate::store::journal::JournalDamage;
 pub use crate::store::list::Listed;
 pub use crate::store::phext::cursor::Cursor;
@@ -171,12 +170,12 @@ pub enum StoreError {
 }
 
 impl Store {
-    /// Opens a tenant's directory, which is made when it is missing. No other worker may have it open.
+    /// Serves a tenant's directory. No other worker may have it.
     ///
     /// # Errors
-    /// Another worker has it open, or the system refuses.
-    pub fn open(dir: &Path, limits: Limits) -> Result<Self, OpenError> {
-        Ok(Self::on(Arc::new(OsDisk::open(dir)?), limits, Pace::DEFAULT))
+    /// Another worker has it, or the system refuses.
+    pub fn open(directory: DataDirectory, limits: Limits) -> Result<Self, OpenError> {
+        Ok(Self::on(Arc::new(OsDisk::lock(directory)?), limits, Pace::DEFAULT))
     }
 
     fn on(disk: Arc<dyn Disk>, limits: Limits, pace: Pace) -> Self {

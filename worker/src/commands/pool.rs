@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
+use sq_shared::config::Enforcement;
 use sq_shared::telemetry::LogFormat;
 
 use crate::pool::Pool;
 use crate::pool::desired::Source;
 use crate::pool::process::Launcher;
+use crate::sandbox;
 use sq_shared::failure::Failure;
 
 /// Options of `pool`.
@@ -32,10 +34,12 @@ pub struct Options {
 pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
     let source = Source { config: options.config.clone(), tenants: options.tenants.clone() };
     let (config, registry) = source.load().map_err(Failure::from_error)?;
+    let sandbox = config.pool.sandbox.unwrap_or_else(sandbox::default_enforcement);
+    note_confinement(sandbox)?;
     raise_open_files();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(Failure::from_error)?.block_on(async {
-        let pool = Pool::start(source, config, &registry, Launcher::new(log_format)).await;
+        let pool = Pool::start(source, config, &registry, Launcher::new(log_format, sandbox)).await;
         let pool = pool.map_err(Failure::Failed)?;
         if options.until_stdin_closes {
             pool.stop_when_stdin_closes();
@@ -43,6 +47,20 @@ pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
         pool.run().await;
         Ok(())
     })
+}
+
+/// Says once, for all the workers to come, what confines them.
+fn note_confinement(enforcement: Enforcement) -> Result<(), Failure> {
+    let confinement = sandbox::probe(enforcement).map_err(|error| {
+        Failure::Failed(format!("workers cannot be confined, and [pool] sandbox requires it: {error}"))
+    })?;
+    let mode = enforcement.as_str();
+    if confinement.is_complete() {
+        tracing::info!(sandbox = mode, "workers are confined: {confinement}");
+    } else {
+        tracing::warn!(sandbox = mode, "workers are NOT all confined: {confinement}");
+    }
+    Ok(())
 }
 
 /// A slot costs up to four descriptors: its socket, and its worker's standard input, standard output and process.

@@ -2,10 +2,12 @@
 
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 
 use listenfd::ListenFd;
+use sq_shared::config::Enforcement;
 use sq_shared::registry::{Key, Scope};
 use sq_shared::shutdown::StopSignal;
 use sq_shared::tenant::TenantName;
@@ -13,10 +15,11 @@ use sq_shared::token::{BearerToken, TokenDigest};
 use tokio::runtime::Builder;
 use tokio::task::LocalSet;
 
+use crate::sandbox;
 use crate::server;
 use crate::server::settings::SettingsReader;
 use crate::server::worker::{Access, Worker};
-use crate::store::{Limits, Store};
+use crate::store::{DataDirectory, Limits, Store};
 use sq_shared::failure::Failure;
 
 /// The first slot's port, where a worker that is started alone listens unless told otherwise.
@@ -55,6 +58,10 @@ pub struct Options {
     /// Take keys and limits from standard input, a line of JSON each time; the pool uses this.
     #[arg(long)]
     settings_from_stdin: bool,
+    /// How far the worker locks itself in before it serves: `require` refuses to start where the kernel cannot
+    /// do it, `try` does what it can [default: require where the kernel can, else try].
+    #[arg(long, value_name = "require|try|off")]
+    sandbox: Option<Enforcement>,
 }
 
 /// A key from the command line. The key itself is forgotten at once; whether it was one is said later,
@@ -69,47 +76,59 @@ impl GivenKey {
     }
 }
 
-/// Serves until it is told to stop.
+/// Locks itself in, then serves until it is told to stop.
 ///
 /// # Errors
-/// The options do not fit together, the directory or the address is taken, or the pool said nothing.
+/// The options do not fit together, the directory or the address is taken, the kernel cannot confine it, or
+/// the pool said nothing.
 pub fn run(options: Options) -> Result<(), Failure> {
+    let passed_on = ListenFd::from_env();
+    sandbox::close_inherited(passed_on.len()).map_err(Failure::from_error)?;
     let access = if options.settings_from_stdin { None } else { Some(access(&options)?) };
-    let runtime = Builder::new_current_thread().enable_all().build().map_err(Failure::from_error)?;
-    LocalSet::new().block_on(&runtime, serve(options, access))
-}
-
-async fn serve(options: Options, access: Option<Access>) -> Result<(), Failure> {
-    let stop = StopSignal::new().map_err(Failure::from_error)?;
-    let (worker, pool) = match access {
-        Some(access) => (alone(&options, access)?, None),
-        None => of_pool(&options).await?,
-    };
-    let listener = listener(&options)?;
+    let listener = listener(&options, passed_on)?;
     let address = listener.local_addr().map_err(Failure::from_error)?;
     if options.no_auth && !address.ip().is_loopback() {
         return Err(not_loopback(address));
     }
-    if pool.is_none() {
-        // Whoever started us may not care to read it.
-        let _ = writeln!(std::io::stdout(), "ready http://{address}");
-    }
-    server::run(listener, Rc::new(worker), pool, stop).await.map_err(Failure::from_error)
+    let directory = DataDirectory::open(&options.data_dir).map_err(Failure::from_error)?;
+    let enforcement = options.sandbox.unwrap_or_else(sandbox::default_enforcement);
+    let confinement = sandbox::confine(directory.as_fd(), enforcement).map_err(Failure::from_error)?;
+    // From here on nothing can be opened but what is in the directory.
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(Failure::from_error)?;
+    LocalSet::new().block_on(&runtime, async {
+        let stop = StopSignal::new().map_err(Failure::from_error)?;
+        let (worker, pool) = match access {
+            Some(access) => (alone(&options, directory, access)?, None),
+            None => of_pool(&options, directory).await?,
+        };
+        match pool {
+            Some(_) => tracing::debug!("confined: {confinement}"),
+            None => {
+                tracing::info!("confined: {confinement}");
+                // Whoever started us may not care to read it.
+                let _ = writeln!(std::io::stdout(), "ready http://{address}");
+            }
+        }
+        server::run(listener, Rc::new(worker), pool, stop).await.map_err(Failure::from_error)
+    })
 }
 
-fn alone(options: &Options, access: Access) -> Result<Worker, Failure> {
+fn alone(options: &Options, directory: DataDirectory, access: Access) -> Result<Worker, Failure> {
     let limits = Limits { quota_bytes: None, memory_bytes: MEMORY_BYTES };
-    let store = Store::open(&options.data_dir, limits).map_err(Failure::from_error)?;
+    let store = Store::open(directory, limits).map_err(Failure::from_error)?;
     Ok(Worker::alone(options.tenant.clone(), store, access, Some(BODY_BYTES)))
 }
 
-async fn of_pool(options: &Options) -> Result<(Worker, Option<SettingsReader>), Failure> {
+async fn of_pool(
+    options: &Options,
+    directory: DataDirectory,
+) -> Result<(Worker, Option<SettingsReader>), Failure> {
     let fail = |error| Failure::Failed(format!("--settings-from-stdin: {error}"));
     let mut pool = SettingsReader::from_stdin().map_err(fail)?;
     let settings = pool.next().await.map_err(fail)?.ok_or_else(|| {
         Failure::Failed("--settings-from-stdin: standard input ended before the first line".into())
     })?;
-    let store = Store::open(&options.data_dir, Limits::from(&settings)).map_err(Failure::from_error)?;
+    let store = Store::open(directory, Limits::from(&settings)).map_err(Failure::from_error)?;
     Ok((Worker::of_pool(options.tenant.clone(), store, settings), Some(pool)))
 }
 
@@ -141,8 +160,8 @@ fn given_key((sha256, number): (TokenDigest, u32)) -> Key {
 }
 
 /// The socket that was passed on, or one of our own.
-fn listener(options: &Options) -> Result<TcpListener, Failure> {
-    let inherited = ListenFd::from_env().take_tcp_listener(0);
+fn listener(options: &Options, mut passed_on: ListenFd) -> Result<TcpListener, Failure> {
+    let inherited = passed_on.take_tcp_listener(0);
     if let Some(listener) = inherited.map_err(|error| Failure::Failed(format!("LISTEN_FDS: {error}")))? {
         return Ok(listener);
     }

@@ -9,6 +9,7 @@ use std::process::{ExitStatus, Stdio};
 use command_fds::{CommandFdExt, FdMapping};
 
 use rustix::process::{Pid, Signal, kill_process};
+use sq_shared::config::Enforcement;
 use sq_shared::telemetry::LogFormat;
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin, Command};
@@ -30,6 +31,7 @@ pub struct Launcher {
     program: PathBuf,
     log_format: &'static str,
     rust_log: Option<OsString>,
+    sandbox: Enforcement,
 }
 
 /// How a worker ended.
@@ -51,20 +53,21 @@ pub struct Process {
 
 impl Launcher {
     /// Workers are this program, and log as it does.
-    pub fn new(log_format: LogFormat) -> Self {
+    pub fn new(log_format: LogFormat, sandbox: Enforcement) -> Self {
         // After an upgrade in place the path may be gone; the kernel's link still leads to the program.
         let program = std::env::current_exe().ok().filter(|path| path.exists());
         Self {
             program: program.unwrap_or_else(|| PathBuf::from("/proc/self/exe")),
             log_format: log_format.as_str(),
             rust_log: std::env::var_os("RUST_LOG"),
+            sandbox,
         }
     }
 
     /// Workers are this program; for tests.
     #[cfg(test)]
     pub(super) fn of_program(program: PathBuf) -> Self {
-        Self { program, log_format: "text", rust_log: None }
+        Self { program, log_format: "text", rust_log: None, sandbox: Enforcement::Off }
     }
 
     /// Starts a worker on a slot's socket.
@@ -103,6 +106,7 @@ impl Launcher {
         command.arg("--log-format").arg(self.log_format).arg("serve");
         command.arg("--tenant").arg(assignment.tenant.as_str());
         command.arg("--data-dir").arg(&assignment.data_dir).arg("--settings-from-stdin");
+        command.arg("--sandbox").arg(self.sandbox.as_str());
         // The pool's environment may hold secrets of the deployment: none is a worker's business.
         command.env_clear().env("LISTEN_FDS", "1");
         if let Some(rust_log) = &self.rust_log {
@@ -277,7 +281,7 @@ while :; do sleep 0.01; done
         let arguments =
             format!("--log-format text serve --tenant alice --data-dir {}", folder.path().display());
         let first = wait_for(&folder.path().join("first")).await;
-        assert_eq!(first, format!("{arguments} --settings-from-stdin 1  {line}\n"));
+        assert_eq!(first, format!("{arguments} --settings-from-stdin --sandbox off 1  {line}\n"));
 
         process.tell(&assignment(folder.path(), 2).settings).unwrap();
         assert!(wait_for(&folder.path().join("second")).await.contains("\"quota_bytes\":2"));

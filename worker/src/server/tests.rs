@@ -12,7 +12,7 @@ use tokio::task::{LocalSet, spawn_blocking};
 
 use super::*;
 use crate::settings::WorkerSettings;
-use crate::store::{self, Edit, Limits, Store};
+use crate::store::{self, DataDirectory, Edit, Limits, Store};
 
 /// More than the kernel keeps for both ends of a connection.
 const LARGE_BYTES: usize = 32 * 1024 * 1024;
@@ -30,7 +30,9 @@ fn settings(idle_timeout_ms: u64) -> WorkerSettings {
 }
 
 fn store(dir: &Path, scroll: String) -> Store {
-    let mut store = Store::open(dir, Limits { quota_bytes: None, memory_bytes: 1 << 20 }).unwrap();
+    let mut store =
+        Store::open(DataDirectory::open(dir).unwrap(), Limits { quota_bytes: None, memory_bytes: 1 << 20 })
+            .unwrap();
     let write =
         store::Write { at: Coordinate::ORIGIN, edit: Edit::Replace(scroll), expected: None, repeat: None };
     let _ = store.write(&PhextName::parse("notes").unwrap(), &write).unwrap();

@@ -30,7 +30,7 @@ mod settling;
 const NO_LIMITS: Limits = Limits { quota_bytes: None, memory_bytes: u64::MAX };
 
 fn open(dir: &Path) -> Store {
-    Store::open(dir, NO_LIMITS).unwrap()
+    Store::open(DataDirectory::open(dir).unwrap(), NO_LIMITS).unwrap()
 }
 
 fn name(text: &str) -> PhextName {
@@ -43,7 +43,7 @@ fn at(text: &str) -> Coordinate {
 
 /// A store whose files a test writes itself, with a pace of its own.
 fn open_at(dir: &Path, pace: Pace) -> Store {
-    Store::on(Arc::new(OsDisk::open(dir).unwrap()), NO_LIMITS, pace)
+    Store::on(Arc::new(OsDisk::lock(DataDirectory::open(dir).unwrap()).unwrap()), NO_LIMITS, pace)
 }
 
 fn on_sim(disk: &SimDisk, pace: Pace) -> Store {
@@ -240,7 +240,7 @@ fn a_second_store_is_refused_and_leftovers_are_removed() {
     let store = open(dir.path());
     assert!(!dir.path().join("notes.phext.tmp").exists());
     assert!(dir.path().join("mine.tmp").exists());
-    let refusal = Store::open(dir.path(), NO_LIMITS).unwrap_err();
+    let refusal = Store::open(DataDirectory::open(dir.path()).unwrap(), NO_LIMITS).unwrap_err();
     assert!(matches!(refusal, OpenError::InUse(_)));
     assert!(refusal.to_string().contains(dir.path().to_str().unwrap()));
     drop(store);

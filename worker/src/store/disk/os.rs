@@ -6,7 +6,7 @@
 use std::ffi::{CStr, OsStr};
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
@@ -30,6 +30,13 @@ pub(in crate::store) struct OsDisk {
     /// Holds the lock, and is where every name is looked up.
     directory: File,
     access: Access,
+}
+
+/// A tenant's directory that is open, and not yet locked.
+#[derive(Debug)]
+pub struct DataDirectory {
+    path: PathBuf,
+    directory: File,
 }
 
 /// What a disk was opened for.
@@ -60,14 +67,31 @@ pub enum OpenError {
     },
 }
 
+impl DataDirectory {
+    /// Makes the directory when it is missing, and opens it.
+    ///
+    /// # Errors
+    /// It is no directory, or the system refuses.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let opened = make_directory(path).and_then(|()| open_directory(path));
+        let directory = opened.map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+        Ok(Self { path: path.to_owned(), directory })
+    }
+}
+
+impl AsFd for DataDirectory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+}
+
 impl OsDisk {
-    /// Makes the directory when it is missing, locks it, and removes what a killed worker left half written.
-    pub(in crate::store) fn open(path: &Path) -> Result<Self, OpenError> {
-        let wrap = |source| OpenError::Io { path: path.to_owned(), source };
-        make_directory(path).map_err(wrap)?;
-        let directory = open_directory(path).map_err(wrap)?;
+    /// Locks the directory, and removes what a killed worker left half written.
+    pub(in crate::store) fn lock(directory: DataDirectory) -> Result<Self, OpenError> {
+        let DataDirectory { path, directory } = directory;
+        let wrap = |source| OpenError::Io { path: path.clone(), source };
         if !lock(&directory).map_err(wrap)? {
-            return Err(OpenError::InUse(path.to_owned()));
+            return Err(OpenError::InUse(path));
         }
         let disk = Self { directory, access: Access::Serve };
         disk.remove_leftovers().map_err(wrap)?;

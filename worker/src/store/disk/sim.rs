@@ -57,7 +57,7 @@ impl SimDisk {
     /// - Of the names, the first few changes since the directory was synced are there, and no others.
     /// - The times of a file are those of its last `sync_all` or those before the cut.
     ///
-    /// Limits stay, faults do not. As [`OsDisk::open`](super::os::OsDisk::open) does, this removes leftover
+    /// Limits stay, faults do not. As [`OsDisk::lock`](super::os::OsDisk::lock) does, this removes leftover
     /// temporaries and makes the names durable.
     pub(in crate::store) fn crash(&self, seed: u64) -> Self {
         let mut state = self.state().clone();

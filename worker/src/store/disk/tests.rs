@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use super::os::OsDisk;
+use super::os::{DataDirectory, OsDisk};
 use super::sim::SimDisk;
 use super::*;
 
@@ -42,7 +42,7 @@ pub(super) fn put(disk: &dyn Disk, file: &FileName, bytes: &[u8]) -> Box<dyn Dis
 
 fn on_both(check: impl Fn(&dyn Disk)) {
     let dir = tempfile::tempdir().unwrap();
-    check(&OsDisk::open(dir.path()).unwrap());
+    check(&OsDisk::lock(DataDirectory::open(dir.path()).unwrap()).unwrap());
     check(&SimDisk::new(1));
 }
 

@@ -6,11 +6,15 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use super::*;
 use crate::store::disk::tests::{journal, look, name, phext, put};
 
+fn open(path: &Path) -> Result<OsDisk, OpenError> {
+    OsDisk::lock(DataDirectory::open(path)?)
+}
+
 #[test]
 fn a_directory_is_made_for_its_owner_only_and_so_are_its_files() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("above/tenant");
-    let disk = OsDisk::open(&path).unwrap();
+    let disk = open(&path).unwrap();
     put(&disk, &journal("notes"), b"");
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&path), 0o700);
@@ -22,15 +26,15 @@ fn one_worker_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
     let inspected = OsDisk::inspect(dir.path()).unwrap();
     assert!(!inspected.is_in_use().unwrap());
-    let disk = OsDisk::open(dir.path()).unwrap();
+    let disk = open(dir.path()).unwrap();
     assert!(inspected.is_in_use().unwrap());
     assert!(disk.is_in_use().unwrap());
-    let second = OsDisk::open(dir.path()).unwrap_err();
+    let second = open(dir.path()).unwrap_err();
     assert!(matches!(second, OpenError::InUse(_)));
     assert!(second.to_string().contains("is in use by another worker"));
     drop(disk);
     assert!(!inspected.is_in_use().unwrap());
-    OsDisk::open(dir.path()).unwrap();
+    open(dir.path()).unwrap();
 }
 
 #[test]
@@ -40,7 +44,7 @@ fn a_look_whether_there_is_a_worker_keeps_none_from_starting() {
     probe.lock_shared().unwrap();
     let (opened, answer) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
-        scope.spawn(|| opened.send(OsDisk::open(dir.path()).map(drop)).unwrap());
+        scope.spawn(|| opened.send(open(dir.path()).map(drop)).unwrap());
         // A look that takes far longer than any: the worker neither starts nor gives up meanwhile.
         let early = answer.recv_timeout(Duration::from_millis(50));
         assert!(early.is_err(), "the worker did not wait: {early:?}");
@@ -70,7 +74,7 @@ fn opening_removes_what_a_killed_worker_left_and_nothing_else() {
     fs::create_dir(dir.path().join("folder.phext.tmp")).unwrap();
     symlink("notes.phext", dir.path().join("link.journal.tmp")).unwrap();
 
-    OsDisk::open(dir.path()).unwrap();
+    open(dir.path()).unwrap();
     for file in ours {
         assert!(!dir.path().join(file).exists(), "{file} is still there");
     }
@@ -90,7 +94,7 @@ fn links_folders_and_pipes_are_seen_for_what_they_are_and_never_followed() {
     let pipe = dir.path().join("pipe.phext");
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
 
-    let disk = OsDisk::open(dir.path()).unwrap();
+    let disk = open(dir.path()).unwrap();
     for file in ["link", "folder", "pipe"] {
         assert!(!disk.identity(&phext(file)).unwrap().unwrap().is_file);
         assert!(disk.create(&phext(file)).is_err(), "{file} was replaced");
@@ -106,7 +110,7 @@ fn links_folders_and_pipes_are_seen_for_what_they_are_and_never_followed() {
 #[test]
 fn each_file_has_the_name_that_the_layout_gives_it() {
     let dir = tempfile::tempdir().unwrap();
-    let disk = OsDisk::open(dir.path()).unwrap();
+    let disk = open(dir.path()).unwrap();
     for (file, expected) in [
         (phext("n"), layout::phext_file(dir.path(), &name("n"))),
         (journal("n"), layout::journal_file(dir.path(), &name("n"))),
@@ -124,9 +128,9 @@ fn each_file_has_the_name_that_the_layout_gives_it() {
 fn what_is_locked_is_what_is_written_when_the_directory_moves() {
     let root = tempfile::tempdir().unwrap();
     let (path, moved) = (root.path().join("tenant"), root.path().join("moved"));
-    let disk = OsDisk::open(&path).unwrap();
+    let disk = open(&path).unwrap();
     fs::rename(&path, &moved).unwrap();
-    let other = OsDisk::open(&path).unwrap();
+    let other = open(&path).unwrap();
     put(&disk, &phext("a"), b"text");
     assert_eq!(fs::read(moved.join("a.phext")).unwrap(), b"text");
     assert_eq!(look(&other, &phext("a")), None);
@@ -139,7 +143,7 @@ fn inspecting_changes_nothing() {
     assert!(matches!(OsDisk::inspect(&path), Err(OpenError::Io { .. })));
     assert!(!path.exists());
 
-    put(&OsDisk::open(&path).unwrap(), &phext("a"), b"text");
+    put(&open(&path).unwrap(), &phext("a"), b"text");
     fs::write(path.join("a.phext.tmp"), "half").unwrap();
     let disk = OsDisk::inspect(&path).unwrap();
     assert_eq!(look(&disk, &phext("a")).unwrap(), b"text");
@@ -160,7 +164,7 @@ fn inspecting_changes_nothing() {
 #[test]
 fn a_data_directory_that_is_a_file_is_refused() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let error = OsDisk::open(file.path()).unwrap_err();
+    let error = open(file.path()).unwrap_err();
     assert!(error.to_string().starts_with("cannot use the data directory"), "{error}");
     assert!(matches!(OsDisk::inspect(file.path()), Err(OpenError::Io { .. })));
 }

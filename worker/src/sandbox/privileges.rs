@@ -1,0 +1,54 @@
+//! What the process may be and take: its root directory, its privileges, its resources.
+
+use std::os::fd::BorrowedFd;
+
+use nix::sched::{CloneFlags, unshare};
+use rustix::fs::Mode;
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+use super::{SandboxError, step};
+
+/// The share of the machine's memory that one worker may take. A limit by quota would be tighter, and would end a
+/// worker whose quota was lowered under a phext that it still has to serve.
+const MEMORY_SHARE: u64 = 2;
+
+/// New files are the owner's alone; no core file with scrolls in it is left behind; memory is bounded; and other
+/// processes of the same user cannot look into this one.
+pub(super) fn limit_resources() -> Result<(), SandboxError> {
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    let info = rustix::system::sysinfo();
+    let memory_bytes = info.totalram.saturating_mul(info.mem_unit.into());
+    set_limit(Resource::Core, 0).map_err(step("limit core files"))?;
+    set_limit(Resource::Data, memory_bytes / MEMORY_SHARE).map_err(step("limit memory"))?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(step("keep other processes out of the memory"))
+}
+
+/// A limit that is lower already stays.
+fn set_limit(resource: Resource, limit: u64) -> rustix::io::Result<()> {
+    let before = rustix::process::getrlimit(resource);
+    let lower = |earlier: Option<u64>| Some(earlier.map_or(limit, |earlier| earlier.min(limit)));
+    let wanted = Rlimit { current: lower(before.current), maximum: lower(before.maximum) };
+    rustix::process::setrlimit(resource, wanted)
+}
+
+/// Makes the directory the root of every path. It takes a privilege: root has it, and who may make a user
+/// namespace has it there. Says whether it was to be had.
+pub(super) fn enter(directory: BorrowedFd<'_>) -> Result<bool, SandboxError> {
+    rustix::process::fchdir(directory).map_err(step("enter the data directory"))?;
+    let has_root = || rustix::process::chroot(c".").is_ok();
+    Ok(has_root() || unshare(CloneFlags::CLONE_NEWUSER).is_ok() && has_root())
+}
+
+/// Gives up every privilege. Root that serves another user's directory keeps the one that this takes: beneath
+/// that directory is all that is left to use it on.
+pub(super) fn drop_all(directory: BorrowedFd<'_>) -> Result<(), SandboxError> {
+    let owner = rustix::fs::fstat(directory).map_err(step("look at the data directory"))?.st_uid;
+    let before = rustix::thread::capabilities(None).map_err(step("read the capabilities"))?.effective;
+    let is_own = owner == rustix::process::geteuid().as_raw();
+    let kept = if is_own { CapabilitySet::empty() } else { before & CapabilitySet::DAC_OVERRIDE };
+    // The inheritable set matters to a program that is run, and none ever is.
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    rustix::thread::set_capabilities(None, sets).map_err(step("give up capabilities"))
+}

@@ -1,0 +1,188 @@
+//! The third wall: seccomp. A worker makes these system calls; at any other the kernel ends it.
+//!
+//! The list is what the runtime, the HTTP library, the store and the C library ask for, checked by a test that
+//! runs the whole API under `strace`. What a worker has no use for is not there: no socket but the one that it
+//! has, no other program, no process, no signal to another, no link, no change of owner or mode.
+
+use std::collections::BTreeMap;
+
+use libc::c_long;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch,
+};
+
+/// An argument of a call, by its place.
+#[derive(Clone, Copy)]
+enum Argument {
+    /// The kernel takes 32 bits, and does not look at the rest of the register. Nor may we: descriptor `2 + 2^32`
+    /// is descriptor 2.
+    Int(u8),
+    Address(u8),
+}
+
+/// What the arguments of a call must be.
+type Conditions = Vec<(Argument, SeccompCmpOp, u64)>;
+
+/// A call is made with any of these.
+type Calls = Vec<(c_long, Vec<Conditions>)>;
+
+/// Without a look at their arguments.
+const PLAIN: &[c_long] = &[
+    // The connections, and what wakes the runtime.
+    libc::SYS_accept4,
+    libc::SYS_read,
+    libc::SYS_readv,
+    libc::SYS_recvfrom,
+    libc::SYS_write,
+    libc::SYS_writev,
+    libc::SYS_sendto,
+    libc::SYS_shutdown,
+    libc::SYS_getsockopt,
+    libc::SYS_setsockopt,
+    libc::SYS_getsockname,
+    libc::SYS_getpeername,
+    libc::SYS_close,
+    libc::SYS_epoll_create1,
+    libc::SYS_epoll_ctl,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_epoll_wait,
+    libc::SYS_epoll_pwait,
+    libc::SYS_eventfd2,
+    // The files of the store.
+    libc::SYS_openat,
+    libc::SYS_fstat,
+    libc::SYS_newfstatat,
+    libc::SYS_statx,
+    libc::SYS_fstatfs,
+    libc::SYS_getdents64,
+    libc::SYS_lseek,
+    libc::SYS_fsync,
+    libc::SYS_fdatasync,
+    libc::SYS_flock,
+    libc::SYS_renameat,
+    libc::SYS_renameat2,
+    libc::SYS_unlinkat,
+    // Memory, time and chance.
+    libc::SYS_brk,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_madvise,
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_nanosleep,
+    libc::SYS_getrandom,
+    // Threads and signals.
+    libc::SYS_futex,
+    libc::SYS_gettid,
+    libc::SYS_getpid,
+    libc::SYS_sched_yield,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_set_robust_list,
+    libc::SYS_rseq,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sigaltstack,
+    libc::SYS_restart_syscall,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+];
+
+/// What a new thread shares with the others, and so what tells it from a new process.
+const THREAD: u64 = (libc::CLONE_VM
+    | libc::CLONE_FS
+    | libc::CLONE_FILES
+    | libc::CLONE_SIGHAND
+    | libc::CLONE_THREAD
+    | libc::CLONE_SYSVSEM) as u64;
+
+/// New namespaces, which a thread has no use for: `clone(2)`.
+const NAMESPACES: u64 = (libc::CLONE_NEWNS
+    | libc::CLONE_NEWCGROUP
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUSER
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET) as u64;
+
+/// `PR_SET_VMA`: the C library gives its memory names (`prctl(2)`).
+const PR_SET_VMA: u64 = 0x5356_4d41;
+
+/// Lets this thread, and those that it will make, do what a worker does.
+///
+/// # Errors
+/// The kernel takes no filter.
+pub(super) fn allow_needed() -> Result<(), String> {
+    // The C library makes threads by `clone3`, whose arguments a filter cannot see, unless it is told that there
+    // is none; then it does so by `clone`. A filter has one answer for what it does not allow, so this is another.
+    let no_clone3 = filter(
+        vec![(libc::SYS_clone3, vec![])],
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::ENOSYS as u32),
+    )?;
+    let needed = filter(calls(), SeccompAction::KillProcess, SeccompAction::Allow)?;
+    for program in [no_clone3, needed] {
+        seccompiler::apply_filter(&program).map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+fn calls() -> Calls {
+    let plain = PLAIN.iter().copied().chain([libc::SYS_clone3]);
+    plain.map(|call| (call, vec![])).chain(with_conditions()).collect()
+}
+
+/// Calls of which only some are a worker's.
+fn with_conditions() -> Calls {
+    use Argument::{Address, Int};
+    use SeccompCmpOp::{Eq, Gt, MaskedEq, Ne};
+    let stderr = libc::STDERR_FILENO as u64;
+    // The log is the pool's too: a worker writes to its end, and nothing else.
+    let on_files = || vec![vec![(Int(0), Gt, stderr)]];
+    let no_code = || vec![vec![(Int(2), MaskedEq(libc::PROT_EXEC as u64), 0)]];
+    let only = |argument, values: &[u64]| values.iter().map(|value| vec![(argument, Eq, *value)]).collect();
+    let fcntls = [libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_SETFL, libc::F_DUPFD_CLOEXEC];
+    let fcntl = |command: i32| vec![(Int(0), Ne, stderr), (Int(1), Eq, command as u64)];
+    let own_process = u64::from(std::process::id());
+    vec![
+        (libc::SYS_pread64, on_files()),
+        (libc::SYS_pwrite64, on_files()),
+        (libc::SYS_ftruncate, on_files()),
+        (libc::SYS_fallocate, on_files()),
+        (libc::SYS_fcntl, fcntls.map(fcntl).into()),
+        (libc::SYS_ioctl, only(Int(1), &[libc::FIONBIO, libc::FIONREAD, libc::FIOCLEX, libc::TCGETS])),
+        (libc::SYS_mmap, no_code()),
+        (libc::SYS_mprotect, no_code()),
+        (libc::SYS_clone, vec![vec![(Int(0), MaskedEq(THREAD | NAMESPACES), THREAD)]]),
+        (libc::SYS_socketpair, only(Int(0), &[libc::AF_UNIX as u64])),
+        (libc::SYS_prctl, only(Int(0), &[libc::PR_SET_NAME as u64, PR_SET_VMA])),
+        // To read a limit, not to set one: the address of the new one is null.
+        (libc::SYS_prlimit64, only(Address(2), &[0])),
+        // An abort.
+        (libc::SYS_tgkill, only(Int(0), &[own_process])),
+    ]
+}
+
+fn filter(calls: Calls, otherwise: SeccompAction, matched: SeccompAction) -> Result<BpfProgram, String> {
+    let describe = |error: seccompiler::BackendError| error.to_string();
+    let mut rules = BTreeMap::new();
+    for (call, alternatives) in calls {
+        let of_call: Result<Vec<SeccompRule>, _> = alternatives.into_iter().map(rule).collect();
+        rules.insert(call, of_call.map_err(describe)?);
+    }
+    let architecture = TargetArch::try_from(std::env::consts::ARCH).map_err(describe)?;
+    let filter = SeccompFilter::new(rules, otherwise, matched, architecture).map_err(describe)?;
+    filter.try_into().map_err(describe)
+}
+
+fn rule(conditions: Conditions) -> Result<SeccompRule, seccompiler::BackendError> {
+    let condition = |(argument, operator, value)| {
+        let (place, width) = match argument {
+            Argument::Int(place) => (place, SeccompCmpArgLen::Dword),
+            Argument::Address(place) => (place, SeccompCmpArgLen::Qword),
+        };
+        SeccompCondition::new(place, width, operator, value)
+    };
+    SeccompRule::new(conditions.into_iter().map(condition).collect::<Result<_, _>>()?)
+}
