@@ -12,6 +12,8 @@
 //!
 //! [`server`] starts and drains all this; [`commands`] are the subcommands of `sq-gateway`.
 
+#![forbid(unsafe_code)]
+
 pub mod cli;
 pub mod commands;
 pub mod directory;

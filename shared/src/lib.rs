@@ -5,6 +5,8 @@
 //! Every type here that stands for something a client or an operator sends has one fallible
 //! constructor. A value that exists has been checked.
 
+#![forbid(unsafe_code)]
+
 pub mod clock;
 pub mod config;
 pub mod coordinate;

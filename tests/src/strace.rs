@@ -13,6 +13,7 @@ pub struct Strace {
     calls: String,
     inject: Option<String>,
     only_paths: Vec<PathBuf>,
+    is_numbered: bool,
 }
 
 /// Whether it can be used here. When not, says what is skipped; where `CI=true`, that is a failure.
@@ -33,7 +34,25 @@ impl Strace {
     /// not have is left out.
     pub fn new(log: &Path, calls: &[&str]) -> Self {
         let calls: Vec<String> = calls.iter().map(|call| format!("?{call}")).collect();
-        Self { log: log.to_owned(), calls: calls.join(","), inject: None, only_paths: Vec::new() }
+        Self {
+            log: log.to_owned(),
+            calls: calls.join(","),
+            inject: None,
+            only_paths: Vec::new(),
+            is_numbered: false,
+        }
+    }
+
+    /// Watches every system call, and writes each with its number.
+    pub fn everything(log: &Path) -> Self {
+        Self { is_numbered: true, calls: "all".into(), ..Self::new(log, &[]) }
+    }
+
+    /// Does this at every such call.
+    #[must_use]
+    pub fn inject_always(mut self, call: &str, action: &str) -> Self {
+        self.inject = Some(format!("inject={call}:{action}"));
+        self
     }
 
     /// Does this at the call of this number, counted from 1 in each thread: `signal=SIGKILL`, `error=EIO`. A
@@ -59,6 +78,9 @@ impl Strace {
         command.args(["-e", &format!("trace={}", self.calls)]);
         for path in &self.only_paths {
             command.arg("-P").arg(path);
+        }
+        if self.is_numbered {
+            command.arg("-n");
         }
         if let Some(inject) = &self.inject {
             command.args(["-e", inject]);

@@ -6,6 +6,8 @@
 //!
 //! The pool's loop is observe, plan, act: [`pool`].
 
+#![forbid(unsafe_code)]
+
 pub mod api;
 pub mod cli;
 pub mod commands;

@@ -1,5 +1,7 @@
 //! Parses the command line, runs the command, and turns its end into an exit code.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 use clap::Parser;

@@ -17,11 +17,13 @@ pub mod status;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Instant;
 
+use rustix::process::Signal;
 use sq_shared::config::Config;
 use sq_shared::registry::Registry;
 use sq_shared::shutdown::{StopSignal, hangups};
@@ -173,11 +175,15 @@ impl Pool {
         let is_success = status.as_ref().is_ok_and(ExitStatus::success);
         let ended = self.observed.ended(port, is_success, has_served, Instant::now());
         let Some((worker, departure)) = ended else { return };
+        let is_sandbox = status.as_ref().is_ok_and(|status| status.signal() == Some(Signal::SYS.as_raw()));
         let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
         let (tenant, pid) = (&worker.assignment.tenant, worker.pid);
         match departure {
             Departure::Stopped => tracing::info!(%tenant, port, pid, status, "worker stopped"),
             Departure::Idle => tracing::debug!(%tenant, port, pid, "worker went to sleep"),
+            Departure::Crashed if is_sandbox => {
+                tracing::error!(%tenant, port, pid, "worker made a system call that no worker makes; the sandbox ended it");
+            }
             Departure::Crashed => tracing::error!(%tenant, port, pid, status, "worker crashed"),
         }
     }

@@ -18,6 +18,7 @@ use sq_shared::config::Enforcement;
 
 pub use descriptors::close_inherited;
 pub use files::LandlockAbi;
+pub use system_calls::listed_calls;
 
 /// Why a worker is not confined as it must be.
 #[derive(Debug, thiserror::Error)]
