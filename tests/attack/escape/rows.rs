@@ -59,7 +59,7 @@ const SECRET: &str = "secret.phext";
 
 /// All of them.
 pub(super) fn rows() -> Vec<Row> {
-    [files(), processes(), network(), kernel()].into_iter().flatten().collect()
+    [reading(), changing(), making(), processes(), network(), kernel()].into_iter().flatten().collect()
 }
 
 fn row(name: &'static str, attempt: fn(&Field) -> io::Result<i64>) -> Row {
@@ -84,12 +84,36 @@ fn plain(number: i64, arguments: &[usize]) -> io::Result<i64> {
     call(number, all)
 }
 
-fn files() -> Vec<Row> {
+fn reading() -> Vec<Row> {
     vec![
         row("read a neighbour's file", |field| open(&field.in_neighbour(SECRET), libc::O_RDONLY)),
         row("list a neighbour's directory", |field| {
             open(&field.neighbour, libc::O_RDONLY | libc::O_DIRECTORY)
         }),
+        row("read by a link in the own directory", |field| open(&field.in_own("link.phext"), libc::O_RDONLY)),
+        row("read by a way upwards", |field| {
+            let own = open(&field.own, libc::O_RDONLY | libc::O_DIRECTORY);
+            let own = own.or_else(|_| open(c".", libc::O_RDONLY | libc::O_DIRECTORY))? as usize;
+            let path = c"../neighbour/secret.phext";
+            plain(libc::SYS_openat, &[own, address(path), libc::O_RDONLY as usize])
+        }),
+        row("read by the root of another process", |field| open(&field.by_root_of_process(), libc::O_RDONLY)),
+        row("read the system's files", |_| open(c"/etc/passwd", libc::O_RDONLY)),
+        row("read its own environment", |_| open(c"/proc/self/environ", libc::O_RDONLY)),
+        Row {
+            wall: Wall::OwnRoot,
+            ..row("look at a neighbour's file", |field| {
+                let mut found = [0_u8; 512];
+                let path = field.in_neighbour(SECRET);
+                let mask = libc::STATX_BASIC_STATS as usize;
+                plain(libc::SYS_statx, &[HERE, address(&path), 0, mask, found.as_mut_ptr() as usize])
+            })
+        },
+    ]
+}
+
+fn changing() -> Vec<Row> {
+    vec![
         row("write a neighbour's file", |field| open(&field.in_neighbour(SECRET), libc::O_WRONLY)),
         row("cut a neighbour's file off", |field| {
             let path = field.in_neighbour("cut.phext");
@@ -104,16 +128,6 @@ fn files() -> Vec<Row> {
         row("delete a neighbour's file", |field| {
             plain(libc::SYS_unlinkat, &[HERE, address(&field.in_neighbour("gone.phext")), 0])
         }),
-        row("read by a link in the own directory", |field| open(&field.in_own("link.phext"), libc::O_RDONLY)),
-        row("read by a way upwards", |field| {
-            let own = open(&field.own, libc::O_RDONLY | libc::O_DIRECTORY);
-            let own = own.or_else(|_| open(c".", libc::O_RDONLY | libc::O_DIRECTORY))? as usize;
-            let path = c"../neighbour/secret.phext";
-            plain(libc::SYS_openat, &[own, address(path), libc::O_RDONLY as usize])
-        }),
-        row("read by the root of another process", |field| open(&field.by_root_of_process(), libc::O_RDONLY)),
-        row("read the system's files", |_| open(c"/etc/passwd", libc::O_RDONLY)),
-        row("read its own environment", |_| open(c"/proc/self/environ", libc::O_RDONLY)),
         row("link a neighbour's file into the own directory", |field| {
             let (from, to) = (field.in_neighbour(SECRET), field.in_own("stolen.phext"));
             plain(libc::SYS_linkat, &[HERE, address(&from), HERE, address(&to), 0])
@@ -126,15 +140,6 @@ fn files() -> Vec<Row> {
             let (from, to) = (field.in_own("own.phext"), field.in_neighbour("gift.phext"));
             plain(libc::SYS_renameat, &[HERE, address(&from), HERE, address(&to)])
         }),
-        Row {
-            wall: Wall::OwnRoot,
-            ..row("look at a neighbour's file", |field| {
-                let mut found = [0_u8; 512];
-                let path = field.in_neighbour(SECRET);
-                let mask = libc::STATX_BASIC_STATS as usize;
-                plain(libc::SYS_statx, &[HERE, address(&path), 0, mask, found.as_mut_ptr() as usize])
-            })
-        },
         row("change the mode of a neighbour's file", |field| {
             plain(libc::SYS_fchmodat, &[HERE, address(&field.in_neighbour(SECRET)), 0o600])
         }),
@@ -145,6 +150,11 @@ fn files() -> Vec<Row> {
         row("change the time of a neighbour's file", |field| {
             plain(libc::SYS_utimensat, &[HERE, address(&field.in_neighbour(SECRET)), 0, 0])
         }),
+    ]
+}
+
+fn making() -> Vec<Row> {
+    vec![
         row("make a link", |field| {
             let (to, link) = (c"/etc/passwd", field.in_own("made-link"));
             plain(libc::SYS_symlinkat, &[address(to), HERE, address(&link)])

@@ -43,6 +43,12 @@ fn served() -> (Root, LoneWorker) {
         replace(phext, 1, "ours at first").send(&worker.client).unwrap().ok();
         wait_until_saved(&data_dir, phext, "ours at first");
     }
+    // A file that is there may be of a save that the worker has not quite done with; the next one has none.
+    worker.stop();
+    let worker = LoneWorker::start(&data_dir);
+    for phext in ["small", LARGE] {
+        assert_eq!(select(&worker, phext, 1), "ours at first");
+    }
     (root, worker)
 }
 
