@@ -9,3 +9,4 @@
 )]
 
 mod escape;
+mod many_phexts;

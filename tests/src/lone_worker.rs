@@ -79,6 +79,11 @@ impl LoneWorker {
         line.strip_suffix('\n')?.strip_prefix("ready http://")?.parse().ok()
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         process::signal(self.child.id(), signal);

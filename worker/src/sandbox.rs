@@ -81,6 +81,7 @@ impl fmt::Display for Confinement {
 /// # Errors
 /// With `require`, that something of it cannot be had.
 pub fn confine(directory: BorrowedFd<'_>, enforcement: Enforcement) -> Result<Confinement, SandboxError> {
+    privileges::limit_open_files()?;
     if enforcement == Enforcement::Off {
         return Ok(Confinement::NOTHING);
     }

@@ -13,6 +13,18 @@ use super::{SandboxError, step};
 /// worker whose quota was lowered under a phext that it still has to serve.
 const MEMORY_SHARE: u64 = 2;
 
+/// Most descriptors of a worker: its connections (512), the journals of its phexts in memory (1,024), and as much
+/// again for the files of saves.
+const OPEN_FILES: u64 = 4096;
+
+/// Many systems allow 1,024 unless a process asks for more; none may take all that the system has.
+pub(super) fn limit_open_files() -> Result<(), SandboxError> {
+    let most =
+        rustix::process::getrlimit(Resource::Nofile).maximum.map_or(OPEN_FILES, |most| most.min(OPEN_FILES));
+    let limit = Rlimit { current: Some(most), maximum: Some(most) };
+    rustix::process::setrlimit(Resource::Nofile, limit).map_err(step("limit open files"))
+}
+
 /// New files are the owner's alone; no core file with scrolls in it is left behind; memory is bounded; and other
 /// processes of the same user cannot look into this one.
 pub(super) fn limit_resources() -> Result<(), SandboxError> {

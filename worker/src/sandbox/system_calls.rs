@@ -32,7 +32,6 @@ const PLAIN: &[c_long] = &[
     // The connections, and what wakes the runtime.
     libc::SYS_accept4,
     libc::SYS_read,
-    libc::SYS_readv,
     libc::SYS_recvfrom,
     libc::SYS_write,
     libc::SYS_writev,
@@ -60,7 +59,6 @@ const PLAIN: &[c_long] = &[
     libc::SYS_fdatasync,
     libc::SYS_flock,
     libc::SYS_renameat,
-    libc::SYS_renameat2,
     libc::SYS_unlinkat,
     // Memory, time and chance.
     libc::SYS_brk,

@@ -49,6 +49,11 @@ impl Cache {
         self.held_bytes
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Notes a use.
     pub(super) fn touch(&mut self, name: &PhextName) {
         let Some(cached) = self.entries.get_mut(name) else { return };

@@ -1,4 +1,4 @@
-//! Which phexts stay in memory: as many as fit, the least recently used go first, and never one that has
+//! Which phexts stay in memory: as many as fit, up to a number; the least recently used go first, and never one that has
 //! something its file does not have. So on a full disk, where phexts cannot be saved, they may be more than fit.
 
 use std::time::Instant;
@@ -8,6 +8,10 @@ use sq_shared::phext_name::PhextName;
 use crate::store::cache::Content;
 use crate::store::disk::FileName;
 use crate::store::{Store, StoreError};
+
+/// Most phexts in memory. Each holds its journal open, and a process has so many descriptors (4,096 for a worker,
+/// see `sandbox/privileges.rs`): a client who writes to a thousand small phexts must not use them up.
+pub(super) const OPEN_PHEXTS: usize = 1024;
 
 impl Store {
     pub(super) fn forget(&mut self, name: &PhextName) {
@@ -53,6 +57,7 @@ impl Store {
 
     fn is_too_full(&self, incoming_bytes: u64) -> bool {
         self.cache.held_bytes().saturating_add(incoming_bytes) > self.limits.memory_bytes
+            || self.cache.count() > OPEN_PHEXTS
     }
 
     /// Has all others saved that can be; whether there are any.
