@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::{chown, symlink};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -212,6 +212,24 @@ fn a_worker_holds_what_it_needs_and_nothing_else() {
             "{number:?} is {shown}"
         );
     }
+}
+
+/// Beneath that directory is all that is left to use the privilege on.
+#[test]
+fn root_that_serves_another_users_directory_keeps_what_that_takes() {
+    if !geteuid().is_root() {
+        return notice::not_allowed_here("root that serves another user's directory");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).unwrap();
+    chown(&data, Some(NOBODY), Some(NOBODY)).unwrap();
+    let worker = LoneWorker::start(&data);
+    assert_eq!(worker.client.get("/api/v2/insert?p=notes&c=1.1.1/1.1.1/1.1.1&s=text").status, 200);
+    let status = fs::read_to_string(format!("/proc/{}/status", worker.pid())).unwrap();
+    assert!(status.contains("CapEff:\t0000000000000002"), "more than CAP_DAC_OVERRIDE, or less:\n{status}");
+    worker.stop();
 }
 
 #[test]
