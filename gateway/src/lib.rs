@@ -10,8 +10,11 @@
 //! 3. [`directory`] is what the steps look things up in: an immutable snapshot of config and registry,
 //!    swapped whole when a file changes.
 //!
+//! Beside them, [`audit`] keeps a line of every write.
+//!
 //! [`server`] starts and drains all this; [`commands`] are the subcommands of `sq-gateway`.
 
+pub mod audit;
 pub mod cli;
 pub mod commands;
 pub mod directory;

@@ -229,6 +229,7 @@ impl Config {
             ("gateway.listen", new.listen != old.listen),
             ("gateway.slots", new.slots != old.slots),
             ("gateway.threads", new.threads != old.threads),
+            ("gateway.audit", new.audit != old.audit),
             ("limits.connections", self.limits.connections != started.limits.connections),
             ("pool.slot_address", self.pool.slot_address != started.pool.slot_address),
             ("pool.status_listen", self.pool.status_listen != started.pool.status_listen),
@@ -236,6 +237,7 @@ impl Config {
         self.gateway.listen.clone_from(&old.listen);
         self.gateway.slots.clone_from(&old.slots);
         self.gateway.threads = old.threads;
+        self.gateway.audit = old.audit;
         self.limits.connections = started.limits.connections;
         self.pool.slot_address = started.pool.slot_address;
         self.pool.status_listen = started.pool.status_listen;
