@@ -1,15 +1,20 @@
 //! The audit log: one line a write, whole and in order, whatever becomes of the request, the file or the process.
 
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 use std::{fs, thread};
 
+use rustix::fs::OFlags;
 use serde_json::Value;
 use sq_tests::client::Client;
 use sq_tests::deployment::Deployment;
 use sq_tests::setup::Setup;
-use sq_tests::wait;
+use sq_tests::{process, wait};
 
 mod complete;
 mod ends;
@@ -59,6 +64,18 @@ fn lines_when(running: &Deployment, count: usize) -> Vec<Value> {
     let lines = lines_in(&running.join("audit.log"));
     assert_eq!(lines.len(), count, "{lines:#?}");
     lines
+}
+
+/// A pipe that takes nothing until somebody reads from it.
+fn full_pipe(path: &Path) -> File {
+    process::run(Command::new("mkfifo").arg(path)).success();
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap();
+    let mut pipe = File::options().read(true).write(true).custom_flags(flags).open(path).unwrap();
+    for bytes in [4096, 1] {
+        let error = (0..).find_map(|_| pipe.write_all(&vec![b'\n'; bytes]).err()).unwrap();
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    }
+    pipe
 }
 
 /// A write as its client saw it.

@@ -1,23 +1,20 @@
 //! Nothing is missing and everything is in order: under concurrent writers, at a stop, and after SIGKILL.
 
 use std::collections::HashSet;
-use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
-use std::process::Command;
+use std::io::Read;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use rustix::fs::OFlags;
 use rustix::process::Signal;
 use sq_tests::deployment::Deployment;
 use sq_tests::notice::say;
 use sq_tests::root::Root;
-use sq_tests::{process, wait};
+use sq_tests::wait;
 
-use super::{AT, Seen, assert_complete_and_in_order, lines_in, setup, text, write, write_concurrently};
+use super::{
+    AT, Seen, assert_complete_and_in_order, full_pipe, lines_in, setup, text, write, write_concurrently,
+};
 
 const WRITERS: usize = 8;
 
@@ -74,18 +71,6 @@ fn what_was_acknowledged_has_its_line_when_the_gateway_is_killed() {
 
 /// How long an answer that waits is waited for.
 const A_WHILE: Duration = Duration::from_millis(500);
-
-/// A pipe that takes nothing until somebody reads from it.
-fn full_pipe(path: &Path) -> File {
-    process::run(Command::new("mkfifo").arg(path)).success();
-    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap();
-    let mut pipe = File::options().read(true).write(true).custom_flags(flags).open(path).unwrap();
-    for bytes in [4096, 1] {
-        let error = (0..).find_map(|_| pipe.write_all(&vec![b'\n'; bytes]).err()).unwrap();
-        assert_eq!(error.kind(), ErrorKind::WouldBlock);
-    }
-    pipe
-}
 
 #[test]
 fn with_require_an_answer_waits_for_its_line_and_nothing_else_waits() {
