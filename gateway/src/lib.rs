@@ -10,10 +10,13 @@
 //! 3. [`directory`] is what the steps look things up in: an immutable snapshot of config and registry,
 //!    swapped whole when a file changes.
 //!
+//! Beside them, [`audit`] keeps a line of every write.
+//!
 //! [`server`] starts and drains all this; [`commands`] are the subcommands of `sq-gateway`.
 
 #![forbid(unsafe_code)]
 
+pub mod audit;
 pub mod cli;
 pub mod commands;
 pub mod directory;

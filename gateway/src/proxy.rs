@@ -30,20 +30,24 @@ use sq_shared::headers::X_SQ_CODE;
 use sq_shared::limits::{BODY_WINDOW, DOWNSTREAM_WRITE_TIMEOUT};
 use sq_shared::problem::Code;
 use sq_shared::request_id::request_id;
-use sq_shared::route::Route;
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::audit::ending::Ending;
+use crate::audit::route::Author;
+use crate::audit::{AuditLog, AuditedRoute};
 use crate::directory::SharedDirectory;
 use authenticate::{AuthenticateError, AuthenticatedTenant, authenticate};
 use body::BodyMeter;
 use context::{Admitted, Connection, Context, Stage};
 use refuse::{Refusal, UpstreamError};
 use repeat::WriteKeys;
+use route::RouteError;
 use target::{origin_form, split_target};
 
 /// The request path, as pingora calls it.
 pub struct Gateway {
     directory: SharedDirectory,
+    audit: AuditLog,
 }
 
 /// What becomes of a request that breaks no rule.
@@ -59,19 +63,19 @@ enum Admission {
 /// What the checks of a request made, for the rest of its way.
 struct Checked {
     in_flight: Option<OwnedSemaphorePermit>,
-    route: Route,
+    audited: AuditedRoute,
     keys: Option<WriteKeys>,
     body: BodyMeter,
 }
 
 impl Gateway {
-    /// A gateway that looks things up in this directory.
-    pub fn new(directory: SharedDirectory) -> Self {
-        Self { directory }
+    /// A gateway that looks things up in this directory, and notes writes in this log.
+    pub fn new(directory: SharedDirectory, audit: AuditLog) -> Self {
+        Self { directory, audit }
     }
 
     /// Every check that needs no body, in order. The first that fails ends it.
-    fn admit(request: &RequestHeader, ctx: &mut Context) -> Result<Admission, Refusal> {
+    fn admit(&self, request: &RequestHeader, ctx: &mut Context) -> Result<Admission, Refusal> {
         let directory = ctx.directory.clone();
         let (path, query) = split_target(origin_form(request.raw_path()));
         ctx.request_id = request_id(&request.headers);
@@ -91,35 +95,52 @@ impl Gateway {
             return question.check_method(&request.method).map(Admission::Health);
         }
         let tenant = Self::authenticate(request, ctx)?;
-        match Self::admit_tenant(request, path, query, &tenant, ctx) {
-            Ok(Checked { in_flight, route, keys, body }) => {
-                let admitted = Admitted { tenant, route, keys, body, attempts: 0, is_sent: false, in_flight };
+        let author = Author {
+            tenant: &tenant.tenant().name,
+            key_id: tenant.key_id(),
+            client,
+            request_id: &ctx.request_id,
+        };
+        let found = route::find(path).map(|route| self.audit.admit(route, query, &request.headers, &author));
+        let mut audited = None;
+        let checked = found.transpose().map_err(Refusal::from).and_then(|found| {
+            audited = found;
+            Self::admit_tenant(request, path, query, &tenant, &mut audited, ctx)
+        });
+        match checked {
+            Ok(Checked { in_flight, audited, keys, body }) => {
+                let admitted =
+                    Admitted { tenant, audited, keys, body, attempts: 0, is_sent: false, in_flight };
                 ctx.stage = Stage::Admitted(Box::new(admitted));
                 Ok(Admission::Forward)
             }
             Err(refusal) => {
-                ctx.stage = Stage::Authenticated(tenant);
+                ctx.stage = Stage::Authenticated(tenant, audited);
                 Err(refusal)
             }
         }
     }
 
-    /// The checks of a request whose tenant is known.
+    /// The checks of a request whose tenant is known, and whose line in the audit log has a place. They take the
+    /// route when none of them refuses.
     fn admit_tenant(
         request: &RequestHeader,
         path: &[u8],
         query: &[u8],
         tenant: &AuthenticatedTenant,
+        audited: &mut Option<AuditedRoute>,
         ctx: &mut Context,
     ) -> Result<Checked, Refusal> {
         let limiter = &tenant.tenant().limiter;
         ctx.tenant_standing = limiter.charge_request()?;
         let in_flight = limiter.enter()?;
         utf8::check_target(path, query)?;
-        let route = route::route(request.method.as_str(), path, tenant)?;
+        let route = audited.as_ref().map(AuditedRoute::route).ok_or(RouteError::Unknown)?;
+        route::check(route, request.method.as_str(), tenant)?;
         let keys = route.writes().then(|| WriteKeys::new(&request.headers)).transpose()?;
         let body = BodyMeter::new(request, ctx.directory.config.limits.body_bytes)?;
-        Ok(Checked { in_flight, route, keys, body })
+        let audited = audited.take().ok_or(RouteError::Unknown)?;
+        Ok(Checked { in_flight, audited, keys, body })
     }
 
     /// A wrong key is charged to the address. (A right one is served even when the address has no wrong ones left:
@@ -167,7 +188,7 @@ impl ProxyHttp for Gateway {
         session.set_read_timeout(Some(BODY_WINDOW));
         session.set_write_timeout(Some(DOWNSTREAM_WRITE_TIMEOUT));
         session.set_total_drain_timeout(Some(BODY_WINDOW));
-        match Self::admit(session.req_header(), ctx) {
+        match self.admit(session.req_header(), ctx) {
             Ok(Admission::Forward) => {
                 if forward::expects_continue(session.req_header()) {
                     write_continue(session).await?;
@@ -195,6 +216,7 @@ impl ProxyHttp for Gateway {
         let admitted = ctx.admitted().ok_or_else(not_admitted)?;
         admitted.attempts += 1;
         admitted.body.restart();
+        admitted.audited.restart_body();
         Ok(Box::new(route::upstream(&admitted.tenant, &directory, has_body, admitted.is_repeat())))
     }
 
@@ -219,10 +241,13 @@ impl ProxyHttp for Gateway {
         ctx: &mut Context,
     ) -> Result<()> {
         let Some(admitted) = ctx.admitted() else { return Err(not_admitted()) };
-        admitted.body.push(body.as_ref(), end_of_stream).map_err(|error| {
+        if let Err(error) = admitted.body.push(body.as_ref(), end_of_stream) {
             ctx.refusal = Some(error.into());
-            Error::new_down(ErrorType::InvalidHTTPHeader)
-        })
+            return Err(Error::new_down(ErrorType::InvalidHTTPHeader));
+        }
+        let is_last = end_of_stream || admitted.body.is_whole();
+        admitted.audited.push_body(body.as_deref().unwrap_or_default(), is_last);
+        Ok(())
     }
 
     async fn response_filter(
@@ -240,6 +265,10 @@ impl ProxyHttp for Gateway {
         }
         let code = upstream_response.headers.get(X_SQ_CODE).and_then(|value| value.to_str().ok());
         ctx.code = code.and_then(Code::of_text);
+        if !upstream_response.status.is_informational() {
+            let has_key = ctx.keys().is_some_and(|keys| keys.of_client.is_some());
+            ctx.end_audit_line(&Ending::answered(upstream_response, has_key)).wait().await;
+        }
         *upstream_response = forward::answer_head(upstream_response, session.req_header(), ctx)?;
         Ok(())
     }

@@ -13,9 +13,11 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
-use sq_shared::config::{Config, Enforcement, ListenAddress};
+use sq_shared::config::{Config, ListenAddress};
+use sq_shared::layout;
 use tokio::sync::{Semaphore, watch};
 
+use crate::audit::{AuditError, AuditLog, AuditWriter};
 use crate::directory::reload::{Source, keep_current};
 use crate::directory::{Directory, SharedDirectory};
 use crate::edge::{Edge, Listener};
@@ -34,6 +36,9 @@ pub enum StartError {
     /// The address cannot be listened on.
     #[error("cannot listen on {0}: {1}; is another gateway running?")]
     Bind(ListenAddress, io::Error),
+    /// There is no audit log, and the config insists on one.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The system gives no thread or no runtime.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -53,6 +58,7 @@ pub struct Server {
     connection_cap: u32,
     stop: watch::Sender<bool>,
     threads: Vec<JoinHandle<()>>,
+    audit_writer: Option<AuditWriter>,
 }
 
 impl Server {
@@ -62,11 +68,9 @@ impl Server {
     /// The address is taken, or the system gives no thread.
     pub fn start(directory: Directory) -> Result<Self, StartError> {
         let config = directory.config.clone();
-        if config.gateway.audit != Enforcement::Off {
-            tracing::warn!("gateway.audit is not obeyed yet: there is no audit log");
-        }
         let listen = &config.gateway.listen;
         let bound = Bound::bind(listen).map_err(|error| StartError::Bind(listen.clone(), error))?;
+        let (audit, audit_writer) = AuditLog::start(config.gateway.audit, &layout::audit_log(&config.path))?;
         let address = bound.address(listen)?;
         let directory: SharedDirectory = Arc::new(ArcSwap::from_pointee(directory));
         let connection_cap = connection_cap(&config);
@@ -74,7 +78,7 @@ impl Server {
         let edge = Edge {
             proxy: Arc::new(http_proxy(
                 &Arc::new(pingora_conf(&config)),
-                Gateway::new(Arc::clone(&directory)),
+                Gateway::new(Arc::clone(&directory), audit),
             )),
             directory: Arc::clone(&directory),
             connections: Arc::new(Semaphore::new(connection_cap as usize)),
@@ -85,7 +89,7 @@ impl Server {
         for number in 0..thread_count(&config) {
             threads.push(spawn_proxy_thread(number, bound.try_clone()?, edge.clone())?);
         }
-        Ok(Self { directory, address, connections, connection_cap, stop, threads })
+        Ok(Self { directory, address, connections, connection_cap, stop, threads, audit_writer })
     }
 
     /// Where clients reach it; with port 0 in the config, the port that the system chose.
@@ -129,6 +133,10 @@ impl Server {
         drop(self.stop);
         for thread in self.threads {
             let _ = thread.join();
+        }
+        // The threads took the last requests with them, and those have left their lines.
+        if let Some(writer) = self.audit_writer {
+            writer.stop(limit).await;
         }
         if let ListenAddress::Unix(path) = &self.address {
             let _ = std::fs::remove_file(path);

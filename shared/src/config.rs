@@ -229,6 +229,7 @@ impl Config {
             ("gateway.listen", new.listen != old.listen),
             ("gateway.slots", new.slots != old.slots),
             ("gateway.threads", new.threads != old.threads),
+            ("gateway.audit", new.audit != old.audit),
             ("limits.connections", self.limits.connections != started.limits.connections),
             ("pool.sandbox", self.pool.sandbox != started.pool.sandbox),
             ("pool.slot_address", self.pool.slot_address != started.pool.slot_address),
@@ -237,6 +238,7 @@ impl Config {
         self.gateway.listen.clone_from(&old.listen);
         self.gateway.slots.clone_from(&old.slots);
         self.gateway.threads = old.threads;
+        self.gateway.audit = old.audit;
         self.limits.connections = started.limits.connections;
         self.pool.sandbox = started.pool.sandbox;
         self.pool.slot_address = started.pool.slot_address;

@@ -7,6 +7,9 @@ pub const X_REQUEST_ID: &str = "X-Request-Id";
 /// The code of a worker's error, for the gateway's access line; it goes no further.
 pub const X_SQ_CODE: &str = "X-SQ-Code";
 
+/// How many bytes a worker's write had, for the gateway's audit line; it goes no further.
+pub const X_SQ_BYTES: &str = "X-SQ-Bytes";
+
 /// Another place for the key, used by the Phext Notepad editor.
 pub const X_SQ_API_KEY: &str = "X-SQ-API-Key";
 

@@ -91,6 +91,11 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
+/// Where the gateway notes every write: beside its config.
+pub fn audit_log(config: &Path) -> PathBuf {
+    folder_of(config).join("audit.log")
+}
+
 /// The config in the root of `up`.
 pub fn config_file(root: &Path) -> PathBuf {
     root.join("gateway.toml")

@@ -9,4 +9,5 @@
 )]
 
 mod escape;
+mod isolation;
 mod many_phexts;

@@ -69,6 +69,8 @@ pub enum Outcome {
     Written {
         /// A line.
         text: Bytes,
+        /// The number in it.
+        bytes: u64,
         /// Whether it was made before, and is only told again.
         is_replay: bool,
     },
@@ -200,7 +202,7 @@ impl Outcome {
 
     fn written(done: &str, written: Written) -> Self {
         let text = format!("{done} {} bytes", written.bytes).into();
-        Self::Written { text, is_replay: written.is_replay }
+        Self::Written { text, bytes: written.bytes, is_replay: written.is_replay }
     }
 
     fn json(value: &impl serde::Serialize) -> Result<Self, Failure> {

@@ -91,10 +91,15 @@ impl BodyMeter {
         }
         // With a declared length the last piece is known before the end is: it must not reach the worker
         // when the text breaks off inside a character.
-        if end || self.declared_bytes == Some(self.seen_bytes) {
+        if end || self.is_whole() {
             self.validator.finish()?;
         }
         Ok(())
+    }
+
+    /// Whether all of a body whose length was declared has gone by.
+    pub fn is_whole(&self) -> bool {
+        self.declared_bytes == Some(self.seen_bytes)
     }
 
     fn check_speed(&mut self, bytes: u64) -> Result<(), BodyError> {

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use http::HeaderValue;
 use sq_shared::problem::Code;
-use sq_shared::route::Route;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::authenticate::AuthenticatedTenant;
@@ -15,6 +14,8 @@ use super::client_ip::Peer;
 use super::limit::Standing;
 use super::refuse::Refusal;
 use super::repeat::WriteKeys;
+use crate::audit::AuditedRoute;
+use crate::audit::ending::{Ending, Written};
 use crate::directory::Directory;
 
 /// What the edge knows about the connection, handed over with each request.
@@ -52,8 +53,9 @@ pub struct Context {
 pub enum Stage {
     /// Nothing is known about it.
     New,
-    /// Its key is good, and another check has refused it.
-    Authenticated(AuthenticatedTenant),
+    /// Its key is good, and another check has refused it. Its route is `None` when there is no such, or when
+    /// the audit log has no place for it.
+    Authenticated(AuthenticatedTenant, Option<AuditedRoute>),
     /// It may be forwarded.
     Admitted(Box<Admitted>),
 }
@@ -62,8 +64,8 @@ pub enum Stage {
 pub struct Admitted {
     /// The permit to reach the tenant's worker.
     pub tenant: AuthenticatedTenant,
-    /// What it asks for.
-    pub route: Route,
+    /// What it asks for, and, if it writes, its place in the audit log.
+    pub audited: AuditedRoute,
     /// Watches the body go by.
     pub body: BodyMeter,
     /// Its names, if it writes.
@@ -84,7 +86,7 @@ impl Admitted {
 
     /// Whether a worker may have applied it without saying so.
     pub fn may_be_applied(&self) -> bool {
-        self.is_sent && self.route.writes()
+        self.is_sent && self.audited.route().writes()
     }
 }
 
@@ -108,7 +110,7 @@ impl Context {
     /// What the request holds when it has passed every check.
     pub fn admitted(&mut self) -> Option<&mut Admitted> {
         match &mut self.stage {
-            Stage::New | Stage::Authenticated(_) => None,
+            Stage::New | Stage::Authenticated(..) => None,
             Stage::Admitted(admitted) => Some(admitted),
         }
     }
@@ -116,7 +118,7 @@ impl Context {
     /// The names of a write that has passed every check.
     pub fn keys(&self) -> Option<&WriteKeys> {
         match &self.stage {
-            Stage::New | Stage::Authenticated(_) => None,
+            Stage::New | Stage::Authenticated(..) => None,
             Stage::Admitted(admitted) => admitted.keys.as_ref(),
         }
     }
@@ -125,9 +127,20 @@ impl Context {
     pub fn tenant(&self) -> Option<&AuthenticatedTenant> {
         match &self.stage {
             Stage::New => None,
-            Stage::Authenticated(tenant) => Some(tenant),
+            Stage::Authenticated(tenant, _) => Some(tenant),
             Stage::Admitted(admitted) => Some(&admitted.tenant),
         }
+    }
+
+    /// Gives the request's audit line its end, if it has one. What is returned is waited for before the client is
+    /// answered.
+    pub fn end_audit_line(&mut self, ending: &Ending) -> Written {
+        let audited = match &mut self.stage {
+            Stage::New => None,
+            Stage::Authenticated(_, audited) => audited.as_mut(),
+            Stage::Admitted(admitted) => Some(&mut admitted.audited),
+        };
+        audited.map_or_else(Written::nothing, |audited| audited.end(ending))
     }
 
     /// The request's id as text.

@@ -19,7 +19,12 @@ use super::context::Context;
 use super::limit::LimitError;
 use super::route::RouteError;
 use super::utf8::InvalidUtf8;
+use crate::audit::AuditUnavailable;
+use crate::audit::ending::Ending;
 use crate::edge::head::HeadError;
+
+/// After how many seconds an operator may have made room for the audit log.
+const AUDIT_RETRY_S: u64 = 5;
 
 /// Why a request is not served.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -43,6 +48,8 @@ pub enum Refusal {
     Body(#[from] BodyError),
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
+    #[error(transparent)]
+    Audit(#[from] AuditUnavailable),
     #[error("shutting down")]
     ShuttingDown,
     #[error("not ready: {0}")]
@@ -79,6 +86,12 @@ impl Refusal {
             Self::IdempotencyKey(error) => error.problem(),
             Self::Body(error) => body_problem(*error),
             Self::Upstream(error) => upstream_problem(*error),
+            Self::Audit(AuditUnavailable) => Problem::new(
+                Code::WorkerUnavailable,
+                "The audit log cannot be written, and without it no write is taken: nothing was changed. Reads go \
+                 on. Try again, or tell your host.",
+            )
+            .retry_after_s(AUDIT_RETRY_S),
             Self::ShuttingDown => {
                 Problem::new(Code::ShuttingDown, "The gateway is stopping. Try again.").retry_after_s(1)
             }
@@ -234,6 +247,7 @@ pub async fn answer(session: &mut Session, ctx: &mut Context, refusal: &Refusal)
     }
     let problem = refusal.problem();
     ctx.code = Some(problem.code);
+    ctx.end_audit_line(&Ending::refused(problem.code.status())).wait().await;
     match write(session, ctx, &problem).await {
         Ok(()) => {
             linger(session).await;

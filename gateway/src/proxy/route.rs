@@ -24,20 +24,23 @@ pub enum RouteError {
     ReadOnlyKey,
 }
 
-/// The command that the method and the path mean, if the key may use it.
+/// The command that the path means.
+pub fn find(path: &[u8]) -> Option<Route> {
+    Route::of_path(std::str::from_utf8(path).ok()?)
+}
+
+/// Whether the command takes the method, and the key may use it.
 ///
 /// # Errors
-/// There is no such path or method, or the key's scope is too small.
-pub fn route(method: &str, path: &[u8], tenant: &AuthenticatedTenant) -> Result<Route, RouteError> {
-    let path = std::str::from_utf8(path).map_err(|_| RouteError::Unknown)?;
-    let route = Route::of_path(path).ok_or(RouteError::Unknown)?;
+/// It does not, or the key's scope is too small.
+pub fn check(route: Route, method: &str, tenant: &AuthenticatedTenant) -> Result<(), RouteError> {
     if !route.methods().allow(method) {
         return Err(RouteError::Method(route.methods()));
     }
     if route.writes() && !tenant.may_write() {
         return Err(RouteError::ReadOnlyKey);
     }
-    Ok(route)
+    Ok(())
 }
 
 /// The tenant's worker. Connections are kept for one tenant alone: were a slot given to another, the

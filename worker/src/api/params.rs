@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use percent_encoding::percent_decode_str;
+use sq_shared::form;
 
 /// Every name that some command reads. No other is kept: a form of millions of short pairs would take many
 /// times its own length.
@@ -30,7 +31,8 @@ impl Params {
     pub fn parse(encoded: &str) -> Result<Self, NotUtf8> {
         let mut params = HashMap::new();
         for (name, value) in encoded.split('&').filter_map(|pair| pair.split_once('=')) {
-            let decoded = decode(name).and_then(|name| Some((name, decode(value)?)));
+            let decoded =
+                form::decode(name.as_bytes()).and_then(|name| Some((name, form::decode(value.as_bytes())?)));
             let (name, value) = decoded.ok_or_else(|| NotUtf8 { offset: first_bad(encoded) })?;
             if let Some(known) = known(&name) {
                 params.insert(known, value);
@@ -57,12 +59,6 @@ impl Params {
 
 fn known(name: &str) -> Option<&'static str> {
     NAMES.into_iter().find(|known| *known == name)
-}
-
-fn decode(encoded: &str) -> Option<String> {
-    let spaced = encoded.replace('+', " ");
-    let decoded: Vec<u8> = percent_decode_str(&spaced).collect();
-    String::from_utf8(decoded).ok()
 }
 
 /// How many bytes are good, once percent-decoded, before the first that is not UTF-8.

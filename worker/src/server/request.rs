@@ -5,10 +5,11 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use hyper::body::Incoming;
-use hyper::header::{self, HeaderMap};
+use hyper::header;
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, Version};
 use percent_encoding::percent_decode_str;
+use sq_shared::form::is_form;
 use sq_shared::problem::{Code, Problem};
 use sq_shared::request_id::request_id;
 use sq_shared::route::Route;
@@ -164,12 +165,6 @@ fn check_host(head: &Parts) -> Result<(), Problem> {
         return Err(Problem::new(Code::BadRequest, "send exactly one Host field"));
     }
     Ok(())
-}
-
-fn is_form(headers: &HeaderMap) -> bool {
-    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let essence = media_type.split(';').next().unwrap_or("").trim();
-    essence.eq_ignore_ascii_case("application/x-www-form-urlencoded")
 }
 
 /// What the access line calls it: never anything that a client made up.

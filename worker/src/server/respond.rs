@@ -52,8 +52,9 @@ impl Answer {
             Outcome::Json(json) => Self::ok(JSON, json),
             Outcome::TextStream(text) => Self::with_content(headers::PLAIN_TEXT, Content::Stream(text)),
             Outcome::JsonStream(json) => Self::with_content(JSON, Content::Stream(json)),
-            Outcome::Written { text, is_replay } => {
+            Outcome::Written { text, bytes, is_replay } => {
                 let mut answer = Self::ok(headers::PLAIN_TEXT, text);
+                answer.push(headers::X_SQ_BYTES, &bytes.to_string());
                 if is_replay {
                     answer.push(headers::IDEMPOTENCY_REPLAYED, "true");
                 }

@@ -1,0 +1,154 @@
+//! The audit log: one line of JSON a write, in `audit.log` beside the config.
+//!
+//! A request takes a place for its line before anything is forwarded ([`AuditedRoute`]), and fills it before
+//! its answer goes out ([`ending`]). Lines go to a thread of their own, which writes them in the order in
+//! which they came. With `require` an answer waits until its line is with the kernel, and no write is
+//! forwarded while the file cannot be written; with `try` nothing waits, and what is lost is counted and
+//! noted in the log itself.
+
+pub mod ending;
+mod file;
+mod health;
+mod line;
+pub mod route;
+mod target;
+mod writer;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use sq_shared::config::Enforcement;
+use sq_shared::shutdown;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use ending::Written;
+use file::AuditFile;
+use health::Health;
+use writer::{Entry, Writer};
+
+pub use route::AuditedRoute;
+
+/// Most lines that wait for the file or for their end, each under 2 KiB: more than the writes that 10,000
+/// connections, the default of `limits.connections`, can have under way.
+const PLACES: usize = 16_384;
+
+/// Why a write is not admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the audit log cannot be written")]
+pub struct AuditUnavailable;
+
+/// Why the audit log does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    /// The file cannot be opened, and the config insists on it.
+    #[error(
+        "cannot open the audit log {0}: {1}; make it a file that this user may write, or set gateway.audit to \
+         \"try\" or \"off\""
+    )]
+    Open(PathBuf, io::Error),
+    /// The system gives no thread.
+    #[error("cannot start the audit log: {0}")]
+    System(#[from] io::Error),
+}
+
+/// What requests know of the audit log; clones share everything.
+#[derive(Clone)]
+pub struct AuditLog(Option<Arc<Queue>>);
+
+/// The way to the thread that writes.
+struct Queue {
+    is_required: bool,
+    places: Arc<Semaphore>,
+    entries: mpsc::UnboundedSender<Entry>,
+    health: Arc<Health>,
+}
+
+/// The thread that writes.
+pub struct AuditWriter {
+    stop: oneshot::Sender<()>,
+    ended: oneshot::Receiver<()>,
+    thread: JoinHandle<()>,
+}
+
+impl AuditLog {
+    /// A log that is not kept.
+    pub fn off() -> Self {
+        Self(None)
+    }
+
+    /// Opens the file and starts the thread that writes it; `None` when there is nothing to keep. From now on
+    /// SIGHUP has the file opened anew.
+    ///
+    /// # Errors
+    /// With `require`: the file cannot be opened. With either: the system gives no thread.
+    pub fn start(audit: Enforcement, path: &Path) -> Result<(Self, Option<AuditWriter>), AuditError> {
+        if audit == Enforcement::Off {
+            return Ok((Self::off(), None));
+        }
+        let is_required = audit == Enforcement::Require;
+        let health = Arc::new(Health::new(is_required));
+        let file = match AuditFile::open(path) {
+            Ok(file) => Some(file),
+            Err(error) if is_required => return Err(AuditError::Open(path.to_owned(), error)),
+            Err(error) => {
+                health.fail(path, &error);
+                None
+            }
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let hangups = {
+            let _entered = runtime.enter();
+            shutdown::hangups()?
+        };
+        let (entries, receiver) = mpsc::unbounded_channel();
+        let (stop, stopped) = oneshot::channel();
+        let (ending, ended) = oneshot::channel();
+        let writer = Writer::new(path.to_owned(), file, receiver, Arc::clone(&health));
+        let thread = std::thread::Builder::new().name("audit".to_owned()).spawn(move || {
+            runtime.block_on(writer.run(hangups, stopped));
+            // Whoever waited for it may have given up.
+            let _ = ending.send(());
+        })?;
+        let places = Arc::new(Semaphore::new(PLACES));
+        let queue = Queue { is_required, places, entries, health };
+        Ok((Self(Some(Arc::new(queue))), Some(AuditWriter { stop, ended, thread })))
+    }
+}
+
+impl Queue {
+    /// A place for a line; `None` when there is none and the write goes on without.
+    fn reserve(&self) -> Result<Option<OwnedSemaphorePermit>, AuditUnavailable> {
+        let place = Arc::clone(&self.places).try_acquire_owned().ok();
+        if self.is_required && (place.is_none() || self.health.is_failing()) {
+            self.health.lose();
+            return Err(AuditUnavailable);
+        }
+        Ok(place)
+    }
+
+    /// Hands a line to the thread that writes.
+    fn push(&self, line: Vec<u8>, place: Option<OwnedSemaphorePermit>) -> Written {
+        // Without a place at first, there may be one now.
+        let place = place.or_else(|| Arc::clone(&self.places).try_acquire_owned().ok());
+        let (written, waiter) = self.is_required.then(oneshot::channel).unzip();
+        let sent = place.is_some_and(|place| self.entries.send(Entry { line, place, written }).is_ok());
+        if !sent {
+            self.health.lose();
+        }
+        Written::new(waiter.filter(|_| sent), Arc::clone(&self.health))
+    }
+}
+
+impl AuditWriter {
+    /// Waits until every line is written, and synced: for so long at most, should the disk hang.
+    pub async fn stop(self, limit: Duration) {
+        let _ = self.stop.send(());
+        match tokio::time::timeout(limit, self.ended).await {
+            Ok(_) => _ = self.thread.join(),
+            Err(_) => tracing::error!("the audit log's disk does not answer: its last lines are lost"),
+        }
+    }
+}

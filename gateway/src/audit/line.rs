@@ -1,0 +1,112 @@
+//! What a line says, and how: one JSON object, in which a value of a client can end neither a text nor the line.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
+use sq_shared::coordinate::Coordinate;
+use sq_shared::phext_name::PhextName;
+use sq_shared::tenant::TenantName;
+
+use super::health::Missing;
+
+/// The line of a write. `docs/audit.md` says what each member means.
+#[derive(Serialize)]
+pub(super) struct Line<'a> {
+    #[serde(serialize_with = "microseconds")]
+    pub(super) time: Timestamp,
+    #[serde(serialize_with = "text")]
+    pub(super) tenant: &'a TenantName,
+    pub(super) key_id: &'a str,
+    pub(super) client: IpAddr,
+    pub(super) request_id: &'a str,
+    pub(super) command: &'static str,
+    pub(super) phext: Option<&'a str>,
+    pub(super) coordinate: Option<String>,
+    pub(super) bytes: Option<u64>,
+    pub(super) status: u16,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) replayed: bool,
+}
+
+/// The line that stands for those that are missing.
+#[derive(Serialize)]
+struct MissingLine {
+    #[serde(serialize_with = "microseconds")]
+    time: Timestamp,
+    missing: u64,
+    #[serde(serialize_with = "microseconds")]
+    from: Timestamp,
+    #[serde(serialize_with = "microseconds")]
+    to: Timestamp,
+}
+
+impl Line<'_> {
+    /// The line's bytes, with its end.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        json_line(self)
+    }
+}
+
+/// The bytes of the line that says what is missing.
+pub(super) fn missing_line(missing: Missing) -> Vec<u8> {
+    let Missing { lines, from, to } = missing;
+    json_line(&MissingLine { time: Timestamp::now(), missing: lines, from, to })
+}
+
+/// A phext's name as a line has it.
+pub(super) fn phext_text(phext: Option<&PhextName>) -> Option<&str> {
+    phext.map(PhextName::as_str)
+}
+
+/// A coordinate in full, with its tenant's namespace.
+pub(super) fn full_coordinate(tenant: &TenantName, coordinate: Option<Coordinate>) -> Option<String> {
+    coordinate.map(|coordinate| format!("{tenant}.{coordinate}"))
+}
+
+fn json_line(value: &impl Serialize) -> Vec<u8> {
+    // Texts and numbers always become JSON.
+    let mut bytes = serde_json::to_vec(value).unwrap_or_default();
+    bytes.push(b'\n');
+    bytes
+}
+
+/// RFC 3339 in UTC, always with six digits, so that the texts sort as the times do.
+fn microseconds<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{time:.6}"))
+}
+
+fn text<S: Serializer>(name: &TenantName, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(name.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_value_ends_its_text_or_the_line() {
+        let tenant: TenantName = "alice".parse().unwrap();
+        let hostile = "a\n\"},{\"tenant\":\"bob\"\r\u{0}\u{2028}";
+        let line = Line {
+            time: Timestamp::UNIX_EPOCH,
+            tenant: &tenant,
+            key_id: "k1",
+            client: "2001:db8::1".parse().unwrap(),
+            request_id: hostile,
+            command: "update",
+            phext: Some(hostile),
+            coordinate: full_coordinate(&tenant, Some(Coordinate::ORIGIN)),
+            bytes: None,
+            status: 200,
+            replayed: false,
+        };
+        let bytes = line.to_bytes();
+        assert_eq!(bytes.iter().position(|byte| *byte == b'\n'), Some(bytes.len() - 1));
+        let read: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!((&read["phext"], &read["tenant"]), (&hostile.into(), &"alice".into()));
+        assert_eq!(read["time"], "1970-01-01T00:00:00.000000Z");
+        assert_eq!(read["coordinate"], "alice.1.1.1/1.1.1/1.1.1");
+        assert!(read["bytes"].is_null() && read.get("replayed").is_none(), "{read}");
+    }
+}

@@ -1,0 +1,167 @@
+//! The thread that writes: lines in the order in which they came, as many at once as wait. What cannot be
+//! written stays in memory, in its place, and is tried again.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::Signal;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::file::{AuditFile, Unwritten};
+use super::health::Health;
+use super::line::missing_line;
+
+/// How often a file that cannot be written is tried again.
+const RETRY_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Most lines that are written at once: some 300 KiB.
+const BATCH_LINES: usize = 1024;
+
+/// A line that waits.
+pub(super) struct Entry {
+    pub(super) line: Vec<u8>,
+    /// Given back when the line is written.
+    pub(super) place: OwnedSemaphorePermit,
+    /// Whoever waits for it.
+    pub(super) written: Option<oneshot::Sender<()>>,
+}
+
+/// Everything that the thread has.
+pub(super) struct Writer {
+    path: PathBuf,
+    /// `None` when it must be opened first.
+    file: Option<AuditFile>,
+    entries: mpsc::UnboundedReceiver<Entry>,
+    health: Arc<Health>,
+    /// Lines that are not written yet, the oldest first.
+    waiting: VecDeque<Waiting>,
+    /// When a file that cannot be written is tried again.
+    retry_at: Option<Instant>,
+}
+
+struct Waiting {
+    line: Vec<u8>,
+    /// A line about missing ones has none.
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        path: PathBuf,
+        file: Option<AuditFile>,
+        entries: mpsc::UnboundedReceiver<Entry>,
+        health: Arc<Health>,
+    ) -> Self {
+        let retry_at = file.is_none().then(Instant::now);
+        Self { path, file, entries, health, waiting: VecDeque::new(), retry_at }
+    }
+
+    /// Writes until it is told to stop, and then what is left.
+    pub(super) async fn run(mut self, mut hangups: Signal, stop: oneshot::Receiver<()>) {
+        let mut stop = std::pin::pin!(stop);
+        let mut is_stopping = false;
+        let mut batch = Vec::new();
+        loop {
+            let retry_at = self.retry_at.unwrap_or_else(Instant::now);
+            tokio::select! {
+                biased;
+                Some(()) = hangups.recv() => self.reopen(),
+                _ = stop.as_mut(), if !is_stopping => {
+                    is_stopping = true;
+                    self.entries.close();
+                }
+                () = tokio::time::sleep_until(retry_at), if self.retry_at.is_some() => self.write(&mut Vec::new()),
+                count = self.entries.recv_many(&mut batch, BATCH_LINES) => match (count, self.retry_at) {
+                    (0, _) => break,
+                    (_, None) => self.write(&mut batch),
+                    // Their waiters are let go: the file is known to fail.
+                    (_, Some(_)) => drop(self.keep(&mut batch)),
+                },
+            }
+        }
+        self.finish();
+    }
+
+    /// Puts lines behind those that wait; gives whoever waits for them.
+    fn keep(&mut self, batch: &mut Vec<Entry>) -> Vec<oneshot::Sender<()>> {
+        let mut waiters = Vec::new();
+        for Entry { line, place, written } in batch.drain(..) {
+            self.waiting.push_back(Waiting { line, _place: Some(place) });
+            waiters.extend(written);
+        }
+        waiters
+    }
+
+    /// Writes these lines and all before them. Nobody waits longer for a line than for the attempt.
+    fn write(&mut self, batch: &mut Vec<Entry>) {
+        let waiters = self.keep(batch);
+        match self.try_write() {
+            Ok(()) => {
+                self.retry_at = None;
+                self.health.recover();
+            }
+            Err(error) => self.fail(&error),
+        }
+        for waiter in waiters {
+            // Its client may be gone.
+            let _ = waiter.send(());
+        }
+    }
+
+    fn try_write(&mut self) -> io::Result<()> {
+        loop {
+            let file = match self.file.take_if(|file| !file.is_deleted()) {
+                Some(file) => self.file.insert(file),
+                None => self.file.insert(AuditFile::open(&self.path)?),
+            };
+            while !self.waiting.is_empty() {
+                let lines: Vec<&[u8]> =
+                    self.waiting.iter().take(BATCH_LINES).map(|waiting| waiting.line.as_slice()).collect();
+                let (count, bytes) = (lines.len(), lines.concat());
+                if let Err(Unwritten { written_bytes, error }) = file.append(&bytes) {
+                    self.forget_written(written_bytes);
+                    return Err(error);
+                }
+                self.waiting.drain(..count);
+            }
+            let Some(missing) = self.health.take_missing() else { return Ok(()) };
+            self.waiting.push_back(Waiting { line: missing_line(missing), _place: None });
+        }
+    }
+
+    /// Of lines that were not written to their end, those that are whole in the file must not come again.
+    fn forget_written(&mut self, mut bytes: usize) {
+        while let Some(waiting) = self.waiting.front().filter(|waiting| waiting.line.len() <= bytes) {
+            bytes -= waiting.line.len();
+            self.waiting.pop_front();
+        }
+    }
+
+    fn fail(&mut self, error: &io::Error) {
+        self.file = None;
+        self.retry_at = Some(Instant::now() + RETRY_INTERVAL);
+        self.health.fail(&self.path, error);
+    }
+
+    /// Leaves the file to whoever has renamed it, and goes on with the one that the path names now.
+    fn reopen(&mut self) {
+        if let Some(Err(error)) = self.file.take().map(|file| file.sync()) {
+            tracing::warn!(%error, "the audit log before this one may not be on disk");
+        }
+        self.write(&mut Vec::new());
+        tracing::info!(path = %self.path.display(), "the audit log is opened anew");
+    }
+
+    fn finish(mut self) {
+        let written = self.try_write();
+        let synced = written.and_then(|()| self.file.as_ref().map_or(Ok(()), AuditFile::sync));
+        if let Err(error) = synced {
+            let lost_lines = self.waiting.len();
+            tracing::error!(lost_lines, %error, "the audit log could not be written to its end");
+        }
+    }
+}

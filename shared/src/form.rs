@@ -1,0 +1,40 @@
+//! How a query and a form are decoded, as SQ does it. The worker takes its parameters from them, and the
+//! gateway's audit line what a write names: both must read them alike.
+
+use http::{HeaderMap, header};
+use percent_encoding::percent_decode;
+
+/// Decodes a name or a value: `+` is a space, then `%XX` a byte; a malformed escape stays as it is. `None`
+/// when the result is not UTF-8.
+pub fn decode(encoded: &[u8]) -> Option<String> {
+    let spaced: Vec<u8> = encoded.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+    String::from_utf8(percent_decode(&spaced).collect()).ok()
+}
+
+/// Whether a body is a form by its type. Its parameters count only when the query has no `p`.
+pub fn is_form(headers: &HeaderMap) -> bool {
+    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let essence = media_type.split(';').next().unwrap_or("").trim();
+    essence.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plus_is_a_space_unless_it_is_escaped() {
+        assert_eq!(decode(b"a+b%2B%zz%4").as_deref(), Some("a b+%zz%4"));
+        assert_eq!(decode(b"%ff"), None);
+    }
+
+    #[test]
+    fn a_form_is_known_by_its_type_whatever_parameters_it_has() {
+        let is_form_of = |value: &'static str| {
+            is_form(&HeaderMap::from_iter([(header::CONTENT_TYPE, http::HeaderValue::from_static(value))]))
+        };
+        assert!(is_form_of("application/x-www-form-urlencoded"));
+        assert!(is_form_of("Application/X-WWW-Form-URLEncoded ; charset=utf-8"));
+        assert!(!is_form_of("text/plain") && !is_form(&HeaderMap::new()));
+    }
+}
