@@ -12,7 +12,7 @@ use percent_encoding::percent_decode_str;
 use sq_shared::problem::{Code, Problem};
 use sq_shared::request_id::request_id;
 use sq_shared::route::Route;
-use tracing::{Level, event};
+use tracing::{Level, debug, event};
 
 use crate::api::input::Input;
 use crate::api::params::Params;
@@ -38,6 +38,8 @@ pub(super) async fn answer(
     let request_id = request_id(&head.headers);
     let request_id = request_id.to_str().unwrap_or_default();
     let command = command_name(&head);
+    // Before anything is known to be right: what came, whether or not an answer goes back.
+    debug!(tenant = tenant_name(worker), command, request_id, "a head came");
     let answer = match handle(worker, connection_id, &head, &mut incoming).await {
         Ok(answer) => answer,
         Err(problem) => {
@@ -57,7 +59,7 @@ fn log_access(worker: &Worker, command: &'static str, answer: &Answer, started: 
             event!(
                 target: "access",
                 $level,
-                tenant = worker.tenant.as_ref().map_or("-", |tenant| tenant.as_str()),
+                tenant = tenant_name(worker),
                 command,
                 status = answer.status,
                 bytes = answer.content.bytes(),
@@ -170,6 +172,11 @@ fn is_form(headers: &HeaderMap) -> bool {
     let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     let essence = media_type.split(';').next().unwrap_or("").trim();
     essence.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+}
+
+/// What a line calls the tenant.
+fn tenant_name(worker: &Worker) -> &str {
+    worker.tenant.as_ref().map_or("-", |tenant| tenant.as_str())
 }
 
 /// What the access line calls it: never anything that a client made up.
