@@ -19,6 +19,7 @@ mod fsck;
 mod isolation;
 mod lifecycle;
 mod limits;
+mod nginx;
 mod provision;
 mod repeats;
 mod seed;
