@@ -188,6 +188,11 @@ impl ProxyHttp for Gateway {
         session.set_read_timeout(Some(BODY_WINDOW));
         session.set_write_timeout(Some(DOWNSTREAM_WRITE_TIMEOUT));
         session.set_total_drain_timeout(Some(BODY_WINDOW));
+        // pingora takes chunks whose lines another server might end elsewhere (a LF in an extension, an empty size).
+        // So nothing that comes behind them is believed to be a request.
+        if session.req_header().headers.contains_key(http::header::TRANSFER_ENCODING) {
+            session.set_keepalive(None);
+        }
         match self.admit(session.req_header(), ctx) {
             Ok(Admission::Forward) => {
                 if forward::expects_continue(session.req_header()) {

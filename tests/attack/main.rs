@@ -11,3 +11,5 @@
 mod escape;
 mod isolation;
 mod many_phexts;
+mod noise;
+mod smuggling;

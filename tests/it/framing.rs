@@ -196,6 +196,21 @@ fn chunk_extensions_and_trailers_are_dropped() {
     assert_eq!(client.get(SELECT).ok(), "ke\u{fe}t");
 }
 
+/// Where chunks end is what servers disagree about most, so nothing behind them is taken for a request.
+#[test]
+fn a_connection_ends_with_chunks() {
+    let (_running, client) = deployment();
+    let second = client.head("GET", &format!("{UPDATE}&s=smuggled")) + "\r\n";
+    for body in ["4\r\nkept\r\n0\r\n\r\n", "4;\nxx\r\nkept\r\n0\r\n\r\n", "4\r\nkept\r\n\r\n\r\n"] {
+        let mut connection = client.connect();
+        connection.send(&post(&client, "Transfer-Encoding: chunked\r\n", body));
+        assert_eq!(connection.answer().ok(), "Updated 4 bytes", "{body:?}");
+        connection.send(second.as_bytes());
+        connection.assert_closed();
+        assert_unchanged(&client);
+    }
+}
+
 #[test]
 fn a_body_that_ends_early_is_not_stored() {
     let (_running, client) = deployment();

@@ -20,6 +20,7 @@ mod fsck;
 mod isolation;
 mod lifecycle;
 mod limits;
+mod nginx;
 mod provision;
 mod repeats;
 mod seed;

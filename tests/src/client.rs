@@ -140,6 +140,16 @@ impl Connection {
         let _ = self.stream.write_all(bytes);
     }
 
+    /// The connection, waiting at most so long for each read.
+    ///
+    /// # Panics
+    /// The time is zero.
+    #[must_use]
+    pub fn with_patience(self, time: Duration) -> Self {
+        self.stream.set_read_timeout(Some(time)).expect("a time above zero");
+        self
+    }
+
     /// Says that nothing more will be sent.
     pub fn finish_sending(&mut self) {
         let _ = self.stream.shutdown(std::net::Shutdown::Write);
@@ -178,6 +188,11 @@ impl Connection {
             answer.body = self.body(&answer)?;
         }
         Ok(answer)
+    }
+
+    /// What has come and is part of no answer.
+    pub fn unparsed(&self) -> &[u8] {
+        &self.buffer
     }
 
     fn body(&mut self, answer: &Answer) -> io::Result<Vec<u8>> {
@@ -291,7 +306,10 @@ fn wrong(bytes: &[u8]) -> io::Error {
 fn parse_head(head: &[u8]) -> Option<(u16, Vec<(String, String)>)> {
     let text = std::str::from_utf8(head).ok()?;
     let mut lines = text.trim_end().split("\r\n");
-    let status = lines.next()?.strip_prefix("HTTP/1.1 ")?.split(' ').next()?.parse().ok()?;
+    let line = lines.next()?;
+    // hyper answers a client of HTTP/1.0 in its own version.
+    let line = line.strip_prefix("HTTP/1.1 ").or_else(|| line.strip_prefix("HTTP/1.0 "))?;
+    let status = line.split(' ').next()?.parse().ok()?;
     let field =
         |line: &str| line.split_once(':').map(|(name, value)| (name.to_owned(), value.trim().to_owned()));
     Some((status, lines.map(field).collect::<Option<_>>()?))

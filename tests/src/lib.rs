@@ -18,6 +18,7 @@ pub mod large_phext;
 pub mod ledger;
 pub mod lone_worker;
 pub mod mount;
+pub mod nginx;
 pub mod notice;
 pub mod peers;
 pub mod process;

@@ -13,7 +13,7 @@ use sq_shared::form::is_form;
 use sq_shared::problem::{Code, Problem};
 use sq_shared::request_id::request_id;
 use sq_shared::route::Route;
-use tracing::{Level, event};
+use tracing::{Level, debug, event};
 
 use crate::api::input::Input;
 use crate::api::params::Params;
@@ -39,6 +39,8 @@ pub(super) async fn answer(
     let request_id = request_id(&head.headers);
     let request_id = request_id.to_str().unwrap_or_default();
     let command = command_name(&head);
+    // Before anything is known to be right: what came, whether or not an answer goes back.
+    debug!(tenant = tenant_name(worker), command, request_id, "a head came");
     let answer = match handle(worker, connection_id, &head, &mut incoming).await {
         Ok(answer) => answer,
         Err(problem) => {
@@ -58,7 +60,7 @@ fn log_access(worker: &Worker, command: &'static str, answer: &Answer, started: 
             event!(
                 target: "access",
                 $level,
-                tenant = worker.tenant.as_ref().map_or("-", |tenant| tenant.as_str()),
+                tenant = tenant_name(worker),
                 command,
                 status = answer.status,
                 bytes = answer.content.bytes(),
@@ -165,6 +167,11 @@ fn check_host(head: &Parts) -> Result<(), Problem> {
         return Err(Problem::new(Code::BadRequest, "send exactly one Host field"));
     }
     Ok(())
+}
+
+/// What a line calls the tenant.
+fn tenant_name(worker: &Worker) -> &str {
+    worker.tenant.as_ref().map_or("-", |tenant| tenant.as_str())
 }
 
 /// What the access line calls it: never anything that a client made up.

@@ -1,0 +1,96 @@
+//! All the known spellings of `Transfer-Encoding: chunked` that somebody takes for it (RFC 9112, 6.1).
+
+use super::variant::{Variant, post, whole};
+
+/// Values that are not `chunked` alone. Each is sent with a length beside it, and without one.
+pub(super) const VALUES: &[&str] = &[
+    "xchunked",
+    "chunkedx",
+    "x chunked",
+    "chunked x",
+    "chu nked",
+    "identity",
+    "identity, chunked",
+    "chunked, identity",
+    "chunked, chunked",
+    "gzip, chunked",
+    "chunked, gzip",
+    "chunked,",
+    ",chunked",
+    ", chunked ,",
+    "chunked;",
+    "chunked;q=1",
+    "chunked; a=\"b\"",
+    "\"chunked\"",
+    "'chunked'",
+    "[chunked]",
+    "<chunked>",
+    "chunked\\",
+    "=chunked",
+    ":chunked",
+    "chunked:",
+    "%63hunked",
+    "\x0bchunked",
+    "chunked\x0b",
+    "\x0cchunked",
+    "chunked\x0c",
+    "\0chunked",
+    "chunked\0",
+    "chunked\0, identity",
+    "\x1fchunked",
+    "chunked\x7f",
+    "\u{a0}chunked",
+    "chunked\u{a0}",
+    "\u{85}chunked",
+    "chun\u{e2}\u{84}\u{aa}ed",
+    "\u{ef}\u{bb}\u{bf}chunked",
+    "chunked\rX",
+    "\rchunked",
+    "cow",
+    "none",
+    "trailers",
+    "",
+];
+
+pub(super) const VARIANTS: &[Variant] = &[
+    post(
+        "TE twice",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n{x}\r\n{H}\r\n0\r\n\r\n",
+    ),
+    post(
+        "TE and identity",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n{x}\r\n{H}\r\n0\r\n\r\n",
+    ),
+    post(
+        "identity and TE",
+        "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n\r\n{x}\r\n{H}\r\n0\r\n\r\n",
+    ),
+    post("TE and nothing", "Transfer-Encoding: chunked\r\nTransfer-Encoding:\r\n\r\n{x}\r\n{H}\r\n0\r\n\r\n"),
+    post(
+        "TE and cow, CL",
+        "Transfer-Encoding: chunked\r\nTransfer-encoding: cow\r\nContent-Length: 4\r\n\r\n{x}\r\n{H}\r\n0\r\n\r\n",
+    ),
+    post(
+        "TE apart",
+        "Transfer-Encoding: identity\r\nX-A: b\r\nTransfer-Encoding: chunked\r\nContent-Length: {n+5}\r\n\r\n0\r\n\r\n{H}",
+    ),
+    post("TE behind LF", "X-A: b\nTransfer-Encoding: chunked\r\n\r\n{x}\r\n{H}\r\n0\r\n\r\n"),
+    post("TE behind a tab, CL", "Transfer-Encoding:\tchunked\r\nContent-Length: {n+5}\r\n\r\n0\r\n\r\n{H}"),
+    whole(
+        "TE in HTTP/1.0",
+        "POST {target} HTTP/1.0\r\n{fields}Transfer-Encoding: chunked\r\n\r\n{x}\r\n{H}\r\n0\r\n\r\n",
+    ),
+    whole(
+        "TE in HTTP/1.0, kept alive",
+        "POST {target} HTTP/1.0\r\n{fields}Connection: keep-alive\r\nTransfer-Encoding: chunked\r\nContent-Length: {n+5}\r\n\r\n0\r\n\r\n{H}",
+    ),
+    whole(
+        "TE on a GET, CL",
+        "GET {read} HTTP/1.1\r\n{fields}Transfer-Encoding: chunked\r\nContent-Length: {n+5}\r\n\r\n0\r\n\r\n{H}",
+    ),
+    post("TE plain", "Transfer-Encoding: chunked\r\n\r\n{x}\r\n{H}\r\n0\r\n\r\n").harmless(),
+    post("TE in capitals", "TRANSFER-ENCODING: CHUNKED\r\n\r\n{x}\r\n{H}\r\n0\r\n\r\n").harmless(),
+    post("TE mixed", "Transfer-Encoding: cHuNkEd\r\n\r\n{x}\r\n{H}\r\n0\r\n\r\n").harmless(),
+    post("TE blanks around", "Transfer-Encoding: \t chunked \t\r\n\r\n{x}\r\n{H}\r\n0\r\n\r\n").harmless(),
+    post("TE no blank", "Transfer-Encoding:chunked\r\n\r\n{x}\r\n{H}\r\n0\r\n\r\n").harmless(),
+];

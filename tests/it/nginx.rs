@@ -1,0 +1,211 @@
+//! nginx in front, with the configuration that we ship: what clients get through it is what the gateway says.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::thread;
+
+use sq_tests::address;
+use sq_tests::answer::Answer;
+use sq_tests::client::Client;
+use sq_tests::deployment::Deployment;
+use sq_tests::nginx::{NAME, Nginx, works};
+use sq_tests::root::Root;
+use sq_tests::setup::{Setup, key_of};
+
+const UPDATE: &str = "/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1";
+const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
+
+/// A system behind nginx; nothing where nginx is missing.
+fn behind_nginx(skipped: &str, limits: &str) -> Option<(Deployment, Nginx)> {
+    if !works(skipped) {
+        return None;
+    }
+    let running = Deployment::start(&Setup { limits: limits.to_owned(), ..Setup::default() });
+    let nginx = Nginx::start(running.listen, running.address, running.path());
+    Some((running, nginx))
+}
+
+fn client_of(nginx: &Nginx, tenant: &str) -> Client {
+    nginx.client(Some(&key_of(tenant)))
+}
+
+#[test]
+fn nginx_takes_the_configuration_without_a_word() {
+    if !works("nginx -t") {
+        return;
+    }
+    let root = Root::empty();
+    let outcome = Nginx::check(root.listen(), root.address, root.path());
+    let (code, said) = (outcome.code(), outcome.stderr);
+    assert_eq!(code, Some(0), "{said}");
+    let is_good = |line: &str| line.ends_with("syntax is ok") || line.ends_with("test is successful");
+    assert!(said.lines().all(is_good), "{said}");
+}
+
+#[test]
+fn customers_write_and_read_over_tls() {
+    let Some((_running, nginx)) = behind_nginx("TLS through nginx", "") else { return };
+    let key = format!("Authorization: Bearer {}", key_of("alice"));
+    for version in ["--http1.1", "--http2"] {
+        let ask = |more: &[&str], target: &str| {
+            nginx.curl(&[&[version, "-H", &key], more].concat(), target).success()
+        };
+        let text = format!("over TLS, with {version}");
+        assert_eq!(ask(&["--data-binary", &text], UPDATE), format!("Updated {} bytes", text.len()));
+        assert_eq!(ask(&[], SELECT), text);
+        let used = ask(&["-o", "/dev/null", "-w", "%{http_version} %{ssl_verify_result}"], SELECT);
+        assert_eq!(used, format!("{} 0", version.trim_start_matches("--http")));
+    }
+    let old = nginx.curl(&["--tlsv1.1", "--tls-max", "1.1", "-H", &key], SELECT);
+    assert_eq!(old.code(), Some(35), "TLS 1.1 is not spoken: {old:?}");
+}
+
+#[test]
+fn plain_http_leads_to_https() {
+    let Some((_running, nginx)) = behind_nginx("the way to HTTPS", "") else { return };
+    let answer = nginx.redirecting().raw(format!("POST {UPDATE} HTTP/1.1\r\nHost: evil.example\r\n\r\n"));
+    // The method stays, and the name is ours whatever the client calls us.
+    assert_eq!(answer.status, 308, "{answer}");
+    assert_eq!(answer.header("location"), Some(format!("https://{NAME}{UPDATE}").as_str()));
+}
+
+#[test]
+fn the_client_cannot_say_who_it_is() {
+    let Some((running, nginx)) = behind_nginx("X-Forwarded-For through nginx", "per_ip = \"4/h\"") else {
+        return;
+    };
+    let client = client_of(&nginx, "alice");
+    let spoofed = [
+        "X-Forwarded-For: 203.0.113.1\r\n",
+        "X-Forwarded-For: 203.0.113.2, 203.0.113.3\r\nX-Forwarded-For: 203.0.113.4\r\n",
+        "Connection: X-Forwarded-For\r\nX-Forwarded-For: 203.0.113.5\r\n",
+        "x_forwarded_for: 203.0.113.6\r\nForwarded: for=203.0.113.6\r\n",
+    ];
+    for fields in spoofed {
+        client.request("GET", SELECT, fields, None).ok();
+    }
+    // nginx says that all came from this machine, whatever they said themselves.
+    client.request("GET", SELECT, "X-Forwarded-For: 203.0.113.7\r\n", None).problem(429, "rate_limited_ip");
+    running.client_of("alice").get(SELECT).problem(429, "rate_limited_ip");
+}
+
+#[test]
+fn what_the_gateway_refuses_comes_through_in_its_words() {
+    let Some((_running, nginx)) = behind_nginx("refusals through nginx", "") else { return };
+    let client = client_of(&nginx, "alice");
+    nginx.client(None).get(SELECT).problem(401, "missing_key");
+    client.get("/api/v2/nowhere").problem(404, "unknown_route");
+    client.post(SELECT, "x").problem(405, "method_not_allowed");
+    client.post(UPDATE, b"\xff").problem(400, "invalid_utf8");
+    client.get(&format!("{SELECT}&x={}", "a".repeat(65 << 10))).problem(414, "uri_too_long");
+    let long = format!("X-Long: {}\r\n", "a".repeat(65 << 10));
+    client.request("GET", SELECT, &long, None).problem(431, "headers_too_large");
+    let many = "X-Many: 1\r\n".repeat(120);
+    client.request("GET", SELECT, &many, None).problem(431, "headers_too_large");
+
+    let mut connection = client.connect();
+    let head = client.head("POST", UPDATE);
+    connection.send(format!("{head}Content-Length: {}\r\n\r\n", (64 << 20) + 1).as_bytes());
+    connection.answer_to("POST").problem(413, "body_too_large");
+}
+
+/// nginx answers what is malformed itself, in the same form.
+#[test]
+fn what_nginx_refuses_is_an_error_like_any_other() {
+    let Some((_running, nginx)) = behind_nginx("malformed requests at nginx", "") else { return };
+    let client = client_of(&nginx, "alice");
+    for fields in [
+        "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        "Content-Length: +5\r\n",
+        "Transfer-Encoding: xchunked\r\n",
+        "Host: another\r\n",
+        "X : y\r\n",
+    ] {
+        let answer = client.raw(client.head("POST", UPDATE) + fields + "\r\nhello");
+        answer.problem(400, "bad_request");
+    }
+    let newer = client.head("GET", SELECT).replace("HTTP/1.1", "HTTP/2.0");
+    client.raw(newer + "\r\n").problem(400, "bad_request");
+}
+
+#[test]
+fn bodies_and_answers_go_through_as_they_are() {
+    let Some((running, nginx)) = behind_nginx("bodies through nginx", "") else { return };
+    let client = client_of(&nginx, "alice");
+    let long: String = (0..400_000).map(|number| format!("line {number}\n")).collect();
+    client.post(UPDATE, &long).ok();
+    assert!(client.get(SELECT).ok() == long, "a long text came back as another");
+    client.post_chunks(UPDATE, &[b"in ", b"chunks"]).ok();
+    assert_eq!(running.client_of("alice").get(SELECT).ok(), "in chunks");
+
+    // A tag that is compressed on its way is weak, and would match nothing.
+    let read = client.request("GET", SELECT, "Accept-Encoding: gzip\r\n", None);
+    let tag = read.header("etag").expect("a tag").to_owned();
+    let conditional = format!("If-Match: {tag}\r\n");
+    client.request("POST", UPDATE, &conditional, Some(b"next")).ok();
+    client.request("POST", UPDATE, &conditional, Some(b"late")).problem(412, "precondition_failed");
+    // Nothing of the target is decoded or merged on its way.
+    client.get("/api//v2/version").problem(404, "unknown_route");
+    client.get("/api/v2/%76ersion").problem(404, "unknown_route");
+    client.get(&format!("{UPDATE}&s=a%2Bb%26c%3Dd%C3%A9%00")).ok();
+    assert_eq!(client.get(SELECT).ok(), "a+b&c=d\u{e9}\0");
+}
+
+#[test]
+fn what_is_written_is_not_logged() {
+    let Some((running, nginx)) = behind_nginx("nginx's logs", "") else { return };
+    let id = "0192f0c1-2345-7abc-8def-0123456789ab";
+    let client = client_of(&nginx, "alice");
+    client.request("GET", &format!("{UPDATE}&s=private"), &format!("X-Request-Id: {id}\r\n"), None).ok();
+    let _root = running.stop();
+    assert_eq!(client.get(&format!("{UPDATE}&s=private")).status, 502, "nobody is behind nginx any more");
+    let access = nginx.read("sq.access.log");
+    assert!(access.contains(id) && access.contains("/api/v2/update"), "{access}");
+    for log in ["sq.access.log", "sq.error.log", "nginx.log"] {
+        let text = nginx.read(log);
+        assert!(!text.contains("private") && !text.contains(&key_of("alice")), "{log}: {text}");
+    }
+}
+
+/// A gateway that answers the first request of each connection, and goes away when it has read the next: to a
+/// write, the worst moment. Gives how many requests it has read when it was asked for `stop`.
+fn breaking_gateway(listener: TcpListener) -> usize {
+    let mut requests = 0;
+    loop {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        for answer in ["HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", ""] {
+            let mut bytes = [0; 4096];
+            let length = stream.read(&mut bytes).unwrap_or(0);
+            if bytes[..length].starts_with(b"GET /stop") {
+                return requests;
+            }
+            requests += usize::from(length > 0);
+            stream.write_all(answer.as_bytes()).expect("nginx reads");
+        }
+    }
+}
+
+/// Even a GET may write, so nginx must not send one again: not even on a connection that it had kept, which is
+/// what it does by default.
+#[test]
+fn nothing_is_sent_twice() {
+    if !works("nginx without a gateway") {
+        return;
+    }
+    let root = Root::empty();
+    let gateway: SocketAddr = address::at(root.address, 0);
+    let listener = TcpListener::bind(gateway).expect("a socket");
+    let gateway = listener.local_addr().expect("its address");
+    let broken = thread::spawn(move || breaking_gateway(listener));
+    let nginx = Nginx::start(gateway, root.address, root.path());
+    let client = client_of(&nginx, "alice");
+    let statuses: Vec<u16> = ["GET", "GET", "POST", "GET", "POST"]
+        .into_iter()
+        .map(|method| client.request(method, UPDATE, "", Some(b"x")))
+        .map(|answer: Answer| answer.status)
+        .collect();
+    assert_eq!(statuses, [200, 502, 200, 502, 200]);
+    // The connection is kept: the last request is the second one on it.
+    client.get("/stop");
+    assert_eq!(broken.join().expect("how many requests came"), statuses.len());
+}
