@@ -31,12 +31,12 @@ use sq_shared::limits::{BODY_WINDOW, DOWNSTREAM_WRITE_TIMEOUT};
 use sq_shared::problem::Code;
 use sq_shared::request_id::request_id;
 use sq_shared::route::Route;
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::directory::SharedDirectory;
 use authenticate::{AuthenticateError, AuthenticatedTenant, authenticate};
 use body::BodyMeter;
 use context::{Admitted, Connection, Context, Stage};
+use limit::Permit;
 use refuse::{Refusal, UpstreamError};
 use repeat::WriteKeys;
 use target::{origin_form, split_target};
@@ -58,7 +58,7 @@ enum Admission {
 
 /// What the checks of a request made, for the rest of its way.
 struct Checked {
-    in_flight: Option<OwnedSemaphorePermit>,
+    in_flight: Permit,
     route: Route,
     keys: Option<WriteKeys>,
     body: BodyMeter,

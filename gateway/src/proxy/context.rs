@@ -7,12 +7,11 @@ use std::time::Instant;
 use http::HeaderValue;
 use sq_shared::problem::Code;
 use sq_shared::route::Route;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::authenticate::AuthenticatedTenant;
 use super::body::BodyMeter;
 use super::client_ip::Peer;
-use super::limit::Standing;
+use super::limit::{Permit, Standing};
 use super::refuse::Refusal;
 use super::repeat::WriteKeys;
 use crate::directory::Directory;
@@ -40,6 +39,8 @@ pub struct Context {
     pub ip_standing: Option<Standing>,
     /// How the request stands with the rate of its tenant.
     pub tenant_standing: Option<Standing>,
+    /// How its address stands with wrong keys, once it has sent too many.
+    pub failed_keys_standing: Option<Standing>,
     /// How far it has come.
     pub stage: Stage,
     /// Why it is refused, between the step that refuses and the answer.
@@ -73,7 +74,7 @@ pub struct Admitted {
     /// A worker may have got it, and may have applied it.
     pub is_sent: bool,
     /// Its place among the tenant's requests in flight.
-    pub in_flight: Option<OwnedSemaphorePermit>,
+    pub in_flight: Permit,
 }
 
 impl Admitted {
@@ -99,6 +100,7 @@ impl Context {
             request_id: HeaderValue::from_static(""),
             ip_standing: None,
             tenant_standing: None,
+            failed_keys_standing: None,
             stage: Stage::New,
             refusal: None,
             code: None,
