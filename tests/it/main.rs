@@ -10,6 +10,7 @@
 
 mod auth;
 mod cli;
+mod client_address;
 mod compat;
 mod crash;
 mod durability;
@@ -17,9 +18,12 @@ mod errors;
 mod framing;
 mod fsck;
 mod isolation;
+mod keys;
 mod lifecycle;
 mod limits;
 mod provision;
+mod rate_limit_fields;
+mod reloads;
 mod repeats;
 mod seed;
 mod tidy;
