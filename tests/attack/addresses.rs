@@ -89,7 +89,9 @@ fn attack_by_all(running: &Deployment, next: &AtomicU32, most: u32, deadline: In
 
 fn remaining(answer: &Answer) -> u32 {
     let field = answer.header("ratelimit").unwrap_or_else(|| panic!("no RateLimit: {answer}"));
-    field.strip_prefix("\"ip\";r=").and_then(|state| state.split(';').next()?.parse().ok()).unwrap()
+    let parts: Vec<&str> = field.split([';', '=', ',']).collect();
+    assert_eq!(parts[..2], ["\"ip\"", "r"], "{field}");
+    parts[2].parse().expect("a number")
 }
 
 #[test]

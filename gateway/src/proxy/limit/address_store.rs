@@ -107,7 +107,7 @@ impl ShrinkableKeyedStateStore<Place> for AddressStore {
         let mut left = 0;
         self.places.retain(|place, state| {
             // What is refused changes nothing, and brings out what the state holds.
-            let held = state.measure_and_replace(&NotKeyed::NonKey, |held| Err::<((), _), _>(held));
+            let held = state.measure_and_replace(&NotKeyed::NonKey, Err::<((), Nanos), _>);
             let is_recent = held.err().flatten().is_some_and(|arrival| arrival > drop_below);
             if !is_recent && !matches!(place, Place::Shared(_)) {
                 left += 1;
