@@ -46,13 +46,13 @@ pub struct DirectoryTenant {
     /// Keeps its connections apart from those of a tenant that had the slot before.
     pub connection_group: u64,
     /// Its rate and its requests in flight.
-    pub limiter: Arc<TenantLimiter>,
+    pub limiter: TenantLimiter,
     keys: Vec<Key>,
 }
 
 impl Directory {
-    /// Builds a snapshot. Limiters of the one before live on where their limits are the same: a reload
-    /// gives nobody a fresh budget.
+    /// Builds a snapshot. What was used of the limits of the one before counts on: a reload gives nobody a fresh
+    /// budget, unless it changes that very rate.
     pub fn new(config: Config, registry: &Registry, previous: Option<&Self>) -> Self {
         let tenants: HashMap<TenantName, Arc<DirectoryTenant>> = registry
             .tenants
@@ -78,6 +78,11 @@ impl Directory {
     }
 
     /// Whose key this is, and which of the tenant's keys.
+    ///
+    /// How long the probe of the map takes hangs on the digest, and tells a guesser nothing: what it compares on
+    /// its way are bits of a SipHash under a secret key, of the digest of the guess. Even who learned how far that
+    /// digest agrees with a stored one could make no guess whose digest agrees further: SHA-256 has no such way
+    /// back. The last comparison, of both whole digests, takes the same time wherever they differ first.
     pub fn find(&self, digest: &TokenDigest) -> Option<(&Arc<DirectoryTenant>, usize)> {
         self.by_digest.get(digest).map(|(tenant, index)| (tenant, *index))
     }
@@ -97,7 +102,7 @@ impl DirectoryTenant {
     fn new(tenant: &Tenant, config: &Config, previous: Option<&Directory>) -> Self {
         let limits = tenant.limits(config);
         let earlier = previous.and_then(|directory| directory.tenants.get(&tenant.name));
-        let kept = earlier.map(|earlier| &earlier.limiter).filter(|limiter| limiter.holds(&limits));
+        let limiter = TenantLimiter::new(&limits, earlier.map(|earlier| &earlier.limiter));
         let upstream = SocketAddr::new(config.pool.slot_address, tenant.port);
         Self {
             name: tenant.name.clone(),
@@ -106,7 +111,7 @@ impl DirectoryTenant {
             upstream_host: HeaderValue::try_from(upstream.to_string())
                 .unwrap_or(HeaderValue::from_static("worker")),
             connection_group: BuildHasherDefault::<DefaultHasher>::default().hash_one(&tenant.name),
-            limiter: kept.cloned().unwrap_or_else(|| Arc::new(TenantLimiter::new(&limits))),
+            limiter,
             keys: tenant.keys.clone(),
         }
     }

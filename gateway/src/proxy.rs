@@ -30,7 +30,6 @@ use sq_shared::headers::X_SQ_CODE;
 use sq_shared::limits::{BODY_WINDOW, DOWNSTREAM_WRITE_TIMEOUT};
 use sq_shared::problem::Code;
 use sq_shared::request_id::request_id;
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::audit::ending::Ending;
 use crate::audit::route::Author;
@@ -39,6 +38,7 @@ use crate::directory::SharedDirectory;
 use authenticate::{AuthenticateError, AuthenticatedTenant, authenticate};
 use body::BodyMeter;
 use context::{Admitted, Connection, Context, Stage};
+use limit::Permit;
 use refuse::{Refusal, UpstreamError};
 use repeat::WriteKeys;
 use route::RouteError;
@@ -62,7 +62,7 @@ enum Admission {
 
 /// What the checks of a request made, for the rest of its way.
 struct Checked {
-    in_flight: Option<OwnedSemaphorePermit>,
+    in_flight: Permit,
     audited: AuditedRoute,
     keys: Option<WriteKeys>,
     body: BodyMeter,

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use pingora::proxy::http_proxy;
@@ -23,9 +23,12 @@ use crate::directory::{Directory, SharedDirectory};
 use crate::edge::{Edge, Listener};
 use crate::proxy::Gateway;
 
-/// How often the limiters forget the addresses that have their full count again. governor never does by
-/// itself: a million addresses take 68 MB.
+/// How often the limiters forget the addresses that have their full count again; governor never does by itself.
 const FORGET_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How soon they do so when no place is left for a newcomer, which only an attack brings about. A sweep takes some
+/// milliseconds, on the control thread.
+const FORGET_INTERVAL_WHEN_FULL: Duration = Duration::from_secs(1);
 
 /// Idle connections to workers, over all of them; the least recently used is closed first.
 const UPSTREAM_IDLE_CONNECTIONS: usize = 2048;
@@ -107,16 +110,22 @@ impl Server {
     /// # Errors
     /// SIGHUP cannot be taken over.
     pub async fn run_until(&self, source: Source, until: impl Future<Output = ()>) -> io::Result<()> {
-        let forget = async {
-            loop {
-                tokio::time::sleep(FORGET_INTERVAL).await;
-                self.directory.load().client_limits.forget_idle();
-            }
-        };
         tokio::select! {
             () = until => Ok(()),
             result = keep_current(source, Arc::clone(&self.directory)) => result,
-            () = forget => Ok(()),
+            () = self.forget_idle_addresses() => Ok(()),
+        }
+    }
+
+    async fn forget_idle_addresses(&self) {
+        let mut last = Instant::now();
+        loop {
+            tokio::time::sleep(FORGET_INTERVAL_WHEN_FULL).await;
+            let directory = self.directory.load_full();
+            if directory.client_limits.are_full() || last.elapsed() >= FORGET_INTERVAL {
+                directory.client_limits.forget_idle();
+                last = Instant::now();
+            }
         }
     }
 

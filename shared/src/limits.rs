@@ -10,6 +10,10 @@ pub const TOKEN_BYTES: usize = 512;
 /// Linux file systems allow for a file name.
 pub const PHEXT_NAME_BYTES: usize = 200;
 
+/// Most keys of one tenant: a worker compares a request's key with each of them. Far more than the programs of one
+/// customer, and enough for a rotation each month of eight years before old keys must be taken out.
+pub const KEYS_PER_TENANT: usize = 100;
+
 /// Longest tenant name: a letter and 62 more, the length of a DNS label (RFC 1035, 2.3.4).
 pub const TENANT_NAME_BYTES: usize = 63;
 

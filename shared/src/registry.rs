@@ -44,6 +44,8 @@ pub struct Tenant {
     pub data_dir: Option<PathBuf>,
     /// Its keys.
     pub keys: Vec<Key>,
+    /// The highest `N` of a key `kN` that was ever taken out; 0 for none. Its id is given to no other key.
+    pub last_key: u32,
 }
 
 /// Whether a tenant is served.
@@ -179,6 +181,17 @@ impl Tenant {
             limits.quota_bytes = self.quota_bytes;
         }
         limits
+    }
+
+    /// The id of its next key: `k1`, `k2`, … No id comes twice, so that a line in a log means one key for ever.
+    pub fn next_key_id(&self) -> String {
+        format!("k{}", self.highest_key().saturating_add(1))
+    }
+
+    /// The highest `N` of a key `kN` that it has or had.
+    fn highest_key(&self) -> u32 {
+        let numbers = self.keys.iter().filter_map(|key| key.id.strip_prefix('k')?.parse().ok());
+        numbers.fold(self.last_key, u32::max)
     }
 }
 

@@ -8,6 +8,7 @@
     reason = "these are tests; a helper beside a test function is one too"
 )]
 
+mod addresses;
 mod escape;
 mod isolation;
 mod many_phexts;

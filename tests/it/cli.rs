@@ -13,7 +13,7 @@ use sq_tests::{binaries, wait};
 const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
 
 /// Every command of `sq-gateway`, by its words.
-const GATEWAY_COMMANDS: [&str; 16] = [
+const GATEWAY_COMMANDS: [&str; 17] = [
     "",
     "up",
     "serve",
@@ -28,6 +28,7 @@ const GATEWAY_COMMANDS: [&str; 16] = [
     "tenants activate",
     "tenants suspend",
     "tenants remove",
+    "tenants add-key",
     "tenants rotate-key",
     "tenants revoke-key",
 ];
@@ -74,6 +75,15 @@ fn wrong_usage_exits_with_2_and_says_so_on_stderr() {
         "tenants add",
         "tenants add Alice",
         "tenants revoke-key alice",
+        "tenants revoke-key alice k1 --expired",
+        "tenants add-key",
+        "tenants add-key alice --scope admin",
+        "tenants add-key alice --expires tomorrow",
+        "tenants add-key alice --expires 2020-01-01T00:00:00Z",
+        "tenants add-key alice --expires 2999-01-01T00:00:00Z --expires-in 1d",
+        "tenants add-key alice --expires-in 0s",
+        "tenants add-key alice --expires-in 9000y",
+        "tenants rotate-key alice --grace soon",
         "tenants nothing",
         "import",
         "check",
@@ -204,7 +214,10 @@ fn what_is_not_there_is_named() {
         "suspend nobody",
         "activate nobody",
         "remove nobody",
+        "add-key nobody",
         "rotate-key nobody",
+        "rotate-key alice --key k9",
+        "revoke-key nobody --expired",
         "revoke-key nobody k1",
         "revoke-key alice k9",
         "add dora --plan platinum",

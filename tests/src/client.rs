@@ -1,8 +1,10 @@
 //! A small HTTP/1.1 client that sends exactly the bytes it is given, and says exactly what came back.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketType};
 
 use crate::answer::Answer;
 use crate::wait::PATIENCE;
@@ -16,6 +18,8 @@ pub struct Client {
     /// The server.
     pub address: SocketAddr,
     key: Option<String>,
+    /// The address of this machine that it calls from; the system chooses when there is none.
+    source: Option<IpAddr>,
 }
 
 /// A connection and the bytes of it that are not used yet.
@@ -28,7 +32,14 @@ pub struct Connection {
 impl Client {
     /// A client of a server.
     pub fn new(address: SocketAddr, key: Option<&str>) -> Self {
-        Self { address, key: key.map(str::to_owned) }
+        Self { address, key: key.map(str::to_owned), source: None }
+    }
+
+    /// The client, calling from another address of this machine: any of 127.0.0.0/8 is one.
+    #[must_use]
+    pub fn calling_from(mut self, source: IpAddr) -> Self {
+        self.source = Some(source);
+        self
     }
 
     /// The start of a request, up to and without the blank line: request line, Host and key.
@@ -113,7 +124,10 @@ impl Client {
     /// # Errors
     /// Why there is none.
     pub fn try_connect(&self) -> io::Result<Connection> {
-        let stream = TcpStream::connect_timeout(&self.address, CONNECT_PATIENCE)?;
+        let stream = match self.source {
+            None => TcpStream::connect_timeout(&self.address, CONNECT_PATIENCE)?,
+            Some(source) => connect_from(source, self.address)?,
+        };
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
         Ok(Connection { stream, buffer: Vec::new() })
@@ -293,6 +307,15 @@ impl Connection {
         assert!(closed.contains(&rest.kind()), "the connection stays open: {rest}");
         assert!(self.buffer.is_empty(), "more came: {}", String::from_utf8_lossy(&self.buffer));
     }
+}
+
+/// Connects from an address of this machine.
+fn connect_from(source: IpAddr, address: SocketAddr) -> io::Result<TcpStream> {
+    let family = if source.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = rustix::net::socket(family, SocketType::STREAM, None)?;
+    rustix::net::bind(&socket, &SocketAddr::new(source, 0))?;
+    rustix::net::connect(&socket, &address)?;
+    Ok(TcpStream::from(socket))
 }
 
 fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {

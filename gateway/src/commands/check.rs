@@ -1,12 +1,14 @@
-//! `sq-gateway check`: every mistake in the config and the registry, each with file and line.
+//! `sq-gateway check`: every mistake in the config and the registry, each with file and line. An expired key is
+//! no mistake, for that is what it was to become; a tenant whom nobody can use any more is worth a warning.
 
 use std::path::PathBuf;
 
+use sq_shared::clock::now_s;
 use sq_shared::config::Config;
 use sq_shared::failure::Failure;
-use sq_shared::registry::Registry;
+use sq_shared::registry::{Registry, Tenant, TenantState};
 
-use crate::cli::say;
+use crate::cli::{note, say};
 
 /// Options of `check`.
 #[derive(Debug, clap::Args)]
@@ -23,7 +25,13 @@ pub struct Options {
 /// There are mistakes.
 pub fn run(options: &Options) -> Result<(), Failure> {
     let config = Config::load(&options.config).map_err(as_list)?;
-    Registry::load(&config.gateway.tenants, &config).map_err(as_list)?;
+    let loaded = Registry::load(&config.gateway.tenants, &config).map_err(as_list)?;
+    let now_s = now_s();
+    let is_shut_out = |tenant: &&Tenant| !tenant.keys.iter().any(|key| key.is_valid_at(now_s));
+    let active = loaded.registry.tenants.iter().filter(|tenant| tenant.state == TenantState::Active);
+    for tenant in active.filter(is_shut_out) {
+        note(format_args!("warning: tenant {} is active and has no valid key", tenant.name));
+    }
     say("ok");
     Ok(())
 }

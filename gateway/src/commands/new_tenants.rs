@@ -67,6 +67,7 @@ impl<'c> NewTenants<'c> {
                 quota_bytes,
                 data_dir: None,
                 keys,
+                last_key: 0,
             });
             self.keys.push(key);
             self.names.push(name);

@@ -3,9 +3,12 @@
 mod change;
 mod read;
 
-use sq_shared::config::units::parse_bytes;
+use std::time::Duration;
+
+use sq_shared::clock::parse_rfc3339;
+use sq_shared::config::units::{parse_bytes, parse_duration};
 use sq_shared::failure::Failure;
-use sq_shared::registry::TenantState;
+use sq_shared::registry::{Scope, TenantState};
 use sq_shared::tenant::TenantName;
 
 use super::root::RootOptions;
@@ -39,10 +42,13 @@ enum Action {
     /// Take a tenant out; its directory goes to the archive in the data root.
     #[command(after_help = "Example:\n  sq-gateway tenants remove carol")]
     Remove(Removing),
-    /// Replace a key by a new one, and print it once. The old one is refused from now on.
-    #[command(after_help = "Example:\n  sq-gateway tenants rotate-key carol")]
+    /// Give a tenant one more key, and print it once.
+    #[command(after_help = "Example:\n  sq-gateway tenants add-key carol --scope read --expires-in 30d")]
+    AddKey(AddingKey),
+    /// Replace a key by a new one, and print it once. The old one is refused from now on, or after a grace time.
+    #[command(after_help = "Example:\n  sq-gateway tenants rotate-key carol --grace 24h")]
     RotateKey(Rotating),
-    /// Refuse a key from now on.
+    /// Refuse a key from now on, and take it out of the registry.
     #[command(after_help = "Example:\n  sq-gateway tenants revoke-key carol k1")]
     RevokeKey(Revoking),
 }
@@ -107,12 +113,32 @@ struct Removing {
 }
 
 #[derive(Debug, clap::Args)]
+struct AddingKey {
+    /// The tenant.
+    name: TenantName,
+    /// What it may do: write (and read), or read.
+    #[arg(long, value_name = "SCOPE", default_value = "write")]
+    scope: Scope,
+    /// Refuse it from this time on, such as 2027-01-01T00:00:00Z.
+    #[arg(long, value_name = "TIME", value_parser = parse_rfc3339, conflicts_with = "expires_in")]
+    expires: Option<i64>,
+    /// Refuse it after this time, such as 30d.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    expires_in: Option<Duration>,
+    #[command(flatten)]
+    root: RootOptions,
+}
+
+#[derive(Debug, clap::Args)]
 struct Rotating {
     /// The tenant.
     name: TenantName,
-    /// Which key is replaced; may be left out when there is only one.
+    /// Which key is replaced; may be left out when only one is valid.
     #[arg(long, value_name = "ID")]
     key: Option<String>,
+    /// Take the old key for so long, such as 24h. (Never longer than it was to be taken anyway.)
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    grace: Option<Duration>,
     #[command(flatten)]
     root: RootOptions,
 }
@@ -122,7 +148,11 @@ struct Revoking {
     /// The tenant.
     name: TenantName,
     /// The key's id, as `tenants show` lists it.
-    key: String,
+    #[arg(required_unless_present = "expired")]
+    key: Option<String>,
+    /// Take out all its keys that have expired.
+    #[arg(long, conflicts_with = "key")]
+    expired: bool,
     #[command(flatten)]
     root: RootOptions,
 }
@@ -139,6 +169,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         Action::Activate(named) => change::set_state(named, TenantState::Active),
         Action::Suspend(named) => change::set_state(named, TenantState::Suspended),
         Action::Remove(removing) => change::remove(removing),
+        Action::AddKey(adding) => change::add_key(adding),
         Action::RotateKey(rotating) => change::rotate_key(rotating),
         Action::RevokeKey(revoking) => change::revoke_key(revoking),
     }

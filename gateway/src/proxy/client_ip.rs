@@ -1,6 +1,6 @@
 //! Who the client is: the TCP peer, or, when that is a trusted proxy, what it says in `X-Forwarded-For`.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
 
 use http::HeaderMap;
 use ipnet::IpNet;
@@ -15,22 +15,32 @@ pub enum Peer {
     Unix,
 }
 
+/// Most entries that are looked at: more proxies than any way to a host has. What stands left of them is not read.
+const MOST_ENTRIES: usize = 32;
+
+/// Longest entry that is looked at: an IPv6 address with an IPv4 end (45 bytes), in brackets, with its port and a
+/// few spaces.
+const ENTRY_BYTES: usize = 64;
+
 /// The client's address.
 ///
 /// The list is read from its right end: each proxy appends the peer that it saw, so only what trusted
 /// proxies have written can be believed, and the right-most address that is not a proxy's is the client.
-/// An entry that is no address ends the walk at the proxy that passed it on.
+/// An entry that is no address ends the walk at the proxy that passed it on; an empty one is passed over
+/// (RFC 9110, 5.6.1.2). The walk costs what it looks at, however long the list is.
 pub fn client_ip(peer: Peer, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let mut client = peer.ip();
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(&address));
     if peer != Peer::Unix && !is_trusted(client) {
         return client;
     }
-    let fields = headers.get_all(X_FORWARDED_FOR).iter().collect::<Vec<_>>();
-    let entries = fields.into_iter().rev().flat_map(|field| field.as_bytes().rsplit(|byte| *byte == b','));
-    for entry in entries {
-        let Some(address) = parse_entry(entry) else { break };
-        client = address;
+    let fields = headers.get_all(X_FORWARDED_FOR).iter().rev();
+    for entry in fields.flat_map(|field| entries_from_the_right(field.as_bytes())).take(MOST_ENTRIES) {
+        match entry.map(parse_entry) {
+            Some(Ok(address)) => client = address,
+            Some(Err(NoAddress::Empty)) => continue,
+            Some(Err(NoAddress::Junk)) | None => break,
+        }
         if !is_trusted(client) {
             break;
         }
@@ -48,12 +58,54 @@ impl Peer {
     }
 }
 
-/// An address, with or without a port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`.
-fn parse_entry(entry: &[u8]) -> Option<IpAddr> {
-    let text = std::str::from_utf8(entry).ok()?.trim();
-    let with_port = || text.parse().ok().map(|address: std::net::SocketAddr| address.ip());
-    let in_brackets = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
-    text.parse().ok().or_else(with_port).or_else(in_brackets).map(|address: IpAddr| address.to_canonical())
+/// The entries of a list, the last one first. `None` stands for one that is too long to be an address.
+fn entries_from_the_right(list: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
+    let mut rest = Some(list);
+    std::iter::from_fn(move || {
+        let list = rest.take()?;
+        let start = list.len().saturating_sub(ENTRY_BYTES + 1);
+        let end = list.get(start..)?;
+        match memchr::memrchr(b',', end) {
+            Some(comma) => {
+                rest = list.get(..start + comma);
+                Some(end.get(comma + 1..))
+            }
+            None => Some(Some(list).filter(|list| list.len() <= ENTRY_BYTES)),
+        }
+    })
+}
+
+/// What an entry is that is not an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NoAddress {
+    Empty,
+    Junk,
+}
+
+/// An address, with or without a port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`,
+/// `[2001:db8::1]:80`. One with a zone (`fe80::1%eth0`) is none: a zone means something on the proxy alone.
+fn parse_entry(entry: &[u8]) -> Result<IpAddr, NoAddress> {
+    let entry = entry.trim_ascii();
+    if entry.is_empty() {
+        return Err(NoAddress::Empty);
+    }
+    let text = std::str::from_utf8(entry).map_err(|_| NoAddress::Junk)?;
+    let address = match text.strip_prefix('[') {
+        Some(bracketed) => in_brackets(bracketed),
+        None => {
+            let with_port = || text.parse::<SocketAddrV4>().ok().map(|address| IpAddr::V4(*address.ip()));
+            text.parse().ok().or_else(with_port)
+        }
+    };
+    address.map(|address| address.to_canonical()).ok_or(NoAddress::Junk)
+}
+
+/// What stands behind an opening bracket: an IPv6 address, the closing one, and perhaps a port.
+fn in_brackets(text: &str) -> Option<IpAddr> {
+    let (address, rest) = text.split_once(']')?;
+    let has_good_end =
+        rest.is_empty() || rest.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok());
+    address.parse::<Ipv6Addr>().ok().filter(|_| has_good_end).map(IpAddr::V6)
 }
 
 #[cfg(test)]
@@ -90,10 +142,77 @@ mod tests {
     fn every_spelling_of_an_address_and_junk() {
         assert_eq!(client("::1", &["2001:db8::1"]), "2001:db8::1");
         assert_eq!(client("::ffff:127.0.0.1", &["::ffff:198.51.100.1"]), "198.51.100.1");
-        assert_eq!(client("127.0.0.1", &["198.51.100.1:4711"]), "198.51.100.1");
-        assert_eq!(client("127.0.0.1", &["[2001:db8::1]:4711"]), "2001:db8::1");
-        assert_eq!(client("127.0.0.1", &["198.51.100.1, unknown"]), "127.0.0.1");
-        assert_eq!(client("127.0.0.1", &["198.51.100.1, , 10.0.0.2"]), "10.0.0.2");
-        assert_eq!(client("127.0.0.1", &[""]), "127.0.0.1");
+        let from_proxy = |list: &str| client("127.0.0.1", &[list]);
+        assert_eq!(from_proxy("198.51.100.1:4711"), "198.51.100.1");
+        assert_eq!(from_proxy("[2001:db8::1]:4711"), "2001:db8::1");
+        assert_eq!(from_proxy("[2001:db8::1]"), "2001:db8::1");
+        assert_eq!(from_proxy("[::ffff:198.51.100.1]:80"), "198.51.100.1");
+        assert_eq!(from_proxy("\t 198.51.100.1 "), "198.51.100.1");
+        for junk in [
+            "unknown",
+            "_hidden",
+            "localhost",
+            "1.2.3",
+            "1.2.3.4.5",
+            "01.2.3.4",
+            "256.1.1.1",
+            "1.2.3.4:",
+            "1.2.3.4:99999",
+            "[1.2.3.4]",
+            "[2001:db8::1",
+            "2001:db8::1]",
+            "[2001:db8::1]80",
+            "[2001:db8::1]:",
+            "fe80::1%eth0",
+            "[fe80::1%1]:80",
+            "1.2.3.4/32",
+            "\"1.2.3.4\"",
+            "1.2.3.4;5.6.7.8",
+            "1 .2.3.4",
+        ] {
+            assert_eq!(from_proxy(&format!("198.51.100.1, {junk}")), "127.0.0.1", "{junk}");
+            assert_eq!(from_proxy(&format!("198.51.100.1, {junk}, 10.0.0.2")), "10.0.0.2", "{junk}");
+        }
+        for empty in ["", ",", " , ,\t,", ",,,,,"] {
+            assert_eq!(from_proxy(empty), "127.0.0.1", "{empty:?}");
+            assert_eq!(client("127.0.0.1", &["198.51.100.1", empty]), "198.51.100.1", "{empty:?}");
+        }
+        assert_eq!(from_proxy("198.51.100.1, , 10.0.0.2,"), "198.51.100.1");
+    }
+
+    #[test]
+    fn bytes_that_are_no_ascii_are_junk() {
+        for junk in [&b"\xc2\xa0198.51.100.1"[..], b"198.51.100.1\xff", "１.2.3.4".as_bytes()] {
+            let mut headers = HeaderMap::new();
+            headers.append(X_FORWARDED_FOR, http::HeaderValue::from_bytes(junk).unwrap());
+            let proxy = IpAddr::V4(Ipv4Addr::LOCALHOST);
+            assert_eq!(client_ip(Peer::Tcp(proxy), &headers, &["127.0.0.0/8".parse().unwrap()]), proxy);
+        }
+    }
+
+    #[test]
+    fn so_many_entries_are_looked_at_and_no_more() {
+        let behind = |count: usize| format!("198.51.100.1{}", ",10.0.0.2".repeat(count));
+        assert_eq!(client("127.0.0.1", &[&behind(MOST_ENTRIES - 1)]), "198.51.100.1");
+        assert_eq!(client("127.0.0.1", &[&behind(MOST_ENTRIES)]), "10.0.0.2");
+        let mut fields = vec!["10.0.0.2"; MOST_ENTRIES];
+        fields[0] = "198.51.100.1";
+        assert_eq!(client("127.0.0.1", &fields), "198.51.100.1");
+        fields.insert(0, "198.51.100.1");
+        fields[1] = "10.0.0.2";
+        assert_eq!(client("127.0.0.1", &fields), "10.0.0.2");
+        assert_eq!(client("127.0.0.1", &[&behind(0), &",".repeat(MOST_ENTRIES)]), "127.0.0.1");
+    }
+
+    #[test]
+    fn an_entry_has_so_many_bytes_and_no_more() {
+        for start in ["", "1.2.3.4,"] {
+            let padded = |length: usize| format!("{start}{:>length$}", "198.51.100.1");
+            assert_eq!(client("127.0.0.1", &[&padded(ENTRY_BYTES)]), "198.51.100.1");
+            assert_eq!(client("127.0.0.1", &[&padded(ENTRY_BYTES + 1)]), "127.0.0.1");
+            assert_eq!(client("127.0.0.1", &[&padded(60_000)]), "127.0.0.1");
+        }
+        let longest = "[0000:0000:0000:0000:0000:ffff:198.51.100.100]:65535";
+        assert_eq!(client("127.0.0.1", &[longest]), "198.51.100.100");
     }
 }

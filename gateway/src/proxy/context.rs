@@ -6,12 +6,11 @@ use std::time::Instant;
 
 use http::HeaderValue;
 use sq_shared::problem::Code;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::authenticate::AuthenticatedTenant;
 use super::body::BodyMeter;
 use super::client_ip::Peer;
-use super::limit::Standing;
+use super::limit::{Permit, Standing};
 use super::refuse::Refusal;
 use super::repeat::WriteKeys;
 use crate::audit::AuditedRoute;
@@ -41,6 +40,8 @@ pub struct Context {
     pub ip_standing: Option<Standing>,
     /// How the request stands with the rate of its tenant.
     pub tenant_standing: Option<Standing>,
+    /// How its address stands with wrong keys, once it has sent too many.
+    pub failed_keys_standing: Option<Standing>,
     /// How far it has come.
     pub stage: Stage,
     /// Why it is refused, between the step that refuses and the answer.
@@ -75,7 +76,7 @@ pub struct Admitted {
     /// A worker may have got it, and may have applied it.
     pub is_sent: bool,
     /// Its place among the tenant's requests in flight.
-    pub in_flight: Option<OwnedSemaphorePermit>,
+    pub in_flight: Permit,
 }
 
 impl Admitted {
@@ -101,6 +102,7 @@ impl Context {
             request_id: HeaderValue::from_static(""),
             ip_standing: None,
             tenant_standing: None,
+            failed_keys_standing: None,
             stage: Stage::New,
             refusal: None,
             code: None,

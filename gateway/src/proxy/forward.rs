@@ -114,7 +114,8 @@ pub fn add_common_fields(
     head.insert_header(X_REQUEST_ID, &ctx.request_id)?;
     head.insert_header(header::CACHE_CONTROL, "no-store")?;
     head.insert_header("X-Content-Type-Options", "nosniff")?;
-    let standings = [("ip", ctx.ip_standing), ("tenant", ctx.tenant_standing)];
+    let standings =
+        [("ip", ctx.ip_standing), ("tenant", ctx.tenant_standing), ("failed-keys", ctx.failed_keys_standing)];
     if let Some((policy, state)) = rate_limit_fields(&standings) {
         head.insert_header("RateLimit-Policy", policy)?;
         head.insert_header("RateLimit", state)?;

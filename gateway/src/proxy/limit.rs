@@ -1,5 +1,8 @@
 //! How much one client address and one tenant may ask. Rates are GCRA by `governor`, whose burst is the
-//! whole count; requests in flight are a semaphore's permits.
+//! whole count; requests in flight are the permits of a semaphore.
+
+mod address_store;
+mod in_flight;
 
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -8,11 +11,13 @@ use std::time::Duration;
 
 use governor::clock::{Clock, QuantaClock, QuantaInstant};
 use governor::middleware::{StateInformationMiddleware, StateSnapshot};
-use governor::state::keyed::DashMapStateStore;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{NotUntil, Quota, RateLimiter};
 use sq_shared::config::{Limits, TenantLimits, units::Rate};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use address_store::{AddressStore, OWN_PLACES, Place};
+pub use in_flight::Permit;
+use in_flight::Permits;
 
 /// Which limit a request ran into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -45,7 +50,7 @@ pub struct Standing {
 impl Standing {
     fn allowed(rate: Rate, snapshot: &StateSnapshot) -> Self {
         let remaining = snapshot.remaining_burst_capacity();
-        let missing = rate.count.get().saturating_sub(remaining);
+        let missing = if remaining == 0 { 1 } else { rate.count.get().saturating_sub(remaining) };
         let reset = rate.period.mul_f64(f64::from(missing) / f64::from(rate.count.get()));
         Self { rate, remaining, reset_s: whole_seconds(reset) }
     }
@@ -65,36 +70,19 @@ fn quota(rate: Rate) -> Quota {
     one.allow_burst(rate.count)
 }
 
-/// An IPv4 address, or the /64 that one IPv6 customer has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum ClientNetwork {
-    V4(u32),
-    V6(u64),
-}
-
-impl From<IpAddr> for ClientNetwork {
-    fn from(address: IpAddr) -> Self {
-        match address {
-            IpAddr::V4(address) => Self::V4(address.to_bits()),
-            IpAddr::V6(address) => {
-                let [a, b, c, d, ..] = address.segments().map(u64::from);
-                Self::V6(a << 48 | b << 32 | c << 16 | d)
-            }
-        }
-    }
-}
-
-type KeyedState = DashMapStateStore<ClientNetwork>;
-
 /// A rate by client address.
 struct KeyedLimiter {
     rate: Rate,
-    limiter: RateLimiter<ClientNetwork, KeyedState, QuantaClock, StateInformationMiddleware>,
+    limiter: RateLimiter<Place, AddressStore, QuantaClock, StateInformationMiddleware>,
 }
 
 impl KeyedLimiter {
     fn new(rate: Rate) -> Self {
-        Self { rate, limiter: RateLimiter::dashmap(quota(rate)).with_middleware() }
+        Self { rate, limiter: RateLimiter::new(quota(rate), AddressStore::new(), QuantaClock::default()) }
+    }
+
+    fn is_full(&self) -> bool {
+        self.limiter.len() >= OWN_PLACES
     }
 
     fn charge(&self, client: IpAddr) -> Result<Standing, Standing> {
@@ -142,20 +130,32 @@ impl ClientLimits {
         limiter.charge(client).map(|_| ()).map_err(LimitError::FailedKeys)
     }
 
+    /// Whether newcomers have no place of their own in one of the stores.
+    pub fn are_full(&self) -> bool {
+        self.limiters().any(KeyedLimiter::is_full)
+    }
+
     /// Forgets the addresses that have their full count again.
     pub fn forget_idle(&self) {
-        for limiter in [&self.per_ip, &self.failed_keys].into_iter().flatten() {
+        for limiter in self.limiters() {
+            let was_full = limiter.is_full();
             limiter.limiter.retain_recent();
-            limiter.limiter.shrink_to_fit();
+            // What an attack has filled it fills again.
+            if !was_full {
+                limiter.limiter.shrink_to_fit();
+            }
         }
+    }
+
+    fn limiters(&self) -> impl Iterator<Item = &KeyedLimiter> {
+        [&self.per_ip, &self.failed_keys].into_iter().flatten().map(Arc::as_ref)
     }
 }
 
 /// The limits of one tenant.
 pub struct TenantLimiter {
-    limits: TenantLimits,
-    rate: Option<TenantRate>,
-    in_flight: Option<Arc<Semaphore>>,
+    rate: Option<Arc<TenantRate>>,
+    in_flight: Permits,
 }
 
 struct TenantRate {
@@ -164,19 +164,21 @@ struct TenantRate {
 }
 
 impl TenantLimiter {
-    /// Fresh limits.
-    pub fn new(limits: &TenantLimits) -> Self {
-        let rate = limits
-            .per_tenant
-            .map(|rate| TenantRate { rate, limiter: RateLimiter::direct(quota(rate)).with_middleware() });
-        let in_flight =
-            limits.in_flight.map(|count| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS))));
-        Self { limits: limits.clone(), rate, in_flight }
-    }
-
-    /// Whether these are the limits it was made for.
-    pub fn holds(&self, limits: &TenantLimits) -> bool {
-        (self.limits.per_tenant, self.limits.in_flight) == (limits.per_tenant, limits.in_flight)
+    /// Limits as they are now. What was used of those before counts: of the rate if it is the same, and of the
+    /// requests in flight always.
+    pub fn new(limits: &TenantLimits, previous: Option<&Self>) -> Self {
+        let new_rate =
+            |rate| TenantRate { rate, limiter: RateLimiter::direct(quota(rate)).with_middleware() };
+        let kept = previous.and_then(|earlier| earlier.rate.as_ref());
+        let rate = limits.per_tenant.map(|rate| match kept {
+            Some(kept) if kept.rate == rate => Arc::clone(kept),
+            _ => Arc::new(new_rate(rate)),
+        });
+        let in_flight = match previous {
+            Some(earlier) => earlier.in_flight.resized(limits.in_flight),
+            None => Permits::new(limits.in_flight),
+        };
+        Self { rate, in_flight }
     }
 
     /// Charges a request to the tenant; `None` when there is no limit.
@@ -184,7 +186,7 @@ impl TenantLimiter {
     /// # Errors
     /// The tenant has had its requests.
     pub fn charge_request(&self) -> Result<Option<Standing>, LimitError> {
-        let Some(TenantRate { rate, limiter }) = &self.rate else { return Ok(None) };
+        let Some(TenantRate { rate, limiter }) = self.rate.as_deref() else { return Ok(None) };
         match limiter.check() {
             Ok(snapshot) => Ok(Some(Standing::allowed(*rate, &snapshot))),
             Err(not_until) => {
@@ -197,18 +199,17 @@ impl TenantLimiter {
     ///
     /// # Errors
     /// All places are taken.
-    pub fn enter(&self) -> Result<Option<OwnedSemaphorePermit>, LimitError> {
-        let Some(semaphore) = &self.in_flight else { return Ok(None) };
-        let permit = Arc::clone(semaphore).try_acquire_owned();
-        permit.map(Some).map_err(|_| LimitError::InFlight(self.limits.in_flight.unwrap_or_default()))
+    pub fn enter(&self) -> Result<Permit, LimitError> {
+        self.in_flight.acquire().map_err(LimitError::InFlight)
     }
 }
 
 /// Room for both policies with usual numbers.
 const FIELD_BYTES: usize = 64;
 
-/// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10): `q` requests in `w`
-/// seconds; `r` remain, `t` seconds until the count is full again, or until one more passes.
+/// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11, sections 3 and 4): `q` requests in
+/// `w` seconds; `r` remain, `t` seconds until the count is full again, or, when none remains, until one more
+/// passes. A refusal's `Retry-After` is the `t` of the rate that refused, and so not earlier (section 6).
 pub fn rate_limit_fields(standings: &[(&str, Option<Standing>)]) -> Option<(String, String)> {
     let mut policy = String::with_capacity(FIELD_BYTES);
     let mut state = String::with_capacity(FIELD_BYTES);
@@ -224,26 +225,120 @@ pub fn rate_limit_fields(standings: &[(&str, Option<Standing>)]) -> Option<(Stri
 
 #[cfg(test)]
 mod tests {
+    use super::address_store::SHARED_PLACES;
     use super::*;
+
+    fn address(number: u32) -> IpAddr {
+        // Every other one is the /64 of an IPv6 customer.
+        match number % 2 {
+            0 => IpAddr::from(number.to_be_bytes()),
+            _ => IpAddr::from(((0x2001_0db8_u128 << 96) | (u128::from(number) << 64) | 1).to_be_bytes()),
+        }
+    }
+
+    fn limiter(rate: &str) -> KeyedLimiter {
+        KeyedLimiter::new(rate.parse().unwrap())
+    }
+
+    fn remaining(limiter: &KeyedLimiter, client: IpAddr) -> Option<u32> {
+        limiter.charge(client).ok().map(|standing| standing.remaining)
+    }
 
     #[test]
     fn an_ipv6_customer_is_a_64() {
-        let key = |text: &str| ClientNetwork::from(text.parse::<IpAddr>().unwrap());
-        assert_eq!(key("2001:db8:1:2::1"), key("2001:db8:1:2:ffff::9"));
-        assert_ne!(key("2001:db8:1:2::1"), key("2001:db8:1:3::1"));
-        assert_ne!(key("0.0.0.1"), key("::1"));
+        let place = |text: &str| Place::from(text.parse::<IpAddr>().unwrap());
+        assert_eq!(place("2001:db8:1:2::1"), place("2001:db8:1:2:ffff::9"));
+        assert_ne!(place("2001:db8:1:2::1"), place("2001:db8:1:3::1"));
+        assert_ne!(place("0.0.0.1"), place("::1"));
     }
 
     #[test]
     fn a_standing_says_what_remains_and_when_to_come_back() {
-        let limiter = KeyedLimiter::new("2/min".parse().unwrap());
+        let limiter = limiter("2/min");
         let client = "192.0.2.1".parse().unwrap();
-        assert_eq!(
-            limiter.charge(client).map(|standing| (standing.remaining, standing.reset_s)),
-            Ok((1, 30))
-        );
-        assert_eq!(limiter.charge(client).map(|standing| standing.remaining), Ok(0));
+        let standing = |result: Result<Standing, Standing>| {
+            result.map(|standing| (standing.remaining, standing.reset_s)).ok()
+        };
+        assert_eq!(standing(limiter.charge(client)), Some((1, 30)));
+        // One more passes long before the count is full.
+        assert_eq!(standing(limiter.charge(client)), Some((0, 30)));
         let refused = limiter.charge(client).unwrap_err();
         assert!((29..=30).contains(&refused.reset_s), "{refused:?}");
+    }
+
+    #[test]
+    fn there_are_so_many_places_and_no_more() {
+        let limiter = limiter("2/day");
+        let places = u32::try_from(OWN_PLACES).unwrap();
+        (0..places - 1).for_each(|number| assert!(limiter.charge(address(number)).is_ok()));
+        assert!(!limiter.is_full(), "full one before the limit");
+        assert!(limiter.charge(address(places - 1)).is_ok());
+        assert!(limiter.is_full());
+        // One past it there is a shared place, which has the same rate.
+        assert_eq!(remaining(&limiter, address(places)), Some(1));
+        assert_eq!(remaining(&limiter, address(places)), Some(0));
+        assert_eq!(remaining(&limiter, address(places)), None);
+        assert_eq!(limiter.limiter.len(), OWN_PLACES);
+    }
+
+    #[test]
+    fn a_million_addresses_from_several_threads() {
+        let limiter = limiter("2/day");
+        let established = "192.0.2.1".parse().unwrap();
+        assert_eq!(remaining(&limiter, established), Some(1));
+        let attack = |first: u32| {
+            let mine = (first..1_000_000).step_by(4).map(|number| address(0x0a00_0000 + number));
+            mine.filter(|client| limiter.charge(*client).is_ok()).count()
+        };
+        let passed: usize = std::thread::scope(|scope| {
+            let attack = &attack;
+            let threads: Vec<_> = (0..4).map(|first| scope.spawn(move || attack(first))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(limiter.limiter.len(), OWN_PLACES);
+        let shared = usize::try_from(2 * SHARED_PLACES).unwrap();
+        assert_eq!(passed, OWN_PLACES - 1 + shared, "one in each place of its own, two in each shared one");
+        // Who was there before has its own count still.
+        assert_eq!(remaining(&limiter, established), Some(0));
+        limiter.limiter.retain_recent();
+        assert_eq!(limiter.limiter.len(), OWN_PLACES, "a sweep took a place that was needed");
+        assert_eq!(remaining(&limiter, established), None);
+    }
+
+    #[test]
+    fn a_sweep_makes_room_for_newcomers() {
+        let limiter = limiter("1000000/s");
+        (0..u32::try_from(2 * OWN_PLACES).unwrap()).for_each(|number| {
+            let _ = limiter.charge(address(number));
+        });
+        assert!(limiter.is_full());
+        // Their counts have been full again since a microsecond after each.
+        limiter.limiter.retain_recent();
+        assert!(limiter.limiter.is_empty(), "{} are left", limiter.limiter.len());
+        assert!(limiter.charge(address(1)).is_ok());
+        assert_eq!(limiter.limiter.len(), 1);
+    }
+
+    fn tenant_limits(rate: &str, in_flight: Option<usize>) -> TenantLimits {
+        let per_tenant = Some(rate.parse().unwrap());
+        TenantLimits { per_tenant, in_flight, quota_bytes: None, memory_bytes: 1 }
+    }
+
+    #[test]
+    fn what_a_tenant_has_used_survives_a_change_of_the_other_limit() {
+        let left = |limiter: &TenantLimiter| limiter.charge_request().unwrap().unwrap().remaining;
+        let first = TenantLimiter::new(&tenant_limits("2/day", None), None);
+        let in_flight = first.enter().unwrap();
+        assert_eq!(left(&first), 1);
+        let second = TenantLimiter::new(&tenant_limits("2/day", Some(2)), Some(&first));
+        assert_eq!(left(&second), 0);
+        let also = second.enter().unwrap();
+        assert_eq!(second.enter().err(), Some(LimitError::InFlight(2)), "the first one is in flight still");
+        let third = TenantLimiter::new(&tenant_limits("3/day", Some(1)), Some(&second));
+        assert_eq!(left(&third), 2, "another rate begins anew");
+        drop(also);
+        assert_eq!(third.enter().err(), Some(LimitError::InFlight(1)));
+        drop(in_flight);
+        assert!(third.enter().is_ok());
     }
 }

@@ -239,11 +239,13 @@ pub async fn answer(session: &mut Session, ctx: &mut Context, refusal: &Refusal)
     if session.response_written().is_some_and(|head| !head.status.is_informational()) {
         return 0;
     }
-    if let Refusal::Limit(LimitError::PerIp(standing)) = refusal {
-        ctx.ip_standing = Some(*standing);
-    }
-    if let Refusal::Limit(LimitError::PerTenant(standing)) = refusal {
-        ctx.tenant_standing = Some(*standing);
+    if let Refusal::Limit(error) = refusal {
+        match *error {
+            LimitError::PerIp(standing) => ctx.ip_standing = Some(standing),
+            LimitError::PerTenant(standing) => ctx.tenant_standing = Some(standing),
+            LimitError::FailedKeys(standing) => ctx.failed_keys_standing = Some(standing),
+            LimitError::InFlight(_) => {}
+        }
     }
     let problem = refusal.problem();
     ctx.code = Some(problem.code);

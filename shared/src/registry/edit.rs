@@ -10,8 +10,10 @@ use rustix::fs::{FlockOperation, flock};
 use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 
 use super::{Format, Key, Registry, Scope, Tenant, TenantState};
+use crate::clock;
 use crate::config::Config;
 use crate::layout;
+use crate::limits::KEYS_PER_TENANT;
 use crate::secret_file;
 use crate::tenant::TenantName;
 use crate::toml_reader::Mistakes;
@@ -44,6 +46,12 @@ pub enum EditError {
     /// The tenant has no such key.
     #[error("tenant {0} has no key {1}; `sq-gateway tenants show {0}` lists its keys")]
     NoSuchKey(TenantName, String),
+    /// The tenant has as many keys as it may.
+    #[error(
+        "tenant {0} has {KEYS_PER_TENANT} keys, and may have no more; take out those that have expired with \
+         `sq-gateway tenants revoke-key {0} --expired`"
+    )]
+    TooManyKeys(TenantName),
     /// The file could not be read or written.
     #[error("{0}: {1}")]
     Io(PathBuf, io::Error),
@@ -108,26 +116,41 @@ impl RegistryEdit {
     /// Adds a key.
     ///
     /// # Errors
-    /// There is no tenant of this name.
+    /// There is no tenant of this name, or it has as many keys as it may.
     pub fn add_key(&mut self, name: &TenantName, key: &Key) -> Result<(), EditError> {
         let keys = self.table(name)?.entry("key").or_insert(Item::ArrayOfTables(ArrayOfTables::new()));
         if let Some(keys) = keys.as_array_of_tables_mut() {
+            if keys.len() >= KEYS_PER_TENANT {
+                return Err(EditError::TooManyKeys(name.clone()));
+            }
             keys.push(key_table(key));
         }
         Ok(())
     }
 
-    /// Takes a key out.
+    /// Sets the time, in seconds since 1970, from which on a key is refused.
+    ///
+    /// # Errors
+    /// There is no such tenant, or it has no such key.
+    pub fn set_key_expiry(&mut self, name: &TenantName, id: &str, expires_s: i64) -> Result<(), EditError> {
+        let (keys, index) = self.key(name, id)?;
+        if let (Some(key), Some(expires)) = (keys.get_mut(index), toml_time(expires_s)) {
+            key.insert("expires", value(expires));
+        }
+        Ok(())
+    }
+
+    /// Takes a key out, and notes its number: no other key gets its id.
     ///
     /// # Errors
     /// There is no such tenant, or it has no such key.
     pub fn remove_key(&mut self, name: &TenantName, id: &str) -> Result<(), EditError> {
-        let keys = self.table(name)?.get_mut("key").and_then(Item::as_array_of_tables_mut);
-        let no_such_key = || EditError::NoSuchKey(name.clone(), id.to_owned());
-        let keys = keys.ok_or_else(no_such_key)?;
-        let has_id = |table: &Table| table.get("id").and_then(Item::as_str) == Some(id);
-        let index = keys.iter().position(has_id).ok_or_else(no_such_key)?;
+        let (keys, index) = self.key(name, id)?;
         keys.remove(index);
+        let highest = self.registry.find(name).map_or(0, Tenant::highest_key);
+        if highest > 0 {
+            self.table(name)?.insert("last_key", value(i64::from(highest)));
+        }
         Ok(())
     }
 
@@ -170,6 +193,16 @@ impl RegistryEdit {
         found.ok_or_else(|| EditError::NoSuchTenant(name.clone()))
     }
 
+    /// A tenant's keys, and which of them has the id.
+    fn key(&mut self, name: &TenantName, id: &str) -> Result<(&mut ArrayOfTables, usize), EditError> {
+        let keys = self.table(name)?.get_mut("key").and_then(Item::as_array_of_tables_mut);
+        let no_such_key = || EditError::NoSuchKey(name.clone(), id.to_owned());
+        let keys = keys.ok_or_else(no_such_key)?;
+        let has_id = |table: &Table| table.get("id").and_then(Item::as_str) == Some(id);
+        let index = keys.iter().position(has_id).ok_or_else(no_such_key)?;
+        Ok((keys, index))
+    }
+
     fn table(&mut self, name: &TenantName) -> Result<&mut Table, EditError> {
         let index = self.index(name)?;
         let found = self.tables().and_then(|tables| tables.get_mut(index));
@@ -200,6 +233,9 @@ fn tenant_table(tenant: &Tenant) -> Table {
     if let Some(data_dir) = &tenant.data_dir {
         table.insert("data_dir", value(data_dir.to_string_lossy().as_ref()));
     }
+    if tenant.last_key > 0 {
+        table.insert("last_key", value(i64::from(tenant.last_key)));
+    }
     let mut keys = ArrayOfTables::new();
     tenant.keys.iter().for_each(|key| keys.push(key_table(key)));
     table.insert("key", Item::ArrayOfTables(keys));
@@ -211,11 +247,15 @@ fn key_table(key: &Key) -> Table {
     table.insert("id", value(&key.id));
     table.insert("sha256", value(key.sha256.to_string()));
     table.insert("scope", value(key.scope.as_str()));
-    let expires = key.expires_s.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
-    if let Some(expires) = expires.and_then(|time| time.to_string().parse::<toml_edit::Datetime>().ok()) {
+    if let Some(expires) = key.expires_s.and_then(toml_time) {
         table.insert("expires", value(expires));
     }
     table
+}
+
+/// `None` for a time that cannot be written; none was read or made then.
+fn toml_time(seconds: i64) -> Option<toml_edit::Datetime> {
+    clock::rfc3339(seconds)?.parse().ok()
 }
 
 fn lock(path: &Path) -> io::Result<File> {
@@ -223,12 +263,6 @@ fn lock(path: &Path) -> io::Result<File> {
     let lock = File::options().create(true).append(true).mode(0o600).open(lock_path)?;
     flock(&lock, FlockOperation::LockExclusive)?;
     Ok(lock)
-}
-
-/// The next free id for a key of a tenant: `k1`, `k2`, …
-pub fn next_key_id(keys: &[Key]) -> String {
-    let numbers = keys.iter().filter_map(|key| key.id.strip_prefix('k')?.parse::<u32>().ok());
-    format!("k{}", numbers.max().unwrap_or(0).saturating_add(1))
 }
 
 /// A key with the scope `write` and no end, for a token's digest.

@@ -127,7 +127,16 @@ impl Import<'_> {
             let key = Key { id: "k1".to_owned(), sha256: digest, scope: Scope::Write, expires_s: None };
             let state = if old.enabled == Some(false) { TenantState::Suspended } else { TenantState::Active };
             let quota_bytes = old.quota_mb.map(|mebibytes| mebibytes.saturating_mul(1 << 20));
-            let tenant = Tenant { name, port: 0, state, plan: None, quota_bytes, data_dir, keys: vec![key] };
+            let tenant = Tenant {
+                name,
+                port: 0,
+                state,
+                plan: None,
+                quota_bytes,
+                data_dir,
+                keys: vec![key],
+                last_key: 0,
+            };
             drafted.push(Drafted { tenant, wanted_port: old.port });
         }
         drafted

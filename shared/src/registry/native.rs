@@ -6,6 +6,7 @@ use super::{Key, Registry, Scope, Tenant, TenantState, Unique};
 use crate::config::Config;
 use crate::config::units::parse_bytes;
 use crate::layout;
+use crate::limits::KEYS_PER_TENANT;
 use crate::tenant::TenantName;
 use crate::token::TokenDigest;
 use crate::toml_reader::{Document, Mistakes, Section};
@@ -50,11 +51,15 @@ fn read_tenant(section: Section<'_, '_>, seen: &mut Seen, folder: &Path, config:
     let state = section.parsed("state", str::parse).unwrap_or(TenantState::Active);
     let quota_bytes = section.parsed("quota", parse_bytes);
     let data_dir = section.text("data_dir").map(|directory| folder.join(directory));
+    let last_key = section.integer_or("last_key", str::parse).unwrap_or(0);
     let mut ids = Unique::new();
     let keys = section.sections("key");
-    let keys = keys.into_iter().filter_map(|key| read_key(key, &mut ids, seen, owner)).collect();
+    if keys.len() > KEYS_PER_TENANT {
+        section.mistake(format!("tenant {owner} has {} keys, of {KEYS_PER_TENANT} at most", keys.len()));
+    }
+    let keys: Vec<Key> = keys.into_iter().filter_map(|key| read_key(key, &mut ids, seen, owner)).collect();
     section.finish();
-    Some(Tenant { name: name?, port: port?, state, plan, quota_bytes, data_dir, keys })
+    Some(Tenant { name: name?, port: port?, state, plan, quota_bytes, data_dir, keys, last_key })
 }
 
 fn check_port(section: &Section<'_, '_>, port: u16, owner: &str, seen: &mut Seen, config: &Config) {

@@ -5,17 +5,18 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FlockOperation, flock};
+use sq_shared::clock::{later_s, now_s, rfc3339};
 use sq_shared::failure::Failure;
 use sq_shared::layout;
-use sq_shared::registry::edit::{EditError, RegistryEdit, next_key_id};
-use sq_shared::registry::{Tenant, TenantState};
+use sq_shared::registry::edit::{EditError, RegistryEdit};
+use sq_shared::registry::{Key, Scope, Tenant, TenantState};
 use sq_shared::secret_file;
 use sq_shared::tenant::TenantName;
 
 use super::super::keys_file::NewKey;
 use super::super::new_tenants::{NewTenants, Terms};
 use super::super::root::{RootOptions, System};
-use super::{Adding, Named, Removing, Revoking, Rotating};
+use super::{Adding, AddingKey, Named, Removing, Revoking, Rotating};
 use crate::cli::{note, say};
 
 /// How long a removed tenant's worker has to end: the pool notices within a second, and gives requests in
@@ -71,39 +72,100 @@ pub(super) fn set_state(options: &Named, state: TenantState) -> Result<(), Failu
     Ok(())
 }
 
+pub(super) fn add_key(options: &AddingKey) -> Result<(), Failure> {
+    let now_s = now_s();
+    let expires_s = match options.expires_in {
+        Some(duration) => Some(later(now_s, duration)?),
+        None => options.expires,
+    };
+    if let Some(expires_s) = expires_s.filter(|expires_s| *expires_s <= now_s) {
+        let shown = rfc3339(expires_s).unwrap_or_default();
+        return Err(Failure::Usage(format!("{shown} is over: such a key would never be taken")));
+    }
+    let (system, registry) = open(&options.root)?;
+    let tenant = find(&registry, &options.name)?.clone();
+    commit_new_key(&system, registry, &tenant, options.scope, expires_s)
+}
+
+/// The new key may do what the old one might, for as long as it might.
 pub(super) fn rotate_key(options: &Rotating) -> Result<(), Failure> {
+    let now_s = now_s();
     let (system, mut registry) = open(&options.root)?;
     let tenant = find(&registry, &options.name)?.clone();
-    let old = match (&options.key, tenant.keys.as_slice()) {
-        (Some(id), _) => Some(id.clone()),
-        (None, []) => None,
-        (None, [only]) => Some(only.id.clone()),
-        (None, several) => {
-            let ids: Vec<&str> = several.iter().map(|key| key.id.as_str()).collect();
-            return Err(Failure::Usage(format!("name the key to replace with --key: {}", ids.join(", "))));
-        }
+    let Some(old) = key_to_replace(&tenant, options.key.as_deref(), now_s)? else {
+        return commit_new_key(&system, registry, &tenant, Scope::Write, None);
     };
-    let id = next_key_id(&tenant.keys);
-    let (key, mut entry) =
-        NewKey::generate(tenant.name.as_str(), tenant.port, id).map_err(Failure::from_error)?;
-    if let Some(old) = &old {
-        registry.remove_key(&tenant.name, old).map_err(Failure::from_error)?;
+    match options.grace {
+        Some(grace) => {
+            let grace_end_s = later(now_s, grace)?;
+            let expires_s = old.expires_s.map_or(grace_end_s, |expires_s| expires_s.min(grace_end_s));
+            registry.set_key_expiry(&tenant.name, &old.id, expires_s).map_err(Failure::from_error)?;
+        }
+        None => registry.remove_key(&tenant.name, &old.id).map_err(Failure::from_error)?,
     }
-    // The new key may do what the old one might, for as long as it might.
-    if let Some(old) = tenant.keys.iter().find(|key| Some(&key.id) == old.as_ref()) {
-        (entry.scope, entry.expires_s) = (old.scope, old.expires_s);
+    commit_new_key(&system, registry, &tenant, old.scope, old.expires_s)
+}
+
+/// The key that is meant, or the only one that is valid; `None` when the tenant has no key at all.
+fn key_to_replace<'t>(tenant: &'t Tenant, id: Option<&str>, now_s: i64) -> Result<Option<&'t Key>, Failure> {
+    let no_such_key = |id: &str| EditError::NoSuchKey(tenant.name.clone(), id.to_owned());
+    if let Some(id) = id {
+        let named = tenant.keys.iter().find(|key| key.id == id);
+        let named = named.ok_or_else(|| Failure::from_error(no_such_key(id)))?;
+        return if named.is_valid_at(now_s) { Ok(Some(named)) } else { Err(expired(tenant)) };
     }
-    registry.add_key(&tenant.name, &entry).map_err(Failure::from_error)?;
+    let valid: Vec<&Key> = tenant.keys.iter().filter(|key| key.is_valid_at(now_s)).collect();
+    match valid.as_slice() {
+        [] if tenant.keys.is_empty() => Ok(None),
+        [] => Err(expired(tenant)),
+        [only] => Ok(Some(only)),
+        several => {
+            let ids: Vec<&str> = several.iter().map(|key| key.id.as_str()).collect();
+            Err(Failure::Usage(format!("name the key to replace with --key: {}", ids.join(", "))))
+        }
+    }
+}
+
+/// A key that follows on an expired one would have expired too.
+fn expired(tenant: &Tenant) -> Failure {
+    let name = &tenant.name;
+    Failure::Failed(format!("the key has expired; give a new one with `sq-gateway tenants add-key {name}`"))
+}
+
+fn later(now_s: i64, duration: Duration) -> Result<i64, Failure> {
+    later_s(now_s, duration).ok_or_else(|| Failure::Usage("that is after the year 9999".to_owned()))
+}
+
+fn commit_new_key(
+    system: &System,
+    mut registry: RegistryEdit,
+    tenant: &Tenant,
+    scope: Scope,
+    expires_s: Option<i64>,
+) -> Result<(), Failure> {
+    let (key, entry) = NewKey::generate(tenant.name.as_str(), tenant.port, tenant.next_key_id())
+        .map_err(Failure::from_error)?;
+    registry.add_key(&tenant.name, &Key { scope, expires_s, ..entry }).map_err(Failure::from_error)?;
     registry.commit(&system.config).map_err(Failure::from_error)?;
     say_key(&key);
     Ok(())
 }
 
 pub(super) fn revoke_key(options: &Revoking) -> Result<(), Failure> {
+    let now_s = now_s();
     let (system, mut registry) = open(&options.root)?;
-    registry.remove_key(&options.name, &options.key).map_err(Failure::from_error)?;
+    let keys = &find(&registry, &options.name)?.keys;
+    let ids: Vec<String> = match &options.key {
+        Some(id) => vec![id.clone()],
+        None => keys.iter().filter(|key| !key.is_valid_at(now_s)).map(|key| key.id.clone()).collect(),
+    };
+    for id in &ids {
+        registry.remove_key(&options.name, id).map_err(Failure::from_error)?;
+    }
     registry.commit(&system.config).map_err(Failure::from_error)?;
-    say(format_args!("key {} of tenant {} is revoked", options.key, options.name));
+    for id in &ids {
+        say(format_args!("key {id} of tenant {} is revoked", options.name));
+    }
     Ok(())
 }
 

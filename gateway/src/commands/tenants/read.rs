@@ -1,11 +1,12 @@
 //! `tenants list` and `tenants show`.
 
 use serde_json::{Value, json};
+use sq_shared::clock::{now_s, rfc3339};
 use sq_shared::config::Config;
 use sq_shared::failure::Failure;
 use sq_shared::layout;
 use sq_shared::registry::edit::EditError;
-use sq_shared::registry::{Registry, Tenant};
+use sq_shared::registry::{Key, Registry, Tenant};
 
 use super::super::root::System;
 use super::{Listing, Showing};
@@ -49,12 +50,18 @@ pub(super) fn show(options: &Showing) -> Result<(), Failure> {
     say(format_args!("rate       {}", or_off(limits.per_tenant.map(|rate| rate.to_string()))));
     say(format_args!("in flight  {}", or_off(limits.in_flight.map(|count| count.to_string()))));
     say(format_args!("quota      {}", or_off(limits.quota_bytes.map(|bytes| format!("{bytes} bytes")))));
+    let now_s = now_s();
     for key in &tenant.keys {
-        let expires =
-            key.expires_s.map(|seconds| format!(", expires {seconds} s after 1970")).unwrap_or_default();
+        let verb = if key.is_valid_at(now_s) { "expires" } else { "expired" };
+        let expires = expires(key).map(|time| format!(", {verb} {time}")).unwrap_or_default();
         say(format_args!("key        {} ({}{expires})", key.id, key.scope.as_str()));
     }
     Ok(())
+}
+
+/// When a key expires, as RFC 3339 writes it.
+fn expires(key: &Key) -> Option<String> {
+    key.expires_s.and_then(rfc3339)
 }
 
 fn load(system: System) -> Result<(System, Registry), Failure> {
@@ -65,11 +72,17 @@ fn load(system: System) -> Result<(System, Registry), Failure> {
 
 fn as_json(tenant: &Tenant, config: &Config) -> Value {
     let limits = tenant.limits(config);
-    let keys: Vec<Value> = tenant
-        .keys
-        .iter()
-        .map(|key| json!({"id": key.id, "scope": key.scope, "expires_s": key.expires_s}))
-        .collect();
+    let now_s = now_s();
+    let key = |key: &Key| {
+        json!({
+            "id": key.id,
+            "scope": key.scope,
+            "expires": expires(key),
+            "expires_s": key.expires_s,
+            "expired": !key.is_valid_at(now_s),
+        })
+    };
+    let keys: Vec<Value> = tenant.keys.iter().map(key).collect();
     json!({
         "name": tenant.name,
         "port": tenant.port,
