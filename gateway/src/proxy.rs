@@ -27,7 +27,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 use sq_shared::credential::{self, CredentialError};
 use sq_shared::headers::X_SQ_CODE;
-use sq_shared::limits::{BODY_WINDOW, DOWNSTREAM_WRITE_TIMEOUT};
+use sq_shared::limits::{BODY_WINDOW, LINGER_TIME};
 use sq_shared::problem::Code;
 use sq_shared::request_id::request_id;
 use sq_shared::route::Route;
@@ -165,8 +165,7 @@ impl ProxyHttp for Gateway {
         // A second request that comes before the first one's answer must not cut that answer off; see `logging`.
         session.set_pipelining_enabled(true);
         session.set_read_timeout(Some(BODY_WINDOW));
-        session.set_write_timeout(Some(DOWNSTREAM_WRITE_TIMEOUT));
-        session.set_total_drain_timeout(Some(BODY_WINDOW));
+        session.set_total_drain_timeout(Some(LINGER_TIME));
         match Self::admit(session.req_header(), ctx) {
             Ok(Admission::Forward) => {
                 if forward::expects_continue(session.req_header()) {
