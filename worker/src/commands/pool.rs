@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use rustix::process::{Resource, getrlimit, setrlimit};
 use sq_shared::telemetry::LogFormat;
 
 use crate::pool::Pool;
 use crate::pool::desired::Source;
 use crate::pool::process::Launcher;
 use sq_shared::failure::Failure;
+use sq_shared::open_files;
 
 /// Options of `pool`.
 #[derive(Debug, clap::Args)]
@@ -32,7 +32,8 @@ pub struct Options {
 pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
     let source = Source { config: options.config.clone(), tenants: options.tenants.clone() };
     let (config, registry) = source.load().map_err(Failure::from_error)?;
-    raise_open_files();
+    // A slot costs up to four descriptors: its socket, and its worker's standard input, standard output and process.
+    open_files::raise_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(Failure::from_error)?.block_on(async {
         let pool = Pool::start(source, config, &registry, Launcher::new(log_format)).await;
@@ -43,14 +44,4 @@ pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
         pool.run().await;
         Ok(())
     })
-}
-
-/// A slot costs up to four descriptors: its socket, and its worker's standard input, standard output and process.
-/// Many systems allow 1024 unless a process asks for more.
-fn raise_open_files() {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::warn!(%error, "cannot raise the limit of open files");
-    }
 }
