@@ -3,6 +3,7 @@
 
 mod framing;
 pub mod head;
+mod pace;
 mod stream;
 
 use std::io::ErrorKind;
@@ -10,12 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use http::HeaderMap;
 use pingora::apps::HttpServerApp;
 use pingora::prelude::timeout;
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::HttpProxy;
 use sq_shared::headers::{PROBLEM_JSON, X_REQUEST_ID};
+use sq_shared::limits::{LINGER_BYTES, LINGER_TIME};
 use sq_shared::request_id::new_request_id;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -23,14 +26,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use crate::directory::SharedDirectory;
 use crate::proxy::client_ip::Peer;
 use crate::proxy::context::Connection;
+use crate::proxy::cors::origin_of;
 use crate::proxy::limit::rate_limit_fields;
 use crate::proxy::refuse::Refusal;
 use crate::proxy::{Gateway, access};
 use head::{Head, HeadLimits};
 use stream::ClientStream;
-
-/// How long a refused client has to take its answer, and to stop sending.
-const REFUSAL_TIME: Duration = Duration::from_secs(2);
 
 /// How long to wait when the process has no descriptor left for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -106,12 +107,12 @@ impl Edge {
         let mut first_bytes = BytesMut::new();
         loop {
             let head = match head::read(&mut stream, first_bytes, self.head_limits()).await {
-                Ok(Head::Complete(_)) if *self.stopping.borrow() => {
-                    return self.refuse(stream, peer, &Refusal::ShuttingDown).await;
+                Ok(Head::Complete(head)) if *self.stopping.borrow() => {
+                    return self.refuse(stream, peer, &Refusal::ShuttingDown, &origin_of(&head)).await;
                 }
                 Ok(Head::Complete(head)) => head,
                 Ok(Head::Closed) => return,
-                Err(error) => return self.refuse(stream, peer, &error.into()).await,
+                Err(error) => return self.refuse(stream, peer, &error.into(), &HeaderMap::new()).await,
             };
             let mut session = ServerSession::new_http1(stream);
             session.set_pipelined_prefix(head);
@@ -142,8 +143,8 @@ impl Edge {
     }
 
     /// Answers a request that pingora never sees. It is charged to the peer: on a malformed head, no
-    /// `X-Forwarded-For` can be believed.
-    async fn refuse(&self, mut stream: Stream, peer: Peer, refusal: &Refusal) {
+    /// `X-Forwarded-For` can be believed. Nor can its origin: a page of a listed one does not see why it is refused.
+    async fn refuse(&self, mut stream: Stream, peer: Peer, refusal: &Refusal, origin: &HeaderMap) {
         let problem = refusal.problem();
         let request_id = new_request_id();
         let request_id = request_id.to_str().unwrap_or_default();
@@ -165,10 +166,13 @@ impl Edge {
         if let Some((policy, state)) = rate_limit_fields(&[("ip", standing)]) {
             head.push_str(&format!("RateLimit-Policy: {policy}\r\nRateLimit: {state}\r\n"));
         }
+        for (name, value) in self.directory.load().cors.answer_fields(origin) {
+            head.push_str(&format!("{name}: {}\r\n", value.to_str().unwrap_or_default()));
+        }
         head.push_str("\r\n");
         let mut answer = head.into_bytes();
         answer.extend_from_slice(&body);
-        let _ = timeout(REFUSAL_TIME, write_and_linger(&mut stream, &answer)).await;
+        let _ = timeout(LINGER_TIME, write_and_linger(&mut stream, &answer)).await;
     }
 }
 
@@ -178,6 +182,12 @@ async fn write_and_linger(stream: &mut Stream, answer: &[u8]) -> std::io::Result
     stream.flush().await?;
     stream.shutdown().await?;
     let mut discarded = [0; 4096];
-    while stream.read(&mut discarded).await? > 0 {}
+    let mut left = LINGER_BYTES;
+    while left > 0 {
+        match stream.read(&mut discarded).await? {
+            0 => break,
+            count => left = left.saturating_sub(count),
+        }
+    }
     Ok(())
 }

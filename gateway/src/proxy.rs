@@ -27,7 +27,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 use sq_shared::credential::{self, CredentialError};
 use sq_shared::headers::X_SQ_CODE;
-use sq_shared::limits::{BODY_WINDOW, DOWNSTREAM_WRITE_TIMEOUT};
+use sq_shared::limits::{BODY_WINDOW, LINGER_TIME};
 use sq_shared::problem::Code;
 use sq_shared::request_id::request_id;
 
@@ -186,8 +186,7 @@ impl ProxyHttp for Gateway {
         // A second request that comes before the first one's answer must not cut that answer off; see `logging`.
         session.set_pipelining_enabled(true);
         session.set_read_timeout(Some(BODY_WINDOW));
-        session.set_write_timeout(Some(DOWNSTREAM_WRITE_TIMEOUT));
-        session.set_total_drain_timeout(Some(BODY_WINDOW));
+        session.set_total_drain_timeout(Some(LINGER_TIME));
         // pingora takes chunks whose lines another server might end elsewhere (a LF in an extension, an empty size).
         // So nothing that comes behind them is believed to be a request.
         if session.req_header().headers.contains_key(http::header::TRANSFER_ENCODING) {

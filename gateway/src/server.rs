@@ -15,6 +15,7 @@ use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use sq_shared::config::{Config, ListenAddress};
 use sq_shared::layout;
+use sq_shared::limits::CLIENT_BACKLOG;
 use tokio::sync::{Semaphore, watch};
 
 use crate::audit::{AuditError, AuditLog, AuditWriter};
@@ -77,6 +78,7 @@ impl Server {
         let address = bound.address(listen)?;
         let directory: SharedDirectory = Arc::new(ArcSwap::from_pointee(directory));
         let connection_cap = connection_cap(&config);
+        check_open_files(&config);
         let (stop, stopping) = watch::channel(false);
         let edge = Edge {
             proxy: Arc::new(http_proxy(
@@ -175,6 +177,21 @@ fn connection_cap(config: &Config) -> u32 {
     config.limits.connections.map_or(most, |cap| u32::try_from(cap).unwrap_or(most).min(most))
 }
 
+/// A client costs a descriptor, and while its request is forwarded another for the worker.
+fn check_open_files(config: &Config) {
+    let (Some(allowed), Some(cap)) = (sq_shared::open_files::raise_limit(), config.limits.connections) else {
+        return;
+    };
+    if allowed < 2 * cap as u64 {
+        tracing::warn!(
+            allowed,
+            connections = cap,
+            "so many open files are fewer than limits.connections may need, two for each: raise the limit \
+             (LimitNOFILE=, ulimit -Hn), or lower limits.connections"
+        );
+    }
+}
+
 fn spawn_proxy_thread(number: usize, bound: Bound, edge: Edge) -> io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name(format!("proxy-{number}")).spawn(move || {
@@ -193,7 +210,13 @@ fn spawn_proxy_thread(number: usize, bound: Bound, edge: Edge) -> io::Result<Joi
 impl Bound {
     fn bind(address: &ListenAddress) -> io::Result<Self> {
         match address {
-            ListenAddress::Tcp(address) => std::net::TcpListener::bind(address).map(Self::Tcp),
+            ListenAddress::Tcp(address) => {
+                let listener = std::net::TcpListener::bind(address)?;
+                // The standard library asks for 128: a crowd that comes at once would keep others waiting for the
+                // second after which their kernel tries again.
+                rustix::net::listen(&listener, CLIENT_BACKLOG)?;
+                Ok(Self::Tcp(listener))
+            }
             ListenAddress::Unix(path) => {
                 remove_dead_socket(path)?;
                 std::os::unix::net::UnixListener::bind(path).map(Self::Unix)

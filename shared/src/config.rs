@@ -384,13 +384,22 @@ fn parse_network(text: &str) -> Result<IpNet, String> {
     address.or_else(|_| text.parse()).map_err(|_| format!("\"{text}\" is not a network, as in 10.0.0.0/8"))
 }
 
+/// An origin as browsers send it (RFC 6454, 6.2): another spelling would never match.
 fn parse_origin(text: &str) -> Result<String, String> {
-    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-    let is_origin = host.is_some_and(|host| !host.is_empty() && !host.contains('/'));
-    if (is_origin || text == "*") && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+    let (host, default_port) = match text.split_once("://") {
+        Some(("https", host)) => (host, ":443"),
+        Some(("http", host)) => (host, ":80"),
+        _ => ("", ""),
+    };
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_:[]".contains(&byte);
+    let is_origin = !host.is_empty() && host.bytes().all(is_plain) && !host.ends_with(default_port);
+    if is_origin || text == "*" {
         return Ok(text.to_owned());
     }
-    Err(format!("\"{text}\" is not an origin, as in https://app.example.org, nor \"*\""))
+    Err(format!(
+        "\"{text}\" is not an origin as browsers send it, as in https://app.example.org (lower case, no path, no \
+         default port), nor \"*\""
+    ))
 }
 
 fn parse_slots(text: &str) -> Result<RangeInclusive<u16>, String> {

@@ -33,8 +33,23 @@ pub const BODY_WINDOW: Duration = Duration::from_secs(10);
 /// What a body must bring in a [`BODY_WINDOW`]: 1 KiB a second.
 pub const BODY_WINDOW_BYTES: u64 = 10 * 1024;
 
-/// How long a client may refuse to take a byte of its answer before the connection is closed.
-pub const DOWNSTREAM_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// A client that takes less than [`ANSWER_WINDOW_BYTES`] of its answer while it makes the gateway wait for so long
+/// is cut off. Long enough for a train in a tunnel; nginx waits 60 s, but is content with a byte.
+pub const ANSWER_WINDOW: Duration = Duration::from_secs(30);
+
+/// What a client must take in an [`ANSWER_WINDOW`]: 1 KiB a second, as much as it must bring of a body. A telephone on
+/// GPRS takes three times that, and a plan throttled to 32 kbit/s four times; IIS and Kestrel ask for 240 bytes.
+pub const ANSWER_WINDOW_BYTES: u64 = 30 * 1024;
+
+/// How long a refused client has to take its answer, and to stop sending.
+pub const LINGER_TIME: Duration = Duration::from_secs(2);
+
+/// How much a refused client may still send before it is cut off.
+pub const LINGER_BYTES: usize = 4 << 20;
+
+/// How long a worker's client, which is the gateway, may take nothing of its answer. The gateway reads on when its
+/// own client has taken what is in between: up to 6 pieces of 64 KiB in pingora, which at the floor is 384 s.
+pub const WORKER_WRITE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// How long the gateway waits for a TCP connection to a slot. The slot's socket is on this host or
 /// next to it, and its owner accepts in the kernel: only a full backlog makes this wait.
@@ -50,3 +65,7 @@ pub const WORKER_KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(90);
 /// Longest list of pending connections of a slot. A worker that starts has them all waiting; the
 /// kernel caps it at `net.core.somaxconn` (4096 by default).
 pub const SLOT_BACKLOG: i32 = 1024;
+
+/// Longest list of pending connections of the gateway. Clients wait in it when a crowd comes at once, and at the cap
+/// of `limits.connections`; the kernel caps it as it does that of a slot.
+pub const CLIENT_BACKLOG: i32 = 4096;

@@ -13,4 +13,5 @@ mod escape;
 mod isolation;
 mod many_phexts;
 mod noise;
+mod slow_readers;
 mod smuggling;

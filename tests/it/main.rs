@@ -10,6 +10,7 @@
 
 mod audit;
 mod auth;
+mod browser;
 mod cli;
 mod client_address;
 mod compat;

@@ -12,7 +12,9 @@
 pub mod address;
 pub mod answer;
 pub mod binaries;
+pub mod browser;
 pub mod client;
+pub mod crowd;
 pub mod deployment;
 pub mod large_phext;
 pub mod ledger;

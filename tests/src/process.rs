@@ -138,9 +138,19 @@ pub fn name(pid: u32) -> Option<String> {
     fs::read_to_string(format!("/proc/{pid}/comm")).ok().map(|name| name.trim_end().to_owned())
 }
 
-/// How many bytes wait unread in the connections that a process has accepted on an address: the
-/// receive queues in `/proc/net/tcp` (proc_net(5)), without those of the listener.
+/// How many bytes wait unread in the connections that a process has accepted on an address, without those of
+/// the listener.
 pub fn unread_bytes(address: SocketAddrV4) -> u64 {
+    established(address).iter().sum()
+}
+
+/// How many connections a process has accepted on an address and not closed.
+pub fn connections(address: SocketAddrV4) -> usize {
+    established(address).len()
+}
+
+/// The receive queues of the established connections of an address, by `/proc/net/tcp` (proc_net(5)).
+fn established(address: SocketAddrV4) -> Vec<u64> {
     let ip = u32::from_le_bytes(address.ip().octets());
     let local = format!("{ip:08X}:{:04X}", address.port());
     let table = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
@@ -150,5 +160,5 @@ pub fn unread_bytes(address: SocketAddrV4) -> u64 {
         let queue = fields.get(4)?.split_once(':')?.1;
         is_ours.then(|| u64::from_str_radix(queue, 16).ok()).flatten()
     };
-    table.lines().filter_map(received).sum()
+    table.lines().filter_map(received).collect()
 }

@@ -13,32 +13,24 @@ use pingora::protocols::{
     UniqueID, UniqueIDType, raw_connect::ProxyDigest,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+
+use super::pace::{Paced, Socket};
 
 /// Room for an answer's head and a short scroll. What is longer goes out past the buffer.
 const WRITE_BUFFER_BYTES: usize = 2048;
 
-/// A TCP or Unix connection.
-pub(super) trait Socket:
-    AsyncRead + AsyncWrite + AsRawFd + std::fmt::Debug + Unpin + Send + Sync
-{
-}
-
-impl Socket for TcpStream {}
-impl Socket for UnixStream {}
-
 /// A client's connection.
 #[derive(Debug)]
 pub(super) struct ClientStream<S> {
-    socket: BufWriter<S>,
+    socket: BufWriter<Paced<S>>,
     fd: RawFd,
 }
 
-impl<S: Socket> ClientStream<S> {
+impl<S: Socket + AsRawFd> ClientStream<S> {
     /// Takes an accepted socket over.
     pub(super) fn new(socket: S) -> Self {
         let fd = socket.as_raw_fd();
-        Self { socket: BufWriter::with_capacity(WRITE_BUFFER_BYTES, socket), fd }
+        Self { socket: BufWriter::with_capacity(WRITE_BUFFER_BYTES, Paced::new(socket)), fd }
     }
 }
 

@@ -58,11 +58,12 @@ impl CorsPolicy {
     }
 
     fn allowed(&self, request: &HeaderMap) -> Option<HeaderValue> {
-        let origin = request.get(header::ORIGIN)?;
         match self {
             Self::Off => None,
+            // Whoever asks: what does not hang on the origin needs no Vary.
             Self::Any => Some(HeaderValue::from_static("*")),
             Self::Listed(origins) => {
+                let origin = request.get(header::ORIGIN)?;
                 origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()).then(|| origin.clone())
             }
         }
@@ -74,5 +75,50 @@ impl CorsPolicy {
             Self::Listed(_) => vec![(header::VARY, HeaderValue::from_static("Origin"))],
             Self::Off | Self::Any => Vec::new(),
         }
+    }
+}
+
+/// The origin of a request that pingora does not see, as the only one of its headers.
+pub fn origin_of(head: &[u8]) -> HeaderMap {
+    let mut lines = head.split(|byte| *byte == b'\n');
+    let value = lines.find_map(|line| {
+        let (name, value) = line.split_at_checked("origin:".len())?;
+        name.eq_ignore_ascii_case(b"origin:").then_some(value.trim_ascii())
+    });
+    let value = value.and_then(|value| HeaderValue::from_bytes(value).ok());
+    value.map(|value| (header::ORIGIN, value)).into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allowed(policy: &CorsPolicy, origin: &'static str) -> Option<HeaderValue> {
+        policy
+            .allowed(&origin_of(format!("GET / HTTP/1.1\r\noRIGIN: {origin}\r\nHost: a\r\n\r\n").as_bytes()))
+    }
+
+    #[test]
+    fn origins_are_compared_byte_by_byte() {
+        let listed = CorsPolicy::Listed(vec!["https://good.example".to_owned()]);
+        assert_eq!(allowed(&listed, "https://good.example").unwrap(), "https://good.example");
+        for other in [
+            "http://good.example",
+            "https://good.example:8443",
+            "https://good.example/",
+            "https://GOOD.example",
+            "https://good.example.evil.example",
+            "https://evil-good.example",
+            "https://good.example https://evil.example",
+            "null",
+            "*",
+            "",
+        ] {
+            assert_eq!(allowed(&listed, other), None, "{other}");
+        }
+        assert_eq!(listed.allowed(&HeaderMap::new()), None);
+        assert_eq!(allowed(&CorsPolicy::Any, "null").unwrap(), "*");
+        assert_eq!(CorsPolicy::Any.allowed(&HeaderMap::new()).unwrap(), "*");
+        assert_eq!(allowed(&CorsPolicy::Off, "https://good.example"), None);
     }
 }

@@ -1,7 +1,5 @@
 //! Every refusal becomes an answer here, and only here.
 
-use std::time::Duration;
-
 use http::header;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
@@ -9,7 +7,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 use sq_shared::credential::CredentialError;
 use sq_shared::headers::PROBLEM_JSON;
 use sq_shared::idempotency::InvalidIdempotencyKey;
-use sq_shared::limits::HEADER_FIELDS;
+use sq_shared::limits::{HEADER_FIELDS, LINGER_BYTES, LINGER_TIME};
 use sq_shared::problem::{Code, Problem};
 
 use super::answer;
@@ -271,23 +269,23 @@ async fn write(session: &mut Session, ctx: &Context, problem: &Problem) -> pingo
     answer::write(session, ctx, head, problem.to_json(ctx.request_id_text())).await
 }
 
-/// How long, and how much of, an unwanted body is read after its refusal. Closing at once would make the
-/// kernel reset the connection, and the reset can overtake the answer (RFC 9112, 9.6).
-const LINGER_TIME: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 4 << 20;
-
+/// Reads on for a while: closing at once would make the kernel reset the connection, and the reset can overtake the
+/// answer (RFC 9112, 9.6). Who still sends then is not waited for: pingora would read its body to the end.
 async fn linger(session: &mut Session) {
     if session.as_downstream_mut().is_body_done() {
         return;
     }
     let discard = async {
-        let mut discarded = 0;
-        while let Ok(Some(piece)) = session.as_downstream_mut().read_request_body().await {
-            discarded += piece.len();
-            if discarded > LINGER_BYTES {
-                break;
+        let mut left = LINGER_BYTES;
+        while left > 0 {
+            match session.as_downstream_mut().read_request_body().await {
+                Ok(Some(piece)) => left = left.saturating_sub(piece.len()),
+                _ => break,
             }
         }
     };
     let _ = tokio::time::timeout(LINGER_TIME, discard).await;
+    if !session.as_downstream_mut().is_body_done() {
+        session.set_keepalive(None);
+    }
 }

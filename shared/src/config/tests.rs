@@ -87,3 +87,29 @@ fn units_that_are_none_are_refused() {
         assert!(parse(&format!("[limits]\n{wrong}")).is_err(), "{wrong}");
     }
 }
+
+#[test]
+fn an_origin_is_written_as_browsers_send_it() {
+    let with = |origin: &str| parse(&format!("[cors]\nallow_origins = [\"{origin}\"]"));
+    for origin in
+        ["*", "https://app.example.org", "http://localhost:3000", "https://a:80", "http://[::1]:3000"]
+    {
+        assert_eq!(with(origin).unwrap().cors.allow_origins, [origin]);
+    }
+    for origin in [
+        "app.example.org",
+        "https://",
+        "https://App.example.org",
+        "HTTPS://app.example.org",
+        "https://app.example.org/",
+        "https://app.example.org:443",
+        "http://app.example.org:80",
+        "https://*.example.org",
+        "https://user@app.example.org",
+        "ftp://app.example.org",
+        "null",
+        "",
+    ] {
+        assert!(with(origin).is_err(), "{origin}");
+    }
+}

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use rustix::process::{Resource, getrlimit, setrlimit};
 use sq_shared::config::Enforcement;
 use sq_shared::telemetry::LogFormat;
 
@@ -11,6 +10,7 @@ use crate::pool::desired::Source;
 use crate::pool::process::Launcher;
 use crate::sandbox;
 use sq_shared::failure::Failure;
+use sq_shared::open_files;
 
 /// Options of `pool`.
 #[derive(Debug, clap::Args)]
@@ -36,7 +36,8 @@ pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
     let (config, registry) = source.load().map_err(Failure::from_error)?;
     let sandbox = config.pool.sandbox.unwrap_or_else(sandbox::default_enforcement);
     note_confinement(sandbox)?;
-    raise_open_files();
+    // A slot costs up to four descriptors: its socket, and its worker's standard input, standard output and process.
+    open_files::raise_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(Failure::from_error)?.block_on(async {
         let pool = Pool::start(source, config, &registry, Launcher::new(log_format, sandbox)).await;
@@ -61,14 +62,4 @@ fn note_confinement(enforcement: Enforcement) -> Result<(), Failure> {
         tracing::warn!(sandbox = mode, "workers are NOT all confined: {confinement}");
     }
     Ok(())
-}
-
-/// A slot costs up to four descriptors: its socket, and its worker's standard input, standard output and process.
-/// Many systems allow 1024 unless a process asks for more.
-fn raise_open_files() {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::warn!(%error, "cannot raise the limit of open files");
-    }
 }

@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, PathBeneath,
-    Ruleset, RulesetAttr, RulesetCreatedAttr, Scope, make_bitflags,
+    Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, Scope, make_bitflags,
 };
 
 /// The version that has all that seccomp cannot do as well: with 4 came the network. (Signals, version 6, are
@@ -51,7 +51,10 @@ pub(super) fn allow_beneath(directory: Option<BorrowedFd<'_>>) -> Result<Landloc
         }
         ruleset.restrict_self()
     };
-    let status = restrict().map_err(|error: landlock::RulesetError| error.to_string())?;
+    let status = restrict().map_err(|error| match error {
+        RulesetError::HandleAccesses(_) => "it has an older one, or none".to_owned(),
+        other => other.to_string(),
+    })?;
     match status.landlock {
         LandlockStatus::Available { effective_abi, kernel_abi } => {
             Ok(LandlockAbi(kernel_abi.unwrap_or(effective_abi as i32)))

@@ -7,13 +7,22 @@ use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{self, HeaderMap};
 use sq_shared::limits::{BODY_WINDOW, BODY_WINDOW_BYTES};
 use sq_shared::problem::{Code, Problem};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::server::room::{Room, Share};
 use crate::server::worker::Worker;
 
 /// What all bodies that are being read may take together, in KiB: two of the largest.
 const ROOM_KIB: u32 = 128 * 1024;
+
+/// A body whose length is known has room for all of it from the beginning, so that several quick ones do not each stop
+/// half-way for want of room. It keeps that room only as long as it brings [`QUICK_BYTES`] in this time: who only
+/// announces a body must not keep others out. Fewer than 10 s, the wait for room, are needed to pass over as many
+/// of them as a tenant may have in flight by default.
+const QUICK_WINDOW: Duration = Duration::from_millis(250);
+
+/// 1 MiB a second.
+const QUICK_BYTES: u64 = 256 * 1024;
 
 /// A longer body that was refused is not waited for.
 const DISCARD_BYTES: u64 = 1024 * 1024;
@@ -37,8 +46,7 @@ pub(super) async fn read(
     if declared.is_some_and(|bytes| bytes > limit) {
         return Err(too_large(limit));
     }
-    // A body of unknown length takes its room as it comes: were it to take the limit's at once, a few slow
-    // ones would keep all others out.
+    // A body of unknown length takes its room as it comes, as slow ones do.
     let mut share = worker.body_room.take(declared.unwrap_or(0)).await?;
     let bytes = collect(incoming, limit, &worker.body_room, &mut share).await?;
     check_complete(headers, bytes.len())?;
@@ -69,49 +77,69 @@ async fn collect(
     share: &mut Share,
 ) -> Result<Vec<u8>, Problem> {
     let mut bytes = Vec::new();
-    let mut window = Window::open();
-    while let Some(chunk) = window.next_chunk(incoming).await? {
-        let total = bytes.len() as u64 + chunk.len() as u64;
+    let mut window = Window::open(BODY_WINDOW, BODY_WINDOW_BYTES);
+    let mut quick = Window::open(QUICK_WINDOW, QUICK_BYTES);
+    loop {
+        let total = bytes.len() as u64;
+        let chunk = tokio::select! {
+            biased;
+            chunk = next_chunk(incoming) => chunk?,
+            () = sleep_until(quick.ends), if room.holds_more_than(share, total) => {
+                room.shrink(share, total);
+                continue;
+            }
+            () = sleep_until(window.ends) => return Err(too_slow()),
+        };
+        let Some(chunk) = chunk else { return Ok(bytes) };
+        window.bring(chunk.len());
+        quick.bring(chunk.len());
+        let total = total + chunk.len() as u64;
         if total > limit {
             return Err(too_large(limit));
         }
         if room.grow(share, total).await? {
             // The wait was ours, not the client's.
-            window = Window::open();
+            window = Window::open(BODY_WINDOW, BODY_WINDOW_BYTES);
         }
         bytes.extend_from_slice(&chunk);
     }
-    Ok(bytes)
 }
 
-/// The time in which the next [`BODY_WINDOW_BYTES`] must come.
+/// The next bytes; `None` at the body's end.
+async fn next_chunk(incoming: &mut Incoming) -> Result<Option<Bytes>, Problem> {
+    loop {
+        let Some(frame) = incoming.frame().await else { return Ok(None) };
+        let frame =
+            frame.map_err(|_| Problem::new(Code::BadRequest, "the body is incomplete or malformed"))?;
+        if let Ok(chunk) = frame.into_data() {
+            return Ok(Some(chunk));
+        }
+    }
+}
+
+/// The time in which some bytes must come; then the next begins.
 struct Window {
+    time: Duration,
+    bytes: u64,
     ends: Instant,
     missing: u64,
 }
 
 impl Window {
-    fn open() -> Self {
-        Self { ends: Instant::now() + BODY_WINDOW, missing: BODY_WINDOW_BYTES }
+    fn open(time: Duration, bytes: u64) -> Self {
+        Self { time, bytes, ends: Instant::now() + time, missing: bytes }
     }
 
-    /// The next bytes; `None` at the body's end.
-    async fn next_chunk(&mut self, incoming: &mut Incoming) -> Result<Option<Bytes>, Problem> {
-        loop {
-            let frame = timeout_at(self.ends, incoming.frame()).await.map_err(|_| {
-                Problem::new(Code::RequestTimeout, "the body came too slowly: send at least 1 KiB a second")
-            })?;
-            let Some(frame) = frame else { return Ok(None) };
-            let frame =
-                frame.map_err(|_| Problem::new(Code::BadRequest, "the body is incomplete or malformed"))?;
-            let Ok(chunk) = frame.into_data() else { continue };
-            self.missing = self.missing.saturating_sub(chunk.len() as u64);
-            if self.missing == 0 {
-                *self = Self::open();
-            }
-            return Ok(Some(chunk));
+    fn bring(&mut self, bytes: usize) {
+        self.missing = self.missing.saturating_sub(bytes as u64);
+        if self.missing == 0 {
+            *self = Self::open(self.time, self.bytes);
         }
     }
+}
+
+fn too_slow() -> Problem {
+    Problem::new(Code::RequestTimeout, "the body came too slowly: send at least 1 KiB a second")
 }
 
 /// A body shorter than its length is never acted on; hyper says so too, this makes it sure.

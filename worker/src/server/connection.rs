@@ -84,7 +84,7 @@ pub(super) async fn serve(stream: TcpStream, worker: Rc<Worker>, mut stopping: w
 fn tune(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
     // A client that takes nothing of its answer for so long is cut off by the kernel.
-    let patience_ms = u32::try_from(limits::DOWNSTREAM_WRITE_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
+    let patience_ms = u32::try_from(limits::WORKER_WRITE_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
     let _ = rustix::net::sockopt::set_tcp_user_timeout(stream.as_fd(), patience_ms);
 }
 

@@ -56,6 +56,20 @@ impl Room {
         }
     }
 
+    /// Whether a share is larger than so many bytes need.
+    pub(super) fn holds_more_than(&self, share: &Share, bytes: u64) -> bool {
+        share.kib() > self.permits_for(bytes)
+    }
+
+    /// Gives back what of a share so many bytes do not need.
+    pub(super) fn shrink(&self, share: &mut Share, bytes: u64) {
+        let surplus = share.kib().saturating_sub(self.permits_for(bytes));
+        if let Some(permit) = &mut share.0 {
+            drop(permit.split(surplus as usize));
+        }
+        share.0.take_if(|permit| permit.num_permits() == 0);
+    }
+
     #[cfg(test)]
     pub(super) fn taken_kib(&self) -> usize {
         self.kib as usize - self.permits.available_permits()
@@ -100,6 +114,17 @@ mod tests {
         let kib = |bytes| room.permits_for(bytes);
         assert_eq!((kib(0), kib(64 * 1024), kib(64 * 1024 + 1)), (0, 0, 128));
         assert_eq!((kib(1024 * 1024), kib(1024 * 1024 + 1), kib(u64::MAX)), (ROOM_KIB, ROOM_KIB, ROOM_KIB));
+    }
+
+    #[tokio::test]
+    async fn what_a_share_does_not_need_can_be_given_back() {
+        let room = Room::new(ROOM_KIB, "");
+        let mut share = room.take(512 * 1024).await.unwrap();
+        assert!(room.holds_more_than(&share, 448 * 1024) && !room.holds_more_than(&share, 448 * 1024 + 1));
+        room.shrink(&mut share, 100 * 1024);
+        assert_eq!(room.taken_kib(), 128);
+        room.shrink(&mut share, 64 * 1024);
+        assert!(share.is_empty() && room.taken_kib() == 0);
     }
 
     #[tokio::test(start_paused = true)]

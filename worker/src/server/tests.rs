@@ -96,7 +96,7 @@ async fn an_idle_worker_waits_for_a_client_that_reads_slowly() {
 async fn long_answers_come_whole_although_they_are_made_in_pieces() {
     let dir = tempfile::tempdir().unwrap();
     let text = "a \"quoted\" line\n".repeat(100_000);
-    let worker = Rc::new(Worker::of_pool(None, store(dir.path(), text.clone()), settings(20)));
+    let worker = Rc::new(Worker::of_pool(None, store(dir.path(), text.clone()), settings(500)));
     let answers = serve_for(worker, |address| {
         ["get?p=notes", "json-export?p=notes", "toc?p=notes"].map(|target| {
             let mut answer = String::new();
@@ -173,5 +173,33 @@ async fn slow_bodies_of_unknown_length_do_not_keep_others_out() {
     let (first, others) = answers.await;
     assert!(first.ends_with("Updated 2048000 bytes"), "{first}");
     others.iter().for_each(|answer| assert!(answer.ends_with("Updated 204800 bytes"), "{answer}"));
+    assert_eq!(worker.body_room.taken_kib(), 0, "given back");
+}
+
+/// Many announce the longest bodies and send nothing of them: another's large body is still taken.
+#[tokio::test]
+async fn who_only_announces_bodies_does_not_keep_others_out() {
+    const BYTES: usize = 64 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let worker = Rc::new(Worker::of_pool(None, store(dir.path(), String::new()), settings(500)));
+    let upload = |address| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        let target = "/api/v2/update?p=notes&c=1.1.1/1.1.1/1.1.1";
+        let fields =
+            format!("Host: x\r\nConnection: close\r\nAuthorization: secret\r\nContent-Length: {BYTES}");
+        write!(stream, "POST {target} HTTP/1.1\r\n{fields}\r\n\r\n").unwrap();
+        stream
+    };
+    let answer = serve_for(Rc::clone(&worker), move |address| {
+        let announced: Vec<TcpStream> = (0..32).map(|_| upload(address)).collect();
+        let mut honest = upload(address);
+        honest.write_all("x".repeat(BYTES).as_bytes()).unwrap();
+        let mut answer = String::new();
+        honest.read_to_string(&mut answer).unwrap();
+        drop(announced);
+        answer
+    });
+    let answer = answer.await;
+    assert!(answer.ends_with("Updated 67108864 bytes"), "{answer}");
     assert_eq!(worker.body_room.taken_kib(), 0, "given back");
 }

@@ -1,0 +1,154 @@
+//! How fast a client takes its answers. Who makes the gateway wait and takes too little meanwhile is cut off: it
+//! holds a connection, a place among its tenant's requests in flight, and room in the tenant's worker.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use pingora::protocols::l4::ext::get_tcp_info;
+use rustix::net::sockopt::set_socket_linger;
+use sq_shared::limits::{ANSWER_WINDOW, ANSWER_WINDOW_BYTES};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, Sleep};
+
+/// A TCP or Unix connection.
+pub(super) trait Socket: AsyncRead + AsyncWrite + std::fmt::Debug + Unpin + Send + Sync {
+    /// How many bytes the other end has taken, if the kernel says so. What the socket took says less: megabytes may
+    /// still wait in it for a client that has become slow.
+    fn acknowledged_bytes(&self) -> Option<u64>;
+
+    /// Makes the kernel forget what it has not sent, once the socket is closed. It would keep it for minutes, for a
+    /// client that does not want it.
+    fn reset_on_close(&self);
+}
+
+impl Socket for TcpStream {
+    fn acknowledged_bytes(&self) -> Option<u64> {
+        get_tcp_info(self.as_raw_fd()).ok().map(|info| info.tcpi_bytes_acked).filter(|bytes| *bytes > 0)
+    }
+
+    fn reset_on_close(&self) {
+        // Without it the client only learns later that it was cut off.
+        let _ = set_socket_linger(self.as_fd(), Some(Duration::ZERO));
+    }
+}
+
+impl Socket for UnixStream {
+    fn acknowledged_bytes(&self) -> Option<u64> {
+        None
+    }
+
+    fn reset_on_close(&self) {}
+}
+
+/// A connection whose writes fail once the client is too slow.
+#[derive(Debug)]
+pub(super) struct Paced<S> {
+    socket: S,
+    written_bytes: u64,
+    /// From the first time that the client made the gateway wait. Most never do.
+    window: Option<Box<Window>>,
+    is_cut_off: bool,
+}
+
+/// The time that a client made the gateway wait, until it is an [`ANSWER_WINDOW`].
+#[derive(Debug)]
+struct Window {
+    waiting_since: Option<Instant>,
+    waited: Duration,
+    taken_before: u64,
+    end: Pin<Box<Sleep>>,
+}
+
+impl Window {
+    fn new(taken_bytes: u64) -> Self {
+        let end = Box::pin(tokio::time::sleep(ANSWER_WINDOW));
+        Self { waiting_since: None, waited: Duration::ZERO, taken_before: taken_bytes, end }
+    }
+
+    fn wait(&mut self) {
+        if self.waiting_since.is_none() {
+            let now = Instant::now();
+            self.waiting_since = Some(now);
+            self.end.as_mut().reset(now + ANSWER_WINDOW.saturating_sub(self.waited));
+        }
+    }
+
+    fn go_on(&mut self) {
+        if let Some(since) = self.waiting_since.take() {
+            self.waited += since.elapsed();
+        }
+    }
+}
+
+impl<S: Socket> Paced<S> {
+    pub(super) fn new(socket: S) -> Self {
+        Self { socket, written_bytes: 0, window: None, is_cut_off: false }
+    }
+
+    fn taken_bytes(&self) -> u64 {
+        self.socket.acknowledged_bytes().unwrap_or(self.written_bytes)
+    }
+
+    /// Waits for the client, as long as it has patience with it.
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let window = self.window.take();
+        let mut window = window.unwrap_or_else(|| Box::new(Window::new(self.taken_bytes())));
+        window.wait();
+        while window.end.as_mut().poll(cx).is_ready() {
+            let taken_bytes = self.taken_bytes();
+            if taken_bytes.saturating_sub(window.taken_before) < ANSWER_WINDOW_BYTES {
+                self.is_cut_off = true;
+                self.socket.reset_on_close();
+                return Poll::Ready(too_slow());
+            }
+            *window = Window::new(taken_bytes);
+            window.wait();
+        }
+        self.window = Some(window);
+        Poll::Pending
+    }
+}
+
+fn too_slow() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the client takes its answer too slowly")
+}
+
+impl<S: Socket> AsyncRead for Paced<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_read(cx, buffer)
+    }
+}
+
+impl<S: Socket> AsyncWrite for Paced<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.is_cut_off {
+            return Poll::Ready(Err(too_slow()));
+        }
+        let Poll::Ready(written) = Pin::new(&mut self.socket).poll_write(cx, bytes) else {
+            return self.poll_patience(cx).map(Err);
+        };
+        if let Ok(count) = written {
+            self.written_bytes += count as u64;
+        }
+        if let Some(window) = &mut self.window {
+            window.go_on();
+        }
+        Poll::Ready(written)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}

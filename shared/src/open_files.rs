@@ -1,0 +1,13 @@
+//! The limit of open files. Many systems allow a process 1024 unless it asks for more.
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+/// Asks for as many as this process may have. Gives how many it has then; `None` means without limit.
+pub fn raise_limit() -> Option<u64> {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+    getrlimit(Resource::Nofile).current
+}

@@ -1,0 +1,256 @@
+//! Three thousand slow clients at once: 2,000 drip heads, 500 drip bodies, 500 do not read their answers. Others are
+//! served as before, and each of the slow ones is cut off by its deadline.
+//!
+//! A test target of its own: it measures times, and wants nobody beside it.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "these are tests; a helper beside a test function is one too"
+)]
+
+use std::fmt;
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+use sq_shared::limits::{ANSWER_WINDOW, BODY_WINDOW, LINGER_TIME};
+use sq_tests::client::Client;
+use sq_tests::crowd::{Crowd, End, Manner};
+use sq_tests::deployment::Deployment;
+use sq_tests::notice::say;
+use sq_tests::process::kibibytes;
+use sq_tests::setup::{Setup, Tenant};
+use sq_tests::wait;
+
+const HEADS: usize = 2000;
+const BODIES: usize = 500;
+const READERS: usize = 500;
+
+/// The slow clients with a key are of so many tenants each, so that none of these has all its places taken.
+const TENANTS: usize = 10;
+
+/// The default of `timeouts.head`.
+const HEAD_TIME: Duration = Duration::from_secs(10);
+
+/// How far a deadline may be missed by a busy machine. It runs from when the server has the connection, or has an
+/// answer to write, and a crowd that comes at once waits for that.
+const SLACK: Duration = Duration::from_secs(15);
+
+/// Between two bytes of a slow client, and between two requests of an honest one.
+const DRIP: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(4);
+
+/// How long honest clients are watched before the slow ones come.
+const BEFORE: Duration = Duration::from_secs(10);
+
+/// A difference below this is the machine's, not an attack's.
+const NOISE: Duration = Duration::from_millis(2);
+
+/// Machines that do other things as well are allowed a bad day.
+const ATTEMPTS: usize = 3;
+
+/// Far more than the kernel and the gateway keep for a client that does not read.
+const PHEXT_BYTES: usize = 4 << 20;
+
+/// How many descriptors may stay behind: connections to workers that are kept for the next request.
+const KEPT_DESCRIPTORS: usize = 32;
+
+const SELECT: &str = "/api/v2/select?p=notes&c=1.1.1/1.1.1/1.1.1";
+
+fn tenant_names() -> Vec<String> {
+    let numbered = |kind: &'static str| (0..TENANTS).map(move |number| format!("{kind}{number}"));
+    std::iter::once("alice".to_owned()).chain(numbered("body")).chain(numbered("reader")).collect()
+}
+
+fn start() -> Deployment {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).unwrap();
+    let tenants = tenant_names().iter().zip(1341..).map(|(name, port)| Tenant::new(name, port)).collect();
+    let running = Deployment::start(&Setup { tenants, ..Setup::default() });
+    for name in tenant_names() {
+        let folder = running.join(format!("data/{name}"));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("large.phext"), "0123456789abcdef".repeat(PHEXT_BYTES / 16)).unwrap();
+        let update = SELECT.replace("select", "update");
+        running.client_of(&name).post(&update, "honest").ok();
+    }
+    running
+}
+
+/// The crowd, each kind in the ways that it has.
+fn crowd(running: &Deployment) -> Crowd {
+    let drip = |byte| Some((byte, DRIP));
+    let heads = |name, opening: &str| Manner { name, opening: opening.into(), drip: drip(b'x'), reads: true };
+    let mut kinds = vec![
+        (HEADS / 2, heads("head", "GET /api/v2/select?p=")),
+        (HEADS / 2, heads("head", "GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ")),
+    ];
+    for number in 0..TENANTS {
+        let client = running.client_of(&format!("body{number}"));
+        let post = |framing: &str, byte| {
+            let opening = client.head("POST", "/api/v2/update?p=slow&c=1.1.1/1.1.1/1.1.1") + framing;
+            Manner { name: "body", opening: opening.into_bytes(), drip: drip(byte), reads: true }
+        };
+        let each = BODIES / TENANTS;
+        kinds.push((each - 30, post("Content-Length: 60000000\r\n\r\n", b'x')));
+        kinds.push((20, post("Transfer-Encoding: chunked\r\n\r\nffffff\r\n", b'x')));
+        // The size of the first chunk, which never comes to an end; and the fields after the last one.
+        kinds.push((5, post("Transfer-Encoding: chunked\r\n\r\n", b'0')));
+        kinds.push((5, post("Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nX-Slow: ", b'x')));
+        let client = running.client_of(&format!("reader{number}"));
+        let opening = (client.head("GET", "/api/v2/get?p=large") + "\r\n").into_bytes();
+        kinds.push((READERS / TENANTS, Manner { name: "reader", opening, drip: None, reads: false }));
+    }
+    Crowd::start(running.listen, kinds)
+}
+
+/// What honest clients waited, in one stretch of time.
+#[derive(Debug, Clone, Copy)]
+struct Waits {
+    count: usize,
+    median: Duration,
+    p99: Duration,
+    longest: Duration,
+}
+
+impl fmt::Display for Waits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { count, median, p99, longest } = self;
+        write!(f, "{count} requests, p50 {median:.2?}, p99 {p99:.2?}, longest {longest:.2?}")
+    }
+}
+
+/// An honest client: whose, and whether it keeps its connection.
+type Honest = (&'static str, bool);
+
+const HONEST: [Honest; 4] = [("alice", true), ("alice", false), ("body0", true), ("reader0", true)];
+
+/// Lets each honest client ask again and again while something else goes on.
+fn watch(running: &Deployment, meanwhile: impl FnOnce()) -> [Waits; 4] {
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let clients = HONEST.map(|(tenant, keeps)| {
+            let (client, is_over) = (running.client_of(tenant), &is_over);
+            scope.spawn(move || ask_on(&client, keeps, is_over))
+        });
+        meanwhile();
+        is_over.store(true, Ordering::Relaxed);
+        clients.map(|client| client.join().unwrap())
+    })
+}
+
+fn ask_on(client: &Client, keeps: bool, is_over: &AtomicBool) -> Waits {
+    let head = client.head("GET", SELECT) + "\r\n";
+    let mut kept = client.connect();
+    let mut waits = Vec::new();
+    while !is_over.load(Ordering::Relaxed) {
+        let began = Instant::now();
+        let answer = if keeps {
+            kept.send(head.as_bytes());
+            kept.answer()
+        } else {
+            client.get(SELECT)
+        };
+        waits.push(began.elapsed());
+        assert_eq!(answer.ok(), "honest");
+        wait::pass(PAUSE);
+    }
+    waits.sort_unstable();
+    let at = |share: f64| waits[(waits.len() as f64 * share) as usize];
+    Waits { count: waits.len(), median: at(0.5), p99: at(0.99), longest: at(0.9999) }
+}
+
+fn descriptors(running: &Deployment) -> usize {
+    fs::read_dir(format!("/proc/{}/fd", running.pid())).unwrap().count()
+}
+
+fn resident_mib(running: &Deployment) -> u64 {
+    kibibytes(running.pid(), "status", "VmRSS").expect("its memory") / 1024
+}
+
+/// Each kind was cut off, all of it, and each one in time. Who reads was told why.
+fn assert_cut_off(ends: &[End]) {
+    let kinds = [
+        ("head", HEADS, HEAD_TIME, HEAD_TIME),
+        ("body", BODIES, BODY_WINDOW, BODY_WINDOW + LINGER_TIME),
+        ("reader", READERS, ANSWER_WINDOW, ANSWER_WINDOW),
+    ];
+    for (name, count, earliest, latest) in kinds {
+        let of_kind: Vec<&End> = ends.iter().filter(|end| end.name == name).collect();
+        let mut after: Vec<Duration> = of_kind.iter().map(|end| end.after).collect();
+        after.sort_unstable();
+        assert!(after.len() >= count, "only {} of {count} {name}s were cut off", after.len());
+        let (first, last) = (after[0], after[after.len() - 1]);
+        say(&format!(
+            "  {:>4} connections of the kind {name} cut off, after {first:.1?} to {last:.1?}",
+            after.len()
+        ));
+        assert!(first >= earliest - DRIP, "a {name} was cut off after {first:?}");
+        assert!(last <= latest + SLACK, "a {name} was cut off only after {last:?}");
+        let told = of_kind.iter().filter(|end| end.read.starts_with(b"HTTP/1.1 408 ")).count();
+        assert!(name == "reader" || told == of_kind.len(), "{told} of {} {name}s got a 408", of_kind.len());
+    }
+}
+
+/// One attack, from a quiet system to a quiet system; gives what honest clients waited before and during it.
+fn attack(running: &Deployment) -> ([Waits; 4], [Waits; 4]) {
+    let before = watch(running, || wait::pass(BEFORE));
+    let (descriptors_before, memory_before) = (descriptors(running), resident_mib(running));
+    let slow = crowd(running);
+    let everybody = HEADS + BODIES + READERS;
+    wait::until("the whole crowd", || slow.connected() >= everybody);
+    let mut memory = 0;
+    let during = watch(running, || {
+        wait::pass(ANSWER_WINDOW / 2);
+        memory = resident_mib(running);
+        let most = descriptors(running);
+        say(&format!(
+            "  {} slow clients; the gateway has {most} descriptors ({descriptors_before} before) and {memory} MiB \
+             ({memory_before} before)",
+            slow.connected()
+        ));
+        wait::pass(ANSWER_WINDOW / 2);
+    });
+    slow.leave();
+    let gone = wait::within(HEAD_TIME.max(BODY_WINDOW) + LINGER_TIME + SLACK, || {
+        (slow.connected() == 0).then_some(())
+    });
+    let left = slow.connected();
+    let ends = slow.end();
+    assert_cut_off(&ends);
+    assert!(gone.is_some(), "{left} slow clients are still connected");
+    assert!(memory < memory_before + READERS as u64, "more than a MiB for each answer: {memory} MiB");
+    wait::until("the descriptors given back", || {
+        descriptors(running) <= descriptors_before + KEPT_DESCRIPTORS
+    });
+    (before, during)
+}
+
+fn is_served_as_before(before: &Waits, during: &Waits) -> bool {
+    during.p99 <= (before.p99 * 2).max(NOISE)
+}
+
+#[test]
+fn slow_clients_do_not_slow_others_down_and_are_cut_off() {
+    let running = start();
+    for attempt in 1..=ATTEMPTS {
+        say(&format!(
+            "slow clients, attempt {attempt}: {HEADS} heads, {BODIES} bodies, {READERS} that do not read"
+        ));
+        let (before, during) = attack(&running);
+        let mut is_good = true;
+        for ((tenant, keeps), (before, during)) in HONEST.iter().zip(before.iter().zip(&during)) {
+            let connection = if *keeps { "one connection" } else { "a connection each" };
+            say(&format!("  {tenant}, {connection}: before {before}; during {during}"));
+            is_good &= is_served_as_before(before, during);
+        }
+        if is_good {
+            return;
+        }
+    }
+    panic!("honest clients waited more than twice as long, {ATTEMPTS} times");
+}
