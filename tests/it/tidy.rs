@@ -173,6 +173,21 @@ fn every_path_that_the_docs_name_exists() {
     assert_none(&mistakes);
 }
 
+#[test]
+fn every_test_that_the_docs_name_exists() {
+    let mut mistakes = Vec::new();
+    for (page, text) in pages() {
+        for (path, name) in text.split('`').skip(1).step_by(2).filter_map(|quoted| quoted.split_once(".rs::")) {
+            let file = workspace().join(format!("{path}.rs"));
+            let source = fs::read_to_string(file).unwrap_or_default();
+            if !source.contains(&format!("fn {name}(")) {
+                mistakes.push(format!("{}: {path}.rs::{name} does not exist", page.display()));
+            }
+        }
+    }
+    assert_none(&mistakes);
+}
+
 /// The targets of Markdown links into the repository.
 fn links(text: &str) -> impl Iterator<Item = &str> {
     let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
