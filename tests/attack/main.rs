@@ -7,3 +7,5 @@
     clippy::indexing_slicing,
     reason = "these are tests; a helper beside a test function is one too"
 )]
+
+mod utf8;

@@ -26,4 +26,5 @@ pub mod root;
 pub mod setup;
 pub mod strace;
 pub mod tree;
+pub mod utf8_body;
 pub mod wait;
