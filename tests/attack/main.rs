@@ -15,3 +15,4 @@ mod many_phexts;
 mod noise;
 mod slow_readers;
 mod smuggling;
+mod utf8;

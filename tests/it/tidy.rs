@@ -177,7 +177,8 @@ fn every_path_that_the_docs_name_exists() {
 fn every_test_that_the_docs_name_exists() {
     let mut mistakes = Vec::new();
     for (page, text) in pages() {
-        for (path, name) in text.split('`').skip(1).step_by(2).filter_map(|quoted| quoted.split_once(".rs::")) {
+        for (path, name) in text.split('`').skip(1).step_by(2).filter_map(|quoted| quoted.split_once(".rs::"))
+        {
             let file = workspace().join(format!("{path}.rs"));
             let source = fs::read_to_string(file).unwrap_or_default();
             if !source.contains(&format!("fn {name}(")) {

@@ -29,4 +29,5 @@ pub mod root;
 pub mod setup;
 pub mod strace;
 pub mod tree;
+pub mod utf8_body;
 pub mod wait;

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use sq_shared::shutdown::StopSignal;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -76,6 +77,7 @@ pub async fn run(
             () = idle(&worker) => break "idle",
             () = worker.store_failed.notified() => break STORE_FAILED,
             (stream, place) = accept(&listener, &places) => {
+                connection::tune(&stream);
                 let serving = connection::serve(stream, Rc::clone(&worker), stopped.clone());
                 connections.spawn_local(async move {
                     serving.await;
@@ -99,6 +101,16 @@ pub async fn run(
         return Err(io::Error::other(STORE_FAILED));
     }
     Ok(())
+}
+
+/// Serves one connection that needs no socket, until the client closes it, and saves everything: what [`run`] does
+/// for each connection, where a fuzzer can do it a thousand times a second.
+pub async fn run_connection(stream: impl AsyncRead + AsyncWrite + Unpin, worker: Rc<Worker>) {
+    let (_never_stops, stopped) = watch::channel(false);
+    let commits = tokio::task::spawn_local(commits::run(Rc::clone(&worker)));
+    connection::serve(stream, Rc::clone(&worker), stopped).await;
+    commits.abort();
+    commits::close(&worker).await;
 }
 
 /// The next connection, when there is a place for it.

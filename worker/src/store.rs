@@ -367,8 +367,7 @@ impl Store {
                 Ok(false)
             }
             Some(Content::Open(open)) => {
-                let is_same = open.is_publishing() || open.file() == identity()?;
-                if is_same && !open.is_superseded() {
+                if open.is_own_file(identity()?) && !open.is_superseded() {
                     return Ok(true);
                 }
                 // Jobs hold its files: it is read anew when they are done.

@@ -112,6 +112,8 @@ impl BodyValidator {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use sq_tests::random::Random;
+    use sq_tests::utf8_body;
 
     fn verdict<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<(), u64> {
         let mut validator = BodyValidator::default();
@@ -170,6 +172,27 @@ mod tests {
         fn valid_text_passes_in_any_cut(text in "\\PC{0,40}", cut in 1usize..7) {
             prop_assert_eq!(verdict(text.as_bytes().chunks(cut)), Ok(()));
         }
+    }
+
+    /// The same generator sends bodies through the real gateway, fewer of them, in `tests/attack/utf8.rs`.
+    #[test]
+    fn a_million_bodies_in_random_pieces_have_the_verdict_of_the_standard_library() {
+        let mut random = Random::new(1);
+        let mut invalid = 0;
+        for _ in 0..1_000_000 {
+            let body = utf8_body::generate(&mut random);
+            let (mut rest, mut chunks) = (body.as_slice(), Vec::new());
+            while !rest.is_empty() {
+                let longest = *random.pick(&[1, 2, 3, 4, 7, 64, 4096]);
+                let (chunk, behind) = rest.split_at((1 + random.below(longest)).min(rest.len()));
+                chunks.push(chunk);
+                rest = behind;
+            }
+            let expected = expected(&body);
+            assert_eq!(verdict(chunks.iter().copied()), expected, "{chunks:x?}");
+            invalid += u32::from(expected.is_err());
+        }
+        assert!((200_000..800_000).contains(&invalid), "{invalid} of a million are not UTF-8");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use sq_shared::limits;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tracing::debug;
@@ -41,8 +42,11 @@ const HEAD_BYTES: usize = TARGET_BYTES + FIELD_BYTES + OWN_BYTES;
 const HEAD_FIELDS: usize = limits::HEADER_FIELDS + 8;
 
 /// Serves a connection until the client closes it, or until the worker stops and no request is left.
-pub(super) async fn serve(stream: TcpStream, worker: Rc<Worker>, mut stopping: watch::Receiver<bool>) {
-    tune(&stream);
+pub(super) async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    worker: Rc<Worker>,
+    mut stopping: watch::Receiver<bool>,
+) {
     let connection_id = worker.next_connection();
     let first = Rc::new(FirstRequest { waiting: RefCell::new(Some(worker.busy())), came: Notify::new() });
     let stops = stopping.clone();
@@ -81,7 +85,7 @@ pub(super) async fn serve(stream: TcpStream, worker: Rc<Worker>, mut stopping: w
 }
 
 /// A failure here costs speed or a later time-out, never an answer.
-fn tune(stream: &TcpStream) {
+pub(super) fn tune(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
     // A client that takes nothing of its answer for so long is cut off by the kernel.
     let patience_ms = u32::try_from(limits::WORKER_WRITE_TIMEOUT.as_millis()).unwrap_or(u32::MAX);

@@ -84,6 +84,15 @@ pub(super) struct Identity {
     pub(super) is_file: bool,
 }
 
+impl Identity {
+    /// Whether this is that file with the same contents, as far as one can tell, under any name: a rename changes
+    /// the time of change, and nothing else.
+    pub(super) fn is_renamed(&self, other: &Self) -> bool {
+        let (changed_s, changed_ns) = (other.changed_s, other.changed_ns);
+        Self { changed_s, changed_ns, ..*self } == *other
+    }
+}
+
 /// Whether an error says that there is no room left.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use crate::store::disk::DiskFile;
 use crate::store::record::{
-    Entry, FileDigest, LARGEST_BYTES, PREFIX_BYTES, Reader, Record, SMALLEST_BYTES, Stamp, checksum, encode,
+    Entry, FileDigest, LARGEST_BYTES, LARGEST_SEQUENCE, PREFIX_BYTES, Reader, Record, SMALLEST_BYTES, Stamp,
+    checksum, encode,
 };
 
 /// Says what the file is, and which version of the format it has.
@@ -155,7 +156,7 @@ fn parse_header(bytes: &[u8; HEADER_BYTES]) -> Option<Header> {
     let has_file = reader.array::<1>()?;
     let digest = FileDigest { bytes: reader.u64()?, xxh3: reader.u128()? };
     let carried = reader.u32()?;
-    let is_good = magic == MAGIC && reader.u32()? == crc32c::crc32c(covered);
+    let is_good = magic == MAGIC && sequence <= LARGEST_SEQUENCE && reader.u32()? == crc32c::crc32c(covered);
     let digest = (has_file == [1]).then_some(digest);
     is_good.then_some(Header { generation, base: Base { sequence, digest }, carried })
 }

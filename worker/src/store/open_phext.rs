@@ -101,6 +101,8 @@ enum Save {
     Publishing {
         snapshot: Snapshot,
         base: Base,
+        /// The new file's, before the rename.
+        identity: Identity,
     },
 }
 
@@ -202,9 +204,10 @@ impl OpenPhext {
         self.is_quiet() && !self.is_dirty()
     }
 
-    /// Whether its file may be another than [`Self::file`] because a save is just about to name it.
-    pub(super) fn is_publishing(&self) -> bool {
-        matches!(self.save, Save::Publishing { .. })
+    /// Whether this is its file: the one that it knows, or the one to which a save is just giving the name.
+    pub(super) fn is_own_file(&self, found: Option<Identity>) -> bool {
+        let is_new = |new: &Identity| found.is_some_and(|found| found.is_renamed(new));
+        found == self.file || matches!(&self.save, Save::Publishing { identity, .. } if is_new(identity))
     }
 
     /// Whether it must be read anew as soon as it is quiet.
@@ -357,7 +360,7 @@ impl OpenPhext {
             }
             Save::Written { written, snapshot, record } if self.synced >= record => {
                 let base = Base { sequence: snapshot.upto, digest: Some(written.digest) };
-                self.save = Save::Publishing { snapshot, base };
+                self.save = Save::Publishing { snapshot, base, identity: written.identity };
                 Some(Work::Publish { written, expected: self.file })
             }
             save => {
@@ -437,7 +440,7 @@ impl OpenPhext {
         identity: Identity,
         clock: &Clock,
     ) -> io::Result<Next> {
-        let Save::Publishing { snapshot, base } = std::mem::replace(&mut self.save, Save::Idle) else {
+        let Save::Publishing { snapshot, base, .. } = std::mem::replace(&mut self.save, Save::Idle) else {
             return Ok(Next::Nothing);
         };
         self.file = Some(identity);
