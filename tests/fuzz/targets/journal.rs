@@ -11,7 +11,7 @@ use std::path::Path;
 use sq_shared::coordinate::Coordinate;
 use sq_shared::phext_name::PhextName;
 use sq_worker::store::fsck::{self, Finding};
-use sq_worker::store::{Edit, Limits, Store, StoreError, Write};
+use sq_worker::store::{DataDirectory, Edit, Limits, Store, StoreError, Write};
 use tempfile::TempDir;
 
 use super::phext::scrolls;
@@ -99,7 +99,8 @@ fn write(store: &mut Store, mut found: Vec<(Coordinate, String)>) -> Vec<(Coordi
 }
 
 fn open(dir: &Path) -> Store {
-    Store::open(dir, Limits { quota_bytes: None, memory_bytes: 64 << 20 }).unwrap()
+    Store::open(DataDirectory::open(dir).unwrap(), Limits { quota_bytes: None, memory_bytes: 64 << 20 })
+        .unwrap()
 }
 
 fn name() -> PhextName {

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use sq_worker::server::run_connection;
 use sq_worker::server::worker::{Access, Worker};
 use sq_worker::store::fsck::{self, Finding};
-use sq_worker::store::{Limits, Store};
+use sq_worker::store::{DataDirectory, Limits, Store};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::runtime::Builder;
@@ -41,7 +41,11 @@ pub(crate) fn check(data: &[u8]) {
 fn ask(dir: &Path, data: &[u8]) -> Vec<u8> {
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     LocalSet::new().block_on(&runtime, async {
-        let store = Store::open(dir, Limits { quota_bytes: None, memory_bytes: 16 << 20 }).unwrap();
+        let store = Store::open(
+            DataDirectory::open(dir).unwrap(),
+            Limits { quota_bytes: None, memory_bytes: 16 << 20 },
+        )
+        .unwrap();
         let tenant = "alice".parse().unwrap();
         let worker = Rc::new(Worker::alone(Some(tenant), store, Access::Open, Some(BODY_BYTES)));
         let (mut client, server) = duplex(1 << 20);
