@@ -1,7 +1,7 @@
 //! nginx in front, with the configuration that we ship: what clients get through it is what the gateway says.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
 use sq_tests::address;
@@ -174,15 +174,30 @@ fn breaking_gateway(listener: TcpListener) -> usize {
     loop {
         let (mut stream, _) = listener.accept().expect("a connection");
         for answer in ["HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", ""] {
-            let mut bytes = [0; 4096];
-            let length = stream.read(&mut bytes).unwrap_or(0);
-            if bytes[..length].starts_with(b"GET /stop") {
+            let request = whole_request(&mut stream);
+            if request.starts_with(b"GET /stop") {
                 return requests;
             }
-            requests += usize::from(length > 0);
+            requests += usize::from(!request.is_empty());
             stream.write_all(answer.as_bytes()).expect("nginx reads");
         }
     }
+}
+
+/// A request with the body `x`, or one to stop, which has none. nginx may write a head and its body apart.
+fn whole_request(stream: &mut TcpStream) -> Vec<u8> {
+    let mut request = Vec::new();
+    let mut piece = [0; 4096];
+    let is_whole = |request: &[u8]| {
+        request.ends_with(b"\r\n\r\nx") || request.starts_with(b"GET /stop") && request.ends_with(b"\r\n\r\n")
+    };
+    while !is_whole(&request) {
+        match stream.read(&mut piece).unwrap_or(0) {
+            0 => break,
+            length => request.extend_from_slice(&piece[..length]),
+        }
+    }
+    request
 }
 
 /// Even a GET may write, so nginx must not send one again: not even on a connection that it had kept, which is
