@@ -137,10 +137,12 @@ fn try_row(field: &Field, row: &Row) -> (String, Option<String>) {
         Err(why) => why.split(" (os error").next().unwrap_or_default().to_owned(),
     };
     let line = [&free, &confined, &contained].map(shown).join(" | ");
-    let is_free = free.is_ok() || (row.needs_root && field.user != 0);
-    let is_held = confined.is_err() && (contained.is_err() || row.needs_own_root);
     let line = format!("{} | {line}", row.name);
-    let mistake = (!is_free || !is_held).then(|| line.clone());
+    if free.is_err() && !(row.needs_root && field.user != 0) {
+        notice::skip(&format!("the way out that this machine does not allow outside either: {line}"));
+    }
+    let is_held = confined.is_err() && (contained.is_err() || row.needs_own_root);
+    let mistake = (!is_held).then(|| line.clone());
     (line, mistake)
 }
 
@@ -153,11 +155,7 @@ fn assert_no_way_out(user: u32) {
         lines.join("\n  ")
     ));
     let mistakes: Vec<String> = mistakes.into_iter().flatten().collect();
-    assert!(
-        mistakes.is_empty(),
-        "user {user}: not denied inside, or not allowed outside:\n{}",
-        mistakes.join("\n")
-    );
+    assert!(mistakes.is_empty(), "user {user}: not denied inside:\n{}", mistakes.join("\n"));
 }
 
 #[test]
@@ -191,15 +189,19 @@ fn a_worker_holds_what_it_needs_and_nothing_else() {
     let limits = fs::read_to_string(of_worker("limits")).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"], "{core}");
+    if !geteuid().is_root() {
+        // Not even its own user looks into it.
+        let refused = fs::read_dir(of_worker("fd")).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied);
+        return notice::not_allowed_here("the descriptors of a worker: it takes root to see them");
+    }
     let environment = fs::read(of_worker("environ")).unwrap();
     for variable in environment.split(|byte| *byte == 0).filter(|variable| !variable.is_empty()) {
         let variable = String::from_utf8_lossy(variable);
         assert!(["LISTEN_FDS=1", "RUST_LOG="].iter().any(|known| variable.starts_with(known)), "{variable}");
     }
     let data = running.join("data/alice");
-    if geteuid().is_root() {
-        assert_eq!(fs::read_link(of_worker("root")).unwrap(), data);
-    }
+    assert_eq!(fs::read_link(of_worker("root")).unwrap(), data);
     for entry in fs::read_dir(of_worker("fd")).unwrap() {
         let entry = entry.unwrap();
         let (number, target) = (entry.file_name(), fs::read_link(entry.path()).unwrap());

@@ -1,7 +1,7 @@
 //! A crowd of slow clients, all of them driven by one thread: each sends what opens its attack, then a byte at a
 //! time or nothing, and reads what comes or nothing. Who is cut off is noted, and comes again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -18,6 +18,10 @@ const TICK: Duration = Duration::from_millis(20);
 /// The smallest receive buffer that Linux gives (socket(7), `SO_RCVBUF`): what a client does not read waits at
 /// the server.
 const SMALLEST_BUFFER: usize = 2304;
+
+/// Between two that come: a crowd of 3,000 is there in seven seconds. Were they to come at once, they would also be
+/// cut off at once, ten seconds later, and what honest clients see would be how long 2,000 refusals take.
+const ARRIVAL_GAP: Duration = Duration::from_micros(2500);
 
 /// What one kind of client does.
 #[derive(Debug, Clone)]
@@ -99,7 +103,8 @@ impl Crowd {
 struct Driver {
     server: SocketAddr,
     manners: Vec<Manner>,
-    to_come: Vec<usize>,
+    to_come: VecDeque<usize>,
+    next_arrival: Instant,
     members: HashMap<u64, Member>,
     epoll: std::os::fd::OwnedFd,
     shared: Arc<Shared>,
@@ -109,7 +114,7 @@ struct Driver {
 
 impl Driver {
     fn new(server: SocketAddr, kinds: Vec<(usize, Manner)>, shared: Arc<Shared>) -> Self {
-        let mut to_come = Vec::new();
+        let mut to_come = VecDeque::new();
         for (index, (count, _)) in kinds.iter().enumerate() {
             to_come.extend(std::iter::repeat_n(index, *count));
         }
@@ -117,6 +122,7 @@ impl Driver {
             server,
             manners: kinds.into_iter().map(|(_, manner)| manner).collect(),
             to_come,
+            next_arrival: Instant::now(),
             members: HashMap::new(),
             epoll: epoll::create(CreateFlags::CLOEXEC).expect("an epoll"),
             shared,
@@ -148,13 +154,18 @@ impl Driver {
     }
 
     fn connect(&mut self) {
-        for manner in std::mem::take(&mut self.to_come) {
-            // A full backlog makes it wait; the others then wait too, as a crowd does.
-            let Ok(stream) = TcpStream::connect(self.server) else {
-                self.to_come.push(manner);
-                continue;
-            };
-            self.join(manner, stream);
+        while self.next_arrival <= Instant::now()
+            && let Some(manner) = self.to_come.pop_front()
+        {
+            self.next_arrival += ARRIVAL_GAP;
+            match TcpStream::connect(self.server) {
+                Ok(stream) => self.join(manner, stream),
+                // A full backlog makes it wait.
+                Err(_) => self.to_come.push_back(manner),
+            }
+        }
+        if self.to_come.is_empty() {
+            self.next_arrival = self.next_arrival.max(Instant::now());
         }
     }
 
@@ -205,7 +216,7 @@ impl Driver {
         if is_over && let Some(member) = self.members.remove(&number) {
             let name = self.manners.get(member.manner).map_or("", |manner| manner.name);
             self.ends.push(End { name, after: member.since.elapsed(), read: member.read });
-            self.to_come.push(member.manner);
+            self.to_come.push_back(member.manner);
         }
     }
 }

@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use sq_shared::telemetry::LogFormat;
 
-use crate::commands::{fsck, healthcheck, pool, serve};
+use crate::commands::{fsck, healthcheck, pool, sandbox, serve};
 
 /// Serves one tenant's phexts, or keeps a pool of such workers.
 #[derive(Debug, Parser)]
@@ -30,6 +30,8 @@ pub enum Command {
     Pool(pool::Options),
     /// Verify every phext and journal of a tenant's directory: exit 1 when one is damaged. Changes nothing.
     Fsck(fsck::Options),
+    /// Say what would confine a worker on this machine: exit 1 when it is not all.
+    Sandbox(sandbox::Options),
     /// Ask a URL once: exit 0 when it answers with a success, else 1.
     Healthcheck(healthcheck::Options),
 }

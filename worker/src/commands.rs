@@ -3,4 +3,5 @@
 pub mod fsck;
 pub mod healthcheck;
 pub mod pool;
+pub mod sandbox;
 pub mod serve;

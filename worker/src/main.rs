@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use sq_shared::telemetry;
 use sq_worker::cli::{Cli, Command};
-use sq_worker::commands::{fsck, healthcheck, pool, serve};
+use sq_worker::commands::{fsck, healthcheck, pool, sandbox, serve};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Command::Serve(options) => serve::run(options),
         Command::Pool(options) => pool::run(&options, cli.log_format),
         Command::Fsck(options) => fsck::run(&options),
+        Command::Sandbox(options) => sandbox::run(&options),
         Command::Healthcheck(options) => healthcheck::run(&options),
     };
     match outcome {

@@ -42,36 +42,51 @@ pub enum SandboxError {
     },
 }
 
-/// What holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What holds; where something does not, why.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Confinement {
-    /// Files and network by Landlock; `None` without it.
-    pub landlock: Option<LandlockAbi>,
-    /// System calls by seccomp.
-    pub system_calls: bool,
+    /// Files and network, by Landlock.
+    pub landlock: Result<LandlockAbi, String>,
+    /// System calls, by seccomp.
+    pub system_calls: Result<(), String>,
     /// The tenant's directory is the root of all that the process can name.
     pub own_root: bool,
 }
 
 impl Confinement {
-    const NOTHING: Self = Self { landlock: None, system_calls: false, own_root: false };
+    fn off() -> Self {
+        let off = "sandbox = \"off\"";
+        Self { landlock: Err(off.into()), system_calls: Err(off.into()), own_root: false }
+    }
 
     /// Whether everything that `require` asks for holds.
     pub fn is_complete(&self) -> bool {
-        self.landlock.is_some_and(|abi| abi.0 >= files::REQUIRED_ABI) && self.system_calls
+        self.check().is_ok()
+    }
+
+    fn check(&self) -> Result<(), SandboxError> {
+        match &self.landlock {
+            Ok(abi) if abi.0 >= files::REQUIRED_ABI => {}
+            Ok(abi) => return Err(SandboxError::Landlock(format!("it has version {abi}"))),
+            Err(reason) => return Err(SandboxError::Landlock(reason.clone())),
+        }
+        self.system_calls.clone().map_err(SandboxError::SystemCalls)
     }
 }
 
 /// For the one log line that says what holds.
 impl fmt::Display for Confinement {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.landlock {
-            Some(abi) => write!(formatter, "files and network by Landlock (version {abi})")?,
-            None => write!(formatter, "files and network NOT confined")?,
+        match &self.landlock {
+            Ok(abi) => write!(formatter, "files and network by Landlock (version {abi})")?,
+            Err(reason) => write!(formatter, "files and network NOT confined ({reason})")?,
         }
-        let system_calls = if self.system_calls { "by seccomp" } else { "NOT confined" };
-        write!(formatter, ", system calls {system_calls}")?;
-        if self.own_root { write!(formatter, ", the directory is the root of all paths") } else { Ok(()) }
+        match &self.system_calls {
+            Ok(()) => write!(formatter, ", system calls by seccomp")?,
+            Err(reason) => write!(formatter, ", system calls NOT confined ({reason})")?,
+        }
+        let root = if self.own_root { "the directory alone" } else { "the system's (no right to another)" };
+        write!(formatter, ", root {root}")
     }
 }
 
@@ -83,53 +98,17 @@ impl fmt::Display for Confinement {
 pub fn confine(directory: BorrowedFd<'_>, enforcement: Enforcement) -> Result<Confinement, SandboxError> {
     privileges::limit_open_files()?;
     if enforcement == Enforcement::Off {
-        return Ok(Confinement::NOTHING);
+        return Ok(Confinement::off());
     }
     privileges::limit_resources()?;
     let own_root = privileges::enter(directory)?;
-    privileges::drop_all(directory)?;
-    let (landlock, system_calls) = restrict_thread(Some(directory), enforcement)?;
-    Ok(Confinement { landlock, system_calls, own_root })
-}
-
-/// Tries on a thread, which ends, what a worker's process will be able to have here.
-///
-/// # Errors
-/// With `require`, that something of it cannot be had.
-pub fn probe(enforcement: Enforcement) -> Result<Confinement, SandboxError> {
-    if enforcement == Enforcement::Off {
-        return Ok(Confinement::NOTHING);
+    let landlock = files::allow_beneath(directory);
+    let system_calls = system_calls::allow_needed();
+    let confinement = Confinement { landlock, system_calls, own_root };
+    if enforcement == Enforcement::Require {
+        confinement.check()?;
     }
-    let trial = std::thread::spawn(move || restrict_thread(None, enforcement));
-    let (landlock, system_calls) = trial.join().map_err(|_| {
-        step("a thread that tries the sandbox")(io::Error::other("it was ended by the system"))
-    })??;
-    Ok(Confinement { landlock, system_calls, own_root: false })
-}
-
-/// What is asked for unless the config says: everything, where the kernel can do it.
-pub fn default_enforcement() -> Enforcement {
-    let is_complete = probe(Enforcement::Try).is_ok_and(|confinement| confinement.is_complete());
-    if is_complete { Enforcement::Require } else { Enforcement::Try }
-}
-
-fn restrict_thread(
-    directory: Option<BorrowedFd<'_>>,
-    enforcement: Enforcement,
-) -> Result<(Option<LandlockAbi>, bool), SandboxError> {
-    let landlock = required(enforcement, files::allow_beneath(directory).map_err(SandboxError::Landlock))?;
-    let system_calls =
-        required(enforcement, system_calls::allow_needed().map_err(SandboxError::SystemCalls))?;
-    Ok((landlock, system_calls.is_some()))
-}
-
-/// What cannot be had is an error, or nothing.
-fn required<T>(enforcement: Enforcement, had: Result<T, SandboxError>) -> Result<Option<T>, SandboxError> {
-    match had {
-        Ok(had) => Ok(Some(had)),
-        Err(error) if enforcement == Enforcement::Require => Err(error),
-        Err(_) => Ok(None),
-    }
+    Ok(confinement)
 }
 
 fn step<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> SandboxError {

@@ -61,7 +61,6 @@ pub async fn run(
     mut pool: Option<SettingsReader>,
     mut stop: StopSignal,
 ) -> io::Result<()> {
-    listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
     let places = std::sync::Arc::new(Semaphore::new(CONNECTIONS));
     let (stopping, stopped) = watch::channel(false);

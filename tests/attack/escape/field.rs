@@ -19,6 +19,8 @@ pub(super) struct Field {
     pub(super) pid: usize,
     /// A port of 127.0.0.1 on which somebody listens.
     pub(super) port: u16,
+    /// The slot's socket, as number 3.
+    pub(super) slot: TcpListener,
     /// A port that nobody has.
     pub(super) free_port: u16,
     /// A socket from before the walls, as are the next two.
@@ -34,7 +36,10 @@ pub(super) struct Field {
 impl Field {
     /// Prepares an attempt.
     pub(super) fn new(own: &Path, neighbour: &Path, pid: &str, port: &str) -> Self {
+        let slot = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+        assert_eq!(slot.as_raw_fd(), 3, "the first descriptor after the standard ones");
         Self {
+            slot,
             own: text(own),
             neighbour: text(neighbour),
             pid: pid.parse().expect("a process"),

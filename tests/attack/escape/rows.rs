@@ -59,7 +59,10 @@ const SECRET: &str = "secret.phext";
 
 /// All of them.
 pub(super) fn rows() -> Vec<Row> {
-    [reading(), changing(), making(), processes(), network(), kernel()].into_iter().flatten().collect()
+    [reading(), changing(), making(), shared(), processes(), network(), kernel()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn row(name: &'static str, attempt: fn(&Field) -> io::Result<i64>) -> Row {
@@ -174,6 +177,55 @@ fn making() -> Vec<Row> {
             plain(libc::SYS_fcntl, &[2, libc::F_DUPFD_CLOEXEC as usize, 0])
         }),
         row("cut the log off by a longer number", |_| plain(libc::SYS_ftruncate, &[(1 << 32) + 2, 0])),
+    ]
+}
+
+/// What others have too: the log, and the slot's socket.
+fn shared() -> Vec<Row> {
+    vec![
+        row("go back in the log", |_| plain(libc::SYS_lseek, &[2, 0, libc::SEEK_SET as usize])),
+        row("read the log", |_| {
+            let mut byte = 0_u8;
+            plain(libc::SYS_read, &[2, (&raw mut byte) as usize, 1])
+        }),
+        row("make the log drop lines", |_| {
+            let mut yes = 1_i32;
+            plain(libc::SYS_ioctl, &[2, libc::FIONBIO as usize, (&raw mut yes) as usize])
+        }),
+        row("lock the log", |_| plain(libc::SYS_flock, &[2, libc::LOCK_EX as usize])),
+        row("make the slot's socket block", |field| {
+            plain(libc::SYS_fcntl, &[Field::number(&field.slot), libc::F_SETFL as usize, 0])
+        }),
+        row("make the slot's socket block by another call", |field| {
+            let mut no = 0_i32;
+            let request = libc::FIONBIO as usize;
+            plain(libc::SYS_ioctl, &[Field::number(&field.slot), request, (&raw mut no) as usize])
+        }),
+        row("get the slot's socket by another number", |field| {
+            plain(libc::SYS_fcntl, &[Field::number(&field.slot), libc::F_DUPFD_CLOEXEC as usize, 0])
+        }),
+        row("end the slot's socket for all", |field| {
+            plain(libc::SYS_shutdown, &[Field::number(&field.slot), libc::SHUT_RD as usize])
+        }),
+        row("filter who comes to the slot's socket", |field| {
+            // One instruction: take nothing.
+            let drop_all = [6_u64];
+            let program = [1_u64, drop_all.as_ptr() as u64];
+            let (level, name) = (libc::SOL_SOCKET as usize, libc::SO_ATTACH_FILTER as usize);
+            let length = size_of_val(&program);
+            let slot = Field::number(&field.slot);
+            plain(libc::SYS_setsockopt, &[slot, level, name, program.as_ptr() as usize, length])
+        }),
+        row("map a file", |field| {
+            let file = open(&field.in_own("own.phext"), libc::O_RDONLY);
+            let file = file.or_else(|_| open(c"own.phext", libc::O_RDONLY))? as usize;
+            let (how, kind) = (libc::PROT_READ as usize, libc::MAP_PRIVATE as usize);
+            plain(libc::SYS_mmap, &[0, 4096, how, kind, file, 0])
+        }),
+        row("ask where it is", |_| {
+            let mut path = [0_u8; 4096];
+            plain(libc::SYS_getcwd, &[path.as_mut_ptr() as usize, path.len()])
+        }),
     ]
 }
 

@@ -8,7 +8,6 @@ use sq_shared::telemetry::LogFormat;
 use crate::pool::Pool;
 use crate::pool::desired::Source;
 use crate::pool::process::Launcher;
-use crate::sandbox;
 use sq_shared::failure::Failure;
 use sq_shared::open_files;
 
@@ -34,13 +33,13 @@ pub struct Options {
 pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
     let source = Source { config: options.config.clone(), tenants: options.tenants.clone() };
     let (config, registry) = source.load().map_err(Failure::from_error)?;
-    let sandbox = config.pool.sandbox.unwrap_or_else(sandbox::default_enforcement);
-    note_confinement(sandbox)?;
+    let launcher = Launcher::new(log_format, config.pool.sandbox.unwrap_or(Enforcement::Try));
+    note_confinement(&launcher, config.pool.sandbox)?;
     // A slot costs up to four descriptors: its socket, and its worker's standard input, standard output and process.
     open_files::raise_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(Failure::from_error)?.block_on(async {
-        let pool = Pool::start(source, config, &registry, Launcher::new(log_format, sandbox)).await;
+        let pool = Pool::start(source, config, &registry, launcher).await;
         let pool = pool.map_err(Failure::Failed)?;
         if options.until_stdin_closes {
             pool.stop_when_stdin_closes();
@@ -50,16 +49,25 @@ pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
     })
 }
 
-/// Says once, for all the workers to come, what confines them.
-fn note_confinement(enforcement: Enforcement) -> Result<(), Failure> {
-    let confinement = sandbox::probe(enforcement).map_err(|error| {
-        Failure::Failed(format!("workers cannot be confined, and [pool] sandbox requires it: {error}"))
-    })?;
-    let mode = enforcement.as_str();
-    if confinement.is_complete() {
-        tracing::info!(sandbox = mode, "workers are confined: {confinement}");
-    } else {
-        tracing::warn!(sandbox = mode, "workers are NOT all confined: {confinement}");
+/// Says once, for all the workers to come, what confines them: a trial of it, in a process that ends.
+fn note_confinement(launcher: &Launcher, wanted: Option<Enforcement>) -> Result<(), Failure> {
+    if wanted == Some(Enforcement::Off) {
+        tracing::warn!("workers are NOT confined: [pool] sandbox is off");
+        return Ok(());
     }
+    let trial = launcher.sandbox_trial().output().map_err(Failure::from_error)?;
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if trial.status.success() {
+        tracing::info!("{}", said(&trial.stdout));
+        return Ok(());
+    }
+    let why = format!("{} ({})", said(&trial.stderr), trial.status);
+    if wanted == Some(Enforcement::Require) {
+        return Err(Failure::Failed(format!(
+            "[pool] sandbox = \"require\" cannot be had: {why}; it takes Linux 6.7 with `landlock` in its `lsm=`; \
+             \"try\" does with what there is"
+        )));
+    }
+    tracing::warn!("{why}");
     Ok(())
 }

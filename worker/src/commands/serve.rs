@@ -15,7 +15,7 @@ use sq_shared::token::{BearerToken, TokenDigest};
 use tokio::runtime::Builder;
 use tokio::task::LocalSet;
 
-use crate::sandbox;
+use crate::sandbox::{self, Confinement};
 use crate::server;
 use crate::server::settings::SettingsReader;
 use crate::server::worker::{Access, Worker};
@@ -59,7 +59,7 @@ pub struct Options {
     #[arg(long)]
     settings_from_stdin: bool,
     /// How far the worker locks itself in before it serves: `require` refuses to start where the kernel cannot
-    /// do it, `try` does what it can [default: require where the kernel can, else try].
+    /// do all of it, `try` does what it can and says what is missing [default: try].
     #[arg(long, value_name = "require|try|off")]
     sandbox: Option<Enforcement>,
 }
@@ -82,8 +82,12 @@ impl GivenKey {
 /// The options do not fit together, the directory or the address is taken, the kernel cannot confine it, or
 /// the pool said nothing.
 pub fn run(options: Options) -> Result<(), Failure> {
+    // In force or not, `try` says so; what the pool gives its workers, it has tried before.
+    let enforcement = options.sandbox.unwrap_or(Enforcement::Try);
     let passed_on = ListenFd::from_env();
-    sandbox::close_inherited(passed_on.len()).map_err(Failure::from_error)?;
+    if enforcement != Enforcement::Off {
+        sandbox::close_inherited(passed_on.len() > 0).map_err(Failure::from_error)?;
+    }
     let access = if options.settings_from_stdin { None } else { Some(access(&options)?) };
     let listener = listener(&options, passed_on)?;
     let address = listener.local_addr().map_err(Failure::from_error)?;
@@ -91,7 +95,8 @@ pub fn run(options: Options) -> Result<(), Failure> {
         return Err(not_loopback(address));
     }
     let directory = DataDirectory::open(&options.data_dir).map_err(Failure::from_error)?;
-    let enforcement = options.sandbox.unwrap_or_else(sandbox::default_enforcement);
+    // Its flags are the pool's too, so that they cannot be changed from inside.
+    listener.set_nonblocking(true).map_err(Failure::from_error)?;
     let confinement = sandbox::confine(directory.as_fd(), enforcement).map_err(Failure::from_error)?;
     // From here on nothing can be opened but what is in the directory.
     let runtime = Builder::new_current_thread().enable_all().build().map_err(Failure::from_error)?;
@@ -104,13 +109,21 @@ pub fn run(options: Options) -> Result<(), Failure> {
         match pool {
             Some(_) => tracing::debug!("confined: {confinement}"),
             None => {
-                tracing::info!("confined: {confinement}");
+                note_confinement(&confinement);
                 // Whoever started us may not care to read it.
                 let _ = writeln!(std::io::stdout(), "ready http://{address}");
             }
         }
         server::run(listener, Rc::new(worker), pool, stop).await.map_err(Failure::from_error)
     })
+}
+
+fn note_confinement(confinement: &Confinement) {
+    if confinement.is_complete() {
+        tracing::info!("confined: {confinement}");
+    } else {
+        tracing::warn!("NOT all confined: {confinement}");
+    }
 }
 
 fn alone(options: &Options, directory: DataDirectory, access: Access) -> Result<Worker, Failure> {

@@ -64,6 +64,13 @@ impl Launcher {
         }
     }
 
+    /// The command that tries what will confine the workers.
+    pub fn sandbox_trial(&self) -> std::process::Command {
+        let mut command = std::process::Command::new(&self.program);
+        command.arg("sandbox").env_clear().stdin(Stdio::null());
+        command
+    }
+
     /// Workers are this program; for tests.
     #[cfg(test)]
     pub(super) fn of_program(program: PathBuf) -> Self {

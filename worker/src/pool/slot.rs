@@ -52,10 +52,18 @@ impl SlotSocket {
     /// A copy of the socket for a worker.
     ///
     /// # Errors
-    /// The process has too many files open.
+    /// The process has too many files open, or the socket cannot listen any more.
     pub fn share(&self) -> io::Result<OwnedFd> {
+        restore(&self.listener)?;
         self.listener.try_clone()
     }
+}
+
+/// Makes sure that the socket listens and does not block. A worker's copy is the same socket: where seccomp could not
+/// be had, one that was taken over may have changed both.
+fn restore(listener: &OwnedFd) -> io::Result<()> {
+    rustix::io::ioctl_fionbio(listener, true)?;
+    Ok(rustix::net::listen(listener, SLOT_BACKLOG)?)
 }
 
 fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
@@ -135,6 +143,9 @@ async fn watch_once(port: u16, listener: &OwnedFd, events: &mpsc::UnboundedSende
 
 /// Closes connections as they come, so that nobody waits for ever and nobody fills the backlog.
 async fn refuse(listener: &OwnedFd) {
+    if let Err(error) = restore(listener) {
+        return tracing::error!(%error, "a slot without a tenant cannot listen");
+    }
     let registered = match register(listener) {
         Ok(registered) => registered,
         Err(error) => return tracing::error!(%error, "cannot watch a slot without a tenant"),
@@ -194,6 +205,20 @@ mod tests {
         assert!(matches!(events.recv().await, Some(Event::ConnectionWaits(0))));
         let read = (&waiting).read(&mut [0]).unwrap_err();
         assert_eq!(read.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_a_worker_has_spoiled_is_mended() {
+        let (slot, address, mut events) = bind();
+        let copy = slot.share().unwrap();
+        rustix::io::ioctl_fionbio(&copy, false).unwrap();
+        rustix::net::shutdown(&copy, rustix::net::Shutdown::Read).unwrap();
+        assert!(TcpStream::connect(address).is_err(), "it was not spoiled");
+        let copy = slot.share().unwrap();
+        assert_eq!(rustix::net::accept(&copy).unwrap_err(), rustix::io::Errno::WOULDBLOCK);
+        let _waiting = TcpStream::connect(address).unwrap();
+        slot.attend(Attention::Watched);
+        assert!(matches!(events.recv().await, Some(Event::ConnectionWaits(0))));
     }
 
     #[tokio::test]

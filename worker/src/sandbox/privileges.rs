@@ -45,21 +45,24 @@ fn set_limit(resource: Resource, limit: u64) -> rustix::io::Result<()> {
     rustix::process::setrlimit(resource, wanted)
 }
 
-/// Makes the directory the root of every path. It takes a privilege: root has it, and who may make a user
-/// namespace has it there. Says whether it was to be had.
+/// Makes the directory the root of every path, where that may be, and gives up every privilege. Says whether the
+/// root was to be had: root may, and who may make a user namespace may in there.
+///
+/// Root that serves another user's directory keeps the one privilege that this takes, and makes no namespace, in
+/// which it would be worth nothing: beneath that directory is all that is left to use it on.
 pub(super) fn enter(directory: BorrowedFd<'_>) -> Result<bool, SandboxError> {
+    let owner = rustix::fs::fstat(directory).map_err(step("look at the data directory"))?.st_uid;
+    let is_own = owner == rustix::process::geteuid().as_raw();
     rustix::process::fchdir(directory).map_err(step("enter the data directory"))?;
     let has_root = || rustix::process::chroot(c".").is_ok();
-    Ok(has_root() || unshare(CloneFlags::CLONE_NEWUSER).is_ok() && has_root())
+    let own_root = has_root() || is_own && unshare(CloneFlags::CLONE_NEWUSER).is_ok() && has_root();
+    drop_capabilities(if is_own { CapabilitySet::empty() } else { CapabilitySet::DAC_OVERRIDE })?;
+    Ok(own_root)
 }
 
-/// Gives up every privilege. Root that serves another user's directory keeps the one that this takes: beneath
-/// that directory is all that is left to use it on.
-pub(super) fn drop_all(directory: BorrowedFd<'_>) -> Result<(), SandboxError> {
-    let owner = rustix::fs::fstat(directory).map_err(step("look at the data directory"))?.st_uid;
-    let before = rustix::thread::capabilities(None).map_err(step("read the capabilities"))?.effective;
-    let is_own = owner == rustix::process::geteuid().as_raw();
-    let kept = if is_own { CapabilitySet::empty() } else { before & CapabilitySet::DAC_OVERRIDE };
+fn drop_capabilities(wanted: CapabilitySet) -> Result<(), SandboxError> {
+    let before = rustix::thread::capabilities(None).map_err(step("read the capabilities"))?;
+    let kept = before.effective & wanted;
     // The inheritable set matters to a program that is run, and none ever is.
     let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
     rustix::thread::set_capabilities(None, sets).map_err(step("give up capabilities"))

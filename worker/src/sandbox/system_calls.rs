@@ -3,6 +3,9 @@
 //! The list is what the runtime, the HTTP library, the store and the C library ask for, checked by a test that
 //! runs the whole API under `strace`. What a worker has no use for is not there: no socket but the one that it
 //! has, no other program, no process, no signal to another, no link, no change of owner or mode.
+//!
+//! Two of a worker's descriptors are not its own: the log, which all write to, and the slot's socket, which the pool
+//! and the slot's next workers have. What would change them for everybody is not there either.
 
 use std::collections::BTreeMap;
 
@@ -31,13 +34,9 @@ type Calls = Vec<(c_long, Vec<Conditions>)>;
 const PLAIN: &[c_long] = &[
     // The connections, and what wakes the runtime.
     libc::SYS_accept4,
-    libc::SYS_read,
-    libc::SYS_recvfrom,
     libc::SYS_write,
     libc::SYS_writev,
-    libc::SYS_shutdown,
     libc::SYS_getsockopt,
-    libc::SYS_setsockopt,
     libc::SYS_getsockname,
     libc::SYS_getpeername,
     libc::SYS_close,
@@ -54,10 +53,8 @@ const PLAIN: &[c_long] = &[
     libc::SYS_statx,
     libc::SYS_fstatfs,
     libc::SYS_getdents64,
-    libc::SYS_lseek,
     libc::SYS_fsync,
     libc::SYS_fdatasync,
-    libc::SYS_flock,
     libc::SYS_renameat,
     libc::SYS_unlinkat,
     // Memory, time and chance.
@@ -105,6 +102,31 @@ const NAMESPACES: u64 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNET) as u64;
 
+/// Answered as if the kernel did not have them. `clone3` makes threads, but its arguments are where no filter can see
+/// them: told so, the C library takes `clone`. The others are asked by a panic for its trace, and by C libraries of
+/// other versions; they do well without an answer.
+const UNKNOWN: &[c_long] = &[
+    libc::SYS_clone3,
+    libc::SYS_getcwd,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_readlink,
+    libc::SYS_readlinkat,
+    libc::SYS_faccessat,
+    libc::SYS_faccessat2,
+    libc::SYS_membarrier,
+    libc::SYS_sysinfo,
+    libc::SYS_uname,
+    libc::SYS_getrusage,
+];
+
+/// The last descriptor that others share with a worker: after standard input, output and error comes the slot's
+/// socket (see `pool/process.rs`). What a worker opens itself comes behind it.
+const LAST_SHARED: u64 = 3;
+
+/// The options that a connection is given: no delay, and how long its other end may take nothing.
+const SOCKET_OPTIONS: [(i32, i32); 2] =
+    [(libc::IPPROTO_TCP, libc::TCP_NODELAY), (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT)];
+
 /// `PR_SET_VMA`: the C library gives its memory names (`prctl(2)`).
 const PR_SET_VMA: u64 = 0x5356_4d41;
 
@@ -113,15 +135,11 @@ const PR_SET_VMA: u64 = 0x5356_4d41;
 /// # Errors
 /// The kernel takes no filter.
 pub(super) fn allow_needed() -> Result<(), String> {
-    // The C library makes threads by `clone3`, whose arguments a filter cannot see, unless it is told that there
-    // is none; then it does so by `clone`. A filter has one answer for what it does not allow, so this is another.
-    let no_clone3 = filter(
-        vec![(libc::SYS_clone3, vec![])],
-        SeccompAction::Allow,
-        SeccompAction::Errno(libc::ENOSYS as u32),
-    )?;
+    let unknown = UNKNOWN.iter().map(|call| (*call, vec![])).collect();
+    // A filter has one answer for what it does not let through, so this is another.
+    let unknown = filter(unknown, SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32))?;
     let needed = filter(calls(), SeccompAction::KillProcess, SeccompAction::Allow)?;
-    for program in [no_clone3, needed] {
+    for program in [unknown, needed] {
         seccompiler::apply_filter(&program).map_err(|error| error.to_string())?;
     }
     Ok(())
@@ -133,36 +151,56 @@ pub fn listed_calls() -> Vec<i64> {
 }
 
 fn calls() -> Calls {
-    let plain = PLAIN.iter().copied().chain([libc::SYS_clone3]);
-    plain.map(|call| (call, vec![])).chain(with_conditions()).collect()
+    let plain = PLAIN.iter().chain(UNKNOWN).map(|call| (*call, vec![]));
+    plain.chain(with_conditions()).collect()
 }
 
 /// Calls of which only some are a worker's.
 fn with_conditions() -> Calls {
     use Argument::{Address, Int};
     use SeccompCmpOp::{Eq, Gt, MaskedEq, Ne};
-    let stderr = libc::STDERR_FILENO as u64;
-    // The log is the pool's too: a worker writes to its end, and nothing else.
-    let on_files = || vec![vec![(Int(0), Gt, stderr)]];
-    let no_code = || vec![vec![(Int(2), MaskedEq(libc::PROT_EXEC as u64), 0)]];
+    let log = libc::STDERR_FILENO as u64;
+    let own = || (Int(0), Gt, LAST_SHARED);
+    let on_own = || vec![vec![own()]];
+    let on_own_only =
+        |argument, values: &[u64]| values.iter().map(|value| vec![own(), (argument, Eq, *value)]).collect();
+    let no_code = || (Int(2), MaskedEq(libc::PROT_EXEC as u64), 0);
+    let no_file = (Int(3), MaskedEq(libc::MAP_ANONYMOUS as u64), libc::MAP_ANONYMOUS as u64);
     let only = |argument, values: &[u64]| values.iter().map(|value| vec![(argument, Eq, *value)]).collect();
-    let fcntls = [libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_SETFL, libc::F_DUPFD_CLOEXEC];
-    let fcntl = |command: i32| vec![(Int(0), Ne, stderr), (Int(1), Eq, command as u64)];
+    let option = |(level, name)| vec![own(), (Int(1), Eq, level as u64), (Int(2), Eq, name as u64)];
+    let fcntl = |on, command: i32| vec![on, (Int(1), Eq, command as u64)];
     let own_process = u64::from(std::process::id());
     vec![
-        (libc::SYS_pread64, on_files()),
-        (libc::SYS_pwrite64, on_files()),
-        (libc::SYS_ftruncate, on_files()),
-        (libc::SYS_fallocate, on_files()),
-        (libc::SYS_fcntl, fcntls.map(fcntl).into()),
-        (libc::SYS_ioctl, only(Int(1), &[libc::FIONBIO, libc::FIONREAD, libc::FIOCLEX, libc::TCGETS])),
-        (libc::SYS_mmap, no_code()),
-        (libc::SYS_mprotect, no_code()),
+        (libc::SYS_read, vec![vec![(Int(0), Ne, log)]]),
+        (libc::SYS_recvfrom, on_own()),
+        (libc::SYS_shutdown, on_own()),
+        (libc::SYS_setsockopt, SOCKET_OPTIONS.map(option).into()),
+        (libc::SYS_pread64, on_own()),
+        (libc::SYS_pwrite64, on_own()),
+        (libc::SYS_lseek, on_own()),
+        (libc::SYS_ftruncate, on_own()),
+        (libc::SYS_fallocate, on_own()),
+        (libc::SYS_flock, on_own()),
+        (
+            libc::SYS_fcntl,
+            vec![
+                // The pool's lines are read from a copy of standard input.
+                fcntl((Int(0), Eq, libc::STDIN_FILENO as u64), libc::F_DUPFD_CLOEXEC),
+                fcntl(own(), libc::F_DUPFD_CLOEXEC),
+                fcntl(own(), libc::F_GETFD),
+                fcntl(own(), libc::F_SETFD),
+                fcntl(own(), libc::F_GETFL),
+                fcntl(own(), libc::F_SETFL),
+            ],
+        ),
+        (libc::SYS_ioctl, on_own_only(Int(1), &[libc::FIONBIO, libc::FIOCLEX])),
+        (libc::SYS_mmap, vec![vec![no_code(), no_file]]),
+        (libc::SYS_mprotect, vec![vec![no_code()]]),
         (libc::SYS_clone, vec![vec![(Int(0), MaskedEq(THREAD | NAMESPACES), THREAD)]]),
         (libc::SYS_socketpair, only(Int(0), &[libc::AF_UNIX as u64])),
         (libc::SYS_prctl, only(Int(0), &[libc::PR_SET_NAME as u64, PR_SET_VMA])),
         // On a connection that there is: to an address of its own choice nothing is sent.
-        (libc::SYS_sendto, only(Address(4), &[0])),
+        (libc::SYS_sendto, on_own_only(Address(4), &[0])),
         // To read a limit, not to set one: the address of the new one is null.
         (libc::SYS_prlimit64, only(Address(2), &[0])),
         // An abort.

@@ -33,8 +33,8 @@ impl Store {
     pub(super) fn make_room(&mut self, name: &PhextName) -> Result<(), StoreError> {
         let file = self.disk.identity(&FileName::Phext(name.clone()))?;
         let incoming = file.map_or(0, |file| file.bytes);
-        self.evict(name, incoming);
-        if self.is_too_full(incoming) && self.hurry_others(name) {
+        self.evict(name, incoming, 1);
+        if self.is_too_full(incoming, 1) && self.hurry_others(name) {
             return Err(StoreError::NotYet);
         }
         Ok(())
@@ -42,22 +42,22 @@ impl Store {
 
     /// After a use: what does not fit any more leaves memory, at once or as soon as it is saved.
     pub(super) fn trim(&mut self, in_use: &PhextName) {
-        self.evict(in_use, 0);
-        if self.is_too_full(0) {
+        self.evict(in_use, 0, 0);
+        if self.is_too_full(0, 0) {
             self.hurry_others(in_use);
         }
     }
 
-    fn evict(&mut self, in_use: &PhextName, incoming_bytes: u64) {
-        while self.is_too_full(incoming_bytes) {
+    fn evict(&mut self, in_use: &PhextName, incoming_bytes: u64, incoming_phexts: usize) {
+        while self.is_too_full(incoming_bytes, incoming_phexts) {
             let Some(oldest) = self.cache.oldest_clean(in_use) else { return };
             self.forget(&oldest);
         }
     }
 
-    fn is_too_full(&self, incoming_bytes: u64) -> bool {
+    fn is_too_full(&self, incoming_bytes: u64, incoming_phexts: usize) -> bool {
         self.cache.held_bytes().saturating_add(incoming_bytes) > self.limits.memory_bytes
-            || self.cache.count() > OPEN_PHEXTS
+            || self.cache.count() + incoming_phexts > OPEN_PHEXTS
     }
 
     /// Has all others saved that can be; whether there are any.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use super::memory::OPEN_PHEXTS;
 use super::*;
 use crate::store::disk::sim::{Operation, SimDisk};
 use crate::store::job::Job;
@@ -245,6 +246,19 @@ fn a_second_store_is_refused_and_leftovers_are_removed() {
     assert!(refusal.to_string().contains(dir.path().to_str().unwrap()));
     drop(store);
     open(dir.path());
+}
+
+#[test]
+fn so_many_phexts_are_open_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    for number in 0..=OPEN_PHEXTS {
+        fs::write(dir.path().join(format!("n{number}.phext")), "text").unwrap();
+    }
+    let mut store = open(dir.path());
+    for number in 0..=OPEN_PHEXTS {
+        store.read(&name(&format!("n{number}"))).unwrap();
+        assert_eq!(store.cache.count(), (number + 1).min(OPEN_PHEXTS));
+    }
 }
 
 #[test]

@@ -1,0 +1,36 @@
+//! `sq-worker sandbox`: says what would confine a worker on this machine.
+
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use sq_shared::config::Enforcement;
+use sq_shared::failure::Failure;
+
+use crate::sandbox::{close_inherited, confine};
+use crate::store::DataDirectory;
+
+/// Options of `sandbox`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  sq-worker sandbox --data-dir /srv/sq/data")]
+pub struct Options {
+    /// A directory, as a tenant's would be; nothing in it is changed.
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    data_dir: PathBuf,
+}
+
+/// Locks this process in as a worker does, says what holds, and ends.
+///
+/// # Errors
+/// Not everything that `sandbox = "require"` asks for.
+pub fn run(options: &Options) -> Result<(), Failure> {
+    close_inherited(false).map_err(Failure::from_error)?;
+    let directory = DataDirectory::open(&options.data_dir).map_err(Failure::from_error)?;
+    let confinement = confine(directory.as_fd(), Enforcement::Try).map_err(Failure::from_error)?;
+    if !confinement.is_complete() {
+        return Err(Failure::Failed(format!("a worker is NOT all confined here: {confinement}")));
+    }
+    // Nobody may be there to read it.
+    let _ = writeln!(std::io::stdout(), "a worker is confined: {confinement}");
+    Ok(())
+}
