@@ -50,7 +50,8 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// How often a worker that is due to end, but busy, looks again.
 const IDLE_RECHECK: Duration = Duration::from_millis(250);
 
-/// Serves until told to stop, until standard input ends, or until no request came for the idle time.
+/// Serves until told to stop, until standard input ends, or until no request came for the idle time. The socket must
+/// not block.
 ///
 /// # Errors
 /// The runtime cannot take the socket over, or the store failed so that only a new start can tell what is on

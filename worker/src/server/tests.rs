@@ -45,6 +45,7 @@ async fn serve_for<T: Send + 'static>(
     client: impl FnOnce(SocketAddr) -> T + Send + 'static,
 ) -> T {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
     let client = spawn_blocking(move || client(address));
     let serving = run(listener, worker, None, StopSignal::new().unwrap());
@@ -127,6 +128,7 @@ async fn a_worker_whose_disk_fails_answers_503_and_ends_with_an_error() {
     let store = Store::on_a_failing_disk();
     let worker = Worker::of_pool(None, store, settings(60_000));
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
     let client = spawn_blocking(move || {
         let mut answer = String::new();

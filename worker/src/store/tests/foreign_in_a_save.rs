@@ -126,7 +126,8 @@ fn of_two_writes_the_one_that_is_newer_than_the_file_counts() {
         let is_publish = matches!(job.work, Work::Publish { .. });
         if is_publish {
             write_behind_our_back(&path, "theirs");
-            tickets.extend(begin(&mut store, "notes", ORIGIN, append(" newer")));
+            let newer = write(&mut store, "notes", at(ORIGIN), append(" newer"));
+            assert!(matches!(newer, Err(StoreError::NotYet)), "{newer:?}");
         }
         store.finish(job.run());
         jobs.into_iter().for_each(|job| store.finish(job.run()));
@@ -134,6 +135,8 @@ fn of_two_writes_the_one_that_is_newer_than_the_file_counts() {
             break;
         }
     }
+    run_jobs(&mut store);
+    tickets.extend(begin(&mut store, "notes", ORIGIN, append(" newer")));
     run_jobs(&mut store);
     assert!(store.is_settled(&tickets));
     assert_eq!(fs::read_to_string(&path).unwrap(), "theirs newer");
