@@ -88,7 +88,7 @@ pub async fn run(
         }
     };
     info!(reason, "stopping");
-    drop(listener);
+    // The socket stays open to the end: its number must not become that of a file (`sandbox/system_calls.rs`).
     // Nobody listens any more when the last connection has ended, which is fine.
     let _ = stopping.send(true);
     let drained = async { while connections.join_next().await.is_some() {} };
@@ -97,6 +97,7 @@ pub async fn run(
     }
     commits.abort();
     commits::close(&worker).await;
+    drop(listener);
     if worker.store.borrow().is_in_doubt() {
         return Err(io::Error::other(STORE_FAILED));
     }

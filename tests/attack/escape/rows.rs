@@ -207,7 +207,7 @@ fn shared() -> Vec<Row> {
         row("end the slot's socket for all", |field| {
             plain(libc::SYS_shutdown, &[Field::number(&field.slot), libc::SHUT_RD as usize])
         }),
-        row("filter who comes to the slot's socket", |field| {
+        root_row("filter who comes to the slot's socket", |field| {
             // One instruction: take nothing.
             let drop_all = [6_u64];
             let program = [1_u64, drop_all.as_ptr() as u64];

@@ -187,10 +187,10 @@ fn with_conditions() -> Calls {
                 // The pool's lines are read from a copy of standard input.
                 fcntl((Int(0), Eq, libc::STDIN_FILENO as u64), libc::F_DUPFD_CLOEXEC),
                 fcntl(own(), libc::F_DUPFD_CLOEXEC),
-                fcntl(own(), libc::F_GETFD),
                 fcntl(own(), libc::F_SETFD),
-                fcntl(own(), libc::F_GETFL),
                 fcntl(own(), libc::F_SETFL),
+                vec![(Int(1), Eq, libc::F_GETFD as u64)],
+                vec![(Int(1), Eq, libc::F_GETFL as u64)],
             ],
         ),
         (libc::SYS_ioctl, on_own_only(Int(1), &[libc::FIONBIO, libc::FIOCLEX])),
