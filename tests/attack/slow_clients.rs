@@ -216,9 +216,7 @@ fn attack(running: &Deployment) -> ([Waits; 4], [Waits; 4]) {
         wait::pass(ANSWER_WINDOW / 2);
     });
     slow.leave();
-    let gone = wait::within(HEAD_TIME.max(BODY_WINDOW) + LINGER_TIME + SLACK, || {
-        (slow.connected() == 0).then_some(())
-    });
+    let gone = wait::within(ANSWER_WINDOW + SLACK, || (slow.connected() == 0).then_some(()));
     let left = slow.connected();
     let ends = slow.end();
     assert_cut_off(&ends);
