@@ -11,7 +11,7 @@ mod file;
 mod health;
 mod line;
 pub mod route;
-mod target;
+mod scroll;
 mod writer;
 
 use std::io;

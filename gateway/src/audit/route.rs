@@ -10,7 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::ending::{Ending, Written};
 use super::line::{Line, full_coordinate, phext_text};
-use super::target::Target;
+use super::scroll::NamedScroll;
 use super::{AuditLog, AuditUnavailable, Queue};
 
 /// A route that may be forwarded: if it writes and the audit log is kept, its line has a place. Nothing but
@@ -43,7 +43,7 @@ struct Draft {
     client: IpAddr,
     request_id: HeaderValue,
     command: Route,
-    target: Target,
+    scroll: NamedScroll,
     is_ended: bool,
 }
 
@@ -70,7 +70,7 @@ impl AuditLog {
             client: author.client,
             request_id: author.request_id.clone(),
             command: route,
-            target: Target::new(query, headers, author.tenant),
+            scroll: NamedScroll::new(query, headers),
             is_ended: false,
         };
         Ok(AuditedRoute { route, draft: Some(Box::new(draft)) })
@@ -86,14 +86,14 @@ impl AuditedRoute {
     /// The request's body begins, or begins again.
     pub fn restart_body(&mut self) {
         if let Some(draft) = &mut self.draft {
-            draft.target.restart();
+            draft.scroll.restart();
         }
     }
 
     /// The next piece of the request's body; `is_last` when the body is whole with it.
     pub fn push_body(&mut self, piece: &[u8], is_last: bool) {
         if let Some(draft) = &mut self.draft {
-            draft.target.push(piece, is_last, &draft.tenant);
+            draft.scroll.push(piece, is_last);
         }
     }
 
@@ -106,6 +106,7 @@ impl AuditedRoute {
 impl Draft {
     fn end(&mut self, ending: &Ending) -> Written {
         self.is_ended = true;
+        let phext = self.scroll.phext();
         let line = Line {
             time: jiff::Timestamp::now(),
             tenant: &self.tenant,
@@ -113,8 +114,8 @@ impl Draft {
             client: self.client,
             request_id: self.request_id.to_str().unwrap_or_default(),
             command: self.command.name(),
-            phext: phext_text(self.target.phext()),
-            coordinate: full_coordinate(&self.tenant, self.target.coordinate()),
+            phext: phext_text(phext.as_ref()),
+            coordinate: full_coordinate(&self.tenant, self.scroll.coordinate(&self.tenant)),
             bytes: ending.bytes,
             status: ending.status,
             replayed: ending.is_replay,
