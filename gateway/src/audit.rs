@@ -152,3 +152,27 @@ impl AuditWriter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sq_tests::root::Root;
+    use sq_tests::wait;
+
+    use super::*;
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    }
+
+    #[test]
+    fn a_disk_that_was_said_to_hang_when_it_had_answered_is_well_again() {
+        let root = Root::empty();
+        let (log, _writer) = AuditLog::start(Enforcement::Require, &root.join("audit.log")).unwrap();
+        let queue = log.0.unwrap();
+        let written = queue.push(b"line\n".to_vec(), queue.reserve().unwrap());
+        block_on(written.wait());
+        assert_eq!(root.read("audit.log"), "line\n");
+        queue.health.hang();
+        wait::until("a place", || queue.reserve().is_ok());
+    }
+}
