@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
+use super::AuditUnavailable;
+
 /// The first lost line is logged at once, the others at most so often, as a number.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -86,8 +88,8 @@ impl Health {
         }
     }
 
-    /// Counts a line that the log will not have.
-    pub(super) fn lose(&self) {
+    /// Counts a line that the log will not have, for this reason.
+    pub(super) fn lose(&self, reason: AuditUnavailable) {
         let lost_lines = self.lost_lines.fetch_add(1, Ordering::Relaxed) + 1;
         let now = Timestamp::now();
         let mut gap = self.gap();
@@ -97,7 +99,7 @@ impl Health {
         if gap.logged.is_none_or(|logged| logged.elapsed() >= LOG_INTERVAL) {
             gap.logged = Some(Instant::now());
             let what = if self.is_required { "writes are refused" } else { "audit lines are lost" };
-            tracing::error!(lost_lines, "{what}: the audit log cannot be written");
+            tracing::error!(lost_lines, "{what}: {reason}");
         }
     }
 

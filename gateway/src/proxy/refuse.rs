@@ -84,12 +84,7 @@ impl Refusal {
             Self::IdempotencyKey(error) => error.problem(),
             Self::Body(error) => body_problem(*error),
             Self::Upstream(error) => upstream_problem(*error),
-            Self::Audit(AuditUnavailable) => Problem::new(
-                Code::WorkerUnavailable,
-                "The audit log cannot be written, and without it no write is taken: nothing was changed. Reads go \
-                 on. Try again, or tell your host.",
-            )
-            .retry_after_s(AUDIT_RETRY_S),
+            Self::Audit(error) => audit_problem(*error),
             Self::ShuttingDown => {
                 Problem::new(Code::ShuttingDown, "The gateway is stopping. Try again.").retry_after_s(1)
             }
@@ -191,6 +186,23 @@ fn body_problem(error: BodyError) -> Problem {
         BodyError::TooSlow => {
             Problem::new(Code::RequestTimeout, "The body comes slower than 1 KiB/s over 10 s.")
         }
+    }
+}
+
+fn audit_problem(error: AuditUnavailable) -> Problem {
+    match error {
+        AuditUnavailable::Failing => Problem::new(
+            Code::WorkerUnavailable,
+            "The audit log cannot be written, and without it no write is taken: nothing was changed. Reads go \
+             on. Try again, or tell your host.",
+        )
+        .retry_after_s(AUDIT_RETRY_S),
+        AuditUnavailable::Full => Problem::new(
+            Code::WorkerUnavailable,
+            "Too many writes wait for the audit log, and without it no write is taken: nothing was changed. Try \
+             again.",
+        )
+        .retry_after_s(1),
     }
 }
 
