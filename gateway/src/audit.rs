@@ -192,7 +192,7 @@ mod tests {
         let root = Root::empty();
         let (log, _writer) = AuditLog::start(Enforcement::Require, &root.join("audit.log")).unwrap();
         let queue = log.0.unwrap();
-        let written = queue.push(b"line\n".to_vec(), queue.reserve().unwrap());
+        let mut written = queue.push(b"line\n".to_vec(), queue.reserve().unwrap());
         block_on(written.wait());
         assert_eq!(root.read("audit.log"), "line\n");
         queue.health.hang();

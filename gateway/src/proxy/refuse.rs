@@ -259,7 +259,7 @@ pub async fn answer(session: &mut Session, ctx: &mut Context, refusal: &Refusal)
     }
     let problem = refusal.problem();
     ctx.code = Some(problem.code);
-    ctx.end_audit_line(&Ending::refused(problem.code.status())).wait().await;
+    ctx.end_audit_line(&Ending::refused(problem.code.status())).await;
     match write(session, ctx, &problem).await {
         Ok(()) => {
             linger(session).await;

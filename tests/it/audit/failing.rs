@@ -179,6 +179,31 @@ fn drain(pipe: &mut File) {
     assert_eq!(error.kind(), ErrorKind::WouldBlock);
 }
 
+#[test]
+fn a_log_that_fails_keeps_no_rate_from_being_charged_and_hides_no_other_refusal() {
+    let limits = "per_tenant = \"6/h\"".to_owned();
+    let tenants = vec![Tenant::new("alice", 1341).with_key("reads-only", "read", None)];
+    let running = Deployment::start(&Setup { limits, tenants, ..setup("require") });
+    replace_log(&running, |log| fs::create_dir(log).unwrap());
+    let target = format!("/api/v2/update?p=shared&{AT}");
+    running.client(Some("reads-only")).post(&target, "x").problem(403, "read_only_key");
+    let client = running.client_of("alice");
+    client.request("DELETE", &target, "", None).problem(405, "method_not_allowed");
+    for _ in 0..4 {
+        let answer = client.post(&target, "x");
+        answer.problem(503, "worker_unavailable");
+        assert!(answer.header("ratelimit").is_some_and(|rates| rates.contains("tenant")), "{answer}");
+    }
+    client.post(&target, "x").problem(429, "rate_limited_tenant");
+    fs::remove_dir(running.join("audit.log")).unwrap();
+    wait::until("the lines", || {
+        fs::read_to_string(running.join("audit.log")).is_ok_and(|log| log.lines().count() == 3)
+    });
+    let (lines, missing) = whole_lines(&running.read("audit.log"));
+    let statuses: Vec<_> = lines.iter().map(|line| line["status"].as_u64().unwrap()).collect();
+    assert_eq!((statuses, missing), (vec![403, 405], 4));
+}
+
 /// A deployment whose log is in a small file system of its own.
 fn on_a_small_disk(audit: &str) -> (Mount, Deployment) {
     let root = Root::new(&setup(audit));
