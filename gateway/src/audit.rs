@@ -221,4 +221,20 @@ mod tests {
             assert!(queue.reserve().is_ok_and(|place| place.is_some()));
         }
     }
+
+    #[test]
+    fn whoever_stops_waiting_for_a_line_waits_for_the_same_one_again() {
+        let (queue, mut receiver) = queue(true);
+        let mut written = queue.push(b"line\n".to_vec(), queue.reserve().unwrap());
+        block_on(async {
+            for _ in 0..2 {
+                let ended = tokio::time::timeout(Duration::from_millis(5), written.wait()).await;
+                assert!(ended.is_err(), "nobody has written it");
+            }
+            let entry = receiver.recv().await.unwrap();
+            entry.written.unwrap().send(()).unwrap();
+            written.wait().await;
+        });
+        assert!(receiver.try_recv().is_err(), "there is but one line");
+    }
 }

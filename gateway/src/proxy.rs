@@ -162,6 +162,7 @@ impl ProxyHttp for Gateway {
         ctx.code = code.and_then(Code::of_text);
         if !upstream_response.status.is_informational() {
             let has_key = ctx.keys().is_some_and(|keys| keys.of_client.is_some());
+            ctx.admitted().ok_or_else(not_admitted)?.has_answer = true;
             ctx.end_audit_line(&Ending::answered(upstream_response, has_key)).await;
         }
         *upstream_response = forward::answer_head(upstream_response, session.req_header(), ctx)?;
@@ -180,7 +181,9 @@ impl ProxyHttp for Gateway {
         _client_reused: bool,
     ) -> Box<Error> {
         let began = session.response_written().is_some_and(|head| !head.status.is_informational());
-        let attempts_left = ctx.admitted().is_some_and(|admitted| admitted.attempts < repeat::MOST_ATTEMPTS);
+        let attempts_left = ctx
+            .admitted()
+            .is_some_and(|admitted| !admitted.has_answer && admitted.attempts < repeat::MOST_ATTEMPTS);
         let may_repeat = attempts_left && is_whole_body_kept(session) && !began && ctx.refusal.is_none();
         error.set_retry(may_repeat && repeat::is_death(&error));
         error

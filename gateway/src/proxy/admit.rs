@@ -76,7 +76,8 @@ pub fn admit(audit: &AuditLog, request: &RequestHeader, ctx: &mut Context) -> Re
         Ok(audited) => audited,
         Err(error) => return Err(refuse(ctx, tenant, None, error)),
     };
-    let admitted = Admitted { tenant, audited, keys, body, attempts: 0, is_sent: false, in_flight };
+    let admitted =
+        Admitted { tenant, audited, keys, body, attempts: 0, is_sent: false, has_answer: false, in_flight };
     ctx.stage = Stage::Admitted(Box::new(admitted));
     Ok(Admission::Forward)
 }

@@ -76,6 +76,8 @@ pub struct Admitted {
     pub attempts: u32,
     /// A worker may have got it, and may have applied it.
     pub is_sent: bool,
+    /// The head of an answer came. The answer may wait for its line, and its worker may die meanwhile.
+    pub has_answer: bool,
     /// Its place among the tenant's requests in flight.
     pub in_flight: Permit,
 }
