@@ -147,7 +147,9 @@ impl Queue {
 
     /// Hands a line to the thread that writes.
     fn push(&self, line: Vec<u8>, place: Option<OwnedSemaphorePermit>) -> Written {
-        let (written, waiter) = self.is_required.then(oneshot::channel).unzip();
+        // A refusal, which has taken no place, does not wait for a file that is known to fail.
+        let waits = self.is_required && (place.is_some() || !self.health.is_failing());
+        let (written, waiter) = waits.then(oneshot::channel).unzip();
         // Without a place at first, there may be one now.
         let sent = place.map_or_else(|| self.place(), Ok).and_then(|place| {
             self.entries.send(Entry { line, place, written }).map_err(|_| AuditUnavailable::Failing)

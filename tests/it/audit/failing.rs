@@ -155,6 +155,11 @@ fn a_disk_that_does_not_answer_holds_an_answer_and_a_stop_only_for_a_time() {
     assert!((10..15).contains(&(held.answered - held.sent).as_secs()), "{held:?}");
     assert_eq!(super::write(&client, "+").status, Some(503));
     assert_eq!(select(&client), "+");
+    let asked = Instant::now();
+    client
+        .request("DELETE", &format!("/api/v2/delete?p=shared&{AT}"), "", None)
+        .problem(405, "method_not_allowed");
+    assert!(asked.elapsed() < Duration::from_secs(5), "a refusal waits for its line");
     // Somebody reads, and all is well.
     drain(&mut pipe);
     wait::until("a write that is taken", || super::write(&client, "+").status == Some(200));
