@@ -34,6 +34,7 @@ use crate::audit::AuditLog;
 use crate::audit::ending::Ending;
 use crate::directory::SharedDirectory;
 use admit::{Admission, admit};
+use authenticate::{AuthenticateError, AuthenticatedTenant};
 use body::BodyMeter;
 use context::{Connection, Context};
 use refuse::{Refusal, UpstreamError};
@@ -152,10 +153,16 @@ impl ProxyHttp for Gateway {
         ctx: &mut Context,
     ) -> Result<()> {
         if upstream_response.status == StatusCode::UNAUTHORIZED {
-            // The key is good here: the worker has not been told of it yet. The one before may have been.
+            // The key was good here: it expired on its way, or the worker has not been told of it yet. The one before
+            // may have been.
             let is_repeat = ctx.admitted().is_some_and(|admitted| admitted.is_repeat());
             let cause = unanswered(session, ctx).filter(|_| is_repeat);
-            ctx.refusal = Some(cause.unwrap_or(UpstreamError::Unavailable).into());
+            let has_expired = ctx.tenant().is_some_and(AuthenticatedTenant::has_expired);
+            ctx.refusal = Some(match cause {
+                Some(cause) => cause.into(),
+                None if has_expired => AuthenticateError::Expired.into(),
+                None => UpstreamError::Unavailable.into(),
+            });
             return Err(Error::new_up(ErrorType::HTTPStatus(503)));
         }
         let code = upstream_response.headers.get(X_SQ_CODE).and_then(|value| value.to_str().ok());
