@@ -11,7 +11,7 @@ mod file;
 mod health;
 mod line;
 pub mod route;
-mod target;
+mod scroll;
 mod writer;
 
 use std::io;
@@ -31,14 +31,20 @@ use writer::{Entry, Writer};
 
 pub use route::AuditedRoute;
 
-/// Most lines that wait for the file or for their end, each under 2 KiB: more than the writes that 10,000
-/// connections, the default of `limits.connections`, can have under way.
+/// Most lines that wait for the file or for their end, each under 2 KiB. That is more than the writes that 10,000
+/// connections, the default of `limits.connections`, can have under way; where more are allowed, this is the bound.
 const PLACES: usize = 16_384;
 
 /// Why a write is not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the audit log cannot be written")]
-pub struct AuditUnavailable;
+pub enum AuditUnavailable {
+    /// The file cannot be written, or nobody writes it any more.
+    #[error("the audit log cannot be written")]
+    Failing,
+    /// As many lines wait as may.
+    #[error("{PLACES} lines wait for the audit log")]
+    Full,
+}
 
 /// Why the audit log does not start.
 #[derive(Debug, thiserror::Error)]
@@ -121,24 +127,37 @@ impl AuditLog {
 impl Queue {
     /// A place for a line; `None` when there is none and the write goes on without.
     fn reserve(&self) -> Result<Option<OwnedSemaphorePermit>, AuditUnavailable> {
-        let place = Arc::clone(&self.places).try_acquire_owned().ok();
-        if self.is_required && (place.is_none() || self.health.is_failing()) {
-            self.health.lose();
-            return Err(AuditUnavailable);
+        let place = if self.health.is_failing() || self.entries.is_closed() {
+            Err(AuditUnavailable::Failing)
+        } else {
+            self.place()
+        };
+        match place {
+            Err(error) if self.is_required => {
+                self.health.lose(error);
+                Err(error)
+            }
+            place => Ok(place.ok()),
         }
-        Ok(place)
+    }
+
+    fn place(&self) -> Result<OwnedSemaphorePermit, AuditUnavailable> {
+        Arc::clone(&self.places).try_acquire_owned().map_err(|_| AuditUnavailable::Full)
     }
 
     /// Hands a line to the thread that writes.
     fn push(&self, line: Vec<u8>, place: Option<OwnedSemaphorePermit>) -> Written {
+        // A refusal, which has taken no place, does not wait for a file that is known to fail.
+        let waits = self.is_required && (place.is_some() || !self.health.is_failing());
+        let (written, waiter) = waits.then(oneshot::channel).unzip();
         // Without a place at first, there may be one now.
-        let place = place.or_else(|| Arc::clone(&self.places).try_acquire_owned().ok());
-        let (written, waiter) = self.is_required.then(oneshot::channel).unzip();
-        let sent = place.is_some_and(|place| self.entries.send(Entry { line, place, written }).is_ok());
-        if !sent {
-            self.health.lose();
+        let sent = place.map_or_else(|| self.place(), Ok).and_then(|place| {
+            self.entries.send(Entry { line, place, written }).map_err(|_| AuditUnavailable::Failing)
+        });
+        if let Err(error) = sent {
+            self.health.lose(error);
         }
-        Written::new(waiter.filter(|_| sent), Arc::clone(&self.health))
+        Written::new(waiter.filter(|_| sent.is_ok()), Arc::clone(&self.health))
     }
 }
 
@@ -150,5 +169,74 @@ impl AuditWriter {
             Ok(_) => _ = self.thread.join(),
             Err(_) => tracing::error!("the audit log's disk does not answer: its last lines are lost"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sq_tests::root::Root;
+    use sq_tests::wait;
+
+    use super::*;
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    }
+
+    fn queue(is_required: bool) -> (Queue, mpsc::UnboundedReceiver<Entry>) {
+        let (entries, receiver) = mpsc::unbounded_channel();
+        let health = Arc::new(Health::new(is_required));
+        (Queue { is_required, places: Arc::new(Semaphore::new(PLACES)), entries, health }, receiver)
+    }
+
+    #[test]
+    fn a_disk_that_was_said_to_hang_when_it_had_answered_is_well_again() {
+        let root = Root::empty();
+        let (log, _writer) = AuditLog::start(Enforcement::Require, &root.join("audit.log")).unwrap();
+        let queue = log.0.unwrap();
+        let mut written = queue.push(b"line\n".to_vec(), queue.reserve().unwrap());
+        block_on(written.wait());
+        assert_eq!(root.read("audit.log"), "line\n");
+        queue.health.hang();
+        wait::until("a place", || queue.reserve().is_ok());
+    }
+
+    #[test]
+    fn without_a_writer_no_write_is_let_in_that_must_have_its_line() {
+        for is_required in [true, false] {
+            let (queue, receiver) = queue(is_required);
+            assert!(queue.reserve().is_ok_and(|place| place.is_some()));
+            drop(receiver);
+            let expected = if is_required { Some(AuditUnavailable::Failing) } else { None };
+            assert_eq!(queue.reserve().err(), expected);
+        }
+    }
+
+    #[test]
+    fn a_write_past_the_last_place_is_refused_where_its_line_is_required() {
+        for is_required in [true, false] {
+            let (queue, _receiver) = queue(is_required);
+            let places: Vec<_> = (0..PLACES).map(|_| queue.reserve().unwrap().unwrap()).collect();
+            let expected = if is_required { Some(AuditUnavailable::Full) } else { None };
+            assert_eq!(queue.reserve().err(), expected);
+            drop(places);
+            assert!(queue.reserve().is_ok_and(|place| place.is_some()));
+        }
+    }
+
+    #[test]
+    fn whoever_stops_waiting_for_a_line_waits_for_the_same_one_again() {
+        let (queue, mut receiver) = queue(true);
+        let mut written = queue.push(b"line\n".to_vec(), queue.reserve().unwrap());
+        block_on(async {
+            for _ in 0..2 {
+                let ended = tokio::time::timeout(Duration::from_millis(5), written.wait()).await;
+                assert!(ended.is_err(), "nobody has written it");
+            }
+            let entry = receiver.recv().await.unwrap();
+            entry.written.unwrap().send(()).unwrap();
+            written.wait().await;
+        });
+        assert!(receiver.try_recv().is_err(), "there is but one line");
     }
 }

@@ -1,6 +1,7 @@
 //! The phases of a request, in pingora's order; each calls the step that does the work.
 
 pub mod access;
+pub mod admit;
 pub mod answer;
 pub mod authenticate;
 pub mod body;
@@ -20,29 +21,23 @@ use std::any::Any;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::StatusCode;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
-use sq_shared::credential::{self, CredentialError};
 use sq_shared::headers::X_SQ_CODE;
 use sq_shared::limits::{BODY_WINDOW, LINGER_TIME};
 use sq_shared::problem::Code;
-use sq_shared::request_id::request_id;
 
+use crate::audit::AuditLog;
 use crate::audit::ending::Ending;
-use crate::audit::route::Author;
-use crate::audit::{AuditLog, AuditedRoute};
 use crate::directory::SharedDirectory;
-use authenticate::{AuthenticateError, AuthenticatedTenant, authenticate};
+use admit::{Admission, admit};
+use authenticate::{AuthenticateError, AuthenticatedTenant};
 use body::BodyMeter;
-use context::{Admitted, Connection, Context, Stage};
-use limit::Permit;
+use context::{Connection, Context};
 use refuse::{Refusal, UpstreamError};
-use repeat::WriteKeys;
-use route::RouteError;
-use target::{origin_form, split_target};
 
 /// The request path, as pingora calls it.
 pub struct Gateway {
@@ -50,113 +45,10 @@ pub struct Gateway {
     audit: AuditLog,
 }
 
-/// What becomes of a request that breaks no rule.
-enum Admission {
-    /// It goes to its worker.
-    Forward,
-    /// `/health` and `/ready`.
-    Health(health::Question),
-    /// An `OPTIONS` request, which browsers send first.
-    Preflight,
-}
-
-/// What the checks of a request made, for the rest of its way.
-struct Checked {
-    in_flight: Permit,
-    audited: AuditedRoute,
-    keys: Option<WriteKeys>,
-    body: BodyMeter,
-}
-
 impl Gateway {
     /// A gateway that looks things up in this directory, and notes writes in this log.
     pub fn new(directory: SharedDirectory, audit: AuditLog) -> Self {
         Self { directory, audit }
-    }
-
-    /// Every check that needs no body, in order. The first that fails ends it.
-    fn admit(&self, request: &RequestHeader, ctx: &mut Context) -> Result<Admission, Refusal> {
-        let directory = ctx.directory.clone();
-        let (path, query) = split_target(origin_form(request.raw_path()));
-        ctx.request_id = request_id(&request.headers);
-        // Without the edge's word nothing is known about the peer, and nobody's X-Forwarded-For is believed.
-        let peer = ctx.peer.ok_or(Refusal::NotReady("The connection's peer is not known."))?;
-        let client = client_ip::client_ip(peer, &request.headers, &directory.config.gateway.trusted_proxies);
-        ctx.client = Some(client);
-
-        let question = health::Question::of_path(path);
-        if question.is_none() {
-            ctx.ip_standing = directory.client_limits.charge_request(client)?;
-        }
-        if request.method == Method::OPTIONS {
-            return Ok(Admission::Preflight);
-        }
-        if let Some(question) = question {
-            return question.check_method(&request.method).map(Admission::Health);
-        }
-        let tenant = Self::authenticate(request, ctx)?;
-        let author = Author {
-            tenant: &tenant.tenant().name,
-            key_id: tenant.key_id(),
-            client,
-            request_id: &ctx.request_id,
-        };
-        let found = route::find(path).map(|route| self.audit.admit(route, query, &request.headers, &author));
-        let mut audited = None;
-        let checked = found.transpose().map_err(Refusal::from).and_then(|found| {
-            audited = found;
-            Self::admit_tenant(request, path, query, &tenant, &mut audited, ctx)
-        });
-        match checked {
-            Ok(Checked { in_flight, audited, keys, body }) => {
-                let admitted =
-                    Admitted { tenant, audited, keys, body, attempts: 0, is_sent: false, in_flight };
-                ctx.stage = Stage::Admitted(Box::new(admitted));
-                Ok(Admission::Forward)
-            }
-            Err(refusal) => {
-                ctx.stage = Stage::Authenticated(tenant, audited);
-                Err(refusal)
-            }
-        }
-    }
-
-    /// The checks of a request whose tenant is known, and whose line in the audit log has a place. They take the
-    /// route when none of them refuses.
-    fn admit_tenant(
-        request: &RequestHeader,
-        path: &[u8],
-        query: &[u8],
-        tenant: &AuthenticatedTenant,
-        audited: &mut Option<AuditedRoute>,
-        ctx: &mut Context,
-    ) -> Result<Checked, Refusal> {
-        let limiter = &tenant.tenant().limiter;
-        ctx.tenant_standing = limiter.charge_request()?;
-        let in_flight = limiter.enter()?;
-        utf8::check_target(path, query)?;
-        let route = audited.as_ref().map(AuditedRoute::route).ok_or(RouteError::Unknown)?;
-        route::check(route, request.method.as_str(), tenant)?;
-        let keys = route.writes().then(|| WriteKeys::new(&request.headers)).transpose()?;
-        let body = BodyMeter::new(request, ctx.directory.config.limits.body_bytes)?;
-        let audited = audited.take().ok_or(RouteError::Unknown)?;
-        Ok(Checked { in_flight, audited, keys, body })
-    }
-
-    /// A wrong key is charged to the address. (A right one is served even when the address has no wrong ones left:
-    /// an office behind one address is not locked out by one script.)
-    fn authenticate(request: &RequestHeader, ctx: &Context) -> Result<AuthenticatedTenant, Refusal> {
-        let result = credential::read(&request.headers).map_err(Refusal::from);
-        let result = result.and_then(|token| authenticate(token, &ctx.directory).map_err(Refusal::from));
-        let wrong_key = matches!(
-            result,
-            Err(Refusal::Credential(CredentialError::Malformed)
-                | Refusal::Authenticate(AuthenticateError::Unknown))
-        );
-        if let Some(client) = ctx.client.filter(|_| wrong_key) {
-            ctx.directory.client_limits.charge_failed_key(client)?;
-        }
-        result
     }
 }
 
@@ -192,7 +84,7 @@ impl ProxyHttp for Gateway {
         if session.req_header().headers.contains_key(http::header::TRANSFER_ENCODING) {
             session.set_keepalive(None);
         }
-        match self.admit(session.req_header(), ctx) {
+        match admit(&self.audit, session.req_header(), ctx) {
             Ok(Admission::Forward) => {
                 if forward::expects_continue(session.req_header()) {
                     write_continue(session).await?;
@@ -261,17 +153,24 @@ impl ProxyHttp for Gateway {
         ctx: &mut Context,
     ) -> Result<()> {
         if upstream_response.status == StatusCode::UNAUTHORIZED {
-            // The key is good here: the worker has not been told of it yet. The one before may have been.
+            // The key was good here: it expired on its way, or the worker has not been told of it yet. The one before
+            // may have been.
             let is_repeat = ctx.admitted().is_some_and(|admitted| admitted.is_repeat());
             let cause = unanswered(session, ctx).filter(|_| is_repeat);
-            ctx.refusal = Some(cause.unwrap_or(UpstreamError::Unavailable).into());
+            let has_expired = ctx.tenant().is_some_and(AuthenticatedTenant::has_expired);
+            ctx.refusal = Some(match cause {
+                Some(cause) => cause.into(),
+                None if has_expired => AuthenticateError::Expired.into(),
+                None => UpstreamError::Unavailable.into(),
+            });
             return Err(Error::new_up(ErrorType::HTTPStatus(503)));
         }
         let code = upstream_response.headers.get(X_SQ_CODE).and_then(|value| value.to_str().ok());
         ctx.code = code.and_then(Code::of_text);
         if !upstream_response.status.is_informational() {
             let has_key = ctx.keys().is_some_and(|keys| keys.of_client.is_some());
-            ctx.end_audit_line(&Ending::answered(upstream_response, has_key)).wait().await;
+            ctx.admitted().ok_or_else(not_admitted)?.has_answer = true;
+            ctx.end_audit_line(&Ending::answered(upstream_response, has_key)).await;
         }
         *upstream_response = forward::answer_head(upstream_response, session.req_header(), ctx)?;
         Ok(())
@@ -289,7 +188,9 @@ impl ProxyHttp for Gateway {
         _client_reused: bool,
     ) -> Box<Error> {
         let began = session.response_written().is_some_and(|head| !head.status.is_informational());
-        let attempts_left = ctx.admitted().is_some_and(|admitted| admitted.attempts < repeat::MOST_ATTEMPTS);
+        let attempts_left = ctx
+            .admitted()
+            .is_some_and(|admitted| !admitted.has_answer && admitted.attempts < repeat::MOST_ATTEMPTS);
         let may_repeat = attempts_left && is_whole_body_kept(session) && !began && ctx.refusal.is_none();
         error.set_retry(may_repeat && repeat::is_death(&error));
         error

@@ -34,6 +34,9 @@ const FORGET_INTERVAL_WHEN_FULL: Duration = Duration::from_secs(1);
 /// Idle connections to workers, over all of them; the least recently used is closed first.
 const UPSTREAM_IDLE_CONNECTIONS: usize = 2048;
 
+/// What the audit log's disk has at a stop, however long the last requests took.
+const AUDIT_STOP_TIME: Duration = Duration::from_secs(1);
+
 /// Why the gateway did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -131,13 +134,15 @@ impl Server {
         }
     }
 
-    /// Stops accepting, waits for what is in flight, for `timeouts.drain` at most, and ends the threads.
+    /// Stops accepting, waits for what is in flight and then for the audit log's disk, for `timeouts.drain` at most,
+    /// and ends the threads.
     pub async fn drain(self) {
         let limit = self.directory.load().config.timeouts.drain;
         tracing::info!(limit_s = limit.as_secs_f32(), "draining");
         let _ = self.stop.send(true);
+        let deadline = tokio::time::Instant::now() + limit;
         let all = self.connections.acquire_many(self.connection_cap);
-        if tokio::time::timeout(limit, all).await.is_err() {
+        if tokio::time::timeout_at(deadline, all).await.is_err() {
             tracing::warn!("some requests were still in flight, and are cut off");
         }
         self.connections.close();
@@ -147,7 +152,8 @@ impl Server {
         }
         // The threads took the last requests with them, and those have left their lines.
         if let Some(writer) = self.audit_writer {
-            writer.stop(limit).await;
+            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+            writer.stop(left.max(AUDIT_STOP_TIME)).await;
         }
         if let ListenAddress::Unix(path) = &self.address {
             let _ = std::fs::remove_file(path);

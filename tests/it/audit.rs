@@ -71,11 +71,15 @@ fn full_pipe(path: &Path) -> File {
     process::run(Command::new("mkfifo").arg(path)).success();
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap();
     let mut pipe = File::options().read(true).write(true).custom_flags(flags).open(path).unwrap();
+    fill(&mut pipe);
+    pipe
+}
+
+fn fill(pipe: &mut File) {
     for bytes in [4096, 1] {
         let error = (0..).find_map(|_| pipe.write_all(&vec![b'\n'; bytes]).err()).unwrap();
         assert_eq!(error.kind(), ErrorKind::WouldBlock);
     }
-    pipe
 }
 
 /// A write as its client saw it.

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::Value;
 use sq_shared::limits::KEYS_PER_TENANT;
 use sq_shared::route::{Methods, Route};
@@ -10,7 +11,7 @@ use sq_tests::client::{Client, Connection};
 use sq_tests::deployment::Deployment;
 use sq_tests::root::Root;
 use sq_tests::setup::{Setup, Tenant, key_of, registry_text};
-use sq_tests::{notice, wait};
+use sq_tests::{notice, process, wait};
 
 const READ_KEY: &str = "alice-reads-only";
 const AT: &str = "p=notes&c=1.1.1/1.1.1/1.1.1";
@@ -153,6 +154,24 @@ fn a_key_expires_on_an_open_connection() {
     );
     assert_eq!(shown_keys(&running, "alice").len(), 1);
     running.client_of("alice").get(SELECT).ok();
+}
+
+#[test]
+fn a_key_that_expires_on_its_way_to_the_worker_is_refused_as_expired() {
+    let running = Deployment::start(&Setup::default());
+    running.client_of("alice").get(SELECT).ok();
+    let (id, key) = new_key(&running, "add-key alice --scope read --expires-in 5s");
+    let end_s = shown_key(&running, "alice", &id)["expires_s"].as_i64().unwrap();
+    let mut asker = Asker::with_new_key(&running.client(Some(&key)));
+    let worker = wait::until_some("alice's worker", || running.worker_of("alice"));
+    process::signal(worker.pid, Signal::STOP);
+    asker.connection.send(asker.head.as_bytes());
+    let at_worker = std::net::SocketAddrV4::new(running.address, 1341);
+    wait::until("the request at the worker", || process::unread_bytes(at_worker) > 0);
+    assert!(sq_shared::clock::now_s() < end_s, "the key has expired too early");
+    wait::until("its end", || sq_shared::clock::now_s() >= end_s);
+    process::signal(worker.pid, Signal::CONT);
+    asker.connection.answer().problem(401, "expired_key");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use pingora::http::ResponseHeader;
 use sq_shared::headers::{IDEMPOTENCY_REPLAYED, X_SQ_BYTES};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::health::Health;
 
@@ -25,7 +26,13 @@ pub struct Ending {
 
 /// A line on its way to the kernel.
 #[must_use = "with `require` an answer waits for its line"]
-pub struct Written(Option<(oneshot::Receiver<()>, Arc<Health>)>);
+pub(super) struct Written(Option<Waiter>);
+
+struct Waiter {
+    line: oneshot::Receiver<()>,
+    until: Instant,
+    health: Arc<Health>,
+}
 
 impl Ending {
     /// The client has no answer. What it asked for may have been done.
@@ -47,20 +54,22 @@ impl Ending {
 
 impl Written {
     /// There is no line to wait for.
-    pub fn nothing() -> Self {
+    pub(super) fn nothing() -> Self {
         Self(None)
     }
 
     pub(super) fn new(waiter: Option<oneshot::Receiver<()>>, health: Arc<Health>) -> Self {
-        Self(waiter.map(|waiter| (waiter, health)))
+        Self(waiter.map(|line| Waiter { line, until: Instant::now() + WRITE_PATIENCE, health }))
     }
 
     /// Waits until the kernel has the line, where the config wants that. A line that cannot be written is not
-    /// waited for: it stays in memory, and no other write is let in meanwhile.
-    pub async fn wait(self) {
-        let Some((waiter, health)) = self.0 else { return };
-        if tokio::time::timeout(WRITE_PATIENCE, waiter).await.is_err() {
+    /// waited for: it stays in memory, and no other write is let in meanwhile. Whoever is stopped while it waits, or
+    /// comes second, waits for the same line.
+    pub(super) async fn wait(&mut self) {
+        let Some(Waiter { line, until, health }) = &mut self.0 else { return };
+        if tokio::time::timeout_at(*until, line).await.is_err() {
             health.hang();
         }
+        self.0 = None;
     }
 }

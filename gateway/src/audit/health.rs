@@ -7,6 +7,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use tokio::sync::Notify;
+
+use super::AuditUnavailable;
 
 /// The first lost line is logged at once, the others at most so often, as a number.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -15,6 +18,7 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 pub(super) struct Health {
     is_required: bool,
     is_failing: AtomicBool,
+    hung: Notify,
     lost_lines: AtomicU64,
     gap: Mutex<Gap>,
 }
@@ -38,6 +42,7 @@ impl Health {
         Self {
             is_required,
             is_failing: AtomicBool::new(false),
+            hung: Notify::new(),
             lost_lines: AtomicU64::new(0),
             gap: Mutex::default(),
         }
@@ -61,11 +66,18 @@ impl Health {
         }
     }
 
-    /// Notes that the disk takes nothing and says nothing.
+    /// Notes that the disk takes nothing and says nothing. The writer is told: it may have been done just before,
+    /// and nobody else would take this back.
     pub(super) fn hang(&self) {
         if !self.is_failing.swap(true, Ordering::AcqRel) {
             tracing::error!("the audit log's disk does not answer: writes are refused until it does");
         }
+        self.hung.notify_one();
+    }
+
+    /// Waits until the disk was said to hang, once for each time or several.
+    pub(super) async fn hung(&self) {
+        self.hung.notified().await;
     }
 
     /// Notes that the file can be written.
@@ -76,8 +88,8 @@ impl Health {
         }
     }
 
-    /// Counts a line that the log will not have.
-    pub(super) fn lose(&self) {
+    /// Counts a line that the log will not have, for this reason.
+    pub(super) fn lose(&self, reason: AuditUnavailable) {
         let lost_lines = self.lost_lines.fetch_add(1, Ordering::Relaxed) + 1;
         let now = Timestamp::now();
         let mut gap = self.gap();
@@ -87,7 +99,7 @@ impl Health {
         if gap.logged.is_none_or(|logged| logged.elapsed() >= LOG_INTERVAL) {
             gap.logged = Some(Instant::now());
             let what = if self.is_required { "writes are refused" } else { "audit lines are lost" };
-            tracing::error!(lost_lines, "{what}: the audit log cannot be written");
+            tracing::error!(lost_lines, "{what}: {reason}");
         }
     }
 

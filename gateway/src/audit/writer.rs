@@ -65,6 +65,7 @@ impl Writer {
         let mut stop = std::pin::pin!(stop);
         let mut is_stopping = false;
         let mut batch = Vec::new();
+        let health = Arc::clone(&self.health);
         loop {
             let retry_at = self.retry_at.unwrap_or_else(Instant::now);
             tokio::select! {
@@ -75,6 +76,8 @@ impl Writer {
                     self.entries.close();
                 }
                 () = tokio::time::sleep_until(retry_at), if self.retry_at.is_some() => self.write(&mut Vec::new()),
+                // Whoever said so was too impatient, or the file hangs here until it answers.
+                () = health.hung() => self.write(&mut Vec::new()),
                 count = self.entries.recv_many(&mut batch, BATCH_LINES) => match (count, self.retry_at) {
                     (0, _) => break,
                     (_, None) => self.write(&mut batch),

@@ -68,6 +68,11 @@ impl AuthenticatedTenant {
         self.tenant.key(self.key_index).map_or("", |key| &key.id)
     }
 
+    /// Whether the key has expired since it was looked up.
+    pub fn has_expired(&self) -> bool {
+        self.tenant.key(self.key_index).is_some_and(|key| !key.is_valid_at(now_s()))
+    }
+
     /// Whether the key may write.
     pub fn may_write(&self) -> bool {
         self.scope == Scope::Write

@@ -14,7 +14,8 @@ use super::limit::{Permit, Standing};
 use super::refuse::Refusal;
 use super::repeat::WriteKeys;
 use crate::audit::AuditedRoute;
-use crate::audit::ending::{Ending, Written};
+use crate::audit::ending::Ending;
+use crate::audit::route::RouteDraft;
 use crate::directory::Directory;
 
 /// What the edge knows about the connection, handed over with each request.
@@ -54,9 +55,9 @@ pub struct Context {
 pub enum Stage {
     /// Nothing is known about it.
     New,
-    /// Its key is good, and another check has refused it. Its route is `None` when there is no such, or when
-    /// the audit log has no place for it.
-    Authenticated(AuthenticatedTenant, Option<AuditedRoute>),
+    /// Its key is good, and another check has refused it. There is no draft of a line when it is over a rate, has no
+    /// route, or the audit log has no place.
+    Refused(AuthenticatedTenant, Option<RouteDraft>),
     /// It may be forwarded.
     Admitted(Box<Admitted>),
 }
@@ -75,6 +76,8 @@ pub struct Admitted {
     pub attempts: u32,
     /// A worker may have got it, and may have applied it.
     pub is_sent: bool,
+    /// The head of an answer came. The answer may wait for its line, and its worker may die meanwhile.
+    pub has_answer: bool,
     /// Its place among the tenant's requests in flight.
     pub in_flight: Permit,
 }
@@ -112,7 +115,7 @@ impl Context {
     /// What the request holds when it has passed every check.
     pub fn admitted(&mut self) -> Option<&mut Admitted> {
         match &mut self.stage {
-            Stage::New | Stage::Authenticated(..) => None,
+            Stage::New | Stage::Refused(..) => None,
             Stage::Admitted(admitted) => Some(admitted),
         }
     }
@@ -120,7 +123,7 @@ impl Context {
     /// The names of a write that has passed every check.
     pub fn keys(&self) -> Option<&WriteKeys> {
         match &self.stage {
-            Stage::New | Stage::Authenticated(..) => None,
+            Stage::New | Stage::Refused(..) => None,
             Stage::Admitted(admitted) => admitted.keys.as_ref(),
         }
     }
@@ -129,20 +132,18 @@ impl Context {
     pub fn tenant(&self) -> Option<&AuthenticatedTenant> {
         match &self.stage {
             Stage::New => None,
-            Stage::Authenticated(tenant, _) => Some(tenant),
+            Stage::Refused(tenant, _) => Some(tenant),
             Stage::Admitted(admitted) => Some(&admitted.tenant),
         }
     }
 
-    /// Gives the request's audit line its end, if it has one. What is returned is waited for before the client is
-    /// answered.
-    pub fn end_audit_line(&mut self, ending: &Ending) -> Written {
-        let audited = match &mut self.stage {
-            Stage::New => None,
-            Stage::Authenticated(_, audited) => audited.as_mut(),
-            Stage::Admitted(admitted) => Some(&mut admitted.audited),
-        };
-        audited.map_or_else(Written::nothing, |audited| audited.end(ending))
+    /// Gives the request's audit line its end, if it has one, and waits for it, before the client is answered.
+    pub async fn end_audit_line(&mut self, ending: &Ending) {
+        match &mut self.stage {
+            Stage::New | Stage::Refused(_, None) => {}
+            Stage::Refused(_, Some(draft)) => draft.end(ending).await,
+            Stage::Admitted(admitted) => admitted.audited.end(ending).await,
+        }
     }
 
     /// The request's id as text.

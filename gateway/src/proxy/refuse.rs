@@ -84,12 +84,7 @@ impl Refusal {
             Self::IdempotencyKey(error) => error.problem(),
             Self::Body(error) => body_problem(*error),
             Self::Upstream(error) => upstream_problem(*error),
-            Self::Audit(AuditUnavailable) => Problem::new(
-                Code::WorkerUnavailable,
-                "The audit log cannot be written, and without it no write is taken: nothing was changed. Reads go \
-                 on. Try again, or tell your host.",
-            )
-            .retry_after_s(AUDIT_RETRY_S),
+            Self::Audit(error) => audit_problem(*error),
             Self::ShuttingDown => {
                 Problem::new(Code::ShuttingDown, "The gateway is stopping. Try again.").retry_after_s(1)
             }
@@ -194,6 +189,23 @@ fn body_problem(error: BodyError) -> Problem {
     }
 }
 
+fn audit_problem(error: AuditUnavailable) -> Problem {
+    match error {
+        AuditUnavailable::Failing => Problem::new(
+            Code::WorkerUnavailable,
+            "The audit log cannot be written, and without it no write is taken: nothing was changed. Reads go \
+             on. Try again, or tell your host.",
+        )
+        .retry_after_s(AUDIT_RETRY_S),
+        AuditUnavailable::Full => Problem::new(
+            Code::WorkerUnavailable,
+            "Too many writes wait for the audit log, and without it no write is taken: nothing was changed. Try \
+             again.",
+        )
+        .retry_after_s(1),
+    }
+}
+
 fn upstream_problem(error: UpstreamError) -> Problem {
     match error {
         UpstreamError::Failed => Problem::new(
@@ -247,7 +259,7 @@ pub async fn answer(session: &mut Session, ctx: &mut Context, refusal: &Refusal)
     }
     let problem = refusal.problem();
     ctx.code = Some(problem.code);
-    ctx.end_audit_line(&Ending::refused(problem.code.status())).wait().await;
+    ctx.end_audit_line(&Ending::refused(problem.code.status())).await;
     match write(session, ctx, &problem).await {
         Ok(()) => {
             linger(session).await;

@@ -11,7 +11,7 @@ use sq_tests::process;
 use sq_tests::setup::{Setup, Tenant, key_of};
 use sq_tests::wait;
 
-use super::{AT, lines, lines_when, new_id, setup, text};
+use super::{AT, lines, lines_in, lines_when, new_id, setup, text};
 
 const FORM: &str = "Content-Type: application/x-www-form-urlencoded\r\n";
 const FULL: &str = "alice.1.1.1/1.1.1/1.1.1";
@@ -168,15 +168,26 @@ fn a_replay_is_a_line_that_says_so() {
 }
 
 #[test]
-fn a_write_over_a_rate_has_its_line() {
-    let limits = "per_tenant = \"2/h\"".to_owned();
+fn a_thousand_writes_over_a_rate_leave_no_line() {
+    let limits = "per_tenant = \"3/h\"".to_owned();
     let running = Deployment::start(&Setup { limits, ..setup("require") });
     let client = running.client_of("alice");
-    for _ in 0..3 {
-        client.post(&format!("/api/v2/update?p=a&{AT}"), "x");
+    let update = client.head("GET", &format!("/api/v2/update?p=a&{AT}&s=x")) + "\r\n";
+    client.get(&format!("/api/v2/update?p=a&{AT}&s=x")).ok();
+    client.get("/api/v2/update?p=a&s=%ff").problem(400, "invalid_utf8");
+    client.get("/api/v2/select").problem(400, "missing_parameter");
+    let mut connection = client.connect();
+    for _ in 0..1000 {
+        connection.send(update.as_bytes());
+        connection.answer().problem(429, "rate_limited_tenant");
     }
-    let statuses: Vec<Value> = lines(&running).iter().map(|line| line["status"].clone()).collect();
-    assert_eq!(json!(statuses), json!([200, 200, 429]));
+    drop(connection);
+    let root = running.stop();
+    let statuses: Vec<Value> =
+        lines_in(&root.join("audit.log")).iter().map(|line| line["status"].clone()).collect();
+    assert_eq!(json!(statuses), json!([200, 400]));
+    let refused = root.read("up.log").matches("rate_limited_tenant").count();
+    assert_eq!(refused, 1000, "in the access log");
 }
 
 /// Stops alice's worker, so that what is sent to it waits.

@@ -1,10 +1,12 @@
 //! A file that cannot be written: with `require` no write is taken meanwhile, with `try` what is lost is counted.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -145,7 +147,7 @@ fn a_device_that_takes_nothing() {
 #[test]
 fn a_disk_that_does_not_answer_holds_an_answer_and_a_stop_only_for_a_time() {
     let root = Root::new(&Setup { timeouts: "drain = \"1s\"".to_owned(), ..setup("require") });
-    let pipe = full_pipe(&root.join("audit.log"));
+    let mut pipe = full_pipe(&root.join("audit.log"));
     let running = Deployment::up(root, &[]);
     let client = running.client_of("alice");
     let held = super::write(&client, "+");
@@ -153,9 +155,58 @@ fn a_disk_that_does_not_answer_holds_an_answer_and_a_stop_only_for_a_time() {
     assert!((10..15).contains(&(held.answered - held.sent).as_secs()), "{held:?}");
     assert_eq!(super::write(&client, "+").status, Some(503));
     assert_eq!(select(&client), "+");
+    let asked = Instant::now();
+    client
+        .request("DELETE", &format!("/api/v2/delete?p=shared&{AT}"), "", None)
+        .problem(405, "method_not_allowed");
+    assert!(asked.elapsed() < Duration::from_secs(5), "a refusal waits for its line");
+    // Somebody reads, and all is well.
+    drain(&mut pipe);
+    wait::until("a write that is taken", || super::write(&client, "+").status == Some(200));
+    assert_eq!(super::write(&client, "+").status, Some(200));
+    assert_eq!(select(&client), "+++");
+    super::fill(&mut pipe);
+    let target = format!("/api/v2/insert?p=shared&{AT}&s=%2B");
+    let mut unanswered = client.connect();
+    unanswered.send((client.head("GET", &target) + "\r\n").as_bytes());
+    wait::until("the write", || select(&client) == "++++");
+    let begun = Instant::now();
     let root = running.stop();
+    // One second for the requests, and one for the log.
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     assert!(root.read("up.log").contains("its last lines are lost"), "{}", root.read("up.log"));
     drop(pipe);
+}
+
+/// Reads all that is in a pipe.
+fn drain(pipe: &mut File) {
+    let error = pipe.read_to_end(&mut Vec::new()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+}
+
+#[test]
+fn a_log_that_fails_keeps_no_rate_from_being_charged_and_hides_no_other_refusal() {
+    let limits = "per_tenant = \"6/h\"".to_owned();
+    let tenants = vec![Tenant::new("alice", 1341).with_key("reads-only", "read", None)];
+    let running = Deployment::start(&Setup { limits, tenants, ..setup("require") });
+    replace_log(&running, |log| fs::create_dir(log).unwrap());
+    let target = format!("/api/v2/update?p=shared&{AT}");
+    running.client(Some("reads-only")).post(&target, "x").problem(403, "read_only_key");
+    let client = running.client_of("alice");
+    client.request("DELETE", &target, "", None).problem(405, "method_not_allowed");
+    for _ in 0..4 {
+        let answer = client.post(&target, "x");
+        answer.problem(503, "worker_unavailable");
+        assert!(answer.header("ratelimit").is_some_and(|rates| rates.contains("tenant")), "{answer}");
+    }
+    client.post(&target, "x").problem(429, "rate_limited_tenant");
+    fs::remove_dir(running.join("audit.log")).unwrap();
+    wait::until("the lines", || {
+        fs::read_to_string(running.join("audit.log")).is_ok_and(|log| log.lines().count() == 3)
+    });
+    let (lines, missing) = whole_lines(&running.read("audit.log"));
+    let statuses: Vec<_> = lines.iter().map(|line| line["status"].as_u64().unwrap()).collect();
+    assert_eq!((statuses, missing), (vec![403, 405], 4));
 }
 
 /// A deployment whose log is in a small file system of its own.

@@ -1,7 +1,5 @@
-//! The parameters of a query or a form, decoded as SQ does it: split at `&`, each pair at its first
-//! `=`, a pair without one ignored, `+` a space, then percent-decoding in which a malformed escape
-//! stays as it is. Of a name that comes twice the last one counts; a name that no command reads is
-//! checked and forgotten.
+//! The parameters of a query or a form, decoded as SQ does it ([`form`]). Of a name that comes twice the last
+//! one counts; a name that no command reads is checked and forgotten.
 
 use std::collections::HashMap;
 
@@ -30,9 +28,8 @@ impl Params {
     /// A name or a value is not UTF-8.
     pub fn parse(encoded: &str) -> Result<Self, NotUtf8> {
         let mut params = HashMap::new();
-        for (name, value) in encoded.split('&').filter_map(|pair| pair.split_once('=')) {
-            let decoded =
-                form::decode(name.as_bytes()).and_then(|name| Some((name, form::decode(value.as_bytes())?)));
+        for (name, value) in form::pairs(encoded.as_bytes()) {
+            let decoded = form::decode(name).and_then(|name| Some((name, form::decode(value)?)));
             let (name, value) = decoded.ok_or_else(|| NotUtf8 { offset: first_bad(encoded) })?;
             if let Some(known) = known(&name) {
                 params.insert(known, value);

@@ -1,0 +1,225 @@
+//! Which scroll a write names, by the worker's rules: `p` and `c` of the query or, when that has no `p`, of a
+//! form, as its body goes by. What is no phext's name or no coordinate of the tenant's names nothing.
+
+use http::HeaderMap;
+use memchr::{memchr, memrchr};
+use sq_shared::coordinate::Coordinate;
+use sq_shared::form;
+use sq_shared::limits::PHEXT_NAME_BYTES;
+use sq_shared::phext_name::PhextName;
+use sq_shared::tenant::TenantName;
+
+/// What is kept of a value: more than a phext's name or a coordinate has, even when each of its bytes is escaped.
+/// What is longer stays too long.
+const VALUE_BYTES: usize = 3 * PHEXT_NAME_BYTES + 1;
+
+/// What is kept of a pair whose end has not come.
+const PAIR_BYTES: usize = "%70=".len() + VALUE_BYTES;
+
+/// The scroll that a write names.
+pub(super) struct NamedScroll {
+    values: Values,
+    form: Option<Form>,
+}
+
+/// Values, still encoded. Of a name that comes twice the last one counts, be it right or wrong, and a form may
+/// have millions: nothing is decoded before the end.
+#[derive(Clone, Default)]
+struct Values {
+    phext: Option<Vec<u8>>,
+    coordinate: Option<Vec<u8>>,
+}
+
+/// A form that goes by.
+struct Form {
+    /// What the query names, for when the form begins again.
+    of_query: Values,
+    /// A pair whose end has not come.
+    pair: Vec<u8>,
+}
+
+impl NamedScroll {
+    /// Reads the query, and makes ready for a form.
+    pub(super) fn new(query: &[u8], headers: &HeaderMap) -> Self {
+        let mut values = Values::default();
+        // What comes after it is no query (RFC 3986, 3.5); the worker's parser cuts it off as well.
+        values.read(query.split(|byte| *byte == b'#').next().unwrap_or_default());
+        let takes_form = values.phext.is_none() && form::is_form(headers);
+        let form = takes_form.then(|| Form { of_query: values.clone(), pair: Vec::new() });
+        Self { values, form }
+    }
+
+    /// The body begins again.
+    pub(super) fn restart(&mut self) {
+        if let Some(form) = &mut self.form {
+            self.values = form.of_query.clone();
+            form.pair.clear();
+        }
+    }
+
+    /// The body's next piece; `is_last` when the body is whole with it.
+    pub(super) fn push(&mut self, piece: &[u8], is_last: bool) {
+        let Some(form) = &mut self.form else { return };
+        let (end, rest) = split_at_byte(piece, memchr(b'&', piece));
+        form.keep(end);
+        if let Some(rest) = rest {
+            self.values.read(&form.pair);
+            form.pair.clear();
+            match split_at_byte(rest, memrchr(b'&', rest)) {
+                (whole, Some(begin)) => {
+                    self.values.read(whole);
+                    form.keep(begin);
+                }
+                (begin, None) => form.keep(begin),
+            }
+        }
+        if is_last {
+            self.values.read(&form.pair);
+            form.pair.clear();
+        }
+    }
+
+    /// The phext, if it names one.
+    pub(super) fn phext(&self) -> Option<PhextName> {
+        PhextName::parse(&form::decode(self.values.phext.as_ref()?)?).ok()
+    }
+
+    /// The coordinate, if it names one of the tenant's.
+    pub(super) fn coordinate(&self, tenant: &TenantName) -> Option<Coordinate> {
+        Coordinate::parse(&form::decode(self.values.coordinate.as_ref()?)?, Some(tenant)).ok()
+    }
+}
+
+impl Form {
+    fn keep(&mut self, part: &[u8]) {
+        let room = PAIR_BYTES.saturating_sub(self.pair.len());
+        self.pair.extend(part.iter().take(room));
+    }
+}
+
+impl Values {
+    /// Reads whole pairs. Names are compared as they come: there are but two spellings of one letter.
+    fn read(&mut self, pairs: &[u8]) {
+        let (mut phext, mut coordinate) = (None, None);
+        for (name, value) in form::pairs(pairs) {
+            match name {
+                b"p" | b"%70" => phext = Some(value),
+                b"c" | b"%63" => coordinate = Some(value),
+                _ => {}
+            }
+        }
+        keep_value(&mut self.phext, phext);
+        keep_value(&mut self.coordinate, coordinate);
+    }
+}
+
+fn keep_value(kept: &mut Option<Vec<u8>>, value: Option<&[u8]>) {
+    if let Some(value) = value {
+        let kept = kept.get_or_insert_default();
+        kept.clear();
+        kept.extend(value.iter().take(VALUE_BYTES));
+    }
+}
+
+/// What is before and what behind the byte at this place; all and nothing when there is none.
+fn split_at_byte(bytes: &[u8], place: Option<usize>) -> (&[u8], Option<&[u8]>) {
+    let split = place.and_then(|place| Some((bytes.get(..place)?, bytes.get(place + 1..)?)));
+    split.map_or((bytes, None), |(before, behind)| (before, Some(behind)))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use http::header::CONTENT_TYPE;
+    use sq_tests::random::Random;
+    use sq_worker::api::params::Params;
+
+    use super::*;
+
+    const FORM: &str = "application/x-www-form-urlencoded";
+
+    fn named(query: &str, media_type: &'static str, body: &str, piece_bytes: usize) -> [Option<String>; 2] {
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(media_type))]);
+        let alice = "alice".parse().unwrap();
+        let mut scroll = NamedScroll::new(query.as_bytes(), &headers);
+        // As when a worker dies, and the body is sent again.
+        scroll.push(b"p=gone&c=9.9.9/9.9.9/9.9.9&p=go", false);
+        scroll.restart();
+        let mut sent = 0;
+        for piece in body.as_bytes().chunks(piece_bytes) {
+            sent += piece.len();
+            scroll.push(piece, sent == body.len());
+        }
+        [scroll.phext().map(|name| name.to_string()), scroll.coordinate(&alice).map(|at| at.to_string())]
+    }
+
+    fn texts<const N: usize>(texts: [&str; N]) -> [Option<String>; N] {
+        texts.map(|text| Some(text.to_owned()).filter(|text| !text.is_empty()))
+    }
+
+    #[test]
+    fn the_query_names_the_scroll_in_every_spelling() {
+        for (query, expected) in [
+            ("p=a&c=1.1.1/1.1.1/1.1.2", ["a", "1.1.1/1.1.1/1.1.2"]),
+            ("c=alice.1.1.1;1.1.1;1.1.2&s=x&%70=a+%C3%A4", ["a ä", "1.1.1/1.1.1/1.1.2"]),
+            ("p=a&p=b&c=1.1.1/1.1.1/1.1.1&c=junk", ["b", ""]),
+            ("p=../a&c=bob.1.1.1/1.1.1/1.1.1", ["", ""]),
+            ("p=a&p=&c&c=1.1.1/1.1.1/1.1.1%0a", ["", ""]),
+            ("p=a#b&c=1.1.1/1.1.1/1.1.1", ["a", ""]),
+            ("", ["", ""]),
+        ] {
+            assert_eq!(named(query, "text/plain", "p=b&c=2.1.1/1.1.1/1.1.1", 8), texts(expected), "{query}");
+        }
+    }
+
+    #[test]
+    fn a_form_names_it_when_the_query_has_no_p() {
+        let longest = "n".repeat(PHEXT_NAME_BYTES);
+        let escaped: String = longest.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        for piece_bytes in [1, 2, 7, 10_000] {
+            for (query, body, expected) in [
+                ("", "p=a&c=alice.1.1.1/1.1.1/1.1.2&s=x", ["a", "1.1.1/1.1.1/1.1.2"]),
+                ("c=2.1.1/1.1.1/1.1.1", "s=long&p=a", ["a", "2.1.1/1.1.1/1.1.1"]),
+                ("c=2.1.1/1.1.1/1.1.1", "c=3.1.1/1.1.1/1.1.1&p=a&p=b", ["b", "3.1.1/1.1.1/1.1.1"]),
+                ("p=q", "p=a&c=2.1.1/1.1.1/1.1.1", ["q", ""]),
+                ("p=", "p=a", ["", ""]),
+                ("", &format!("%70={escaped}"), [&longest, ""]),
+                ("", &format!("p=a&%70={escaped}n"), ["", ""]),
+                ("", &format!("{}p=a", "s=x&".repeat(500)), ["a", ""]),
+                ("", "p=b&%63=1.1.1/1.1.1/1.1.1&p=%61&%7=b&%70%=b&&=b&p&pp=b", ["a", "1.1.1/1.1.1/1.1.1"]),
+            ] {
+                assert_eq!(named(query, FORM, body, piece_bytes), texts(expected), "{query} {body}");
+            }
+        }
+    }
+
+    /// Texts in which pairs, their names, escapes and coordinates begin, end, and come twice.
+    fn random_pairs(random: &mut Random) -> String {
+        let parts =
+            ["p", "c", "=", "&", "%70", "%63", "+", "%", "%2", "a", "p=a&", "&c=1.1.1/1.1.1/1.1.2", "&p="];
+        (0..random.below(16)).map(|_| *random.pick(&parts)).collect()
+    }
+
+    #[test]
+    fn the_line_names_what_the_worker_reads() {
+        let alice = "alice".parse().unwrap();
+        let (mut random, mut with_phext, mut with_coordinate) = (Random::new(1), 0, 0);
+        for _ in 0..20_000 {
+            let (query, body) = (random_pairs(&mut random), random_pairs(&mut random));
+            // The worker refuses what is not UTF-8.
+            let (Ok(of_query), Ok(of_form)) = (Params::parse(&query), Params::parse(&body)) else { continue };
+            // `Input::take_form` of the worker.
+            let (phext, coordinate) = match of_query.get("p") {
+                Some(phext) => (Some(phext), of_query.get("c")),
+                None => (of_form.get("p"), of_form.get("c").or(of_query.get("c"))),
+            };
+            let phext = phext.and_then(|text| PhextName::parse(text).ok()).map(|name| name.to_string());
+            let coordinate = coordinate.and_then(|text| Coordinate::parse(text, Some(&alice)).ok());
+            with_phext += usize::from(phext.is_some());
+            with_coordinate += usize::from(coordinate.is_some());
+            let expected = [phext, coordinate.map(|at| at.to_string())];
+            assert_eq!(named(&query, FORM, &body, 1 + random.below(9)), expected, "{query} {body}");
+        }
+        assert!(with_phext > 1_000 && with_coordinate > 1_000, "{with_phext}, {with_coordinate}");
+    }
+}
