@@ -27,3 +27,13 @@ pub enum LimitError {
     #[error("{0} requests of the tenant in flight")]
     InFlight(usize),
 }
+
+impl LimitError {
+    /// How the refused request stands; `None` when it was no rate that refused it.
+    pub fn standing(self) -> Option<Standing> {
+        match self {
+            Self::PerIp(standing) | Self::PerTenant(standing) | Self::FailedKeys(standing) => Some(standing),
+            Self::InFlight(_) => None,
+        }
+    }
+}
