@@ -13,7 +13,7 @@ use super::{Format, Key, Registry, Scope, Tenant, TenantState};
 use crate::clock;
 use crate::config::Config;
 use crate::layout;
-use crate::limits::KEYS_PER_TENANT;
+use crate::limits::{KEY_NUMBER, KEYS_PER_TENANT};
 use crate::secret_file;
 use crate::tenant::TenantName;
 use crate::toml_reader::Mistakes;
@@ -53,6 +53,12 @@ pub enum EditError {
          `sq-gateway tenants revoke-key {0} --expired`"
     )]
     TooManyKeys(TenantName),
+    /// The tenant has had the last of the ids that there are.
+    #[error(
+        "tenant {0} has had key k{KEY_NUMBER}, and no number comes after it; lower its last_key in the registry, or \
+         rename that key, if nobody needs to know it by its id"
+    )]
+    NoMoreIds(TenantName),
     /// Read again, the text to be written says something else than was asked for.
     #[error("{0}: this edit would not be read back as it was meant; nothing was written")]
     ReadsOtherwise(PathBuf),

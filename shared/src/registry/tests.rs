@@ -236,6 +236,31 @@ fn what_would_be_read_otherwise_is_not_written() {
     assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
 }
 
+#[test]
+fn the_numbers_of_keys_end() {
+    let alice = |more: &str| {
+        let loaded = load(&format!("[[tenant]]\nname = \"alice\"\nport = 1341\n{more}"));
+        loaded.map(|loaded| loaded.registry.tenants[0].clone())
+    };
+    let with_key = |id: &str| {
+        let digest = digest("a");
+        alice(&format!("[[tenant.key]]\nid = \"{id}\"\nsha256 = \"{digest}\"\n")).unwrap().next_key_id()
+    };
+    let (last, past) = (KEY_NUMBER, KEY_NUMBER + 1);
+    let id = |number: u32| Some(format!("k{number}"));
+    assert_eq!(alice(&format!("last_key = {}", last - 1)).unwrap().next_key_id(), id(last));
+    assert_eq!(alice(&format!("last_key = {last}")).unwrap().next_key_id(), None);
+    for number in [&past.to_string(), "-1", "99999999999999999999"] {
+        let mistakes = alice(&format!("last_key = {number}")).unwrap_err().to_string();
+        assert!(mistakes.contains("from 0 to 999999999"), "{mistakes}");
+    }
+    assert_eq!(with_key(&format!("k{}", last - 1)), id(last));
+    assert_eq!(with_key(&format!("k{last}")), None);
+    // Written by hand, and no number of ours: it never comes up to it.
+    assert_eq!(with_key(&format!("k{past}")), id(1));
+    assert_eq!(with_key("k20260101120000"), id(1));
+}
+
 fn load_one(path: &Path, config: &Config) -> Tenant {
     Registry::load(path, config).unwrap().registry.tenants[0].clone()
 }
