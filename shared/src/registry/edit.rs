@@ -236,6 +236,7 @@ fn has(table: &Table, field: &str, text: &str) -> bool {
 /// tables; `None` for anything else.
 fn tables<'t>(parent: &'t mut Table, name: &str) -> Option<&'t mut ArrayOfTables> {
     let item = parent.entry(name).or_insert(Item::None);
+    let is_inline = item.is_array();
     *item = match std::mem::take(item).into_array_of_tables() {
         Ok(tables) => Item::ArrayOfTables(tables),
         Err(Item::None) => Item::ArrayOfTables(ArrayOfTables::new()),
@@ -244,7 +245,20 @@ fn tables<'t>(parent: &'t mut Table, name: &str) -> Option<&'t mut ArrayOfTables
         }
         Err(other) => other,
     };
-    item.as_array_of_tables_mut()
+    let comment = if is_inline { take_comment(parent, name) } else { None };
+    let tables = parent.get_mut(name)?.as_array_of_tables_mut()?;
+    if let (Some(comment), Some(first)) = (comment, tables.get_mut(0)) {
+        first.decor_mut().set_prefix(comment);
+    }
+    Some(tables)
+}
+
+/// What stands before an inline array. It would come again before each of its tables.
+fn take_comment(parent: &mut Table, name: &str) -> Option<String> {
+    let mut key = parent.key_mut(name)?;
+    let comment = key.leaf_decor().prefix().and_then(|prefix| prefix.as_str()).map(str::to_owned);
+    key.leaf_decor_mut().clear();
+    comment.filter(|comment| comment.contains('#'))
 }
 
 /// A whole registry as text, in our format.
