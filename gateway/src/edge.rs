@@ -27,7 +27,7 @@ use crate::directory::SharedDirectory;
 use crate::proxy::client_ip::Peer;
 use crate::proxy::context::Connection;
 use crate::proxy::cors::origin_of;
-use crate::proxy::limit::rate_limit_fields;
+use crate::proxy::limit::{LimitError, Standing, rate_limit_fields};
 use crate::proxy::refuse::Refusal;
 use crate::proxy::{Gateway, access};
 use head::{Head, HeadLimits};
@@ -142,14 +142,25 @@ impl Edge {
         let _ = timeout(limit, stopping.wait_for(|stopping| *stopping)).await;
     }
 
-    /// Answers a request that pingora never sees. It is charged to the peer: on a malformed head, no
-    /// `X-Forwarded-For` can be believed. Nor can its origin: a page of a listed one does not see why it is refused.
+    /// Charges a request that pingora never sees to its peer: on a malformed head, no `X-Forwarded-For` can be
+    /// believed. A trusted proxy is not charged, for others' sake: everybody behind it would be refused for what one
+    /// of them sends.
+    fn charge(&self, peer: Peer) -> Option<Standing> {
+        let directory = self.directory.load();
+        if peer.is_trusted(&directory.config.gateway.trusted_proxies) {
+            return None;
+        }
+        directory.client_limits.charge_request(peer.ip()).unwrap_or_else(LimitError::standing)
+    }
+
+    /// Answers a request that pingora never sees. On a malformed head its origin cannot be believed: a page of a
+    /// listed one does not see why it is refused.
     async fn refuse(&self, mut stream: Stream, peer: Peer, refusal: &Refusal, origin: &HeaderMap) {
         let problem = refusal.problem();
         let request_id = new_request_id();
         let request_id = request_id.to_str().unwrap_or_default();
         access::log_refused_at_edge(peer, request_id, problem.code.status(), problem.code.as_str());
-        let standing = self.directory.load().client_limits.charge_request(peer.ip()).ok().flatten();
+        let standing = self.charge(peer);
         let body = problem.to_json(request_id);
         let status =
             http::StatusCode::from_u16(problem.code.status()).unwrap_or(http::StatusCode::BAD_REQUEST);

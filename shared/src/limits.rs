@@ -14,6 +14,10 @@ pub const PHEXT_NAME_BYTES: usize = 200;
 /// customer, and enough for a rotation each month of eight years before old keys must be taken out.
 pub const KEYS_PER_TENANT: usize = 100;
 
+/// Highest `N` of a key `kN` that is given out, and of `last_key`: enough for one key a second over 31 years, and far
+/// from where numbers end. A higher one, written by hand, is a name and no number.
+pub const KEY_NUMBER: u32 = 999_999_999;
+
 /// Longest tenant name: a letter and 62 more, the length of a DNS label (RFC 1035, 2.3.4).
 pub const TENANT_NAME_BYTES: usize = 63;
 

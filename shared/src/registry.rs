@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, TenantLimits};
 use crate::layout;
+use crate::limits::KEY_NUMBER;
 use crate::tenant::TenantName;
 use crate::token::TokenDigest;
 use crate::toml_reader::Mistakes;
@@ -183,15 +184,17 @@ impl Tenant {
         limits
     }
 
-    /// The id of its next key: `k1`, `k2`, … No id comes twice, so that a line in a log means one key for ever.
-    pub fn next_key_id(&self) -> String {
-        format!("k{}", self.highest_key().saturating_add(1))
+    /// The id of its next key: `k1`, `k2`, … None comes twice while the tenant is in the registry, so that a line in
+    /// a log means one key. `None` after the last, [`KEY_NUMBER`].
+    pub fn next_key_id(&self) -> Option<String> {
+        let number = self.highest_key() + 1;
+        (number <= KEY_NUMBER).then(|| format!("k{number}"))
     }
 
     /// The highest `N` of a key `kN` that it has or had.
     fn highest_key(&self) -> u32 {
         let numbers = self.keys.iter().filter_map(|key| key.id.strip_prefix('k')?.parse().ok());
-        numbers.fold(self.last_key, u32::max)
+        numbers.filter(|number| *number <= KEY_NUMBER).fold(self.last_key, u32::max)
     }
 }
 

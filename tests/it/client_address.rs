@@ -168,14 +168,40 @@ fn junk_and_long_lists_cost_little_and_end_at_who_passed_them_on() {
     assert_client(&running, &proxy, &mut inner, &proxies, "10.0.0.2");
 }
 
+const MALFORMED: &str = "GET / HTTP/1.1\r\nX-Forwarded-For: 198.51.100.1\r\n\r\n";
+
+/// Nobody knows who sent what a proxy passes on malformed; it is not the proxy that pays, and with it all others.
 #[test]
-fn what_the_edge_refuses_is_charged_to_its_peer() {
+fn what_the_edge_refuses_is_charged_to_its_peer_unless_that_is_a_proxy() {
     let running = with_proxy();
-    for (source, used) in [(PROXY, 1), ("127.0.0.5", 1), (PROXY, 2)] {
-        let refused = at(&running, source).raw("GET / HTTP/1.1\r\nX-Forwarded-For: 198.51.100.1\r\n\r\n");
+    for used in [1, 2] {
+        let refused = at(&running, "127.0.0.5").raw(MALFORMED);
         refused.problem(400, "bad_request");
-        assert_eq!((logged(&running, &refused).as_str(), remaining(&refused)), (source, QUOTA - used));
+        assert_eq!((logged(&running, &refused).as_str(), remaining(&refused)), ("127.0.0.5", QUOTA - used));
     }
+    let refused = at(&running, PROXY).raw(MALFORMED);
+    refused.problem(400, "bad_request");
+    assert_eq!((logged(&running, &refused).as_str(), refused.header("ratelimit")), (PROXY, None));
+    assert_client(&running, &at(&running, PROXY), &mut 0, b"", PROXY);
+}
+
+#[test]
+fn what_the_edge_refuses_says_that_nothing_is_left() {
+    let running = Deployment::start(&Setup {
+        gateway: format!("trusted_proxies = [\"{PROXY}\"]"),
+        limits: "per_ip = \"2/day\"".to_owned(),
+        ..Setup::default()
+    });
+    let stranger = at(&running, "127.0.0.5");
+    let left: Vec<u32> = (0..4).map(|_| remaining(&stranger.raw(MALFORMED))).collect();
+    assert_eq!(left, [1, 0, 0, 0]);
+    stranger.get(SELECT).problem(429, "rate_limited_ip");
+    // Others send as much by way of the proxy: who comes by it too is served.
+    let proxy = at(&running, PROXY);
+    for _ in 0..4 {
+        proxy.raw(MALFORMED).problem(400, "bad_request");
+    }
+    proxy.get(SELECT).ok();
 }
 
 #[test]

@@ -7,6 +7,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use sq_shared::limits::KEYS_PER_TENANT;
 use sq_shared::route::{Methods, Route};
+use sq_shared::token::BearerToken;
 use sq_tests::client::{Client, Connection};
 use sq_tests::deployment::Deployment;
 use sq_tests::root::Root;
@@ -295,6 +296,32 @@ fn no_id_comes_twice() {
     assert_eq!(id("rotate-key alice"), "k6");
     assert_eq!(id("add-key bob"), "k2", "each tenant counts for itself");
     assert!(root.read("tenants.toml").contains("last_key = 5"));
+}
+
+/// Such a file is served, so the commands must be able to edit it: a key that is printed is one that works.
+#[test]
+fn a_key_that_is_printed_is_in_a_file_of_inline_arrays() {
+    let root = Root::new(&Setup::default());
+    let digest = |token: &str| BearerToken::parse(token.as_bytes()).unwrap().digest();
+    let (alice, bob) = (digest("alice-first"), digest("bob-first"));
+    for text in [
+        format!(
+            "[[tenant]]\nname = \"alice\"\nport = 1341\nkey = [{{ id = \"k1\", sha256 = \"{alice}\" }}]\n"
+        ),
+        format!(
+            "tenant = [\n  {{ name = \"bob\", port = 1342, key = [{{ id = \"k1\", sha256 = \"{bob}\" }}] }},\n  \
+             {{ name = \"alice\", port = 1341, key = [{{ id = \"k1\", sha256 = \"{alice}\" }}] }},\n]\n"
+        ),
+    ] {
+        root.write_registry(&text);
+        let (id, key) = new_key(&root, "add-key alice");
+        assert_eq!(id, "k2");
+        assert!(root.read("tenants.toml").contains(&digest(&key).to_string()), "the key is stored nowhere");
+        tenants(&root, "revoke-key alice k1");
+        let ids: Vec<Value> = shown_keys(&root, "alice").iter().map(|key| key["id"].clone()).collect();
+        assert_eq!(ids, ["k2"]);
+        new_key(&root, "add carol");
+    }
 }
 
 #[test]

@@ -126,6 +126,39 @@ fn what_nginx_refuses_is_an_error_like_any_other() {
     }
     let newer = client.head("GET", SELECT).replace("HTTP/1.1", "HTTP/2.0");
     client.raw(newer + "\r\n").problem(400, "bad_request");
+    nginx.plain_at_tls().get(SELECT).problem(400, "bad_request");
+    let traced = client.raw(client.head("TRACE", SELECT) + "\r\n");
+    traced.problem(405, "method_not_allowed");
+    assert!(traced.header("allow").is_some() && traced.header("retry-after").is_none(), "{traced}");
+    // Nobody outside gets at the texts of nginx's own errors.
+    client.get("/.nginx/unreachable").problem(404, "unknown_route");
+}
+
+/// More than nginx has room for. (What only the gateway finds too long comes through above.)
+#[test]
+fn what_is_too_long_for_nginx_is_an_error_like_any_other() {
+    let Some((_running, nginx)) = behind_nginx("long heads at nginx", "") else { return };
+    let client = client_of(&nginx, "alice");
+    client.get(&format!("{SELECT}&x={}", "a".repeat(80 << 10))).problem(414, "uri_too_long");
+    for fields in [
+        format!("X-Long: {}\r\n", "a".repeat(80 << 10)),
+        format!("X-Long: {}\r\n", "a".repeat(50 << 10)).repeat(4),
+    ] {
+        client.request("GET", SELECT, &fields, None).problem(431, "headers_too_large");
+    }
+}
+
+#[test]
+fn while_there_is_no_gateway_clients_are_told_to_come_back() {
+    let Some((running, nginx)) = behind_nginx("nginx without a gateway", "") else { return };
+    let client = client_of(&nginx, "alice");
+    client.post(UPDATE, "before").ok();
+    let _root = running.stop();
+    for answer in [client.get(SELECT), client.post(UPDATE, "x"), client.get("/api/v2/nowhere")] {
+        answer.problem(503, "worker_unavailable");
+        assert_eq!(answer.header("retry-after"), Some("1"), "{answer}");
+        assert_eq!(answer.header("cache-control"), Some("no-store"), "{answer}");
+    }
 }
 
 #[test]
@@ -158,7 +191,7 @@ fn what_is_written_is_not_logged() {
     let client = client_of(&nginx, "alice");
     client.request("GET", &format!("{UPDATE}&s=private"), &format!("X-Request-Id: {id}\r\n"), None).ok();
     let _root = running.stop();
-    assert_eq!(client.get(&format!("{UPDATE}&s=private")).status, 502, "nobody is behind nginx any more");
+    assert_eq!(client.get(&format!("{UPDATE}&s=private")).status, 503, "nobody is behind nginx any more");
     let access = nginx.read("sq.access.log");
     assert!(access.contains(id) && access.contains("/api/v2/update"), "{access}");
     for log in ["sq.access.log", "sq.error.log", "nginx.log"] {
@@ -214,13 +247,16 @@ fn nothing_is_sent_twice() {
     let broken = thread::spawn(move || breaking_gateway(listener));
     let nginx = Nginx::start(gateway, root.address, root.path());
     let client = client_of(&nginx, "alice");
-    let statuses: Vec<u16> = ["GET", "GET", "POST", "GET", "POST"]
+    let answers: Vec<Answer> = ["GET", "GET", "POST", "GET", "POST"]
         .into_iter()
         .map(|method| client.request(method, UPDATE, "", Some(b"x")))
-        .map(|answer: Answer| answer.status)
         .collect();
+    let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
     assert_eq!(statuses, [200, 502, 200, 502, 200]);
+    // It went out, so it may be applied: nobody is told to simply try again.
+    answers[1].problem(502, "worker_failed");
+    assert_eq!(answers[1].header("retry-after"), None);
     // The connection is kept: the last request is the second one on it.
     client.get("/stop");
-    assert_eq!(broken.join().expect("how many requests came"), statuses.len());
+    assert_eq!(broken.join().expect("how many requests came"), answers.len());
 }

@@ -76,6 +76,11 @@ impl Nginx {
         Client::new(address::at(self.address, REDIRECT_PORT), None)
     }
 
+    /// A client that speaks plain HTTP to the listener for TLS.
+    pub fn plain_at_tls(&self) -> Client {
+        Client::new(address::at(self.address, TLS_PORT), None)
+    }
+
     /// Where it takes HTTP/2 without TLS.
     pub fn http2(&self) -> SocketAddr {
         address::at(self.address, PLAIN_HTTP2_PORT)

@@ -59,7 +59,7 @@ impl<'c> NewTenants<'c> {
                 NewKey::generate(name.as_str(), port, "k1".to_owned()).map_err(Failure::from_error)?;
             let Terms { state, plan, quota_bytes } = terms.clone();
             let keys = vec![entry];
-            self.registry.add(&Tenant {
+            let tenant = Tenant {
                 name: name.clone(),
                 port,
                 state,
@@ -68,7 +68,8 @@ impl<'c> NewTenants<'c> {
                 data_dir: None,
                 keys,
                 last_key: 0,
-            });
+            };
+            self.registry.add(&tenant).map_err(Failure::from_error)?;
             self.keys.push(key);
             self.names.push(name);
         }

@@ -27,7 +27,8 @@ pub(super) trait Socket: AsyncRead + AsyncWrite + std::fmt::Debug + Unpin + Send
 
 impl Socket for TcpStream {
     fn acknowledged_bytes(&self) -> Option<u64> {
-        get_tcp_info(self.as_raw_fd()).ok().map(|info| info.tcpi_bytes_acked).filter(|bytes| *bytes > 0)
+        // 0 until the first acknowledgement, which is true too. A kernel that does not count is an error here.
+        get_tcp_info(self.as_raw_fd()).ok().map(|info| info.tcpi_bytes_acked)
     }
 
     fn reset_on_close(&self) {
@@ -150,5 +151,107 @@ impl<S: Socket> AsyncWrite for Paced<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+    use std::sync::{Arc, LazyLock};
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    static ANSWER: LazyLock<Vec<u8>> = LazyLock::new(|| vec![0; 1 << 20]);
+
+    /// The two ends of a socket that takes so many bytes, and what its client says to have of them.
+    #[derive(Debug, Clone, Default)]
+    struct Ends {
+        room: Arc<AtomicUsize>,
+        acknowledged: Option<Arc<AtomicU64>>,
+        is_reset: Arc<AtomicBool>,
+    }
+
+    impl Socket for Ends {
+        fn acknowledged_bytes(&self) -> Option<u64> {
+            self.acknowledged.as_ref().map(|bytes| bytes.load(Ordering::Relaxed))
+        }
+
+        fn reset_on_close(&self) {
+            self.is_reset.store(true, Ordering::Relaxed);
+        }
+    }
+
+    impl AsyncRead for Ends {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Ends {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            let count = self.room.load(Ordering::Relaxed).min(bytes.len());
+            self.room.fetch_sub(count, Ordering::Relaxed);
+            if count == 0 { Poll::Pending } else { Poll::Ready(Ok(count)) }
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// Writes for half a window; the error with which it ended before.
+    async fn write_for_half_a_window(paced: &mut Paced<Ends>) -> Option<io::ErrorKind> {
+        let written = timeout(ANSWER_WINDOW / 2, paced.write_all(&ANSWER)).await;
+        written.ok().map(|written| written.expect_err("there is no room for all of it").kind())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_acknowledged_counts_from_the_first_byte() {
+        let taken = Arc::new(AtomicU64::new(0));
+        let ends = Ends { acknowledged: Some(Arc::clone(&taken)), ..Ends::default() };
+        // The socket takes far more than the client has acknowledged when it makes the gateway wait.
+        ends.room.store(ANSWER.len() / 2, Ordering::Relaxed);
+        let mut paced = Paced::new(ends.clone());
+        assert_eq!(write_for_half_a_window(&mut paced).await, None);
+        taken.fetch_add(ANSWER_WINDOW_BYTES, Ordering::Relaxed);
+        assert_eq!(write_for_half_a_window(&mut paced).await, None);
+        assert_eq!(write_for_half_a_window(&mut paced).await, None, "it took what it must");
+        taken.fetch_add(ANSWER_WINDOW_BYTES - 1, Ordering::Relaxed);
+        assert!(!ends.is_reset.load(Ordering::Relaxed));
+        let later = [write_for_half_a_window(&mut paced).await, write_for_half_a_window(&mut paced).await];
+        assert!(later.contains(&Some(io::ErrorKind::TimedOut)), "it took a byte less: {later:?}");
+        assert!(ends.is_reset.load(Ordering::Relaxed));
+    }
+
+    /// Were it unknown, what is written would count for a while: far more than a client has taken by its first
+    /// acknowledgement, so that it then seems to take nothing at all.
+    #[tokio::test]
+    async fn before_the_first_acknowledgement_it_is_none_and_not_unknown() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (socket, _) = listener.accept().await.unwrap();
+        assert_eq!(socket.acknowledged_bytes(), Some(0));
+        drop(client);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_nothing_is_acknowledged_what_is_written_counts() {
+        let ends = Ends::default();
+        let mut paced = Paced::new(ends.clone());
+        let must = usize::try_from(ANSWER_WINDOW_BYTES).unwrap();
+        assert_eq!(write_for_half_a_window(&mut paced).await, None);
+        ends.room.store(must, Ordering::Relaxed);
+        assert_eq!(write_for_half_a_window(&mut paced).await, None);
+        assert_eq!(write_for_half_a_window(&mut paced).await, None, "it took what it must");
+        ends.room.store(must - 1, Ordering::Relaxed);
+        let later = [write_for_half_a_window(&mut paced).await, write_for_half_a_window(&mut paced).await];
+        assert!(later.contains(&Some(io::ErrorKind::TimedOut)), "it took a byte less: {later:?}");
     }
 }

@@ -1,6 +1,6 @@
 //! Watches a body on its way to the worker: its size, its speed, and that it is UTF-8.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header;
@@ -34,7 +34,8 @@ pub struct BodyMeter {
     declared_bytes: Option<u64>,
     seen_bytes: u64,
     validator: BodyValidator,
-    window_start: Instant,
+    /// From the first piece on. Most requests have no body, and need no clock.
+    window_start: Option<Instant>,
     window_bytes: u64,
 }
 
@@ -56,7 +57,7 @@ impl BodyMeter {
             declared_bytes,
             seen_bytes: 0,
             validator: BodyValidator::default(),
-            window_start: Instant::now(),
+            window_start: None,
             window_bytes: 0,
         })
     }
@@ -65,7 +66,7 @@ impl BodyMeter {
     pub fn restart(&mut self) {
         self.seen_bytes = 0;
         self.validator = BodyValidator::default();
-        self.window_start = Instant::now();
+        self.window_start = None;
         self.window_bytes = 0;
     }
 
@@ -104,14 +105,14 @@ impl BodyMeter {
 
     fn check_speed(&mut self, bytes: u64) -> Result<(), BodyError> {
         self.window_bytes += bytes;
-        let elapsed: Duration = self.window_start.elapsed();
-        if elapsed < BODY_WINDOW {
+        let now = Instant::now();
+        if now.duration_since(*self.window_start.get_or_insert(now)) < BODY_WINDOW {
             return Ok(());
         }
         if self.window_bytes < BODY_WINDOW_BYTES && self.declared_bytes != Some(self.seen_bytes) {
             return Err(BodyError::TooSlow);
         }
-        self.window_start = Instant::now();
+        self.window_start = Some(now);
         self.window_bytes = 0;
         Ok(())
     }

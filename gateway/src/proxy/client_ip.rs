@@ -30,8 +30,7 @@ const ENTRY_BYTES: usize = 64;
 /// (RFC 9110, 5.6.1.2). The walk costs what it looks at, however long the list is.
 pub fn client_ip(peer: Peer, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let mut client = peer.ip();
-    let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(&address));
-    if peer != Peer::Unix && !is_trusted(client) {
+    if !peer.is_trusted(trusted) {
         return client;
     }
     let fields = headers.get_all(X_FORWARDED_FOR).iter().rev();
@@ -41,14 +40,23 @@ pub fn client_ip(peer: Peer, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
             Some(Err(NoAddress::Empty)) => continue,
             Some(Err(NoAddress::Junk)) | None => break,
         }
-        if !is_trusted(client) {
+        if !is_in(trusted, client) {
             break;
         }
     }
     client
 }
 
+fn is_in(networks: &[IpNet], address: IpAddr) -> bool {
+    networks.iter().any(|network| network.contains(&address))
+}
+
 impl Peer {
+    /// Whether it speaks for others: who is behind it is then not known from the peer alone.
+    pub fn is_trusted(self, trusted: &[IpNet]) -> bool {
+        self == Self::Unix || is_in(trusted, self.ip())
+    }
+
     /// The address that is charged when nothing better is known; a Unix socket counts as this machine.
     pub fn ip(self) -> IpAddr {
         match self {

@@ -7,13 +7,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
-use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
+use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, Value, value};
 
 use super::{Format, Key, Registry, Scope, Tenant, TenantState};
 use crate::clock;
 use crate::config::Config;
 use crate::layout;
-use crate::limits::KEYS_PER_TENANT;
+use crate::limits::{KEY_NUMBER, KEYS_PER_TENANT};
 use crate::secret_file;
 use crate::tenant::TenantName;
 use crate::toml_reader::Mistakes;
@@ -22,6 +22,7 @@ use crate::toml_reader::Mistakes;
 pub struct RegistryEdit {
     path: PathBuf,
     document: DocumentMut,
+    /// What the document must be read as.
     registry: Registry,
     lock: RegistryLock,
 }
@@ -52,6 +53,15 @@ pub enum EditError {
          `sq-gateway tenants revoke-key {0} --expired`"
     )]
     TooManyKeys(TenantName),
+    /// The tenant has had the last of the ids that there are.
+    #[error(
+        "tenant {0} has had key k{KEY_NUMBER}, and no number comes after it; lower its last_key in the registry, or \
+         rename that key, if nobody needs to know it by its id"
+    )]
+    NoMoreIds(TenantName),
+    /// Read again, the text to be written says something else than was asked for.
+    #[error("{0}: this edit would not be read back as it was meant; nothing was written")]
+    ReadsOtherwise(PathBuf),
     /// The file could not be read or written.
     #[error("{0}: {1}")]
     Io(PathBuf, io::Error),
@@ -79,17 +89,19 @@ impl RegistryEdit {
         Ok(Self { path: path.to_owned(), document, registry: loaded.registry, lock: RegistryLock(lock) })
     }
 
-    /// What the file held when it was opened.
+    /// What the file held, with the edits made so far.
     pub fn registry(&self) -> &Registry {
         &self.registry
     }
 
     /// Adds a tenant.
-    pub fn add(&mut self, tenant: &Tenant) {
-        let tables = self.document.entry("tenant").or_insert(Item::ArrayOfTables(ArrayOfTables::new()));
-        if let Some(tables) = tables.as_array_of_tables_mut() {
-            tables.push(tenant_table(tenant));
-        }
+    ///
+    /// # Errors
+    /// The file has no place for it.
+    pub fn add(&mut self, tenant: &Tenant) -> Result<(), EditError> {
+        self.tables()?.push(tenant_table(tenant));
+        self.registry.tenants.push(tenant.clone());
+        Ok(())
     }
 
     /// Takes a tenant out.
@@ -98,9 +110,8 @@ impl RegistryEdit {
     /// There is none of this name.
     pub fn remove(&mut self, name: &TenantName) -> Result<(), EditError> {
         let index = self.index(name)?;
-        if let Some(tables) = self.tables() {
-            tables.remove(index);
-        }
+        self.tables()?.remove(index);
+        self.registry.tenants.retain(|tenant| tenant.name != *name);
         Ok(())
     }
 
@@ -110,6 +121,7 @@ impl RegistryEdit {
     /// There is none of this name.
     pub fn set_state(&mut self, name: &TenantName, state: TenantState) -> Result<(), EditError> {
         self.table(name)?.insert("state", value(state.as_str()));
+        self.tenant(name)?.state = state;
         Ok(())
     }
 
@@ -118,13 +130,12 @@ impl RegistryEdit {
     /// # Errors
     /// There is no tenant of this name, or it has as many keys as it may.
     pub fn add_key(&mut self, name: &TenantName, key: &Key) -> Result<(), EditError> {
-        let keys = self.table(name)?.entry("key").or_insert(Item::ArrayOfTables(ArrayOfTables::new()));
-        if let Some(keys) = keys.as_array_of_tables_mut() {
-            if keys.len() >= KEYS_PER_TENANT {
-                return Err(EditError::TooManyKeys(name.clone()));
-            }
-            keys.push(key_table(key));
+        let keys = self.keys(name)?;
+        if keys.len() >= KEYS_PER_TENANT {
+            return Err(EditError::TooManyKeys(name.clone()));
         }
+        keys.push(key_table(key));
+        self.tenant(name)?.keys.push(key.clone());
         Ok(())
     }
 
@@ -133,10 +144,10 @@ impl RegistryEdit {
     /// # Errors
     /// There is no such tenant, or it has no such key.
     pub fn set_key_expiry(&mut self, name: &TenantName, id: &str, expires_s: i64) -> Result<(), EditError> {
-        let (keys, index) = self.key(name, id)?;
-        if let (Some(key), Some(expires)) = (keys.get_mut(index), toml_time(expires_s)) {
-            key.insert("expires", value(expires));
-        }
+        let key = self.key(name, id)?;
+        key.insert("expires", toml_time(expires_s).map_or(Item::None, value));
+        let keys = self.tenant(name)?.keys.iter_mut();
+        keys.filter(|key| key.id == id).for_each(|key| key.expires_s = Some(expires_s));
         Ok(())
     }
 
@@ -145,26 +156,28 @@ impl RegistryEdit {
     /// # Errors
     /// There is no such tenant, or it has no such key.
     pub fn remove_key(&mut self, name: &TenantName, id: &str) -> Result<(), EditError> {
-        let (keys, index) = self.key(name, id)?;
-        keys.remove(index);
-        let highest = self.registry.find(name).map_or(0, Tenant::highest_key);
+        self.key(name, id)?;
+        self.keys(name)?.retain(|key| !has(key, "id", id));
+        let tenant = self.tenant(name)?;
+        let highest = tenant.highest_key();
+        tenant.last_key = highest;
+        tenant.keys.retain(|key| key.id != id);
         if highest > 0 {
             self.table(name)?.insert("last_key", value(i64::from(highest)));
         }
         Ok(())
     }
 
-    /// Whether the whole would be a valid registry. A command asks before it makes keys or directories.
+    /// Whether the whole would be a valid registry, and the one that was asked for. A command asks before it makes
+    /// keys or directories.
     ///
     /// # Errors
     /// The mistakes that the changes made.
     pub fn check(&self, config: &Config) -> Result<(), EditError> {
-        let text = self.document.to_string();
-        if text.trim().is_empty() {
-            return Ok(());
-        }
-        Registry::parse(Path::new("the changed registry"), &text, config)?;
-        Ok(())
+        // In the same folder: directories of tenants are named from there.
+        let shown = self.path.with_file_name("the changed registry");
+        let read = Registry::parse(&shown, &self.text(), config)?.registry;
+        if read == self.registry { Ok(()) } else { Err(EditError::ReadsOtherwise(self.path.clone())) }
     }
 
     /// Writes the file, unless the whole of it would not be a valid registry. Gives the lock back, for whom has
@@ -174,40 +187,78 @@ impl RegistryEdit {
     /// A mistake that the changes made, or the file could not be written.
     pub fn commit(self, config: &Config) -> Result<RegistryLock, EditError> {
         self.check(config)?;
-        let mut text = self.document.to_string();
-        if text.trim().is_empty() {
-            // A file without a word in it would be taken for one that is half written.
-            text = "# No tenants.\n".to_owned();
-        }
-        secret_file::replace(&self.path, text.as_bytes()).map_err(|error| EditError::Io(self.path, error))?;
+        let written = secret_file::replace(&self.path, self.text().as_bytes());
+        written.map_err(|error| EditError::Io(self.path, error))?;
         Ok(self.lock)
     }
 
-    fn tables(&mut self) -> Option<&mut ArrayOfTables> {
-        self.document.get_mut("tenant").and_then(Item::as_array_of_tables_mut)
+    fn text(&self) -> String {
+        let text = self.document.to_string();
+        // A file without a word in it would be taken for one that is half written.
+        if text.trim().is_empty() { "# No tenants.\n".to_owned() } else { text }
+    }
+
+    fn tenant(&mut self, name: &TenantName) -> Result<&mut Tenant, EditError> {
+        let found = self.registry.tenants.iter_mut().find(|tenant| tenant.name == *name);
+        found.ok_or_else(|| EditError::NoSuchTenant(name.clone()))
+    }
+
+    fn tables(&mut self) -> Result<&mut ArrayOfTables, EditError> {
+        tables(&mut self.document, "tenant").ok_or_else(|| EditError::ReadsOtherwise(self.path.clone()))
     }
 
     fn index(&mut self, name: &TenantName) -> Result<usize, EditError> {
-        let has_name = |table: &Table| table.get("name").and_then(Item::as_str) == Some(name.as_str());
-        let found = self.tables().and_then(|tables| tables.iter().position(has_name));
+        let found = self.tables()?.iter().position(|table| has(table, "name", name.as_str()));
         found.ok_or_else(|| EditError::NoSuchTenant(name.clone()))
-    }
-
-    /// A tenant's keys, and which of them has the id.
-    fn key(&mut self, name: &TenantName, id: &str) -> Result<(&mut ArrayOfTables, usize), EditError> {
-        let keys = self.table(name)?.get_mut("key").and_then(Item::as_array_of_tables_mut);
-        let no_such_key = || EditError::NoSuchKey(name.clone(), id.to_owned());
-        let keys = keys.ok_or_else(no_such_key)?;
-        let has_id = |table: &Table| table.get("id").and_then(Item::as_str) == Some(id);
-        let index = keys.iter().position(has_id).ok_or_else(no_such_key)?;
-        Ok((keys, index))
     }
 
     fn table(&mut self, name: &TenantName) -> Result<&mut Table, EditError> {
-        let index = self.index(name)?;
-        let found = self.tables().and_then(|tables| tables.get_mut(index));
+        let found = self.tables()?.iter_mut().find(|table| has(table, "name", name.as_str()));
         found.ok_or_else(|| EditError::NoSuchTenant(name.clone()))
     }
+
+    fn keys(&mut self, name: &TenantName) -> Result<&mut ArrayOfTables, EditError> {
+        let path = self.path.clone();
+        tables(self.table(name)?, "key").ok_or(EditError::ReadsOtherwise(path))
+    }
+
+    fn key(&mut self, name: &TenantName, id: &str) -> Result<&mut Table, EditError> {
+        let found = self.keys(name)?.iter_mut().find(|key| has(key, "id", id));
+        found.ok_or_else(|| EditError::NoSuchKey(name.clone(), id.to_owned()))
+    }
+}
+
+fn has(table: &Table, field: &str, text: &str) -> bool {
+    table.get(field).and_then(Item::as_str) == Some(text)
+}
+
+/// The tables `[[name]]`, none of them if there are none. Those of an inline array, which is read as well, become such
+/// tables; `None` for anything else.
+fn tables<'t>(parent: &'t mut Table, name: &str) -> Option<&'t mut ArrayOfTables> {
+    let item = parent.entry(name).or_insert(Item::None);
+    let is_inline = item.is_array();
+    *item = match std::mem::take(item).into_array_of_tables() {
+        Ok(tables) => Item::ArrayOfTables(tables),
+        Err(Item::None) => Item::ArrayOfTables(ArrayOfTables::new()),
+        Err(Item::Value(Value::Array(array))) if array.is_empty() => {
+            Item::ArrayOfTables(ArrayOfTables::new())
+        }
+        Err(other) => other,
+    };
+    let comment = if is_inline { take_comment(parent, name) } else { None };
+    let tables = parent.get_mut(name)?.as_array_of_tables_mut()?;
+    if let (Some(comment), Some(first)) = (comment, tables.get_mut(0)) {
+        first.decor_mut().set_prefix(comment);
+    }
+    Some(tables)
+}
+
+/// What stands before an inline array. It would come again before each of its tables.
+fn take_comment(parent: &mut Table, name: &str) -> Option<String> {
+    let mut key = parent.key_mut(name)?;
+    let comment = key.leaf_decor().prefix().and_then(|prefix| prefix.as_str()).map(str::to_owned);
+    key.leaf_decor_mut().clear();
+    comment.filter(|comment| comment.contains('#'))
 }
 
 /// A whole registry as text, in our format.

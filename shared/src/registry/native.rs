@@ -6,7 +6,7 @@ use super::{Key, Registry, Scope, Tenant, TenantState, Unique};
 use crate::config::Config;
 use crate::config::units::parse_bytes;
 use crate::layout;
-use crate::limits::KEYS_PER_TENANT;
+use crate::limits::{KEY_NUMBER, KEYS_PER_TENANT};
 use crate::tenant::TenantName;
 use crate::token::TokenDigest;
 use crate::toml_reader::{Document, Mistakes, Section};
@@ -51,7 +51,7 @@ fn read_tenant(section: Section<'_, '_>, seen: &mut Seen, folder: &Path, config:
     let state = section.parsed("state", str::parse).unwrap_or(TenantState::Active);
     let quota_bytes = section.parsed("quota", parse_bytes);
     let data_dir = section.text("data_dir").map(|directory| folder.join(directory));
-    let last_key = section.integer_or("last_key", str::parse).unwrap_or(0);
+    let last_key = section.integer_or("last_key", parse_key_number).unwrap_or(0);
     let mut ids = Unique::new();
     let keys = section.sections("key");
     if keys.len() > KEYS_PER_TENANT {
@@ -98,6 +98,11 @@ fn parse_key_id(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err("1 to 64 of a-z, A-Z, 0-9, '-', '_' and '.'".to_owned())
+}
+
+fn parse_key_number(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| *number <= KEY_NUMBER);
+    number.ok_or_else(|| format!("a whole number from 0 to {KEY_NUMBER}"))
 }
 
 /// Notes a field that is missing. One that is there and wrong has been noted where it was read.

@@ -156,7 +156,7 @@ fn edits_keep_comments_and_lose_nothing() {
     let alice: TenantName = "alice".parse().unwrap();
     let bob = Tenant { name: "bob".parse().unwrap(), port: 1342, ..load_one(&path, &config) };
     let mut registry = edit::RegistryEdit::open(&path, &config).unwrap();
-    registry.add(&bob);
+    registry.add(&bob).unwrap();
     registry.set_state(&alice, TenantState::Suspended).unwrap();
     registry.add_key(&alice, &edit::write_key("k1".into(), digest("a"))).unwrap();
     registry.commit(&config).unwrap();
@@ -172,8 +172,91 @@ fn edits_keep_comments_and_lose_nothing() {
     assert!(registry.remove_key(&alice, "k1").is_err());
     registry.commit(&config).unwrap();
     let mut registry = edit::RegistryEdit::open(&path, &config).unwrap();
-    registry.add(&Tenant { port: 1341, ..bob });
+    registry.add(&Tenant { port: 1341, ..bob }).unwrap();
     assert!(registry.commit(&config).is_err(), "a slot was given out twice");
+}
+
+/// The reader takes them, so the editor must: an edit that finds no place for a key is a key that nobody has.
+#[test]
+fn arrays_that_are_written_inline_are_edited_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tenants.toml");
+    let (config, alice): (_, TenantName) = (config(""), "alice".parse().unwrap());
+    let (a, b) = (digest("a"), digest("b"));
+    for text in [
+        format!(
+            "[[tenant]]\nname = \"alice\"\n# ours\nkey = [{{ id = \"k1\", sha256 = \"{a}\" }}] # one\nport = 1341\n"
+        ),
+        format!(
+            "# ours\ntenant = [{{ name = \"alice\", port = 1341, key = [{{ id = \"k1\", sha256 = \"{a}\" }}] }}]\n"
+        ),
+        "# ours\ntenant = [\n  { name = \"alice\", port = 1341, data_dir = \"a\" }, # one\n  { name = \"bob\", port = 1342 },\n]\n".to_owned(),
+        "# ours\n[[tenant]]\nname = \"alice\"\nkey = [] # none yet\nport = 1341\n".to_owned(),
+        "# ours\n[[tenant]]\nname = \"alice\"\ndata_dir = \"a\"\nport = 1341\n".to_owned(),
+    ] {
+        std::fs::write(&path, &text).unwrap();
+        let before = load_one(&path, &config);
+        let mut registry = edit::RegistryEdit::open(&path, &config).unwrap();
+        registry.add_key(&alice, &edit::write_key("k2".into(), b)).unwrap();
+        registry.set_key_expiry(&alice, "k2", 1_798_761_600).unwrap();
+        registry.commit(&config).unwrap();
+        let after = load_one(&path, &config);
+        let edited = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(edited.matches("# ours").count(), 1, "{edited}");
+        let added = Key { expires_s: Some(1_798_761_600), ..edit::write_key("k2".into(), b) };
+        assert_eq!(after.keys, [before.keys.clone(), vec![added]].concat(), "{edited}");
+
+        let mut registry = edit::RegistryEdit::open(&path, &config).unwrap();
+        registry.remove_key(&alice, "k2").unwrap();
+        registry.set_state(&alice, TenantState::Suspended).unwrap();
+        registry.commit(&config).unwrap();
+        let last = load_one(&path, &config);
+        assert_eq!(last, Tenant { state: TenantState::Suspended, last_key: 2, ..before });
+        let mut registry = edit::RegistryEdit::open(&path, &config).unwrap();
+        registry.remove(&alice).unwrap();
+        registry.commit(&config).unwrap();
+        assert_eq!(Registry::load(&path, &config).unwrap().registry.find(&alice), None);
+    }
+}
+
+#[test]
+fn what_would_be_read_otherwise_is_not_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tenants.toml");
+    let text = "[[tenant]]\nname = \"alice\"\nport = 1341\n";
+    std::fs::write(&path, text).unwrap();
+    let config = config("");
+    let mut registry = edit::RegistryEdit::open(&path, &config).unwrap();
+    // A time after the year 9999 cannot be written: the key would have no end.
+    let key = Key { expires_s: Some(i64::MAX), ..edit::write_key("k1".into(), digest("a")) };
+    registry.add_key(&"alice".parse().unwrap(), &key).unwrap();
+    assert!(matches!(registry.commit(&config), Err(edit::EditError::ReadsOtherwise(_))));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+}
+
+#[test]
+fn the_numbers_of_keys_end() {
+    let alice = |more: &str| {
+        let loaded = load(&format!("[[tenant]]\nname = \"alice\"\nport = 1341\n{more}"));
+        loaded.map(|loaded| loaded.registry.tenants[0].clone())
+    };
+    let with_key = |id: &str| {
+        let digest = digest("a");
+        alice(&format!("[[tenant.key]]\nid = \"{id}\"\nsha256 = \"{digest}\"\n")).unwrap().next_key_id()
+    };
+    let (last, past) = (KEY_NUMBER, KEY_NUMBER + 1);
+    let id = |number: u32| Some(format!("k{number}"));
+    assert_eq!(alice(&format!("last_key = {}", last - 1)).unwrap().next_key_id(), id(last));
+    assert_eq!(alice(&format!("last_key = {last}")).unwrap().next_key_id(), None);
+    for number in [&past.to_string(), "-1", "99999999999999999999"] {
+        let mistakes = alice(&format!("last_key = {number}")).unwrap_err().to_string();
+        assert!(mistakes.contains("from 0 to 999999999"), "{mistakes}");
+    }
+    assert_eq!(with_key(&format!("k{}", last - 1)), id(last));
+    assert_eq!(with_key(&format!("k{last}")), None);
+    // Written by hand, and no number of ours: it never comes up to it.
+    assert_eq!(with_key(&format!("k{past}")), id(1));
+    assert_eq!(with_key("k20260101120000"), id(1));
 }
 
 fn load_one(path: &Path, config: &Config) -> Tenant {

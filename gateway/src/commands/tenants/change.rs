@@ -143,8 +143,10 @@ fn commit_new_key(
     scope: Scope,
     expires_s: Option<i64>,
 ) -> Result<(), Failure> {
-    let (key, entry) = NewKey::generate(tenant.name.as_str(), tenant.port, tenant.next_key_id())
-        .map_err(Failure::from_error)?;
+    let no_more_ids = || Failure::from_error(EditError::NoMoreIds(tenant.name.clone()));
+    let id = tenant.next_key_id().ok_or_else(no_more_ids)?;
+    let (key, entry) =
+        NewKey::generate(tenant.name.as_str(), tenant.port, id).map_err(Failure::from_error)?;
     registry.add_key(&tenant.name, &Key { scope, expires_s, ..entry }).map_err(Failure::from_error)?;
     registry.commit(&system.config).map_err(Failure::from_error)?;
     say_key(&key);

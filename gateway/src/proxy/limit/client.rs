@@ -1,0 +1,192 @@
+//! What one client address may ask: so many requests, and so many wrong keys.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use governor::RateLimiter;
+use governor::clock::{Clock, QuantaClock};
+use governor::middleware::StateInformationMiddleware;
+use sq_shared::config::{Limits, units::Rate};
+
+use super::LimitError;
+use super::address_store::{AddressStore, OWN_PLACES, Place};
+use super::standing::{Standing, quota};
+
+/// A rate by client address.
+struct KeyedLimiter {
+    rate: Rate,
+    limiter: RateLimiter<Place, AddressStore, QuantaClock, StateInformationMiddleware>,
+}
+
+impl KeyedLimiter {
+    fn new(rate: Rate) -> Self {
+        Self { rate, limiter: RateLimiter::new(quota(rate), AddressStore::new(), QuantaClock::default()) }
+    }
+
+    fn is_full(&self) -> bool {
+        self.limiter.len() >= OWN_PLACES
+    }
+
+    fn charge(&self, client: IpAddr) -> Result<Standing, Standing> {
+        match self.limiter.check_key(&client.into()) {
+            Ok(snapshot) => Ok(Standing::allowed(self.rate, &snapshot)),
+            Err(not_until) => Err(Standing::refused(self.rate, &not_until, self.limiter.clock().now())),
+        }
+    }
+}
+
+/// The limits of client addresses. Each is `None` when it is off.
+pub struct ClientLimits {
+    per_ip: Option<Arc<KeyedLimiter>>,
+    failed_keys: Option<Arc<KeyedLimiter>>,
+}
+
+impl ClientLimits {
+    /// Limits from the config; those of before live on where the rate is the same.
+    pub fn new(limits: &Limits, previous: Option<&Self>) -> Self {
+        let keep = |rate: Option<Rate>, earlier: Option<&Arc<KeyedLimiter>>| {
+            let rate = rate?;
+            let kept = earlier.filter(|limiter| limiter.rate == rate).cloned();
+            Some(kept.unwrap_or_else(|| Arc::new(KeyedLimiter::new(rate))))
+        };
+        Self {
+            per_ip: keep(limits.per_ip, previous.and_then(|earlier| earlier.per_ip.as_ref())),
+            failed_keys: keep(limits.failed_keys, previous.and_then(|earlier| earlier.failed_keys.as_ref())),
+        }
+    }
+
+    /// Charges a request to its client address; `None` when there is no limit.
+    ///
+    /// # Errors
+    /// The address has had its requests.
+    pub fn charge_request(&self, client: IpAddr) -> Result<Option<Standing>, LimitError> {
+        self.per_ip.as_ref().map(|limiter| limiter.charge(client).map_err(LimitError::PerIp)).transpose()
+    }
+
+    /// Charges a wrong key to its client address.
+    ///
+    /// # Errors
+    /// The address has had its wrong keys.
+    pub fn charge_failed_key(&self, client: IpAddr) -> Result<(), LimitError> {
+        let Some(limiter) = &self.failed_keys else { return Ok(()) };
+        limiter.charge(client).map(|_| ()).map_err(LimitError::FailedKeys)
+    }
+
+    /// Whether newcomers have no place of their own in one of the stores.
+    pub fn are_full(&self) -> bool {
+        self.limiters().any(KeyedLimiter::is_full)
+    }
+
+    /// Forgets the addresses that have their full count again.
+    pub fn forget_idle(&self) {
+        for limiter in self.limiters() {
+            let was_full = limiter.is_full();
+            limiter.limiter.retain_recent();
+            // What an attack has filled it fills again.
+            if !was_full {
+                limiter.limiter.shrink_to_fit();
+            }
+        }
+    }
+
+    fn limiters(&self) -> impl Iterator<Item = &KeyedLimiter> {
+        [&self.per_ip, &self.failed_keys].into_iter().flatten().map(Arc::as_ref)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::address_store::SHARED_PLACES;
+    use super::*;
+
+    fn address(number: u32) -> IpAddr {
+        // Every other one is the /64 of an IPv6 customer.
+        match number % 2 {
+            0 => IpAddr::from(number.to_be_bytes()),
+            _ => IpAddr::from(((0x2001_0db8_u128 << 96) | (u128::from(number) << 64) | 1).to_be_bytes()),
+        }
+    }
+
+    fn limiter(rate: &str) -> KeyedLimiter {
+        KeyedLimiter::new(rate.parse().unwrap())
+    }
+
+    fn remaining(limiter: &KeyedLimiter, client: IpAddr) -> Option<u32> {
+        limiter.charge(client).ok().map(|standing| standing.remaining)
+    }
+
+    #[test]
+    fn an_ipv6_customer_is_a_64() {
+        let place = |text: &str| Place::from(text.parse::<IpAddr>().unwrap());
+        assert_eq!(place("2001:db8:1:2::1"), place("2001:db8:1:2:ffff::9"));
+        assert_ne!(place("2001:db8:1:2::1"), place("2001:db8:1:3::1"));
+        assert_ne!(place("0.0.0.1"), place("::1"));
+    }
+
+    #[test]
+    fn a_standing_says_what_remains_and_when_to_come_back() {
+        let limiter = limiter("2/min");
+        let client = "192.0.2.1".parse().unwrap();
+        let standing = |result: Result<Standing, Standing>| {
+            result.map(|standing| (standing.remaining, standing.reset_s)).ok()
+        };
+        assert_eq!(standing(limiter.charge(client)), Some((1, 30)));
+        // One more passes long before the count is full.
+        assert_eq!(standing(limiter.charge(client)), Some((0, 30)));
+        let refused = limiter.charge(client).unwrap_err();
+        assert!((29..=30).contains(&refused.reset_s), "{refused:?}");
+    }
+
+    #[test]
+    fn there_are_so_many_places_and_no_more() {
+        let limiter = limiter("2/day");
+        let places = u32::try_from(OWN_PLACES).unwrap();
+        (0..places - 1).for_each(|number| assert!(limiter.charge(address(number)).is_ok()));
+        assert!(!limiter.is_full(), "full one before the limit");
+        assert!(limiter.charge(address(places - 1)).is_ok());
+        assert!(limiter.is_full());
+        // One past it there is a shared place, which has the same rate.
+        assert_eq!(remaining(&limiter, address(places)), Some(1));
+        assert_eq!(remaining(&limiter, address(places)), Some(0));
+        assert_eq!(remaining(&limiter, address(places)), None);
+        assert_eq!(limiter.limiter.len(), OWN_PLACES);
+    }
+
+    #[test]
+    fn a_million_addresses_from_several_threads() {
+        let limiter = limiter("2/day");
+        let established = "192.0.2.1".parse().unwrap();
+        assert_eq!(remaining(&limiter, established), Some(1));
+        let attack = |first: u32| {
+            let mine = (first..1_000_000).step_by(4).map(|number| address(0x0a00_0000 + number));
+            mine.filter(|client| limiter.charge(*client).is_ok()).count()
+        };
+        let passed: usize = std::thread::scope(|scope| {
+            let attack = &attack;
+            let threads: Vec<_> = (0..4).map(|first| scope.spawn(move || attack(first))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(limiter.limiter.len(), OWN_PLACES);
+        let shared = usize::try_from(2 * SHARED_PLACES).unwrap();
+        assert_eq!(passed, OWN_PLACES - 1 + shared, "one in each place of its own, two in each shared one");
+        // Who was there before has its own count still.
+        assert_eq!(remaining(&limiter, established), Some(0));
+        limiter.limiter.retain_recent();
+        assert_eq!(limiter.limiter.len(), OWN_PLACES, "a sweep took a place that was needed");
+        assert_eq!(remaining(&limiter, established), None);
+    }
+
+    #[test]
+    fn a_sweep_makes_room_for_newcomers() {
+        let limiter = limiter("1000000/s");
+        (0..u32::try_from(2 * OWN_PLACES).unwrap()).for_each(|number| {
+            let _ = limiter.charge(address(number));
+        });
+        assert!(limiter.is_full());
+        // Their counts have been full again since a microsecond after each.
+        limiter.limiter.retain_recent();
+        assert!(limiter.limiter.is_empty(), "{} are left", limiter.limiter.len());
+        assert!(limiter.charge(address(1)).is_ok());
+        assert_eq!(limiter.limiter.len(), 1);
+    }
+}
