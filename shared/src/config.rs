@@ -227,6 +227,7 @@ impl Config {
         let (new, old) = (&self.gateway, &started.gateway);
         let changes = [
             ("gateway.listen", new.listen != old.listen),
+            ("gateway.data_root", new.data_root != old.data_root),
             ("gateway.slots", new.slots != old.slots),
             ("gateway.threads", new.threads != old.threads),
             ("gateway.audit", new.audit != old.audit),
@@ -236,6 +237,8 @@ impl Config {
             ("pool.status_listen", self.pool.status_listen != started.pool.status_listen),
         ];
         self.gateway.listen.clone_from(&old.listen);
+        // A live tenant must not find itself in another, empty folder.
+        self.gateway.data_root.clone_from(&old.data_root);
         self.gateway.slots.clone_from(&old.slots);
         self.gateway.threads = old.threads;
         self.gateway.audit = old.audit;

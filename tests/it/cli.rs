@@ -1,14 +1,16 @@
 //! The command line: help, exit codes, and what each command does to the files.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::process::Command;
 
+use rustix::process::geteuid;
 use serde_json::Value;
 use sq_tests::deployment::Deployment;
 use sq_tests::process::{self, Outcome};
 use sq_tests::root::Root;
 use sq_tests::setup::{Setup, key_of};
-use sq_tests::{binaries, wait};
+use sq_tests::{binaries, notice, wait};
 
 const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
 
@@ -356,6 +358,26 @@ fn a_rotated_key_may_do_what_the_old_one_might() {
     let shown: Value = serde_json::from_str(&shown).unwrap();
     assert_eq!(shown["keys"][0]["scope"], "read", "{shown}");
     assert_eq!(shown["keys"][0]["expires_s"], 4_070_908_800_u64, "{shown}");
+}
+
+/// Gateway and pool run as a user of their own: what an administrator changes must stay theirs to read.
+#[test]
+fn what_root_changes_belongs_to_the_user_whose_it_was() {
+    if !geteuid().is_root() {
+        return notice::not_allowed_here("edits by root of another user's registry");
+    }
+    let user = 65534;
+    let root = Root::new(&Setup::default());
+    fs::create_dir(root.join("data")).unwrap();
+    for name in ["", "tenants.toml", "gateway.toml", "data"] {
+        chown(root.join(name), Some(user), Some(user)).unwrap();
+    }
+    root.with_config(&["tenants", "revoke-key", "alice", "k1"]).success();
+    root.with_config(&["tenants", "add", "dora"]).success();
+    for name in ["tenants.toml", "tenants.toml.lock", "data/dora"] {
+        let made = fs::metadata(root.join(name)).unwrap();
+        assert_eq!((made.uid(), made.gid()), (user, user), "{name}");
+    }
 }
 
 #[test]

@@ -312,6 +312,7 @@ fn toml_time(seconds: i64) -> Option<toml_edit::Datetime> {
 fn lock(path: &Path) -> io::Result<File> {
     let lock_path = layout::registry_lock(path);
     let lock = File::options().create(true).append(true).mode(0o600).open(lock_path)?;
+    secret_file::give_to_owner_of(if path.exists() { path } else { secret_file::folder_of(path) }, &lock)?;
     flock(&lock, FlockOperation::LockExclusive)?;
     Ok(lock)
 }

@@ -25,6 +25,9 @@ pub struct Options {
 /// Not everything that `sandbox = "require"` asks for.
 pub fn run(options: &Options) -> Result<(), Failure> {
     close_inherited(false).map_err(Failure::from_error)?;
+    if !options.data_dir.is_dir() {
+        return Err(Failure::Failed(format!("{} is no directory", options.data_dir.display())));
+    }
     let directory = DataDirectory::open(&options.data_dir).map_err(Failure::from_error)?;
     let confinement = confine(directory.as_fd(), Enforcement::Try).map_err(Failure::from_error)?;
     if !confinement.is_complete() {
