@@ -192,31 +192,34 @@ impl Config {
             pool: Pool::read(root.section("pool")),
             plans: read_plans(&root.section("plan")),
         };
+        config.check_addresses(&root);
         root.finish();
-        config.check_addresses(&document);
         document.finish(config)
     }
 
     /// No two servers of ours may want one port.
-    fn check_addresses(&self, document: &Document<'_>) {
+    fn check_addresses(&self, root: &Section<'_, '_>) {
         let listen = match &self.gateway.listen {
             ListenAddress::Tcp(address) => Some(*address),
             ListenAddress::Unix(_) => None,
         };
         let servers = [
-            ("gateway.listen", listen),
-            ("gateway.admin_listen", Some(self.gateway.admin_listen)),
-            ("pool.status_listen", self.pool.status_listen),
+            ("gateway", "listen", listen),
+            ("gateway", "admin_listen", Some(self.gateway.admin_listen)),
+            ("pool", "status_listen", self.pool.status_listen),
         ];
-        let mut taken: Vec<(&str, SocketAddr)> = Vec::new();
-        for (field, address) in servers.into_iter().filter_map(|(field, address)| Some((field, address?))) {
+        let mut taken: Vec<(String, SocketAddr)> = Vec::new();
+        for (section, key, address) in servers {
+            let Some(address) = address else { continue };
+            let field = format!("{section}.{key}");
+            let mistake = |message| root.section(section).mistake_at(key, message);
             let clash = taken.iter().find(|(_, other)| overlap(address, *other));
             if let Some((other, _)) = clash {
-                document.mistake(None, format!("{field} and {other} want the same address {address}"));
+                mistake(format!("{field} and {other} want the same address {address}"));
             }
             let in_slots = self.gateway.slots.contains(&address.port());
             if in_slots && overlap(address, SocketAddr::new(self.pool.slot_address, address.port())) {
-                document.mistake(None, format!("{field} = {address} is one of the slots"));
+                mistake(format!("{field} = {address} is one of the slots"));
             }
             taken.push((field, address));
         }
@@ -227,6 +230,7 @@ impl Config {
         let (new, old) = (&self.gateway, &started.gateway);
         let changes = [
             ("gateway.listen", new.listen != old.listen),
+            ("gateway.admin_listen", new.admin_listen != old.admin_listen),
             ("gateway.data_root", new.data_root != old.data_root),
             ("gateway.slots", new.slots != old.slots),
             ("gateway.threads", new.threads != old.threads),
@@ -237,6 +241,7 @@ impl Config {
             ("pool.status_listen", self.pool.status_listen != started.pool.status_listen),
         ];
         self.gateway.listen.clone_from(&old.listen);
+        self.gateway.admin_listen = old.admin_listen;
         // A live tenant must not find itself in another, empty folder.
         self.gateway.data_root.clone_from(&old.data_root);
         self.gateway.slots.clone_from(&old.slots);

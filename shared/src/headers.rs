@@ -10,6 +10,12 @@ pub const X_SQ_CODE: &str = "X-SQ-Code";
 /// How many bytes a worker's write had, for the gateway's audit line; it goes no further.
 pub const X_SQ_BYTES: &str = "X-SQ-Bytes";
 
+/// To which trace a request belongs (W3C Trace Context, 3.2).
+pub const TRACEPARENT: &str = "traceparent";
+
+/// What tracing systems note beside (W3C Trace Context, 3.3).
+pub const TRACESTATE: &str = "tracestate";
+
 /// Another place for the key, used by the Phext Notepad editor.
 pub const X_SQ_API_KEY: &str = "X-SQ-API-Key";
 

@@ -30,4 +30,5 @@ pub mod telemetry;
 pub mod tenant;
 pub mod token;
 pub mod toml_reader;
+pub mod trace_context;
 pub mod watch;

@@ -45,10 +45,21 @@ pub enum Code {
     QuotaExceeded,
     DiskFull,
     Internal,
+    UnknownTenant,
+    UnknownTenantKey,
+    TenantExists,
+    NoFreeSlot,
+    TooManyKeys,
+    DirectoryInUse,
+    Misdirected,
+    InvalidFiles,
+    FilesUnavailable,
+    AdminKeyNotSet,
 }
 
 impl Code {
-    /// Every code but `Internal`, which is a defect wherever it is seen.
+    /// Every code that a client may get. `Internal` is not among them, for it is a defect wherever it is seen; nor are
+    /// those of the admin API alone, which stand behind it.
     pub const ALL: [Self; 33] = [
         Self::InvalidUtf8,
         Self::InvalidCoordinate,
@@ -122,6 +133,16 @@ impl Code {
             Self::QuotaExceeded => (507, "quota_exceeded", "Quota exceeded"),
             Self::DiskFull => (507, "disk_full", "Disk full"),
             Self::Internal => (500, "internal", "Internal error"),
+            Self::UnknownTenant => (404, "unknown_tenant", "No such tenant"),
+            Self::UnknownTenantKey => (404, "unknown_key", "The tenant has no such key"),
+            Self::TenantExists => (409, "tenant_exists", "There is such a tenant already"),
+            Self::NoFreeSlot => (409, "no_free_slot", "Every slot has a tenant"),
+            Self::TooManyKeys => (409, "too_many_keys", "The tenant can have no more keys"),
+            Self::DirectoryInUse => (409, "directory_in_use", "The tenant's directory is in use"),
+            Self::Misdirected => (421, "misdirected", "Asked by another name"),
+            Self::InvalidFiles => (422, "invalid_files", "Mistakes in config or registry"),
+            Self::FilesUnavailable => (503, "files_unavailable", "A file cannot be read or written"),
+            Self::AdminKeyNotSet => (503, "admin_key_not_set", "There is no admin key"),
         }
     }
 

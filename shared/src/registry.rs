@@ -138,8 +138,13 @@ impl Registry {
             }
             Some(format) => legacy::parse(path, text, format, config)?,
         };
-        loaded.registry.check_directories(path, config)?;
-        Ok(loaded)
+        match loaded.registry.shared_directory(config) {
+            None => Ok(loaded),
+            Some((name, message)) if loaded.format == Format::Native => {
+                Err(native::mistake_of(path, text, name, message))
+            }
+            Some((_, message)) => Err(Mistakes::about(path, message)),
+        }
     }
 
     /// The tenant of a name.
@@ -153,24 +158,25 @@ impl Registry {
         config.gateway.slots.clone().filter(move |port| !taken.contains(port))
     }
 
-    /// No tenant's directory may be another's, or lie inside it: the directory is the isolation.
-    fn check_directories(&self, path: &Path, config: &Config) -> Result<(), Mistakes> {
+    /// No tenant's directory may be another's, or lie inside it: the directory is the isolation. Gives the tenant of
+    /// one that is, and what is wrong with it.
+    fn shared_directory(&self, config: &Config) -> Option<(&TenantName, String)> {
         let mut owners: BTreeMap<PathBuf, &TenantName> = BTreeMap::new();
+        let data_root = layout::resolved(&config.gateway.data_root);
         for tenant in &self.tenants {
-            let directory = layout::resolved(&layout::tenant_dir(&config.gateway.data_root, tenant));
+            let directory = layout::tenant_dir(&data_root, tenant);
+            // Of 500 folders in the data root, which has been resolved, hardly one is a link.
+            let is_plain = tenant.data_dir.is_none() && !directory.is_symlink();
+            let directory = if is_plain { directory } else { layout::resolved(&directory) };
             if let Some(owner) = owners.insert(directory, &tenant.name) {
                 let message = format!("tenants {owner} and {} have the same data_dir", tenant.name);
-                return Err(Mistakes::about(path, message));
+                return Some((&tenant.name, message));
             }
         }
-        for (directory, name) in &owners {
-            let outer = directory.ancestors().skip(1).find_map(|ancestor| owners.get(ancestor));
-            if let Some(outer) = outer {
-                let message = format!("the data_dir of tenant {name} lies inside that of tenant {outer}");
-                return Err(Mistakes::about(path, message));
-            }
-        }
-        Ok(())
+        owners.iter().find_map(|(directory, name)| {
+            let outer = directory.ancestors().skip(1).find_map(|ancestor| owners.get(ancestor))?;
+            Some((*name, format!("the data_dir of tenant {name} lies inside that of tenant {outer}")))
+        })
     }
 }
 
@@ -206,6 +212,9 @@ impl Key {
 }
 
 impl TenantState {
+    /// Every state.
+    pub const ALL: [Self; 3] = [Self::Active, Self::Reserved, Self::Suspended];
+
     /// As it is written in the registry.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -220,8 +229,7 @@ impl FromStr for TenantState {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let states = [Self::Active, Self::Reserved, Self::Suspended];
-        let found = states.into_iter().find(|state| state.as_str() == text);
+        let found = Self::ALL.into_iter().find(|state| state.as_str() == text);
         found.ok_or_else(|| "one of active, reserved, suspended".to_owned())
     }
 }

@@ -1,15 +1,17 @@
-//! The signals that a server of ours obeys: SIGTERM, SIGINT and SIGQUIT stop it, SIGHUP makes it read its
-//! files again.
+//! The signals that a server of ours obeys: SIGTERM and SIGINT stop it, SIGHUP makes it read its files again.
+//! SIGQUIT stops it too, unless it has something to hand over.
 
 use std::io;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+pub use tokio::signal::unix::Signal;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Waits for the signal to stop.
 pub struct StopSignal {
     terminate: Signal,
     interrupt: Signal,
-    quit: Signal,
+    /// `None` when SIGQUIT means something else.
+    quit: Option<Signal>,
 }
 
 impl StopSignal {
@@ -18,21 +20,41 @@ impl StopSignal {
     /// # Errors
     /// The runtime cannot take them.
     pub fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            quit: signal(SignalKind::quit())?,
-        })
+        Ok(Self { quit: Some(quits()?), ..Self::without_quit()? })
     }
 
-    /// Ends at the next SIGTERM, SIGINT or SIGQUIT; gives the signal's name.
+    /// The same without SIGQUIT.
+    ///
+    /// # Errors
+    /// The runtime cannot take them.
+    pub fn without_quit() -> io::Result<Self> {
+        let (terminate, interrupt) = (SignalKind::terminate(), SignalKind::interrupt());
+        Ok(Self { terminate: signal(terminate)?, interrupt: signal(interrupt)?, quit: None })
+    }
+
+    /// Ends at the next of the signals; gives its name.
     pub async fn received(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
-            _ = self.quit.recv() => "SIGQUIT",
+            () = next(&mut self.quit) => "SIGQUIT",
         }
     }
+}
+
+async fn next(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => _ = signal.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The stream of SIGQUITs; from now on they no longer end the process by themselves.
+///
+/// # Errors
+/// The runtime cannot take the signal.
+pub fn quits() -> io::Result<Signal> {
+    signal(SignalKind::quit())
 }
 
 /// The stream of SIGHUPs.

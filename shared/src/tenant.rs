@@ -37,6 +37,12 @@ impl TenantName {
     }
 }
 
+impl std::borrow::Borrow<str> for TenantName {
+    fn borrow(&self) -> &str {
+        self.as_str()
+    }
+}
+
 impl FromStr for TenantName {
     type Err = InvalidTenantName;
 

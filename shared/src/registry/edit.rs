@@ -24,6 +24,8 @@ pub struct RegistryEdit {
     document: DocumentMut,
     /// What the document must be read as.
     registry: Registry,
+    /// Whether the document, as it is now, has been read back.
+    is_checked: bool,
     lock: RegistryLock,
 }
 
@@ -77,7 +79,8 @@ impl RegistryEdit {
         let text = match std::fs::read_to_string(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let (document, registry) = (DocumentMut::new(), Registry::default());
-                return Ok(Self { path: path.to_owned(), document, registry, lock: RegistryLock(lock) });
+                let lock = RegistryLock(lock);
+                return Ok(Self { path: path.to_owned(), document, registry, is_checked: false, lock });
             }
             other => other.map_err(|error| EditError::Io(path.to_owned(), error))?,
         };
@@ -86,7 +89,8 @@ impl RegistryEdit {
             return Err(EditError::OldFormat(path.to_owned()));
         }
         let document = text.parse().map_err(|error| Mistakes::about(path, error))?;
-        Ok(Self { path: path.to_owned(), document, registry: loaded.registry, lock: RegistryLock(lock) })
+        let (registry, lock) = (loaded.registry, RegistryLock(lock));
+        Ok(Self { path: path.to_owned(), document, registry, is_checked: false, lock })
     }
 
     /// What the file held, with the edits made so far.
@@ -122,6 +126,26 @@ impl RegistryEdit {
     pub fn set_state(&mut self, name: &TenantName, state: TenantState) -> Result<(), EditError> {
         self.table(name)?.insert("state", value(state.as_str()));
         self.tenant(name)?.state = state;
+        Ok(())
+    }
+
+    /// Gives a tenant a plan of the config, or takes it away.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn set_plan(&mut self, name: &TenantName, plan: Option<&str>) -> Result<(), EditError> {
+        set(self.table(name)?, "plan", plan.map(value));
+        self.tenant(name)?.plan = plan.map(str::to_owned);
+        Ok(())
+    }
+
+    /// Gives a tenant a quota of its own, in bytes, or takes it away.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn set_quota(&mut self, name: &TenantName, quota_bytes: Option<u64>) -> Result<(), EditError> {
+        set(self.table(name)?, "quota", quota_bytes.map(quota_value));
+        self.tenant(name)?.quota_bytes = quota_bytes;
         Ok(())
     }
 
@@ -173,11 +197,18 @@ impl RegistryEdit {
     ///
     /// # Errors
     /// The mistakes that the changes made.
-    pub fn check(&self, config: &Config) -> Result<(), EditError> {
+    pub fn check(&mut self, config: &Config) -> Result<(), EditError> {
+        if self.is_checked {
+            return Ok(());
+        }
         // In the same folder: directories of tenants are named from there.
         let shown = self.path.with_file_name("the changed registry");
         let read = Registry::parse(&shown, &self.text(), config)?.registry;
-        if read == self.registry { Ok(()) } else { Err(EditError::ReadsOtherwise(self.path.clone())) }
+        if read != self.registry {
+            return Err(EditError::ReadsOtherwise(self.path.clone()));
+        }
+        self.is_checked = true;
+        Ok(())
     }
 
     /// Writes the file, unless the whole of it would not be a valid registry. Gives the lock back, for whom has
@@ -185,7 +216,7 @@ impl RegistryEdit {
     ///
     /// # Errors
     /// A mistake that the changes made, or the file could not be written.
-    pub fn commit(self, config: &Config) -> Result<RegistryLock, EditError> {
+    pub fn commit(mut self, config: &Config) -> Result<RegistryLock, EditError> {
         self.check(config)?;
         let written = secret_file::replace(&self.path, self.text().as_bytes());
         written.map_err(|error| EditError::Io(self.path, error))?;
@@ -199,11 +230,14 @@ impl RegistryEdit {
     }
 
     fn tenant(&mut self, name: &TenantName) -> Result<&mut Tenant, EditError> {
+        self.is_checked = false;
         let found = self.registry.tenants.iter_mut().find(|tenant| tenant.name == *name);
         found.ok_or_else(|| EditError::NoSuchTenant(name.clone()))
     }
 
+    /// The way to the document, for every edit.
     fn tables(&mut self) -> Result<&mut ArrayOfTables, EditError> {
+        self.is_checked = false;
         tables(&mut self.document, "tenant").ok_or_else(|| EditError::ReadsOtherwise(self.path.clone()))
     }
 
@@ -230,6 +264,17 @@ impl RegistryEdit {
 
 fn has(table: &Table, field: &str, text: &str) -> bool {
     table.get(field).and_then(Item::as_str) == Some(text)
+}
+
+fn set(table: &mut Table, field: &str, item: Option<Item>) {
+    match item {
+        Some(item) => table.insert(field, item),
+        None => table.remove(field),
+    };
+}
+
+fn quota_value(quota_bytes: u64) -> Item {
+    value(format!("{quota_bytes}B"))
 }
 
 /// The tables `[[name]]`, none of them if there are none. Those of an inline array, which is read as well, become such
@@ -279,7 +324,7 @@ fn tenant_table(tenant: &Tenant) -> Table {
         table.insert("plan", value(plan));
     }
     if let Some(quota_bytes) = tenant.quota_bytes {
-        table.insert("quota", value(format!("{quota_bytes}B")));
+        table.insert("quota", quota_value(quota_bytes));
     }
     if let Some(data_dir) = &tenant.data_dir {
         table.insert("data_dir", value(data_dir.to_string_lossy().as_ref()));

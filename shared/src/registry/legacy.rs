@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::layout;
 use crate::tenant::TenantName;
 use crate::token::{BearerToken, TokenDigest};
-use crate::toml_reader::{Mistake, Mistakes};
+use crate::toml_reader::{Document, Mistake, Mistakes};
 
 /// A tenant as any of the old formats has it.
 #[derive(Deserialize)]
@@ -50,6 +50,10 @@ pub(super) fn recognise(text: &str) -> Option<Format> {
             None => Format::SqHost,
         });
     }
+    // Ours has `[[tenant]]`, and is read often: most texts need no second parser.
+    if !text.contains("tenants") {
+        return None;
+    }
     let table: toml::Table = text.parse().ok()?;
     table.contains_key("tenants").then_some(Format::PythonGateway)
 }
@@ -83,9 +87,14 @@ fn read(path: &Path, text: &str, format: Format) -> Result<Vec<OldTenant>, Mista
         Format::SqRouter | Format::AdminKey => {
             serde_json::from_str::<Listed>(text).map(|listed| listed.tenants).map_err(json_error)
         }
-        Format::PythonGateway | Format::Native => toml::from_str::<Listed>(text)
-            .map(|listed| listed.tenants)
-            .map_err(|error| Mistakes::about(path, error)),
+        Format::PythonGateway | Format::Native => {
+            let listed = toml::from_str::<Listed>(text).map(|listed| listed.tenants);
+            listed.or_else(|error| {
+                let document = Document::new(path, text);
+                document.mistake(error.span(), error.message());
+                document.finish(Vec::new())
+            })
+        }
     }
 }
 

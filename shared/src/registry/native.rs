@@ -24,6 +24,19 @@ pub(super) fn parse(path: &Path, text: &str, config: &Config) -> Result<Registry
     document.finish(Registry { tenants })
 }
 
+/// A mistake that shows only beside other tenants, at its own tenant's `data_dir`.
+pub(super) fn mistake_of(path: &Path, text: &str, tenant: &TenantName, message: String) -> Mistakes {
+    let document = Document::new(path, text);
+    let table = document.parse();
+    let sections = Section::root(&document, &table).sections("tenant");
+    let is_its = |section: &&Section<'_, '_>| section.text("name").as_deref() == Some(tenant.as_str());
+    match sections.iter().find(is_its) {
+        Some(section) => section.mistake_at("data_dir", &message),
+        None => document.mistake(None, &message),
+    }
+    document.finish(()).err().unwrap_or_else(|| Mistakes::about(path, message))
+}
+
 /// What may be one tenant's only.
 struct Seen {
     names: Unique<TenantName>,
