@@ -9,14 +9,22 @@
 
 pub mod backoff;
 pub mod desired;
+pub mod handover;
+pub mod metrics;
 pub mod observed;
 pub mod plan;
 pub mod process;
+pub mod program;
+pub mod report;
 pub mod slot;
 pub mod status;
+pub mod storage;
+mod succession;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
@@ -31,25 +39,41 @@ use sq_shared::watch::FileWatch;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
-use desired::{Assignment, Desired, Source};
-use observed::{Departure, Observed};
+use desired::{Account, Assignment, Desired, Source};
+use handover::Handover;
+use metrics::Metrics;
+use observed::{Departure, Observed, StopReason};
 use plan::Action;
 use process::{End, Launcher, Process};
+use program::Program;
+use report::Report;
 use slot::SlotSocket;
-use status::Report;
+use status::{Answering, Page};
+use succession::{Inherited, Succession};
 
 /// Most events taken in before the next plan: one of each slot.
 const EVENTS_AT_ONCE: usize = 512;
 
+/// What [`StopSignal`] calls the signal to hand over.
+const SIGQUIT: &str = "SIGQUIT";
+
 /// News for the loop.
 #[derive(Debug)]
 pub enum Event {
-    /// A connection waits on the slot of this port.
-    ConnectionWaits(u16),
+    /// A connection waits on the slot of this port, since then.
+    ConnectionWaits(u16, Instant),
+    /// The worker on this port has applied its first command.
+    WorkerServed(u16, Instant),
     /// The worker on this port has been reaped.
     WorkerEnded(u16, End),
     /// Config or registry have changed, or may have.
     FilesChanged,
+    /// Workers are to be another program, of this version.
+    NewProgram(Program, String),
+    /// The pool is to hand over to the one that was started with `--upgrade`.
+    HandoverAsked,
+    /// That one is there, or is not.
+    SuccessorFound(Result<UnixStream, String>),
     /// Somebody wants to know how things stand.
     StatusAsked(oneshot::Sender<Report>),
     /// The pool is to stop, for this reason.
@@ -60,12 +84,20 @@ pub enum Event {
 pub struct Pool {
     source: Source,
     config: Config,
-    tenants: usize,
+    /// The tenants of the registry.
+    accounts: Arc<[Account]>,
     desired: Desired,
     observed: Observed,
     sockets: BTreeMap<u16, SlotSocket>,
     processes: BTreeMap<u16, Process>,
     launcher: Launcher,
+    metrics: Arc<Metrics>,
+    status: Option<Answering>,
+    /// How many workers have made way for the newest program, while others have not yet.
+    replaced: Option<usize>,
+    /// They do not go on: the newest program has failed a tenant.
+    is_halted: bool,
+    succession: Succession,
     watched_files: [PathBuf; 2],
     watching: AbortHandle,
     /// Unbounded, yet short: each sender waits for an answer, or says a thing once.
@@ -74,30 +106,44 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Binds every slot, then the status page: whoever reaches that can reach every tenant.
+    /// Binds every slot, then the status page: whoever reaches that can reach every tenant. What another pool hands
+    /// on need not be bound. Call it inside a runtime.
     ///
     /// # Errors
-    /// An address cannot be had; the text names it and says what to do.
-    pub async fn start(
+    /// An address cannot be had, or the other pool does not hand over after all; the text says what to do.
+    pub fn start(
         source: Source,
         config: Config,
         registry: &Registry,
         launcher: Launcher,
+        handover: Option<Handover>,
     ) -> Result<Self, String> {
         let (sender, events) = mpsc::unbounded_channel();
+        let defect = |error| format!("the metrics cannot be counted: {error}");
+        let metrics = Arc::new(Metrics::new().map_err(defect)?);
+        let mut inherited = Inherited::new(handover);
         let mut sockets = BTreeMap::new();
         for port in config.gateway.slots.clone() {
-            sockets.insert(port, SlotSocket::bind(config.pool.slot_address, port, &sender)?);
+            let socket = match inherited.take(SocketAddr::new(config.pool.slot_address, port)) {
+                Some(listener) => SlotSocket::take_over(listener, port, &sender),
+                None => SlotSocket::bind(config.pool.slot_address, port, &sender)?,
+            };
+            sockets.insert(port, socket);
         }
-        obey_signals(&sender).map_err(|error| format!("cannot take over signals: {error}"))?;
-        if let Some(address) = config.pool.status_listen {
-            status::start(address, sender.clone()).await?;
-        }
+        obey_signals(&sender, &launcher).map_err(|error| format!("cannot take over signals: {error}"))?;
+        let page = Page { events: sender.clone(), metrics: Arc::clone(&metrics), storage: Arc::default() };
+        let status = config.pool.status_listen;
+        let status = status.map(|address| Answering::start(address, inherited.take(address), page));
+        let status = status.transpose()?;
+        let mut observed = Observed::new(sockets.keys().copied());
+        inherited.accept(&mut observed, &sender)?;
+        let accounts = Account::all(&config, registry);
+        metrics.keep_tenants(&accounts);
         let watched_files = Source::files(&config);
         Ok(Self {
-            tenants: registry.tenants.len(),
+            accounts,
             desired: Desired::new(&config, registry),
-            observed: Observed::new(sockets.keys().copied()),
+            observed,
             processes: BTreeMap::new(),
             watching: watch_files(&watched_files, &sender),
             watched_files,
@@ -105,13 +151,19 @@ impl Pool {
             config,
             sockets,
             launcher,
+            metrics,
+            status,
+            replaced: None,
+            is_halted: false,
+            succession: Succession::default(),
             sender,
             events,
         })
     }
 
     /// Ends the pool when standard input ends.
-    pub fn stop_when_stdin_closes(&self) {
+    pub fn stop_when_stdin_closes(&mut self) {
+        self.succession = Succession::Never;
         let sender = self.sender.clone();
         // A thread of its own: a read from standard input cannot be given up, and must not hold up the end.
         std::thread::spawn(move || {
@@ -136,27 +188,34 @@ impl Pool {
                 None => _ = news.await,
             }
             for event in batch.drain(..) {
-                self.observe(event);
+                self.observe(event).await;
             }
         }
         tracing::info!("pool stopped");
     }
 
     fn say_ready(&self) {
-        let (slots, tenants, active) = (self.sockets.len(), self.tenants, self.desired.assignments.len());
+        let (slots, tenants, active) =
+            (self.sockets.len(), self.accounts.len(), self.desired.assignments.len());
         tracing::info!(slots, tenants, active, "pool ready");
         // Whoever started the pool may not listen.
         let mut stdout = io::stdout();
         let _ = writeln!(stdout, "ready slots={slots} tenants={tenants}").and_then(|()| stdout.flush());
     }
 
-    fn observe(&mut self, event: Event) {
+    async fn observe(&mut self, event: Event) {
         match event {
-            Event::ConnectionWaits(port) => self.observed.connection_waits(port),
+            Event::ConnectionWaits(port, at) => self.observed.connection_waits(port, at),
+            Event::WorkerServed(port, at) => self.worker_served(port, at),
             Event::WorkerEnded(port, end) => self.worker_ended(port, end),
             Event::FilesChanged => self.reload(),
+            Event::NewProgram(program, version) => self.renew(program, &version),
+            Event::HandoverAsked => self.seek_successor(),
+            Event::SuccessorFound(found) => self.meet_successor(found).await,
             Event::StatusAsked(asker) => {
-                let report = Report::new(&self.desired, &self.observed, self.tenants, Instant::now());
+                let slots = self.sockets.len();
+                let report =
+                    Report::new(&self.desired, &self.observed, &self.accounts, slots, Instant::now());
                 // The asker may have gone.
                 let _ = asker.send(report);
             }
@@ -169,15 +228,31 @@ impl Pool {
         }
     }
 
+    fn worker_served(&mut self, port: u16, at: Instant) {
+        if let Some(waited) = self.observed.served(port, at) {
+            self.metrics.woke(waited);
+        }
+    }
+
     fn worker_ended(&mut self, port: u16, end: End) {
         self.processes.remove(&port);
         let End { status, has_served } = end;
+        if has_served {
+            // Its word may have come together with its end.
+            self.worker_served(port, Instant::now());
+        }
         let is_success = status.as_ref().is_ok_and(ExitStatus::success);
         let ended = self.observed.ended(port, is_success, has_served, Instant::now());
         let Some((worker, departure)) = ended else { return };
         let is_sandbox = status.as_ref().is_ok_and(|status| status.signal() == Some(Signal::SYS.as_raw()));
         let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
         let (tenant, pid) = (&worker.assignment.tenant, worker.pid);
+        if let Some(successor) = self.succession.successor() {
+            handover::say_ended(successor, port);
+        }
+        if departure == Departure::Crashed {
+            self.metrics.crashed(tenant);
+        }
         match departure {
             Departure::Stopped => tracing::info!(%tenant, port, pid, status, "worker stopped"),
             Departure::Idle => tracing::debug!(%tenant, port, pid, "worker went to sleep"),
@@ -204,7 +279,8 @@ impl Pool {
         let desired = Desired::new(&config, &registry);
         let is_news = desired != self.desired;
         self.desired = desired;
-        self.tenants = registry.tenants.len();
+        self.accounts = Account::all(&config, &registry);
+        self.metrics.keep_tenants(&self.accounts);
         self.config = config;
         let files = Source::files(&self.config);
         if files != self.watched_files {
@@ -213,7 +289,11 @@ impl Pool {
             self.watched_files = files;
         }
         if is_news {
-            tracing::info!(tenants = self.tenants, active = self.desired.assignments.len(), "reloaded");
+            tracing::info!(
+                tenants = self.accounts.len(),
+                active = self.desired.assignments.len(),
+                "reloaded"
+            );
         }
     }
 
@@ -222,6 +302,7 @@ impl Pool {
         if !plan::come_to_rest(self, plan, Self::perform).await {
             tracing::error!("the pool's plan does not come to rest");
         }
+        self.note_renewal();
     }
 
     async fn perform(&mut self, action: Action) {
@@ -240,11 +321,19 @@ impl Pool {
             Action::Tell(port, assignment) => self.tell_worker(port, assignment),
             Action::Stop(port) => {
                 self.with_process(port, Process::stop);
-                self.observed.stopping(port, Instant::now());
+                self.observed.stopping(port, StopReason::Unwanted, Instant::now());
+            }
+            Action::Replace(port) => {
+                self.with_process(port, Process::stop);
+                self.observed.stopping(port, StopReason::Replaced, Instant::now());
+                self.replaced = self.replaced.map(|count| count + 1);
             }
             Action::Kill(port) => {
-                tracing::warn!(port, "worker did not stop in time and is killed");
-                self.with_process(port, Process::kill);
+                // One that the pool before this one started has no process here: that pool kills it.
+                self.with_process(port, |process| {
+                    tracing::warn!(port, "worker did not stop in time and is killed");
+                    process.kill();
+                });
                 self.observed.killed(port);
             }
         }
@@ -261,12 +350,47 @@ impl Pool {
                 let pid = process.pid;
                 tracing::debug!(%tenant, port, pid, "worker started");
                 self.processes.insert(port, process);
-                self.observed.started(port, assignment, pid, Instant::now());
+                if let Some(reason) =
+                    self.observed.started(port, Arc::clone(&assignment), pid, Instant::now())
+                {
+                    self.metrics.started(&assignment.tenant, reason);
+                }
             }
             Err(error) => {
                 tracing::error!(%tenant, port, %error, "cannot start a worker");
+                self.metrics.crashed(tenant);
                 self.observed.start_failed(port, &assignment, Instant::now());
             }
+        }
+    }
+
+    /// New workers are another program from now on; those that run make way for it one after the other.
+    fn renew(&mut self, program: Program, version: &str) {
+        self.launcher.replace(program);
+        self.observed.program += 1;
+        let workers = self.observed.outdated_count();
+        tracing::info!(version, workers, "there is a new program; workers are replaced one after the other");
+        self.replaced = Some(0);
+        self.is_halted = false;
+    }
+
+    /// Says so when all workers are the newest program, or when it is no good.
+    fn note_renewal(&mut self) {
+        let outdated = self.observed.outdated_count();
+        let failed = plan::failed_tenant(&self.desired, &self.observed).filter(|_| outdated > 0);
+        if let Some(Assignment { tenant, .. }) = failed
+            && !self.is_halted
+        {
+            tracing::error!(
+                %tenant, workers = outdated,
+                "a worker of the new program crashed before it had served; the workers that are left stay the old \
+                 one until this tenant is served; put a program that works in its place and send SIGHUP"
+            );
+        }
+        self.is_halted = failed.is_some();
+        let is_over = outdated == 0 && self.observed.stopping_count(StopReason::Replaced) == 0;
+        if is_over && let Some(replaced) = self.replaced.take() {
+            tracing::info!(replaced, "all workers are the new program");
         }
     }
 
@@ -286,14 +410,25 @@ impl Pool {
 }
 
 /// Turns signals into events.
-fn obey_signals(sender: &mpsc::UnboundedSender<Event>) -> io::Result<()> {
+fn obey_signals(sender: &mpsc::UnboundedSender<Event>, launcher: &Launcher) -> io::Result<()> {
     let (mut stop, stopping) = (StopSignal::new()?, sender.clone());
-    tokio::spawn(async move { while stopping.send(Event::StopAsked(stop.received().await)).is_ok() {} });
+    tokio::spawn(async move {
+        loop {
+            let reason = stop.received().await;
+            let event = if reason == SIGQUIT { Event::HandoverAsked } else { Event::StopAsked(reason) };
+            if stopping.send(event).is_err() {
+                return;
+            }
+        }
+    });
     let (mut hangups, reloading) = (hangups()?, sender.clone());
     tokio::spawn(async move {
         while hangups.recv().await.is_some() && reloading.send(Event::FilesChanged).is_ok() {}
     });
-    Ok(())
+    match launcher.program() {
+        Some(program) => program::follow(program.clone(), sender.clone()),
+        None => Ok(()),
+    }
 }
 
 /// Turns changes of these files into events. A task of its own: a wait for a change that is given up

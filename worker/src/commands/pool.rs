@@ -7,9 +7,11 @@ use sq_shared::telemetry::LogFormat;
 
 use crate::pool::Pool;
 use crate::pool::desired::Source;
+use crate::pool::handover;
 use crate::pool::process::Launcher;
+use crate::pool::program::Program;
 use sq_shared::failure::Failure;
-use sq_shared::open_files;
+use sq_shared::{layout, open_files};
 
 /// Options of `pool`.
 #[derive(Debug, clap::Args)]
@@ -24,23 +26,33 @@ pub struct Options {
     /// Stop when standard input ends, so that the pool goes with the program that started it.
     #[arg(long)]
     until_stdin_closes: bool,
+    /// Take the sockets over from the pool that runs: start this one, then send SIGQUIT to that one.
+    #[arg(long, conflicts_with = "until_stdin_closes")]
+    upgrade: bool,
 }
 
 /// Runs until it is told to stop; no worker is left behind.
 ///
 /// # Errors
-/// Config or registry have mistakes, or a slot or the status address cannot be had.
+/// Config or registry have mistakes, a slot or the status address cannot be had, or no pool hands over.
 pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
     let source = Source { config: options.config.clone(), tenants: options.tenants.clone() };
     let (config, registry) = source.load().map_err(Failure::from_error)?;
-    let launcher = Launcher::new(log_format, config.pool.sandbox.unwrap_or(Enforcement::Try));
+    let program = Program::current().map_err(|error| {
+        Failure::Failed(format!(
+            "cannot open the workers' program, /proc/self/exe: {error}; is /proc mounted?"
+        ))
+    })?;
+    let launcher = Launcher::new(program, log_format, config.pool.sandbox.unwrap_or(Enforcement::Try));
     note_confinement(&launcher, config.pool.sandbox)?;
     // A slot costs up to four descriptors: its socket, and its worker's standard input, standard output and process.
     open_files::raise_limit();
+    let handover = options.upgrade.then(|| handover::receive(&layout::pool_handover_socket(&config.path)));
+    let handover = handover.transpose().map_err(Failure::Failed)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(Failure::from_error)?.block_on(async {
-        let pool = Pool::start(source, config, &registry, launcher).await;
-        let pool = pool.map_err(Failure::Failed)?;
+        let pool = Pool::start(source, config, &registry, launcher, handover);
+        let mut pool = pool.map_err(Failure::Failed)?;
         if options.until_stdin_closes {
             pool.stop_when_stdin_closes();
         }

@@ -82,6 +82,8 @@ impl GivenKey {
 /// The options do not fit together, the directory or the address is taken, the kernel cannot confine it, or
 /// the pool said nothing.
 pub fn run(options: Options) -> Result<(), Failure> {
+    // Started through a descriptor, as the pool does it, a process is called after the descriptor's number.
+    rustix::thread::set_name(c"sq-worker").map_err(Failure::from_error)?;
     // In force or not, `try` says so; what the pool gives its workers, it has tried before.
     let enforcement = options.sandbox.unwrap_or(Enforcement::Try);
     let passed_on = ListenFd::from_env();
@@ -98,6 +100,8 @@ pub fn run(options: Options) -> Result<(), Failure> {
     // Its flags are the pool's too, so that they cannot be changed from inside.
     listener.set_nonblocking(true).map_err(Failure::from_error)?;
     let confinement = sandbox::confine(directory.as_fd(), enforcement).map_err(Failure::from_error)?;
+    // Hundreds of workers write to one log.
+    let _span = options.tenant.as_ref().map(|tenant| tracing::error_span!("worker", %tenant).entered());
     // From here on nothing can be opened but what is in the directory.
     let runtime = Builder::new_current_thread().enable_all().build().map_err(Failure::from_error)?;
     LocalSet::new().block_on(&runtime, async {

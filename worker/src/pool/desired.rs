@@ -24,6 +24,17 @@ pub struct Assignment {
     pub settings: WorkerSettings,
 }
 
+/// A tenant of the registry, active or not: where its phexts are, and how much they may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// Whose it is.
+    pub tenant: TenantName,
+    /// The tenant's directory, absolute.
+    pub data_dir: PathBuf,
+    /// All its phexts together; `None` is no limit.
+    pub quota_bytes: Option<u64>,
+}
+
 /// What should be, on all slots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Desired {
@@ -48,10 +59,9 @@ impl Assignment {
 
     fn of(tenant: &Tenant, config: &Config) -> Self {
         let limits = tenant.limits(config);
-        let data_dir = layout::tenant_dir(&config.gateway.data_root, tenant);
         Self {
             tenant: tenant.name.clone(),
-            data_dir: std::path::absolute(&data_dir).unwrap_or(data_dir),
+            data_dir: data_dir(tenant, config),
             settings: WorkerSettings {
                 keys: tenant.keys.clone(),
                 quota_bytes: limits.quota_bytes,
@@ -90,6 +100,23 @@ impl Desired {
     }
 }
 
+impl Account {
+    /// Every tenant of a registry.
+    pub fn all(config: &Config, registry: &Registry) -> Arc<[Self]> {
+        let account = |tenant: &Tenant| Self {
+            tenant: tenant.name.clone(),
+            data_dir: data_dir(tenant, config),
+            quota_bytes: tenant.limits(config).quota_bytes,
+        };
+        registry.tenants.iter().map(account).collect()
+    }
+}
+
+fn data_dir(tenant: &Tenant, config: &Config) -> PathBuf {
+    let data_dir = layout::tenant_dir(&config.gateway.data_root, tenant);
+    std::path::absolute(&data_dir).unwrap_or(data_dir)
+}
+
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -119,7 +146,13 @@ impl Source {
     /// As [`Self::load`].
     pub fn reload(&self, started: &Config) -> Result<(Config, Registry), Mistakes> {
         let mut config = Config::load(&self.config)?;
-        for field in config.keep_from_start(started) {
+        let written = config.clone();
+        let waiting = config.keep_from_start(started);
+        if !waiting.is_empty() {
+            // It must hold then.
+            self.load_registry(written)?;
+        }
+        for field in waiting {
             tracing::warn!(field, "this change takes effect at the next start");
         }
         self.load_registry(config)

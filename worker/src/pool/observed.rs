@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::backoff::{Backoff, Life};
 use super::desired::Assignment;
@@ -11,8 +11,10 @@ use super::desired::Assignment;
 /// Every slot, by port.
 #[derive(Debug, Clone, Default)]
 pub struct Observed {
-    /// The pool's slots; none is ever added or taken away.
+    /// The pool's slots, and those on which the pool before this one still has a worker.
     pub slots: BTreeMap<u16, Slot>,
+    /// The number of the program from which workers are started; it counts up with each new one.
+    pub program: u32,
 }
 
 /// One slot.
@@ -20,6 +22,8 @@ pub struct Observed {
 pub struct Slot {
     /// What is done about connections while there is no worker.
     pub attention: Attention,
+    /// When the pool heard of the connection that waits.
+    pub waiting_since: Option<Instant>,
     /// The worker that holds the slot's socket.
     pub worker: Option<Worker>,
     /// What the slot's latest tenant has been through.
@@ -47,8 +51,12 @@ pub struct Worker {
     pub assignment: Arc<Assignment>,
     /// Its process.
     pub pid: u32,
-    /// When it was started.
+    /// When it was started, or taken over from the pool before.
     pub since: Instant,
+    /// The number of the program that it is.
+    pub program: u32,
+    /// Since when a connection had waited for it; `None` once it has served.
+    pub waited_since: Option<Instant>,
     /// Set once it has been told to stop.
     pub stop: Option<Stop>,
 }
@@ -58,8 +66,33 @@ pub struct Worker {
 pub struct Stop {
     /// When it was told.
     pub since: Instant,
+    /// Why.
+    pub reason: StopReason,
     /// It took too long.
     pub is_killed: bool,
+}
+
+/// Why a worker is told to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopReason {
+    /// Its tenant has gone from the slot, or the pool goes.
+    Unwanted,
+    /// There is a new program.
+    Replaced,
+    /// It is the worker of the pool before this one, which stops it.
+    HandedOn,
+}
+
+/// Why a worker is started. There is always a connection that waits; this is what was before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StartReason {
+    /// The tenant slept.
+    #[default]
+    Connection,
+    /// The last worker crashed.
+    Crash,
+    /// The last worker made way for a new program or a new pool.
+    Upgrade,
 }
 
 /// What a tenant's workers on a slot have been through.
@@ -73,6 +106,10 @@ pub struct History {
     pub crashes: u64,
     /// When the next may start.
     pub backoff: Backoff,
+    /// Why it will.
+    pub next_start: StartReason,
+    /// The program of the first worker that crashed before it had served; `None` once one has served since.
+    pub failed_program: Option<u32>,
 }
 
 /// Why a worker is gone.
@@ -89,16 +126,17 @@ pub enum Departure {
 impl Observed {
     /// Slots without workers.
     pub fn new(ports: impl IntoIterator<Item = u16>) -> Self {
-        Self { slots: ports.into_iter().map(|port| (port, Slot::default())).collect() }
+        Self { slots: ports.into_iter().map(|port| (port, Slot::default())).collect(), program: 0 }
     }
 
     /// A connection waits. News that comes late, when a worker is there or the slot is no longer
     /// watched, changes nothing: the slot is looked at again when it is watched again.
-    pub fn connection_waits(&mut self, port: u16) {
+    pub fn connection_waits(&mut self, port: u16, now: Instant) {
         if let Some(slot) = self.slots.get_mut(&port)
             && slot.attention == Attention::Watched
         {
             slot.attention = Attention::Waiting;
+            slot.waiting_since = Some(now);
         }
     }
 
@@ -109,19 +147,48 @@ impl Observed {
         }
     }
 
-    /// A worker was started.
-    pub fn started(&mut self, port: u16, assignment: Arc<Assignment>, pid: u32, now: Instant) {
-        if let Some(slot) = self.slots.get_mut(&port) {
-            slot.history_of(&assignment).starts += 1;
-            slot.attention = Attention::Left;
-            slot.worker = Some(Worker { assignment, pid, since: now, stop: None });
+    /// A worker was started; gives why.
+    pub fn started(
+        &mut self,
+        port: u16,
+        assignment: Arc<Assignment>,
+        pid: u32,
+        now: Instant,
+    ) -> Option<StartReason> {
+        let program = self.program;
+        let slot = self.slots.get_mut(&port)?;
+        let history = slot.history_of(&assignment);
+        history.starts += 1;
+        let reason = std::mem::take(&mut history.next_start);
+        slot.attention = Attention::Left;
+        let waited_since = slot.waiting_since.take();
+        slot.worker = Some(Worker { assignment, pid, since: now, program, waited_since, stop: None });
+        Some(reason)
+    }
+
+    /// The pool before this one has a worker there, which it is stopping.
+    pub fn handed_on(&mut self, port: u16, assignment: Arc<Assignment>, pid: u32, now: Instant) {
+        let stop = Some(Stop { since: now, reason: StopReason::HandedOn, is_killed: false });
+        let worker = Worker { assignment, pid, since: now, program: self.program, waited_since: None, stop };
+        self.slots.entry(port).or_default().worker = Some(worker);
+    }
+
+    /// The worker has applied its first command; gives how long a connection had waited for that.
+    pub fn served(&mut self, port: u16, now: Instant) -> Option<Duration> {
+        let slot = self.slots.get_mut(&port)?;
+        let worker = slot.worker.as_mut()?;
+        if let Some(history) = &mut slot.history {
+            history.failed_program = None;
         }
+        let since = worker.waited_since.take()?;
+        Some(now.saturating_duration_since(since))
     }
 
     /// A worker could not be started, which is as bad as a crash.
     pub fn start_failed(&mut self, port: u16, assignment: &Arc<Assignment>, now: Instant) {
+        let program = self.program;
         if let Some(slot) = self.slots.get_mut(&port) {
-            slot.history_of(assignment).crashed(now, Life::NONE);
+            slot.history_of(assignment).crashed(now, Life::NONE, program);
             slot.attention = Attention::Left;
         }
     }
@@ -134,9 +201,9 @@ impl Observed {
     }
 
     /// The worker was told to stop.
-    pub fn stopping(&mut self, port: u16, now: Instant) {
+    pub fn stopping(&mut self, port: u16, reason: StopReason, now: Instant) {
         if let Some(worker) = self.worker_mut(port) {
-            worker.stop = Some(Stop { since: now, is_killed: false });
+            worker.stop = Some(Stop { since: now, reason, is_killed: false });
         }
     }
 
@@ -163,16 +230,30 @@ impl Observed {
         slot.attention = Attention::Left;
         let life = Life { lasted: now.saturating_duration_since(worker.since), has_served };
         let history = slot.history_of(&worker.assignment);
-        let departure = if worker.stop.is_some() {
+        let departure = if let Some(stop) = worker.stop {
+            history.next_start = stop.reason.next_start();
             Departure::Stopped
         } else if is_success && life.lasted >= worker.assignment.settings.idle_timeout() {
             history.backoff.reset();
+            history.failed_program = None;
             Departure::Idle
         } else {
-            history.crashed(now, life);
+            history.crashed(now, life, worker.program);
             Departure::Crashed
         };
         Some((worker, departure))
+    }
+
+    /// How many workers are on their way out for this reason.
+    pub fn stopping_count(&self, reason: StopReason) -> usize {
+        let stops = self.slots.values().filter_map(|slot| slot.worker.as_ref()?.stop);
+        stops.filter(|stop| stop.reason == reason).count()
+    }
+
+    /// How many workers are another program than what is started now, and are not on their way out.
+    pub fn outdated_count(&self) -> usize {
+        let workers = self.slots.values().filter_map(|slot| slot.worker.as_ref());
+        workers.filter(|worker| worker.stop.is_none() && worker.program != self.program).count()
     }
 
     /// How many workers there are, stopping ones too.
@@ -182,6 +263,30 @@ impl Observed {
 
     fn worker_mut(&mut self, port: u16) -> Option<&mut Worker> {
         self.slots.get_mut(&port)?.worker.as_mut()
+    }
+}
+
+impl StopReason {
+    /// Why the next worker is started.
+    fn next_start(self) -> StartReason {
+        match self {
+            Self::Unwanted => StartReason::Connection,
+            Self::Replaced | Self::HandedOn => StartReason::Upgrade,
+        }
+    }
+}
+
+impl StartReason {
+    /// Each of them.
+    pub const ALL: [Self; 3] = [Self::Connection, Self::Crash, Self::Upgrade];
+
+    /// As the metrics call it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connection => "connection",
+            Self::Crash => "crash",
+            Self::Upgrade => "upgrade",
+        }
     }
 }
 
@@ -202,13 +307,21 @@ impl Slot {
             starts: 0,
             crashes: 0,
             backoff: Backoff::default(),
+            next_start: StartReason::default(),
+            failed_program: None,
         }))
     }
 }
 
 impl History {
-    fn crashed(&mut self, now: Instant, life: Life) {
+    fn crashed(&mut self, now: Instant, life: Life, program: u32) {
         self.crashes += 1;
+        self.next_start = StartReason::Crash;
         self.backoff.crashed(now, life);
+        if life.has_served {
+            self.failed_program = None;
+        } else {
+            self.failed_program.get_or_insert(program);
+        }
     }
 }

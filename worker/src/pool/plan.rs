@@ -1,14 +1,15 @@
 //! Decides, from what should be and what is, what to do now. Pure: no socket, no process, no clock.
 //!
 //! What holds whatever the order of events: a slot has one worker, a directory has one worker, a worker
-//! without a reason to be is on its way out, and a waiting connection gets a worker as soon as the
-//! back-off and the worker before let it.
+//! without a reason to be is on its way out, one of an old program too when its turn comes, and a waiting
+//! connection gets a worker as soon as the back-off and the worker before let it.
 
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::backoff::HEALTHY_LIFE;
 use super::desired::{Assignment, Desired};
-use super::observed::{Attention, Observed, Slot, Worker};
+use super::observed::{Attention, Observed, Slot, StopReason, Worker};
 
 /// One thing to do on one slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub enum Action {
     Tell(u16, Arc<Assignment>),
     /// Tell the worker to finish and go.
     Stop(u16),
+    /// The same, because there is a new program.
+    Replace(u16),
     /// It took too long.
     Kill(u16),
 }
@@ -29,6 +32,9 @@ pub enum Action {
 /// second round watches it again, and the third finds peace. More of them are a defect of the plan, which
 /// must not keep the loop from its news.
 const MOST_ROUNDS: usize = 4;
+
+/// So many workers are on their way out at once because of a new program: should it be no good, few tenants notice.
+const MOST_REPLACED_AT_ONCE: usize = 1;
 
 /// Plans and performs until nothing is left to do, for what was done may ask for more: only then may one
 /// wait for news, or for [`next_wakeup`]. Gives whether peace was found.
@@ -52,9 +58,11 @@ pub async fn come_to_rest<W>(
 /// What to do now: at most one action a slot. [`come_to_rest`] asks again when all are done.
 pub fn plan(desired: &Desired, observed: &Observed, now: Instant) -> Vec<Action> {
     let leaving = leaving_workers(desired, observed);
+    let replaced = replaced_workers(desired, observed, now);
     let decide = |(&port, slot): (&u16, &Slot)| {
         let assignment = desired.assignments.get(&port);
         match (&slot.worker, assignment) {
+            _ if replaced.contains(&port) => Some(Action::Replace(port)),
             (Some(worker), assignment) => decide_running(port, worker, assignment, desired, now),
             (None, Some(assignment)) => decide_asleep(port, slot, assignment, &leaving, now),
             (None, None) => decide_free(port, slot, desired.is_closing),
@@ -75,7 +83,20 @@ pub fn next_wakeup(desired: &Desired, observed: &Observed, now: Instant) -> Opti
         }
         None => None,
     };
-    observed.slots.iter().filter_map(wakeup).min()
+    let turn = (observed.outdated_count() > 0).then(|| trials(observed, now).max()).flatten();
+    observed.slots.iter().filter_map(wakeup).chain(turn).min()
+}
+
+/// A tenant that the newest program has failed: its worker crashed before it had served anything, and none has served
+/// since. Until one does, or there is a newer program, the workers of the old one stay. A tenant that an older program
+/// had failed, too, says nothing of this one.
+pub fn failed_tenant<'a>(desired: &'a Desired, observed: &Observed) -> Option<&'a Assignment> {
+    desired.assignments.iter().find_map(|(port, assignment)| {
+        let history = observed.slots.get(port)?.history.as_ref()?;
+        let is_failed =
+            history.assignment.is_same_worker(assignment) && history.failed_program == Some(observed.program);
+        is_failed.then_some(assignment.as_ref())
+    })
 }
 
 /// The workers whose directories are not free yet though the registry may already have given them away.
@@ -88,6 +109,30 @@ fn leaving_workers<'a>(desired: &Desired, observed: &'a Observed) -> Vec<&'a Wor
         (!is_in_place).then_some(worker)
     };
     observed.slots.iter().filter_map(leaves).collect()
+}
+
+/// When each worker of the newest program that has yet to serve is as good as one that has.
+fn trials(observed: &Observed, now: Instant) -> impl Iterator<Item = Instant> {
+    let workers = observed.slots.values().filter_map(|slot| slot.worker.as_ref());
+    let on_trial = workers.filter(|worker| {
+        worker.program == observed.program && worker.stop.is_none() && worker.waited_since.is_some()
+    });
+    on_trial.filter_map(|worker| worker.since.checked_add(HEALTHY_LIFE)).filter(move |end| *end > now)
+}
+
+/// The workers whose turn it is to make way for a new program. One that goes anyway needs no turn. Nobody has one while
+/// a worker of that program has yet to show that it serves.
+fn replaced_workers(desired: &Desired, observed: &Observed, now: Instant) -> Vec<u16> {
+    if failed_tenant(desired, observed).is_some() || trials(observed, now).next().is_some() {
+        return Vec::new();
+    }
+    let is_outdated = |(port, slot): (&u16, &Slot)| {
+        let worker = slot.worker.as_ref().filter(|worker| worker.stop.is_none())?;
+        let is_wanted = desired.assignments.get(port)?.is_same_worker(&worker.assignment);
+        (is_wanted && worker.program != observed.program).then_some(*port)
+    };
+    let turns = MOST_REPLACED_AT_ONCE.saturating_sub(observed.stopping_count(StopReason::Replaced));
+    observed.slots.iter().filter_map(is_outdated).take(turns).collect()
 }
 
 fn decide_running(

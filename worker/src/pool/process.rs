@@ -1,10 +1,13 @@
 //! A worker's process: how it is started, told, signalled, and seen to end.
 
 use std::ffi::OsString;
-use std::io::{self, PipeReader};
+use std::future::pending;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
+use std::time::Instant;
 
 use command_fds::{CommandFdExt, FdMapping};
 
@@ -12,11 +15,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use sq_shared::config::Enforcement;
 use sq_shared::telemetry::LogFormat;
 use tokio::io::AsyncWriteExt;
+use tokio::net::unix::pipe;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{mpsc, watch};
 
 use super::Event;
 use super::desired::Assignment;
+use super::program::Program;
 use crate::settings::WorkerSettings;
 
 /// Where a worker finds its socket: the first descriptor after standard error, as systemd passes it.
@@ -28,7 +33,9 @@ const SIGNALS_PER_WORKER: usize = 2;
 /// Starts workers.
 #[derive(Debug, Clone)]
 pub struct Launcher {
-    program: PathBuf,
+    executable: PathBuf,
+    /// Keeps the executable there.
+    program: Option<Program>,
     log_format: &'static str,
     rust_log: Option<OsString>,
     sandbox: Enforcement,
@@ -52,29 +59,39 @@ pub struct Process {
 }
 
 impl Launcher {
-    /// Workers are this program, and log as it does.
-    pub fn new(log_format: LogFormat, sandbox: Enforcement) -> Self {
-        // After an upgrade in place the path may be gone; the kernel's link still leads to the program.
-        let program = std::env::current_exe().ok().filter(|path| path.exists());
+    /// Workers are this program, and log as the pool does.
+    pub fn new(program: Program, log_format: LogFormat, sandbox: Enforcement) -> Self {
         Self {
-            program: program.unwrap_or_else(|| PathBuf::from("/proc/self/exe")),
+            executable: program.executable(),
+            program: Some(program),
             log_format: log_format.as_str(),
             rust_log: std::env::var_os("RUST_LOG"),
             sandbox,
         }
     }
 
+    /// From now on workers are this program.
+    pub fn replace(&mut self, program: Program) {
+        self.executable = program.executable();
+        self.program = Some(program);
+    }
+
+    /// The program that workers are.
+    pub fn program(&self) -> Option<&Program> {
+        self.program.as_ref()
+    }
+
     /// The command that tries what will confine the workers.
     pub fn sandbox_trial(&self) -> std::process::Command {
-        let mut command = std::process::Command::new(&self.program);
+        let mut command = std::process::Command::new(&self.executable);
         command.arg("sandbox").env_clear().stdin(Stdio::null());
         command
     }
 
     /// Workers are this program; for tests.
     #[cfg(test)]
-    pub(super) fn of_program(program: PathBuf) -> Self {
-        Self { program, log_format: "text", rust_log: None, sandbox: Enforcement::Off }
+    pub(super) fn of_program(executable: PathBuf) -> Self {
+        Self { executable, program: None, log_format: "text", rust_log: None, sandbox: Enforcement::Off }
     }
 
     /// Starts a worker on a slot's socket.
@@ -89,6 +106,7 @@ impl Launcher {
         events: &mpsc::UnboundedSender<Event>,
     ) -> io::Result<Process> {
         let (served, stdout) = io::pipe()?;
+        let served = pipe::Receiver::from_owned_fd(served.into())?;
         let mut command = self.command(listener, assignment)?;
         let mut child = command.stdout(stdout).spawn()?;
         // The writing end is the worker's alone.
@@ -100,7 +118,7 @@ impl Launcher {
         let (signals, orders) = mpsc::channel(SIGNALS_PER_WORKER);
         let events = events.clone();
         tokio::spawn(async move {
-            let status = attend(child, stdin, lines, orders).await;
+            let status = attend(child, stdin, lines, orders, hear(port, &served, &events)).await;
             let end = End { status, has_served: has_bytes(&served) };
             // The loop that receives ends only with the process.
             let _ = events.send(Event::WorkerEnded(port, end));
@@ -109,8 +127,8 @@ impl Launcher {
     }
 
     fn command(&self, listener: OwnedFd, assignment: &Assignment) -> io::Result<Command> {
-        let mut command = Command::new(&self.program);
-        command.arg("--log-format").arg(self.log_format).arg("serve");
+        let mut command = Command::new(&self.executable);
+        command.arg0("sq-worker").arg("--log-format").arg(self.log_format).arg("serve");
         command.arg("--tenant").arg(assignment.tenant.as_str());
         command.arg("--data-dir").arg(&assignment.data_dir).arg("--settings-from-stdin");
         command.arg("--sandbox").arg(self.sandbox.as_str());
@@ -156,8 +174,17 @@ impl Process {
 }
 
 /// Whether something waits in the pipe; never waits itself.
-fn has_bytes(pipe: &PipeReader) -> bool {
+fn has_bytes(pipe: &pipe::Receiver) -> bool {
     rustix::io::ioctl_fionread(pipe).is_ok_and(|bytes| bytes > 0)
+}
+
+/// Tells of a worker's word that it has served, which stays in the pipe; then never ends.
+async fn hear(port: u16, served: &pipe::Receiver, events: &mpsc::UnboundedSender<Event>) {
+    if served.readable().await.is_ok() && has_bytes(served) {
+        // The loop that receives ends only with the process.
+        let _ = events.send(Event::WorkerServed(port, Instant::now()));
+    }
+    pending().await
 }
 
 fn line_of(settings: &WorkerSettings) -> io::Result<Vec<u8>> {
@@ -173,16 +200,19 @@ async fn attend(
     stdin: ChildStdin,
     lines: watch::Receiver<Vec<u8>>,
     mut orders: mpsc::Receiver<Signal>,
+    hearing: impl Future<Output = ()>,
 ) -> io::Result<ExitStatus> {
+    let mut hearing = pin!(hearing);
     let mut feeding = Some(Box::pin(feed(stdin, lines)));
     loop {
         let fed = async {
             match feeding.as_mut() {
                 Some(feeding) => feeding.await,
-                None => std::future::pending().await,
+                None => pending().await,
             }
         };
         tokio::select! {
+            () = &mut hearing => {}
             status = child.wait() => return status,
             Some(order) = orders.recv() => {
                 feeding = None;
@@ -293,6 +323,8 @@ while :; do sleep 0.01; done
         process.tell(&assignment(folder.path(), 2).settings).unwrap();
         assert!(wait_for(&folder.path().join("second")).await.contains("\"quota_bytes\":2"));
 
+        let heard = events.recv().await;
+        assert!(matches!(heard, Some(Event::WorkerServed(1341, _))), "{heard:?}");
         process.stop();
         let Some(Event::WorkerEnded(1341, end)) = events.recv().await else { panic!("no end") };
         assert_eq!(end.status.unwrap().signal(), Some(Signal::TERM.as_raw()));

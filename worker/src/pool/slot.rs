@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use sq_shared::limits::SLOT_BACKLOG;
@@ -36,10 +36,21 @@ impl SlotSocket {
     /// The address cannot be had; the text names it and says what to do.
     pub fn bind(address: IpAddr, port: u16, events: &mpsc::UnboundedSender<Event>) -> Result<Self, String> {
         let address = SocketAddr::new(address, port);
-        let listener = Arc::new(listen(address).map_err(|error| explain(address, &error))?);
+        let listener = listen(address).map_err(|error| explain(address, &error))?;
+        Ok(Self::take_over(listener, port, events))
+    }
+
+    /// A slot whose socket listens already: the pool before this one bound it.
+    pub fn take_over(listener: OwnedFd, port: u16, events: &mpsc::UnboundedSender<Event>) -> Self {
+        let listener = Arc::new(listener);
         let (attention, changes) = watch::channel(Attention::Left);
         tokio::spawn(attend(port, Arc::clone(&listener), changes, events.clone()));
-        Ok(Self { listener, attention })
+        Self { listener, attention }
+    }
+
+    /// The socket itself, for the pool that comes after this one.
+    pub fn listener(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.listener)
     }
 
     /// Treats the slot's connections so from now on. Asking for what is already done asks the kernel
@@ -66,7 +77,11 @@ fn restore(listener: &OwnedFd) -> io::Result<()> {
     Ok(rustix::net::listen(listener, SLOT_BACKLOG)?)
 }
 
-fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
+/// Binds and listens. The socket does not block.
+///
+/// # Errors
+/// The address cannot be had.
+pub fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     // Close-on-exec: a worker gets its own slot's socket and no other.
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -138,7 +153,7 @@ async fn watch_once(port: u16, listener: &OwnedFd, events: &mpsc::UnboundedSende
         tokio::time::sleep(REFUSAL_PAUSE).await;
     }
     // The loop that receives ends only with the process.
-    let _ = events.send(Event::ConnectionWaits(port));
+    let _ = events.send(Event::ConnectionWaits(port, Instant::now()));
 }
 
 /// Closes connections as they come, so that nobody waits for ever and nobody fills the backlog.
@@ -182,7 +197,7 @@ mod tests {
         let _waiting = TcpStream::connect(address).unwrap();
         for _ in 0..3 {
             slot.attend(Attention::Watched);
-            assert!(matches!(events.recv().await, Some(Event::ConnectionWaits(0))));
+            assert!(matches!(events.recv().await, Some(Event::ConnectionWaits(0, _))));
             slot.attend(Attention::Left);
         }
     }
@@ -202,7 +217,7 @@ mod tests {
         let waiting = TcpStream::connect(address).unwrap();
         waiting.set_nonblocking(true).unwrap();
         slot.attend(Attention::Watched);
-        assert!(matches!(events.recv().await, Some(Event::ConnectionWaits(0))));
+        assert!(matches!(events.recv().await, Some(Event::ConnectionWaits(0, _))));
         let read = (&waiting).read(&mut [0]).unwrap_err();
         assert_eq!(read.kind(), io::ErrorKind::WouldBlock);
     }
@@ -221,7 +236,7 @@ mod tests {
         assert_eq!(rustix::net::accept(&copy).unwrap_err(), rustix::io::Errno::WOULDBLOCK);
         let _waiting = TcpStream::connect(address).unwrap();
         slot.attend(Attention::Watched);
-        assert!(matches!(events.recv().await, Some(Event::ConnectionWaits(_))));
+        assert!(matches!(events.recv().await, Some(Event::ConnectionWaits(..))));
     }
 
     #[tokio::test]

@@ -1,10 +1,12 @@
 //! The pool's status page: `/health` for health checks, `/status` for people and for the gateway's
-//! admin API.
+//! admin API, `/metrics` for Prometheus.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -18,13 +20,15 @@ use serde::Serialize;
 use sq_shared::headers::{PROBLEM_JSON, X_REQUEST_ID};
 use sq_shared::problem::{Code, Problem};
 use sq_shared::request_id::new_request_id;
-use sq_shared::tenant::TenantName;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::AbortHandle;
 
 use super::Event;
-use super::desired::Desired;
-use super::observed::{Observed, Slot, Worker};
+use super::metrics::Metrics;
+use super::report::Report;
+use super::slot;
+use super::storage::{Sizes, Storage};
 
 /// More than a health check, a scraper and an operator need at once.
 const CONNECTIONS: usize = 32;
@@ -35,94 +39,61 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to wait after a failure to accept, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What `/status` says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Report {
-    status: &'static str,
-    slots: usize,
-    tenants: usize,
-    workers: Counts,
-    running: Vec<Running>,
+/// What the page needs to answer.
+#[derive(Debug)]
+pub struct Page {
+    /// The loop that knows how things stand.
+    pub events: mpsc::UnboundedSender<Event>,
+    /// What has been counted.
+    pub metrics: Arc<Metrics>,
+    /// What the tenants have stored.
+    pub storage: Arc<Storage>,
 }
 
-/// Active tenants by the state of their workers, and the workers that are on their way out.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-struct Counts {
-    sleeping: usize,
-    running: usize,
-    backing_off: usize,
-    stopping: usize,
+/// The page's socket, and who answers on it.
+pub struct Answering {
+    /// For the pool that comes after this one.
+    pub listener: Arc<OwnedFd>,
+    accepting: AbortHandle,
 }
 
-/// A worker that is not stopping.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Running {
-    tenant: TenantName,
-    port: u16,
-    pid: u32,
-    starts: u64,
-    crashes: u64,
-    uptime_ms: u64,
-}
+impl Answering {
+    /// Listens for questions, on a socket that was handed on or on its own.
+    ///
+    /// # Errors
+    /// The address cannot be had; the text names it and says what to do.
+    pub fn start(address: SocketAddr, inherited: Option<OwnedFd>, page: Page) -> Result<Self, String> {
+        let explain = |error: io::Error| {
+            format!(
+                "cannot listen on {address} for the pool's status: {error}; change [pool] status_listen, or set it to \"off\""
+            )
+        };
+        let listener = match inherited {
+            Some(inherited) => Ok(inherited),
+            None => slot::listen(address),
+        };
+        let listener = listener.map_err(explain)?;
+        let copy = std::net::TcpListener::from(listener.try_clone().map_err(explain)?);
+        let accepting = tokio::spawn(accept(TcpListener::from_std(copy).map_err(explain)?, Arc::new(page)));
+        Ok(Self { listener: Arc::new(listener), accepting: accepting.abort_handle() })
+    }
 
-impl Report {
-    /// How things stand now; `tenants` counts the inactive ones too.
-    pub fn new(desired: &Desired, observed: &Observed, tenants: usize, now: Instant) -> Self {
-        let mut workers = Counts::default();
-        let mut running = Vec::new();
-        for (port, slot) in &observed.slots {
-            match (&slot.worker, desired.assignments.get(port)) {
-                (Some(worker), _) if worker.stop.is_some() => workers.stopping += 1,
-                (Some(worker), _) => running.push(Running::new(*port, slot, worker, now)),
-                (None, Some(assignment)) if slot.holds_until(assignment, now).is_some() => {
-                    workers.backing_off += 1
-                }
-                (None, Some(_)) => workers.sleeping += 1,
-                (None, None) => {}
-            }
-        }
-        workers.running = running.len();
-        Self { status: "ok", slots: observed.slots.len(), tenants, workers, running }
+    /// Questions are the next pool's.
+    pub fn stop(&self) {
+        self.accepting.abort();
     }
 }
 
-impl Running {
-    fn new(port: u16, slot: &Slot, worker: &Worker, now: Instant) -> Self {
-        let uptime = now.saturating_duration_since(worker.since);
-        let history = slot.history.as_ref();
-        Self {
-            tenant: worker.assignment.tenant.clone(),
-            port,
-            pid: worker.pid,
-            starts: history.map_or(0, |history| history.starts),
-            crashes: history.map_or(0, |history| history.crashes),
-            uptime_ms: u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
-        }
-    }
-}
-
-/// Listens for questions.
-///
-/// # Errors
-/// The address cannot be had; the text names it and says what to do.
-pub async fn start(address: SocketAddr, events: mpsc::UnboundedSender<Event>) -> Result<(), String> {
-    let listener = TcpListener::bind(address).await.map_err(|error| {
-        format!("cannot listen on {address} for the pool's status: {error}; change [pool] status_listen, or set it to \"off\"")
-    })?;
-    tokio::spawn(accept(listener, events));
-    Ok(())
-}
-
-async fn accept(listener: TcpListener, events: mpsc::UnboundedSender<Event>) {
+async fn accept(listener: TcpListener, page: Arc<Page>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     // The semaphore is never closed.
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let events = events.clone();
+                let page = Arc::clone(&page);
                 tokio::spawn(async move {
                     // Too slow is too slow: the connection is dropped.
-                    let _ = tokio::time::timeout(CONNECTION_TIMEOUT, serve(stream, events)).await;
+                    let _ = tokio::time::timeout(CONNECTION_TIMEOUT, serve(stream, page)).await;
                     drop(place);
                 });
             }
@@ -134,8 +105,8 @@ async fn accept(listener: TcpListener, events: mpsc::UnboundedSender<Event>) {
     }
 }
 
-async fn serve(stream: TcpStream, events: mpsc::UnboundedSender<Event>) {
-    let service = service_fn(|request| answer(request, events.clone()));
+async fn serve(stream: TcpStream, page: Arc<Page>) {
+    let service = service_fn(|request| answer(request, Arc::clone(&page)));
     let mut connection = http1::Builder::new();
     connection.timer(TokioTimer::new()).keep_alive(false);
     if let Err(error) = connection.serve_connection(TokioIo::new(stream), service).await {
@@ -143,23 +114,45 @@ async fn serve(stream: TcpStream, events: mpsc::UnboundedSender<Event>) {
     }
 }
 
-async fn answer(
-    request: Request<Incoming>,
-    events: mpsc::UnboundedSender<Event>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(request: Request<Incoming>, page: Arc<Page>) -> Result<Response<Full<Bytes>>, Infallible> {
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-    Ok(match request.uri().path() {
+    let answer = match request.uri().path() {
         "/health" if is_read => json(&serde_json::json!({"status": "ok"})),
         "/status" if is_read => {
-            let (sender, report) = oneshot::channel();
-            let _ = events.send(Event::StatusAsked(sender));
-            match report.await {
-                Ok(report) => json(&report),
-                Err(_) => refusal(Code::ShuttingDown, "the pool is shutting down; ask the next one"),
+            page.look().await.map_or_else(stopping, |(report, sizes)| json(&report.with_storage(&sizes)))
+        }
+        "/metrics" if is_read => {
+            page.look().await.map_or_else(stopping, |(report, sizes)| page.metrics_of(&report, &sizes))
+        }
+        _ => refusal(Code::UnknownRoute, "ask GET /health, GET /status or GET /metrics"),
+    };
+    Ok(answer)
+}
+
+impl Page {
+    /// How things stand, and what is stored; `None` when the loop has ended.
+    async fn look(&self) -> Option<(Report, Arc<Sizes>)> {
+        let (sender, report) = oneshot::channel();
+        // A loop that has ended drops the question, which is seen below.
+        let _ = self.events.send(Event::StatusAsked(sender));
+        let report = report.await.ok()?;
+        let sizes = self.storage.sizes(report.accounts()).await;
+        Some((report, sizes))
+    }
+
+    fn metrics_of(&self, report: &Report, sizes: &Sizes) -> Response<Full<Bytes>> {
+        match self.metrics.text(report, sizes) {
+            Ok(text) => respond(StatusCode::OK, prometheus::TEXT_FORMAT, text.into_bytes()),
+            Err(error) => {
+                tracing::error!(%error, "cannot write the metrics");
+                refusal(Code::Internal, "see the pool's log")
             }
         }
-        _ => refusal(Code::UnknownRoute, "ask GET /health or GET /status"),
-    })
+    }
+}
+
+fn stopping() -> Response<Full<Bytes>> {
+    refusal(Code::ShuttingDown, "the pool is shutting down; ask the next one")
 }
 
 fn json(value: &impl Serialize) -> Response<Full<Bytes>> {

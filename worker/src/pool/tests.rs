@@ -12,7 +12,7 @@ const PORT: u16 = 0;
 const LOCALHOST: std::net::IpAddr = std::net::IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// A pool with one tenant.
-fn pool(program: &str) -> (Pool, std::net::SocketAddr) {
+fn pool(program: &str) -> (Pool, SocketAddr) {
     let (sender, events) = mpsc::unbounded_channel();
     let socket = SlotSocket::bind(LOCALHOST, PORT, &sender).unwrap();
     let address = TcpListener::from(socket.share().unwrap()).local_addr().unwrap();
@@ -32,12 +32,17 @@ fn pool(program: &str) -> (Pool, std::net::SocketAddr) {
     let pool = Pool {
         source: Source { config: missing.clone(), tenants: None },
         config,
-        tenants: 1,
+        accounts: Arc::new([]),
         desired: Desired { assignments, stop_grace: Duration::from_secs(1), is_closing: false },
         observed: Observed::new([PORT]),
         sockets: BTreeMap::from([(PORT, socket)]),
         processes: BTreeMap::new(),
         launcher: Launcher::of_program(program.into()),
+        metrics: Arc::new(Metrics::new().unwrap()),
+        status: None,
+        replaced: None,
+        is_halted: false,
+        succession: Succession::default(),
         watching: watch_files(&[missing.clone(), missing.clone()], &sender),
         watched_files: [missing.clone(), missing],
         sender,

@@ -25,10 +25,9 @@ use crate::server::worker::Worker;
 const TARGET_BYTES: usize = 64 * 1024;
 
 /// The fields of a head, names and all. The gateway builds each head anew: host, key, id, the body's type and
-/// framing, and the condition and names of a write. All but the type and the condition are short (a key has
-/// at most 512 bytes); those two are the client's own, together as long as a head may be there by default.
-/// It also holds the whole head of a client that
-/// asks a worker without a gateway.
+/// framing, the trace (at most 580 bytes), and the condition and names of a write. All but the type and the
+/// condition are short (a key has at most 512 bytes); those two are the client's own, together as long as a head
+/// may be there by default. It also holds the whole head of a client that asks a worker without a gateway.
 const FIELD_BYTES: usize = 64 * 1024;
 
 /// The method, the version, and the fields that the gateway sets itself.

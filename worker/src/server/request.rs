@@ -13,6 +13,7 @@ use sq_shared::form::is_form;
 use sq_shared::problem::{Code, Problem};
 use sq_shared::request_id::request_id;
 use sq_shared::route::Route;
+use sq_shared::trace_context::TraceParent;
 use tracing::{Level, debug, event};
 
 use crate::api::input::Input;
@@ -41,19 +42,27 @@ pub(super) async fn answer(
     let command = command_name(&head);
     // Before anything is known to be right: what came, whether or not an answer goes back.
     debug!(tenant = tenant_name(worker), command, request_id, "a head came");
-    let answer = match handle(worker, connection_id, &head, &mut incoming).await {
+    let answer = match handle(worker, connection_id, &head, &mut incoming, request_id).await {
         Ok(answer) => answer,
         Err(problem) => {
             body::discard(&head.headers, &mut incoming).await;
             Answer::of_problem(&problem, request_id)
         }
     };
-    log_access(worker, command, &answer, started, request_id);
+    let trace = TraceParent::of_request(&head.headers);
+    log_access(worker, command, &answer, started, request_id, trace);
     respond::response(answer, request_id, busy)
 }
 
 /// The access line. Under the pool the gateway has one of its own for the same request.
-fn log_access(worker: &Worker, command: &'static str, answer: &Answer, started: Instant, request_id: &str) {
+fn log_access(
+    worker: &Worker,
+    command: &'static str,
+    answer: &Answer,
+    started: Instant,
+    request_id: &str,
+    trace: Option<TraceParent>,
+) {
     // A level is part of what is compiled, so each has its own line.
     macro_rules! access_line {
         ($level:expr) => {
@@ -66,6 +75,7 @@ fn log_access(worker: &Worker, command: &'static str, answer: &Answer, started: 
                 bytes = answer.content.bytes(),
                 duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
                 request_id,
+                trace_id = trace.map(|trace| trace.trace_id().to_string()),
                 "request"
             )
         };
@@ -78,6 +88,7 @@ async fn handle(
     connection_id: u64,
     head: &Parts,
     incoming: &mut Incoming,
+    request_id: &str,
 ) -> Result<Answer, Problem> {
     check_host(head)?;
     let Target::Api(route) = target(head)? else { return Ok(Answer::health()) };
@@ -106,7 +117,7 @@ async fn handle(
         input.take_form()?;
     }
     let command = Command::parse(input)?;
-    let answer = run(worker, &command).await;
+    let answer = run(worker, &command, request_id).await;
     if answer.as_ref().map_or_else(|problem| problem.code.status() < 500, |_| true) {
         worker.has_served();
     }
@@ -114,8 +125,8 @@ async fn handle(
 }
 
 /// Runs a command, and waits until its outcome may be told.
-async fn run(worker: &Worker, command: &Command) -> Result<Answer, Problem> {
-    let refuse = |failure: Failure| respond::problem_of(&failure);
+async fn run(worker: &Worker, command: &Command, request_id: &str) -> Result<Answer, Problem> {
+    let refuse = |failure: Failure| respond::problem_of(&failure, request_id);
     // Room is waited for before there is anything to hold: an answer that waits takes no memory.
     let pinned = commits::ask(worker, || command.pinned(&mut worker.store.borrow_mut())).await;
     let room = worker.answer_room.take(&pinned.map_err(refuse)?).await?;

@@ -101,14 +101,14 @@ pub(super) fn response(mut answer: Answer, request_id: &str, busy: Busy) -> Resp
 }
 
 /// How a command's failure looks to a client; what the operator needs to know is logged here.
-pub(super) fn problem_of(failure: &Failure) -> Problem {
+pub(super) fn problem_of(failure: &Failure, request_id: &str) -> Problem {
     match failure {
         Failure::AnswerTooLarge { bytes } => {
             let detail =
                 format!("the answer would have {bytes} bytes: post fewer coordinates that do not exist");
             Problem::new(Code::InvalidParameter, detail)
         }
-        Failure::Json(_) => unavailable(failure, "the answer cannot be written as JSON"),
+        Failure::Json(_) => unavailable(failure, request_id, "the answer cannot be written as JSON"),
         Failure::Store(StoreError::Damaged(damage)) => {
             let detail = format!(
                 "{damage}. It is neither read nor overwritten; the server's operator finds the place with \
@@ -139,19 +139,19 @@ pub(super) fn problem_of(failure: &Failure) -> Problem {
         .with("used", *used)
         .with("quota", *quota),
         Failure::Store(StoreError::DiskFull { used, quota }) => {
-            error!("the disk is full");
+            error!(request_id, "the disk is full");
             Problem::new(Code::DiskFull, "the server's disk is full: nothing was written; tell its operator")
                 .with("used", *used)
                 .with("quota", *quota)
         }
         Failure::Store(StoreError::Io(_) | StoreError::InDoubt) => {
-            unavailable(failure, "the server's disk failed: nothing was acknowledged")
+            unavailable(failure, request_id, "the server's disk failed: nothing was acknowledged")
         }
     }
 }
 
-fn unavailable(failure: &Failure, detail: &'static str) -> Problem {
-    error!(%failure, "a command failed");
+fn unavailable(failure: &Failure, request_id: &str, detail: &'static str) -> Problem {
+    error!(%failure, request_id, "a command failed");
     Problem::new(Code::WorkerUnavailable, detail).retry_after_s(RETRY_AFTER_S)
 }
 

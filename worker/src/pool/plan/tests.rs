@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 
 use super::super::backoff::{LONGEST_DELAY, Life};
 use super::super::desired::{Assignment, Desired};
-use super::super::observed::{Attention, Departure, Observed};
+use super::super::observed::{Attention, Departure, Observed, StopReason};
 use super::{Action, come_to_rest, next_wakeup, plan};
 use crate::settings::WorkerSettings;
+
+mod cases;
 
 const PORTS: std::ops::Range<u16> = 1341..1346;
 const TENANTS: usize = 6;
@@ -69,6 +71,10 @@ struct Running {
     is_stopping: bool,
     /// It was told to stop, and does not listen.
     is_deaf: bool,
+    /// It was told to stop because of a new program.
+    is_replaced: bool,
+    /// The number of its program.
+    program: u32,
     unwanted_since: Option<Instant>,
     has_served: bool,
 }
@@ -76,6 +82,7 @@ struct Running {
 /// News on its way to the pool.
 enum News {
     ConnectionWaits(u16),
+    Served(u16),
     /// With exit code 0 or not; had served or not.
     Ended(u16, bool, bool),
 }
@@ -99,6 +106,8 @@ struct World {
     health: BTreeMap<u16, Health>,
     news: VecDeque<News>,
     latest_failures: BTreeMap<u16, (Arc<Assignment>, Vec<Instant>)>,
+    /// The first program that failed the tenant there before it had served, and none has served since.
+    failed: BTreeMap<u16, (Arc<Assignment>, u32)>,
 }
 
 fn assignment(tenant: usize, directory: usize, quota: u64) -> Arc<Assignment> {
@@ -133,6 +142,7 @@ impl World {
             health: PORTS.map(|port| (port, Health::Healthy)).collect(),
             news: VecDeque::new(),
             latest_failures: BTreeMap::new(),
+            failed: BTreeMap::new(),
         }
     }
 
@@ -156,7 +166,7 @@ impl World {
     }
 
     fn happen(&mut self) {
-        match self.random.below(12) {
+        match self.random.below(13) {
             0..=3 => {
                 let port = self.random.port();
                 self.waiting_since.entry(port).or_insert(self.now);
@@ -182,10 +192,17 @@ impl World {
                 self.health.insert(port, health);
             }
             8 => self.pass_up_to(20_000),
+            9 => self.change_program(),
             _ => self.pass_up_to(300),
         }
         self.live();
         self.deliver();
+    }
+
+    fn change_program(&mut self) {
+        self.observed.program += 1;
+        // A worker that serves is now stopped, and a connection may have to wait for its end.
+        self.waiting_since.values_mut().for_each(|since| *since = self.now);
     }
 
     /// Time passes. News is late by no more than a short while: before a long one, all of it arrives.
@@ -240,6 +257,9 @@ impl World {
             } else if self.health[&port] == Health::Crashing {
                 self.end(port, false);
             } else if self.waiting_since.remove(&port).is_some() {
+                if !process.has_served {
+                    self.news.push_back(News::Served(port));
+                }
                 process.has_served = true;
             }
         }
@@ -254,14 +274,21 @@ impl World {
     /// One piece of news reaches the pool, which then plans and acts.
     fn deliver(&mut self) {
         match self.news.pop_front() {
-            Some(News::ConnectionWaits(port)) => self.observed.connection_waits(port),
+            Some(News::ConnectionWaits(port)) => self.observed.connection_waits(port, self.now),
+            Some(News::Served(port)) => {
+                self.failed.remove(&port);
+                self.observed.served(port, self.now);
+            }
             Some(News::Ended(port, is_success, has_served)) => {
                 let (worker, departure) =
                     self.observed.ended(port, is_success, has_served, self.now).unwrap();
                 let life = Life { lasted: self.now - worker.since, has_served };
                 match departure {
-                    Departure::Crashed => self.note_failure(port, &worker.assignment, life),
-                    Departure::Idle => _ = self.latest_failures.remove(&port),
+                    Departure::Crashed => self.note_failure(port, &worker.assignment, life, worker.program),
+                    Departure::Idle => {
+                        self.latest_failures.remove(&port);
+                        self.failed.remove(&port);
+                    }
                     Departure::Stopped => {}
                 }
             }
@@ -270,7 +297,20 @@ impl World {
         self.act();
     }
 
-    fn note_failure(&mut self, port: u16, assignment: &Arc<Assignment>, life: Life) {
+    fn is_program_failed(&self) -> bool {
+        self.desired.assignments.iter().any(|(port, wanted)| {
+            let failed = self.failed.get(port).filter(|(owner, _)| owner.is_same_worker(wanted));
+            failed.is_some_and(|(_, program)| *program == self.observed.program)
+        })
+    }
+
+    fn note_failure(&mut self, port: u16, assignment: &Arc<Assignment>, life: Life, program: u32) {
+        if !life.has_served {
+            let first = self.failed.entry(port).or_insert_with(|| (Arc::clone(assignment), program));
+            if !first.0.is_same_worker(assignment) {
+                *first = (Arc::clone(assignment), program);
+            }
+        }
         let (owner, failures) =
             self.latest_failures.entry(port).or_insert_with(|| (Arc::clone(assignment), Vec::new()));
         if !owner.is_same_worker(assignment) || life.has_served || life.lasted >= Duration::from_secs(10) {
@@ -285,6 +325,8 @@ impl World {
         let planned = |world: &Self| {
             let actions = plan(&world.desired, &world.observed, world.now);
             assert!(actions.len() <= PORTS.len(), "at most one action a slot: {actions:?}");
+            let is_turn = actions.iter().any(|action| matches!(action, Action::Replace(_)));
+            assert!(!is_turn || !world.is_program_failed(), "replaced by a program that is no good");
             actions
         };
         let perform = async |world: &mut Self, action| world.perform(action);
@@ -308,19 +350,25 @@ impl World {
                 }
                 self.observed.told(port, assignment);
             }
-            Action::Stop(port) => {
-                let is_deaf = self.random.once_in(5);
-                if let Some(process) = self.processes.get_mut(&port) {
-                    assert!(!process.is_stopping, "told to stop twice");
-                    (process.is_stopping, process.is_deaf) = (true, is_deaf);
-                }
-                self.observed.stopping(port, self.now);
-            }
+            Action::Stop(port) => self.stop(port, StopReason::Unwanted),
+            Action::Replace(port) => self.stop(port, StopReason::Replaced),
             Action::Kill(port) => {
                 self.end(port, false);
                 self.observed.killed(port);
             }
         }
+    }
+
+    fn stop(&mut self, port: u16, reason: StopReason) {
+        let is_deaf = self.random.once_in(5);
+        if let Some(process) = self.processes.get_mut(&port) {
+            assert!(!process.is_stopping, "told to stop twice");
+            (process.is_stopping, process.is_deaf) = (true, is_deaf);
+            process.is_replaced = reason == StopReason::Replaced;
+            let is_outdated = process.program != self.observed.program;
+            assert!(is_outdated || !process.is_replaced, "replaced by what it is");
+        }
+        self.observed.stopping(port, reason, self.now);
     }
 
     fn start(&mut self, port: u16, assignment: Arc<Assignment>) {
@@ -331,10 +379,13 @@ impl World {
         if self.health[&port] == Health::CannotStart {
             self.observed.start_failed(port, &assignment, self.now);
             self.attention.insert(port, Attention::Left);
-            return self.note_failure(port, &assignment, Life::NONE);
+            return self.note_failure(port, &assignment, Life::NONE, self.observed.program);
         }
         if self.latest_failures.get(&port).is_some_and(|(owner, _)| !owner.is_same_worker(&assignment)) {
             self.latest_failures.remove(&port);
+        }
+        if self.failed.get(&port).is_some_and(|(owner, _)| !owner.is_same_worker(&assignment)) {
+            self.failed.remove(&port);
         }
         self.attention.insert(port, Attention::Left);
         let process = Running {
@@ -342,6 +393,8 @@ impl World {
             since: self.now,
             is_stopping: false,
             is_deaf: false,
+            is_replaced: false,
+            program: self.observed.program,
             unwanted_since: None,
             has_served: false,
         };
@@ -367,6 +420,8 @@ impl World {
 
     fn check(&mut self) {
         let late = Duration::from_millis(1);
+        let replaced = self.processes.values().filter(|process| process.is_replaced).count();
+        assert!(replaced <= 1, "{replaced} workers make way for a new program at once");
         for (port, process) in &mut self.processes {
             let wanted =
                 self.desired.assignments.get(port).is_some_and(|a| a.is_same_worker(&process.assignment));
@@ -387,8 +442,11 @@ impl World {
         }
     }
 
-    /// Left alone and healthy, everything becomes as desired.
+    /// Left alone and healthy, with a connection for everybody, everything becomes as desired.
     fn settle(&mut self) {
+        for port in PORTS {
+            self.waiting_since.entry(port).or_insert(self.now);
+        }
         self.health.values_mut().for_each(|health| *health = Health::Healthy);
         for _ in 0..200 {
             self.pass(Duration::from_secs(1));
@@ -397,6 +455,7 @@ impl World {
         assert!(self.waiting_since.keys().all(|port| self.attention[port] == Attention::Left), "unserved");
         for (port, process) in &self.processes {
             assert_eq!(self.desired.assignments.get(port), Some(&process.assignment), "not what is desired");
+            assert_eq!(process.program, self.observed.program, "not the newest program");
         }
     }
 }
@@ -421,55 +480,5 @@ fn every_order_of_events_keeps_the_invariants() {
             world.attention.values().all(|attention| *attention == waits),
             "connections wait for the next pool"
         );
-    }
-}
-
-#[test]
-fn the_first_crash_restarts_without_a_wait_and_the_second_waits() {
-    let (now, port) = (Instant::now(), PORTS.start);
-    let a = assignment(1, 2, 0);
-    let assignments = BTreeMap::from([(port, Arc::clone(&a))]);
-    let desired = Desired { assignments, stop_grace: GRACE, is_closing: false };
-    let mut observed = Observed::new([port]);
-    let crash = |observed: &mut Observed| {
-        observed.started(port, Arc::clone(&a), 7, now);
-        assert_eq!(observed.ended(port, false, false, now).unwrap().1, Departure::Crashed);
-        assert_eq!(plan(&desired, observed, now), [Action::Attend(port, Attention::Watched)]);
-        observed.attended(port, Attention::Watched);
-        observed.connection_waits(port);
-        plan(&desired, observed, now)
-    };
-    assert_eq!(crash(&mut observed), [Action::Start(port, Arc::clone(&a))]);
-    assert_eq!(crash(&mut observed), []);
-    let wakeup = next_wakeup(&desired, &observed, now).unwrap();
-    assert_eq!(wakeup, now + Duration::from_millis(100));
-    assert_eq!(plan(&desired, &observed, wakeup), [Action::Start(port, a)]);
-}
-
-#[test]
-fn an_early_end_counts_as_a_crash_and_an_idle_one_does_not() {
-    let (now, port) = (Instant::now(), PORTS.start);
-    let mut observed = Observed::new([port]);
-    let mut departure_after = |lived| {
-        observed.started(port, assignment(1, 2, 0), 7, now);
-        observed.ended(port, true, true, now + lived).unwrap().1
-    };
-    assert_eq!(departure_after(IDLE - Duration::from_millis(1)), Departure::Crashed);
-    assert_eq!(departure_after(IDLE), Departure::Idle);
-}
-
-#[test]
-fn only_settings_are_told_to_a_running_worker() {
-    let (now, port) = (Instant::now(), PORTS.start);
-    let mut observed = Observed::new([port]);
-    observed.started(port, assignment(1, 2, 0), 7, now);
-    let planned = |new: Option<Arc<Assignment>>| {
-        let assignments = new.into_iter().map(|new| (port, new)).collect();
-        plan(&Desired { assignments, stop_grace: GRACE, is_closing: false }, &observed, now)
-    };
-    assert_eq!(planned(Some(assignment(1, 2, 0))), []);
-    assert_eq!(planned(Some(assignment(1, 2, 9))), [Action::Tell(port, assignment(1, 2, 9))]);
-    for other in [Some(assignment(3, 2, 0)), Some(assignment(1, 3, 0)), None] {
-        assert_eq!(planned(other), [Action::Stop(port)]);
     }
 }

@@ -1,0 +1,159 @@
+//! What the pool counts, for Prometheus. Tenants' names come from the registry, all other labels from fixed lists, so
+//! the number of series is bounded.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::proto::MetricFamily;
+use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGaugeVec, Opts, TextEncoder};
+use sq_shared::tenant::TenantName;
+
+use super::desired::Account;
+use super::observed::StartReason;
+use super::report::Report;
+use super::storage::Sizes;
+
+/// Upper ends of the cold starts' histogram, in seconds: a start takes a millisecond or two, and nobody behind the
+/// gateway waits for more than half a minute.
+const COLD_START_BUCKETS_S: [f64; 12] =
+    [0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
+
+/// The pool's counters. What stands in a [`Report`] is looked up there when somebody asks.
+#[derive(Debug)]
+pub struct Metrics {
+    starts: IntCounterVec,
+    crashes: IntCounterVec,
+    cold_start: Histogram,
+}
+
+impl Metrics {
+    /// All at zero.
+    ///
+    /// # Errors
+    /// A name or a label is not Prometheus's: a defect here.
+    pub fn new() -> prometheus::Result<Self> {
+        let counters =
+            |name: &str, help: &str, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);
+        let cold_start = HistogramOpts::new(
+            "sq_pool_cold_start_seconds",
+            "From when the pool hears of a waiting connection until the worker that it starts has applied its first \
+             command; a client that is slow to send that command counts in.",
+        );
+        Ok(Self {
+            starts: counters(
+                "sq_pool_worker_starts_total",
+                "Workers started, by tenant and reason: a connection to a sleeping tenant, or the first one after a \
+                 crash or after an upgrade.",
+                &["tenant", "reason"],
+            )?,
+            crashes: counters(
+                "sq_pool_worker_crashes_total",
+                "Workers that ended as they should not, or could not be started, by tenant.",
+                &["tenant"],
+            )?,
+            cold_start: Histogram::with_opts(cold_start.buckets(COLD_START_BUCKETS_S.to_vec()))?,
+        })
+    }
+
+    /// Counts a worker that was started.
+    pub fn started(&self, tenant: &TenantName, reason: StartReason) {
+        self.starts.with_label_values(&[tenant.as_str(), reason.as_str()]).inc();
+    }
+
+    /// Counts a worker that crashed or could not be started.
+    pub fn crashed(&self, tenant: &TenantName) {
+        self.crashes.with_label_values(&[tenant.as_str()]).inc();
+    }
+
+    /// Counts a worker that served, after a connection had waited for it so long.
+    pub fn woke(&self, waited: Duration) {
+        self.cold_start.observe(waited.as_secs_f64());
+    }
+
+    /// Every tenant of the registry has its series from now on, and no other has one: a rate needs a first value of
+    /// zero, without which a first crash would not be seen.
+    pub fn keep_tenants(&self, accounts: &[Account]) {
+        let tenants: BTreeSet<&str> = accounts.iter().map(|account| account.tenant.as_str()).collect();
+        for tenant in &tenants {
+            for reason in StartReason::ALL {
+                self.starts.with_label_values(&[tenant, reason.as_str()]);
+            }
+            self.crashes.with_label_values(&[tenant]);
+        }
+        for counters in [&self.starts, &self.crashes] {
+            for labels in label_values(counters).filter(|labels| !labels.tenant_is_in(&tenants)) {
+                // It is there: it was listed a moment ago, and nobody else removes one.
+                let _ = counters.remove(&labels.as_map());
+            }
+        }
+    }
+
+    /// Everything as Prometheus reads it.
+    ///
+    /// # Errors
+    /// A name or a label is not Prometheus's: a defect here.
+    pub fn text(&self, report: &Report, sizes: &Sizes) -> prometheus::Result<String> {
+        let gauges = |name: &str, help: &str, label: &str| IntGaugeVec::new(Opts::new(name, help), &[label]);
+        let workers = gauges(
+            "sq_pool_workers",
+            "Active tenants by the state of their worker, and workers that are stopping.",
+            "state",
+        )?;
+        for (state, count) in report.states() {
+            workers.with_label_values(&[state]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        let storage = gauges(
+            "sq_pool_storage_bytes",
+            "The size of a tenant's .phext files; absent when its directory cannot be read.",
+            "tenant",
+        )?;
+        let quota = gauges(
+            "sq_pool_quota_bytes",
+            "What a tenant's phexts may have together; absent without a limit.",
+            "tenant",
+        )?;
+        let as_gauge = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        for account in report.accounts().iter() {
+            let tenant = account.tenant.as_str();
+            if let Some(bytes) = sizes.get(&account.tenant) {
+                storage.with_label_values(&[tenant]).set(as_gauge(*bytes));
+            }
+            if let Some(bytes) = account.quota_bytes {
+                quota.with_label_values(&[tenant]).set(as_gauge(bytes));
+            }
+        }
+        let all: [&dyn Collector; 6] =
+            [&workers, &self.starts, &self.cold_start, &self.crashes, &storage, &quota];
+        // The format has no family without a series.
+        let has_series = |family: &MetricFamily| !family.get_metric().is_empty();
+        let families: Vec<MetricFamily> =
+            all.into_iter().flat_map(Collector::collect).filter(has_series).collect();
+        TextEncoder::new().encode_to_string(&families)
+    }
+}
+
+/// The labels of one series.
+struct Labels(Vec<(String, String)>);
+
+impl Labels {
+    fn tenant_is_in(&self, tenants: &BTreeSet<&str>) -> bool {
+        self.0.iter().any(|(name, value)| name == "tenant" && tenants.contains(value.as_str()))
+    }
+
+    fn as_map(&self) -> std::collections::HashMap<&str, &str> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+    }
+}
+
+fn label_values(counters: &IntCounterVec) -> impl Iterator<Item = Labels> {
+    let families = counters.collect();
+    families.into_iter().flat_map(|family| {
+        let labels = |metric: &prometheus::proto::Metric| {
+            let pair =
+                |label: &prometheus::proto::LabelPair| (label.name().to_owned(), label.value().to_owned());
+            Labels(metric.get_label().iter().map(pair).collect())
+        };
+        family.get_metric().iter().map(labels).collect::<Vec<_>>()
+    })
+}
