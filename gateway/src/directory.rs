@@ -1,6 +1,7 @@
 //! What the request path looks things up in: config and registry as one immutable snapshot. A request
 //! takes the snapshot once and keeps it to its end, so no request sees half of a reload.
 
+pub mod activity;
 pub mod reload;
 
 use std::collections::HashMap;
@@ -14,6 +15,8 @@ use sq_shared::config::Config;
 use sq_shared::registry::{Key, Registry, Tenant, TenantState};
 use sq_shared::tenant::TenantName;
 use sq_shared::token::TokenDigest;
+
+use activity::TenantActivity;
 
 use crate::proxy::cors::CorsPolicy;
 use crate::proxy::limit::{ClientLimits, TenantLimiter};
@@ -29,6 +32,8 @@ pub struct Directory {
     pub client_limits: ClientLimits,
     /// Which origins a browser may call from.
     pub cors: CorsPolicy,
+    /// The registry as it was read, for the operator.
+    pub registry: Registry,
     by_digest: HashMap<TokenDigest, (Arc<DirectoryTenant>, usize)>,
     tenants: HashMap<TenantName, Arc<DirectoryTenant>>,
 }
@@ -45,15 +50,21 @@ pub struct DirectoryTenant {
     pub upstream_host: HeaderValue,
     /// Keeps its connections apart from those of a tenant that had the slot before.
     pub connection_group: u64,
+    /// A `[plan.*]` of the config.
+    pub plan: Option<String>,
+    /// How much it may store; `None` is no limit.
+    pub quota_bytes: Option<u64>,
     /// Its rate and its requests in flight.
     pub limiter: TenantLimiter,
+    /// What it has done.
+    pub activity: Arc<TenantActivity>,
     keys: Vec<Key>,
 }
 
 impl Directory {
     /// Builds a snapshot. What was used of the limits of the one before counts on: a reload gives nobody a fresh
     /// budget, unless it changes that very rate.
-    pub fn new(config: Config, registry: &Registry, previous: Option<&Self>) -> Self {
+    pub fn new(config: Config, registry: Registry, previous: Option<&Self>) -> Self {
         let tenants: HashMap<TenantName, Arc<DirectoryTenant>> = registry
             .tenants
             .iter()
@@ -73,8 +84,14 @@ impl Directory {
             cors: CorsPolicy::new(&config.cors),
             by_digest,
             tenants,
+            registry,
             config,
         }
+    }
+
+    /// Whether both were made of the same config and the same registry.
+    pub fn says_the_same_as(&self, other: &Self) -> bool {
+        self.config == other.config && self.registry == other.registry
     }
 
     /// Whose key this is, and which of the tenant's keys.
@@ -85,6 +102,21 @@ impl Directory {
     /// back. The last comparison, of both whole digests, takes the same time wherever they differ first.
     pub fn find(&self, digest: &TokenDigest) -> Option<(&Arc<DirectoryTenant>, usize)> {
         self.by_digest.get(digest).map(|(tenant, index)| (tenant, *index))
+    }
+
+    /// Every tenant, in no order.
+    pub fn tenants(&self) -> impl Iterator<Item = &Arc<DirectoryTenant>> {
+        self.tenants.values()
+    }
+
+    /// The tenant of this name.
+    pub fn tenant(&self, name: &str) -> Option<&Arc<DirectoryTenant>> {
+        self.tenants.get(name)
+    }
+
+    /// Whether there is a tenant of this name.
+    pub fn has_tenant(&self, name: &str) -> bool {
+        self.tenants.contains_key(name)
     }
 
     /// How many tenants there are, in every state.
@@ -111,7 +143,10 @@ impl DirectoryTenant {
             upstream_host: HeaderValue::try_from(upstream.to_string())
                 .unwrap_or(HeaderValue::from_static("worker")),
             connection_group: BuildHasherDefault::<DefaultHasher>::default().hash_one(&tenant.name),
+            plan: tenant.plan.clone(),
+            quota_bytes: limits.quota_bytes,
             limiter,
+            activity: earlier.map(|earlier| Arc::clone(&earlier.activity)).unwrap_or_default(),
             keys: tenant.keys.clone(),
         }
     }

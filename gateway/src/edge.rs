@@ -6,31 +6,36 @@ pub mod head;
 mod pace;
 mod stream;
 
-use std::io::ErrorKind;
+use std::convert::Infallible;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use http::HeaderMap;
 use pingora::apps::HttpServerApp;
 use pingora::prelude::timeout;
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::HttpProxy;
+use prometheus::IntGauge;
 use sq_shared::headers::{PROBLEM_JSON, X_REQUEST_ID};
 use sq_shared::limits::{LINGER_BYTES, LINGER_TIME};
 use sq_shared::request_id::new_request_id;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::directory::SharedDirectory;
+use crate::listen::Listening;
+use crate::metrics::{Command, Ended, Metrics, NO_TENANT};
+use crate::phase::Phase;
 use crate::proxy::client_ip::Peer;
 use crate::proxy::context::Connection;
-use crate::proxy::cors::origin_of;
 use crate::proxy::limit::{LimitError, Standing, rate_limit_fields};
 use crate::proxy::refuse::Refusal;
 use crate::proxy::{Gateway, access};
-use head::{Head, HeadLimits};
+use head::{Head, HeadError, HeadLimits};
 use stream::ClientStream;
 
 /// How long to wait when the process has no descriptor left for another connection.
@@ -44,6 +49,25 @@ pub enum Listener {
     Unix(tokio::net::UnixListener),
 }
 
+/// A client's place among the connections, which are counted.
+struct Place {
+    _permit: OwnedSemaphorePermit,
+    open: IntGauge,
+}
+
+impl Place {
+    fn new(permit: OwnedSemaphorePermit, open: &IntGauge) -> Self {
+        open.inc();
+        Self { _permit: permit, open: open.clone() }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.open.dec();
+    }
+}
+
 /// The accept side of one proxy thread; clones share everything.
 #[derive(Clone)]
 pub struct Edge {
@@ -51,42 +75,78 @@ pub struct Edge {
     pub proxy: Arc<HttpProxy<Gateway>>,
     /// For the limits of heads.
     pub directory: SharedDirectory,
-    /// A permit for each connection; all are back when the last one has ended.
+    /// Counts connections, and the requests that are refused here.
+    pub metrics: Arc<Metrics>,
+    /// A permit for each connection.
     pub connections: Arc<Semaphore>,
-    /// Becomes true when the gateway is told to stop.
-    pub stopping: watch::Receiver<bool>,
+    /// Where the gateway stands.
+    pub phase: watch::Receiver<Phase>,
+    /// What pingora asks whether to keep a connection. It is never told: a request may be in flight when the phase
+    /// changes, so [`Gateway`] decides, when it writes the answer.
+    pub pingora_shutdown: watch::Receiver<bool>,
+    /// Tells the server that this accept loop, or a connection of it, is still there.
+    pub presence: mpsc::Sender<Infallible>,
 }
 
 impl Listener {
-    async fn accept(&self) -> std::io::Result<(Stream, Peer)> {
+    async fn accept(&self) -> io::Result<(Stream, Peer)> {
         match self {
-            Self::Tcp(listener) => {
-                let (socket, peer) = listener.accept().await?;
-                // Without it answers are only slower.
-                let _ = socket.set_nodelay(true);
-                Ok((Box::new(ClientStream::new(socket)), Peer::Tcp(peer.ip())))
+            Self::Tcp(listener) => listener.accept().await.map(|(socket, peer)| of_tcp(socket, peer)),
+            Self::Unix(listener) => listener.accept().await.map(|(socket, _)| of_unix(socket)),
+        }
+    }
+
+    /// Everybody in the queue now, without waiting for more.
+    fn into_queue(self) -> io::Result<impl Iterator<Item = io::Result<(Stream, Peer)>>> {
+        let listener = self.into_std()?;
+        let accept = move || match &listener {
+            Listening::Tcp(listener) => {
+                let (socket, peer) = listener.accept()?;
+                socket.set_nonblocking(true)?;
+                Ok(of_tcp(TcpStream::from_std(socket)?, peer))
             }
-            Self::Unix(listener) => {
-                let (socket, _) = listener.accept().await?;
-                Ok((Box::new(ClientStream::new(socket)), Peer::Unix))
+            Listening::Unix(listener, _) => {
+                let (socket, _) = listener.accept()?;
+                socket.set_nonblocking(true)?;
+                Ok(of_unix(UnixStream::from_std(socket)?))
             }
+        };
+        let is_there = |next: &io::Result<_>| {
+            !next.as_ref().is_err_and(|error: &io::Error| error.kind() == ErrorKind::WouldBlock)
+        };
+        Ok(std::iter::repeat_with(accept).take_while(is_there))
+    }
+
+    fn into_std(self) -> io::Result<Listening> {
+        match self {
+            Self::Tcp(listener) => listener.into_std().map(Listening::Tcp),
+            Self::Unix(listener) => listener.into_std().map(|listener| Listening::Unix(listener, None)),
         }
     }
 }
 
+fn of_tcp(socket: TcpStream, peer: SocketAddr) -> (Stream, Peer) {
+    // Without it answers are only slower.
+    let _ = socket.set_nodelay(true);
+    (Box::new(ClientStream::new(socket)), Peer::Tcp(peer.ip()))
+}
+
+fn of_unix(socket: UnixStream) -> (Stream, Peer) {
+    (Box::new(ClientStream::new(socket)), Peer::Unix)
+}
+
 impl Edge {
-    /// Accepts until the gateway is told to stop. Over the cap, connections wait in the kernel's backlog.
+    /// Accepts until the gateway has no more use for new connections, and then those who are in the queue, unless another
+    /// gateway has the same one: the kernel has told them that they are connected. Over the cap, connections wait there.
     pub async fn accept(self, listener: Listener) {
-        let mut stopping = self.stopping.clone();
+        let mut phase = self.phase.clone();
         loop {
             let accepted = tokio::select! {
                 accepted = self.accept_one(&listener) => accepted,
-                _ = stopping.wait_for(|stopping| *stopping) => return,
+                _ = phase.wait_for(|phase| phase.is_closing()) => break,
             };
             match accepted {
-                Ok((permit, stream, peer)) => {
-                    tokio::spawn(self.clone().serve(stream, peer, permit));
-                }
+                Ok((place, stream, peer)) => _ = tokio::spawn(self.clone().serve(stream, peer, place)),
                 // The client gave up while it waited in the backlog.
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                 Err(error) => {
@@ -95,34 +155,60 @@ impl Edge {
                 }
             }
         }
+        if phase.borrow().leaves_queue() {
+            return;
+        }
+        if let Err(error) = self.accept_queue(listener).await {
+            tracing::error!(%error, "cannot accept those who wait, who are cut off");
+        }
     }
 
-    async fn accept_one(&self, listener: &Listener) -> std::io::Result<(OwnedSemaphorePermit, Stream, Peer)> {
-        let permit = Arc::clone(&self.connections).acquire_owned().await.map_err(std::io::Error::other)?;
+    async fn accept_one(&self, listener: &Listener) -> io::Result<(Place, Stream, Peer)> {
+        let permit = Arc::clone(&self.connections).acquire_owned().await.map_err(io::Error::other)?;
         let (stream, peer) = listener.accept().await?;
-        Ok((permit, stream, peer))
+        Ok((Place::new(permit, &self.metrics.connections), stream, peer))
     }
 
-    async fn serve(self, mut stream: Stream, peer: Peer, _permit: OwnedSemaphorePermit) {
-        let mut first_bytes = BytesMut::new();
-        loop {
-            let head = match head::read(&mut stream, first_bytes, self.head_limits()).await {
-                Ok(Head::Complete(head)) if *self.stopping.borrow() => {
-                    return self.refuse(stream, peer, &Refusal::ShuttingDown, &origin_of(&head)).await;
+    async fn accept_queue(self, listener: Listener) -> io::Result<()> {
+        for accepted in listener.into_queue()? {
+            match accepted {
+                Ok((stream, peer)) => {
+                    let permit =
+                        Arc::clone(&self.connections).acquire_owned().await.map_err(io::Error::other)?;
+                    let place = Place::new(permit, &self.metrics.connections);
+                    tokio::spawn(self.clone().serve(stream, peer, place));
                 }
+                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    async fn serve(self, mut stream: Stream, peer: Peer, _place: Place) {
+        // The first head's deadline runs from the connection's start.
+        let mut since = Instant::now();
+        let limit = self.head_limits().time;
+        let begun = timeout(limit, head::first_bytes(&mut stream, self.last_call())).await;
+        let Ok(mut next) = begun else {
+            let error = HeadError::TooSlow { limit };
+            return self.refuse(stream, peer, &error.into()).await;
+        };
+        while let Some(first_bytes) = next {
+            let head = match head::read(&mut stream, first_bytes, self.head_limits(), since).await {
                 Ok(Head::Complete(head)) => head,
                 Ok(Head::Closed) => return,
-                Err(error) => return self.refuse(stream, peer, &error.into(), &HeaderMap::new()).await,
+                Err(error) => return self.refuse(stream, peer, &error.into()).await,
             };
             let mut session = ServerSession::new_http1(stream);
             session.set_pipelined_prefix(head);
             session.set_connection_user_context(Some(Box::new(Connection { peer })));
-            let Some(reused) = self.proxy.process_new_http(session, &self.stopping).await else { return };
+            let Some(reused) = self.proxy.process_new_http(session, &self.pingora_shutdown).await else {
+                return;
+            };
             (stream, _) = reused.consume();
-            match head::first_bytes(&mut stream, self.idle_end()).await {
-                Some(bytes) => first_bytes = bytes,
-                None => return,
-            }
+            next = head::first_bytes(&mut stream, self.idle_end()).await;
+            since = Instant::now();
         }
     }
 
@@ -135,11 +221,21 @@ impl Edge {
         }
     }
 
-    /// Ends when a connection has lain idle for long enough, or when the gateway stops.
+    /// Ends when a connection has lain idle for long enough.
     async fn idle_end(&self) {
         let limit = self.directory.load().config.timeouts.idle;
-        let mut stopping = self.stopping.clone();
-        let _ = timeout(limit, stopping.wait_for(|stopping| *stopping)).await;
+        let _ = timeout(limit, self.last_call()).await;
+    }
+
+    /// Ends when a connection without a request is no longer kept because the gateway ends.
+    async fn last_call(&self) {
+        let mut phase = self.phase.clone();
+        // The server has dropped its end when the process is at its own.
+        let Ok(phase) = phase.wait_for(|phase| phase.is_ending()).await.map(|phase| *phase) else { return };
+        let drain = self.directory.load().config.timeouts.drain;
+        if let Some(left) = phase.idle_time(drain) {
+            tokio::time::sleep(left).await;
+        }
     }
 
     /// Charges a request that pingora never sees to its peer: on a malformed head, no `X-Forwarded-For` can be
@@ -155,11 +251,11 @@ impl Edge {
 
     /// Answers a request that pingora never sees. On a malformed head its origin cannot be believed: a page of a
     /// listed one does not see why it is refused.
-    async fn refuse(&self, mut stream: Stream, peer: Peer, refusal: &Refusal, origin: &HeaderMap) {
+    async fn refuse(&self, mut stream: Stream, peer: Peer, refusal: &Refusal) {
+        let started = Instant::now();
         let problem = refusal.problem();
         let request_id = new_request_id();
         let request_id = request_id.to_str().unwrap_or_default();
-        access::log_refused_at_edge(peer, request_id, problem.code.status(), problem.code.as_str());
         let standing = self.charge(peer);
         let body = problem.to_json(request_id);
         let status =
@@ -177,21 +273,37 @@ impl Edge {
         if let Some((policy, state)) = rate_limit_fields(&[("ip", standing)]) {
             head.push_str(&format!("RateLimit-Policy: {policy}\r\nRateLimit: {state}\r\n"));
         }
-        for (name, value) in self.directory.load().cors.answer_fields(origin) {
+        for (name, value) in self.directory.load().cors.answer_fields(&HeaderMap::new()) {
             head.push_str(&format!("{name}: {}\r\n", value.to_str().unwrap_or_default()));
         }
         head.push_str("\r\n");
         let mut answer = head.into_bytes();
         answer.extend_from_slice(&body);
-        let _ = timeout(LINGER_TIME, write_and_linger(&mut stream, &answer)).await;
+        let is_written = matches!(timeout(LINGER_TIME, write(&mut stream, &answer)).await, Ok(Ok(())));
+        let ended = Ended {
+            tenant: NO_TENANT,
+            command: Command::Unknown,
+            status: if is_written { status.as_u16() } else { 0 },
+            code: Some(problem.code),
+            duration: started.elapsed(),
+            upstream: None,
+        };
+        self.metrics.ended(&ended);
+        access::log_refused_at_edge(peer, request_id, &ended);
+        if is_written {
+            let _ = timeout(LINGER_TIME, linger(&mut stream)).await;
+        }
     }
 }
 
-/// Writes the answer, then reads what the client still sends, so that no reset overtakes it (RFC 9112, 9.6).
-async fn write_and_linger(stream: &mut Stream, answer: &[u8]) -> std::io::Result<()> {
+async fn write(stream: &mut Stream, answer: &[u8]) -> io::Result<()> {
     stream.write_all(answer).await?;
     stream.flush().await?;
-    stream.shutdown().await?;
+    stream.shutdown().await
+}
+
+/// Reads what the client still sends, so that no reset overtakes the answer (RFC 9112, 9.6).
+async fn linger(stream: &mut Stream) -> io::Result<()> {
     let mut discarded = [0; 4096];
     let mut left = LINGER_BYTES;
     while left > 0 {

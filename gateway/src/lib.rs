@@ -10,16 +10,26 @@
 //! 3. [`directory`] is what the steps look things up in: an immutable snapshot of config and registry,
 //!    swapped whole when a file changes.
 //!
-//! Beside them, [`audit`] keeps a line of every write.
+//! Beside them, [`audit`] keeps a line of every write, [`metrics`] counts, [`traces`] exports spans where that is built
+//! in, and [`admin`] is the operator's door.
+//! [`tenants`] changes the registry, for the admin API and for the commands.
 //!
-//! [`server`] starts and drains all this; [`commands`] are the subcommands of `sq-gateway`.
+//! [`server`] starts and drains all this, on the sockets of [`listen`], in the phases of [`phase`]; [`handover`] gives
+//! the sockets to the next process; [`commands`] are the subcommands of `sq-gateway`.
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod audit;
 pub mod cli;
 pub mod commands;
 pub mod directory;
 pub mod edge;
+pub mod handover;
+pub mod listen;
+pub mod metrics;
+pub mod phase;
 pub mod proxy;
 pub mod server;
+pub mod tenants;
+pub mod traces;

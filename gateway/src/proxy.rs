@@ -1,6 +1,7 @@
 //! The phases of a request, in pingora's order; each calls the step that does the work.
 
 pub mod access;
+pub mod account;
 pub mod admit;
 pub mod answer;
 pub mod authenticate;
@@ -16,39 +17,87 @@ pub mod repeat;
 pub mod route;
 pub mod target;
 pub mod utf8;
+pub mod worker_wait;
 
 use std::any::Any;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::StatusCode;
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::proxy::{FailToProxy, ProxyHttp, Session};
+use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 use sq_shared::headers::X_SQ_CODE;
 use sq_shared::limits::{BODY_WINDOW, LINGER_TIME};
 use sq_shared::problem::Code;
+use tokio::sync::watch;
 
 use crate::audit::AuditLog;
 use crate::audit::ending::Ending;
 use crate::directory::SharedDirectory;
+use crate::metrics::{Metrics, NO_TENANT};
+use crate::phase::Phase;
+use crate::traces::Traces;
 use admit::{Admission, admit};
-use authenticate::{AuthenticateError, AuthenticatedTenant};
+use authenticate::AuthenticateError;
 use body::BodyMeter;
-use context::{Connection, Context};
+use context::{Admitted, Connection, Context};
 use refuse::{Refusal, UpstreamError};
+
+/// A worker refused a key that it has not been told of yet: it is asked again.
+const KEY_IS_NEWS: ErrorType = ErrorType::HTTPStatus(401);
 
 /// The request path, as pingora calls it.
 pub struct Gateway {
     directory: SharedDirectory,
     audit: AuditLog,
+    metrics: Arc<Metrics>,
+    traces: Arc<Traces>,
+    phase: watch::Receiver<Phase>,
 }
 
 impl Gateway {
-    /// A gateway that looks things up in this directory, and notes writes in this log.
-    pub fn new(directory: SharedDirectory, audit: AuditLog) -> Self {
-        Self { directory, audit }
+    /// A gateway that looks things up in this directory, notes writes in this log, counts here, traces there, and is in
+    /// this phase.
+    pub fn new(
+        directory: SharedDirectory,
+        audit: AuditLog,
+        metrics: Arc<Metrics>,
+        traces: Arc<Traces>,
+        phase: watch::Receiver<Phase>,
+    ) -> Self {
+        Self { directory, audit, metrics, traces, phase }
+    }
+
+    /// The key was good here, and the worker refused it: it expired on its way, it is revoked and the gateway has not read
+    /// that yet, or it is new and the worker has not been told. Then the worker is asked again for a while.
+    fn refused_by_worker(&self, session: &Session, ctx: &mut Context) -> Box<Error> {
+        let (has_expired, is_known) = ctx.tenant().map_or((false, false), |tenant| {
+            (tenant.has_expired(), self.directory.load().find(&tenant.token().digest()).is_some())
+        });
+        let is_news = !has_expired && is_known && is_whole_body_kept(session);
+        if is_news && ctx.admitted().is_some_and(Admitted::waits_longer) {
+            return Error::new_up(KEY_IS_NEWS);
+        }
+        // A worker that was asked before may have applied it.
+        let is_repeat = ctx.admitted().is_some_and(|admitted| admitted.is_repeat());
+        let cause = unanswered(session, ctx).filter(|_| is_repeat);
+        ctx.refusal = Some(match cause {
+            Some(cause) => cause.into(),
+            None if has_expired => AuthenticateError::Expired.into(),
+            None if !is_known => AuthenticateError::Unknown.into(),
+            None => UpstreamError::Unavailable.into(),
+        });
+        Error::new_up(ErrorType::HTTPStatus(503))
+    }
+
+    /// When the gateway ends, each answer says that it is the last one of its connection.
+    fn close_at_the_end(&self, session: &mut Session) {
+        if self.phase.borrow().is_ending() {
+            session.set_keepalive(None);
+        }
     }
 }
 
@@ -84,7 +133,10 @@ impl ProxyHttp for Gateway {
         if session.req_header().headers.contains_key(http::header::TRANSFER_ENCODING) {
             session.set_keepalive(None);
         }
-        match admit(&self.audit, session.req_header(), ctx) {
+        self.close_at_the_end(session);
+        ctx.trace = self.traces.join(&session.req_header().headers);
+        let phase = *self.phase.borrow();
+        match admit(&self.audit, phase, session.req_header(), ctx) {
             Ok(Admission::Forward) => {
                 if forward::expects_continue(session.req_header()) {
                     write_continue(session).await?;
@@ -110,10 +162,33 @@ impl ProxyHttp for Gateway {
         let directory = ctx.directory.clone();
         let has_body = BodyMeter::expects_body(session.req_header());
         let admitted = ctx.admitted().ok_or_else(not_admitted)?;
+        let pause = match admitted.absence {
+            Some(since) => repeat::pause_in_absence(since.elapsed()),
+            None => repeat::pause_after(admitted.attempts),
+        };
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
         admitted.attempts += 1;
         admitted.body.restart();
         admitted.audited.restart_body();
         Ok(Box::new(route::upstream(&admitted.tenant, &directory, has_body, admitted.is_repeat())))
+    }
+
+    /// Nobody listens on the slot, or its owner went while the connection waited: it is being started again, and takes the
+    /// slot in a moment. Nothing was sent, so this is no attempt of the request.
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        ctx: &mut Context,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        let Some(admitted) = ctx.admitted() else { return error };
+        if matches!(error.etype(), ErrorType::ConnectRefused | ErrorType::ConnectError) {
+            error.set_retry(admitted.waits_longer());
+        }
+        error
     }
 
     async fn upstream_request_filter(
@@ -122,9 +197,9 @@ impl ProxyHttp for Gateway {
         upstream_request: &mut RequestHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        let request_id = ctx.request_id.clone();
+        let (request_id, trace) = (ctx.request_id.clone(), ctx.trace);
         let admitted = ctx.admitted().ok_or_else(not_admitted)?;
-        *upstream_request = forward::request_head(session.req_header(), admitted, &request_id)?;
+        *upstream_request = forward::request_head(session.req_header(), admitted, &request_id, trace)?;
         admitted.is_sent = true;
         Ok(())
     }
@@ -143,6 +218,9 @@ impl ProxyHttp for Gateway {
         }
         let is_last = end_of_stream || admitted.body.is_whole();
         admitted.audited.push_body(body.as_deref().unwrap_or_default(), is_last);
+        if is_last {
+            ctx.worker_wait.begin();
+        }
         Ok(())
     }
 
@@ -152,18 +230,11 @@ impl ProxyHttp for Gateway {
         upstream_response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
+        if !upstream_response.status.is_informational() {
+            ctx.worker_wait.answered();
+        }
         if upstream_response.status == StatusCode::UNAUTHORIZED {
-            // The key was good here: it expired on its way, or the worker has not been told of it yet. The one before
-            // may have been.
-            let is_repeat = ctx.admitted().is_some_and(|admitted| admitted.is_repeat());
-            let cause = unanswered(session, ctx).filter(|_| is_repeat);
-            let has_expired = ctx.tenant().is_some_and(AuthenticatedTenant::has_expired);
-            ctx.refusal = Some(match cause {
-                Some(cause) => cause.into(),
-                None if has_expired => AuthenticateError::Expired.into(),
-                None => UpstreamError::Unavailable.into(),
-            });
-            return Err(Error::new_up(ErrorType::HTTPStatus(503)));
+            return Err(self.refused_by_worker(session, ctx));
         }
         let code = upstream_response.headers.get(X_SQ_CODE).and_then(|value| value.to_str().ok());
         ctx.code = code.and_then(Code::of_text);
@@ -172,6 +243,7 @@ impl ProxyHttp for Gateway {
             ctx.admitted().ok_or_else(not_admitted)?.has_answer = true;
             ctx.end_audit_line(&Ending::answered(upstream_response, has_key)).await;
         }
+        self.close_at_the_end(session);
         *upstream_response = forward::answer_head(upstream_response, session.req_header(), ctx)?;
         Ok(())
     }
@@ -192,16 +264,17 @@ impl ProxyHttp for Gateway {
             .admitted()
             .is_some_and(|admitted| !admitted.has_answer && admitted.attempts < repeat::MOST_ATTEMPTS);
         let may_repeat = attempts_left && is_whole_body_kept(session) && !began && ctx.refusal.is_none();
-        error.set_retry(may_repeat && repeat::is_death(&error));
+        error.set_retry(may_repeat && (repeat::is_death(&error) || *error.etype() == KEY_IS_NEWS));
         error
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+        ctx.worker_wait.given_up();
         let unanswered = unanswered(session, ctx);
         let refusal = ctx.refusal.take().or_else(|| refuse::of_proxy_error(error, unanswered));
         if let Some(Refusal::Upstream(cause)) = &refusal {
-            let tenant = ctx.admitted().map(|admitted| admitted.tenant.tenant().name.clone());
-            tracing::warn!(?tenant, %cause, %error, request_id = ctx.request_id_text(), "no answer from the worker");
+            let tenant = ctx.tenant().map_or(NO_TENANT, |tenant| tenant.tenant().name.as_str());
+            tracing::warn!(tenant, %cause, %error, request_id = ctx.request_id_text(), "no answer from the worker");
         }
         session.set_keepalive(None);
         let error_code = match refusal {
@@ -212,7 +285,10 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, ctx: &mut Context) {
-        access::log(session, ctx);
+        let ended = account::of(session, ctx);
+        account::count(&self.metrics, ctx, &ended);
+        access::log(session, ctx, &ended);
+        self.traces.ended(session.req_header(), ctx, &ended);
         // Of pipelined requests the first is answered, and then the connection is closed: the next head has to
         // come through the edge, which pingora's own pipelining would go around.
         session.set_pipelining_enabled(false);
@@ -220,6 +296,11 @@ impl ProxyHttp for Gateway {
 
     /// pingora's own lines would have the query in them; ours is the access line.
     fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {
+        true
+    }
+
+    /// Nor do we want a line of pingora's each time that a request is sent again.
+    fn suppress_proxy_warn_log(&self, _: &Session, _: &Context, _: &Error, _: ProxyWarnLogContext) -> bool {
         true
     }
 

@@ -2,10 +2,10 @@
 //! threads, each with a runtime of its own that steals no work (22 µs of CPU a request here, against 28 with
 //! work stealing).
 
+use std::cell::OnceCell;
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -15,14 +15,19 @@ use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use sq_shared::config::{Config, ListenAddress};
 use sq_shared::layout;
-use sq_shared::limits::CLIENT_BACKLOG;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinHandle as Task;
 
+use crate::admin::{self, Admin};
 use crate::audit::{AuditError, AuditLog, AuditWriter};
-use crate::directory::reload::{Source, keep_current};
+use crate::directory::reload::{Reloader, Source};
 use crate::directory::{Directory, SharedDirectory};
-use crate::edge::{Edge, Listener};
-use crate::proxy::Gateway;
+use crate::edge::Edge;
+use crate::listen::{BindError, Listening, Sockets};
+use crate::metrics::Metrics;
+use crate::phase::{End, Phase};
+use crate::proxy::{Gateway, repeat};
+use crate::traces::{Traces, TracesError};
 
 /// How often the limiters forget the addresses that have their full count again; governor never does by itself.
 const FORGET_INTERVAL: Duration = Duration::from_secs(60);
@@ -34,6 +39,9 @@ const FORGET_INTERVAL_WHEN_FULL: Duration = Duration::from_secs(1);
 /// Idle connections to workers, over all of them; the least recently used is closed first.
 const UPSTREAM_IDLE_CONNECTIONS: usize = 2048;
 
+/// How often a gateway that stops looks whether anybody is connected.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+
 /// What the audit log's disk has at a stop, however long the last requests took.
 const AUDIT_STOP_TIME: Duration = Duration::from_secs(1);
 
@@ -41,63 +49,94 @@ const AUDIT_STOP_TIME: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The address cannot be listened on.
-    #[error("cannot listen on {0}: {1}; is another gateway running?")]
-    Bind(ListenAddress, io::Error),
+    #[error(transparent)]
+    Bind(#[from] BindError),
     /// There is no audit log, and the config insists on one.
     #[error(transparent)]
     Audit(#[from] AuditError),
+    /// A metric is none.
+    #[error("cannot count: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// Traces cannot be exported as the environment says.
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     /// The system gives no thread or no runtime.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
 }
 
-/// A bound socket, before the threads share it.
-enum Bound {
-    Tcp(std::net::TcpListener),
-    Unix(std::os::unix::net::UnixListener),
-}
-
 /// A gateway that serves.
 pub struct Server {
     directory: SharedDirectory,
+    metrics: Arc<Metrics>,
+    sockets: Sockets,
     address: ListenAddress,
-    connections: Arc<Semaphore>,
-    connection_cap: u32,
-    stop: watch::Sender<bool>,
+    phase: watch::Sender<Phase>,
+    /// Ends when the accept loops and the connections have: each has a sender.
+    present: mpsc::Receiver<Infallible>,
+    /// The admin listener, once it serves.
+    admin: OnceCell<Task<()>>,
     threads: Vec<JoinHandle<()>>,
     audit_writer: Option<AuditWriter>,
+    traces: Arc<Traces>,
 }
 
 impl Server {
-    /// Binds the address and starts the proxy threads.
+    /// Starts the proxy threads on these sockets.
     ///
     /// # Errors
-    /// The address is taken, or the system gives no thread.
-    pub fn start(directory: Directory) -> Result<Self, StartError> {
+    /// There is no audit log where there must be one, traces cannot be exported as the environment says, or the system
+    /// gives no thread.
+    pub fn start(directory: Directory, sockets: Sockets) -> Result<Self, StartError> {
         let config = directory.config.clone();
-        let listen = &config.gateway.listen;
-        let bound = Bound::bind(listen).map_err(|error| StartError::Bind(listen.clone(), error))?;
+        let metrics = Arc::new(Metrics::new()?);
+        let traces = Arc::new(Traces::of_environment()?);
         let (audit, audit_writer) = AuditLog::start(config.gateway.audit, &layout::audit_log(&config.path))?;
-        let address = bound.address(listen)?;
+        let address = sockets.clients.address()?;
         let directory: SharedDirectory = Arc::new(ArcSwap::from_pointee(directory));
-        let connection_cap = connection_cap(&config);
         check_open_files(&config);
-        let (stop, stopping) = watch::channel(false);
+        let (phase, now) = watch::channel(Phase::Serving);
+        let (presence, present) = mpsc::channel(1);
         let edge = Edge {
             proxy: Arc::new(http_proxy(
                 &Arc::new(pingora_conf(&config)),
-                Gateway::new(Arc::clone(&directory), audit),
+                Gateway::new(
+                    Arc::clone(&directory),
+                    audit,
+                    Arc::clone(&metrics),
+                    Arc::clone(&traces),
+                    now.clone(),
+                ),
             )),
             directory: Arc::clone(&directory),
-            connections: Arc::new(Semaphore::new(connection_cap as usize)),
-            stopping,
+            metrics: Arc::clone(&metrics),
+            connections: Arc::new(Semaphore::new(connection_cap(&config))),
+            phase: now,
+            pingora_shutdown: watch::channel(false).1,
+            presence,
         };
-        let connections = Arc::clone(&edge.connections);
         let mut threads = Vec::new();
         for number in 0..thread_count(&config) {
-            threads.push(spawn_proxy_thread(number, bound.try_clone()?, edge.clone())?);
+            threads.push(spawn_proxy_thread(number, sockets.clients.try_clone()?, edge.clone())?);
         }
-        Ok(Self { directory, address, connections, connection_cap, stop, threads, audit_writer })
+        let admin = OnceCell::new();
+        Ok(Self {
+            directory,
+            metrics,
+            sockets,
+            address,
+            phase,
+            present,
+            admin,
+            threads,
+            audit_writer,
+            traces,
+        })
+    }
+
+    /// What it listens on.
+    pub fn sockets(&self) -> &Sockets {
+        &self.sockets
     }
 
     /// Where clients reach it; with port 0 in the config, the port that the system chose.
@@ -110,16 +149,36 @@ impl Server {
         self.directory.load().tenant_count()
     }
 
-    /// Serves until `until` ends, keeping the snapshot current meanwhile.
+    /// Serves until `until` ends, keeping the snapshot current meanwhile and to the end of the runtime: a key that is
+    /// revoked while the gateway drains is refused on the connections that it has still.
     ///
     /// # Errors
     /// SIGHUP cannot be taken over.
     pub async fn run_until(&self, source: Source, until: impl Future<Output = ()>) -> io::Result<()> {
+        let (directory, metrics) = (Arc::clone(&self.directory), Arc::clone(&self.metrics));
+        let reloader = Arc::new(Reloader::new(source, directory, metrics));
+        self.serve_admin(Arc::clone(&reloader))?;
+        let current = tokio::spawn(reloader.keep_current());
         tokio::select! {
             () = until => Ok(()),
-            result = keep_current(source, Arc::clone(&self.directory)) => result,
+            ended = current => ended.unwrap_or_else(|error| Err(io::Error::other(error))),
             () = self.forget_idle_addresses() => Ok(()),
         }
+    }
+
+    /// Serves the operator, until the gateway ends; what is in flight then is finished.
+    fn serve_admin(&self, reloader: Arc<Reloader>) -> io::Result<()> {
+        let (directory, metrics) = (Arc::clone(&self.directory), Arc::clone(&self.metrics));
+        let admin = Admin { directory, metrics, reloader };
+        let mut phase = self.phase.subscribe();
+        let end = async move { _ = phase.wait_for(|phase| phase.is_ending()).await };
+        let listener = self.sockets.admin.try_clone()?;
+        let _ = self.admin.set(tokio::spawn(async move {
+            if let Err(error) = admin::serve(listener, admin, end).await {
+                tracing::error!(%error, "the admin listener is gone");
+            }
+        }));
+        Ok(())
     }
 
     async fn forget_idle_addresses(&self) {
@@ -134,19 +193,25 @@ impl Server {
         }
     }
 
-    /// Stops accepting, waits for what is in flight and then for the audit log's disk, for `timeouts.drain` at most,
-    /// and ends the threads.
-    pub async fn drain(self) {
+    /// Ends the gateway: lets everybody in the queue in, lets what is in flight finish, and gives a connection without a
+    /// request time for one more. All that for `timeouts.drain` at most, and then what the audit log's disk and the collector of traces need.
+    pub async fn drain(mut self, end: End) {
         let limit = self.directory.load().config.timeouts.drain;
-        tracing::info!(limit_s = limit.as_secs_f32(), "draining");
-        let _ = self.stop.send(true);
         let deadline = tokio::time::Instant::now() + limit;
-        let all = self.connections.acquire_many(self.connection_cap);
-        if tokio::time::timeout_at(deadline, all).await.is_err() {
+        self.stop_accepting(end, limit).await;
+        // The threads let go of theirs when the queue is empty; with the last one the socket is closed.
+        drop(self.sockets);
+        let admin = self.admin.into_inner();
+        let all_gone = async {
+            self.present.recv().await;
+            if let Some(admin) = admin {
+                let _ = admin.await;
+            }
+        };
+        if tokio::time::timeout_at(deadline, all_gone).await.is_err() {
             tracing::warn!("some requests were still in flight, and are cut off");
         }
-        self.connections.close();
-        drop(self.stop);
+        drop(self.phase);
         for thread in self.threads {
             let _ = thread.join();
         }
@@ -155,8 +220,38 @@ impl Server {
             let left = deadline.saturating_duration_since(tokio::time::Instant::now());
             writer.stop(left.max(AUDIT_STOP_TIME)).await;
         }
-        if let ListenAddress::Unix(path) = &self.address {
-            let _ = std::fs::remove_file(path);
+        // Blocks this thread, which has nothing else to do any more.
+        self.traces.stop();
+    }
+
+    /// A request that is on its way is refused where it would be reset: a client may connect, or use the connection that
+    /// it has, before it can know of the stop. When nobody is connected there is nothing to wait for.
+    async fn stop_accepting(&self, end: End, drain: Duration) {
+        // To be logged when it is so: whoever reads it may rely on what the phase means.
+        let log = || tracing::info!(limit_s = drain.as_secs_f32(), ?end, "draining");
+        match end {
+            End::Stop => {
+                self.phase.send_replace(Phase::Refusing);
+                log();
+                let last_call = Phase::Refusing.idle_time(drain).unwrap_or_default();
+                let _ = tokio::time::timeout(last_call, self.left_alone()).await;
+                self.sockets.clients.shut();
+                self.phase.send_replace(Phase::Leaving);
+            }
+            End::HandedOver { has_client_socket } => {
+                if !has_client_socket {
+                    self.sockets.clients.shut();
+                }
+                self.phase.send_replace(Phase::HandedOver { has_client_socket });
+                log();
+            }
+        }
+    }
+
+    /// Ends when there are only the accept loops.
+    async fn left_alone(&self) {
+        while self.present.sender_strong_count() > self.threads.len() {
+            tokio::time::sleep(LOOK_INTERVAL).await;
         }
     }
 }
@@ -165,7 +260,7 @@ fn pingora_conf(config: &Config) -> ServerConf {
     ServerConf {
         threads: thread_count(config),
         upstream_keepalive_pool_size: UPSTREAM_IDLE_CONNECTIONS,
-        max_retries: crate::proxy::repeat::MOST_ATTEMPTS as usize,
+        max_retries: repeat::MOST_TRIES as usize,
         ..ServerConf::default()
     }
 }
@@ -178,9 +273,8 @@ fn thread_count(config: &Config) -> usize {
 }
 
 /// "Off" is what a semaphore can count.
-fn connection_cap(config: &Config) -> u32 {
-    let most = u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX);
-    config.limits.connections.map_or(most, |cap| u32::try_from(cap).unwrap_or(most).min(most))
+fn connection_cap(config: &Config) -> usize {
+    config.limits.connections.map_or(Semaphore::MAX_PERMITS, |cap| cap.min(Semaphore::MAX_PERMITS))
 }
 
 /// A client costs a descriptor, and while its request is forwarded another for the worker.
@@ -198,74 +292,23 @@ fn check_open_files(config: &Config) {
     }
 }
 
-fn spawn_proxy_thread(number: usize, bound: Bound, edge: Edge) -> io::Result<JoinHandle<()>> {
+fn spawn_proxy_thread(number: usize, listening: Listening, edge: Edge) -> io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name(format!("proxy-{number}")).spawn(move || {
         runtime.block_on(async move {
-            let mut stopped = edge.stopping.clone();
-            match bound.listen() {
+            let mut phase = edge.phase.clone();
+            match listening.listen() {
                 Ok(listener) => edge.accept(listener).await,
-                Err(error) => tracing::error!(%error, "a proxy thread cannot listen"),
+                Err(error) => {
+                    // Nobody waits for it.
+                    drop(edge);
+                    tracing::error!(%error, "a proxy thread cannot listen");
+                }
             }
             // Connections go on until the server, having waited for them, drops its end.
-            while stopped.changed().await.is_ok() {}
+            while phase.changed().await.is_ok() {}
         });
     })
-}
-
-impl Bound {
-    fn bind(address: &ListenAddress) -> io::Result<Self> {
-        match address {
-            ListenAddress::Tcp(address) => {
-                let listener = std::net::TcpListener::bind(address)?;
-                // The standard library asks for 128: a crowd that comes at once would keep others waiting for the
-                // second after which their kernel tries again.
-                rustix::net::listen(&listener, CLIENT_BACKLOG)?;
-                Ok(Self::Tcp(listener))
-            }
-            ListenAddress::Unix(path) => {
-                remove_dead_socket(path)?;
-                std::os::unix::net::UnixListener::bind(path).map(Self::Unix)
-            }
-        }
-    }
-
-    fn address(&self, configured: &ListenAddress) -> io::Result<ListenAddress> {
-        match self {
-            Self::Tcp(listener) => listener.local_addr().map(ListenAddress::Tcp),
-            Self::Unix(_) => Ok(configured.clone()),
-        }
-    }
-
-    fn try_clone(&self) -> io::Result<Self> {
-        match self {
-            Self::Tcp(listener) => listener.try_clone().map(Self::Tcp),
-            Self::Unix(listener) => listener.try_clone().map(Self::Unix),
-        }
-    }
-
-    fn listen(self) -> io::Result<Listener> {
-        match self {
-            Self::Tcp(listener) => {
-                listener.set_nonblocking(true)?;
-                tokio::net::TcpListener::from_std(listener).map(Listener::Tcp)
-            }
-            Self::Unix(listener) => {
-                listener.set_nonblocking(true)?;
-                tokio::net::UnixListener::from_std(listener).map(Listener::Unix)
-            }
-        }
-    }
-}
-
-/// A socket file that nobody listens on is left over from a gateway that was killed.
-fn remove_dead_socket(path: &Path) -> io::Result<()> {
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    let refused = || {
-        let connected = std::os::unix::net::UnixStream::connect(path);
-        connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
-    };
-    if is_socket && refused() { std::fs::remove_file(path) } else { Ok(()) }
 }
 
 /// How the `ready` line and the `curl` lines name an address.

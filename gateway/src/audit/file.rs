@@ -1,4 +1,5 @@
-//! The file: appended to, whole lines at a time; what a crash or a full disk tore off ends before the next line.
+//! The file: appended to, whole lines at a time; what a crash or a full disk tore off ends before the next line. Two
+//! gateways write to it during an upgrade, so each holds a lock while it does.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
@@ -8,8 +9,6 @@ use std::path::Path;
 /// The open file.
 pub(super) struct AuditFile {
     file: File,
-    /// Its last line has no end.
-    is_torn: bool,
 }
 
 /// Lines that were not written, all or in part.
@@ -24,18 +23,28 @@ impl AuditFile {
     /// Opens it, or makes it with mode 0600.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let file = File::options().read(true).append(true).create(true).mode(0o600).open(path)?;
-        let is_torn = is_torn(&file)?;
-        Ok(Self { file, is_torn })
+        Ok(Self { file })
     }
 
     /// Appends lines with one call, as long as the system takes them whole.
     pub(super) fn append(&mut self, lines: &[u8]) -> Result<(), Unwritten> {
-        if self.is_torn {
-            let unwritten = |error| Unwritten { written_bytes: 0, error };
-            self.file.write_all(b"\n").map_err(unwritten)?;
-            self.is_torn = false;
+        // What cannot be locked, such as a pipe, has one writer.
+        let is_locked = self.file.lock().is_ok();
+        let appended = self.append_alone(lines);
+        if is_locked {
+            // It is free at the latest when the file is closed.
+            let _ = self.file.unlock();
         }
+        appended
+    }
+
+    /// Nobody else writes meanwhile. Whoever did before may have left a line without its end, and died of it.
+    fn append_alone(&mut self, lines: &[u8]) -> Result<(), Unwritten> {
         let mut written_bytes = 0;
+        let unwritten = |error| Unwritten { written_bytes: 0, error };
+        if is_torn(&self.file).map_err(unwritten)? {
+            self.file.write_all(b"\n").map_err(unwritten)?;
+        }
         while let Some(rest) = lines.get(written_bytes..).filter(|rest| !rest.is_empty()) {
             match self.file.write(rest) {
                 Ok(0) => return Err(Unwritten { written_bytes, error: ErrorKind::WriteZero.into() }),
@@ -70,4 +79,48 @@ fn is_torn(file: &File) -> io::Result<bool> {
     let mut last = [0];
     file.read_exact_at(&mut last, metadata.len() - 1)?;
     Ok(last != *b"\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use sq_tests::root::Root;
+
+    use super::*;
+
+    #[test]
+    fn two_writers_leave_whole_lines() {
+        const BATCHES: usize = 200;
+        let root = Root::empty();
+        let path = root.join("audit.log");
+        // Longer than a page: the file's size is seen to grow while such a piece is written.
+        let batch = |writer: char| format!("{{\"{}\"}}\n", writer.to_string().repeat(700)).repeat(20);
+        std::thread::scope(|scope| {
+            for writer in ['a', 'b'] {
+                let (path, batch) = (&path, batch(writer));
+                scope.spawn(move || {
+                    for _ in 0..BATCHES {
+                        // Opened anew each time, as a process does that starts while the other one writes.
+                        AuditFile::open(path).unwrap().append(batch.as_bytes()).unwrap();
+                    }
+                });
+            }
+        });
+        let text = root.read("audit.log");
+        for writer in ['a', 'b'] {
+            let line = batch(writer).lines().next().unwrap().to_owned();
+            assert_eq!(text.lines().filter(|found| **found == line).count(), 20 * BATCHES);
+        }
+        assert_eq!(text.lines().count(), 2 * 20 * BATCHES);
+    }
+
+    #[test]
+    fn a_line_that_another_writer_tore_off_is_ended_first() {
+        let root = Root::empty();
+        let path = root.join("audit.log");
+        let mut file = AuditFile::open(&path).unwrap();
+        file.append(b"one\n").unwrap();
+        std::fs::write(&path, "one\ntor").unwrap();
+        file.append(b"two\n").unwrap();
+        assert_eq!(root.read("audit.log"), "one\ntor\ntwo\n");
+    }
 }

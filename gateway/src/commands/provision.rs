@@ -10,9 +10,9 @@ use sq_shared::registry::TenantState;
 use sq_shared::registry::edit::RegistryEdit;
 use sq_shared::tenant::TenantName;
 
-use super::new_tenants::{NewTenants, Terms};
 use super::root::RootOptions;
 use crate::cli::say;
+use crate::tenants::new_tenants::{NewTenants, Terms};
 
 /// Options of `provision`.
 #[derive(Debug, clap::Args)]

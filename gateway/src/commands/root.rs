@@ -10,7 +10,7 @@ use sq_shared::layout;
 use sq_shared::secret_file;
 use sq_shared::token::BearerToken;
 
-use super::keys_file::{self, ADMIN, NewKey};
+use crate::tenants::keys_file::{self, ADMIN, NewKey};
 
 /// The config of a new root: the documented sample, with a key of its own.
 const SAMPLE_CONFIG: &str = include_str!("../../../config/gateway.toml");

@@ -1,51 +1,143 @@
-//! `sq-gateway serve`: the gateway alone.
+//! `sq-gateway serve`: the gateway alone; and its upgrade, in which one such process takes the place of another.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sq_shared::failure::Failure;
-use sq_shared::shutdown::StopSignal;
+use sq_shared::layout;
+use sq_shared::shutdown::{self, StopSignal};
 
 use crate::cli::say;
 use crate::directory::reload::Source;
+use crate::handover::{self, GiveError, Taken};
+use crate::listen::{Role, Sockets};
+use crate::phase::End;
 use crate::server::{Server, url};
+
+/// What a change by the admin API has at a stop, after the drain.
+const LAST_CHANGE_TIME: Duration = Duration::from_secs(3);
 
 /// Options of `serve`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  sq-gateway serve --config /etc/sq/gateway.toml")]
+#[command(
+    after_help = "Example:\n  sq-gateway serve --config /etc/sq/gateway.toml\n\nUpgrade, without a request lost:\n  \
+                        sq-gateway serve --config /etc/sq/gateway.toml --upgrade &\n  kill -QUIT PID-OF-THE-RUNNING-ONE"
+)]
 pub struct Options {
     /// The config.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// Take the listening sockets over from the gateway that runs with this config, once SIGQUIT is sent to it.
+    #[arg(long)]
+    upgrade: bool,
 }
 
-/// Serves until SIGTERM or SIGINT, then drains.
+/// Serves until SIGTERM or SIGINT, then drains; or until another process has taken over after SIGQUIT.
 ///
 /// # Errors
-/// The config or the registry has mistakes, or the address is taken.
+/// The config or the registry has mistakes, an address is taken, or there are no sockets to take over.
 pub fn run(options: Options) -> Result<(), Failure> {
     let source = Source { config: options.config, listen: None, tenants: None };
-    let directory = source.load(None).map_err(Failure::from_error)?;
-    let runtime = control_runtime()?;
-    runtime.block_on(async {
-        let mut stop = StopSignal::new().map_err(Failure::from_error)?;
-        let server = Server::start(directory).map_err(Failure::from_error)?;
-        say(ready_line(&server));
-        let until = async {
-            let signal = stop.received().await;
-            tracing::info!(signal, "stopping");
-        };
-        server.run_until(source, until).await.map_err(Failure::from_error)?;
-        server.drain().await;
-        Ok(())
-    })
+    on_control_thread(serve(source, options.upgrade))
 }
 
-/// The runtime of the control thread; the proxy threads have their own.
+async fn serve(source: Source, is_upgrade: bool) -> Result<(), Failure> {
+    let mut stop = StopSignal::without_quit().map_err(Failure::from_error)?;
+    // Whoever sends SIGQUIT to every gateway means the one that runs already.
+    let waiting_quit = shutdown::quits().map_err(Failure::from_error)?;
+    let meeting = layout::handover_socket(&source.config);
+    let taken = match is_upgrade {
+        false => None,
+        true => {
+            // What cannot be read fails here, before the running gateway is asked for anything.
+            source.load(None).map_err(Failure::from_error)?;
+            tokio::select! {
+                taken = handover::take(&meeting) => Some(taken.map_err(Failure::from_error)?),
+                _ = stop.received() => return Ok(()),
+            }
+        }
+    };
+    let mut quit = shutdown::quits().map_err(Failure::from_error)?;
+    drop(waiting_quit);
+    let server = start(&source, taken).await?;
+    let mut end = End::Stop;
+    let until = async { end = ending(&mut stop, &mut quit, &meeting, server.sockets()).await };
+    let result = server.run_until(source, until).await;
+    server.drain(end).await;
+    result.map_err(Failure::from_error)
+}
+
+/// Starts on sockets of its own, or on those of the running gateway, which is told.
+async fn start(source: &Source, taken: Option<Taken>) -> Result<Server, Failure> {
+    // What was read first may be as old as the wait for the sockets.
+    let directory = source.load(None).map_err(Failure::from_error)?;
+    let (handed, giver) = taken.map_or((Vec::new(), None), |taken| (taken.sockets, Some(taken.giver)));
+    let sockets = Sockets::take_or_bind(&directory.config, handed).map_err(Failure::from_error)?;
+    let roles = sockets.taken.clone();
+    let server = Server::start(directory, sockets).map_err(Failure::from_error)?;
+    say(ready_line(&server));
+    let Some(giver) = giver else { return Ok(server) };
+    if let Err(error) = giver.acknowledge(&roles).await {
+        // The old one has its sockets still, and this one may have accepted somebody.
+        server.drain(End::HandedOver { has_client_socket: roles.contains(&Role::Clients) }).await;
+        return Err(Failure::from_error(error));
+    }
+    tracing::info!(taken = ?roles, "this gateway serves in the place of the one before");
+    Ok(server)
+}
+
+/// Ends when it is told to stop, or when another process serves on the sockets. While there is none, this one goes on.
+async fn ending(
+    stop: &mut StopSignal,
+    quit: &mut shutdown::Signal,
+    meeting: &Path,
+    sockets: &Sockets,
+) -> End {
+    loop {
+        let asked = async {
+            let _ = quit.recv().await;
+            tracing::info!("SIGQUIT: handing the sockets over");
+            handover::find_taker(meeting).await
+        };
+        let taker = tokio::select! {
+            biased;
+            signal = stop.received() => {
+                tracing::info!(signal, "stopping");
+                return End::Stop;
+            }
+            taker = asked => taker,
+        };
+        // From the offer on, no signal is obeyed: the other process is told yes or no first.
+        let given = match taker {
+            Ok(taker) => taker.give(sockets).await,
+            Err(error) => Err(error),
+        };
+        match given {
+            Ok(taken) => return End::HandedOver { has_client_socket: taken.contains(&Role::Clients) },
+            Err(error) => say_that_it_goes_on(&error),
+        }
+    }
+}
+
+fn say_that_it_goes_on(error: &GiveError) {
+    tracing::error!(
+        %error,
+        "not handed over, and serving on: start `sq-gateway serve --upgrade` with this config, then send SIGQUIT; \
+         SIGTERM stops"
+    );
+}
+
+/// Runs on the control thread to the end; the proxy threads have runtimes of their own. What the admin API still does
+/// then has some seconds, and no more: it may be waiting for a lock or for a worker.
 ///
 /// # Errors
-/// The system gives none.
-pub fn control_runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::from_error)
+/// The system gives no runtime, or what ran has failed.
+pub fn on_control_thread(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::from_error)?;
+    let result = runtime.block_on(work);
+    runtime.shutdown_timeout(LAST_CHANGE_TIME);
+    result
 }
 
 /// What `serve` and `up` print when a request would be answered.

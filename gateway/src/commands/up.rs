@@ -10,14 +10,16 @@ use sq_shared::registry::edit::RegistryEdit;
 use sq_shared::shutdown::StopSignal;
 use sq_shared::telemetry::LogFormat;
 
-use super::keys_file::NewKey;
-use super::new_tenants::{NewTenants, Terms};
 use super::root::{RootOptions, System};
-use super::serve::{control_runtime, ready_line};
+use super::serve::{on_control_thread, ready_line};
 use crate::cli::{note, say};
 use crate::directory::Directory;
 use crate::directory::reload::Source;
+use crate::listen::Sockets;
+use crate::phase::End;
 use crate::server::{Server, url};
+use crate::tenants::keys_file::NewKey;
+use crate::tenants::new_tenants::{NewTenants, Terms};
 use pool_child::PoolChild;
 
 mod pool_child;
@@ -41,7 +43,7 @@ pub struct Options {
 /// The tenants of a new root.
 const FIRST_TENANTS: [&str; 2] = ["alice", "bob"];
 
-/// Runs until SIGTERM or SIGINT; then drains, and leaves no child behind.
+/// Runs until SIGTERM, SIGINT or SIGQUIT (the pool is its child, and goes with it); then drains, and leaves no child behind.
 ///
 /// # Errors
 /// Something cannot be made, the config or the registry has mistakes, or an address is taken.
@@ -57,7 +59,7 @@ pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
         note(format_args!("the keys that `up` and `provision` made are in {}", system.keys_file.display()));
     }
     let source = Source { config: system.config_file, listen: options.listen.clone(), tenants };
-    control_runtime()?.block_on(serve(source, &new_keys, log_format))
+    on_control_thread(serve(source, &new_keys, log_format))
 }
 
 async fn serve(source: Source, new_keys: &[NewKey], log_format: LogFormat) -> Result<(), Failure> {
@@ -85,7 +87,8 @@ async fn serve_with_pool(
     pool: &mut PoolChild,
     stop: &mut StopSignal,
 ) -> Result<(), Failure> {
-    let server = Server::start(directory).map_err(Failure::from_error)?;
+    let sockets = Sockets::bind(&directory.config).map_err(Failure::from_error)?;
+    let server = Server::start(directory, sockets).map_err(Failure::from_error)?;
     for key in new_keys {
         say(curl_line(&server, key));
     }
@@ -97,7 +100,7 @@ async fn serve_with_pool(
         }
     };
     let result = server.run_until(source, until).await;
-    server.drain().await;
+    server.drain(End::Stop).await;
     result.map_err(Failure::from_error)
 }
 
@@ -116,5 +119,5 @@ fn create_first_tenants(system: &System) -> Result<Vec<NewKey>, Failure> {
     let terms = Terms { state: TenantState::Active, plan: None, quota_bytes: None };
     tenants.add(names.collect::<Result<_, _>>()?, &terms)?;
     tenants.refuse_used_directories()?;
-    tenants.commit(Some(&system.keys_file), || ())
+    Ok(tenants.commit(Some(&system.keys_file), || ())?)
 }

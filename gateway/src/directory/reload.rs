@@ -3,7 +3,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sq_shared::config::Config;
 use sq_shared::registry::Registry;
@@ -12,6 +13,27 @@ use sq_shared::toml_reader::Mistakes;
 use sq_shared::watch::FileWatch;
 
 use super::{Directory, SharedDirectory};
+use crate::metrics::{Metrics, Reload};
+
+/// Why the files are read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// They may have changed between their first reading and the start of the watch.
+    WatchBegan,
+    /// One of them changed, or was touched.
+    FileChanged,
+    /// SIGHUP.
+    Hangup,
+    /// The admin API asked, or has changed the registry.
+    Admin,
+}
+
+impl Reason {
+    /// Whether somebody wants to see in the log that it came, even when nothing has changed.
+    fn is_asked_for(self) -> bool {
+        matches!(self, Self::Hangup | Self::Admin)
+    }
+}
 
 /// Where the snapshot is read from, and what the command line overrides.
 #[derive(Debug, Clone)]
@@ -40,58 +62,137 @@ impl Source {
         Ok(config)
     }
 
+    /// Reads the config; of a snapshot before, what holds until the next start is kept. Gives the fields that differ
+    /// in it.
+    fn config_after(&self, previous: Option<&Directory>) -> Result<(Config, Vec<&'static str>), Mistakes> {
+        let mut config = self.config()?;
+        let waiting = previous.map(|previous| config.keep_from_start(&previous.config)).unwrap_or_default();
+        Ok((config, waiting))
+    }
+
     /// Reads config and registry; of a snapshot before, what holds until the next start is kept.
     ///
     /// # Errors
     /// Every mistake in either.
     pub fn load(&self, previous: Option<&Directory>) -> Result<Directory, Mistakes> {
-        let mut config = self.config()?;
-        for field in previous.map(|previous| config.keep_from_start(&previous.config)).unwrap_or_default() {
+        let (config, waiting) = self.config_after(previous)?;
+        if !waiting.is_empty() {
+            // It must hold then.
+            let written = self.config()?;
+            Registry::load(&written.gateway.tenants, &written)?;
+        }
+        for field in waiting {
             tracing::warn!(field, "this change takes effect at the next start");
         }
         let registry = Registry::load(&config.gateway.tenants, &config)?.registry;
-        Ok(Directory::new(config, &registry, previous))
+        Ok(Directory::new(config, registry, previous))
     }
 }
 
-/// Reloads for ever: at once, because a file may have changed between its first reading and the start of the
-/// watch, and then whenever one changes.
-///
-/// # Errors
-/// SIGHUP cannot be taken over.
-pub async fn keep_current(source: Source, directory: SharedDirectory) -> io::Result<()> {
-    let mut hangups = shutdown::hangups()?;
-    let mut watched = directory.load().config.gateway.tenants.clone();
-    let mut watch = watch_files(&source, &watched);
-    let mut reason = "the start of the watch";
-    loop {
-        reload(&source, &directory, reason);
-        let tenants = directory.load().config.gateway.tenants.clone();
-        if tenants != watched {
-            watch = watch_files(&source, &tenants);
-            watched = tenants;
-        }
-        reason = tokio::select! {
-            () = watch.changed() => "a file changed",
-            _ = hangups.recv() => "SIGHUP",
-        };
+/// Puts what the files say in force: when they change, at SIGHUP, and when the admin API asks.
+pub struct Reloader {
+    source: Source,
+    directory: SharedDirectory,
+    metrics: Arc<Metrics>,
+    /// One reload at a time: who read the files last has the last word.
+    turn: Mutex<()>,
+    /// Reloads that have begun to read.
+    begun: AtomicU64,
+}
+
+impl Reloader {
+    /// Keeps this snapshot true to this source.
+    pub fn new(source: Source, directory: SharedDirectory, metrics: Arc<Metrics>) -> Self {
+        Self { source, directory, metrics, turn: Mutex::new(()), begun: AtomicU64::new(0) }
     }
-}
 
-fn watch_files(source: &Source, tenants: &Path) -> FileWatch {
-    FileWatch::new(&[source.config.clone(), tenants.to_owned()])
-}
+    /// The config as it is on disk now, but for what holds until the next start.
+    ///
+    /// # Errors
+    /// Every mistake in it.
+    pub fn config(&self) -> Result<Config, Mistakes> {
+        Ok(self.source.config_after(Some(&self.directory.load()))?.0)
+    }
 
-fn reload(source: &Source, directory: &SharedDirectory, reason: &str) {
-    match source.load(Some(&directory.load())) {
-        Ok(next) => {
-            tracing::info!(reason, tenants = next.tenant_count(), "reloaded");
-            directory.store(Arc::new(next));
+    /// Reads the files, which takes some milliseconds. When this returns, requests see what was read. Gives the
+    /// number of tenants.
+    ///
+    /// # Errors
+    /// Every mistake in the files; what was in force stays.
+    pub fn reload(&self, reason: Reason) -> Result<usize, Mistakes> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.load(reason)
+    }
+
+    /// Reloads after a change of ours, unless another reload does that began later. The change was checked, so a
+    /// mistake is somebody else's, made a moment later: that is logged, and the change will be in force when it is
+    /// mended.
+    pub fn put_in_force(&self) {
+        let begun = self.begun.load(Ordering::SeqCst);
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.begun.load(Ordering::SeqCst) == begun {
+            let _ = self.load(Reason::Admin);
         }
-        Err(mistakes) => {
-            for mistake in &mistakes.0 {
-                tracing::error!(reason, %mistake, "not reloaded");
+    }
+
+    /// To be called by whose turn it is.
+    fn load(&self, reason: Reason) -> Result<usize, Mistakes> {
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        let previous = self.directory.load_full();
+        let loaded = self.source.load(Some(&previous));
+        match &loaded {
+            Ok(next) => {
+                let tenants = next.tenant_count();
+                if reason.is_asked_for() || !next.says_the_same_as(&previous) {
+                    tracing::info!(?reason, tenants, "reloaded");
+                } else {
+                    tracing::debug!(?reason, tenants, "nothing has changed");
+                }
+                self.metrics.keep_tenants_of(next);
+                self.metrics.reloaded(Reload::Accepted);
+            }
+            Err(mistakes) => {
+                for mistake in &mistakes.0 {
+                    tracing::error!(?reason, %mistake, "not reloaded");
+                }
+                self.metrics.reloaded(Reload::Rejected);
             }
         }
+        let next = loaded?;
+        let tenants = next.tenant_count();
+        self.directory.store(Arc::new(next));
+        Ok(tenants)
+    }
+
+    /// Reloads for ever: whenever a watch begins, because a file may have changed between its first reading and the
+    /// start of the watch, and then whenever one changes.
+    ///
+    /// # Errors
+    /// SIGHUP cannot be taken over.
+    pub async fn keep_current(self: Arc<Self>) -> io::Result<()> {
+        let mut hangups = shutdown::hangups()?;
+        let mut watched = self.directory.load().config.gateway.tenants.clone();
+        let mut watch = self.watch_files(&watched);
+        let mut reason = Reason::WatchBegan;
+        loop {
+            let reloader = Arc::clone(&self);
+            // Mistakes have been logged. Nobody else waits for the blocking thread.
+            let _ = tokio::task::spawn_blocking(move || reloader.reload(reason)).await;
+            let tenants = self.directory.load().config.gateway.tenants.clone();
+            if tenants != watched {
+                watch = self.watch_files(&tenants);
+                watched = tenants;
+                reason = Reason::WatchBegan;
+                continue;
+            }
+            reason = tokio::select! {
+                () = watch.changed() => Reason::FileChanged,
+                _ = hangups.recv() => Reason::Hangup,
+            };
+        }
+    }
+
+    fn watch_files(&self, tenants: &Path) -> FileWatch {
+        FileWatch::new(&[self.source.config.clone(), tenants.to_owned()])
     }
 }

@@ -3,7 +3,7 @@
 //! calls malformed, on which two servers in a row might not agree. Here there is one deadline, and one
 //! reading.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use memchr::memchr_iter;
@@ -64,7 +64,7 @@ pub enum Head {
 pub struct HeadLimits {
     /// The size of request line and fields together; `None` leaves it to pingora's 1 MiB.
     pub bytes: Option<usize>,
-    /// From the head's first byte to its last; for the first head, from the connection's start.
+    /// From its start to the head's last byte.
     pub time: Duration,
 }
 
@@ -88,13 +88,19 @@ pub async fn first_bytes(stream: &mut Stream, idle_end: impl Future<Output = ()>
     }
 }
 
-/// Reads a head, of which `buffer` has the first bytes.
+/// Reads a head, of which `buffer` has the first bytes, and whose time runs since then.
 ///
 /// # Errors
 /// It is malformed, too large or too slow.
-pub async fn read(stream: &mut Stream, buffer: BytesMut, limits: HeadLimits) -> Result<Head, HeadError> {
+pub async fn read(
+    stream: &mut Stream,
+    buffer: BytesMut,
+    limits: HeadLimits,
+    since: Instant,
+) -> Result<Head, HeadError> {
     // pingora's timers are made only when there is something to wait for: usually the head is all there.
-    let in_time = timeout(limits.time, read_whole(stream, buffer, limits.bytes)).await;
+    let left = limits.time.saturating_sub(since.elapsed());
+    let in_time = timeout(left, read_whole(stream, buffer, limits.bytes)).await;
     in_time.unwrap_or(Err(HeadError::TooSlow { limit: limits.time }))
 }
 

@@ -17,6 +17,8 @@ use super::target::{origin_form, split_target};
 use super::{client_ip, health, utf8};
 use crate::audit::AuditLog;
 use crate::audit::route::{Author, RouteDraft};
+use crate::metrics::Command;
+use crate::phase::Phase;
 
 /// What becomes of a request that breaks no rule.
 pub enum Admission {
@@ -32,7 +34,12 @@ pub enum Admission {
 ///
 /// # Errors
 /// The first rule that it breaks.
-pub fn admit(audit: &AuditLog, request: &RequestHeader, ctx: &mut Context) -> Result<Admission, Refusal> {
+pub fn admit(
+    audit: &AuditLog,
+    phase: Phase,
+    request: &RequestHeader,
+    ctx: &mut Context,
+) -> Result<Admission, Refusal> {
     let (path, query) = split_target(origin_form(request.raw_path()));
     ctx.request_id = request_id(&request.headers);
     // Without the edge's word nothing is known about the peer, and nobody's X-Forwarded-For is believed.
@@ -44,10 +51,15 @@ pub fn admit(audit: &AuditLog, request: &RequestHeader, ctx: &mut Context) -> Re
     if question.is_none() {
         ctx.ip_standing = ctx.directory.client_limits.charge_request(client)?;
     }
+    if phase.refuses() {
+        return Err(Refusal::ShuttingDown);
+    }
     if request.method == Method::OPTIONS {
+        ctx.command = Command::Preflight;
         return Ok(Admission::Preflight);
     }
     if let Some(question) = question {
+        ctx.command = question.command();
         return question.check_method(&request.method).map(Admission::Health);
     }
     let tenant = authenticate_client(request, ctx)?;
@@ -60,6 +72,7 @@ pub fn admit(audit: &AuditLog, request: &RequestHeader, ctx: &mut Context) -> Re
         let refusal = utf8::check_target(path, query).err().map_or(RouteError::Unknown.into(), Refusal::from);
         return Err(refuse(ctx, tenant, None, refusal));
     };
+    ctx.command = Command::Route(route);
     let author = Author {
         tenant: &tenant.tenant().name,
         key_id: tenant.key_id(),
@@ -76,8 +89,17 @@ pub fn admit(audit: &AuditLog, request: &RequestHeader, ctx: &mut Context) -> Re
         Ok(audited) => audited,
         Err(error) => return Err(refuse(ctx, tenant, None, error)),
     };
-    let admitted =
-        Admitted { tenant, audited, keys, body, attempts: 0, is_sent: false, has_answer: false, in_flight };
+    let admitted = Admitted {
+        tenant,
+        audited,
+        keys,
+        body,
+        attempts: 0,
+        absence: None,
+        is_sent: false,
+        has_answer: false,
+        in_flight,
+    };
     ctx.stage = Stage::Admitted(Box::new(admitted));
     Ok(Admission::Forward)
 }

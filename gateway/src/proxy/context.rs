@@ -12,11 +12,14 @@ use super::body::BodyMeter;
 use super::client_ip::Peer;
 use super::limit::{Permit, Standing};
 use super::refuse::Refusal;
-use super::repeat::WriteKeys;
+use super::repeat::{self, WriteKeys};
+use super::worker_wait::WorkerWait;
 use crate::audit::AuditedRoute;
 use crate::audit::ending::Ending;
 use crate::audit::route::RouteDraft;
 use crate::directory::Directory;
+use crate::metrics::Command;
+use crate::traces::Trace;
 
 /// What the edge knows about the connection, handed over with each request.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +40,10 @@ pub struct Context {
     pub client: Option<IpAddr>,
     /// The client's own id, or a new one.
     pub request_id: HeaderValue,
+    /// The trace that it belongs to.
+    pub trace: Trace,
+    /// What it asks for, once its path was looked at.
+    pub command: Command,
     /// How the request stands with the rate of its address.
     pub ip_standing: Option<Standing>,
     /// How the request stands with the rate of its tenant.
@@ -49,6 +56,10 @@ pub struct Context {
     pub refusal: Option<Refusal>,
     /// The code of the answer, when it was a refusal.
     pub code: Option<Code>,
+    /// How long its worker was waited for.
+    pub worker_wait: WorkerWait,
+    /// When its answer was written, if the client was heard further after that.
+    pub answered: Option<Instant>,
 }
 
 /// How far a request has come.
@@ -72,8 +83,10 @@ pub struct Admitted {
     pub body: BodyMeter,
     /// Its names, if it writes.
     pub keys: Option<WriteKeys>,
-    /// How often a worker was asked for a connection.
+    /// How often a worker was given the request, or is about to be.
     pub attempts: u32,
+    /// Since when nobody listens on the slot, or its worker does not know the key, if it was found so.
+    pub absence: Option<Instant>,
     /// A worker may have got it, and may have applied it.
     pub is_sent: bool,
     /// The head of an answer came. The answer may wait for its line, and its worker may die meanwhile.
@@ -86,6 +99,14 @@ impl Admitted {
     /// Whether it was sent before.
     pub fn is_repeat(&self) -> bool {
         self.attempts > 1
+    }
+
+    /// Whether it goes on waiting for a worker that is not there, or not told of the key: it has not been served, so this
+    /// is no attempt.
+    pub fn waits_longer(&mut self) -> bool {
+        let waits = self.absence.get_or_insert_with(Instant::now).elapsed() < repeat::ABSENCE_TIME;
+        self.attempts -= u32::from(waits && self.attempts > 0);
+        waits
     }
 
     /// Whether a worker may have applied it without saying so.
@@ -103,12 +124,16 @@ impl Context {
             peer: None,
             client: None,
             request_id: HeaderValue::from_static(""),
+            trace: Trace::default(),
+            command: Command::Unknown,
             ip_standing: None,
             tenant_standing: None,
             failed_keys_standing: None,
             stage: Stage::New,
             refusal: None,
             code: None,
+            worker_wait: WorkerWait::default(),
+            answered: None,
         }
     }
 

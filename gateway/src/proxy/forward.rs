@@ -3,13 +3,17 @@
 
 use http::{HeaderName, HeaderValue, header};
 use pingora::http::{RequestHeader, ResponseHeader};
-use sq_shared::headers::{IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED, X_REQUEST_ID, X_SQ_REPEAT_KEY};
+use sq_shared::headers::{
+    IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED, TRACEPARENT, TRACESTATE, X_REQUEST_ID, X_SQ_REPEAT_KEY,
+};
+use sq_shared::trace_context::TraceState;
 
 use super::authenticate::AuthenticatedTenant;
 use super::context::{Admitted, Context};
 use super::limit::rate_limit_fields;
 use super::repeat::WriteKeys;
 use super::target::origin_form;
+use crate::traces::Trace;
 
 /// What a client's request keeps on its way in, beside the key and the id, which are set anew.
 const REQUEST_FIELDS: [HeaderName; 3] =
@@ -33,6 +37,7 @@ pub fn request_head(
     client: &RequestHeader,
     admitted: &Admitted,
     request_id: &HeaderValue,
+    trace: Trace,
 ) -> pingora::Result<RequestHeader> {
     let tenant = &admitted.tenant;
     let target = origin_form(client.raw_path());
@@ -45,6 +50,7 @@ pub fn request_head(
             head.insert_header(name, value)?;
         }
     }
+    add_trace(&mut head, client, trace)?;
     if let Some(keys) = &admitted.keys {
         add_write_fields(&mut head, client, keys)?;
     }
@@ -52,6 +58,19 @@ pub fn request_head(
         head.insert_header(header::CONNECTION, "close")?;
     }
     Ok(head)
+}
+
+/// Which trace the request belongs to. What other systems noted goes with the client's trace alone.
+fn add_trace(head: &mut RequestHeader, client: &RequestHeader, trace: Trace) -> pingora::Result<()> {
+    if let Some(parent) = trace.goes_on() {
+        head.insert_header(TRACEPARENT, parent.header_value())?;
+    }
+    if trace.of_client.is_some()
+        && let Some(state) = TraceState::of_request(&client.headers)
+    {
+        head.insert_header(TRACESTATE, state.header_value())?;
+    }
+    Ok(())
 }
 
 /// What only a write has: its condition, in as many fields as the client sent, and its names.

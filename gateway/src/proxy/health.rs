@@ -6,12 +6,14 @@ use std::time::Duration;
 use http::{Method, StatusCode, header};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
+use sq_shared::config::Config;
 use tokio::net::TcpStream;
 
 use super::answer;
 use super::context::Context;
 use super::refuse::{self, Refusal};
 use super::route::RouteError;
+use crate::metrics::Command;
 
 /// How long `/ready` waits for the pool.
 const READY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -35,6 +37,14 @@ impl Question {
         }
     }
 
+    /// How metrics name it.
+    pub fn command(self) -> Command {
+        match self {
+            Self::Health => Command::Health,
+            Self::Ready => Command::Ready,
+        }
+    }
+
     /// The question, if the method may ask it.
     ///
     /// # Errors
@@ -52,7 +62,7 @@ impl Question {
 pub async fn answer(session: &mut Session, ctx: &mut Context, question: Question) -> pingora::Result<()> {
     let not_ready = match question {
         Question::Health => None,
-        Question::Ready => not_ready(ctx).await,
+        Question::Ready => not_ready(&ctx.directory.config).await,
     };
     if let Some(reason) = not_ready {
         refuse::answer(session, ctx, &Refusal::NotReady(reason)).await;
@@ -66,8 +76,8 @@ pub async fn answer(session: &mut Session, ctx: &mut Context, question: Question
 
 /// Why requests would not be served now. The pool's status listens once every slot's socket is bound; to
 /// try a slot itself would wake its worker.
-async fn not_ready(ctx: &Context) -> Option<&'static str> {
-    let status = ctx.directory.config.pool.status_listen?;
+pub async fn not_ready(config: &Config) -> Option<&'static str> {
+    let status = config.pool.status_listen?;
     match tokio::time::timeout(READY_TIMEOUT, TcpStream::connect(status)).await {
         Ok(Ok(_)) => None,
         _ => Some("The pool of workers does not answer."),

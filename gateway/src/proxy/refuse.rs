@@ -1,5 +1,7 @@
 //! Every refusal becomes an answer here, and only here.
 
+use std::time::Instant;
+
 use http::header;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
@@ -262,7 +264,7 @@ pub async fn answer(session: &mut Session, ctx: &mut Context, refusal: &Refusal)
     ctx.end_audit_line(&Ending::refused(problem.code.status())).await;
     match write(session, ctx, &problem).await {
         Ok(()) => {
-            linger(session).await;
+            linger(session, ctx).await;
             problem.code.status()
         }
         Err(error) => {
@@ -283,10 +285,11 @@ async fn write(session: &mut Session, ctx: &Context, problem: &Problem) -> pingo
 
 /// Reads on for a while: closing at once would make the kernel reset the connection, and the reset can overtake the
 /// answer (RFC 9112, 9.6). Who still sends then is not waited for: pingora would read its body to the end.
-async fn linger(session: &mut Session) {
+async fn linger(session: &mut Session, ctx: &mut Context) {
     if session.as_downstream_mut().is_body_done() {
         return;
     }
+    ctx.answered = Some(Instant::now());
     let discard = async {
         let mut left = LINGER_BYTES;
         while left > 0 {

@@ -1,6 +1,8 @@
 //! Whether a request whose worker died is sent again, and the keys by which the worker knows a write that
 //! is.
 
+use std::time::Duration;
+
 use http::{HeaderMap, HeaderValue};
 use pingora::{Error, ErrorSource, ErrorType};
 use sq_shared::idempotency::{self, InvalidIdempotencyKey};
@@ -9,6 +11,36 @@ use sq_shared::idempotency::{self, InvalidIdempotencyKey};
 /// kills in quick succession still showed at one of eight writers; many more would let a request that is a
 /// worker's death take its tenant's workers down again and again.
 pub const MOST_ATTEMPTS: u32 = 5;
+
+/// How long a request waits for somebody to listen on its slot, or for its worker to be told of its key: a pool is
+/// restarted in a second or two, and reads the registry sooner. More is not asked of a client, who is told to come again.
+pub const ABSENCE_TIME: Duration = Duration::from_secs(5);
+
+/// The shortest and the longest pause before the next try in an absence.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(400);
+
+/// How often a connection is tried for a request at most: for each attempt, and while nobody listens.
+pub const MOST_TRIES: u32 = MOST_ATTEMPTS + (ABSENCE_TIME.as_millis() / SHORTEST_PAUSE.as_millis()) as u32;
+
+/// How long to wait before the next try, after so long an absence: a quarter of it. A short one is noticed at once, and
+/// thousands who wait for a long one cost little.
+pub fn pause_in_absence(elapsed: Duration) -> Duration {
+    (elapsed / 4).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
+}
+
+/// The pause before the third attempt; each further one is three times as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long to wait before another attempt, when so many were made. A worker that died is there again at once; one that
+/// dies again is given time, and so is a pool that closes the connections of a tenant which it has not read of yet: with
+/// five attempts, 650 ms in all.
+pub fn pause_after(attempts: u32) -> Duration {
+    match attempts.checked_sub(2) {
+        None => Duration::ZERO,
+        Some(before) => FIRST_PAUSE.saturating_mul(3_u32.saturating_pow(before)),
+    }
+}
 
 /// The names of a write, the same each time it is sent.
 #[derive(Debug)]
@@ -54,6 +86,12 @@ mod tests {
         for etype in [ErrorType::ReadTimedout, ErrorType::WriteTimedout, ErrorType::HTTPStatus(503)] {
             assert!(!is_death(&Error::new_up(etype)));
         }
+    }
+
+    #[test]
+    fn the_first_repeat_is_at_once_and_the_last_one_after_half_a_second() {
+        let pauses_ms = (0..MOST_ATTEMPTS).map(|attempts| pause_after(attempts).as_millis());
+        assert_eq!(pauses_ms.collect::<Vec<_>>(), [0, 0, 50, 150, 450]);
     }
 
     #[test]

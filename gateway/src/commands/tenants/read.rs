@@ -11,6 +11,7 @@ use sq_shared::registry::{Key, Registry, Tenant};
 use super::super::root::System;
 use super::{Listing, Showing};
 use crate::cli::say;
+use crate::tenants::view::TenantView;
 
 pub(super) fn list(options: &Listing) -> Result<(), Failure> {
     let (system, registry) = load(options.root.open()?)?;
@@ -71,27 +72,5 @@ fn load(system: System) -> Result<(System, Registry), Failure> {
 }
 
 fn as_json(tenant: &Tenant, config: &Config) -> Value {
-    let limits = tenant.limits(config);
-    let now_s = now_s();
-    let key = |key: &Key| {
-        json!({
-            "id": key.id,
-            "scope": key.scope,
-            "expires": expires(key),
-            "expires_s": key.expires_s,
-            "expired": !key.is_valid_at(now_s),
-        })
-    };
-    let keys: Vec<Value> = tenant.keys.iter().map(key).collect();
-    json!({
-        "name": tenant.name,
-        "port": tenant.port,
-        "state": tenant.state.as_str(),
-        "plan": tenant.plan,
-        "data_dir": layout::tenant_dir(&config.gateway.data_root, tenant),
-        "per_tenant": limits.per_tenant.map(|rate| rate.to_string()),
-        "in_flight": limits.in_flight,
-        "quota_bytes": limits.quota_bytes,
-        "keys": keys,
-    })
+    json!(TenantView::new(tenant, config, now_s()))
 }

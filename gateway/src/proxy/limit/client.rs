@@ -72,6 +72,14 @@ impl ClientLimits {
         limiter.charge(client).map(|_| ()).map_err(LimitError::FailedKeys)
     }
 
+    /// How many addresses each limiter remembers, by its field in `[limits]`.
+    pub fn remembered(&self) -> impl Iterator<Item = (&'static str, usize)> {
+        let named = [("per_ip", &self.per_ip), ("failed_keys", &self.failed_keys)];
+        named
+            .into_iter()
+            .map(|(name, limiter)| (name, limiter.as_ref().map_or(0, |limiter| limiter.limiter.len())))
+    }
+
     /// Whether newcomers have no place of their own in one of the stores.
     pub fn are_full(&self) -> bool {
         self.limiters().any(KeyedLimiter::is_full)

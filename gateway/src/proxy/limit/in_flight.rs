@@ -27,6 +27,11 @@ impl Permits {
         Self { most, out: Arc::clone(&self.out) }
     }
 
+    /// How many permits are out.
+    pub(super) fn count(&self) -> usize {
+        self.out.load(Ordering::Relaxed)
+    }
+
     /// Takes a permit; the error is how many there may be.
     pub(super) fn acquire(&self) -> Result<Permit, usize> {
         let most = self.most.unwrap_or(usize::MAX);

@@ -62,6 +62,11 @@ impl TenantLimiter {
     pub fn enter(&self) -> Result<Permit, LimitError> {
         self.in_flight.acquire().map_err(LimitError::InFlight)
     }
+
+    /// How many of its requests are in flight.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.count()
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,99 @@
+//! What every answer carries, and the name by which the operator's door must be asked.
+
+use std::net::IpAddr;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use sq_shared::headers::PROBLEM_JSON;
+use sq_shared::problem::{Code, Problem};
+use sq_shared::request_id::request_id;
+
+use super::Admin;
+use super::refusal::Refusal;
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Answers a request, or refuses it when it came by a foreign name; a refusal gets its body here.
+pub(super) async fn wrap(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+    let id = request_id(request.headers());
+    let is_local = admin.directory.load().config.gateway.admin_allow_remote || is_loopback(request.headers());
+    let mut response = if is_local { next.run(request).await } else { misdirected().into_response() };
+    if let Some(refusal) = response.extensions_mut().remove::<Refusal>() {
+        write(&mut response, &refusal.0, &id);
+    }
+    let headers = response.headers_mut();
+    headers.insert(X_REQUEST_ID, id);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+fn write(response: &mut Response, problem: &Problem, id: &HeaderValue) {
+    *response.body_mut() = Body::from(problem.to_json(id.to_str().unwrap_or_default()));
+    let headers = response.headers_mut();
+    headers.remove(header::CONTENT_LENGTH);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+    for (name, value) in problem.header_fields() {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value.as_ref())) {
+            headers.insert(name, value);
+        }
+    }
+}
+
+/// A page of the web that makes its own name lead to 127.0.0.1 (DNS rebinding) reaches this door through the
+/// operator's browser, but the browser names the page's host.
+fn is_loopback(headers: &HeaderMap) -> bool {
+    let authority = headers.get(header::HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let Some(authority) = authority else { return false };
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+fn misdirected() -> Refusal {
+    Refusal(Problem::new(
+        Code::Misdirected,
+        "Ask for a loopback address or localhost: the admin API answers to no other Host, so that no page of the web \
+         can reach it through your browser. To reach it from elsewhere, set gateway.admin_allow_remote = true",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_this_machine_are_answered() {
+        let is_loopback =
+            |host: &'static str| is_loopback(&HeaderMap::from_iter([(header::HOST, host.parse().unwrap())]));
+        for host in [
+            "127.0.0.1",
+            "127.0.0.1:1338",
+            "127.9.8.7:1",
+            "localhost:1338",
+            "LOCALHOST",
+            "[::1]:1338",
+            "[::1]",
+        ] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in [
+            "",
+            "example.org",
+            "example.org:1338",
+            "10.0.0.1",
+            "localhost.example.org",
+            "127.0.0.1.example.org",
+            "0.0.0.0",
+            "[::2]",
+            "a b",
+            "user@",
+        ] {
+            assert!(!is_loopback(host), "{host}");
+        }
+        assert!(!super::is_loopback(&HeaderMap::new()));
+    }
+}

@@ -1,0 +1,120 @@
+//! `/admin/tenants/{name}/keys`: one more, one in the place of another, one less.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use serde::Deserialize;
+use sq_shared::clock::{now_s, parse_rfc3339};
+use sq_shared::registry::Scope;
+use utoipa::ToSchema;
+
+use super::Admin;
+use super::body::Fields;
+use super::refusal::Refusal;
+use super::tenants::{IssuedKey, Named};
+use crate::tenants::keys::{self, Rotation};
+
+/// What a new key is like, or which key it replaces.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KeyTerms {
+    /// `write` (and read), which is the default, or `read`.
+    #[schema(value_type = Option<String>, pattern = "^(read|write)$", example = "write")]
+    scope: Option<Scope>,
+    /// From when on it is refused: a date with time and zone (RFC 3339).
+    #[schema(value_type = Option<String>, format = DateTime, example = "2027-01-01T00:00:00Z")]
+    expires: Option<Expiry>,
+    /// The id of a key that the new one replaces, with its scope and end.
+    #[schema(example = json!(null))]
+    replaces: Option<String>,
+    /// For how many seconds the replaced key is still taken, but never longer than it was to be anyway. Without it, or
+    /// with 0, it is refused at once.
+    #[schema(example = json!(null))]
+    grace_s: Option<u64>,
+}
+
+/// Seconds since 1970.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(try_from = "String")]
+struct Expiry(i64);
+
+impl TryFrom<String> for Expiry {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        parse_rfc3339(&text).map(Self)
+    }
+}
+
+/// Gives a tenant one more key, or replaces one in a single step.
+#[utoipa::path(post, path = "/admin/tenants/{name}/keys", operation_id = "add_key", tag = "keys", params(("name" = String, Path, example = "carol")),
+    request_body = Option<KeyTerms>, responses(
+    (status = 201, description = "The key is good at once. This is the only time that it is shown.", body = IssuedKey),
+    (status = 404, description = "`unknown_tenant`, or `unknown_key` when there is none to replace."),
+    (status = 409, description = "`too_many_keys`."),
+))]
+pub(super) async fn add(
+    State(admin): State<Admin>,
+    Named(name): Named,
+    Fields(terms): Fields<KeyTerms>,
+) -> Result<impl IntoResponse, Refusal> {
+    let now_s = now_s();
+    terms.check(now_s)?;
+    let key = admin.run(move |reloader| {
+        let config = reloader.config()?;
+        let key = match &terms.replaces {
+            Some(id) => {
+                let grace = terms.grace_s.filter(|seconds| *seconds > 0).map(Duration::from_secs);
+                keys::rotate(&config, &name, Rotation { key: Some(id), grace }, now_s)
+            }
+            None => {
+                let scope = terms.scope.unwrap_or(Scope::Write);
+                keys::add(&config, &name, scope, terms.expires.map(|expiry| expiry.0))
+            }
+        }?;
+        reloader.put_in_force();
+        Ok(key)
+    });
+    Ok((StatusCode::CREATED, Json(IssuedKey::from(key.await?))))
+}
+
+/// Refuses a key from now on, and takes it out of the registry.
+#[utoipa::path(delete, path = "/admin/tenants/{name}/keys/{id}", operation_id = "revoke_key", tag = "keys",
+    params(("name" = String, Path, example = "carol"), ("id" = String, Path, example = "k1")), responses(
+    (status = 204, description = "It is refused."),
+    (status = 404, description = "`unknown_tenant` or `unknown_key`."),
+))]
+pub(super) async fn revoke(
+    State(admin): State<Admin>,
+    Named(name): Named,
+    Path(mut parameters): Path<BTreeMap<String, String>>,
+) -> Result<StatusCode, Refusal> {
+    let id = parameters.remove("id").unwrap_or_default();
+    let revoked = admin.run(move |reloader| {
+        keys::revoke(&reloader.config()?, &name, &id)?;
+        reloader.put_in_force();
+        Ok(StatusCode::NO_CONTENT)
+    });
+    revoked.await
+}
+
+impl KeyTerms {
+    fn check(&self, now_s: i64) -> Result<(), Refusal> {
+        if self.expires.is_some_and(|expiry| expiry.0 <= now_s) {
+            return Err(Refusal::invalid("expires", "this time is over: such a key would never be taken"));
+        }
+        let inherited = "a key that replaces another has its scope and its end; leave this out";
+        match (&self.replaces, self.scope, self.expires, self.grace_s) {
+            (Some(_), Some(_), _, _) => Err(Refusal::invalid("scope", inherited)),
+            (Some(_), _, Some(_), _) => Err(Refusal::invalid("expires", inherited)),
+            (None, _, _, Some(_)) => {
+                Err(Refusal::invalid("grace_s", "this is for the key that replaces names"))
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Accepts the operator's connections, bounded in number, size and time: one request a connection.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::tenants::remove::WORKER_END_TIMEOUT;
+
+/// More than a scraper, some status pages and a provisioning script need at once. The next one waits.
+const CONNECTIONS: u32 = 64;
+
+/// How long a request's head may take.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest head, in bytes; hyper takes no buffer below 8 KiB.
+const HEAD_BYTES: usize = 64 << 10;
+
+/// How long a connection may take, question and answer together: the longest request is the removal of a tenant whose
+/// worker still serves, and its answer must be taken too.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(WORKER_END_TIMEOUT.as_secs() + 60);
+
+/// How long to wait after a failure to accept, such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long requests in flight may take at the end. A browser keeps connections that it never uses: they must not hold
+/// up a stop. What an answer is not waited for is done all the same.
+const END_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Accepts until `end`, and then finishes what is in flight.
+pub(super) async fn accept(listener: TcpListener, router: Router, end: impl Future<Output = ()>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS as usize));
+    let mut end = pin!(end);
+    loop {
+        let accepted = tokio::select! {
+            accepted = accept_one(&listener, &places) => accepted,
+            () = &mut end => break,
+        };
+        match accepted {
+            Ok((stream, place)) => {
+                let router = router.clone();
+                tokio::spawn(async move {
+                    // Too slow is too slow: the connection is dropped.
+                    let _ = tokio::time::timeout(CONNECTION_TIMEOUT, serve(stream, router)).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection to the admin API");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    // All places are back when the last connection has ended.
+    let _ = tokio::time::timeout(END_TIMEOUT, places.acquire_many(CONNECTIONS)).await;
+}
+
+async fn accept_one(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.map_err(std::io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, place))
+}
+
+async fn serve(stream: TcpStream, router: Router) {
+    let mut connection = http1::Builder::new();
+    connection.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES);
+    connection.keep_alive(false);
+    let service = TowerToHyperService::new(router);
+    if let Err(error) = connection.serve_connection(TokioIo::new(stream), service).await {
+        tracing::debug!(%error, "a connection to the admin API broke off");
+    }
+}

@@ -1,0 +1,40 @@
+//! `GET /health` and `GET /ready`, as clients have them too.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use sq_shared::problem::{Code, Problem};
+use utoipa::ToSchema;
+
+use super::Admin;
+use super::refusal::Refusal;
+use crate::proxy::health;
+
+/// How the gateway is.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Health {
+    #[schema(example = "ok")]
+    status: &'static str,
+    /// Tenants of the registry, in every state.
+    #[schema(example = 2)]
+    tenants: usize,
+}
+
+/// Whether the gateway lives.
+#[utoipa::path(get, path = "/health", tag = "watch", responses((status = 200, description = "It does.", body = Health)))]
+pub(super) async fn health(State(admin): State<Admin>) -> Json<Health> {
+    Json(Health { status: "ok", tenants: admin.directory.load().tenant_count() })
+}
+
+/// Whether requests would be served.
+#[utoipa::path(get, path = "/ready", tag = "watch", responses(
+    (status = 200, description = "They would.", body = Health),
+    (status = 503, description = "They would not; the detail says why."),
+))]
+pub(super) async fn ready(state: State<Admin>) -> Result<Json<Health>, Refusal> {
+    let directory = state.directory.load_full();
+    match health::not_ready(&directory.config).await {
+        None => Ok(health(state).await),
+        Some(reason) => Err(Refusal(Problem::new(Code::WorkerUnavailable, reason).retry_after_s(1))),
+    }
+}

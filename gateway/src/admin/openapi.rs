@@ -1,0 +1,162 @@
+//! `GET /admin/openapi.json`: the API's description (OpenAPI 3.1), gathered from the handlers themselves.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use serde::Serialize;
+use sq_shared::headers::PROBLEM_JSON;
+use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{Components, ContentBuilder, OpenApi, Ref, RefOr, Response};
+use utoipa::{OpenApi as _, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+
+use super::Admin;
+
+/// The name of the security scheme.
+const ADMIN_KEY: &str = "admin_key";
+
+/// The document as it is sent.
+#[derive(Clone)]
+pub(super) struct Text(Arc<str>);
+
+/// An error (RFC 9457). A code may have more members: `field` of `invalid_parameter` and `missing_parameter`, `line` and
+/// `column` of `bad_request`, `limit` of `body_too_large`, `mistakes` of `invalid_files`.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+struct ProblemBody {
+    /// `urn:sq:problem:<code>`.
+    #[schema(example = "urn:sq:problem:invalid_parameter")]
+    r#type: String,
+    /// A few words for people.
+    #[schema(example = "Invalid parameter")]
+    title: String,
+    /// The status again.
+    #[schema(example = 400)]
+    status: u16,
+    /// What to do.
+    #[schema(example = "Name: a tenant's name is a letter a-z, then at most 62 of a-z, 0-9 and '-'.")]
+    detail: String,
+    /// What went wrong.
+    #[schema(example = "invalid_parameter")]
+    code: String,
+    /// The same as the header `X-Request-Id`.
+    #[schema(example = "0192f0c1-2345-7abc-8def-0123456789ab")]
+    request_id: String,
+    /// The field that is to blame.
+    #[schema(example = "name")]
+    field: Option<String>,
+    /// Each mistake in config and registry.
+    mistakes: Option<Vec<MistakeBody>>,
+}
+
+/// A mistake in a file.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Mistake)]
+struct MistakeBody {
+    /// Which file.
+    #[schema(example = "/srv/sq/tenants.toml")]
+    file: String,
+    /// Counted from 1; null when the mistake is about the whole file.
+    #[schema(example = 3)]
+    line: Option<usize>,
+    /// Counted from 1.
+    #[schema(example = 8)]
+    column: Option<usize>,
+    /// What is wrong and what would be right.
+    #[schema(example = "port 80 is outside the slots 1341-1840")]
+    message: String,
+}
+
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(
+        title = "SQ Gateway admin API",
+        description = "Tenants, keys, stats and reload. It listens on a loopback address, and answers to that name alone.",
+        license(name = "MIT", identifier = "MIT")
+    ),
+    components(schemas(ProblemBody, MistakeBody)),
+    tags(
+        (name = "tenants", description = "Who is served."),
+        (name = "keys", description = "By which keys."),
+        (name = "reload", description = "What the files say."),
+        (name = "watch", description = "How it is; no key is needed."),
+    )
+)]
+struct Head;
+
+/// What stands above the routes.
+pub(super) fn head() -> OpenApi {
+    let mut document = Head::openapi();
+    let scheme = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("The admin's key, whose SHA-256 is gateway.admin_key_sha256."))
+        .build();
+    let components = document.components.get_or_insert_with(Components::new);
+    components.add_security_scheme(ADMIN_KEY, SecurityScheme::Http(scheme));
+    document
+}
+
+/// Says of each of these routes that it needs the key, and how it is refused without.
+pub(super) fn mark_keyed(mut router: OpenApiRouter<Admin>) -> OpenApiRouter<Admin> {
+    for operation in operations(router.get_openapi_mut()) {
+        operation.security = Some(vec![SecurityRequirement::new(ADMIN_KEY, Vec::<String>::new())]);
+        let takes_body = operation.request_body.is_some();
+        let mut add = |status: &str, text: &str| {
+            operation
+                .responses
+                .responses
+                .entry(status.to_owned())
+                .or_insert_with(|| Response::new(text).into());
+        };
+        add(
+            "400",
+            "`bad_request`, `invalid_utf8`, `invalid_parameter` or `missing_parameter`; `field` names the field.",
+        );
+        add("401", "`missing_key` or `invalid_key`.");
+        add("503", "`admin_key_not_set`, `files_unavailable` or `shutting_down`.");
+        if takes_body {
+            add("408", "`request_timeout`: the body took longer than 10 s.");
+            add("413", "`body_too_large`.");
+        }
+        add("422", "`invalid_files`: config or registry have mistakes, and nothing was changed.");
+        add("507", "`disk_full`.");
+    }
+    router
+}
+
+/// The whole document, each refusal in the one form that it has.
+pub(super) fn text(mut document: OpenApi) -> Text {
+    for operation in operations(&mut document) {
+        let misdirected = "`misdirected`: the Host is none of this machine.";
+        operation
+            .responses
+            .responses
+            .entry("421".to_owned())
+            .or_insert_with(|| Response::new(misdirected).into());
+        for (status, response) in &mut operation.responses.responses {
+            if let RefOr::T(response) = response
+                && status.as_str() >= "400"
+            {
+                let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+                response.content.insert(PROBLEM_JSON.to_owned(), problem.into());
+            }
+        }
+    }
+    Text(document.to_json().unwrap_or_default().into())
+}
+
+fn operations(document: &mut OpenApi) -> impl Iterator<Item = &mut Operation> {
+    document.paths.paths.values_mut().flat_map(|PathItem { get, post, patch, delete, .. }| {
+        [get, post, patch, delete].into_iter().filter_map(Option::as_mut)
+    })
+}
+
+/// This document.
+#[utoipa::path(get, path = "/admin/openapi.json", operation_id = "openapi", tag = "watch",
+    responses((status = 200, description = "OpenAPI 3.1. It holds no secret, and needs no key.", body = Object)))]
+pub(super) async fn answer(Extension(Text(text)): Extension<Text>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, "application/json")], text.to_string())
+}

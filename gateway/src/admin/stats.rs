@@ -1,0 +1,73 @@
+//! `GET /admin/tenants/{name}/stats`: what a tenant has, and what it has done.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use sq_shared::clock::rfc3339;
+use utoipa::ToSchema;
+
+use super::Admin;
+use super::pool::{self, WorkerState};
+use super::refusal::Refusal;
+use super::tenants::Named;
+
+/// A tenant's account. Requests are counted since the gateway started, workers since the pool started.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Stats {
+    /// Whose it is.
+    #[schema(example = "carol")]
+    name: String,
+    /// Whether it is served.
+    #[schema(example = "active")]
+    state: &'static str,
+    /// The size of its phexts; null while the pool does not say.
+    #[schema(example = 4096)]
+    storage_bytes: Option<u64>,
+    /// The size that they may have; null for no limit.
+    #[schema(example = 1_073_741_824)]
+    quota_bytes: Option<u64>,
+    /// Requests with a good key of the tenant's.
+    #[schema(example = 12)]
+    requests: u64,
+    /// Those that got an error.
+    #[schema(example = 1)]
+    rejections: u64,
+    /// Those that are not answered yet.
+    #[schema(example = 0)]
+    in_flight: usize,
+    /// What its worker does; null while the pool does not say, or has no slot for it.
+    worker: Option<WorkerState>,
+    /// How many workers were started for it.
+    #[schema(example = 1)]
+    worker_starts: Option<u64>,
+    /// How many of them crashed.
+    #[schema(example = 0)]
+    worker_crashes: Option<u64>,
+    /// When its latest request ended; null when there was none.
+    #[schema(example = "2026-12-31T23:59:59Z", format = DateTime)]
+    last_active: Option<String>,
+}
+
+/// What a tenant has, and what it has done.
+#[utoipa::path(get, path = "/admin/tenants/{name}/stats", operation_id = "show_stats", tag = "tenants", params(("name" = String, Path, example = "carol")),
+    responses((status = 200, description = "Its account.", body = Stats), (status = 404, description = "`unknown_tenant`.")))]
+pub(super) async fn show(State(admin): State<Admin>, Named(name): Named) -> Result<Json<Stats>, Refusal> {
+    let directory = admin.directory.load_full();
+    let tenant = directory.tenant(name.as_str()).ok_or_else(Refusal::unknown_tenant)?;
+    let entry = directory.registry.find(&name).ok_or_else(Refusal::unknown_tenant)?;
+    let pool = pool::ask(directory.config.pool.status_listen).await.unwrap_or_default();
+    let slot = pool.slots.iter().find(|slot| slot.tenant == name);
+    Ok(Json(Stats {
+        name: name.to_string(),
+        state: tenant.state.as_str(),
+        storage_bytes: pool.storage_bytes(&name, slot),
+        quota_bytes: entry.limits(&directory.config).quota_bytes,
+        requests: tenant.activity.requests(),
+        rejections: tenant.activity.rejected(),
+        in_flight: tenant.limiter.in_flight(),
+        worker: slot.map(|slot| slot.worker),
+        worker_starts: slot.map(|slot| slot.starts),
+        worker_crashes: slot.map(|slot| slot.crashes),
+        last_active: tenant.activity.last_request_s().and_then(rfc3339),
+    }))
+}

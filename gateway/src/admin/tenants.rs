@@ -1,0 +1,264 @@
+//! `/admin/tenants`: list, add, show, change, remove.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::{FromRequestParts, Path, RawQuery, State};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use serde::{Deserialize, Serialize};
+use sq_shared::clock::now_s;
+use sq_shared::config::Config;
+use sq_shared::registry::TenantState;
+use sq_shared::tenant::TenantName;
+use utoipa::ToSchema;
+
+use super::Admin;
+use super::body::{Fields, given, parsed};
+use super::refusal::Refusal;
+use crate::tenants::change::{self, Change};
+use crate::tenants::keys_file::NewKey;
+use crate::tenants::new_tenants::Terms;
+use crate::tenants::remove::{self, Removed};
+use crate::tenants::view::TenantView;
+
+/// Where tenants are added. A tenant may have this name, and is asked for here as others are under theirs.
+pub(super) const ADD: &str = "/admin/tenants/add";
+
+/// The largest quota, 1 PiB: beyond any disk that a tenant's host has.
+const QUOTA_MIB_MAX: u64 = 1 << 30;
+
+/// The tenant that the path names.
+pub(super) struct Named(pub(super) TenantName);
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let parameters = Path::<BTreeMap<String, String>>::from_request_parts(parts, state).await;
+        let Path(parameters) = parameters.map_err(|_| Refusal::unknown_tenant())?;
+        let name = parameters.get("name").map_or("add", String::as_str);
+        name.parse().map(Self).map_err(|_| Refusal::unknown_tenant())
+    }
+}
+
+/// Every tenant.
+#[derive(Serialize, ToSchema)]
+pub(super) struct TenantList {
+    /// In the order of the registry.
+    tenants: Vec<TenantView>,
+}
+
+/// A tenant to be added.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewTenant {
+    /// A letter a-z, then at most 62 of a-z, 0-9 and '-'.
+    #[schema(value_type = String, required = true, pattern = "^[a-z][a-z0-9-]{0,62}$", example = "carol")]
+    name: Option<TenantName>,
+    /// One of the plans of the config.
+    #[schema(example = "founding")]
+    plan: Option<String>,
+    /// A quota of its own in MiB, before the plan's.
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 1_073_741_824, example = 500)]
+    quota_mb: Option<QuotaMib>,
+}
+
+/// What is to be another; what is left out stays.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TenantChange {
+    /// `active`, `reserved` or `suspended`.
+    #[serde(default, deserialize_with = "parsed")]
+    #[schema(value_type = String, required = false, pattern = "^(active|reserved|suspended)$", example = "suspended")]
+    state: Option<TenantState>,
+    /// One of the plans of the config; null takes it away.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>, example = "founding")]
+    plan: Option<Option<String>>,
+    /// A quota of its own in MiB; null takes it away.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 1_073_741_824, example = 500)]
+    quota_mb: Option<Option<QuotaMib>>,
+}
+
+/// A quota, in bytes, as it is asked for in MiB.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(try_from = "u64")]
+struct QuotaMib {
+    bytes: u64,
+}
+
+impl TryFrom<u64> for QuotaMib {
+    type Error = String;
+
+    fn try_from(mebibytes: u64) -> Result<Self, String> {
+        if (1..=QUOTA_MIB_MAX).contains(&mebibytes) {
+            return Ok(Self { bytes: mebibytes << 20 });
+        }
+        Err(format!("a whole number of MiB from 1 to {QUOTA_MIB_MAX}"))
+    }
+}
+
+/// A new key. It is stored nowhere, and never shown again.
+#[derive(Serialize, ToSchema)]
+pub(super) struct IssuedKey {
+    /// Whose it is.
+    #[schema(example = "carol")]
+    name: String,
+    /// The tenant's slot.
+    #[schema(example = 1343)]
+    port: Option<u16>,
+    /// What it is called in logs and commands.
+    #[schema(example = "k1")]
+    key_id: String,
+    /// The key.
+    #[schema(example = "pmb-v1-00112233445566778899aabbccddeeff")]
+    key: String,
+}
+
+impl From<NewKey> for IssuedKey {
+    fn from(new: NewKey) -> Self {
+        Self { name: new.tenant, port: new.port, key_id: new.key_id, key: new.token.expose().to_owned() }
+    }
+}
+
+/// What became of a removed tenant's directory.
+#[derive(Serialize, ToSchema)]
+pub(super) struct RemovedTenant {
+    /// Who it was.
+    #[schema(example = "carol")]
+    name: String,
+    /// `archived`, `purged`, or `none` when it had no directory.
+    #[schema(example = "archived")]
+    directory: &'static str,
+    /// Where the archive is.
+    #[schema(example = "/srv/sq/data/.archive/carol-1798761600")]
+    archive: Option<String>,
+}
+
+/// Every tenant, with its keys' ids and the limits that hold for it.
+#[utoipa::path(get, path = "/admin/tenants", operation_id = "list_tenants", tag = "tenants",
+    responses((status = 200, description = "All of them.", body = TenantList)))]
+pub(super) async fn list(State(admin): State<Admin>) -> Json<TenantList> {
+    let (directory, now_s) = (admin.directory.load_full(), now_s());
+    let tenants = directory.registry.tenants.iter();
+    Json(TenantList {
+        tenants: tenants.map(|tenant| TenantView::new(tenant, &directory.config, now_s)).collect(),
+    })
+}
+
+/// Adds a tenant on the lowest free slot, with a directory and a key.
+#[utoipa::path(post, path = "/admin/tenants/add", operation_id = "add_tenant", tag = "tenants", request_body = NewTenant, responses(
+    (status = 201, description = "It is there, and its key is good at once. This is the only time that the key is shown.",
+     body = IssuedKey, headers(("Location" = String, description = "Where the tenant is."))),
+    (status = 409, description = "`tenant_exists`, `no_free_slot` or `directory_in_use`."),
+))]
+pub(super) async fn add(
+    State(admin): State<Admin>,
+    Fields(new): Fields<NewTenant>,
+) -> Result<impl IntoResponse, Refusal> {
+    let name = new.name.ok_or_else(|| Refusal::missing("name", "send {\"name\": \"carol\"}"))?;
+    let location = format!("/admin/tenants/{name}");
+    let key = admin.run(move |reloader| {
+        let config = reloader.config()?;
+        check_plan(&config, new.plan.as_deref())?;
+        let quota_bytes = new.quota_mb.map(|quota| quota.bytes);
+        let terms = Terms { state: TenantState::Active, plan: new.plan, quota_bytes };
+        let key = change::add(&config, name, &terms, false)?;
+        reloader.put_in_force();
+        Ok(key)
+    });
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(IssuedKey::from(key.await?))))
+}
+
+/// One tenant.
+#[utoipa::path(get, path = "/admin/tenants/{name}", operation_id = "show_tenant", tag = "tenants", params(("name" = String, Path, example = "carol")),
+    responses((status = 200, description = "It.", body = TenantView), (status = 404, description = "`unknown_tenant`.")))]
+pub(super) async fn show(
+    State(admin): State<Admin>,
+    Named(name): Named,
+) -> Result<Json<TenantView>, Refusal> {
+    let directory = admin.directory.load_full();
+    let tenant = directory.registry.find(&name).ok_or_else(Refusal::unknown_tenant)?;
+    Ok(Json(TenantView::new(tenant, &directory.config, now_s())))
+}
+
+/// Changes a tenant's state, plan or quota, all that is given or nothing.
+#[utoipa::path(patch, path = "/admin/tenants/{name}", operation_id = "change_tenant", tag = "tenants", params(("name" = String, Path, example = "carol")),
+    request_body = TenantChange, responses(
+    (status = 200, description = "The tenant as it is now, in force.", body = TenantView),
+    (status = 404, description = "`unknown_tenant`."),
+))]
+pub(super) async fn change(
+    State(admin): State<Admin>,
+    Named(name): Named,
+    Fields(wanted): Fields<TenantChange>,
+) -> Result<Json<TenantView>, Refusal> {
+    let quota_bytes = wanted.quota_mb.map(|quota| quota.map(|quota| quota.bytes));
+    let wanted = Change { state: wanted.state, plan: wanted.plan, quota_bytes };
+    if wanted == Change::default() {
+        return Err(Refusal::missing("state", "send what is to change: state, plan or quota_mb"));
+    }
+    let view = admin.run(move |reloader| {
+        let config = reloader.config()?;
+        check_plan(&config, wanted.plan.as_ref().and_then(Option::as_deref))?;
+        let tenant = change::change(&config, &name, &wanted)?;
+        reloader.put_in_force();
+        Ok(TenantView::new(&tenant, &config, now_s()))
+    });
+    Ok(Json(view.await?))
+}
+
+/// Takes a tenant out. When its worker has let go of the directory, which takes as long as its requests in flight, that
+/// is moved to the archive.
+#[utoipa::path(delete, path = "/admin/tenants/{name}", operation_id = "remove_tenant", tag = "tenants",
+    params(("name" = String, Path, example = "carol"), ("purge" = Option<bool>, Query, description = "Delete the directory instead.")),
+    responses(
+    (status = 200, description = "It is removed.", body = RemovedTenant),
+    (status = 404, description = "`unknown_tenant`."),
+    (status = 409, description = "`directory_in_use`: it is removed, but somebody gave its directory to a tenant again."),
+    (status = 504, description = "`worker_timeout`: it is removed, but its worker still runs; its directory was left as it is."),
+))]
+pub(super) async fn remove(
+    State(admin): State<Admin>,
+    Named(name): Named,
+    RawQuery(query): RawQuery,
+) -> Result<Json<RemovedTenant>, Refusal> {
+    let purges = match query.as_deref() {
+        None | Some("" | "purge=false") => false,
+        Some("purge=true") => true,
+        Some(_) => return Err(Refusal::invalid("purge", "the query is purge=true, purge=false or nothing")),
+    };
+    let removed = admin.run(move |reloader| {
+        let config = reloader.config()?;
+        let tenant = remove::take_out(&config, &name)?;
+        reloader.put_in_force();
+        Ok(removed_tenant(&name, remove::put_away(&config, &tenant, purges)?))
+    });
+    Ok(Json(removed.await?))
+}
+
+fn removed_tenant(name: &TenantName, removed: Removed) -> RemovedTenant {
+    let (directory, archive) = match removed {
+        Removed::WithoutDirectory => ("none", None),
+        Removed::Purged => ("purged", None),
+        Removed::Archived(archive) => ("archived", Some(archive.to_string_lossy().into_owned())),
+    };
+    RemovedTenant { name: name.to_string(), directory, archive }
+}
+
+/// An unknown plan would be found when the registry is checked, but not which field is to blame.
+fn check_plan(config: &Config, plan: Option<&str>) -> Result<(), Refusal> {
+    match plan {
+        Some(plan) if !config.plans.contains_key(plan) => {
+            let known: Vec<&str> = config.plans.keys().map(String::as_str).collect();
+            Err(Refusal::invalid(
+                "plan",
+                format!("the config has no such plan; it has: {}", known.join(", ")),
+            ))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,36 @@
+//! What a tenant has done since the gateway started; a reload does not begin it anew.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+
+/// A tenant's account.
+#[derive(Debug, Default)]
+pub struct TenantActivity {
+    requests: AtomicU64,
+    rejected: AtomicU64,
+    /// Seconds since 1970; 0 before the first request.
+    last_request_s: AtomicI64,
+}
+
+impl TenantActivity {
+    /// Notes a request that has ended at this time, in seconds since 1970.
+    pub fn note(&self, is_rejected: bool, now_s: i64) {
+        self.requests.fetch_add(1, Relaxed);
+        self.rejected.fetch_add(u64::from(is_rejected), Relaxed);
+        self.last_request_s.store(now_s, Relaxed);
+    }
+
+    /// Requests with a good key of the tenant's, refused ones too.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Relaxed)
+    }
+
+    /// Those that got an error, from the gateway or from the worker.
+    pub fn rejected(&self) -> u64 {
+        self.rejected.load(Relaxed)
+    }
+
+    /// When the latest of them ended, in seconds since 1970; `None` when there was none.
+    pub fn last_request_s(&self) -> Option<i64> {
+        Some(self.last_request_s.load(Relaxed)).filter(|seconds| *seconds > 0)
+    }
+}

@@ -1,0 +1,265 @@
+//! The listening sockets: bound anew, or taken over from another process; and how one is closed without a reset for
+//! anybody who is already in its queue.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+use rustix::net::AddressFamily;
+use rustix::net::sockopt::socket_domain;
+use socket2::{SockFilter, SockRef};
+use sq_shared::config::{Config, ListenAddress};
+use sq_shared::limits::CLIENT_BACKLOG;
+
+use crate::edge::Listener;
+
+/// `BPF_RET | BPF_K` (linux/filter.h): with the operand 0, a filter that lets no packet in.
+const RETURN_CONSTANT: u16 = 0x06;
+
+/// A listening socket that no address could be had for.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {0}: {1}; is another gateway running?")]
+pub struct BindError(ListenAddress, io::Error);
+
+/// What a listening socket is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Clients come in.
+    Clients,
+    /// The operator's door.
+    Admin,
+}
+
+/// A listening socket.
+#[derive(Debug)]
+pub enum Listening {
+    /// Of an address and a port.
+    Tcp(std::net::TcpListener),
+    /// Of a socket file, if it had one when it was bound.
+    Unix(std::os::unix::net::UnixListener, Option<FileId>),
+}
+
+/// Which file it is, whatever has its name by now. The number is not given to another file while the socket is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    fn of_socket(path: &Path) -> Option<Self> {
+        let file = fs::symlink_metadata(path).ok().filter(|file| file.file_type().is_socket())?;
+        Some(Self { device: file.dev(), inode: file.ino() })
+    }
+}
+
+/// The listening sockets of a gateway.
+#[derive(Debug)]
+pub struct Sockets {
+    /// Where clients come in.
+    pub clients: Listening,
+    /// Where the operator comes in.
+    pub admin: Listening,
+    /// Which of them were not bound here, but taken over.
+    pub taken: Vec<Role>,
+}
+
+impl Sockets {
+    /// Binds what the config names.
+    ///
+    /// # Errors
+    /// An address is taken.
+    pub fn bind(config: &Config) -> Result<Self, BindError> {
+        Self::take_or_bind(config, Vec::new())
+    }
+
+    /// Takes those of the handed sockets that the config names, and binds the others anew.
+    ///
+    /// # Errors
+    /// An address is taken.
+    pub fn take_or_bind(config: &Config, handed: Vec<(Role, Listening)>) -> Result<Self, BindError> {
+        let mut taken = Vec::new();
+        let (mut clients, mut admin) = (None, None);
+        for (role, socket) in handed {
+            match role {
+                Role::Clients => clients = Some(socket),
+                Role::Admin => admin = Some(socket),
+            }
+        }
+        let mut choose = |role, handed: Option<Listening>, configured: &ListenAddress| match handed
+            .filter(|socket| socket.fits(role, configured))
+        {
+            Some(socket) => {
+                taken.push(role);
+                Ok(socket)
+            }
+            None => Listening::bind(configured),
+        };
+        let admin_listen = ListenAddress::Tcp(config.gateway.admin_listen);
+        let clients = choose(Role::Clients, clients, &config.gateway.listen)?;
+        let admin = choose(Role::Admin, admin, &admin_listen)?;
+        Ok(Self { clients, admin, taken })
+    }
+
+    /// Both, with what they are for.
+    pub fn all(&self) -> [(Role, &Listening); 2] {
+        [(Role::Clients, &self.clients), (Role::Admin, &self.admin)]
+    }
+}
+
+impl Listening {
+    fn bind(address: &ListenAddress) -> Result<Self, BindError> {
+        let bound = match address {
+            ListenAddress::Tcp(address) => bind_tcp(*address).map(Self::Tcp),
+            ListenAddress::Unix(path) => {
+                bind_unix(path).map(|listener| Self::Unix(listener, FileId::of_socket(path)))
+            }
+        };
+        bound.map_err(|error| BindError(address.clone(), error))
+    }
+
+    /// A socket that came from another process, which says what its file is.
+    ///
+    /// # Errors
+    /// It is none of ours.
+    pub fn of(socket: OwnedFd, file: Option<FileId>) -> io::Result<Self> {
+        match socket_domain(&socket)? {
+            AddressFamily::INET | AddressFamily::INET6 => Ok(Self::Tcp(socket.into())),
+            AddressFamily::UNIX => Ok(Self::Unix(socket.into(), file)),
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Where it listens; with port 0 in the config, the port that the system chose.
+    ///
+    /// # Errors
+    /// It listens on a socket without a name.
+    pub fn address(&self) -> io::Result<ListenAddress> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().map(ListenAddress::Tcp),
+            Self::Unix(listener, _) => {
+                let address = listener.local_addr()?;
+                let path = address.as_pathname().ok_or(io::ErrorKind::AddrNotAvailable)?;
+                Ok(ListenAddress::Unix(path.to_owned()))
+            }
+        }
+    }
+
+    /// Its file, for the next process.
+    pub fn file(&self) -> Option<FileId> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Unix(_, file) => *file,
+        }
+    }
+
+    fn has_its_file(&self, path: &Path) -> bool {
+        self.file().is_some() && self.file() == FileId::of_socket(path)
+    }
+
+    /// Whether it is the one that the config names. What was a socket's file may belong to another by now, or be gone.
+    fn fits(&self, role: Role, configured: &ListenAddress) -> bool {
+        let fits = match (self.address(), configured) {
+            (Ok(ListenAddress::Tcp(own)), ListenAddress::Tcp(wanted)) => {
+                own.ip() == wanted.ip() && (wanted.port() == 0 || own.port() == wanted.port())
+            }
+            (Ok(ListenAddress::Unix(own)), ListenAddress::Unix(wanted)) => {
+                own == *wanted && self.has_its_file(wanted)
+            }
+            _ => false,
+        };
+        if !fits {
+            let handed = self.address().map(|address| address.to_string()).unwrap_or_default();
+            tracing::warn!(?role, handed, %configured, "the handed socket is not the one of the config: bound anew");
+        }
+        fits
+    }
+
+    /// Another handle of it.
+    ///
+    /// # Errors
+    /// The process has too many open files.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(listener) => listener.try_clone().map(Self::Tcp),
+            Self::Unix(listener, file) => listener.try_clone().map(|listener| Self::Unix(listener, *file)),
+        }
+    }
+
+    /// Hands it to the runtime of the thread.
+    ///
+    /// # Errors
+    /// The runtime cannot take it.
+    pub fn listen(self) -> io::Result<Listener> {
+        match self {
+            Self::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                tokio::net::TcpListener::from_std(listener).map(Listener::Tcp)
+            }
+            Self::Unix(listener, _) => {
+                listener.set_nonblocking(true)?;
+                tokio::net::UnixListener::from_std(listener).map(Listener::Unix)
+            }
+        }
+    }
+
+    /// Lets nobody in any more. Who is in the queue stays there and can be accepted; to close the socket would reset
+    /// them. Who comes now is refused once the socket is closed: TCP tries until then.
+    pub fn shut(&self) {
+        let shut = match self {
+            Self::Tcp(listener) => {
+                SockRef::from(listener).attach_filter(&[SockFilter::new(RETURN_CONSTANT, 0, 0, 0)])
+            }
+            // A file of this name that is not ours is where the next gateway listens.
+            Self::Unix(..) => match self.address() {
+                Ok(ListenAddress::Unix(path)) if self.has_its_file(&path) => fs::remove_file(path),
+                _ => Ok(()),
+            },
+        };
+        if let Err(error) = shut {
+            tracing::warn!(%error, "who connects in the moment of the stop may be cut off");
+        }
+    }
+}
+
+impl AsFd for Listening {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener, _) => listener.as_fd(),
+        }
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::bind(address)?;
+    // The standard library asks for 128: a crowd that comes at once would keep others waiting for the second after
+    // which their kernel tries again.
+    rustix::net::listen(&listener, CLIENT_BACKLOG)?;
+    Ok(listener)
+}
+
+fn bind_unix(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
+    remove_dead_socket(path)?;
+    std::os::unix::net::UnixListener::bind(path)
+}
+
+/// A socket file that nobody listens on is left over from a process that was killed.
+///
+/// # Errors
+/// It cannot be removed.
+pub fn remove_dead_socket(path: &Path) -> io::Result<()> {
+    let refused = || {
+        let connected = std::os::unix::net::UnixStream::connect(path);
+        connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    };
+    if is_socket(path) && refused() { fs::remove_file(path) } else { Ok(()) }
+}
+
+fn is_socket(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
+}

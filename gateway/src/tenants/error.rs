@@ -1,0 +1,96 @@
+//! Why the registry was not changed. The texts are those of the commands; the admin API has its own.
+
+use std::io;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use sq_shared::failure::Failure;
+use sq_shared::registry::edit::EditError;
+use sq_shared::tenant::TenantName;
+
+/// Why a change was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// The registry cannot be changed so.
+    #[error(transparent)]
+    Edit(#[from] EditError),
+    /// There is no registry yet.
+    #[error(
+        "{} is not there; `sq-gateway up` or `provision` makes one, and `import` makes one of an old registry",
+        .0.display()
+    )]
+    NoRegistry(PathBuf),
+    /// The name is taken.
+    #[error("there is a tenant {0} already")]
+    Exists(TenantName),
+    /// More tenants than slots.
+    #[error(
+        "{wanted} tenants are to be added, but of the slots {}-{} only {free} are free; nothing was written",
+        .slots.start(), .slots.end()
+    )]
+    NoFreeSlot {
+        /// How many are to be added.
+        wanted: usize,
+        /// How many slots are free.
+        free: usize,
+        /// Those that there are.
+        slots: RangeInclusive<u16>,
+    },
+    /// The directory of a new tenant holds something.
+    #[error(
+        "{} is not empty, and would be the new tenant's to read; move it away, or give it to the tenant with \
+         `sq-gateway tenants add {name} --adopt`",
+        .directory.display()
+    )]
+    UsedDirectory {
+        /// The directory.
+        directory: PathBuf,
+        /// Who would get it.
+        name: TenantName,
+    },
+    /// Whether the directory of a new tenant holds something cannot be seen.
+    #[error(
+        "cannot read {}: {}; what it may hold would be the new tenant's to read, and nothing was changed",
+        .0.display(), .1
+    )]
+    UnreadableDirectory(PathBuf, io::Error),
+    /// Directories in the data root cannot be made.
+    #[error("cannot make directories in {}: {}", .0.display(), .1)]
+    Directories(PathBuf, io::Error),
+    /// The file that new keys go to cannot be written.
+    #[error("cannot write {}: {}", .0.display(), .1)]
+    KeysFile(PathBuf, io::Error),
+    /// The operating system has no random numbers to give.
+    #[error("cannot make a key: {0}")]
+    NoRandomNumbers(io::Error),
+    /// Several keys are valid, and it was not said which one to replace.
+    #[error("name the key to replace with --key: {}", .0.join(", "))]
+    WhichKey(Vec<String>),
+    /// A key that follows on an expired one would have expired too.
+    #[error("the key has expired; give a new one with `sq-gateway tenants add-key {0}`")]
+    KeyExpired(TenantName),
+    /// A time that no clock shows.
+    #[error("that is after the year 9999")]
+    TooFarAhead,
+    /// The tenant is out of the registry, and its directory in use.
+    #[error(
+        "the tenant is out of the registry, but its worker still runs; {} was left as it is",
+        .0.display()
+    )]
+    WorkerStillRuns(PathBuf),
+    /// Somebody gave the directory to a tenant again meanwhile.
+    #[error("the tenant was removed, but {} is a tenant's again; it was left as it is", .0.display())]
+    DirectoryTakenAgain(PathBuf),
+    /// The directory of a removed tenant can be neither moved nor deleted.
+    #[error("the tenant is out of the registry, but {} was left as it is: {}", .0.display(), .1)]
+    Directory(PathBuf, io::Error),
+}
+
+impl From<ChangeError> for Failure {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::WhichKey(_) | ChangeError::TooFarAhead => Self::Usage(error.to_string()),
+            error => Self::from_error(error),
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! A tenant's keys: one more, one in the place of another, one less.
+
+use std::time::Duration;
+
+use sq_shared::clock::later_s;
+use sq_shared::config::Config;
+use sq_shared::registry::edit::{EditError, RegistryEdit};
+use sq_shared::registry::{Key, Scope, Tenant};
+use sq_shared::tenant::TenantName;
+
+use super::keys_file::NewKey;
+use super::{ChangeError, find, open};
+
+/// Which key is replaced, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Rotation<'k> {
+    /// Its id; may be left out when only one key is valid.
+    pub key: Option<&'k str>,
+    /// How long the old key is still taken, but never longer than it was to be taken anyway.
+    pub grace: Option<Duration>,
+}
+
+/// Gives a tenant one more key.
+///
+/// # Errors
+/// There is no such tenant, it has too many keys, or the registry cannot be written.
+pub fn add(
+    config: &Config,
+    name: &TenantName,
+    scope: Scope,
+    expires_s: Option<i64>,
+) -> Result<NewKey, ChangeError> {
+    let registry = open(config)?;
+    let tenant = find(&registry, name)?.clone();
+    commit_new_key(config, registry, &tenant, scope, expires_s)
+}
+
+/// Replaces a key in one step. The new one may do what the old one might, for as long as it might.
+///
+/// # Errors
+/// There is no such tenant or key, the key has expired, or the registry cannot be written.
+pub fn rotate(
+    config: &Config,
+    name: &TenantName,
+    rotation: Rotation<'_>,
+    now_s: i64,
+) -> Result<NewKey, ChangeError> {
+    let mut registry = open(config)?;
+    let tenant = find(&registry, name)?.clone();
+    let Some(old) = key_to_replace(&tenant, rotation.key, now_s)? else {
+        return commit_new_key(config, registry, &tenant, Scope::Write, None);
+    };
+    match rotation.grace {
+        Some(grace) => {
+            let grace_end_s = later_s(now_s, grace).ok_or(ChangeError::TooFarAhead)?;
+            let expires_s = old.expires_s.map_or(grace_end_s, |expires_s| expires_s.min(grace_end_s));
+            registry.set_key_expiry(name, &old.id, expires_s)?;
+        }
+        None => registry.remove_key(name, &old.id)?,
+    }
+    commit_new_key(config, registry, &tenant, old.scope, old.expires_s)
+}
+
+/// Takes a key out.
+///
+/// # Errors
+/// There is no such tenant or key, or the registry cannot be written.
+pub fn revoke(config: &Config, name: &TenantName, id: &str) -> Result<(), ChangeError> {
+    let mut registry = open(config)?;
+    registry.remove_key(name, id)?;
+    registry.commit(config)?;
+    Ok(())
+}
+
+/// Takes all keys out that have expired. Gives their ids.
+///
+/// # Errors
+/// There is no such tenant, or the registry cannot be written.
+pub fn revoke_expired(config: &Config, name: &TenantName, now_s: i64) -> Result<Vec<String>, ChangeError> {
+    let mut registry = open(config)?;
+    let expired = find(&registry, name)?.keys.iter().filter(|key| !key.is_valid_at(now_s));
+    let ids: Vec<String> = expired.map(|key| key.id.clone()).collect();
+    for id in &ids {
+        registry.remove_key(name, id)?;
+    }
+    registry.commit(config)?;
+    Ok(ids)
+}
+
+/// The key that is meant, or the only one that is valid; `None` when the tenant has no key at all.
+fn key_to_replace<'t>(
+    tenant: &'t Tenant,
+    id: Option<&str>,
+    now_s: i64,
+) -> Result<Option<&'t Key>, ChangeError> {
+    let expired = || ChangeError::KeyExpired(tenant.name.clone());
+    if let Some(id) = id {
+        let named = tenant.keys.iter().find(|key| key.id == id);
+        let named = named.ok_or_else(|| EditError::NoSuchKey(tenant.name.clone(), id.to_owned()))?;
+        return if named.is_valid_at(now_s) { Ok(Some(named)) } else { Err(expired()) };
+    }
+    let valid: Vec<&Key> = tenant.keys.iter().filter(|key| key.is_valid_at(now_s)).collect();
+    match valid.as_slice() {
+        [] if tenant.keys.is_empty() => Ok(None),
+        [] => Err(expired()),
+        [only] => Ok(Some(only)),
+        several => Err(ChangeError::WhichKey(several.iter().map(|key| key.id.clone()).collect())),
+    }
+}
+
+fn commit_new_key(
+    config: &Config,
+    mut registry: RegistryEdit,
+    tenant: &Tenant,
+    scope: Scope,
+    expires_s: Option<i64>,
+) -> Result<NewKey, ChangeError> {
+    let id = tenant.next_key_id().ok_or_else(|| EditError::NoMoreIds(tenant.name.clone()))?;
+    let (key, entry) =
+        NewKey::generate(tenant.name.as_str(), tenant.port, id).map_err(ChangeError::NoRandomNumbers)?;
+    registry.add_key(&tenant.name, &Key { scope, expires_s, ..entry })?;
+    registry.commit(config)?;
+    Ok(key)
+}

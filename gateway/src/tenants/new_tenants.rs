@@ -1,0 +1,148 @@
+//! New tenants, of `up`, `provision`, `tenants add` and the admin API alike: each gets the lowest free slot, a key and a
+//! directory of its own. Nothing is written before all of it has been checked.
+
+use std::fs::DirEntry;
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
+use sq_shared::config::Config;
+use sq_shared::layout;
+use sq_shared::registry::edit::RegistryEdit;
+use sq_shared::registry::{Tenant, TenantState};
+use sq_shared::secret_file;
+use sq_shared::tenant::TenantName;
+
+use super::ChangeError;
+use super::keys_file::{self, NewKey};
+
+/// What a new tenant may have beside a name.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// Whether it is served at once.
+    pub state: TenantState,
+    /// A plan of the config.
+    pub plan: Option<String>,
+    /// A quota of its own.
+    pub quota_bytes: Option<u64>,
+}
+
+/// Tenants that are about to be added.
+pub struct NewTenants<'c> {
+    config: &'c Config,
+    registry: RegistryEdit,
+    keys: Vec<NewKey>,
+    names: Vec<TenantName>,
+}
+
+impl<'c> NewTenants<'c> {
+    /// None yet.
+    pub fn new(config: &'c Config, registry: RegistryEdit) -> Self {
+        Self { config, registry, keys: Vec::new(), names: Vec::new() }
+    }
+
+    /// Adds one for each name, on the lowest free slots; [`Self::commit`] gives their keys.
+    ///
+    /// # Errors
+    /// There are fewer free slots than names, or the whole would not be a valid registry.
+    pub fn add(&mut self, names: Vec<TenantName>, terms: &Terms) -> Result<(), ChangeError> {
+        let ports = self.free_slots(names.len())?;
+        for (name, port) in names.into_iter().zip(ports) {
+            let key = self.add_at(port, name, terms)?;
+            self.keys.push(key);
+        }
+        Ok(self.registry.check(self.config)?)
+    }
+
+    /// Adds one on the lowest free slot, and gives its key, which is good when it has been committed.
+    ///
+    /// # Errors
+    /// No slot is free, or the whole would not be a valid registry.
+    pub fn add_one(&mut self, name: TenantName, terms: &Terms) -> Result<NewKey, ChangeError> {
+        let port = self.free_slots(1)?.first().copied().unwrap_or_default();
+        let key = self.add_at(port, name, terms)?;
+        self.registry.check(self.config)?;
+        Ok(key)
+    }
+
+    /// At least so many.
+    fn free_slots(&self, wanted: usize) -> Result<Vec<u16>, ChangeError> {
+        let free: Vec<u16> = self.registry.registry().free_slots(self.config).collect();
+        if free.len() < wanted {
+            let slots = self.config.gateway.slots.clone();
+            return Err(ChangeError::NoFreeSlot { wanted, free: free.len(), slots });
+        }
+        Ok(free)
+    }
+
+    fn add_at(&mut self, port: u16, name: TenantName, terms: &Terms) -> Result<NewKey, ChangeError> {
+        let made = NewKey::generate(name.as_str(), port, "k1".to_owned());
+        let (key, entry) = made.map_err(ChangeError::NoRandomNumbers)?;
+        let Terms { state, plan, quota_bytes } = terms.clone();
+        let keys = vec![entry];
+        self.registry.add(&Tenant {
+            name: name.clone(),
+            port,
+            state,
+            plan,
+            quota_bytes,
+            data_dir: None,
+            keys,
+            last_key: 0,
+        })?;
+        self.names.push(name);
+        Ok(key)
+    }
+
+    /// Refuses directories that hold something: it would be the new tenant's to read.
+    ///
+    /// # Errors
+    /// One of the directories is not empty, or cannot be read to see whether it is.
+    pub fn refuse_used_directories(&self) -> Result<(), ChangeError> {
+        for name in &self.names {
+            let directory = layout::default_tenant_dir(&self.config.gateway.data_root, name);
+            match first_entry(&directory) {
+                Ok(None) => {}
+                Ok(Some(_)) => return Err(ChangeError::UsedDirectory { directory, name: name.clone() }),
+                Err(error) => return Err(ChangeError::UnreadableDirectory(directory, error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the directories, appends the keys to a file, and writes the registry, in this order: were it another,
+    /// a crash in between would leave a tenant whose key nobody has. Gives the keys.
+    ///
+    /// # Errors
+    /// Something cannot be written.
+    pub fn commit(self, keys_file: Option<&Path>, progress: impl Fn()) -> Result<Vec<NewKey>, ChangeError> {
+        if self.names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let data_root = &self.config.gateway.data_root;
+        make_directories(data_root, &self.names, progress)
+            .map_err(|error| ChangeError::Directories(data_root.clone(), error))?;
+        if let Some(file) = keys_file {
+            keys_file::append(file, &self.keys)
+                .map_err(|error| ChangeError::KeysFile(file.to_owned(), error))?;
+        }
+        self.registry.commit(self.config)?;
+        Ok(self.keys)
+    }
+}
+
+/// What is not there holds nothing. What cannot be read may hold anything.
+fn first_entry(directory: &Path) -> io::Result<Option<DirEntry>> {
+    match std::fs::read_dir(directory) {
+        Ok(mut entries) => entries.next().transpose(),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn make_directories(data_root: &Path, names: &[TenantName], progress: impl Fn()) -> io::Result<()> {
+    for name in names {
+        secret_file::create_dir(&layout::default_tenant_dir(data_root, name))?;
+        progress();
+    }
+    secret_file::sync_dir(data_root)
+}
