@@ -227,6 +227,7 @@ fn origins_are_allowed_as_configured() {
     let get = one.client_of("alice").request("GET", "/api/v2/version", preflight, None);
     for (answer, list, names) in [
         (&options, "access-control-allow-headers", ["If-Match", "Idempotency-Key"]),
+        (&options, "access-control-allow-headers", ["traceparent", "tracestate"]),
         (&get, "access-control-expose-headers", ["ETag", "Idempotency-Replayed"]),
     ] {
         let listed: Vec<&str> = answer.header(list).unwrap().split(", ").collect();

@@ -8,6 +8,7 @@
     reason = "these are tests; a helper beside a test function is one too"
 )]
 
+mod admin;
 mod audit;
 mod auth;
 mod browser;
@@ -23,11 +24,20 @@ mod isolation;
 mod keys;
 mod lifecycle;
 mod limits;
+mod monitoring;
 mod nginx;
+mod observe;
+mod operations;
+mod page;
+mod pool_metrics;
+mod pool_upgrade;
 mod provision;
 mod rate_limit_fields;
+mod reload_files;
 mod reloads;
 mod repeats;
 mod seed;
+mod stop;
 mod tidy;
+mod upgrade;
 mod utf8;

@@ -5,6 +5,7 @@ use rustix::process::Signal;
 use sq_tests::answer::Answer;
 use sq_tests::client::{Client, Connection};
 use sq_tests::deployment::Deployment;
+use sq_tests::scrape;
 use sq_tests::setup::Setup;
 use sq_tests::wait;
 
@@ -22,16 +23,17 @@ fn remaining(answer: &Answer, name: &str) -> u32 {
 /// Does something that makes the gateway reload, and waits until it has. Another reload may have been on its way
 /// already; one that is asked for afterwards, by a signal, sees the change for certain.
 fn reload(running: &Deployment, cause: impl FnOnce()) {
-    let reloads = |of: &str| {
-        let log = running.log();
-        log.lines().filter(|line| line.contains("directory::reload") && line.contains(of)).count()
-    };
-    let before = reloads("");
+    let reloads = || scrape::reloads(running, "accepted") + scrape::reloads(running, "rejected");
+    let before = reloads();
     cause();
-    wait::until("the reload", || reloads("") > before);
-    let before = reloads("SIGHUP");
+    wait::until("the reload", || reloads() > before);
+    let by_signal = || {
+        let log = running.log();
+        log.lines().filter(|line| line.contains("directory::reload") && line.contains("Hangup")).count()
+    };
+    let before = by_signal();
     running.signal(Signal::HUP);
-    wait::until("the reload by a signal", || reloads("SIGHUP") > before);
+    wait::until("the reload by a signal", || by_signal() > before);
 }
 
 fn edit_config(running: &Deployment, old: &str, new: &str) {
@@ -133,4 +135,17 @@ fn requests_in_flight_count_whatever_the_new_limit_is() {
     refused().problem(429, "too_many_in_flight");
     drop(only);
     wait::until("room again", || client.get(SELECT).status == 200);
+}
+
+/// Its slots are those of the start; at the next start it would be refused.
+#[test]
+fn a_config_that_could_not_start_is_rejected() {
+    let running = Deployment::start(&Setup::default());
+    let config = running.read("gateway.toml");
+    running.write("gateway.toml", &config.replace("[gateway]\n", "[gateway]\nslots = \"1341-1341\"\n"));
+    let answer = running.admin().request("POST", "/admin/reload", "", Some(b""));
+    answer.problem(422, "invalid_files");
+    assert!(answer.text().contains("port 1342 is outside the slots"), "{answer}");
+    wait::until("the pool's word", || running.log().contains("reload rejected"));
+    running.client_of("bob").get(SELECT).ok();
 }

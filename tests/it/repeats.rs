@@ -24,13 +24,13 @@ const SERVED: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nIdempotency-Replay
 const IN_DOUBT: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\nRetry-After: 5\r\n\r\nno";
 
 /// The gateway alone, and a listener in alice's slot.
-struct Slot {
-    gateway: Server,
-    listener: TcpListener,
+pub(super) struct Slot {
+    pub(super) gateway: Server,
+    pub(super) listener: TcpListener,
 }
 
 impl Slot {
-    fn new(root: &Root) -> Self {
+    pub(super) fn new(root: &Root) -> Self {
         let gateway = Server::gateway(root, &key_of("alice"));
         // Only now: the harness asks the gateway for a sign of life first.
         let listener = TcpListener::bind((root.address, 1341)).unwrap();
@@ -39,7 +39,12 @@ impl Slot {
 
     /// Sends a request, reads it as often as it comes, and gives each time what the list says: an answer, or
     /// with `None` a death. Gives the heads that came, and what the client got.
-    fn exchange(self, headers: &str, body: Option<&[u8]>, replies: &[Option<&str>]) -> (Vec<Head>, Answer) {
+    pub(super) fn exchange(
+        self,
+        headers: &str,
+        body: Option<&[u8]>,
+        replies: &[Option<&str>],
+    ) -> (Vec<Head>, Answer) {
         let (target, method) = if body.is_some() { (INSERT, "POST") } else { (SELECT, "GET") };
         let client = self.gateway.client.clone();
         thread::scope(|scope| {
@@ -53,17 +58,17 @@ impl Slot {
 }
 
 /// The head of a request, line by line.
-struct Head(Vec<String>);
+pub(super) struct Head(Vec<String>);
 
 impl Head {
-    fn values(&self, name: &str) -> Vec<&str> {
+    pub(super) fn values(&self, name: &str) -> Vec<&str> {
         let fields = self.0.iter().filter_map(|line| line.split_once(": "));
         fields.filter(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value).collect()
     }
 }
 
 /// Reads one request to its end, and replies or dies.
-fn receive(listener: &TcpListener, reply: Option<&str>) -> Head {
+pub(super) fn receive(listener: &TcpListener, reply: Option<&str>) -> Head {
     let (mut stream, _) = listener.accept().unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let head = read_head(&mut stream);

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -9,12 +10,13 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::notice::skip;
 use crate::{address, binaries, process};
 
 /// How long a browser may take to start, and its page to say what it saw: on a busy machine, long.
-const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Serves one page, and takes what it posts to `/seen`.
 #[derive(Debug)]
@@ -48,16 +50,9 @@ impl PageServer {
     /// # Panics
     /// The page does not say what it saw.
     pub fn open(&self, skipped: &str) -> Option<Value> {
-        let Some(program) = binaries::on_path("chromium") else {
-            skip(&format!("{skipped}: chromium is missing; apt-get install chromium"));
-            return None;
-        };
-        let profile = tempfile::Builder::new().prefix("sq-tests-chromium-").tempdir().expect("a folder");
-        let mut command = Command::new(program);
-        command.args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]);
-        command.args(["--no-first-run", "--disable-background-networking"]);
-        command.arg(format!("--user-data-dir={}", profile.path().display())).arg(format!("{}/", self.origin));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let profile = new_profile();
+        let mut command = chromium(profile.path(), skipped)?;
+        command.arg(format!("{}/", self.origin));
         let browser = Browser(command.spawn().expect("chromium can be started"));
         let seen = self.seen.recv_timeout(PATIENCE);
         drop(browser);
@@ -65,8 +60,28 @@ impl PageServer {
     }
 }
 
+/// A folder for what a browser keeps.
+pub(crate) fn new_profile() -> TempDir {
+    tempfile::Builder::new().prefix("sq-tests-chromium-").tempdir().expect("a folder")
+}
+
+/// The command of a browser; `None`, and a line that says so, when there is none.
+pub(crate) fn chromium(profile: &Path, skipped: &str) -> Option<Command> {
+    let Some(program) = binaries::on_path("chromium") else {
+        skip(&format!("{skipped}: chromium is missing; apt-get install chromium"));
+        return None;
+    };
+    let mut command = Command::new(program);
+    command.args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]);
+    command.args(["--no-first-run", "--disable-background-networking"]);
+    command.arg(format!("--user-data-dir={}", profile.display()));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    Some(command)
+}
+
 /// A browser; dropping it ends it, and the processes that it started.
-struct Browser(Child);
+#[derive(Debug)]
+pub(crate) struct Browser(pub(crate) Child);
 
 impl Drop for Browser {
     fn drop(&mut self) {

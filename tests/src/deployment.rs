@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::client::Client;
 use crate::process::Identity;
 use crate::root::Root;
-use crate::setup::{Setup, key_of};
+use crate::setup::{ADMIN_KEY, Setup, key_of};
 use crate::{address, process, wait};
 
 const STDOUT: &str = "up.stdout";
@@ -109,6 +109,16 @@ impl Deployment {
     /// A client with the key that the harness gave this tenant.
     pub fn client_of(&self, tenant: &str) -> Client {
         self.client(Some(&key_of(tenant)))
+    }
+
+    /// A client of the admin API, with its key.
+    pub fn admin(&self) -> Client {
+        self.admin_with(Some(ADMIN_KEY))
+    }
+
+    /// A client of the admin API, with any key or with none.
+    pub fn admin_with(&self, key: Option<&str>) -> Client {
+        Client::new(address::at(self.root.address, 1338), key)
     }
 
     /// A client of the slot itself, past the gateway.

@@ -5,6 +5,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::indexing_slicing,
     clippy::print_stderr,
     reason = "a harness fails a test by panicking, and tells its reader where to look"
 )]
@@ -16,6 +17,7 @@ pub mod browser;
 pub mod client;
 pub mod crowd;
 pub mod deployment;
+pub mod devtools;
 pub mod large_phext;
 pub mod ledger;
 pub mod lone_worker;
@@ -24,10 +26,14 @@ pub mod nginx;
 pub mod notice;
 pub mod peers;
 pub mod process;
+pub mod prometheus;
 pub mod random;
 pub mod root;
+pub mod scrape;
+pub mod separate;
 pub mod setup;
 pub mod strace;
 pub mod tree;
 pub mod utf8_body;
 pub mod wait;
+pub mod writers;

@@ -30,6 +30,9 @@ pub fn sq(skipped: &str) -> Option<PathBuf> {
     found
 }
 
+/// What a server of the API can always be asked.
+const VERSION: &str = "/api/v2/version";
+
 /// A running server beside which, or as which, our worker is tested.
 #[derive(Debug)]
 pub struct Server {
@@ -46,7 +49,7 @@ impl Server {
         command.args(["host", &port.to_string(), "--key", key, "--data-dir"]).arg(data_dir);
         // It keeps files of its own in the folder that it is started in.
         command.current_dir(data_dir.parent().unwrap_or(data_dir));
-        Self::start(&mut command, Client::new(address::at([127, 0, 0, 1].into(), port), Some(key)))
+        Self::start(&mut command, Client::new(address::at([127, 0, 0, 1].into(), port), Some(key)), VERSION)
     }
 
     /// Our worker, alone, on a directory, with a key.
@@ -54,7 +57,7 @@ impl Server {
         let listen = address::at(address::unused(), 1341);
         let mut command = Command::new(binaries::worker());
         command.args(["serve", "--listen", &listen.to_string(), "--key", key, "--data-dir"]).arg(data_dir);
-        Self::start(&mut command, Client::new(listen, Some(key)))
+        Self::start(&mut command, Client::new(listen, Some(key)), VERSION)
     }
 
     /// The gateway alone, without a pool behind it; the client has this key.
@@ -62,7 +65,8 @@ impl Server {
         let config = root.config();
         let mut command = root.gateway_command(&["serve", "--config"]);
         command.arg(config);
-        Self::start(&mut command, Client::new(root.listen(), Some(key)))
+        // What it would forward has nobody to answer it.
+        Self::start(&mut command, Client::new(root.listen(), Some(key)), "/health")
     }
 
     /// Its process.
@@ -70,14 +74,14 @@ impl Server {
         self.child.id()
     }
 
-    fn start(command: &mut Command, client: Client) -> Self {
+    fn start(command: &mut Command, client: Client, sign_of_life: &str) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let mut server = Self { child, client };
         wait::until("the server's first answer", || {
             let ended = server.child.try_wait().expect("a child of ours");
             assert!(ended.is_none(), "{command:?} ended: {ended:?}");
-            server.client.try_get("/api/v2/version").is_ok()
+            server.client.try_get(sign_of_life).is_ok()
         });
         server
     }

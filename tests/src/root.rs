@@ -123,6 +123,11 @@ impl Root {
     pub fn listen(&self) -> SocketAddr {
         address::at(self.address, 1337)
     }
+
+    /// Where the operator comes in.
+    pub fn admin(&self) -> SocketAddr {
+        address::at(self.address, 1338)
+    }
 }
 
 impl Drop for Root {

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 
-use sq_shared::token::BearerToken;
+use sq_shared::token::{BearerToken, TokenDigest};
 
 /// Lines that a test adds to the config, by section. The defaults of the harness turn the rates off:
 /// every test of the run comes from the same address.
@@ -39,6 +39,9 @@ impl Default for Setup {
         }
     }
 }
+
+/// The key of the admin API of every deployment.
+pub const ADMIN_KEY: &str = "pmb-v1-the-admins-key";
 
 /// A tenant to be.
 #[derive(Debug, Clone)]
@@ -93,6 +96,14 @@ pub fn key_of(name: &str) -> String {
     format!("pmb-v1-{name}-key")
 }
 
+/// The digest of a token, as config and registry have it.
+///
+/// # Panics
+/// It is no token.
+pub fn digest_of(token: &str) -> TokenDigest {
+    BearerToken::parse(token.as_bytes()).expect("a token").digest()
+}
+
 /// The registry's text for these tenants.
 ///
 /// # Panics
@@ -106,7 +117,7 @@ pub fn registry_text(tenants: &[Tenant]) -> String {
             writeln!(text, "plan = \"{plan}\"").unwrap();
         }
         for (index, key) in tenant.keys.iter().enumerate() {
-            let digest = BearerToken::parse(key.token.as_bytes()).expect("a token").digest();
+            let digest = digest_of(&key.token);
             let (number, scope) = (index + 1, key.scope);
             writeln!(text, "[[tenant.key]]\nid = \"k{number}\"\nsha256 = \"{digest}\"\nscope = \"{scope}\"")
                 .unwrap();
@@ -123,6 +134,7 @@ pub fn config_text(setup: &Setup, address: Ipv4Addr) -> String {
     let gateway = [
         ("listen", format!("\"{address}:1337\"")),
         ("admin_listen", format!("\"{address}:1338\"")),
+        ("admin_key_sha256", format!("\"{}\"", digest_of(ADMIN_KEY))),
         ("threads", "1".to_owned()),
     ];
     let off = |key| (key, "\"off\"".to_owned());

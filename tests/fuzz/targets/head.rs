@@ -1,6 +1,8 @@
 //! The head of a request at the edge: what is accepted has one reading, which the parser behind it shares; and it
 //! makes no difference in which pieces it comes.
 
+use std::time::{Duration, Instant};
+
 use bytes::BytesMut;
 use percent_encoding::percent_decode;
 use pingora::http::RequestHeader;
@@ -10,7 +12,7 @@ use sq_shared::limits::HEADER_FIELDS;
 use tokio::io::{AsyncWriteExt, duplex};
 
 /// Small, so that the fuzzer finds it.
-const LIMITS: HeadLimits = HeadLimits { bytes: Some(1024), time: std::time::Duration::from_secs(10) };
+const LIMITS: HeadLimits = HeadLimits { bytes: Some(1024), time: Duration::from_secs(10) };
 
 pub(crate) fn check(data: &[u8]) {
     let whole = read(data, data.len());
@@ -36,7 +38,7 @@ fn read(data: &[u8], piece_bytes: usize) -> Result<Option<Vec<u8>>, HeadError> {
     let (mut client, server) = duplex(piece_bytes.max(1));
     let reading = async move {
         let mut stream: Stream = Box::new(server);
-        head::read(&mut stream, BytesMut::new(), LIMITS).await
+        head::read(&mut stream, BytesMut::new(), LIMITS, Instant::now()).await
     };
     let writing = async move {
         // What is refused early is not read to its end.

@@ -1,0 +1,59 @@
+//! What an operator can see of requests: counters that are right to the request, lines that tell where the time
+//! went, and ids that lead from a client to its worker.
+
+mod counts;
+mod ends;
+mod lines;
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use sq_tests::scrape::Scrape;
+use sq_tests::wait;
+
+const REQUESTS: &str = "sq_gateway_requests_total";
+const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
+const UPDATE: &str = "/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1";
+
+/// Which requests there were, and how often: tenant, command, status, and the code of a refusal.
+#[derive(Debug, Default)]
+struct Expected(Vec<(&'static str, &'static str, u16, &'static str)>);
+
+impl Expected {
+    fn add(&mut self, tenant: &'static str, command: &'static str, status: u16, code: &'static str) {
+        self.0.push((tenant, command, status, code));
+    }
+
+    /// Waits until as many were counted, and checks that they are these and no others.
+    fn assert_counted(&self, address: Ipv4Addr) -> Scrape {
+        let scrape = after(address, self.0.len());
+        let mut requests = BTreeMap::new();
+        let mut rejected = BTreeMap::new();
+        let mut durations = BTreeMap::new();
+        for (tenant, command, status, code) in &self.0 {
+            let series =
+                format!("{REQUESTS}{{command=\"{command}\",status=\"{status}\",tenant=\"{tenant}\"}}");
+            *requests.entry(series).or_default() += 1.0;
+            let series = format!("sq_gateway_request_duration_seconds_count{{command=\"{command}\"}}");
+            *durations.entry(series).or_default() += 1.0;
+            if !code.is_empty() {
+                *rejected.entry(format!("sq_gateway_rejected_total{{code=\"{code}\"}}")).or_default() += 1.0;
+            }
+        }
+        assert_eq!(scrape.of(REQUESTS), requests);
+        assert_eq!(scrape.of("sq_gateway_rejected_total"), rejected);
+        assert_eq!(scrape.of("sq_gateway_request_duration_seconds_count"), durations);
+        scrape
+    }
+}
+
+/// The scrape in which so many requests are counted: a client has its answer a moment before.
+fn after(address: Ipv4Addr, requests: usize) -> Scrape {
+    let requests = requests as f64;
+    wait::until_some("all requests to be counted", || {
+        let scrape = Scrape::of_gateway(address);
+        let counted = scrape.sum(REQUESTS);
+        assert!(counted <= requests, "more than {requests} were counted: {:#?}", scrape.of(REQUESTS));
+        (counted == requests).then_some(scrape)
+    })
+}

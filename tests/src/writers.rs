@@ -1,0 +1,266 @@
+//! Clients that write all the time, each to a scroll of its own, and read it now and then: some keep their connection,
+//! some come anew with each request. What each was told is noted and compared with what is there: every acknowledged
+//! write once, in its order. They send no `Idempotency-Key`, so a write that somebody on the way doubled is seen.
+
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::answer::Answer;
+use crate::client::{Client, Connection};
+use crate::ledger::Place;
+use crate::wait;
+
+/// How long a patient client that was turned away waits before it asks again.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long it asks again before it gives up.
+const RETRY_TIME: Duration = Duration::from_secs(60);
+
+const PHEXT: &str = "written";
+
+/// Whether a client keeps its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// As long as the server does.
+    Kept,
+    /// A new one for each request.
+    Fresh,
+}
+
+/// What came of a request.
+#[derive(Debug)]
+pub enum Outcome {
+    /// An answer.
+    Answered(Answer),
+    /// Nothing was sent: nobody took the connection.
+    NotConnected(io::Error),
+    /// It was sent, and there is no whole answer.
+    Cut(io::Error),
+}
+
+/// Clients at work.
+#[derive(Debug)]
+pub struct Writers {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<Written>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    acknowledged: AtomicUsize,
+    is_over: AtomicBool,
+    /// Who is turned away asks again.
+    is_patient: AtomicBool,
+}
+
+/// What one client did.
+#[derive(Debug)]
+pub struct Written {
+    place: Place,
+    client: Client,
+    /// The texts whose write was answered 200, in their order.
+    acknowledged: String,
+    /// How many there were.
+    pub count: usize,
+    /// Everything else that it was told.
+    pub others: Vec<Outcome>,
+    /// Answers of 503 with `Retry-After` after which it asked again.
+    pub refused: usize,
+    /// Connections that nobody took, after which it asked again.
+    pub not_connected: usize,
+}
+
+/// A client at work.
+struct Writer {
+    written: Written,
+    manner: Manner,
+    kept: Option<Connection>,
+    shared: Arc<Shared>,
+}
+
+impl Writers {
+    /// Starts so many clients of each manner, each of which waits so long between two requests, and writes so many bytes
+    /// and a number each time.
+    pub fn start(client: &Client, kinds: &[(usize, Manner)], pause: Duration, bytes: usize) -> Self {
+        Self::of_each(std::slice::from_ref(client), kinds, pause, bytes)
+    }
+
+    /// The same for each of several tenants.
+    pub fn of_each(tenants: &[Client], kinds: &[(usize, Manner)], pause: Duration, bytes: usize) -> Self {
+        let shared = Arc::new(Shared::default());
+        let manners = kinds.iter().flat_map(|(count, manner)| std::iter::repeat_n(*manner, *count));
+        let clients = tenants.iter().flat_map(|client| manners.clone().map(move |manner| (client, manner)));
+        let start = |(number, (client, manner)): (usize, (&Client, Manner))| {
+            let written = Written::none(client.clone(), Place::new(PHEXT, number + 1));
+            let writer = Writer { written, manner, kept: None, shared: Arc::clone(&shared) };
+            std::thread::spawn(move || writer.run(pause, bytes))
+        };
+        let threads = clients.enumerate().map(start).collect();
+        let writers = Self { shared, threads };
+        writers.go_on();
+        writers
+    }
+
+    /// From now on clients that are refused with 503 and `Retry-After`, or find nobody, ask again: nothing of such a
+    /// request was done.
+    pub fn be_patient(&self) {
+        self.shared.is_patient.store(true, Ordering::Relaxed);
+    }
+
+    /// How many writes were acknowledged until now.
+    pub fn acknowledged(&self) -> usize {
+        self.shared.acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// Waits until some more of each have been acknowledged.
+    pub fn go_on(&self) {
+        self.wait_for(10 * self.threads.len());
+    }
+
+    /// Waits until so many more writes, of all clients together, have been acknowledged.
+    pub fn wait_for(&self, writes: usize) {
+        let enough = self.acknowledged() + writes;
+        wait::until("more writes", || self.acknowledged() >= enough || self.are_over());
+    }
+
+    fn are_over(&self) -> bool {
+        self.threads.iter().all(JoinHandle::is_finished)
+    }
+
+    /// Lets each finish what it is at.
+    ///
+    /// # Panics
+    /// One of them has.
+    pub fn stop(self) -> Vec<Written> {
+        self.shared.is_over.store(true, Ordering::Relaxed);
+        self.threads.into_iter().map(|thread| thread.join().expect("a client")).collect()
+    }
+}
+
+impl Written {
+    fn none(client: Client, place: Place) -> Self {
+        let (acknowledged, others) = (String::new(), Vec::new());
+        Self { place, client, acknowledged, count: 0, others, refused: 0, not_connected: 0 }
+    }
+
+    /// Checks that every request was answered with 200, and every write is there once.
+    ///
+    /// # Panics
+    /// It is not so.
+    pub fn assert_complete(&self) {
+        assert!(self.others.is_empty(), "after {} writes: {:?}", self.count, self.others);
+        self.assert_kept();
+    }
+
+    /// Checks that every acknowledged write is there once, and nothing else.
+    ///
+    /// # Panics
+    /// It is not so.
+    pub fn assert_kept(&self) {
+        let there = self.client.get(&self.place.target("select"));
+        let there = there.ok();
+        assert!(
+            there == self.acknowledged,
+            "of {} writes to {:?}: {} bytes are there, {} were acknowledged",
+            self.count,
+            self.place,
+            there.len(),
+            self.acknowledged.len()
+        );
+    }
+}
+
+impl Writer {
+    /// Goes on until it is over, or nobody takes the connection. Two in three requests write.
+    fn run(mut self, pause: Duration, bytes: usize) -> Written {
+        let mut number = 0;
+        let mut due = Instant::now();
+        while !self.shared.is_over.load(Ordering::Relaxed) {
+            let outcome = if number % 3 == 2 {
+                self.read()
+            } else {
+                self.append(&format!("{}{number};", ".".repeat(bytes)))
+            };
+            if let Err(outcome) = outcome {
+                let is_last = matches!(outcome, Outcome::NotConnected(_));
+                self.written.others.push(outcome);
+                if is_last {
+                    break;
+                }
+            }
+            number += 1;
+            // By the clock, so that the rate is what was asked for; who was held up sends no burst.
+            due = (due + pause).max(Instant::now());
+            wait::pass(due.saturating_duration_since(Instant::now()));
+        }
+        self.written
+    }
+
+    fn append(&mut self, text: &str) -> Result<(), Outcome> {
+        self.ask("POST", "insert", text)?;
+        self.written.acknowledged += text;
+        self.written.count += 1;
+        self.shared.acknowledged.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// It must find what it has written, as long as it knows that of each write.
+    fn read(&mut self) -> Result<(), Outcome> {
+        let answer = self.ask("GET", "select", "")?;
+        let Written { acknowledged, others, .. } = &self.written;
+        let is_certain = !others.iter().any(|outcome| matches!(outcome, Outcome::Cut(_)));
+        assert!(!is_certain || answer.text() == acknowledged, "{answer}\ninstead of {acknowledged}");
+        Ok(())
+    }
+
+    /// Gives the answer if it is 200; asks again until then, if it may.
+    fn ask(&mut self, method: &str, command: &str, text: &str) -> Result<Answer, Outcome> {
+        let give_up = Instant::now() + RETRY_TIME;
+        loop {
+            let outcome = self.send(method, command, text);
+            let may_ask_again = self.shared.is_patient.load(Ordering::Relaxed) && Instant::now() < give_up;
+            match outcome {
+                Outcome::Answered(answer) if answer.status == 200 => return Ok(answer),
+                Outcome::Answered(answer) if may_ask_again && is_refusal(&answer) => {
+                    self.written.refused += 1
+                }
+                Outcome::NotConnected(error)
+                    if may_ask_again && error.kind() == ErrorKind::ConnectionRefused =>
+                {
+                    self.written.not_connected += 1;
+                }
+                outcome => return Err(outcome),
+            }
+            wait::pass(RETRY_PAUSE);
+        }
+    }
+
+    fn send(&mut self, method: &str, command: &str, text: &str) -> Outcome {
+        let Written { client, place, .. } = &self.written;
+        let mut connection = match self.kept.take().map_or_else(|| client.try_connect(), Ok) {
+            Ok(connection) => connection,
+            Err(error) => return Outcome::NotConnected(error),
+        };
+        let last = if self.manner == Manner::Fresh { "Connection: close\r\n" } else { "" };
+        let head = client.head(method, &place.target(command));
+        let head = format!("{head}Content-Length: {}\r\n{last}\r\n", text.len());
+        connection.send(&[head.as_bytes(), text.as_bytes()].concat());
+        match connection.try_answer(method) {
+            Ok(answer) => {
+                let closes =
+                    answer.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
+                self.kept = (!closes).then_some(connection);
+                Outcome::Answered(answer)
+            }
+            Err(error) => Outcome::Cut(error),
+        }
+    }
+}
+
+/// 503, and when to come again.
+fn is_refusal(answer: &Answer) -> bool {
+    answer.status == 503 && answer.header("retry-after").is_some()
+}
