@@ -12,7 +12,7 @@ use rustix::net::AddressFamily;
 use rustix::net::sockopt::socket_domain;
 use socket2::{SockFilter, SockRef};
 use sq_shared::config::{Config, ListenAddress};
-use sq_shared::limits::CLIENT_BACKLOG;
+use sq_shared::limits::{CLIENT_BACKLOG, CLIENT_UNSENT_BYTES};
 
 use crate::edge::Listener;
 
@@ -240,6 +240,8 @@ fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     // The standard library asks for 128: a crowd that comes at once would keep others waiting for the second after
     // which their kernel tries again.
     rustix::net::listen(&listener, CLIENT_BACKLOG)?;
+    // Each connection that is accepted has it too. Without it a client only costs more memory.
+    let _ = SockRef::from(&listener).set_tcp_notsent_lowat(CLIENT_UNSENT_BYTES);
     Ok(listener)
 }
 

@@ -45,6 +45,11 @@ pub const ANSWER_WINDOW: Duration = Duration::from_secs(30);
 /// GPRS takes three times that, and a plan throttled to 32 kbit/s four times; IIS and Kestrel ask for 240 bytes.
 pub const ANSWER_WINDOW_BYTES: u64 = 30 * 1024;
 
+/// How much of its answer may wait in the kernel for a client, beside what is on its way (tcp(7), `TCP_NOTSENT_LOWAT`).
+/// Left to itself, the kernel takes megabytes for a client on the same machine, as is nginx, even if it does not read;
+/// and all of them are copied at once. What is on its way is not counted, so a far and fast client is not held back.
+pub const CLIENT_UNSENT_BYTES: u32 = 128 << 10;
+
 /// How long a refused client has to take its answer, and to stop sending.
 pub const LINGER_TIME: Duration = Duration::from_secs(2);
 

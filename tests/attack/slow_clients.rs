@@ -1,7 +1,9 @@
 //! Three thousand slow clients at once: 2,000 drip heads, 500 drip bodies, 500 do not read their answers. Others are
-//! served as before, and each of the slow ones is cut off by its deadline.
+//! served as by a gateway without them, and each of the slow ones is cut off by its deadline.
 //!
-//! A test target of its own: it measures times, and wants nobody beside it.
+//! A test target of its own: it measures waits, and wants nobody beside it. What it compares with is another gateway
+//! on the same machine at the same time, with its own workers and without an attack: a machine that is slow for a
+//! while is slow for both, so what is left is what the slow clients do to those who share their gateway.
 
 #![expect(
     clippy::unwrap_used,
@@ -43,11 +45,8 @@ const SLACK: Duration = Duration::from_secs(15);
 const DRIP: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(4);
 
-/// How long honest clients are watched before the slow ones come.
-const BEFORE: Duration = Duration::from_secs(10);
-
-/// A wait below this is the machine's, not an attack's: one turn of the scheduler, on two cores that clients, gateway
-/// and workers share. (A quiet machine has 0.9 ms before and 2.4 ms during the attack, and the same median.)
+/// A wait below this is the machine's, not an attack's: one turn of the scheduler, on two cores that clients, gateways
+/// and workers share.
 const NOISE: Duration = Duration::from_millis(4);
 
 /// Machines that do other things as well are allowed a bad day.
@@ -120,6 +119,14 @@ struct Waits {
     longest: Duration,
 }
 
+impl Waits {
+    fn of(mut waits: Vec<Duration>) -> Self {
+        waits.sort_unstable();
+        let at = |share: f64| waits[(waits.len() as f64 * share) as usize];
+        Self { count: waits.len(), median: at(0.5), p99: at(0.99), longest: at(0.9999) }
+    }
+}
+
 impl fmt::Display for Waits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { count, median, p99, longest } = self;
@@ -132,13 +139,26 @@ type Honest = (&'static str, bool);
 
 const HONEST: [Honest; 4] = [("alice", true), ("alice", false), ("body0", true), ("reader0", true)];
 
-/// Lets each honest client ask again and again while something else goes on.
-fn watch(running: &Deployment, meanwhile: impl FnOnce()) -> [Waits; 4] {
+/// What the same honest client waited for the gateway under attack and for the other one, in turn.
+#[derive(Debug, Clone, Copy)]
+struct Compared {
+    attacked: Waits,
+    quiet: Waits,
+}
+
+impl Compared {
+    fn is_served_as_without(&self) -> bool {
+        self.attacked.p99 <= (self.quiet.p99 * 2).max(NOISE)
+    }
+}
+
+/// Lets each honest client ask both gateways again and again while something else goes on.
+fn watch(attacked: &Deployment, quiet: &Deployment, meanwhile: impl FnOnce()) -> [Compared; 4] {
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let clients = HONEST.map(|(tenant, keeps)| {
-            let (client, is_over) = (running.client_of(tenant), &is_over);
-            scope.spawn(move || ask_on(&client, keeps, is_over))
+            let (clients, is_over) = ([attacked, quiet].map(|running| running.client_of(tenant)), &is_over);
+            scope.spawn(move || ask_on(&clients, keeps, is_over))
         });
         meanwhile();
         is_over.store(true, Ordering::Relaxed);
@@ -146,25 +166,25 @@ fn watch(running: &Deployment, meanwhile: impl FnOnce()) -> [Waits; 4] {
     })
 }
 
-fn ask_on(client: &Client, keeps: bool, is_over: &AtomicBool) -> Waits {
-    let head = client.head("GET", SELECT) + "\r\n";
-    let mut kept = client.connect();
-    let mut waits = Vec::new();
+fn ask_on(clients: &[Client; 2], keeps: bool, is_over: &AtomicBool) -> Compared {
+    let mut kept = clients.each_ref().map(Client::connect);
+    let mut waits = [Vec::new(), Vec::new()];
     while !is_over.load(Ordering::Relaxed) {
-        let began = Instant::now();
-        let answer = if keeps {
-            kept.send(head.as_bytes());
-            kept.answer()
-        } else {
-            client.get(SELECT)
-        };
-        waits.push(began.elapsed());
-        assert_eq!(answer.ok(), "honest");
-        wait::pass(PAUSE);
+        for ((client, kept), waits) in clients.iter().zip(&mut kept).zip(&mut waits) {
+            let began = Instant::now();
+            let answer = if keeps {
+                kept.send((client.head("GET", SELECT) + "\r\n").as_bytes());
+                kept.answer()
+            } else {
+                client.get(SELECT)
+            };
+            waits.push(began.elapsed());
+            assert_eq!(answer.ok(), "honest");
+            wait::pass(PAUSE);
+        }
     }
-    waits.sort_unstable();
-    let at = |share: f64| waits[(waits.len() as f64 * share) as usize];
-    Waits { count: waits.len(), median: at(0.5), p99: at(0.99), longest: at(0.9999) }
+    let [attacked, quiet] = waits.map(Waits::of);
+    Compared { attacked, quiet }
 }
 
 fn descriptors(running: &Deployment) -> usize {
@@ -199,15 +219,14 @@ fn assert_cut_off(ends: &[End]) {
     }
 }
 
-/// One attack, from a quiet system to a quiet system; gives what honest clients waited before and during it.
-fn attack(running: &Deployment) -> ([Waits; 4], [Waits; 4]) {
-    let before = watch(running, || wait::pass(BEFORE));
+/// One attack, from nobody to nobody; gives what honest clients waited meanwhile.
+fn attack(running: &Deployment, quiet: &Deployment) -> [Compared; 4] {
     let (descriptors_before, memory_before) = (descriptors(running), resident_mib(running));
     let slow = crowd(running);
     let everybody = HEADS + BODIES + READERS;
     wait::until("the whole crowd", || slow.connected() >= everybody);
     let mut memory = 0;
-    let during = watch(running, || {
+    let compared = watch(running, quiet, || {
         wait::pass(ANSWER_WINDOW / 2);
         memory = resident_mib(running);
         let most = descriptors(running);
@@ -228,28 +247,22 @@ fn attack(running: &Deployment) -> ([Waits; 4], [Waits; 4]) {
     wait::until("the descriptors given back", || {
         descriptors(running) <= descriptors_before + KEPT_DESCRIPTORS
     });
-    (before, during)
-}
-
-fn is_served_as_before(before: &Waits, during: &Waits) -> bool {
-    during.p99 <= (before.p99 * 2).max(NOISE)
+    compared
 }
 
 #[test]
 fn slow_clients_do_not_slow_others_down_and_are_cut_off() {
-    let running = start();
+    let (running, quiet) = (start(), start());
     for attempt in 1..=ATTEMPTS {
         say(&format!(
             "slow clients, attempt {attempt}: {HEADS} heads, {BODIES} bodies, {READERS} that do not read"
         ));
-        let (before, during) = attack(&running);
-        let mut is_good = true;
-        for ((tenant, keeps), (before, during)) in HONEST.iter().zip(before.iter().zip(&during)) {
+        let compared = attack(&running, &quiet);
+        for ((tenant, keeps), Compared { attacked, quiet }) in HONEST.iter().zip(&compared) {
             let connection = if *keeps { "one connection" } else { "a connection each" };
-            say(&format!("  {tenant}, {connection}: before {before}; during {during}"));
-            is_good &= is_served_as_before(before, during);
+            say(&format!("  {tenant}, {connection}: attacked {attacked}; beside it {quiet}"));
         }
-        if is_good {
+        if compared.iter().all(Compared::is_served_as_without) {
             return;
         }
     }
