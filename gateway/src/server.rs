@@ -158,12 +158,26 @@ impl Server {
         let (directory, metrics) = (Arc::clone(&self.directory), Arc::clone(&self.metrics));
         let reloader = Arc::new(Reloader::new(source, directory, metrics));
         self.serve_admin(Arc::clone(&reloader))?;
+        self.log_start();
         let current = tokio::spawn(reloader.keep_current());
         tokio::select! {
             () = until => Ok(()),
             ended = current => ended.unwrap_or_else(|error| Err(io::Error::other(error))),
             () = self.forget_idle_addresses() => Ok(()),
         }
+    }
+
+    fn log_start(&self) {
+        let (version, listen) = (env!("CARGO_PKG_VERSION"), url(&self.address));
+        let admin = self.sockets.admin.address().map(|address| url(&address)).unwrap_or_default();
+        tracing::info!(
+            version,
+            listen,
+            admin,
+            threads = self.threads.len(),
+            tenants = self.tenant_count(),
+            "serving"
+        );
     }
 
     /// Serves the operator, until the gateway ends; what is in flight then is finished.

@@ -85,11 +85,6 @@ pub fn registry_lock(registry: &Path) -> PathBuf {
     with_suffix(registry, ".lock")
 }
 
-/// Where a pool that takes over waits for the one that runs: a socket beside their config.
-pub fn pool_handover_socket(config: &Path) -> PathBuf {
-    with_suffix(&std::path::absolute(config).unwrap_or_else(|_| config.to_owned()), ".pool-upgrade")
-}
-
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
@@ -104,7 +99,17 @@ pub fn audit_log(config: &Path) -> PathBuf {
 /// Where a gateway that is started with `--upgrade` waits for the sockets of the running one: beside the config that
 /// both have.
 pub fn handover_socket(config: &Path) -> PathBuf {
-    with_suffix(&folder_of(config).join(config.file_name().unwrap_or_default()), ".handover")
+    beside(config, ".handover")
+}
+
+/// Where a pool that is started with `--upgrade` waits for the one that runs.
+pub fn pool_handover_socket(config: &Path) -> PathBuf {
+    beside(config, ".pool-upgrade")
+}
+
+/// The same path from every working directory.
+fn beside(config: &Path, suffix: &str) -> PathBuf {
+    with_suffix(&std::path::absolute(config).unwrap_or_else(|_| config.to_owned()), suffix)
 }
 
 /// The config in the root of `up`.

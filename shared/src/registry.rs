@@ -4,6 +4,7 @@
 
 pub mod edit;
 mod legacy;
+pub mod lock;
 mod native;
 
 use std::collections::BTreeMap;

@@ -1,11 +1,12 @@
-//! What every answer carries, and the name by which the operator's door must be asked.
+//! What every answer carries, the name by which the operator's door must be asked, and the line that is logged.
 
 use std::net::IpAddr;
+use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sq_shared::headers::PROBLEM_JSON;
@@ -17,19 +18,49 @@ use super::refusal::Refusal;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// A path in the log has no more characters: the longest route, with a name and a key's id.
+const LOGGED_PATH_BYTES: usize = 128;
+
 /// Answers a request, or refuses it when it came by a foreign name; a refusal gets its body here.
 pub(super) async fn wrap(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
     let id = request_id(request.headers());
+    let (method, path) = (request.method().clone(), logged_path(&request));
     let is_local = admin.directory.load().config.gateway.admin_allow_remote || is_loopback(request.headers());
     let mut response = if is_local { next.run(request).await } else { misdirected().into_response() };
-    if let Some(refusal) = response.extensions_mut().remove::<Refusal>() {
+    let refusal = response.extensions_mut().remove::<Refusal>();
+    if let Some(refusal) = &refusal {
         write(&mut response, &refusal.0, &id);
+    }
+    if refusal.is_some() || !method.is_safe() {
+        let code = refusal.map(|refusal| refusal.0.code.as_str()).unwrap_or_default();
+        log(&Asked { method, path, id: &id, started }, response.status().as_u16(), code);
     }
     let headers = response.headers_mut();
     headers.insert(X_REQUEST_ID, id);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+/// What a line says of a request. The query is not in it, nor is the body.
+struct Asked<'a> {
+    method: Method,
+    path: String,
+    id: &'a HeaderValue,
+    started: Instant,
+}
+
+/// What was changed and what was refused leaves a line; a page that looks every two seconds does not.
+fn log(asked: &Asked<'_>, status: u16, code: &str) {
+    let Asked { method, path, id, started } = asked;
+    let request_id = id.to_str().unwrap_or_default();
+    let duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    tracing::info!(target: "admin", request_id, %method, path, status, code, duration_us);
+}
+
+fn logged_path(request: &Request) -> String {
+    request.uri().path().chars().take(LOGGED_PATH_BYTES).collect()
 }
 
 fn write(response: &mut Response, problem: &Problem, id: &HeaderValue) {

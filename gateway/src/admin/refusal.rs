@@ -170,6 +170,11 @@ impl From<EditError> for Refusal {
                 let detail = "This edit would not be read back as it was meant, and nothing was changed";
                 Self(Problem::new(Code::Internal, detail))
             }
+            error @ EditError::Locked(_) => {
+                tracing::error!(%error, "the admin API cannot change the registry");
+                let detail = "Another process holds the registry's lock, and nothing was changed: see the gateway's log";
+                Self(Problem::new(Code::FilesUnavailable, detail).retry_after_s(RETRY_S))
+            }
             EditError::Io(path, error) => {
                 Self::io(&error, &format!("{}: {error}", path.display()), "nothing was changed")
             }

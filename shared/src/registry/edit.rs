@@ -1,18 +1,15 @@
 //! Changes to the registry file: under a lock, checked as a whole before it is written, written by
 //! rename. Comments and order stay as they were.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
 use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, Value, value};
 
+use super::lock::{LOCK_PATIENCE, RegistryLock};
 use super::{Format, Key, Registry, Scope, Tenant, TenantState};
 use crate::clock;
 use crate::config::Config;
-use crate::layout;
 use crate::limits::{KEY_NUMBER, KEYS_PER_TENANT};
 use crate::secret_file;
 use crate::tenant::TenantName;
@@ -28,9 +25,6 @@ pub struct RegistryEdit {
     is_checked: bool,
     lock: RegistryLock,
 }
-
-/// While it lives, nobody else changes the registry.
-pub struct RegistryLock(#[expect(dead_code, reason = "the lock is the open file")] File);
 
 /// Why the registry was not changed.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +58,12 @@ pub enum EditError {
     /// Read again, the text to be written says something else than was asked for.
     #[error("{0}: this edit would not be read back as it was meant; nothing was written")]
     ReadsOtherwise(PathBuf),
+    /// Somebody else is changing the registry, for longer than any change takes.
+    #[error(
+        "{0} has been held by another process for {patience_s} s; `fuser {0}` shows which. Nothing was changed",
+        patience_s = LOCK_PATIENCE.as_secs()
+    )]
+    Locked(PathBuf),
     /// The file could not be read or written.
     #[error("{0}: {1}")]
     Io(PathBuf, io::Error),
@@ -75,11 +75,10 @@ impl RegistryEdit {
     /// # Errors
     /// It has mistakes, is in an old format, or cannot be read or locked.
     pub fn open(path: &Path, config: &Config) -> Result<Self, EditError> {
-        let lock = lock(path).map_err(|error| EditError::Io(layout::registry_lock(path), error))?;
+        let lock = RegistryLock::take(path, LOCK_PATIENCE)?;
         let text = match std::fs::read_to_string(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let (document, registry) = (DocumentMut::new(), Registry::default());
-                let lock = RegistryLock(lock);
                 return Ok(Self { path: path.to_owned(), document, registry, is_checked: false, lock });
             }
             other => other.map_err(|error| EditError::Io(path.to_owned(), error))?,
@@ -89,8 +88,7 @@ impl RegistryEdit {
             return Err(EditError::OldFormat(path.to_owned()));
         }
         let document = text.parse().map_err(|error| Mistakes::about(path, error))?;
-        let (registry, lock) = (loaded.registry, RegistryLock(lock));
-        Ok(Self { path: path.to_owned(), document, registry, is_checked: false, lock })
+        Ok(Self { path: path.to_owned(), document, registry: loaded.registry, is_checked: false, lock })
     }
 
     /// What the file held, with the edits made so far.
@@ -352,14 +350,6 @@ fn key_table(key: &Key) -> Table {
 /// `None` for a time that cannot be written; none was read or made then.
 fn toml_time(seconds: i64) -> Option<toml_edit::Datetime> {
     clock::rfc3339(seconds)?.parse().ok()
-}
-
-fn lock(path: &Path) -> io::Result<File> {
-    let lock_path = layout::registry_lock(path);
-    let lock = File::options().create(true).append(true).mode(0o600).open(lock_path)?;
-    secret_file::give_to_owner_of(if path.exists() { path } else { secret_file::folder_of(path) }, &lock)?;
-    flock(&lock, FlockOperation::LockExclusive)?;
-    Ok(lock)
 }
 
 /// A key with the scope `write` and no end, for a token's digest.

@@ -32,12 +32,18 @@ fn id_of(answer: &Answer) -> &str {
     answer.header("x-request-id").unwrap()
 }
 
-/// The access lines with this id; the worker's have a field that the gateway's have not.
-fn lines(running: &Deployment, id: &str, of_worker: bool) -> Vec<Value> {
+fn lines_of_target(running: &Deployment, target: &str, id: &str) -> Vec<Value> {
     let log = running.log();
     let with_id = log.lines().filter(|line| line.contains(id));
     let parsed = with_id.filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    parsed.filter(|line| line["target"] == "access" && line.get("command").is_some() == of_worker).collect()
+    parsed.filter(|line| line["target"] == target).collect()
+}
+
+/// The access lines with this id; the worker's have a field that the gateway's have not.
+fn lines(running: &Deployment, id: &str, of_worker: bool) -> Vec<Value> {
+    let mut lines = lines_of_target(running, "access", id);
+    lines.retain(|line| line.get("command").is_some() == of_worker);
+    lines
 }
 
 fn gateway_line(running: &Deployment, id: &str) -> Value {
@@ -83,6 +89,29 @@ fn lines_of_text_have_both_times_too() {
         value.and_then(|value| value.parse::<u64>().ok()).unwrap_or_else(|| panic!("no {name}: {line}"))
     };
     assert!(0 < us("worker_us") && us("worker_us") < us("duration_us"), "{line}");
+}
+
+#[test]
+fn what_the_operator_changes_and_who_is_refused_leave_a_line() {
+    let running = deployment("json");
+    let (admin, stranger) = (running.admin(), running.admin_with(Some("guess")));
+    let suspend = Some(b"{\"state\": \"suspended\"}".as_slice());
+    let watched = admin.get("/admin/tenants/alice");
+    for (answer, method, code) in [
+        (admin.request("PATCH", "/admin/tenants/alice", "", suspend), "PATCH", ""),
+        (stranger.request("PATCH", "/admin/tenants/alice?key=secret", "", suspend), "PATCH", "invalid_key"),
+        (stranger.get("/admin/tenants/alice"), "GET", "invalid_key"),
+    ] {
+        let id = id_of(&answer);
+        let line = wait::until_some("the operator's line", || lines_of_target(&running, "admin", id).pop());
+        assert_eq!(
+            (&line["method"], &line["path"]),
+            (&method.into(), &"/admin/tenants/alice".into()),
+            "{line}"
+        );
+        assert_eq!((&line["status"], &line["code"]), (&answer.status.into(), &code.into()), "{line}");
+    }
+    assert!(!running.log().contains(id_of(&watched)), "who only looks leaves none");
 }
 
 #[test]

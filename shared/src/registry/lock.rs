@@ -1,0 +1,66 @@
+//! One writer of the registry at a time: the commands and the admin API hold this lock from reading it to writing it.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::edit::EditError;
+use crate::layout;
+use crate::secret_file;
+
+/// How long one who wants to change the registry waits for others. The longest change is the removal of a tenant,
+/// which waits 40 s for its worker.
+pub(super) const LOCK_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often one who waits looks again: flock(2) has no time-out.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+
+/// While it lives, nobody else changes the registry.
+pub struct RegistryLock(#[expect(dead_code, reason = "the lock is the open file")] File);
+
+impl RegistryLock {
+    /// Waits for its turn.
+    pub(super) fn take(registry: &Path, patience: Duration) -> Result<Self, EditError> {
+        let path = layout::registry_lock(registry);
+        let failed = |error| EditError::Io(path.clone(), error);
+        let file = open(registry, &path).map_err(failed)?;
+        let began = Instant::now();
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(io::Error::from) {
+                Ok(()) => return Ok(Self(file)),
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(failed(error)),
+                Err(_) if began.elapsed() >= patience => return Err(EditError::Locked(path)),
+                Err(_) => sleep(LOOK_INTERVAL),
+            }
+        }
+    }
+}
+
+fn open(registry: &Path, lock: &Path) -> io::Result<File> {
+    let file = File::options().create(true).append(true).mode(0o600).open(lock)?;
+    let like = if registry.exists() { registry } else { secret_file::folder_of(registry) };
+    secret_file::give_to_owner_of(like, &file)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_is_never_given_back_is_not_waited_for_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = folder.path().join("tenants.toml");
+        let held = RegistryLock::take(&registry, Duration::ZERO).unwrap();
+        let refused = RegistryLock::take(&registry, Duration::from_millis(20)).err().unwrap();
+        let told = refused.to_string();
+        assert!(told.contains("tenants.toml.lock has been held by another process"), "{told}");
+        drop(held);
+        RegistryLock::take(&registry, Duration::ZERO).unwrap();
+    }
+}
