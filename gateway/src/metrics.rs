@@ -93,7 +93,7 @@ impl Metrics {
         for result in [Reload::Accepted, Reload::Rejected] {
             metrics.reloads.with_label_values(&[result.as_str()]);
         }
-        for code in Code::ALL {
+        for code in Code::OF_CLIENT_API {
             metrics.rejected.with_label_values(&[code.as_str()]);
         }
         Ok(metrics)
@@ -194,11 +194,16 @@ fn count(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// The status without an allocation: three digits, or 0.
+/// The status without an allocation: three digits, or 0. One that nobody sends is `other`: a worker that was taken over
+/// must not make a series of each number.
 fn status_text(status: u16, digits: &mut [u8; 3]) -> &str {
     let [hundreds, tens, ones] = digits;
-    if !(100..=999).contains(&status) {
+    if status == 0 {
         return "0";
+    }
+    let is_success = matches!(status, 200 | 204);
+    if !is_success && status != 500 && !Code::OF_CLIENT_API.iter().any(|code| code.status() == status) {
+        return "other";
     }
     let digit = |value: u16| b'0' + u8::try_from(value % 10).unwrap_or(0);
     (*hundreds, *tens, *ones) = (digit(status / 100), digit(status / 10), digit(status));
@@ -228,7 +233,9 @@ pub struct LatencyBucket {
 impl Metrics {
     /// Refused requests since the start, by code.
     pub fn rejected_by_code(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        Code::ALL.iter().map(|code| (code.as_str(), self.rejected.with_label_values(&[code.as_str()]).get()))
+        Code::OF_CLIENT_API
+            .iter()
+            .map(|code| (code.as_str(), self.rejected.with_label_values(&[code.as_str()]).get()))
     }
 
     /// How long requests took since the start.
@@ -246,5 +253,22 @@ impl Metrics {
             }
         }
         latency
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_that_nobody_sends_makes_no_series_of_its_own() {
+        let mut digits = [0; 3];
+        for (status, text) in [(0, "0"), (200, "200"), (204, "204"), (412, "412"), (500, "500"), (507, "507")]
+        {
+            assert_eq!(status_text(status, &mut digits), text);
+        }
+        for foreign in [1, 99, 100, 199, 201, 299, 418, 599, 999, u16::MAX] {
+            assert_eq!(status_text(foreign, &mut digits), "other");
+        }
     }
 }

@@ -230,11 +230,12 @@ impl ProxyHttp for Gateway {
         upstream_response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        if !upstream_response.status.is_informational() {
-            ctx.worker_wait.answered();
-        }
+        // Perhaps it is asked again, and waited for on.
         if upstream_response.status == StatusCode::UNAUTHORIZED {
             return Err(self.refused_by_worker(session, ctx));
+        }
+        if !upstream_response.status.is_informational() {
+            ctx.worker_wait.answered();
         }
         let code = upstream_response.headers.get(X_SQ_CODE).and_then(|value| value.to_str().ok());
         ctx.code = code.and_then(Code::of_text);

@@ -231,6 +231,7 @@ impl Config {
         let changes = [
             ("gateway.listen", new.listen != old.listen),
             ("gateway.admin_listen", new.admin_listen != old.admin_listen),
+            ("gateway.admin_allow_remote", new.admin_allow_remote != old.admin_allow_remote),
             ("gateway.data_root", new.data_root != old.data_root),
             ("gateway.slots", new.slots != old.slots),
             ("gateway.threads", new.threads != old.threads),
@@ -241,7 +242,9 @@ impl Config {
             ("pool.status_listen", self.pool.status_listen != started.pool.status_listen),
         ];
         self.gateway.listen.clone_from(&old.listen);
+        // They belong together: the listener that there is may be meant for this machine alone.
         self.gateway.admin_listen = old.admin_listen;
+        self.gateway.admin_allow_remote = old.admin_allow_remote;
         // A live tenant must not find itself in another, empty folder.
         self.gateway.data_root.clone_from(&old.data_root);
         self.gateway.slots.clone_from(&old.slots);

@@ -18,6 +18,7 @@ pub mod healthcheck;
 pub mod idempotency;
 pub mod layout;
 pub mod limits;
+pub mod loopback;
 pub mod open_files;
 pub mod phext_name;
 pub mod problem;

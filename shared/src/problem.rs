@@ -60,7 +60,7 @@ pub enum Code {
 impl Code {
     /// Every code that a client may get. `Internal` is not among them, for it is a defect wherever it is seen; nor are
     /// those of the admin API alone, which stand behind it.
-    pub const ALL: [Self; 33] = [
+    pub const OF_CLIENT_API: [Self; 33] = [
         Self::InvalidUtf8,
         Self::InvalidCoordinate,
         Self::InvalidPhext,
@@ -158,7 +158,7 @@ impl Code {
 
     /// The code of a text, as a worker sends it to the gateway.
     pub fn of_text(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|code| code.as_str() == text)
+        Self::OF_CLIENT_API.into_iter().find(|code| code.as_str() == text)
     }
 
     /// A few words for people.
@@ -288,7 +288,7 @@ mod tests {
 
     #[test]
     fn only_a_401_has_a_challenge() {
-        for code in Code::ALL {
+        for code in Code::OF_CLIENT_API {
             assert_eq!(code.www_authenticate().is_some(), code.status() == 401, "{code:?}");
         }
     }

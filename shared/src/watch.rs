@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
@@ -23,7 +24,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Waits for changes of a few files.
 pub struct FileWatch {
-    files: Vec<PathBuf>,
+    files: Arc<[PathBuf]>,
     /// How they looked when a change was last announced.
     seen: Vec<Option<Look>>,
     events: mpsc::Receiver<()>,
@@ -43,26 +44,33 @@ impl FileWatch {
         let watcher = start(files, sender.clone()).map_err(|error| {
             tracing::debug!(%error, "cannot watch the folders of config and registry; the files are looked at");
         });
-        Self { files: files.to_vec(), seen: look(files), events, _sender: sender, _watcher: watcher.ok() }
+        Self { files: files.into(), seen: look(files), events, _sender: sender, _watcher: watcher.ok() }
     }
 
     /// Ends when one of the files has changed, and has then been left alone for a moment.
     pub async fn changed(&mut self) {
         while timeout(LOOK_INTERVAL, self.events.recv()).await.is_err() {
-            if look(&self.files) != self.seen {
+            if self.look().await != self.seen {
                 break;
             }
         }
         let latest = Instant::now() + LONGEST_WAIT;
         loop {
-            let before = look(&self.files);
+            let before = self.look().await;
             let is_quiet = timeout(DEBOUNCE, self.events.recv()).await.is_err();
             // Looked at before they are read: what changes meanwhile is a change again.
-            self.seen = look(&self.files);
+            self.seen = self.look().await;
             if is_quiet && self.seen == before || Instant::now() >= latest {
                 return;
             }
         }
+    }
+
+    /// On another thread: a file system that hangs must not hang who waits for the change.
+    async fn look(&self) -> Vec<Option<Look>> {
+        let files = Arc::clone(&self.files);
+        // It is not done only when the runtime ends.
+        tokio::task::spawn_blocking(move || look(&files)).await.unwrap_or_default()
     }
 }
 

@@ -54,6 +54,30 @@ fn begin_upload(running: &Deployment) -> Connection {
 }
 
 #[test]
+fn a_foreign_name_is_refused_as_at_the_gateways_door() {
+    let running = Deployment::start(&Setup::default());
+    let named = |host: &str, target: &str| {
+        pool(&running).raw(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"))
+    };
+    for target in ["/health", "/status", "/metrics"] {
+        named("evil.example:1339", target).problem(421, "misdirected");
+        named("localhost", target).ok();
+    }
+}
+
+/// What the runbook waits for before a directory is put back.
+#[test]
+fn a_suspended_tenant_is_named_until_its_worker_is_gone() {
+    let running = Deployment::start(&Setup::default());
+    running.client_of("alice").post(UPDATE, "x").ok();
+    let names_alice = || pool(&running).get("/status").ok().contains("\"tenant\":\"alice\"");
+    assert!(names_alice());
+    running.with_config(&["tenants", "suspend", "alice"]).success();
+    wait::until("the worker gone", || !names_alice());
+    assert!(pool(&running).get("/status").ok().contains("\"alice\":"), "what she has stored is still told");
+}
+
+#[test]
 fn starts_sleeps_and_crashes_are_counted_one_by_one() {
     let running = Deployment::start(&Setup { pool: IDLE.to_owned(), ..Setup::default() });
     assert_samples(

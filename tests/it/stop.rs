@@ -60,6 +60,7 @@ fn a_connection_without_a_request_has_time_for_one_more() {
     used.answer().ok();
     let mut unused = client.connect();
     let mut silent = client.connect();
+    let mut watcher = client.connect();
     gateway.signal(Signal::TERM);
     wait::until("the stop", || gateway.log().contains("draining"));
     let mut late = client.connect();
@@ -70,6 +71,10 @@ fn a_connection_without_a_request_has_time_for_one_more() {
         assert_eq!(refused.header("connection"), Some("close"));
         connection.assert_closed();
     }
+    // The process lives, and is not ready.
+    watcher.send((client.head("GET", "/health") + "\r\n").as_bytes());
+    let alive = watcher.answer();
+    assert_eq!((alive.status, alive.header("connection")), (200, Some("close")), "{alive}");
     silent.assert_closed();
     assert_eq!(gateway.ended().code(), Some(0), "{}", gateway.log());
 }

@@ -131,9 +131,12 @@ impl Pool {
             sockets.insert(port, socket);
         }
         obey_signals(&sender, &launcher).map_err(|error| format!("cannot take over signals: {error}"))?;
-        let page = Page { events: sender.clone(), metrics: Arc::clone(&metrics), storage: Arc::default() };
-        let status = config.pool.status_listen;
-        let status = status.map(|address| Answering::start(address, inherited.take(address), page));
+        let status = config.pool.status_listen.map(|address| {
+            let (events, metrics, is_local) =
+                (sender.clone(), Arc::clone(&metrics), address.ip().is_loopback());
+            let page = Page { events, metrics, storage: Arc::default(), is_local };
+            Answering::start(address, inherited.take(address), page)
+        });
         let status = status.transpose()?;
         let mut observed = Observed::new(sockets.keys().copied());
         inherited.accept(&mut observed, &sender)?;

@@ -1,15 +1,14 @@
 //! What every answer carries, the name by which the operator's door must be asked, and the line that is logged.
 
-use std::net::IpAddr;
 use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sq_shared::headers::PROBLEM_JSON;
+use sq_shared::loopback::names_loopback;
 use sq_shared::problem::{Code, Problem};
 use sq_shared::request_id::request_id;
 
@@ -18,15 +17,16 @@ use super::refusal::Refusal;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// A path in the log has no more characters: the longest route, with a name and a key's id.
-const LOGGED_PATH_BYTES: usize = 128;
+/// A path in the log has no more: enough for the longest route with a name and a key's id.
+const LOGGED_PATH_CHARACTERS: usize = 128;
 
 /// Answers a request, or refuses it when it came by a foreign name; a refusal gets its body here.
 pub(super) async fn wrap(State(admin): State<Admin>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = request_id(request.headers());
     let (method, path) = (request.method().clone(), logged_path(&request));
-    let is_local = admin.directory.load().config.gateway.admin_allow_remote || is_loopback(request.headers());
+    let is_local =
+        admin.directory.load().config.gateway.admin_allow_remote || names_loopback(request.headers());
     let mut response = if is_local { next.run(request).await } else { misdirected().into_response() };
     let refusal = response.extensions_mut().remove::<Refusal>();
     if let Some(refusal) = &refusal {
@@ -60,7 +60,7 @@ fn log(asked: &Asked<'_>, status: u16, code: &str) {
 }
 
 fn logged_path(request: &Request) -> String {
-    request.uri().path().chars().take(LOGGED_PATH_BYTES).collect()
+    request.uri().path().chars().take(LOGGED_PATH_CHARACTERS).collect()
 }
 
 fn write(response: &mut Response, problem: &Problem, id: &HeaderValue) {
@@ -75,56 +75,10 @@ fn write(response: &mut Response, problem: &Problem, id: &HeaderValue) {
     }
 }
 
-/// A page of the web that makes its own name lead to 127.0.0.1 (DNS rebinding) reaches this door through the
-/// operator's browser, but the browser names the page's host.
-fn is_loopback(headers: &HeaderMap) -> bool {
-    let authority = headers.get(header::HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
-    let Some(authority) = authority else { return false };
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
 fn misdirected() -> Refusal {
     Refusal(Problem::new(
         Code::Misdirected,
         "Ask for a loopback address or localhost: the admin API answers to no other Host, so that no page of the web \
          can reach it through your browser. To reach it from elsewhere, set gateway.admin_allow_remote = true",
     ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_names_of_this_machine_are_answered() {
-        let is_loopback =
-            |host: &'static str| is_loopback(&HeaderMap::from_iter([(header::HOST, host.parse().unwrap())]));
-        for host in [
-            "127.0.0.1",
-            "127.0.0.1:1338",
-            "127.9.8.7:1",
-            "localhost:1338",
-            "LOCALHOST",
-            "[::1]:1338",
-            "[::1]",
-        ] {
-            assert!(is_loopback(host), "{host}");
-        }
-        for host in [
-            "",
-            "example.org",
-            "example.org:1338",
-            "10.0.0.1",
-            "localhost.example.org",
-            "127.0.0.1.example.org",
-            "0.0.0.0",
-            "[::2]",
-            "a b",
-            "user@",
-        ] {
-            assert!(!is_loopback(host), "{host}");
-        }
-        assert!(!super::is_loopback(&HeaderMap::new()));
-    }
 }

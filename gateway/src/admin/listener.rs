@@ -8,6 +8,7 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use sq_shared::registry::lock::LOCK_PATIENCE;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -23,14 +24,15 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const HEAD_BYTES: usize = 64 << 10;
 
 /// How long a connection may take, question and answer together: the longest request is the removal of a tenant whose
-/// worker still serves, and its answer must be taken too.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(WORKER_END_TIMEOUT.as_secs() + 60);
+/// worker still serves; it has the registry's lock twice, and its answer must be taken too.
+const CONNECTION_TIMEOUT: Duration =
+    Duration::from_secs(WORKER_END_TIMEOUT.as_secs() + 2 * LOCK_PATIENCE.as_secs() + 20);
 
 /// How long to wait after a failure to accept, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long requests in flight may take at the end. A browser keeps connections that it never uses: they must not hold
-/// up a stop. What an answer is not waited for is done all the same.
+/// up a stop. A change whose answer is not waited for is still done, if it takes no longer than the process has.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Accepts until `end`, and then finishes what is in flight.

@@ -54,14 +54,13 @@ pub(super) struct Stats {
 pub(super) async fn show(State(admin): State<Admin>, Named(name): Named) -> Result<Json<Stats>, Refusal> {
     let directory = admin.directory.load_full();
     let tenant = directory.tenant(name.as_str()).ok_or_else(Refusal::unknown_tenant)?;
-    let entry = directory.registry.find(&name).ok_or_else(Refusal::unknown_tenant)?;
     let pool = pool::ask(directory.config.pool.status_listen).await.unwrap_or_default();
     let slot = pool.slots.iter().find(|slot| slot.tenant == name);
     Ok(Json(Stats {
         name: name.to_string(),
         state: tenant.state.as_str(),
         storage_bytes: pool.storage_bytes(&name, slot),
-        quota_bytes: entry.limits(&directory.config).quota_bytes,
+        quota_bytes: tenant.quota_bytes,
         requests: tenant.activity.requests(),
         rejections: tenant.activity.rejected(),
         in_flight: tenant.limiter.in_flight(),

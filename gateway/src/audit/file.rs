@@ -1,10 +1,18 @@
 //! The file: appended to, whole lines at a time; what a crash or a full disk tore off ends before the next line. Two
 //! gateways write to it during an upgrade, so each holds a lock while it does.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// How long the other gateway may have the lock. It writes what has gathered, which takes less than a millisecond.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often one who waits looks again: flock(2) has no time-out.
+const LOOK_INTERVAL: Duration = Duration::from_micros(200);
 
 /// The open file.
 pub(super) struct AuditFile {
@@ -28,14 +36,27 @@ impl AuditFile {
 
     /// Appends lines with one call, as long as the system takes them whole.
     pub(super) fn append(&mut self, lines: &[u8]) -> Result<(), Unwritten> {
-        // What cannot be locked, such as a pipe, has one writer.
-        let is_locked = self.file.lock().is_ok();
+        let is_locked = self.lock();
         let appended = self.append_alone(lines);
         if is_locked {
             // It is free at the latest when the file is closed.
             let _ = self.file.unlock();
         }
         appended
+    }
+
+    /// Waits for the other gateway, but not for long: one that was stopped with the lock, or a backup, must not stop the
+    /// writes. Lines stay whole without it, for each append is one call; a torn end may be seen where there is none. What
+    /// cannot be locked, such as a pipe, has one writer.
+    fn lock(&self) -> bool {
+        let began = Instant::now();
+        loop {
+            match self.file.try_lock() {
+                Ok(()) => return true,
+                Err(TryLockError::WouldBlock) if began.elapsed() < LOCK_PATIENCE => sleep(LOOK_INTERVAL),
+                Err(_) => return false,
+            }
+        }
     }
 
     /// Nobody else writes meanwhile. Whoever did before may have left a line without its end, and died of it.
@@ -86,6 +107,16 @@ mod tests {
     use sq_tests::root::Root;
 
     use super::*;
+
+    #[test]
+    fn a_lock_that_is_never_given_back_does_not_stop_the_lines() {
+        let root = Root::empty();
+        let path = root.join("audit.log");
+        let holder = File::create(&path).unwrap();
+        holder.lock().unwrap();
+        AuditFile::open(&path).unwrap().append(b"one\n").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"one\n");
+    }
 
     #[test]
     fn two_writers_leave_whole_lines() {

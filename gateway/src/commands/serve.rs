@@ -43,8 +43,9 @@ pub fn run(options: Options) -> Result<(), Failure> {
 
 async fn serve(source: Source, is_upgrade: bool) -> Result<(), Failure> {
     let mut stop = StopSignal::without_quit().map_err(Failure::from_error)?;
-    // Whoever sends SIGQUIT to every gateway means the one that runs already.
+    // Whoever sends SIGQUIT or SIGHUP to every gateway means the one that runs already.
     let waiting_quit = shutdown::quits().map_err(Failure::from_error)?;
+    let _waiting_hangup = shutdown::hangups().map_err(Failure::from_error)?;
     let meeting = layout::handover_socket(&source.config);
     let taken = match is_upgrade {
         false => None,
@@ -75,13 +76,16 @@ async fn start(source: &Source, taken: Option<Taken>) -> Result<Server, Failure>
     let sockets = Sockets::take_or_bind(&directory.config, handed).map_err(Failure::from_error)?;
     let roles = sockets.taken.clone();
     let server = Server::start(directory, sockets).map_err(Failure::from_error)?;
-    say(ready_line(&server));
-    let Some(giver) = giver else { return Ok(server) };
+    let Some(giver) = giver else {
+        say(ready_line(&server));
+        return Ok(server);
+    };
     if let Err(error) = giver.acknowledge(&roles).await {
         // The old one has its sockets still, and this one may have accepted somebody.
         server.drain(End::HandedOver { has_client_socket: roles.contains(&Role::Clients) }).await;
         return Err(Failure::from_error(error));
     }
+    say(ready_line(&server));
     tracing::info!(taken = ?roles, "this gateway serves in the place of the one before");
     Ok(server)
 }

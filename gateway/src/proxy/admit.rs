@@ -51,9 +51,7 @@ pub fn admit(
     if question.is_none() {
         ctx.ip_standing = ctx.directory.client_limits.charge_request(client)?;
     }
-    if phase.refuses() {
-        return Err(Refusal::ShuttingDown);
-    }
+    check_phase(phase, question)?;
     if request.method == Method::OPTIONS {
         ctx.command = Command::Preflight;
         return Ok(Admission::Preflight);
@@ -102,6 +100,12 @@ pub fn admit(
     };
     ctx.stage = Stage::Admitted(Box::new(admitted));
     Ok(Admission::Forward)
+}
+
+/// A gateway that stops serves nobody; whether the process lives it says to its end.
+fn check_phase(phase: Phase, question: Option<health::Question>) -> Result<(), Refusal> {
+    let is_served = !phase.refuses() || question == Some(health::Question::Health);
+    if is_served { Ok(()) } else { Err(Refusal::ShuttingDown) }
 }
 
 /// A wrong key is charged to the address. (A right one is served even when the address has no wrong ones left:

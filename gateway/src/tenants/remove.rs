@@ -77,12 +77,15 @@ pub fn put_away(config: &Config, tenant: &Tenant, purges: bool) -> Result<Remove
     if registry.registry().tenants.iter().any(is_taken) {
         return Err(ChangeError::DirectoryTakenAgain(directory));
     }
-    let outcome = if purges {
-        std::fs::remove_dir_all(&directory).map(|()| Removed::Purged)
-    } else {
-        archive(&config.gateway.data_root, tenant, &directory).map(Removed::Archived)
-    };
-    outcome.map_err(|error| ChangeError::Directory(directory, error))
+    let archived = archive(&config.gateway.data_root, tenant, &directory);
+    let archive = archived.map_err(|error| ChangeError::Directory(directory, error))?;
+    // To delete takes as long as there are files; nobody waits for it, and what a stop leaves of it is no tenant's.
+    drop(registry);
+    if !purges {
+        return Ok(Removed::Archived(archive));
+    }
+    let purged = std::fs::remove_dir_all(&archive).map(|()| Removed::Purged);
+    purged.map_err(|error| ChangeError::Directory(archive, error))
 }
 
 fn archive(data_root: &Path, tenant: &Tenant, directory: &Path) -> io::Result<PathBuf> {

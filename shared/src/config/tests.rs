@@ -66,8 +66,13 @@ fn two_servers_on_one_port_are_a_mistake() {
 fn what_is_read_at_the_start_is_kept() {
     let started = parse("").unwrap();
     let mut changed =
-        parse("[gateway]\nslots = \"2341-2840\"\naudit = \"off\"\n[limits]\nper_ip = \"off\"").unwrap();
-    assert_eq!(changed.keep_from_start(&started), ["gateway.slots", "gateway.audit"]);
+        parse("[gateway]\nadmin_allow_remote = true\nslots = \"2341-2840\"\n[limits]\nper_ip = \"off\"")
+            .unwrap();
+    assert_eq!(changed.keep_from_start(&started), ["gateway.admin_allow_remote", "gateway.slots"]);
+    assert!(
+        !changed.gateway.admin_allow_remote,
+        "the listener that there is may be meant for this machine alone"
+    );
     assert_eq!((changed.gateway.slots, changed.limits.per_ip), (1341..=1840, None));
 }
 

@@ -13,9 +13,9 @@ use super::edit::EditError;
 use crate::layout;
 use crate::secret_file;
 
-/// How long one who wants to change the registry waits for others. The longest change is the removal of a tenant,
-/// which waits 40 s for its worker.
-pub(super) const LOCK_PATIENCE: Duration = Duration::from_secs(60);
+/// How long one who wants to change the registry waits for others. The longest change makes 500 tenants and their
+/// directories, which takes seconds.
+pub const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How often one who waits looks again: flock(2) has no time-out.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);

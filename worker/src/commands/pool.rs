@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 
-use sq_shared::config::Enforcement;
+use sq_shared::config::{Config, Enforcement};
+use sq_shared::shutdown;
 use sq_shared::telemetry::LogFormat;
+use tokio::runtime::Runtime;
 
 use crate::pool::Pool;
 use crate::pool::desired::Source;
-use crate::pool::handover;
+use crate::pool::handover::{self, Handover};
 use crate::pool::process::Launcher;
 use crate::pool::program::Program;
 use sq_shared::failure::Failure;
@@ -47,10 +49,10 @@ pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
     note_confinement(&launcher, config.pool.sandbox)?;
     // A slot costs up to four descriptors: its socket, and its worker's standard input, standard output and process.
     open_files::raise_limit();
-    let handover = options.upgrade.then(|| handover::receive(&layout::pool_handover_socket(&config.path)));
-    let handover = handover.transpose().map_err(Failure::Failed)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(Failure::from_error)?.block_on(async {
+    let runtime = runtime.map_err(Failure::from_error)?;
+    let handover = options.upgrade.then(|| wait_for_handover(&runtime, &config)).transpose()?;
+    runtime.block_on(async {
         let pool = Pool::start(source, config, &registry, launcher, handover);
         let mut pool = pool.map_err(Failure::Failed)?;
         if options.until_stdin_closes {
@@ -59,6 +61,13 @@ pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
         pool.run().await;
         Ok(())
     })
+}
+
+/// Waits for the pool that runs. Whoever sends SIGQUIT or SIGHUP to every pool meanwhile means that one.
+fn wait_for_handover(runtime: &Runtime, config: &Config) -> Result<Handover, Failure> {
+    let _within = runtime.enter();
+    let _signals = [shutdown::quits(), shutdown::hangups()].map(|signal| signal.map_err(Failure::from_error));
+    handover::receive(&layout::pool_handover_socket(&config.path)).map_err(Failure::Failed)
 }
 
 /// Says once, for all the workers to come, what confines them: a trial of it, in a process that ends.

@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufRead, BufReader, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -214,7 +215,7 @@ impl Handover {
             self.workers.iter().filter_map(|worker| Some((worker.port, watch(worker.pid, parent)?)));
         let running = running.collect();
         let agreed =
-            self.predecessor.get_mut().write_all(&[READY]).and_then(|()| line(&mut self.predecessor));
+            self.predecessor.get_mut().write_all(&[READY]).and_then(|()| last_word(&mut self.predecessor));
         match agreed {
             Ok(word) if word == GO => Ok(Endings { predecessor: self.predecessor, running }),
             Err(_) if has_ended(&self.old_pool.1, DEATH) => {
@@ -268,6 +269,15 @@ impl Endings {
         self.running.remove(&port);
         Some(port)
     }
+}
+
+/// The old pool's last word. When it is late, the ear is shut before nobody listens any more: a word that came in this
+/// moment is heard, and the old pool is told that a later one was not.
+fn last_word(stream: &mut BufReader<UnixStream>) -> io::Result<String> {
+    line(stream).or_else(|late| {
+        stream.get_ref().shutdown(Shutdown::Read)?;
+        line(stream).map_err(|_| late)
+    })
 }
 
 /// A whole line; the end before it is an error.

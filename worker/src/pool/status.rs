@@ -11,13 +11,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use sq_shared::headers::{PROBLEM_JSON, X_REQUEST_ID};
+use sq_shared::loopback::names_loopback;
 use sq_shared::problem::{Code, Problem};
 use sq_shared::request_id::new_request_id;
 use tokio::net::{TcpListener, TcpStream};
@@ -48,6 +49,8 @@ pub struct Page {
     pub metrics: Arc<Metrics>,
     /// What the tenants have stored.
     pub storage: Arc<Storage>,
+    /// Whether the address is for this machine alone; it is then answered to by no other name.
+    pub is_local: bool,
 }
 
 /// The page's socket, and who answers on it.
@@ -115,6 +118,12 @@ async fn serve(stream: TcpStream, page: Arc<Page>) {
 }
 
 async fn answer(request: Request<Incoming>, page: Arc<Page>) -> Result<Response<Full<Bytes>>, Infallible> {
+    if page.is_local && !names_loopback(request.headers()) {
+        return Ok(refusal(
+            Code::Misdirected,
+            "ask for a loopback address or localhost: this is answered to no other Host",
+        ));
+    }
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     let answer = match request.uri().path() {
         "/health" if is_read => json(&serde_json::json!({"status": "ok"})),
@@ -179,5 +188,6 @@ fn respond(status: StatusCode, media_type: &'static str, body: Vec<u8>) -> Respo
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
