@@ -168,16 +168,17 @@ impl Server {
     }
 
     fn log_start(&self) {
-        let (version, listen) = (env!("CARGO_PKG_VERSION"), url(&self.address));
-        let admin = self.sockets.admin.address().map(|address| url(&address)).unwrap_or_default();
-        tracing::info!(
-            version,
-            listen,
-            admin,
-            threads = self.threads.len(),
-            tenants = self.tenant_count(),
-            "serving"
-        );
+        let (version, threads, tenants) =
+            (env!("CARGO_PKG_VERSION"), self.threads.len(), self.tenant_count());
+        let (listen, admin) = (&self.address, self.directory.load().config.gateway.admin_listen);
+        tracing::info!(version, %listen, %admin, threads, tenants, "serving");
+        if !admin.ip().is_loopback() {
+            tracing::warn!(
+                %admin,
+                "other machines reach the admin API, and without a key the metrics and the status page: let a firewall \
+                 decide which"
+            );
+        }
     }
 
     /// Serves the operator, until the gateway ends; what is in flight then is finished.
@@ -236,6 +237,7 @@ impl Server {
         }
         // Blocks this thread, which has nothing else to do any more.
         self.traces.stop();
+        tracing::info!("gateway stopped");
     }
 
     /// A request that is on its way is refused where it would be reset: a client may connect, or use the connection that

@@ -2,6 +2,7 @@
 //! between gateway, pool and CLI. `native` reads our format, `legacy` the four old ones, and `edit`
 //! changes the file.
 
+pub mod difference;
 pub mod edit;
 mod legacy;
 pub mod lock;

@@ -37,6 +37,19 @@ fn wait_for(running: &Deployment, tenant: &str, wanted: u16) {
 }
 
 #[test]
+fn a_mistake_that_is_mended_is_told_to_be_by_gateway_and_pool() {
+    let running = Deployment::start(&Setup::default());
+    let good = running.read("gateway.toml");
+    let lines = |words: &str| running.log().lines().filter(|line| line.contains(words)).count();
+    running.write("gateway.toml", &good.replace("[limits]", "[limits]\nper_ip = \"lots\""));
+    wait::until("both complain", || lines("not reloaded") > 0 && lines("reload rejected") > 0);
+    running.write("gateway.toml", &good);
+    // The text is the one that has been in force all the time.
+    wait::until("the gateway's word", || lines(" reloaded reason=FileChanged") > 0);
+    wait::until("the pool's word", || lines(" reloaded tenants=2 active=2") > 0);
+}
+
+#[test]
 fn a_key_is_valid_and_a_revoked_one_refused_within_a_second() {
     let running = Deployment::start(&Setup::default());
     let timed = |client: &Client, wanted: u16| {

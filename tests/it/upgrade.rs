@@ -83,7 +83,7 @@ fn the_signal_may_come_first() {
     let _pool = Pool::start(&root);
     let mut old = Gateway::serve(&root);
     old.signal(Signal::QUIT);
-    wait_for_line(&old, "handing the sockets over");
+    wait_for_line(&old, "looking for the gateway that takes over");
     let new = Gateway::begin(&root, &["--upgrade"]);
     new.wait_ready();
     assert_eq!(old.ended().code(), Some(0), "{}", old.log());

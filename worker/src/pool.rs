@@ -99,6 +99,8 @@ pub struct Pool {
     is_halted: bool,
     succession: Succession,
     watched_files: [PathBuf; 2],
+    /// Their last reading found mistakes.
+    is_rejected: bool,
     watching: AbortHandle,
     /// Unbounded, yet short: each sender waits for an answer, or says a thing once.
     sender: mpsc::UnboundedSender<Event>,
@@ -150,6 +152,7 @@ impl Pool {
             processes: BTreeMap::new(),
             watching: watch_files(&watched_files, &sender),
             watched_files,
+            is_rejected: false,
             source,
             config,
             sockets,
@@ -276,11 +279,13 @@ impl Pool {
                 for mistake in &mistakes.0 {
                     tracing::error!("{mistake}");
                 }
+                self.is_rejected = true;
                 return tracing::error!(mistakes = mistakes.0.len(), "reload rejected; nothing has changed");
             }
         };
         let desired = Desired::new(&config, &registry);
-        let is_news = desired != self.desired;
+        // Who has mended a mistake wants to see that it is, even when all is as it was before.
+        let is_news = std::mem::take(&mut self.is_rejected) || desired != self.desired;
         self.desired = desired;
         self.accounts = Account::all(&config, &registry);
         self.metrics.keep_tenants(&self.accounts);
@@ -426,7 +431,12 @@ fn obey_signals(sender: &mpsc::UnboundedSender<Event>, launcher: &Launcher) -> i
     });
     let (mut hangups, reloading) = (hangups()?, sender.clone());
     tokio::spawn(async move {
-        while hangups.recv().await.is_some() && reloading.send(Event::FilesChanged).is_ok() {}
+        while hangups.recv().await.is_some() {
+            tracing::info!("SIGHUP: looking at config, registry and program");
+            if reloading.send(Event::FilesChanged).is_err() {
+                return;
+            }
+        }
     });
     match launcher.program() {
         Some(program) => program::follow(program.clone(), sender.clone()),

@@ -1,5 +1,6 @@
 //! What every answer carries, the name by which the operator's door must be asked, and the line that is logged.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use axum::body::Body;
@@ -20,10 +21,15 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// A path in the log has no more: enough for the longest route with a name and a key's id.
 const LOGGED_PATH_CHARACTERS: usize = 128;
 
+/// From where a request came.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Client(pub(super) IpAddr);
+
 /// Answers a request, or refuses it when it came by a foreign name; a refusal gets its body here.
 pub(super) async fn wrap(State(admin): State<Admin>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = request_id(request.headers());
+    let client = request.extensions().get().map(|Client(address)| *address);
     let (method, path) = (request.method().clone(), logged_path(&request));
     let is_local =
         admin.directory.load().config.gateway.admin_allow_remote || names_loopback(request.headers());
@@ -34,7 +40,7 @@ pub(super) async fn wrap(State(admin): State<Admin>, request: Request, next: Nex
     }
     if refusal.is_some() || !method.is_safe() {
         let code = refusal.map(|refusal| refusal.0.code.as_str()).unwrap_or_default();
-        log(&Asked { method, path, id: &id, started }, response.status().as_u16(), code);
+        log(&Asked { client, method, path, id: &id, started }, response.status().as_u16(), code);
     }
     let headers = response.headers_mut();
     headers.insert(X_REQUEST_ID, id);
@@ -45,6 +51,7 @@ pub(super) async fn wrap(State(admin): State<Admin>, request: Request, next: Nex
 
 /// What a line says of a request. The query is not in it, nor is the body.
 struct Asked<'a> {
+    client: Option<IpAddr>,
     method: Method,
     path: String,
     id: &'a HeaderValue,
@@ -53,10 +60,11 @@ struct Asked<'a> {
 
 /// What was changed and what was refused leaves a line; a page that looks every two seconds does not.
 fn log(asked: &Asked<'_>, status: u16, code: &str) {
-    let Asked { method, path, id, started } = asked;
+    let Asked { client, method, path, id, started } = asked;
+    let client = client.map(|client| client.to_string()).unwrap_or_default();
     let request_id = id.to_str().unwrap_or_default();
     let duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-    tracing::info!(target: "admin", request_id, %method, path, status, code, duration_us);
+    tracing::info!(target: "admin", request_id, client, %method, path, status, code, duration_us);
 }
 
 fn logged_path(request: &Request) -> String {

@@ -1,17 +1,22 @@
 //! Accepts the operator's connections, bounded in number, size and time: one request a connection.
 
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use sq_shared::registry::lock::LOCK_PATIENCE;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::envelope::Client;
 use crate::tenants::remove::WORKER_END_TIMEOUT;
 
 /// More than a scraper, some status pages and a provisioning script need at once. The next one waits.
@@ -45,11 +50,11 @@ pub(super) async fn accept(listener: TcpListener, router: Router, end: impl Futu
             () = &mut end => break,
         };
         match accepted {
-            Ok((stream, place)) => {
+            Ok((stream, client, place)) => {
                 let router = router.clone();
                 tokio::spawn(async move {
                     // Too slow is too slow: the connection is dropped.
-                    let _ = tokio::time::timeout(CONNECTION_TIMEOUT, serve(stream, router)).await;
+                    let _ = tokio::time::timeout(CONNECTION_TIMEOUT, serve(stream, client, router)).await;
                     drop(place);
                 });
             }
@@ -67,17 +72,21 @@ pub(super) async fn accept(listener: TcpListener, router: Router, end: impl Futu
 async fn accept_one(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
+) -> std::io::Result<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.map_err(std::io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, place))
+    let (stream, client) = listener.accept().await?;
+    Ok((stream, client.ip(), place))
 }
 
-async fn serve(stream: TcpStream, router: Router) {
+async fn serve(stream: TcpStream, client: IpAddr, router: Router) {
     let mut connection = http1::Builder::new();
     connection.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES);
     connection.keep_alive(false);
-    let service = TowerToHyperService::new(router);
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Client(client));
+        router.call(request)
+    });
     if let Err(error) = connection.serve_connection(TokioIo::new(stream), service).await {
         tracing::debug!(%error, "a connection to the admin API broke off");
     }

@@ -100,7 +100,7 @@ async fn ending(
     loop {
         let asked = async {
             let _ = quit.recv().await;
-            tracing::info!("SIGQUIT: handing the sockets over");
+            tracing::info!("SIGQUIT: looking for the gateway that takes over");
             handover::find_taker(meeting).await
         };
         let taker = tokio::select! {

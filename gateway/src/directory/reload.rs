@@ -3,11 +3,12 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sq_shared::config::Config;
 use sq_shared::registry::Registry;
+use sq_shared::registry::difference::Difference;
 use sq_shared::shutdown;
 use sq_shared::toml_reader::Mistakes;
 use sq_shared::watch::FileWatch;
@@ -82,7 +83,7 @@ impl Source {
             Registry::load(&written.gateway.tenants, &written)?;
         }
         for field in waiting {
-            tracing::warn!(field, "this change takes effect at the next start");
+            tracing::warn!(field, "this change takes effect at the gateway's next start");
         }
         let registry = Registry::load(&config.gateway.tenants, &config)?.registry;
         Ok(Directory::new(config, registry, previous))
@@ -98,12 +99,21 @@ pub struct Reloader {
     turn: Mutex<()>,
     /// Reloads that have begun to read.
     begun: AtomicU64,
+    /// The last one found mistakes.
+    is_rejected: AtomicBool,
 }
 
 impl Reloader {
     /// Keeps this snapshot true to this source.
     pub fn new(source: Source, directory: SharedDirectory, metrics: Arc<Metrics>) -> Self {
-        Self { source, directory, metrics, turn: Mutex::new(()), begun: AtomicU64::new(0) }
+        Self {
+            source,
+            directory,
+            metrics,
+            turn: Mutex::new(()),
+            begun: AtomicU64::new(0),
+            is_rejected: AtomicBool::new(false),
+        }
     }
 
     /// The config as it is on disk now, but for what holds until the next start.
@@ -140,11 +150,14 @@ impl Reloader {
         self.begun.fetch_add(1, Ordering::SeqCst);
         let previous = self.directory.load_full();
         let loaded = self.source.load(Some(&previous));
+        let was_rejected = self.is_rejected.swap(loaded.is_err(), Ordering::SeqCst);
         match &loaded {
             Ok(next) => {
                 let tenants = next.tenant_count();
-                if reason.is_asked_for() || !next.says_the_same_as(&previous) {
-                    tracing::info!(?reason, tenants, "reloaded");
+                // Who has mended a mistake wants to see that it is, even when all is as it was before.
+                if reason.is_asked_for() || was_rejected || !next.says_the_same_as(&previous) {
+                    let Difference { added, removed, changed } = next.registry.difference(&previous.registry);
+                    tracing::info!(?reason, tenants, added, removed, changed, "reloaded");
                 } else {
                     tracing::debug!(?reason, tenants, "nothing has changed");
                 }

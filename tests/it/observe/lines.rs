@@ -110,7 +110,10 @@ fn what_the_operator_changes_and_who_is_refused_leave_a_line() {
             "{line}"
         );
         assert_eq!((&line["status"], &line["code"]), (&answer.status.into(), &code.into()), "{line}");
+        assert!(line["client"].as_str().unwrap().starts_with("127."), "{line}");
     }
+    let reloaded = "\"added\":\"\",\"removed\":\"\",\"changed\":\"alice\"";
+    wait::until("the line of the reload", || running.log().contains(reloaded));
     assert!(!running.log().contains(id_of(&watched)), "who only looks leaves none");
 }
 

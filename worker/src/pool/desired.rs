@@ -152,8 +152,8 @@ impl Source {
             // It must hold then.
             self.load_registry(written)?;
         }
-        for field in waiting {
-            tracing::warn!(field, "this change takes effect at the next start");
+        for field in waiting.into_iter().filter(|field| is_of_pool(field)) {
+            tracing::warn!(field, "this change takes effect at the pool's next start");
         }
         self.load_registry(config)
     }
@@ -173,4 +173,9 @@ impl Source {
     pub fn files(config: &Config) -> [PathBuf; 2] {
         [config.path.clone(), config.gateway.tenants.clone()]
     }
+}
+
+/// Whether the pool reads it at its start; the others are the gateway's alone.
+fn is_of_pool(field: &str) -> bool {
+    field.starts_with("pool.") || matches!(field, "gateway.data_root" | "gateway.slots")
 }

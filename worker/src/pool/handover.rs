@@ -40,7 +40,7 @@ use sq_shared::tenant::TenantName;
 const WAIT_FOR_OLD: Duration = Duration::from_secs(60);
 
 /// How long an old pool that got SIGQUIT looks for the new one, and how often.
-const WAIT_FOR_NEW: Duration = Duration::from_secs(10);
+pub const WAIT_FOR_NEW: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// How long either waits for the other's next word. The old one starts no worker meanwhile.

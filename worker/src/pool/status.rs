@@ -71,6 +71,12 @@ impl Answering {
                 "cannot listen on {address} for the pool's status: {error}; change [pool] status_listen, or set it to \"off\""
             )
         };
+        if !page.is_local {
+            tracing::warn!(
+                %address,
+                "other machines reach the pool's status and metrics without a key: let a firewall decide which"
+            );
+        }
         let listener = match inherited {
             Some(inherited) => Ok(inherited),
             None => slot::listen(address),

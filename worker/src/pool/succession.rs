@@ -13,7 +13,7 @@ use sq_shared::layout;
 use tokio::sync::mpsc;
 
 use super::desired::Assignment;
-use super::handover::{self, Endings, Handover, OldWorker};
+use super::handover::{self, Endings, Handover, OldWorker, WAIT_FOR_NEW};
 use super::observed::Observed;
 use super::process::End;
 use super::status::Answering;
@@ -54,6 +54,7 @@ impl Pool {
             _ => return,
         }
         self.succession = Succession::Seeking;
+        tracing::info!(patience_s = WAIT_FOR_NEW.as_secs(), "SIGQUIT: looking for the pool that takes over");
         let (path, sender) = (layout::pool_handover_socket(&self.config.path), self.sender.clone());
         tokio::spawn(async move {
             let _ = sender.send(Event::SuccessorFound(handover::find_successor(&path).await));

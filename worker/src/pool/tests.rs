@@ -45,6 +45,7 @@ fn pool(program: &str) -> (Pool, SocketAddr) {
         succession: Succession::default(),
         watching: watch_files(&[missing.clone(), missing.clone()], &sender),
         watched_files: [missing.clone(), missing],
+        is_rejected: false,
         sender,
         events,
     };
