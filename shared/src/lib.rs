@@ -12,6 +12,7 @@ pub mod config;
 pub mod coordinate;
 pub mod credential;
 pub mod failure;
+pub mod file_lock;
 pub mod form;
 pub mod headers;
 pub mod healthcheck;

@@ -309,7 +309,7 @@ fn prometheus_has_every_metric_right_to_the_request() {
     one_round(&running, "203.0.113.2");
     rounds += 1.0;
     assert_sums(&prometheus, &expected_of_rounds(rounds));
-    assert_sums(&prometheus, &expected_of_pool(&running));
+    assert_sums(&prometheus, &expected_at_rest(&running));
     assert_eq!(firing(&prometheus), Vec::<String>::new());
 
     let mut upload = begin_upload(&running);
@@ -353,7 +353,8 @@ fn prometheus_has_every_metric_right_to_the_request() {
     notice::say(&format!("prometheus: {} requests in {:?}, each counted", ROUND * rounds, begun.elapsed()));
 }
 
-fn expected_of_pool(running: &Deployment) -> Vec<(&'static str, f64)> {
+/// What the gauges of both, and the counters of the pool, say when nobody asks any more.
+fn expected_at_rest(running: &Deployment) -> Vec<(&'static str, f64)> {
     let gibibyte = f64::from(1 << 30);
     vec![
         (r#"sq_gateway_tenants{state="active"}"#, 4.0),

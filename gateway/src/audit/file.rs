@@ -1,18 +1,16 @@
 //! The file: appended to, whole lines at a time; what a crash or a full disk tore off ends before the next line. Two
 //! gateways write to it during an upgrade, so each holds a lock while it does.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use sq_shared::file_lock::lock_within;
 
 /// How long the other gateway may have the lock. It writes what has gathered, which takes less than a millisecond.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
-
-/// How often one who waits looks again: flock(2) has no time-out.
-const LOOK_INTERVAL: Duration = Duration::from_micros(200);
 
 /// The open file.
 pub(super) struct AuditFile {
@@ -36,27 +34,16 @@ impl AuditFile {
 
     /// Appends lines with one call, as long as the system takes them whole.
     pub(super) fn append(&mut self, lines: &[u8]) -> Result<(), Unwritten> {
-        let is_locked = self.lock();
+        // One that was stopped with the lock, or a backup, must not stop the writes. Lines stay whole without it, for each
+        // append is one call; a torn end may be seen where there is none. What cannot be locked, such as a pipe, has one
+        // writer.
+        let is_locked = lock_within(&self.file, LOCK_PATIENCE).is_ok();
         let appended = self.append_alone(lines);
         if is_locked {
             // It is free at the latest when the file is closed.
             let _ = self.file.unlock();
         }
         appended
-    }
-
-    /// Waits for the other gateway, but not for long: one that was stopped with the lock, or a backup, must not stop the
-    /// writes. Lines stay whole without it, for each append is one call; a torn end may be seen where there is none. What
-    /// cannot be locked, such as a pipe, has one writer.
-    fn lock(&self) -> bool {
-        let began = Instant::now();
-        loop {
-            match self.file.try_lock() {
-                Ok(()) => return true,
-                Err(TryLockError::WouldBlock) if began.elapsed() < LOCK_PATIENCE => sleep(LOOK_INTERVAL),
-                Err(_) => return false,
-            }
-        }
     }
 
     /// Nobody else writes meanwhile. Whoever did before may have left a line without its end, and died of it.

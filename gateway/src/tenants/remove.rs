@@ -1,13 +1,13 @@
 //! A tenant taken out: from the registry first, so that nothing starts its worker again; its directory is moved or
 //! deleted when the worker has let go of it.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{FlockOperation, flock};
 use sq_shared::config::Config;
+use sq_shared::file_lock::lock_within;
 use sq_shared::layout;
 use sq_shared::registry::Tenant;
 use sq_shared::secret_file;
@@ -21,7 +21,6 @@ const POOL_NOTICE_TIME: Duration = Duration::from_secs(1);
 
 /// How long a removed tenant's worker has to end then: the pool gives requests in flight 30 s by default.
 pub const WORKER_END_TIMEOUT: Duration = Duration::from_secs(40);
-const WORKER_END_POLL: Duration = Duration::from_millis(50);
 
 /// What became of a removed tenant's directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,12 +100,9 @@ fn archive(data_root: &Path, tenant: &Tenant, directory: &Path) -> io::Result<Pa
 /// A worker holds a lock on its directory while it lives.
 fn wait_for_worker(directory: &Path) -> Result<File, ChangeError> {
     let lock = File::open(directory).map_err(|error| ChangeError::Directory(directory.to_owned(), error))?;
-    let deadline = Instant::now() + WORKER_END_TIMEOUT;
-    while flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-        if Instant::now() > deadline {
-            return Err(ChangeError::WorkerStillRuns(directory.to_owned()));
-        }
-        std::thread::sleep(WORKER_END_POLL);
+    match lock_within(&lock, WORKER_END_TIMEOUT) {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(ChangeError::WorkerStillRuns(directory.to_owned())),
+        Err(TryLockError::Error(error)) => Err(ChangeError::Directory(directory.to_owned(), error)),
     }
-    Ok(lock)
 }

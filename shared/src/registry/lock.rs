@@ -1,24 +1,19 @@
 //! One writer of the registry at a time: the commands and the admin API hold this lock from reading it to writing it.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
-
-use rustix::fs::{FlockOperation, flock};
+use std::time::Duration;
 
 use super::edit::EditError;
+use crate::file_lock::lock_within;
 use crate::layout;
 use crate::secret_file;
 
 /// How long one who wants to change the registry waits for others. The longest change makes 500 tenants and their
 /// directories, which takes seconds.
 pub const LOCK_PATIENCE: Duration = Duration::from_secs(30);
-
-/// How often one who waits looks again: flock(2) has no time-out.
-const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// While it lives, nobody else changes the registry.
 pub struct RegistryLock(#[expect(dead_code, reason = "the lock is the open file")] File);
@@ -29,14 +24,10 @@ impl RegistryLock {
         let path = layout::registry_lock(registry);
         let failed = |error| EditError::Io(path.clone(), error);
         let file = open(registry, &path).map_err(failed)?;
-        let began = Instant::now();
-        loop {
-            match flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(io::Error::from) {
-                Ok(()) => return Ok(Self(file)),
-                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(failed(error)),
-                Err(_) if began.elapsed() >= patience => return Err(EditError::Locked(path)),
-                Err(_) => sleep(LOOK_INTERVAL),
-            }
+        match lock_within(&file, patience) {
+            Ok(()) => Ok(Self(file)),
+            Err(TryLockError::WouldBlock) => Err(EditError::Locked(path)),
+            Err(TryLockError::Error(error)) => Err(failed(error)),
         }
     }
 }
