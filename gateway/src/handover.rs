@@ -110,6 +110,11 @@ pub async fn find_taker(path: &Path) -> Result<Taker, GiveError> {
 }
 
 impl Taker {
+    /// Its process; `None` when the system does not say.
+    pub fn pid(&self) -> Option<u32> {
+        self.0.peer_cred().ok()?.pid()?.try_into().ok()
+    }
+
     /// Gives it the sockets, and comes back when it serves, or after ten seconds. Gives what it has taken. To be awaited
     /// to its end: a new process that hears no last word takes this one for dead, and serves.
     ///

@@ -1,11 +1,11 @@
 //! The listening sockets: bound anew, or taken over from another process; and how one is closed without a reset for
 //! anybody who is already in its queue.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use rustix::net::AddressFamily;
@@ -18,6 +18,9 @@ use crate::edge::Listener;
 
 /// `BPF_RET | BPF_K` (linux/filter.h): with the operand 0, a filter that lets no packet in.
 const RETURN_CONSTANT: u16 = 0x06;
+
+/// To connect to a socket's file takes the right to write to it (unix(7)).
+const SOCKET_MODE: u32 = 0o666;
 
 /// A listening socket that no address could be had for.
 #[derive(Debug, thiserror::Error)]
@@ -221,7 +224,8 @@ impl Listening {
             },
         };
         if let Err(error) = shut {
-            tracing::warn!(%error, "who connects in the moment of the stop may be cut off");
+            // Recent kernels want CAP_NET_ADMIN for the filter.
+            tracing::info!(%error, "the queue cannot be closed first: who connects in the last moment may be cut off");
         }
     }
 }
@@ -245,9 +249,13 @@ fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(listener)
 }
 
+/// Like a port on loopback, it is there for every user of the machine, nginx among them: the folder says who gets at it,
+/// and a key is asked of everybody. (nginx makes its own sockets so too: `ngx_open_listening_sockets`.)
 fn bind_unix(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
     remove_dead_socket(path)?;
-    std::os::unix::net::UnixListener::bind(path)
+    let listener = std::os::unix::net::UnixListener::bind(path)?;
+    fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE))?;
+    Ok(listener)
 }
 
 /// A socket file that nobody listens on is left over from a process that was killed.

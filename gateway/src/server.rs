@@ -15,6 +15,7 @@ use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use sq_shared::config::{Config, ListenAddress};
 use sq_shared::layout;
+use sq_shared::service_manager;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle as Task;
 
@@ -247,6 +248,7 @@ impl Server {
         let log = || tracing::info!(limit_s = drain.as_secs_f32(), ?end, "draining");
         match end {
             End::Stop => {
+                service_manager::stopping();
                 self.phase.send_replace(Phase::Refusing);
                 log();
                 let last_call = Phase::Refusing.idle_time(drain).unwrap_or_default();

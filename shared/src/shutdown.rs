@@ -1,5 +1,5 @@
 //! The signals that a server of ours obeys: SIGTERM and SIGINT stop it, SIGHUP makes it read its files again.
-//! SIGQUIT stops it too, unless it has something to hand over.
+//! SIGQUIT stops it too, unless it has something to hand over; SIGUSR2 makes it start somebody to hand over to.
 
 use std::io;
 
@@ -55,6 +55,23 @@ async fn next(signal: &mut Option<Signal>) {
 /// The runtime cannot take the signal.
 pub fn quits() -> io::Result<Signal> {
     signal(SignalKind::quit())
+}
+
+/// The stream of SIGUSR2s: a new process is to be started, and handed over to.
+///
+/// # Errors
+/// The runtime cannot take the signal.
+pub fn upgrades() -> io::Result<Signal> {
+    signal(SignalKind::user_defined2())
+}
+
+/// The streams of the signals that a process with `--upgrade` takes over and does not obey while it waits: whoever sends
+/// one of them to every process of the name means the one that runs already.
+///
+/// # Errors
+/// The runtime cannot take them.
+pub fn meant_for_the_running_one() -> io::Result<[Signal; 3]> {
+    Ok([quits()?, upgrades()?, hangups()?])
 }
 
 /// The stream of SIGHUPs.

@@ -34,7 +34,8 @@ use std::time::Instant;
 use rustix::process::Signal;
 use sq_shared::config::Config;
 use sq_shared::registry::Registry;
-use sq_shared::shutdown::{StopSignal, hangups};
+use sq_shared::service_manager;
+use sq_shared::shutdown::{StopSignal, hangups, upgrades};
 use sq_shared::watch::FileWatch;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
@@ -72,6 +73,8 @@ pub enum Event {
     NewProgram(Program, String),
     /// The pool is to hand over to the one that was started with `--upgrade`.
     HandoverAsked,
+    /// The same, and that one is to be started first.
+    UpgradeAsked,
     /// That one is there, or is not.
     SuccessorFound(Result<UnixStream, String>),
     /// Somebody wants to know how things stand.
@@ -207,6 +210,7 @@ impl Pool {
         // Whoever started the pool may not listen.
         let mut stdout = io::stdout();
         let _ = writeln!(stdout, "ready slots={slots} tenants={tenants}").and_then(|()| stdout.flush());
+        service_manager::ready(&format!("slots={slots} tenants={tenants}"));
     }
 
     async fn observe(&mut self, event: Event) {
@@ -217,6 +221,7 @@ impl Pool {
             Event::FilesChanged => self.reload(),
             Event::NewProgram(program, version) => self.renew(program, &version),
             Event::HandoverAsked => self.seek_successor(),
+            Event::UpgradeAsked => self.start_successor(),
             Event::SuccessorFound(found) => self.meet_successor(found).await,
             Event::StatusAsked(asker) => {
                 let slots = self.sockets.len();
@@ -228,6 +233,7 @@ impl Pool {
             Event::StopAsked(reason) if !self.desired.is_closing => {
                 let workers = self.observed.worker_count();
                 tracing::info!(reason, workers, "pool stops");
+                service_manager::stopping();
                 self.desired.close(self.config.timeouts.drain);
             }
             Event::StopAsked(_) => {}
@@ -425,6 +431,14 @@ fn obey_signals(sender: &mpsc::UnboundedSender<Event>, launcher: &Launcher) -> i
             let reason = stop.received().await;
             let event = if reason == SIGQUIT { Event::HandoverAsked } else { Event::StopAsked(reason) };
             if stopping.send(event).is_err() {
+                return;
+            }
+        }
+    });
+    let (mut upgrades, upgrading) = (upgrades()?, sender.clone());
+    tokio::spawn(async move {
+        while upgrades.recv().await.is_some() {
+            if upgrading.send(Event::UpgradeAsked).is_err() {
                 return;
             }
         }

@@ -97,6 +97,7 @@ impl fmt::Display for Confinement {
 /// With `require`, that something of it cannot be had.
 pub fn confine(directory: BorrowedFd<'_>, enforcement: Enforcement) -> Result<Confinement, SandboxError> {
     privileges::limit_open_files()?;
+    privileges::go_before_the_pool();
     if enforcement == Enforcement::Off {
         return Ok(Confinement::off());
     }

@@ -138,7 +138,7 @@ impl From<ChangeError> for Refusal {
             ChangeError::TooFarAhead => Self::invalid("grace_s", "that is after the year 9999"),
             ChangeError::Directories(_, error)
             | ChangeError::UnreadableDirectory(_, error)
-            | ChangeError::KeysFile(_, error)
+            | ChangeError::KeysOut(_, error)
             | ChangeError::NoRandomNumbers(error) => Self::io(&error, &what, "nothing was changed"),
             ChangeError::Directory(_, error) => {
                 Self::io(&error, &what, "the tenant is removed, but its directory was left as it is")

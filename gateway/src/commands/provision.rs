@@ -1,7 +1,7 @@
 //! `sq-gateway provision`: many tenants at once.
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -11,7 +11,8 @@ use sq_shared::registry::edit::RegistryEdit;
 use sq_shared::tenant::TenantName;
 
 use super::root::RootOptions;
-use crate::cli::say;
+use crate::cli::{note, say};
+use crate::tenants::keys_file::KeysOut;
 use crate::tenants::new_tenants::{NewTenants, Terms};
 
 /// Options of `provision`.
@@ -30,9 +31,9 @@ pub struct Options {
     /// Whether they are served at once: active or reserved.
     #[arg(long, default_value = "active", value_parser = parse_state)]
     state: TenantState,
-    /// Where the new keys go; without it, to keys.csv beside the config.
+    /// Where the new keys go, `-` for standard output; without it, to keys.csv beside the config.
     #[arg(long, value_name = "FILE")]
-    keys_out: Option<PathBuf>,
+    keys_out: Option<OsString>,
     #[command(flatten)]
     root: RootOptions,
 }
@@ -54,19 +55,25 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     let registry =
         RegistryEdit::open(&system.config.gateway.tenants, &system.config).map_err(Failure::from_error)?;
     let names = missing_names(options, &registry)?;
-    let keys_out = options.keys_out.as_ref().unwrap_or(&system.keys_file);
+    let keys_out = options.keys_out.clone().map_or(KeysOut::File(system.keys_file), KeysOut::from);
     let progress = progress_bar(names.len() as u64);
     let terms = Terms { state: options.state, plan: options.plan.clone(), quota_bytes: None };
     let mut tenants = NewTenants::new(&system.config, registry);
     tenants.add(names, &terms)?;
     tenants.refuse_used_directories()?;
-    let made = tenants.commit(Some(keys_out), || progress.inc(1))?.len();
+    let made = tenants.commit(Some(&keys_out), || progress.inc(1))?.len();
     progress.finish_and_clear();
     let there = usize::from(options.slots) - made;
     let seconds = started.elapsed().as_secs_f32();
-    let keys_note =
-        if made > 0 { format!("; their keys are in {}", keys_out.display()) } else { String::new() };
-    say(format_args!("provisioned {made} tenants ({there} were there) in {seconds:.2} s{keys_note}"));
+    let result = format!("provisioned {made} tenants ({there} were there) in {seconds:.2} s");
+    match keys_out {
+        // Nothing but keys goes there.
+        KeysOut::StandardOutput => note(result),
+        KeysOut::File(file) if made > 0 => {
+            say(format_args!("{result}; their keys are in {}", file.display()))
+        }
+        KeysOut::File(_) => say(result),
+    }
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use sq_shared::layout;
 use sq_shared::secret_file;
 use sq_shared::token::BearerToken;
 
-use crate::tenants::keys_file::{self, ADMIN, NewKey};
+use crate::tenants::keys_file::{ADMIN, KeysOut, NewKey};
 
 /// The config of a new root: the documented sample, with a key of its own.
 const SAMPLE_CONFIG: &str = include_str!("../../../config/gateway.toml");
@@ -92,6 +92,6 @@ fn create(root: &Path, config_file: &Path) -> io::Result<()> {
     let token = BearerToken::generate().map_err(io::Error::other)?;
     let config = SAMPLE_CONFIG.replace(SAMPLE_DIGEST, &token.digest().to_string());
     let admin = NewKey { tenant: ADMIN.to_owned(), port: None, key_id: "admin".to_owned(), token };
-    keys_file::append(&layout::keys_file(root), &[admin])?;
+    KeysOut::File(layout::keys_file(root)).write(&[admin])?;
     secret_file::replace(config_file, config.as_bytes())
 }

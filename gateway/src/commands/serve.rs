@@ -6,10 +6,11 @@ use std::time::Duration;
 use sq_shared::failure::Failure;
 use sq_shared::layout;
 use sq_shared::shutdown::{self, StopSignal};
+use sq_shared::{service_manager, successor};
 
 use crate::cli::say;
 use crate::directory::reload::Source;
-use crate::handover::{self, GiveError, Taken};
+use crate::handover::{self, GiveError, Taken, Taker};
 use crate::listen::{Role, Sockets};
 use crate::phase::End;
 use crate::server::{Server, url};
@@ -27,6 +28,10 @@ pub struct Options {
     /// The config.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// A file that holds the admin's key, instead of `gateway.admin_key_sha256`: a secret of Docker's, a credential of
+    /// systemd's. Read again when it changes.
+    #[arg(long, value_name = "FILE")]
+    admin_key_file: Option<PathBuf>,
     /// Take the listening sockets over from the gateway that runs with this config, once SIGQUIT is sent to it.
     #[arg(long)]
     upgrade: bool,
@@ -37,15 +42,14 @@ pub struct Options {
 /// # Errors
 /// The config or the registry has mistakes, an address is taken, or there are no sockets to take over.
 pub fn run(options: Options) -> Result<(), Failure> {
-    let source = Source { config: options.config, listen: None, tenants: None };
-    on_control_thread(serve(source, options.upgrade))
+    let Options { config, admin_key_file, upgrade } = options;
+    let source = Source { config, listen: None, tenants: None, admin_key_file };
+    on_control_thread(serve(source, upgrade))
 }
 
 async fn serve(source: Source, is_upgrade: bool) -> Result<(), Failure> {
     let mut stop = StopSignal::without_quit().map_err(Failure::from_error)?;
-    // Whoever sends SIGQUIT or SIGHUP to every gateway means the one that runs already.
-    let waiting_quit = shutdown::quits().map_err(Failure::from_error)?;
-    let _waiting_hangup = shutdown::hangups().map_err(Failure::from_error)?;
+    let waiting = shutdown::meant_for_the_running_one().map_err(Failure::from_error)?;
     let meeting = layout::handover_socket(&source.config);
     let taken = match is_upgrade {
         false => None,
@@ -58,11 +62,14 @@ async fn serve(source: Source, is_upgrade: bool) -> Result<(), Failure> {
             }
         }
     };
-    let mut quit = shutdown::quits().map_err(Failure::from_error)?;
-    drop(waiting_quit);
+    let mut asked = Asked {
+        quit: shutdown::quits().map_err(Failure::from_error)?,
+        upgrade: shutdown::upgrades().map_err(Failure::from_error)?,
+    };
+    drop(waiting);
     let server = start(&source, taken).await?;
     let mut end = End::Stop;
-    let until = async { end = ending(&mut stop, &mut quit, &meeting, server.sockets()).await };
+    let until = async { end = ending(&mut stop, &mut asked, &meeting, server.sockets()).await };
     let result = server.run_until(source, until).await;
     server.drain(end).await;
     result.map_err(Failure::from_error)
@@ -77,7 +84,7 @@ async fn start(source: &Source, taken: Option<Taken>) -> Result<Server, Failure>
     let roles = sockets.taken.clone();
     let server = Server::start(directory, sockets).map_err(Failure::from_error)?;
     let Some(giver) = giver else {
-        say(ready_line(&server));
+        announce(&server);
         return Ok(server);
     };
     if let Err(error) = giver.acknowledge(&roles).await {
@@ -85,22 +92,45 @@ async fn start(source: &Source, taken: Option<Taken>) -> Result<Server, Failure>
         server.drain(End::HandedOver { has_client_socket: roles.contains(&Role::Clients) }).await;
         return Err(Failure::from_error(error));
     }
-    say(ready_line(&server));
+    announce(&server);
     tracing::info!(taken = ?roles, "this gateway serves in the place of the one before");
     Ok(server)
 }
 
+/// The signals that ask for an upgrade.
+struct Asked {
+    /// A new process is there, or is about to be.
+    quit: shutdown::Signal,
+    /// It is to be started.
+    upgrade: shutdown::Signal,
+}
+
+impl Asked {
+    /// Ends when there is, or soon will be, a process to hand over to.
+    async fn wait(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.quit.recv() => {
+                    tracing::info!("SIGQUIT: looking for the gateway that takes over");
+                    return;
+                }
+                _ = self.upgrade.recv() => match successor::start() {
+                    Ok(()) => {
+                        tracing::info!("SIGUSR2: the gateway that takes over is started");
+                        return;
+                    }
+                    Err(error) => tracing::error!(%error, "SIGUSR2: the program cannot be started; serving on"),
+                },
+            }
+        }
+    }
+}
+
 /// Ends when it is told to stop, or when another process serves on the sockets. While there is none, this one goes on.
-async fn ending(
-    stop: &mut StopSignal,
-    quit: &mut shutdown::Signal,
-    meeting: &Path,
-    sockets: &Sockets,
-) -> End {
+async fn ending(stop: &mut StopSignal, asked: &mut Asked, meeting: &Path, sockets: &Sockets) -> End {
     loop {
-        let asked = async {
-            let _ = quit.recv().await;
-            tracing::info!("SIGQUIT: looking for the gateway that takes over");
+        let found = async {
+            asked.wait().await;
             handover::find_taker(meeting).await
         };
         let taker = tokio::select! {
@@ -109,15 +139,21 @@ async fn ending(
                 tracing::info!(signal, "stopping");
                 return End::Stop;
             }
-            taker = asked => taker,
+            taker = found => taker,
         };
         // From the offer on, no signal is obeyed: the other process is told yes or no first.
+        let successor = taker.as_ref().ok().and_then(Taker::pid);
         let given = match taker {
             Ok(taker) => taker.give(sockets).await,
             Err(error) => Err(error),
         };
         match given {
-            Ok(taken) => return End::HandedOver { has_client_socket: taken.contains(&Role::Clients) },
+            Ok(taken) => {
+                if let Some(pid) = successor {
+                    service_manager::handed_over_to(pid, "serving, after an upgrade");
+                }
+                return End::HandedOver { has_client_socket: taken.contains(&Role::Clients) };
+            }
             Err(error) => say_that_it_goes_on(&error),
         }
     }
@@ -144,7 +180,9 @@ pub fn on_control_thread(work: impl Future<Output = Result<(), Failure>>) -> Res
     result
 }
 
-/// What `serve` and `up` print when a request would be answered.
-pub fn ready_line(server: &Server) -> String {
-    format!("ready {} tenants={}", url(server.address()), server.tenant_count())
+/// What `serve` and `up` say when a request would be answered: in a line, and to the service manager.
+pub fn announce(server: &Server) {
+    let serving = format!("{} tenants={}", url(server.address()), server.tenant_count());
+    say(format_args!("ready {serving}"));
+    service_manager::ready(&format!("serving {serving}"));
 }

@@ -11,14 +11,14 @@ use sq_shared::shutdown::StopSignal;
 use sq_shared::telemetry::LogFormat;
 
 use super::root::{RootOptions, System};
-use super::serve::{on_control_thread, ready_line};
+use super::serve::{announce, on_control_thread};
 use crate::cli::{note, say};
 use crate::directory::Directory;
 use crate::directory::reload::Source;
 use crate::listen::Sockets;
 use crate::phase::End;
 use crate::server::{Server, url};
-use crate::tenants::keys_file::NewKey;
+use crate::tenants::keys_file::{KeysOut, NewKey};
 use crate::tenants::new_tenants::{NewTenants, Terms};
 use pool_child::PoolChild;
 
@@ -58,7 +58,8 @@ pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
     if new_keys.is_empty() && system.keys_file.exists() {
         note(format_args!("the keys that `up` and `provision` made are in {}", system.keys_file.display()));
     }
-    let source = Source { config: system.config_file, listen: options.listen.clone(), tenants };
+    let source =
+        Source { config: system.config_file, listen: options.listen.clone(), tenants, admin_key_file: None };
     on_control_thread(serve(source, &new_keys, log_format))
 }
 
@@ -92,7 +93,7 @@ async fn serve_with_pool(
     for key in new_keys {
         say(curl_line(&server, key));
     }
-    say(ready_line(&server));
+    announce(&server);
     let until = async {
         tokio::select! {
             signal = stop.received() => tracing::info!(signal, "stopping"),
@@ -119,5 +120,5 @@ fn create_first_tenants(system: &System) -> Result<Vec<NewKey>, Failure> {
     let terms = Terms { state: TenantState::Active, plan: None, quota_bytes: None };
     tenants.add(names.collect::<Result<_, _>>()?, &terms)?;
     tenants.refuse_used_directories()?;
-    Ok(tenants.commit(Some(&system.keys_file), || ())?)
+    Ok(tenants.commit(Some(&KeysOut::File(system.keys_file.clone())), || ())?)
 }

@@ -10,8 +10,10 @@ use sq_shared::config::Config;
 use sq_shared::registry::Registry;
 use sq_shared::registry::difference::Difference;
 use sq_shared::shutdown;
+use sq_shared::token::{BearerToken, TokenDigest};
 use sq_shared::toml_reader::Mistakes;
 use sq_shared::watch::FileWatch;
+use zeroize::Zeroizing;
 
 use super::{Directory, SharedDirectory};
 use crate::metrics::{Metrics, Reload};
@@ -45,6 +47,8 @@ pub struct Source {
     pub listen: Option<sq_shared::config::ListenAddress>,
     /// Instead of `gateway.tenants`.
     pub tenants: Option<PathBuf>,
+    /// Holds the admin's key itself, instead of its digest in the config.
+    pub admin_key_file: Option<PathBuf>,
 }
 
 impl Source {
@@ -60,7 +64,15 @@ impl Source {
         if let Some(tenants) = &self.tenants {
             config.gateway.tenants.clone_from(tenants);
         }
+        if let Some(file) = &self.admin_key_file {
+            config.gateway.admin_key = Some(read_key(file)?);
+        }
         Ok(config)
+    }
+
+    /// What is to be watched, with the registry that the config names now.
+    fn files(&self, tenants: &Path) -> Vec<PathBuf> {
+        [self.config.clone(), tenants.to_owned()].into_iter().chain(self.admin_key_file.clone()).collect()
     }
 
     /// Reads the config; of a snapshot before, what holds until the next start is kept. Gives the fields that differ
@@ -88,6 +100,13 @@ impl Source {
         let registry = Registry::load(&config.gateway.tenants, &config)?.registry;
         Ok(Directory::new(config, registry, previous))
     }
+}
+
+/// The digest of the key that a file holds; a line's end after it is not part of it.
+fn read_key(file: &Path) -> Result<TokenDigest, Mistakes> {
+    let text = Zeroizing::new(std::fs::read(file).map_err(|error| Mistakes::about(file, error))?);
+    let key = BearerToken::parse(text.trim_ascii_end()).map_err(|error| Mistakes::about(file, error))?;
+    Ok(key.digest())
 }
 
 /// Puts what the files say in force: when they change, at SIGHUP, and when the admin API asks.
@@ -206,6 +225,6 @@ impl Reloader {
     }
 
     fn watch_files(&self, tenants: &Path) -> FileWatch {
-        FileWatch::new(&[self.source.config.clone(), tenants.to_owned()])
+        FileWatch::new(&self.source.files(tenants))
     }
 }

@@ -8,6 +8,8 @@ use sq_shared::failure::Failure;
 use sq_shared::registry::edit::EditError;
 use sq_shared::tenant::TenantName;
 
+use super::keys_file::KeysOut;
+
 /// Why a change was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
@@ -57,9 +59,9 @@ pub enum ChangeError {
     /// Directories in the data root cannot be made.
     #[error("cannot make directories in {}: {}", .0.display(), .1)]
     Directories(PathBuf, io::Error),
-    /// The file that new keys go to cannot be written.
-    #[error("cannot write {}: {}", .0.display(), .1)]
-    KeysFile(PathBuf, io::Error),
+    /// The new keys cannot be written where they are to go.
+    #[error("cannot write the keys to {0}: {1}")]
+    KeysOut(KeysOut, io::Error),
     /// The operating system has no random numbers to give.
     #[error("cannot make a key: {0}")]
     NoRandomNumbers(io::Error),

@@ -1,7 +1,9 @@
 //! The CSV that new keys go to, once: `tenant,port,key_id,key`, mode 0600. The registry has only digests.
 
-use std::io;
-use std::path::Path;
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, Write};
+use std::path::PathBuf;
 
 use sq_shared::registry::Key;
 use sq_shared::registry::edit::write_key;
@@ -35,23 +37,54 @@ impl NewKey {
     }
 }
 
-/// Appends keys to the file, and waits until they are on disk: they are stored nowhere else.
-///
-/// # Errors
-/// The file cannot be written.
-pub fn append(path: &Path, keys: &[NewKey]) -> io::Result<()> {
-    if keys.is_empty() {
-        return Ok(());
+/// Where new keys go: a file, or, said as `-`, standard output.
+#[derive(Debug, Clone)]
+pub enum KeysOut {
+    /// Appended to, of mode 0600.
+    File(PathBuf),
+    /// For a pipe, and for a container that may write to no folder of the host's.
+    StandardOutput,
+}
+
+impl From<OsString> for KeysOut {
+    fn from(text: OsString) -> Self {
+        if text == "-" { Self::StandardOutput } else { Self::File(text.into()) }
     }
-    secret_file::append(path, |file, is_new| {
-        let mut writer = csv::Writer::from_writer(file);
-        if is_new {
-            writer.write_record(["tenant", "port", "key_id", "key"])?;
+}
+
+impl fmt::Display for KeysOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::StandardOutput => f.write_str("standard output"),
         }
-        for key in keys {
-            let port = key.port.map(|port| port.to_string()).unwrap_or_default();
-            writer.write_record([key.tenant.as_str(), &port, &key.key_id, key.token.expose()])?;
+    }
+}
+
+impl KeysOut {
+    /// Writes keys, and waits until a file has them on disk: they are stored nowhere else.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    pub fn write(&self, keys: &[NewKey]) -> io::Result<()> {
+        if keys.is_empty() {
+            return Ok(());
         }
-        writer.flush()
-    })
+        match self {
+            Self::File(path) => secret_file::append(path, |file, is_new| write_csv(file, keys, is_new)),
+            Self::StandardOutput => write_csv(io::stdout().lock(), keys, true),
+        }
+    }
+}
+
+fn write_csv(out: impl Write, keys: &[NewKey], with_head: bool) -> io::Result<()> {
+    let mut writer = csv::Writer::from_writer(out);
+    if with_head {
+        writer.write_record(["tenant", "port", "key_id", "key"])?;
+    }
+    for key in keys {
+        let port = key.port.map(|port| port.to_string()).unwrap_or_default();
+        writer.write_record([key.tenant.as_str(), &port, &key.key_id, key.token.expose()])?;
+    }
+    writer.flush()
 }

@@ -13,7 +13,7 @@ use sq_shared::secret_file;
 use sq_shared::tenant::TenantName;
 
 use super::ChangeError;
-use super::keys_file::{self, NewKey};
+use super::keys_file::{KeysOut, NewKey};
 
 /// What a new tenant may have beside a name.
 #[derive(Debug, Clone)]
@@ -109,21 +109,20 @@ impl<'c> NewTenants<'c> {
         Ok(())
     }
 
-    /// Makes the directories, appends the keys to a file, and writes the registry, in this order: were it another,
+    /// Makes the directories, writes the keys out, and writes the registry, in this order: were it another,
     /// a crash in between would leave a tenant whose key nobody has. Gives the keys.
     ///
     /// # Errors
     /// Something cannot be written.
-    pub fn commit(self, keys_file: Option<&Path>, progress: impl Fn()) -> Result<Vec<NewKey>, ChangeError> {
+    pub fn commit(self, keys_out: Option<&KeysOut>, progress: impl Fn()) -> Result<Vec<NewKey>, ChangeError> {
         if self.names.is_empty() {
             return Ok(Vec::new());
         }
         let data_root = &self.config.gateway.data_root;
         make_directories(data_root, &self.names, progress)
             .map_err(|error| ChangeError::Directories(data_root.clone(), error))?;
-        if let Some(file) = keys_file {
-            keys_file::append(file, &self.keys)
-                .map_err(|error| ChangeError::KeysFile(file.to_owned(), error))?;
+        if let Some(out) = keys_out {
+            out.write(&self.keys).map_err(|error| ChangeError::KeysOut(out.clone(), error))?;
         }
         self.registry.commit(self.config)?;
         Ok(self.keys)

@@ -46,7 +46,7 @@ pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
         ))
     })?;
     let launcher = Launcher::new(program, log_format, config.pool.sandbox.unwrap_or(Enforcement::Try));
-    note_confinement(&launcher, config.pool.sandbox)?;
+    note_confinement(&launcher, &config)?;
     // A slot costs up to four descriptors: its socket, and its worker's standard input, standard output and process.
     open_files::raise_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -63,20 +63,21 @@ pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
     })
 }
 
-/// Waits for the pool that runs. Whoever sends SIGQUIT or SIGHUP to every pool meanwhile means that one.
+/// Waits for the pool that runs.
 fn wait_for_handover(runtime: &Runtime, config: &Config) -> Result<Handover, Failure> {
     let _within = runtime.enter();
-    let _signals = [shutdown::quits(), shutdown::hangups()].map(|signal| signal.map_err(Failure::from_error));
+    let _signals = shutdown::meant_for_the_running_one().map_err(Failure::from_error)?;
     handover::receive(&layout::pool_handover_socket(&config.path)).map_err(Failure::Failed)
 }
 
 /// Says once, for all the workers to come, what confines them: a trial of it, in a process that ends.
-fn note_confinement(launcher: &Launcher, wanted: Option<Enforcement>) -> Result<(), Failure> {
+fn note_confinement(launcher: &Launcher, config: &Config) -> Result<(), Failure> {
+    let wanted = config.pool.sandbox;
     if wanted == Some(Enforcement::Off) {
         tracing::warn!("workers are NOT confined: [pool] sandbox is off");
         return Ok(());
     }
-    let trial = launcher.sandbox_trial().output().map_err(Failure::from_error)?;
+    let trial = launcher.sandbox_trial(&config.gateway.data_root).output().map_err(Failure::from_error)?;
     let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     if trial.status.success() {
         tracing::info!("{}", said(&trial.stdout));

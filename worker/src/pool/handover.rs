@@ -355,6 +355,14 @@ pub fn say_ended(mut successor: &UnixStream, port: u16) {
     }
 }
 
+/// The process at the other end.
+///
+/// # Errors
+/// The system does not say.
+pub fn pid_of(peer: &UnixStream) -> io::Result<u32> {
+    Ok(sockopt::socket_peercred(peer)?.pid.as_raw_nonzero().get().cast_unsigned())
+}
+
 /// The slots' sockets are for this user's own pool.
 fn check_peer(stream: &UnixStream) -> io::Result<()> {
     let peer = sockopt::socket_peercred(stream)?.uid;

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::future::pending;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
 use std::time::Instant;
@@ -81,10 +81,14 @@ impl Launcher {
         self.program.as_ref()
     }
 
-    /// The command that tries what will confine the workers.
-    pub fn sandbox_trial(&self) -> std::process::Command {
+    /// The command that tries what will confine the workers, on the folder that their directories are in: whose it is
+    /// matters.
+    pub fn sandbox_trial(&self, data_root: &Path) -> std::process::Command {
         let mut command = std::process::Command::new(&self.executable);
         command.arg("sandbox").env_clear().stdin(Stdio::null());
+        if data_root.is_dir() {
+            command.arg("--data-dir").arg(data_root);
+        }
         command
     }
 

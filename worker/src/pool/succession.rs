@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use sq_shared::layout;
+use sq_shared::{service_manager, successor};
 use tokio::sync::mpsc;
 
 use super::desired::Assignment;
@@ -44,17 +45,37 @@ impl Succession {
 }
 
 impl Pool {
+    /// Whether this pool may hand over, and does not do so already.
+    fn may_hand_over(&self) -> bool {
+        if matches!(self.succession, Succession::Never) {
+            tracing::warn!("no upgrade: this pool goes with the program that started it");
+        }
+        matches!(self.succession, Succession::None) && !self.desired.is_closing
+    }
+
+    /// Starts the new pool, and looks for it.
+    pub(super) fn start_successor(&mut self) {
+        if !self.may_hand_over() {
+            return;
+        }
+        match successor::start() {
+            Ok(()) => {
+                tracing::info!("SIGUSR2: the pool that takes over is started");
+                self.seek_successor();
+            }
+            Err(error) => {
+                tracing::error!(%error, "SIGUSR2: the program cannot be started; this pool goes on")
+            }
+        }
+    }
+
     /// Looks for the new pool, while everything goes on.
     pub(super) fn seek_successor(&mut self) {
-        match self.succession {
-            Succession::None if !self.desired.is_closing => {}
-            Succession::Never => {
-                return tracing::warn!("SIGQUIT is ignored: this pool goes with the program that started it");
-            }
-            _ => return,
+        if !self.may_hand_over() {
+            return;
         }
         self.succession = Succession::Seeking;
-        tracing::info!(patience_s = WAIT_FOR_NEW.as_secs(), "SIGQUIT: looking for the pool that takes over");
+        tracing::info!(patience_s = WAIT_FOR_NEW.as_secs(), "looking for the pool that takes over");
         let (path, sender) = (layout::pool_handover_socket(&self.config.path), self.sender.clone());
         tokio::spawn(async move {
             let _ = sender.send(Event::SuccessorFound(handover::find_successor(&path).await));
@@ -79,6 +100,9 @@ impl Pool {
                 self.status.iter().for_each(Answering::stop);
                 self.watching.abort();
                 self.desired.close(self.config.timeouts.drain);
+                if let Ok(pid) = handover::pid_of(&successor) {
+                    service_manager::handed_over_to(pid, "ready, after an upgrade");
+                }
                 self.succession = Succession::HandedOver(successor);
             }
             Err(error) => tracing::error!(error, "no pool takes over; this one goes on"),

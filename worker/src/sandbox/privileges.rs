@@ -17,12 +17,22 @@ const MEMORY_SHARE: u64 = 2;
 /// again for the files of saves.
 const OPEN_FILES: u64 = 4096;
 
+/// Half of the scale (proc(5), `oom_score_adj`): more than a pool's own memory can outweigh.
+const OOM_SCORE_ADJUSTMENT: &str = "500";
+
 /// Many systems allow 1,024 unless a process asks for more; none may take all that the system has.
 pub(super) fn limit_open_files() -> Result<(), SandboxError> {
     let most =
         rustix::process::getrlimit(Resource::Nofile).maximum.map_or(OPEN_FILES, |most| most.min(OPEN_FILES));
     let limit = Rlimit { current: Some(most), maximum: Some(most) };
     rustix::process::setrlimit(Resource::Nofile, limit).map_err(step("limit open files"))
+}
+
+/// When memory runs out, in the machine or in the pool's control group, the kernel ends the process with the highest
+/// score: this makes it the largest worker, and never the pool, with which all of them would go.
+pub(super) fn go_before_the_pool() {
+    // Without /proc it is as before.
+    let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJUSTMENT);
 }
 
 /// New files are the owner's alone; no core file with scrolls in it is left behind; memory is bounded; and other

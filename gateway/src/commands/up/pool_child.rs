@@ -5,6 +5,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use sq_shared::failure::Failure;
+use sq_shared::service_manager;
 use sq_shared::telemetry::LogFormat;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -82,6 +83,7 @@ impl PoolChild {
         if let Some(tenants) = &self.source.tenants {
             command.arg("--tenants").arg(tenants);
         }
+        command.env_remove(service_manager::NOTIFY_SOCKET);
         // A group of its own: Ctrl-C reaches this process alone, which drains before it stops the pool.
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
         command

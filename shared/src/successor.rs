@@ -1,0 +1,28 @@
+//! Starts the program that is to take the place of this one, inside what a service manager has put around the service, so
+//! that the service manager can be told to follow it.
+
+use std::ffi::OsStr;
+use std::io;
+use std::process::{Command, Stdio};
+
+/// What a server is started with to take over.
+const UPGRADE: &str = "--upgrade";
+
+/// util-linux's program that starts another and ends. What is started is then the service manager's own child, as it must
+/// be: systemd 252 does not wait at a stop for a main process that was somebody else's child when it heard of it.
+const LAUNCHER: [&str; 2] = ["setsid", "--fork"];
+
+/// Starts the program file that this process was started from, as the file is now, with the same arguments and
+/// `--upgrade`. It logs where this one does.
+///
+/// # Errors
+/// It cannot be started.
+pub fn start() -> io::Result<()> {
+    let [launcher, option] = LAUNCHER;
+    let arguments = std::env::args_os().filter(|argument| argument != OsStr::new(UPGRADE));
+    let mut command = Command::new(launcher);
+    command.arg(option).args(arguments).arg(UPGRADE).stdin(Stdio::null());
+    let explain = |error| io::Error::other(format!("{launcher} (of util-linux): {error}"));
+    let status = command.status().map_err(explain)?;
+    if status.success() { Ok(()) } else { Err(explain(io::Error::other(status.to_string()))) }
+}
