@@ -11,14 +11,14 @@ use sq_tests::process;
 use sq_tests::root::Root;
 use sq_tests::setup::Setup;
 
-const TENANTS: &str = r#"{
+pub(crate) const TENANTS: &str = r#"{
   "tenants": {
     "pmb-v1-alice-key": { "name": "alice", "data_dir": "$DIR/alice" },
     "pmb-v1-bob-key": { "name": "bob", "data_dir": "$DIR/bob" }
   }
 }"#;
 
-const SCRIPT: &str = r#"
+pub(crate) const SCRIPT: &str = r#"
 curl -H "Authorization: Bearer pmb-v1-alice-key" "http://localhost:9999/api/v2/insert?p=test&c=1.1.1/1.1.1/1.1.1&s=AliceData"
 curl -H "Authorization: Bearer pmb-v1-bob-key"   "http://localhost:9999/api/v2/insert?p=test&c=1.1.1/1.1.1/1.1.1&s=BobData"
 "#;
@@ -127,7 +127,7 @@ fn status_of_pasted(line: &str) -> String {
     shell(&line.replacen("curl ", "curl --output /dev/null --write-out '%{http_code}' ", 1))
 }
 
-fn shell(script: &str) -> String {
+pub(crate) fn shell(script: &str) -> String {
     let quiet = script.replace("curl ", "curl --silent --show-error ");
     process::run(Command::new("sh").args(["-e", "-c", &quiet])).success()
 }

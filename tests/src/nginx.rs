@@ -12,7 +12,7 @@ use crate::process::Outcome;
 use crate::{address, binaries, process, wait};
 
 /// What is shipped.
-const SHIPPED: &str = "config/nginx/sq-gateway.conf";
+const SHIPPED: &str = "config/nginx/sq.conf";
 
 /// The name in it, which the certificate is for.
 pub const NAME: &str = "sq.example.org";
@@ -47,7 +47,20 @@ impl Nginx {
     /// # Panics
     /// It does not start.
     pub fn start(gateway: SocketAddr, address: Ipv4Addr, deployment: &Path) -> Self {
-        let folder = prepare(gateway, address, deployment);
+        Self::start_with(gateway, address, deployment, &[])
+    }
+
+    /// The same, with some texts of the site replaced by others.
+    ///
+    /// # Panics
+    /// It does not start, or the site has no such text.
+    pub fn start_with(
+        gateway: SocketAddr,
+        address: Ipv4Addr,
+        deployment: &Path,
+        changes: &[(&str, &str)],
+    ) -> Self {
+        let folder = prepare(gateway, address, deployment, changes);
         let log = File::create(folder.join("nginx.log")).expect("a file for its log");
         let mut command = command(&folder);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
@@ -63,7 +76,7 @@ impl Nginx {
 
     /// `nginx -t` on what [`Nginx::start`] runs.
     pub fn check(gateway: SocketAddr, address: Ipv4Addr, deployment: &Path) -> Outcome {
-        process::run(command(&prepare(gateway, address, deployment)).arg("-t"))
+        process::run(command(&prepare(gateway, address, deployment, &[])).arg("-t"))
     }
 
     /// A client of the listener without TLS.
@@ -89,10 +102,20 @@ impl Nginx {
     /// Asks over TLS, with curl, as a customer does.
     pub fn curl(&self, arguments: &[&str], target: &str) -> Outcome {
         let mut command = Command::new("curl");
-        command.args(["-sS", "--cacert"]).arg(self.folder.join("fullchain.pem"));
-        command.args(["--resolve", &format!("{NAME}:{TLS_PORT}:{}", self.address)]);
-        command.args(arguments).arg(format!("https://{NAME}:{TLS_PORT}{target}"));
+        command.args(self.curl_arguments()).args(arguments).arg(format!("https://{}{target}", Self::host()));
         process::run(&mut command)
+    }
+
+    /// What curl must be told to find it, and to believe that it is who it says.
+    pub fn curl_arguments(&self) -> [String; 5] {
+        let certificate = self.folder.join("fullchain.pem").display().to_string();
+        let place = format!("{}:{}", Self::host(), self.address);
+        ["-sS".to_owned(), "--cacert".to_owned(), certificate, "--resolve".to_owned(), place]
+    }
+
+    /// Name and port of its URLs.
+    pub fn host() -> String {
+        format!("{NAME}:{TLS_PORT}")
     }
 
     /// One of its logs: `sq.access.log`, `sq.error.log`, or `nginx.log`, what it says of itself.
@@ -118,7 +141,7 @@ fn command(folder: &Path) -> Command {
 }
 
 /// Writes configuration and certificate.
-fn prepare(gateway: SocketAddr, address: Ipv4Addr, deployment: &Path) -> PathBuf {
+fn prepare(gateway: SocketAddr, address: Ipv4Addr, deployment: &Path, changes: &[(&str, &str)]) -> PathBuf {
     let folder = deployment.join("nginx");
     fs::create_dir_all(&folder).expect("nginx's folder");
     let write = |name: &str, text: &str| fs::write(folder.join(name), text).expect("a file of nginx's");
@@ -132,13 +155,13 @@ fn prepare(gateway: SocketAddr, address: Ipv4Addr, deployment: &Path) -> PathBuf
             "pid {shown}/nginx.pid;\nevents {{ worker_connections 1024; }}\nhttp {{\n{temporary}    include {shown}/site.conf;\n}}\n"
         ),
     );
-    write("site.conf", &site(gateway, address, shown));
+    write("site.conf", &site(gateway, address, shown, changes));
     make_certificate(&folder);
     folder
 }
 
 /// What is shipped, with other addresses and paths.
-fn site(gateway: SocketAddr, address: Ipv4Addr, folder: &str) -> String {
+fn site(gateway: SocketAddr, address: Ipv4Addr, folder: &str, changes: &[(&str, &str)]) -> String {
     let shipped = fs::read_to_string(binaries::workspace().join(SHIPPED)).expect("what is shipped");
     let tls = format!(
         "listen {address}:{TLS_PORT} ssl http2; listen {address}:{PLAIN_PORT}; listen {address}:{PLAIN_HTTP2_PORT} http2;"
@@ -153,6 +176,7 @@ fn site(gateway: SocketAddr, address: Ipv4Addr, folder: &str) -> String {
         ("/var/log/nginx", folder.to_owned()),
     ]
     .into_iter()
+    .chain(changes.iter().map(|(shipped, other)| (*shipped, (*other).to_owned())))
     .fold(shipped, |text, (shipped, ours)| {
         assert!(text.contains(shipped), "{SHIPPED} has no {shipped:?} any more");
         text.replace(shipped, &ours)

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{Read, Seek};
 use std::net::SocketAddrV4;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
@@ -41,12 +42,20 @@ impl Outcome {
 /// # Panics
 /// It cannot be started, or does not end in time (it is killed then).
 pub fn run(command: &mut Command) -> Outcome {
+    run_within(command, wait::PATIENCE)
+}
+
+/// Runs a command to its end, which may take so long.
+///
+/// # Panics
+/// It cannot be started, or does not end in time (it is killed then).
+pub fn run_within(command: &mut Command, limit: Duration) -> Outcome {
     let mut output = tempfile::tempfile().expect("a file for the output");
     let mut errors = tempfile::tempfile().expect("a file for the errors");
     command.stdin(Stdio::null());
     command.stdout(output.try_clone().expect("its handle")).stderr(errors.try_clone().expect("its handle"));
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let ended = wait::within(wait::PATIENCE, || child.try_wait().expect("a child of ours"));
+    let ended = wait::within(limit, || child.try_wait().expect("a child of ours"));
     let Some(status) = ended else {
         kill_and_reap(&mut child);
         panic!("{command:?} did not end:\n{}\n{}", contents(&mut output), contents(&mut errors));

@@ -50,8 +50,13 @@ impl Gateway {
 
     /// Starts one with more arguments, and waits for nothing.
     pub fn begin(root: &Arc<Root>, arguments: &[&str]) -> Self {
+        Self::begin_with(root, arguments, &[])
+    }
+
+    /// The same, with more in its environment.
+    pub fn begin_with(root: &Arc<Root>, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = root.gateway_command(&["serve", "--config"]);
-        command.arg(root.config()).args(arguments);
+        command.arg(root.config()).args(arguments).envs(environment.iter().copied());
         Self(Program::start(root, "gateway", &mut command))
     }
 
@@ -91,9 +96,20 @@ impl Pool {
 
     /// Starts one, of this program, with more arguments, and waits for nothing.
     pub fn begin(root: &Arc<Root>, program: &Path, arguments: &[&str]) -> Self {
+        let mut command = Self::command(root, program);
+        Self(Program::start(root, "pool", command.args(arguments)))
+    }
+
+    /// Starts one with more in its environment, and waits for nothing.
+    pub fn begin_with(root: &Arc<Root>, environment: &[(&str, &str)]) -> Self {
+        let mut command = Self::command(root, &binaries::worker());
+        Self(Program::start(root, "pool", command.envs(environment.iter().copied())))
+    }
+
+    fn command(root: &Root, program: &Path) -> Command {
         let mut command = Command::new(program);
-        command.current_dir(root.path()).args(["pool", "--config"]).arg(root.config()).args(arguments);
-        Self(Program::start(root, "pool", command.env_remove("RUST_LOG")))
+        command.current_dir(root.path()).args(["pool", "--config"]).arg(root.config()).env_remove("RUST_LOG");
+        command
     }
 
     /// Puts another pool in its place, of this program, and waits for its own end, which must be a good one.

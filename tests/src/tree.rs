@@ -20,6 +20,18 @@ pub fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// Copies a folder with all that is in it, permissions too.
+///
+/// # Panics
+/// Something cannot be read or written.
+pub fn copy(from: &Path, to: &Path) {
+    for file in files(from) {
+        let target = to.join(&file);
+        fs::create_dir_all(target.parent().unwrap_or(to)).expect("a folder in the copy");
+        fs::copy(from.join(&file), &target).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    }
+}
+
 /// What tenants have stored below a folder: every phext and every journal, with its bytes.
 pub fn stored(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let holds_data = |path: &PathBuf| path.extension().is_some_and(|end| end == "phext" || end == "journal");
