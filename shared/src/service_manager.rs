@@ -18,7 +18,12 @@ pub fn stopping() {
 
 /// Another process serves on the sockets of this one, which ends: from now on the service is that one. systemd believes
 /// it of a process in the service's own control group.
-pub fn handed_over_to(pid: u32, status: &str) {
+pub fn handed_over_to(pid: Option<u32>, status: &str) {
+    let Some(pid) = pid else {
+        return tracing::error!(
+            "the process that took over is not known: a service manager will take the service for ended"
+        );
+    };
     tell(&[NotifyState::MainPid(pid), NotifyState::Status(status)]);
 }
 

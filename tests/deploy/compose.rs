@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use sq_tests::compose::{HEALTHY_PATIENCE, NGINX_IMAGE, PROGRAM_IMAGE, Project};
-use sq_tests::engine::{Container, Engine};
+use sq_tests::engine::Engine;
 use sq_tests::{notice, process, wait};
 
 use crate::customer::Customer;
+use crate::page::commands;
 
 /// What the services may take to be healthy, from nothing.
 const COMES_UP_WITHIN: Duration = Duration::from_secs(30);
@@ -27,7 +28,7 @@ fn without_rates(config: &str) -> String {
 fn comes_up_from_nothing_and_back_from_everything() {
     let images = [PROGRAM_IMAGE, NGINX_IMAGE];
     let Some(mut engine) = Engine::start("compose.yaml", &images) else { return };
-    let project = Project::new("compose.yaml", "");
+    let project = Project::whole("");
     let took = project.up(&engine);
     notice::say(&format!("compose.yaml: all healthy after {:.1} s", took.as_secs_f32()));
     assert!(took < COMES_UP_WITHIN, "{took:?}");
@@ -44,6 +45,7 @@ fn comes_up_from_nothing_and_back_from_everything() {
         answers == [200; 3]
     });
     customers_survive(&mut engine, &project, &keys);
+    a_backup_can_be_restored(&engine, &project, &keys[0]);
     drains_at_a_stop(&engine, &project, &keys[2]);
 }
 
@@ -109,28 +111,55 @@ fn customers_survive(engine: &mut Engine, project: &Project, keys: &[String]) {
     }
 }
 
-/// An upload that is on its way when each container is told to stop is finished, inside the grace period, by those that
-/// it still needs.
+/// By the very commands of the page, which speak of the first tenant.
+fn a_backup_can_be_restored(engine: &Engine, project: &Project, key: &str) {
+    let ask = |command: &str, text: &str| {
+        let target = format!("/api/v2/{command}?p=notes&c=1.1.1/1.1.1/1.1.1{text}");
+        project.customer().ask(&["-H", &bearer(key)], &target)
+    };
+    assert_eq!(ask("update", "&s=good").0, 200);
+    let commands = commands("docs/containers.md", "Back up and restore");
+    let (back_up, restore) = commands.split_at(commands.find("docker compose stop").expect("the restore"));
+    project.shell(engine, back_up).success();
+    assert_eq!(ask("update", "&s=spoilt").0, 200);
+    // The shell that restores is another.
+    let volumes: String = back_up
+        .lines()
+        .filter(|line| line.contains("_VOLUME=$(") || line.starts_with("BACKUP="))
+        .map(|line| line.to_owned() + "\n")
+        .collect();
+    project.shell(engine, &(volumes + restore)).success();
+    project.wait_healthy(engine);
+    wait::until("what the backup had", || ask("select", "") == (200, "good".to_owned()));
+}
+
+/// An upload that is on its way is finished, inside the grace period, by whoever is told to stop.
 fn drains_at_a_stop(engine: &Engine, project: &Project, key: &str) {
     let text = project.path("upload.txt");
     std::fs::write(&text, "drained ".repeat(64 << 10)).expect("a text to upload");
     let body = format!("@{}", text.display());
-    let arguments = ["-H", &bearer(key), "--limit-rate", "128K", "--data-binary", &body];
-    let target = "/api/v2/update?p=drain&c=1.1.1/1.1.1/1.1.1";
-    let mut upload = project.customer().command(&arguments, target);
-    let upload = upload.stdout(Stdio::piped()).spawn().expect("curl");
-    wait::until("the upload is on its way", || in_flight() > 0);
-
-    let begun = Instant::now();
-    project.compose(engine, &["stop"]).success();
-    let took = begun.elapsed();
-    let answer = upload.wait_with_output().expect("curl's end");
-    let answer = String::from_utf8_lossy(&answer.stdout).into_owned();
-    assert_eq!(answer, format!("Updated {} bytes\n200", (64 << 10) * 8), "{}", project.logs(engine));
-    let stopped = SERVICES.map(|service| project.container(engine, service));
-    let ended_well = |container: &Container| container.status == "exited" && container.exit_code == 0;
-    assert!(stopped.iter().all(ended_well), "{stopped:?}");
-    notice::say(&format!("docker compose stop, with an upload in flight: {:.1} s", took.as_secs_f32()));
+    for services in [&["gateway"][..], &["pool"], &[]] {
+        let arguments = ["-H", &bearer(key), "--limit-rate", "128K", "--data-binary", &body];
+        let mut upload = project.customer().command(&arguments, "/api/v2/update?p=drain&c=1.1.1/1.1.1/1.1.1");
+        let upload = upload.stdout(Stdio::piped()).spawn().expect("curl");
+        wait::until("the upload is on its way", || in_flight() > 0);
+        let begun = Instant::now();
+        project.compose(engine, &[&["stop"], services].concat()).success();
+        let took = begun.elapsed();
+        let answer = upload.wait_with_output().expect("curl's end");
+        let answer = String::from_utf8_lossy(&answer.stdout).into_owned();
+        assert_eq!(answer, format!("Updated {} bytes\n200", (64 << 10) * 8), "{}", project.logs(engine));
+        let told = if services.is_empty() { &SERVICES[..] } else { services };
+        for service in told {
+            let stopped = project.container(engine, service);
+            assert_eq!((stopped.status.as_str(), stopped.exit_code), ("exited", 0), "{service}");
+        }
+        notice::say(&format!("stop of {told:?} with an upload in flight: {:.1} s", took.as_secs_f32()));
+        if !services.is_empty() {
+            project.compose(engine, &["start"]).success();
+            project.wait_healthy(engine);
+        }
+    }
 }
 
 /// How many requests the gateway has at the moment, by its metrics.

@@ -3,16 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use sq_tests::process;
-use sq_tests::tls_curl::TlsCurl;
+use sq_tests::tls_curl::{PATIENCE, TlsCurl};
 
 const INSERT: &str = "/api/v2/insert?p=ledger&c=1.1.1/1.1.1/1.1.1";
 const SELECT: &str = "/api/v2/select?p=ledger&c=1.1.1/1.1.1/1.1.1";
-
-/// Longer than a request may take: curl gives up after a minute.
-const CURL_PATIENCE: Duration = Duration::from_secs(90);
 
 /// A customer who appends a line after the other, each sent once. Nobody else writes to the scroll.
 pub(crate) struct Customer {
@@ -95,8 +91,7 @@ fn write(curl: &TlsCurl, header: &str, is_over: &AtomicBool, count: impl Fn(bool
     while !is_over.load(Ordering::Relaxed) {
         let text = format!("<{}>", lines.len());
         let mut command = curl.command(&["-H", header, "-o", "/dev/null", "--data-binary", &text], INSERT);
-        // As long as curl itself is patient, and some.
-        let answered = process::run_within(&mut command, CURL_PATIENCE).stdout;
+        let answered = process::run_within(&mut command, PATIENCE).stdout;
         let is_acknowledged = answered.trim() == "200";
         count(is_acknowledged);
         lines.push(Line { text, is_acknowledged });

@@ -13,5 +13,6 @@ mod compose;
 mod customer;
 mod memory;
 mod monitoring;
+mod page;
 mod single;
 mod systemd;

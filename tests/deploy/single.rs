@@ -10,11 +10,11 @@ const SELECT: &str = "/api/v2/select?p=notes&c=1.1.1/1.1.1/1.1.1";
 #[test]
 fn one_worker_serves_who_has_its_key_and_keeps_what_it_was_told() {
     let Some(engine) = Engine::start("single.yaml", &[PROGRAM_IMAGE]) else { return };
-    let without = Project::new("single.yaml", "");
+    let without = Project::single("");
     let refused = without.compose(&engine, &["up", "--detach"]);
     assert!(refused.code() != Some(0) && refused.stderr.contains("set SQ_KEY"), "{refused:?}");
 
-    let project = Project::new("single.yaml", "SQ_KEY=only-this-one\n");
+    let project = Project::single("SQ_KEY=only-this-one\n");
     project.up(&engine);
     let ask = |key: &str, target: &str| {
         let mut curl = std::process::Command::new("curl");

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use sq_tests::binaries::workspace;
 use sq_tests::engine::Engine;
 use sq_tests::host::{HOST_IMAGE, Host};
 use sq_tests::root::Root;
@@ -10,6 +9,7 @@ use sq_tests::tls_curl::TlsCurl;
 use sq_tests::{notice, wait};
 
 use crate::customer::Customer;
+use crate::page::commands;
 
 const NAME: &str = "sq.example.org";
 
@@ -17,16 +17,6 @@ const PAGE: &str = "docs/operations.md";
 
 /// The exposure that `systemd-analyze security` may find, of 10; what it calls OK ends at 3.
 const MOST_EXPOSURE: f64 = 2.5;
-
-/// The shell commands of the section with this heading.
-fn commands(heading: &str) -> String {
-    let page = std::fs::read_to_string(workspace().join(PAGE)).expect("the page");
-    let section = page.split("\n## ").find(|section| section.starts_with(heading));
-    let section = section.unwrap_or_else(|| panic!("{PAGE} has no section {heading:?}"));
-    let blocks = section.split("```sh\n").skip(1).filter_map(|block| block.split("```").next());
-    // The packages are in the image: the host has no way out.
-    blocks.filter(|block| !block.starts_with("apt-get ")).collect()
-}
 
 #[test]
 fn an_empty_host_serves_by_the_commands_of_the_page() {
@@ -37,7 +27,7 @@ fn an_empty_host_serves_by_the_commands_of_the_page() {
     let open_files = "for unit in sq-pool sq-gateway; do mkdir -p /etc/systemd/system/$unit.service.d; \
                       printf '[Service]\\nLimitNOFILE=%s\\n' \"$(ulimit -Hn)\" >/etc/systemd/system/$unit.service.d/here.conf; done";
     host.run(&engine, open_files).success();
-    let said = host.run(&engine, &commands("From an empty host")).success();
+    let said = host.run(&engine, &commands(PAGE, "From an empty host")).success();
     assert!(said.ends_with("Updated 5 bytesHello"), "{said}");
     notice::say(&format!(
         "500 tenants behind nginx on an empty host: {:.1} s",
@@ -138,10 +128,10 @@ fn backups_can_be_restored(host: &Host, engine: &Engine) {
     host.run(engine, "sq-gateway tenants remove slot-250 --root /srv/sq").success();
     let run = |script: &str| host.run(engine, &format!("{setting}{script}")).success();
     run("api update '&s=good'");
-    run(&commands("Back up"));
+    run(&commands(PAGE, "Back up"));
     for heading in ["Restore one tenant", "Restore all of them"] {
         run("api update '&s=spoilt'");
-        run(&commands(heading));
+        run(&commands(PAGE, heading));
         assert!(run("api select").ends_with("good"), "{heading}");
         run("rm -rf /srv/sq/carol.before /srv/sq/data.before");
         notice::say(&format!("{heading}: what the backup had is there"));

@@ -140,7 +140,8 @@ fn when_memory_runs_out_a_worker_goes_before_the_pool() {
     running.client_of("alice").get("/api/v2/toc?p=x").ok();
     let worker = running.worker_of("alice").expect("her worker");
     let score = |pid: u32| fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("proc");
-    let (own, workers) = (score(std::process::id()), score(worker.pid));
-    assert_eq!(workers.trim(), "500");
-    assert!(own.trim().parse::<i32>().expect("a number") < 500);
+    let pool = process::parent(worker.pid).expect("the pool");
+    assert_eq!(process::name(pool).as_deref(), Some("sq-worker"));
+    assert_eq!(score(worker.pid).trim(), "500");
+    assert!(score(pool).trim().parse::<i32>().expect("a number") < 500);
 }

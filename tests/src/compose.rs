@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, getrlimit};
@@ -36,62 +37,83 @@ pub const HEALTHY_PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Project {
     root: Root,
-    file: &'static str,
+    /// What Compose is told before each command, as the page says.
+    options: &'static [&'static str],
+    /// Its name for Compose.
+    name: &'static str,
+    /// Where its settings are.
+    env_file: &'static str,
 }
 
 impl Project {
-    /// A copy of `compose/` and of what it mounts, made ready by its own `setup`, with more lines in `.env`.
+    /// The whole system, made ready by its own `setup`, with more lines in `.env`.
     ///
     /// # Panics
     /// It cannot be copied, or `setup` fails.
-    pub fn new(file: &'static str, environment: &str) -> Self {
-        let project = Self { root: Root::empty(), file };
+    pub fn whole(environment: &str) -> Self {
+        let project = Self::copy(&[], "sq", ".env");
+        process::run(Command::new(project.path("setup")).arg(NAME)).success();
+        project.with_more(&format!("SQ_NGINX_IMAGE={NGINX_IMAGE}\n{environment}"))
+    }
+
+    /// One worker alone, with these settings.
+    ///
+    /// # Panics
+    /// It cannot be copied.
+    pub fn single(environment: &str) -> Self {
+        let options = &["--project-name", "sq-single", "--file", "single.yaml", "--env-file", "single.env"];
+        Self::copy(options, "sq-single", "single.env").with_more(environment)
+    }
+
+    /// A copy of `compose/` and of what it mounts, without what whoever runs the tests has made there.
+    fn copy(options: &'static [&'static str], name: &'static str, env_file: &'static str) -> Self {
+        let project = Self { root: Root::empty(), options, name, env_file };
         for folder in ["compose", "config"] {
             tree::copy(&binaries::workspace().join(folder), &project.root.join(folder));
         }
-        // Whoever runs the tests may have a project of his own beside the sources.
-        let _ = fs::remove_dir_all(project.root.join("compose/secrets"));
-        let _ = fs::remove_file(project.root.join("compose/.env"));
-        process::run(Command::new(project.root.join("compose/setup")).arg(NAME)).success();
-        let env = project.root.join("compose/.env");
-        let mut env = File::options().append(true).open(env).expect("what setup made");
-        writeln!(env, "SQ_IMAGE={PROGRAM_IMAGE}\nSQ_NGINX_IMAGE={NGINX_IMAGE}\n{}{environment}", granted())
-            .expect("more of it");
+        let _ = fs::remove_dir_all(project.path("secrets"));
+        for file in [".env", "single.env"] {
+            let _ = fs::remove_file(project.path(file));
+        }
         project
     }
 
-    /// The same project with more lines in `.env`: the last of a name counts.
+    /// The same project with more settings: the last of a name counts.
+    ///
+    /// # Panics
+    /// They cannot be written.
     #[must_use]
     pub fn with_more(self, environment: &str) -> Self {
-        let env = File::options()
-            .append(true)
-            .open(self.path(".env"))
-            .and_then(|mut env| write!(env, "{environment}"));
-        env.expect("more lines in .env");
+        let file = File::options().create(true).append(true).open(self.path(self.env_file));
+        let given = format!("SQ_IMAGE={PROGRAM_IMAGE}\n{}{environment}", granted());
+        file.and_then(|mut file| file.write_all(given.as_bytes())).expect("more settings");
         self
     }
 
-    /// Runs `docker-compose` (or `docker compose`) in the project.
+    /// Runs `docker compose` (or `docker-compose`) in the project.
     pub fn compose(&self, engine: &Engine, arguments: &[&str]) -> Outcome {
-        process::run_within(&mut self.command(engine, arguments), COMPOSE_PATIENCE)
+        let (program, first) = compose_program();
+        let mut command = engine.command(program);
+        command.current_dir(self.path("")).args(first).args(self.options).args(arguments);
+        process::run_within(&mut command, COMPOSE_PATIENCE)
+    }
+
+    /// Runs a script of a page in the project's folder, as an operator does; but the backup is in a folder of the test's.
+    pub fn shell(&self, engine: &Engine, script: &str) -> Outcome {
+        let (program, first) = compose_program();
+        let compose = [&[program], first].concat().join(" ");
+        let script = script
+            .replace("BACKUP=/backup", &format!("BACKUP={}", self.root.join("backup").display()))
+            .replace(" sq-gateway sq-worker", &format!(" {PROGRAM_IMAGE} sq-worker"))
+            .replace("docker compose", &compose);
+        let mut command = engine.command("bash");
+        command.current_dir(self.path("")).args(["-euo", "pipefail", "-c", &script]);
+        process::run_within(&mut command, COMPOSE_PATIENCE)
     }
 
     /// Runs a program in a service's container.
     pub fn exec(&self, engine: &Engine, service: &str, command: &[&str]) -> Outcome {
         self.compose(engine, &[&["exec", "-T", service], command].concat())
-    }
-
-    fn command(&self, engine: &Engine, arguments: &[&str]) -> Command {
-        let mut command = match binaries::on_path("docker-compose") {
-            Some(_) => engine.command("docker-compose"),
-            None => {
-                let mut command = engine.command("docker");
-                command.arg("compose");
-                command
-            }
-        };
-        command.current_dir(self.root.join("compose")).args(["--file", self.file]).args(arguments);
-        command
     }
 
     /// A file of the project.
@@ -126,9 +148,13 @@ impl Project {
         }
     }
 
+    fn project_label(&self) -> String {
+        format!("label=com.docker.compose.project={}", self.name)
+    }
+
     /// All of its containers.
     pub fn containers(&self, engine: &Engine) -> Vec<Container> {
-        engine.containers(&["label=com.docker.compose.project=sq"])
+        engine.containers(&[&self.project_label()])
     }
 
     /// The container of a service.
@@ -137,7 +163,7 @@ impl Project {
     /// There is none, or more than one.
     pub fn container(&self, engine: &Engine, service: &str) -> Container {
         let label = format!("label=com.docker.compose.service={service}");
-        let mut found = engine.containers(&["label=com.docker.compose.project=sq", &label]);
+        let mut found = engine.containers(&[&self.project_label(), &label]);
         assert_eq!(found.len(), 1, "{service}: {found:?}");
         found.remove(0)
     }
@@ -188,6 +214,13 @@ impl Project {
         let certificate = self.path("secrets/tls_certificate.pem");
         TlsCurl { name: NAME, address: "127.0.0.1".to_owned(), certificate }
     }
+}
+
+/// The plugin of newer engines, or the program of older ones.
+fn compose_program() -> (&'static str, &'static [&'static str]) {
+    static HAS_PLUGIN: OnceLock<bool> = OnceLock::new();
+    let asks = || process::run(Command::new("docker").args(["compose", "version"])).status.success();
+    if *HAS_PLUGIN.get_or_init(asks) { ("docker", &["compose"]) } else { ("docker-compose", &[]) }
 }
 
 /// What this machine cannot give, an engine refuses to be asked for: more open files than its own, and, where the kernel

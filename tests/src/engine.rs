@@ -16,6 +16,10 @@ use crate::{process, wait};
 /// Names the engine's folder; set by `tests/deploy/run`, in namespaces where nothing can be in anybody's way.
 const FOLDER_VARIABLE: &str = "SQ_ENGINE_DIR";
 
+/// Not the machine's own settings. Control groups by files: a host's systemd would be told process numbers that mean others
+/// to it.
+const SETTINGS: &str = r#"{"exec-opts": ["native.cgroupdriver=cgroupfs"]}"#;
+
 /// How long the engine may take to start, or to stop with all its containers: their grace period, and some.
 const ENGINE_PATIENCE: Duration = Duration::from_secs(90);
 
@@ -72,8 +76,7 @@ impl Engine {
         };
         fs::create_dir_all(&folder).expect("the engine's folder");
         forget(&folder);
-        // Not the machine's own settings.
-        fs::write(folder.join("daemon.json"), "{}").expect("its settings");
+        fs::write(folder.join("daemon.json"), SETTINGS).expect("its settings");
         let engine = Self { daemon: spawn(&folder), folder };
         engine.wait_ready();
         engine.clear();
@@ -157,7 +160,11 @@ impl Engine {
     }
 
     fn wait_ready(&self) {
-        let answers = || self.docker(&["version"]).status.success().then_some(());
+        let answers = || {
+            let is_alive = Identity::of(self.daemon.id()).is_some_and(Identity::is_alive);
+            assert!(is_alive, "the engine has ended:\n{}", self.log());
+            self.docker(&["version"]).status.success().then_some(())
+        };
         assert!(
             wait::within(ENGINE_PATIENCE, answers).is_some(),
             "the engine does not start:\n{}",
@@ -172,7 +179,10 @@ impl Engine {
             let ids: Vec<&str> = containers.iter().map(|container| container.id.as_str()).collect();
             self.docker(&[&["rm", "--force", "--volumes"], ids.as_slice()].concat()).success();
         }
-        self.docker(&["volume", "prune", "--force"]).success();
+        let volumes = self.docker(&["volume", "ls", "--quiet"]).success();
+        for volume in volumes.lines() {
+            self.docker(&["volume", "rm", volume]).success();
+        }
         self.docker(&["network", "prune", "--force"]).success();
     }
 

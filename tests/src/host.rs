@@ -53,7 +53,7 @@ impl Host {
 
     /// Shuts it down as `poweroff` does, and starts it again.
     pub fn reboot(&mut self, engine: &Engine) {
-        engine.docker(&["stop", "--time", "90", NAME]).success();
+        engine.docker(&["stop", "-t", "90", NAME]).success();
         engine.docker(&["start", NAME]).success();
         self.address = address(engine);
         self.wait_running(engine);
@@ -74,6 +74,6 @@ impl Host {
 }
 
 fn address(engine: &Engine) -> String {
-    let form = "{{.NetworkSettings.IPAddress}}";
+    let form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
     engine.docker(&["inspect", "--format", form, NAME]).success().trim().to_owned()
 }

@@ -103,6 +103,11 @@ impl Identity {
     }
 }
 
+/// The process that a process is a child of.
+pub fn parent(of: u32) -> Option<u32> {
+    stat(of).map(|stat| stat.parent)
+}
+
 /// The children of a process, their children, and so on.
 pub fn descendants(of: u32) -> Vec<Identity> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();

@@ -2,8 +2,12 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::process;
+
+/// Longer than curl's own patience, a minute.
+pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Who is asked, and how he is known.
 #[derive(Debug, Clone)]
@@ -19,7 +23,7 @@ pub struct TlsCurl {
 impl TlsCurl {
     /// Asks. Gives the status, 0 without an answer, and the body.
     pub fn ask(&self, arguments: &[&str], target: &str) -> (u16, String) {
-        let outcome = process::run(&mut self.command(arguments, target));
+        let outcome = process::run_within(&mut self.command(arguments, target), PATIENCE);
         let (body, status) = outcome.stdout.rsplit_once('\n').unwrap_or_default();
         (status.parse().unwrap_or(0), body.to_owned())
     }

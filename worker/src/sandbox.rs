@@ -18,6 +18,7 @@ use sq_shared::config::Enforcement;
 
 pub use descriptors::close_inherited;
 pub use files::LandlockAbi;
+pub use privileges::go_before_the_pool;
 pub use system_calls::listed_calls;
 
 /// Why a worker is not confined as it must be.
@@ -97,7 +98,6 @@ impl fmt::Display for Confinement {
 /// With `require`, that something of it cannot be had.
 pub fn confine(directory: BorrowedFd<'_>, enforcement: Enforcement) -> Result<Confinement, SandboxError> {
     privileges::limit_open_files()?;
-    privileges::go_before_the_pool();
     if enforcement == Enforcement::Off {
         return Ok(Confinement::off());
     }

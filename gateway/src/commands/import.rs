@@ -8,7 +8,7 @@ use sq_shared::registry::{Format, Registry};
 use sq_shared::secret_file;
 
 use super::root::RootOptions;
-use crate::cli::say;
+use crate::cli::{note, say};
 
 /// Options of `import`.
 #[derive(Debug, clap::Args)]
@@ -47,6 +47,15 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         .map_err(|error| Failure::Failed(format!("cannot write {}: {error}", out.display())))?;
     for change in &loaded.changes {
         say(change);
+    }
+    for tenant in &loaded.registry.tenants {
+        if let Some(directory) = tenant.data_dir.as_ref().filter(|directory| !directory.exists()) {
+            note(format_args!(
+                "{}: its directory {} is not there: it will be served as an empty one",
+                tenant.name,
+                directory.display()
+            ));
+        }
     }
     say(format_args!("imported {} tenants to {}", loaded.registry.tenants.len(), out.display()));
     Ok(())

@@ -116,7 +116,7 @@ impl Asked {
                 }
                 _ = self.upgrade.recv() => match successor::start() {
                     Ok(()) => {
-                        tracing::info!("SIGUSR2: the gateway that takes over is started");
+                        tracing::info!("SIGUSR2: the gateway that takes over is asked for");
                         return;
                     }
                     Err(error) => tracing::error!(%error, "SIGUSR2: the program cannot be started; serving on"),
@@ -149,9 +149,7 @@ async fn ending(stop: &mut StopSignal, asked: &mut Asked, meeting: &Path, socket
         };
         match given {
             Ok(taken) => {
-                if let Some(pid) = successor {
-                    service_manager::handed_over_to(pid, "serving, after an upgrade");
-                }
+                service_manager::handed_over_to(successor, "serving, after an upgrade");
                 return End::HandedOver { has_client_socket: taken.contains(&Role::Clients) };
             }
             Err(error) => say_that_it_goes_on(&error),

@@ -7,7 +7,7 @@ use sq_shared::config::ListenAddress;
 use sq_shared::failure::Failure;
 use sq_shared::registry::TenantState;
 use sq_shared::registry::edit::RegistryEdit;
-use sq_shared::shutdown::StopSignal;
+use sq_shared::shutdown::{self, StopSignal};
 use sq_shared::telemetry::LogFormat;
 
 use super::root::{RootOptions, System};
@@ -65,6 +65,8 @@ pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
 
 async fn serve(source: Source, new_keys: &[NewKey], log_format: LogFormat) -> Result<(), Failure> {
     let mut stop = StopSignal::new().map_err(Failure::from_error)?;
+    // `up` hands over to nobody; the signal that asks for it must not end it.
+    let _upgrades = shutdown::upgrades().map_err(Failure::from_error)?;
     let directory = source.load(None).map_err(Failure::from_error)?;
     let mut pool = PoolChild::new(source.clone(), log_format)?;
     let result = tokio::select! {

@@ -99,6 +99,9 @@ pub fn run(options: Options) -> Result<(), Failure> {
     let directory = DataDirectory::open(&options.data_dir).map_err(Failure::from_error)?;
     // Its flags are the pool's too, so that they cannot be changed from inside.
     listener.set_nonblocking(true).map_err(Failure::from_error)?;
+    if options.settings_from_stdin {
+        sandbox::go_before_the_pool();
+    }
     let confinement = sandbox::confine(directory.as_fd(), enforcement).map_err(Failure::from_error)?;
     // Hundreds of workers write to one log.
     let _span = options.tenant.as_ref().map(|tenant| tracing::error_span!("worker", %tenant).entered());

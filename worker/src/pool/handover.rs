@@ -355,12 +355,10 @@ pub fn say_ended(mut successor: &UnixStream, port: u16) {
     }
 }
 
-/// The process at the other end.
-///
-/// # Errors
-/// The system does not say.
-pub fn pid_of(peer: &UnixStream) -> io::Result<u32> {
-    Ok(sockopt::socket_peercred(peer)?.pid.as_raw_nonzero().get().cast_unsigned())
+/// The process at the other end; `None` when the system does not say.
+pub fn pid_of(peer: &UnixStream) -> Option<u32> {
+    let peer = sockopt::socket_peercred(peer).ok()?;
+    Some(peer.pid.as_raw_nonzero().get().cast_unsigned())
 }
 
 /// The slots' sockets are for this user's own pool.

@@ -46,21 +46,21 @@ impl Succession {
 
 impl Pool {
     /// Whether this pool may hand over, and does not do so already.
-    fn may_hand_over(&self) -> bool {
+    fn may_hand_over(&self, signal: &str) -> bool {
         if matches!(self.succession, Succession::Never) {
-            tracing::warn!("no upgrade: this pool goes with the program that started it");
+            tracing::warn!("{signal} is ignored: this pool goes with the program that started it");
         }
         matches!(self.succession, Succession::None) && !self.desired.is_closing
     }
 
     /// Starts the new pool, and looks for it.
     pub(super) fn start_successor(&mut self) {
-        if !self.may_hand_over() {
+        if !self.may_hand_over("SIGUSR2") {
             return;
         }
         match successor::start() {
             Ok(()) => {
-                tracing::info!("SIGUSR2: the pool that takes over is started");
+                tracing::info!("SIGUSR2: the pool that takes over is asked for");
                 self.seek_successor();
             }
             Err(error) => {
@@ -71,7 +71,7 @@ impl Pool {
 
     /// Looks for the new pool, while everything goes on.
     pub(super) fn seek_successor(&mut self) {
-        if !self.may_hand_over() {
+        if !self.may_hand_over("SIGQUIT") {
             return;
         }
         self.succession = Succession::Seeking;
@@ -100,9 +100,7 @@ impl Pool {
                 self.status.iter().for_each(Answering::stop);
                 self.watching.abort();
                 self.desired.close(self.config.timeouts.drain);
-                if let Ok(pid) = handover::pid_of(&successor) {
-                    service_manager::handed_over_to(pid, "ready, after an upgrade");
-                }
+                service_manager::handed_over_to(handover::pid_of(&successor), "ready, after an upgrade");
                 self.succession = Succession::HandedOver(successor);
             }
             Err(error) => tracing::error!(error, "no pool takes over; this one goes on"),

@@ -30,7 +30,7 @@ pub(super) fn limit_open_files() -> Result<(), SandboxError> {
 
 /// When memory runs out, in the machine or in the pool's control group, the kernel ends the process with the highest
 /// score: this makes it the largest worker, and never the pool, with which all of them would go.
-pub(super) fn go_before_the_pool() {
+pub fn go_before_the_pool() {
     // Without /proc it is as before.
     let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJUSTMENT);
 }
