@@ -23,7 +23,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// Starts it, with a copy of the workspace's `config/` and the programs under test in its root's home.
+    /// Starts it, with a copy of the workspace's `config/` and the programs under test in `/opt`.
     ///
     /// # Panics
     /// It does not start.
@@ -39,9 +39,9 @@ impl Host {
         arguments.extend(["--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp", HOST_IMAGE]);
         engine.docker(&arguments).success();
         for (from, to) in [
-            (binaries::workspace().join("config"), "/root/config"),
-            (binaries::gateway(), "/root/sq-gateway"),
-            (binaries::worker(), "/root/sq-worker"),
+            (binaries::workspace().join("config"), "/opt/config"),
+            (binaries::gateway(), "/opt/sq-gateway"),
+            (binaries::worker(), "/opt/sq-worker"),
         ] {
             let from = from.to_str().expect("a path of UTF-8").to_owned();
             engine.docker(&["cp", &from, &format!("{NAME}:{to}")]).success();
@@ -65,10 +65,10 @@ impl Host {
         assert!(wait::within(PATIENCE, is_up).is_some(), "the host does not start: {}", state());
     }
 
-    /// Runs a script on it, as root, in root's home; it ends at the first command that fails.
+    /// Runs a script on it, as root, in `/opt`; it ends at the first command that fails.
     pub fn run(&self, engine: &Engine, script: &str) -> Outcome {
         let mut command = engine.command("docker");
-        command.args(["exec", "--workdir", "/root", NAME, "bash", "-euo", "pipefail", "-c", script]);
+        command.args(["exec", "--workdir", "/opt", NAME, "bash", "-euo", "pipefail", "-c", script]);
         process::run_within(&mut command, PATIENCE)
     }
 }
