@@ -53,7 +53,7 @@ pub const CLIENT_UNSENT_BYTES: u32 = 128 << 10;
 /// How long a refused client has to take its answer, and to stop sending.
 pub const LINGER_TIME: Duration = Duration::from_secs(2);
 
-/// How much a refused client may still send before it is cut off.
+/// How much of what a refused client still sends is read; then it is held up, and cut off when its time is over.
 pub const LINGER_BYTES: usize = 4 << 20;
 
 /// How long a worker's client, which is the gateway, may take nothing of its answer. The gateway reads on when its

@@ -69,7 +69,8 @@ impl Nginx {
         wait::until("nginx accepts connections", || {
             let ended = nginx.child.try_wait().expect("a child of ours");
             assert!(ended.is_none(), "nginx ended: {ended:?}\n{}", nginx.read("nginx.log"));
-            Client::new(address::at(address, TLS_PORT), None).try_connect().is_ok()
+            let ports = [REDIRECT_PORT, TLS_PORT, PLAIN_PORT, PLAIN_HTTP2_PORT];
+            ports.iter().all(|port| Client::new(address::at(address, *port), None).try_connect().is_ok())
         });
         nginx
     }

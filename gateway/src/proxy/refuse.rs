@@ -295,9 +295,12 @@ async fn linger(session: &mut Session, ctx: &mut Context) {
         while left > 0 {
             match session.as_downstream_mut().read_request_body().await {
                 Ok(Some(piece)) => left = left.saturating_sub(piece.len()),
-                _ => break,
+                _ => return,
             }
         }
+        // A proxy that sends as fast as it is read from looks for an answer only when it is held up. So the connection is
+        // neither read nor closed for the rest of the time: a reset would be 502 to the client.
+        std::future::pending::<()>().await;
     };
     let _ = tokio::time::timeout(LINGER_TIME, discard).await;
     if !session.as_downstream_mut().is_body_done() {
