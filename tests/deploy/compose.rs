@@ -9,7 +9,7 @@ use sq_tests::compose::{HEALTHY_PATIENCE, NGINX_IMAGE, PROGRAM_IMAGE, Project};
 use sq_tests::engine::Engine;
 use sq_tests::{notice, process, wait};
 
-use crate::customer::Customer;
+use crate::customer::{Customer, bearer};
 use crate::page::commands;
 
 /// What the services may take to be healthy, from nothing.
@@ -47,10 +47,6 @@ fn comes_up_from_nothing_and_back_from_everything() {
     customers_survive(&mut engine, &project, &keys);
     a_backup_can_be_restored(&engine, &project, &keys[0]);
     drains_at_a_stop(&engine, &project, &keys[2]);
-}
-
-fn bearer(key: &str) -> String {
-    format!("Authorization: Bearer {key}")
 }
 
 /// The admin API has the key of the secret, and is published on this machine's loopback address.

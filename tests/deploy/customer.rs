@@ -38,7 +38,7 @@ pub(crate) struct Account {
 impl Customer {
     /// Begins to write with this key.
     pub(crate) fn start(curl: TlsCurl, key: &str) -> Self {
-        let header = format!("Authorization: Bearer {key}");
+        let header = bearer(key);
         let is_over = Arc::new(AtomicBool::new(false));
         let (acknowledged, failed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let writing = std::thread::spawn({
@@ -97,4 +97,9 @@ fn write(curl: &TlsCurl, header: &str, is_over: &AtomicBool, count: impl Fn(bool
         lines.push(Line { text, is_acknowledged });
     }
     lines
+}
+
+/// The field that a key is sent in.
+pub(crate) fn bearer(key: &str) -> String {
+    format!("Authorization: Bearer {key}")
 }

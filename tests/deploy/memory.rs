@@ -4,7 +4,7 @@ use sq_tests::compose::{HEALTHY_PATIENCE, NGINX_IMAGE, PROGRAM_IMAGE, Project};
 use sq_tests::engine::Engine;
 use sq_tests::{notice, wait};
 
-use crate::customer::Customer;
+use crate::customer::{Customer, bearer};
 
 /// A scroll near the limit of a body.
 const SCROLL_BYTES: usize = 60 << 20;
@@ -66,8 +66,4 @@ fn who_fills_a_worker_is_cut_off_and_the_others_go_on() {
         let (status, text) = more.customer().ask(&["-H", &header], &target);
         assert_eq!((status, text.len()), (200, SCROLL_BYTES / 7 * 7), "scroll {number}");
     }
-}
-
-fn bearer(key: &str) -> String {
-    format!("Authorization: Bearer {key}")
 }
