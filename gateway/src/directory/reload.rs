@@ -168,10 +168,12 @@ impl Reloader {
     fn load(&self, reason: Reason) -> Result<usize, Mistakes> {
         self.begun.fetch_add(1, Ordering::SeqCst);
         let previous = self.directory.load_full();
-        let loaded = self.source.load(Some(&previous));
+        let loaded = self.source.load(Some(&previous)).map(Arc::new);
         let was_rejected = self.is_rejected.swap(loaded.is_err(), Ordering::SeqCst);
         match &loaded {
             Ok(next) => {
+                // Before it is logged: whoever reads the line may rely on it.
+                self.directory.store(Arc::clone(next));
                 let tenants = next.tenant_count();
                 // Who has mended a mistake wants to see that it is, even when all is as it was before.
                 if reason.is_asked_for() || was_rejected || !next.says_the_same_as(&previous) {
@@ -190,10 +192,7 @@ impl Reloader {
                 self.metrics.reloaded(Reload::Rejected);
             }
         }
-        let next = loaded?;
-        let tenants = next.tenant_count();
-        self.directory.store(Arc::new(next));
-        Ok(tenants)
+        loaded.map(|next| next.tenant_count())
     }
 
     /// Reloads for ever: whenever a watch begins, because a file may have changed between its first reading and the
