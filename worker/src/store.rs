@@ -218,6 +218,20 @@ impl Store {
         })
     }
 
+    /// A phext as it was when it was last read or written: the disk is asked only when it is not in memory. For how much
+    /// room an answer will take. Where another program has changed the file since, that is the room of what it was: one
+    /// answer's worth of error for each such change.
+    ///
+    /// # Errors
+    /// It must be read, and that fails as [`Store::read`] does.
+    pub fn glance(&mut self, name: &PhextName) -> Result<&Phext, StoreError> {
+        if self.cache.open(name).is_none() {
+            self.refresh(name)?;
+            self.trim(name);
+        }
+        Ok(self.cache.open(name).map_or(&self.empty, |open| &open.phext))
+    }
+
     /// Changes a scroll. The change counts when its tickets are settled.
     ///
     /// # Errors

@@ -52,7 +52,7 @@ impl Delta {
 
     pub(super) fn pinned(&self, store: &mut Store) -> Result<Pinned, Failure> {
         // All of it, when the client has nothing yet.
-        Ok(Pinned::phext(store.read(&self.phext)?.into_untold()))
+        Ok(Pinned::phext(store.glance(&self.phext)?))
     }
 
     pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, Failure> {

@@ -19,7 +19,7 @@ impl Get {
     }
 
     pub(super) fn pinned(&self, store: &mut Store) -> Result<Pinned, Failure> {
-        Ok(Pinned::phext(store.read(&self.phext)?.into_untold()))
+        Ok(Pinned::phext(store.glance(&self.phext)?))
     }
 
     pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, Failure> {

@@ -49,7 +49,7 @@ impl Query {
     }
 
     pub(super) fn pinned(&self, store: &mut Store) -> Result<Pinned, Failure> {
-        let phext = store.read(&self.phext)?.into_untold();
+        let phext = store.glance(&self.phext)?;
         // A short answer is made whole, and keeps nothing of the phext.
         let ranged = self.range.iter().flat_map(|range| phext.range(range.clone())).map(|(_, text)| text);
         let texts = self.set.iter().map(|at| phext.scroll(at)).chain(ranged);

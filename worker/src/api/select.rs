@@ -23,7 +23,7 @@ impl Select {
     }
 
     pub(super) fn pinned(&self, store: &mut Store) -> Result<Pinned, Failure> {
-        let phext = store.read(&self.phext)?.into_untold();
+        let phext = store.glance(&self.phext)?;
         let bytes = phext.scroll(&self.at).len() as u64;
         Ok(Pinned { bytes, part: Some((phext.state(), Some(self.at))) })
     }

@@ -21,7 +21,7 @@ impl Toc {
 
     pub(super) fn pinned(&self, store: &mut Store) -> Result<Pinned, Failure> {
         // The first line of a scroll may be all of it.
-        Ok(Pinned::phext(store.read(&self.phext)?.into_untold()))
+        Ok(Pinned::phext(store.glance(&self.phext)?))
     }
 
     pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, Failure> {
