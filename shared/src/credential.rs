@@ -3,7 +3,7 @@
 
 use http::{HeaderMap, header};
 
-use crate::headers::X_SQ_API_KEY;
+use crate::headers::lookup::X_SQ_API_KEY;
 use crate::problem::{Code, Problem};
 use crate::token::BearerToken;
 

@@ -1,5 +1,5 @@
 //! Names of header fields that gateway and worker both set or read, spelled as they are sent. HTTP compares
-//! them without regard to case, and so do the libraries' lookups by text.
+//! them without regard to case, and so do the libraries' lookups.
 
 /// The request's id: the client's own when it is a UUID, else a new UUIDv7.
 pub const X_REQUEST_ID: &str = "X-Request-Id";
@@ -32,8 +32,45 @@ pub const X_SQ_REPEAT_KEY: &str = "X-SQ-Repeat-Key";
 /// Who the client is, as the proxies in front say.
 pub const X_FORWARDED_FOR: &str = "X-Forwarded-For";
 
+/// The names that each request is asked for, as lookups want them: a text would be parsed anew each time.
+pub mod lookup {
+    use http::HeaderName;
+
+    /// [`X_REQUEST_ID`](super::X_REQUEST_ID).
+    pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+    /// [`X_SQ_CODE`](super::X_SQ_CODE).
+    pub const X_SQ_CODE: HeaderName = HeaderName::from_static("x-sq-code");
+    /// [`TRACEPARENT`](super::TRACEPARENT).
+    pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+    /// [`X_SQ_API_KEY`](super::X_SQ_API_KEY).
+    pub const X_SQ_API_KEY: HeaderName = HeaderName::from_static("x-sq-api-key");
+    /// [`IDEMPOTENCY_REPLAYED`](super::IDEMPOTENCY_REPLAYED).
+    pub const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+    /// [`X_FORWARDED_FOR`](super::X_FORWARDED_FOR).
+    pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+}
+
 /// The media type of an error (RFC 9457).
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
 /// The media type of an answer of SQ.
 pub const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
+
+#[cfg(test)]
+mod tests {
+    use super::lookup;
+
+    #[test]
+    fn a_name_is_looked_up_as_it_is_spelled() {
+        for (spelled, looked_up) in [
+            (super::X_REQUEST_ID, lookup::X_REQUEST_ID),
+            (super::X_SQ_CODE, lookup::X_SQ_CODE),
+            (super::TRACEPARENT, lookup::TRACEPARENT),
+            (super::X_SQ_API_KEY, lookup::X_SQ_API_KEY),
+            (super::IDEMPOTENCY_REPLAYED, lookup::IDEMPOTENCY_REPLAYED),
+            (super::X_FORWARDED_FOR, lookup::X_FORWARDED_FOR),
+        ] {
+            assert!(looked_up.as_str().eq_ignore_ascii_case(spelled), "{spelled}");
+        }
+    }
+}

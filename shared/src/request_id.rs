@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderValue};
 use uuid::Uuid;
 
-use crate::headers::X_REQUEST_ID;
+use crate::headers::lookup::X_REQUEST_ID;
 
 /// The client's own id when it is a UUID, with or without hyphens; else a new one.
 pub fn request_id(headers: &HeaderMap) -> HeaderValue {

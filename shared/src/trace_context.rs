@@ -8,7 +8,8 @@ use std::num::{NonZeroU64, NonZeroU128};
 use http::{HeaderMap, HeaderValue};
 use uuid::Uuid;
 
-use crate::headers::{TRACEPARENT, TRACESTATE};
+use crate::headers::TRACESTATE;
+use crate::headers::lookup::TRACEPARENT;
 
 /// How long a `traceparent` of version 00 is, and how long one of a later version is at least.
 const PARENT_BYTES: usize = 55;
@@ -199,12 +200,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use http::header::IntoHeaderName;
 
     const GOOD: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-    fn headers(name: &'static str, values: &[&str]) -> HeaderMap {
+    fn headers(name: impl IntoHeaderName + Clone, values: &[&str]) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        values.iter().for_each(|value| _ = headers.append(name, value.parse().unwrap()));
+        values.iter().for_each(|value| _ = headers.append(name.clone(), value.parse().unwrap()));
         headers
     }
 

@@ -43,3 +43,4 @@ mod stop;
 mod tidy;
 mod upgrade;
 mod utf8;
+mod worker_fields;

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
 
 use http::HeaderMap;
 use ipnet::IpNet;
-use sq_shared::headers::X_FORWARDED_FOR;
+use sq_shared::headers::lookup::X_FORWARDED_FOR;
 
 /// The other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

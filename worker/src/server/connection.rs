@@ -65,6 +65,8 @@ pub(super) async fn serve(
         http1::Builder::new()
             .timer(TokioTimer::new())
             .title_case_headers(true)
+            // The gateway dates its answers itself.
+            .auto_date_header(!worker.is_of_pool())
             // It runs from the moment hyper waits for a head, so it bounds an idle connection too.
             .header_read_timeout(limits::WORKER_KEEPALIVE_TIMEOUT)
             .max_headers(HEAD_FIELDS)

@@ -42,7 +42,7 @@ pub(super) async fn answer(
     let command = command_name(&head);
     // Before anything is known to be right: what came, whether or not an answer goes back.
     debug!(tenant = tenant_name(worker), command, request_id, "a head came");
-    let answer = match handle(worker, connection_id, &head, &mut incoming, request_id).await {
+    let mut answer = match handle(worker, connection_id, &head, &mut incoming, request_id).await {
         Ok(answer) => answer,
         Err(problem) => {
             body::discard(&head.headers, &mut incoming).await;
@@ -51,7 +51,10 @@ pub(super) async fn answer(
     };
     let trace = TraceParent::of_request(&head.headers);
     log_access(worker, command, &answer, started, request_id, trace);
-    respond::response(answer, request_id, busy)
+    if !worker.is_of_pool() {
+        answer.add_common_fields(request_id);
+    }
+    respond::response(answer, busy)
 }
 
 /// The access line. Under the pool the gateway has one of its own for the same request.

@@ -79,6 +79,13 @@ impl Answer {
         answer
     }
 
+    /// What every answer to a client carries. Behind a gateway it is the gateway that says so.
+    pub(super) fn add_common_fields(&mut self, request_id: &str) {
+        self.push(headers::X_REQUEST_ID, request_id);
+        self.push(header::CACHE_CONTROL, "no-store");
+        self.push(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    }
+
     /// Our own names are tokens, and our own values visible ASCII; another would be left out.
     fn push(&mut self, name: impl TryInto<HeaderName>, value: &str) {
         if let (Ok(name), Ok(value)) = (name.try_into(), HeaderValue::from_str(value)) {
@@ -87,11 +94,8 @@ impl Answer {
     }
 }
 
-/// The answer with what every answer carries. The worker is busy until it is written.
-pub(super) fn response(mut answer: Answer, request_id: &str, busy: Busy) -> Response<AnswerBody> {
-    answer.push(headers::X_REQUEST_ID, request_id);
-    answer.push(header::CACHE_CONTROL, "no-store");
-    answer.push(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+/// The answer as HTTP. The worker is busy until it is written.
+pub(super) fn response(answer: Answer, busy: Busy) -> Response<AnswerBody> {
     let mut response = Response::new(AnswerBody::new(answer.content, answer.room, busy));
     // Every status is one of the contract's; none of them is out of range.
     *response.status_mut() =
@@ -164,9 +168,9 @@ mod tests {
     fn an_error_has_its_code_in_a_field_and_nothing_else_has_it() {
         let busy = || Arc::new(Activity::new()).busy();
         let refused = Answer::of_problem(&Problem::new(Code::MissingParameter, "say p="), "id");
-        let refused = response(refused, "id", busy());
+        let refused = response(refused, busy());
         assert_eq!(refused.headers().get("x-sq-code").unwrap(), "missing_parameter");
-        let served = response(Answer::health(), "id", busy());
+        let served = response(Answer::health(), busy());
         assert!(served.headers().get("x-sq-code").is_none());
     }
 }

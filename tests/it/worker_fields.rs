@@ -1,0 +1,34 @@
+//! Which fields a worker's answer has: alone it answers clients, and says what every answer says; under the pool the
+//! gateway says it.
+
+use sq_tests::deployment::Deployment;
+use sq_tests::lone_worker::LoneWorker;
+use sq_tests::setup::{Setup, key_of};
+
+const SELECT: &str = "/api/v2/select?p=notes&c=1.1.1/1.1.1/1.1.1";
+
+/// What the gateway says itself.
+const COMMON: [&str; 4] = ["date", "x-request-id", "cache-control", "x-content-type-options"];
+
+#[test]
+fn a_worker_alone_says_what_every_answer_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let worker = LoneWorker::start(folder.path());
+    let answer = worker.client.get(SELECT);
+    for name in COMMON {
+        assert!(answer.header(name).is_some(), "{name}: {answer}");
+    }
+}
+
+#[test]
+fn a_worker_of_the_pool_leaves_it_to_the_gateway_which_says_it_once() {
+    let running = Deployment::start(&Setup::default());
+    let of_worker = running.slot(1341, Some(&key_of("alice"))).get(SELECT);
+    let of_gateway = running.client_of("alice").get(SELECT);
+    for name in COMMON {
+        assert_eq!(of_worker.header(name), None, "{name}: {of_worker}");
+        let count = of_gateway.headers.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name)).count();
+        assert_eq!(count, 1, "{name}: {of_gateway}");
+    }
+    assert_eq!(of_worker.header("etag"), of_gateway.header("etag"));
+}
