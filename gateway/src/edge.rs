@@ -1,6 +1,7 @@
 //! The accept side: connections up to a cap, each head read against its deadline, then pingora's proxy for
 //! the request, and the next head of the same connection.
 
+mod byte_set;
 mod framing;
 pub mod head;
 mod pace;
@@ -9,6 +10,7 @@ mod stream;
 use std::convert::Infallible;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,6 +27,7 @@ use sq_shared::request_id::new_request_id;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::Sleep;
 
 use crate::directory::SharedDirectory;
 use crate::listen::Listening;
@@ -186,10 +189,14 @@ impl Edge {
     }
 
     async fn serve(self, mut stream: Stream, peer: Peer, _place: Place) {
-        // The first head's deadline runs from the connection's start.
-        let mut since = Instant::now();
+        // The first head's deadline runs from the connection's start, that of each further one from its first byte.
+        let mut since = Some(Instant::now());
         let limit = self.head_limits().time;
-        let begun = timeout(limit, head::first_bytes(&mut stream, self.last_call())).await;
+        // Both are made once a connection: to make them anew for each of its requests would cost more than the wait. The
+        // last call comes once: `first_bytes` gives nothing then, and nobody waits for it again.
+        let mut last_call = pin!(self.last_call());
+        let mut idle_timer = pin!(tokio::time::sleep(limit));
+        let begun = timeout(limit, head::first_bytes(&mut stream, last_call.as_mut())).await;
         let Ok(mut next) = begun else {
             let error = HeadError::TooSlow { limit };
             return self.refuse(stream, peer, &error.into()).await;
@@ -207,8 +214,9 @@ impl Edge {
                 return;
             };
             (stream, _) = reused.consume();
-            next = head::first_bytes(&mut stream, self.idle_end()).await;
-            since = Instant::now();
+            let idle_end = self.idle_end(last_call.as_mut(), idle_timer.as_mut());
+            next = head::first_bytes(&mut stream, idle_end).await;
+            since = None;
         }
     }
 
@@ -222,9 +230,12 @@ impl Edge {
     }
 
     /// Ends when a connection has lain idle for long enough.
-    async fn idle_end(&self) {
+    async fn idle_end(&self, last_call: impl Future<Output = ()>, timer: Pin<&mut Sleep>) {
         let limit = self.directory.load().config.timeouts.idle;
-        let _ = timeout(limit, self.last_call()).await;
+        tokio::select! {
+            () = last_call => {}
+            () = lie_idle(limit, timer) => {}
+        }
     }
 
     /// Ends when a connection without a request is no longer kept because the gateway ends.
@@ -293,6 +304,22 @@ impl Edge {
         if is_written {
             let _ = timeout(LINGER_TIME, linger(&mut stream)).await;
         }
+    }
+}
+
+/// Ends after the time. The timer may have been set for an earlier wait: then it is set anew when it has run off, which
+/// on a busy connection is once in that time, and not once a request.
+async fn lie_idle(limit: Duration, mut timer: Pin<&mut Sleep>) {
+    let end = tokio::time::Instant::now() + limit;
+    if timer.is_elapsed() || timer.deadline() > end {
+        timer.as_mut().reset(end);
+    }
+    loop {
+        timer.as_mut().await;
+        if timer.deadline() >= end {
+            return;
+        }
+        timer.as_mut().reset(end);
     }
 }
 

@@ -5,9 +5,14 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use mimalloc::MiMalloc;
 use sq_gateway::cli::{Cli, Command};
 use sq_gateway::commands::{check, healthcheck, import, provision, serve, tenants, up};
 use sq_shared::telemetry;
+
+/// A request takes a hundred allocations in pingora and its libraries: docs/decisions/0012-performance.md.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

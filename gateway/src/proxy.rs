@@ -26,10 +26,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::StatusCode;
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
-use sq_shared::headers::X_SQ_CODE;
+use sq_shared::headers::lookup::X_SQ_CODE;
 use sq_shared::limits::{BODY_WINDOW, LINGER_TIME};
 use sq_shared::problem::Code;
 use tokio::sync::watch;
@@ -103,17 +104,21 @@ impl Gateway {
 
 #[async_trait]
 impl ProxyHttp for Gateway {
-    type CTX = Context;
+    /// Boxed, for pingora moves it from phase to phase.
+    type CTX = Box<Context>;
 
-    fn new_ctx(&self) -> Context {
-        Context::new(self.directory.load_full())
+    fn new_ctx(&self) -> Box<Context> {
+        Box::new(Context::new(self.directory.load_full()))
     }
+
+    /// None: pingora's own would compress answers, and is asked about each head and piece though it is off.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     /// The edge hands the connection over this way, with the first request as with the others.
     fn on_connection_reuse(
         &self,
         _: &mut Session,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
         connection: Box<dyn Any + Send + Sync>,
     ) {
         if let Ok(connection) = connection.downcast::<Connection>() {
@@ -121,7 +126,7 @@ impl ProxyHttp for Gateway {
         }
     }
 
-    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<bool> {
         // Nothing here changes protocols, so an upgrade that is asked for is ignored (RFC 9110, 7.8).
         session.req_header_mut().remove_header(&http::header::UPGRADE);
         // A second request that comes before the first one's answer must not cut that answer off; see `logging`.
@@ -158,7 +163,7 @@ impl ProxyHttp for Gateway {
         }
     }
 
-    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<Box<HttpPeer>> {
         let directory = ctx.directory.clone();
         let has_body = BodyMeter::expects_body(session.req_header());
         let admitted = ctx.admitted().ok_or_else(not_admitted)?;
@@ -181,7 +186,7 @@ impl ProxyHttp for Gateway {
         &self,
         _session: &mut Session,
         _peer: &HttpPeer,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
         mut error: Box<Error>,
     ) -> Box<Error> {
         let Some(admitted) = ctx.admitted() else { return error };
@@ -195,7 +200,7 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         upstream_request: &mut RequestHeader,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> Result<()> {
         let (request_id, trace) = (ctx.request_id.clone(), ctx.trace);
         let admitted = ctx.admitted().ok_or_else(not_admitted)?;
@@ -209,7 +214,7 @@ impl ProxyHttp for Gateway {
         _session: &mut Session,
         body: &mut Option<Bytes>,
         end_of_stream: bool,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> Result<()> {
         let Some(admitted) = ctx.admitted() else { return Err(not_admitted()) };
         if let Err(error) = admitted.body.push(body.as_ref(), end_of_stream) {
@@ -228,7 +233,7 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         upstream_response: &mut ResponseHeader,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> Result<()> {
         // Perhaps it is asked again, and waited for on.
         if upstream_response.status == StatusCode::UNAUTHORIZED {
@@ -257,7 +262,7 @@ impl ProxyHttp for Gateway {
         _peer: &HttpPeer,
         session: &mut Session,
         mut error: Box<Error>,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
         _client_reused: bool,
     ) -> Box<Error> {
         let began = session.response_written().is_some_and(|head| !head.status.is_informational());
@@ -269,7 +274,12 @@ impl ProxyHttp for Gateway {
         error
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        ctx: &mut Box<Context>,
+    ) -> FailToProxy {
         ctx.worker_wait.given_up();
         let unanswered = unanswered(session, ctx);
         let refusal = ctx.refusal.take().or_else(|| refuse::of_proxy_error(error, unanswered));
@@ -285,7 +295,7 @@ impl ProxyHttp for Gateway {
         FailToProxy { error_code, can_reuse_downstream: false }
     }
 
-    async fn logging(&self, session: &mut Session, _error: Option<&Error>, ctx: &mut Context) {
+    async fn logging(&self, session: &mut Session, _error: Option<&Error>, ctx: &mut Box<Context>) {
         let ended = account::of(session, ctx);
         account::count(&self.metrics, ctx, &ended);
         access::log(session, ctx, &ended);
@@ -296,16 +306,22 @@ impl ProxyHttp for Gateway {
     }
 
     /// pingora's own lines would have the query in them; ours is the access line.
-    fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Box<Context>, _error: &Error) -> bool {
         true
     }
 
     /// Nor do we want a line of pingora's each time that a request is sent again.
-    fn suppress_proxy_warn_log(&self, _: &Session, _: &Context, _: &Error, _: ProxyWarnLogContext) -> bool {
+    fn suppress_proxy_warn_log(
+        &self,
+        _: &Session,
+        _: &Box<Context>,
+        _: &Error,
+        _: ProxyWarnLogContext,
+    ) -> bool {
         true
     }
 
-    fn request_summary(&self, _session: &Session, ctx: &Context) -> String {
+    fn request_summary(&self, _session: &Session, ctx: &Box<Context>) -> String {
         ctx.request_id_text().to_owned()
     }
 }

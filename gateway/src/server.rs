@@ -1,6 +1,5 @@
-//! Starts the gateway and stops it: one control thread for signals, reload and housekeeping, and the proxy
-//! threads, each with a runtime of its own that steals no work (22 µs of CPU a request here, against 28 with
-//! work stealing).
+//! Starts the gateway and stops it: one control thread for signals, reload and housekeeping, and the proxy threads,
+//! each with a runtime of its own that steals no work: a quarter less processor time a request than with work stealing.
 
 use std::cell::OnceCell;
 use std::convert::Infallible;

@@ -12,6 +12,7 @@ use pingora::prelude::timeout;
 use pingora::protocols::Stream;
 use tokio::io::AsyncReadExt;
 
+use super::byte_set::ByteSet;
 use super::framing;
 use crate::proxy::utf8::InvalidUtf8;
 
@@ -68,11 +69,20 @@ pub struct HeadLimits {
     pub time: Duration,
 }
 
+impl HeadLimits {
+    fn limit_bytes(self) -> usize {
+        self.bytes.unwrap_or(usize::MAX).min(PINGORA_HEAD_BYTES)
+    }
+}
+
 /// pingora's own limit, which ours must not pass.
 const PINGORA_HEAD_BYTES: usize = 1_048_575;
 
 /// The longest target that the `http` crate holds, which pingora and hyper both use: its offsets are 16 bits.
 const URI_BYTES: usize = 65_534;
+
+/// Which bytes a URI may hold (RFC 3986, 2): the unreserved, the reserved but `#`, and `%`.
+static URI_CHARACTERS: ByteSet = ByteSet::of_alphanumerics_and(b"-._~:/?[]@!$&'()*+,;=%");
 
 /// A first read takes a usual head whole.
 const FIRST_READ_BYTES: usize = 4096;
@@ -88,7 +98,7 @@ pub async fn first_bytes(stream: &mut Stream, idle_end: impl Future<Output = ()>
     }
 }
 
-/// Reads a head, of which `buffer` has the first bytes, and whose time runs since then.
+/// Reads a head, of which `buffer` has the first bytes. Its time runs from `since`, or else from now.
 ///
 /// # Errors
 /// It is malformed, too large or too slow.
@@ -96,34 +106,48 @@ pub async fn read(
     stream: &mut Stream,
     buffer: BytesMut,
     limits: HeadLimits,
-    since: Instant,
+    since: Option<Instant>,
 ) -> Result<Head, HeadError> {
-    // pingora's timers are made only when there is something to wait for: usually the head is all there.
-    let left = limits.time.saturating_sub(since.elapsed());
-    let in_time = timeout(left, read_whole(stream, buffer, limits.bytes)).await;
+    let mut begun = PartialHead { buffer, searched: 0, limit_bytes: limits.limit_bytes() };
+    // Usually the head is all there, and needs no clock.
+    if let Some(head) = begun.take_whole()? {
+        return Ok(head);
+    }
+    let left = limits.time.saturating_sub(since.map_or(Duration::ZERO, |since| since.elapsed()));
+    let in_time = timeout(left, begun.read_on(stream)).await;
     in_time.unwrap_or(Err(HeadError::TooSlow { limit: limits.time }))
 }
 
-async fn read_whole(
-    stream: &mut Stream,
-    mut buffer: BytesMut,
-    limit_bytes: Option<usize>,
-) -> Result<Head, HeadError> {
-    let limit_bytes = limit_bytes.unwrap_or(usize::MAX).min(PINGORA_HEAD_BYTES);
-    let mut searched = 0;
-    loop {
-        skip_empty_lines(&mut buffer, searched);
-        check_first_byte(&buffer)?;
-        if let Some(end) = find_end(&buffer, &mut searched) {
-            let head = buffer.get(..end).unwrap_or_default();
-            check_size(head, limit_bytes)?;
-            framing::check(head)?;
-            return with_encoded_target(buffer).map(Head::Complete);
+/// What has come of a head.
+struct PartialHead {
+    buffer: BytesMut,
+    searched: usize,
+    limit_bytes: usize,
+}
+
+impl PartialHead {
+    async fn read_on(mut self, stream: &mut Stream) -> Result<Head, HeadError> {
+        loop {
+            if !matches!(stream.read_buf(&mut self.buffer).await, Ok(bytes) if bytes > 0) {
+                return Ok(Head::Closed);
+            }
+            if let Some(head) = self.take_whole()? {
+                return Ok(head);
+            }
         }
-        check_size(&buffer, limit_bytes)?;
-        if !matches!(stream.read_buf(&mut buffer).await, Ok(bytes) if bytes > 0) {
-            return Ok(Head::Closed);
-        }
+    }
+
+    /// The head, checked, once its last byte has come. What has come may be a mistake before that.
+    fn take_whole(&mut self) -> Result<Option<Head>, HeadError> {
+        skip_empty_lines(&mut self.buffer, self.searched);
+        check_first_byte(&self.buffer)?;
+        let Some(end) = find_end(&self.buffer, &mut self.searched) else {
+            return check_size(&self.buffer, self.limit_bytes).map(|()| None);
+        };
+        let head = self.buffer.get(..end).unwrap_or_default();
+        check_size(head, self.limit_bytes)?;
+        framing::check(head)?;
+        with_encoded_target(std::mem::take(&mut self.buffer)).map(|head| Some(Head::Complete(head)))
     }
 }
 
@@ -177,7 +201,7 @@ fn check_size(head: &[u8], limit_bytes: usize) -> Result<(), HeadError> {
 /// Percent-encodes the bytes of the target that a URI may not hold (RFC 3986, 2): curl sends what it is
 /// given, and the parsers behind are strict. Nearly every target needs nothing.
 fn with_encoded_target(head: BytesMut) -> Result<BytesMut, HeadError> {
-    let plain = |byte: &u8| byte.is_ascii_graphic() && !b"\"<>\\^`{|}#".contains(byte);
+    let plain = |byte: &u8| URI_CHARACTERS.has(*byte);
     let mut parts = head.splitn(3, |byte| *byte == b' ');
     let (Some(method), Some(target), Some(rest)) = (parts.next(), parts.next(), parts.next()) else {
         return Ok(head);

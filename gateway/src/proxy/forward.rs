@@ -4,7 +4,7 @@
 use http::{HeaderName, HeaderValue, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use sq_shared::headers::{
-    IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED, TRACEPARENT, TRACESTATE, X_REQUEST_ID, X_SQ_REPEAT_KEY,
+    IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED, TRACEPARENT, TRACESTATE, X_REQUEST_ID, X_SQ_REPEAT_KEY, lookup,
 };
 use sq_shared::trace_context::TraceState;
 
@@ -29,6 +29,12 @@ const ANSWER_FIELDS: [HeaderName; 6] = [
     header::RETRY_AFTER,
 ];
 
+/// Room for the fields of a usual answer, pingora's two among them; more make the maps grow.
+const ANSWER_FIELD_COUNT: usize = 12;
+
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+
 /// Builds the head that the worker gets.
 ///
 /// # Errors
@@ -41,7 +47,8 @@ pub fn request_head(
 ) -> pingora::Result<RequestHeader> {
     let tenant = &admitted.tenant;
     let target = origin_form(client.raw_path());
-    let mut head = RequestHeader::build(client.method.clone(), target, Some(8))?;
+    // Our worker and SQ's compare names without case, and a head that keeps none is half the work.
+    let mut head = RequestHeader::build_no_case(client.method.clone(), target, Some(8))?;
     head.insert_header(header::HOST, &tenant.tenant().upstream_host)?;
     head.insert_header(header::AUTHORIZATION, bearer(tenant))?;
     head.insert_header(X_REQUEST_ID, request_id)?;
@@ -90,7 +97,7 @@ fn add_write_fields(
 }
 
 fn bearer(tenant: &AuthenticatedTenant) -> HeaderValue {
-    let text = format!("Bearer {}", tenant.token().expose());
+    let text = ["Bearer ", tenant.token().expose()].concat();
     let mut value = HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
     value.set_sensitive(true);
     value
@@ -105,14 +112,14 @@ pub fn answer_head(
     request: &RequestHeader,
     ctx: &Context,
 ) -> pingora::Result<ResponseHeader> {
-    let mut head = ResponseHeader::build(worker.status, Some(16))?;
+    let mut head = ResponseHeader::build(worker.status, Some(ANSWER_FIELD_COUNT))?;
     for name in ANSWER_FIELDS {
         if let Some(value) = worker.headers.get(&name) {
             head.insert_header(name, value)?;
         }
     }
     // A write that only the gateway repeated is an ordinary one to its client.
-    if let Some(value) = worker.headers.get(IDEMPOTENCY_REPLAYED)
+    if let Some(value) = worker.headers.get(lookup::IDEMPOTENCY_REPLAYED)
         && ctx.keys().is_some_and(|keys| keys.of_client.is_some())
     {
         head.insert_header(IDEMPOTENCY_REPLAYED, value)?;
@@ -131,8 +138,8 @@ pub fn add_common_fields(
     ctx: &Context,
 ) -> pingora::Result<()> {
     head.insert_header(X_REQUEST_ID, &ctx.request_id)?;
-    head.insert_header(header::CACHE_CONTROL, "no-store")?;
-    head.insert_header("X-Content-Type-Options", "nosniff")?;
+    head.insert_header(header::CACHE_CONTROL, NO_STORE)?;
+    head.insert_header("X-Content-Type-Options", NOSNIFF)?;
     let standings =
         [("ip", ctx.ip_standing), ("tenant", ctx.tenant_standing), ("failed-keys", ctx.failed_keys_standing)];
     if let Some((policy, state)) = rate_limit_fields(&standings) {

@@ -67,6 +67,7 @@ pub fn upstream(
     // but a client may pause between two pieces for as long as a slow body may.
     let pause = if has_body { BODY_WINDOW } else { std::time::Duration::ZERO };
     peer.options.read_timeout = Some(timeouts.answer.max(pause));
-    peer.options.write_timeout = Some(timeouts.answer);
+    // A head alone fits into the socket: only a body can be held up.
+    peer.options.write_timeout = has_body.then_some(timeouts.answer);
     peer
 }

@@ -1,7 +1,7 @@
 //! The head of a request at the edge: what is accepted has one reading, which the parser behind it shares; and it
 //! makes no difference in which pieces it comes.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use percent_encoding::percent_decode;
@@ -38,7 +38,7 @@ fn read(data: &[u8], piece_bytes: usize) -> Result<Option<Vec<u8>>, HeadError> {
     let (mut client, server) = duplex(piece_bytes.max(1));
     let reading = async move {
         let mut stream: Stream = Box::new(server);
-        head::read(&mut stream, BytesMut::new(), LIMITS, Instant::now()).await
+        head::read(&mut stream, BytesMut::new(), LIMITS, None).await
     };
     let writing = async move {
         // What is refused early is not read to its end.

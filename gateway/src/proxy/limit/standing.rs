@@ -1,7 +1,6 @@
 //! How a request stands with a rate, which is GCRA by `governor` whose burst is the whole count, and the fields that
 //! say so to the client.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use governor::clock::QuantaInstant;
@@ -55,10 +54,17 @@ pub fn rate_limit_fields(standings: &[(&str, Option<Standing>)]) -> Option<(Stri
     let mut state = String::with_capacity(FIELD_BYTES);
     for (name, standing) in standings.iter().filter_map(|(name, standing)| Some((name, (*standing)?))) {
         let separator = if policy.is_empty() { "" } else { ", " };
-        let (quota, window_s) = (standing.rate.count, standing.rate.period.as_secs());
-        // Writing to a string cannot fail.
-        let _ = write!(policy, "{separator}\"{name}\";q={quota};w={window_s}");
-        let _ = write!(state, "{separator}\"{name}\";r={};t={}", standing.remaining, standing.reset_s);
+        let (quota, window_s) = (standing.rate.count.get(), standing.rate.period.as_secs());
+        push_item(&mut policy, [separator, "\"", name, "\";q="], quota, ";w=", window_s);
+        push_item(&mut state, [separator, "\"", name, "\";r="], standing.remaining, ";t=", standing.reset_s);
     }
     (!policy.is_empty()).then_some((policy, state))
+}
+
+/// Without the machinery of `format!`, which takes three times as long, twice in each answer.
+fn push_item(field: &mut String, front: [&str; 4], first: u32, between: &str, second: u64) {
+    front.into_iter().for_each(|part| field.push_str(part));
+    field.push_str(itoa::Buffer::new().format(first));
+    field.push_str(between);
+    field.push_str(itoa::Buffer::new().format(second));
 }
