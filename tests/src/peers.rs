@@ -20,14 +20,19 @@ const INSTALL: &str = "cargo install sq --version 0.6.0 --locked --root target/p
 /// # Panics
 /// It is missing and `CI=true`.
 pub fn sq(skipped: &str) -> Option<PathBuf> {
-    let named = std::env::var_os(PEER_VARIABLE).map(PathBuf::from);
-    let installed = binaries::workspace().join("target/peers/bin/sq");
-    let on_path = binaries::on_path("sq");
-    let found = named.into_iter().chain([installed]).chain(on_path).find(|program| program.is_file());
+    let found = sq_if_any();
     if found.is_none() {
         skip(&format!("{skipped}: the peer sq is missing; {INSTALL}"));
     }
     found
+}
+
+/// Where the peer is, if it is anywhere.
+pub fn sq_if_any() -> Option<PathBuf> {
+    let named = std::env::var_os(PEER_VARIABLE).map(PathBuf::from);
+    let installed = binaries::workspace().join("target/peers/bin/sq");
+    let on_path = binaries::on_path("sq");
+    named.into_iter().chain([installed]).chain(on_path).find(|program| program.is_file())
 }
 
 /// What a server of the API can always be asked.
@@ -57,6 +62,7 @@ impl Server {
         let listen = address::at(address::unused(), 1341);
         let mut command = Command::new(binaries::worker());
         command.args(["serve", "--listen", &listen.to_string(), "--key", key, "--data-dir"]).arg(data_dir);
+        command.env("RUST_LOG", "info,access=off");
         Self::start(&mut command, Client::new(listen, Some(key)), VERSION)
     }
 

@@ -122,9 +122,18 @@ pub fn descendants(of: u32) -> Vec<Identity> {
     family.into_iter().skip(1).filter_map(Identity::of).collect()
 }
 
+/// The processor time that a process has used: in itself, and in the kernel for it.
+pub fn cpu_time(pid: u32) -> Option<(Duration, Duration)> {
+    // USER_HZ, which is 100 whatever the kernel's own clock is (time(7)).
+    let time = |ticks: u64| Duration::from_millis(ticks * 10);
+    stat(pid).map(|stat| (time(stat.user_ticks), time(stat.system_ticks)))
+}
+
 struct Stat {
     state: String,
     parent: u32,
+    user_ticks: u64,
+    system_ticks: u64,
     started: u64,
 }
 
@@ -136,6 +145,8 @@ fn stat(pid: u32) -> Option<Stat> {
     Some(Stat {
         state: (*fields.first()?).to_owned(),
         parent: fields.get(1)?.parse().ok()?,
+        user_ticks: fields.get(11)?.parse().ok()?,
+        system_ticks: fields.get(12)?.parse().ok()?,
         started: fields.get(19)?.parse().ok()?,
     })
 }

@@ -1,0 +1,80 @@
+//! The workers behind every proxy: a pool with 500 tenants, each with two scrolls to read.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use sq_tests::address;
+use sq_tests::client::Client;
+use sq_tests::root::Root;
+use sq_tests::separate::Pool;
+use sq_tests::setup::{Setup, Tenant, config_text, registry_text};
+
+use super::options::Options;
+/// All the slots there are.
+pub(crate) const TENANTS: u16 = 500;
+
+/// The first slot.
+const FIRST_PORT: u16 = 1341;
+
+/// The scroll that most jobs read, and how long it is.
+pub(crate) const SHORT: &str = "p=bench&c=1.1.1/1.1.1/1.1.1";
+pub(crate) const SHORT_BYTES: usize = 40;
+
+/// A scroll that takes many reads and writes.
+pub(crate) const LONG: &str = "p=long&c=1.1.1/1.1.1/1.1.1";
+pub(crate) const LONG_BYTES: usize = 1 << 20;
+
+/// A rate that is counted, and never reached.
+const NEVER: &str = "\"1000000/s\"";
+
+/// Running workers.
+pub(crate) struct Fleet {
+    /// Their folder, and where they listen.
+    pub(crate) root: Arc<Root>,
+    /// Their tenants.
+    pub(crate) tenants: Vec<Tenant>,
+    _pool: Pool,
+}
+
+impl Fleet {
+    /// Starts the pool, and writes the scrolls: the long one for the first tenant alone.
+    pub(crate) fn start(options: &Options) -> Self {
+        let tenants: Vec<Tenant> = (0..TENANTS)
+            .map(|number| Tenant::new(&format!("slot-{:03}", number + 1), FIRST_PORT + number))
+            .collect();
+        let limits =
+            format!("per_ip = {NEVER}\nper_tenant = {NEVER}\nfailed_keys = {NEVER}\nin_flight = 1024\n");
+        let setup = Setup {
+            tenants: tenants.clone(),
+            limits,
+            pool: format!("sandbox = \"{}\"\n", options.sandbox),
+            ..Setup::default()
+        };
+        let mut root = Root::empty();
+        // Where SQ's router looks for workers.
+        root.address = Ipv4Addr::LOCALHOST;
+        root.write("gateway.toml", &config_text(&setup, root.address));
+        root.write_registry(&registry_text(&tenants));
+        let root = Arc::new(root);
+        let pool = Pool::start(&root);
+        let fleet = Self { root, tenants, _pool: pool };
+        for tenant in &fleet.tenants {
+            fleet.write(tenant, SHORT, SHORT_BYTES);
+        }
+        if let Some(first) = fleet.tenants.first() {
+            fleet.write(first, LONG, LONG_BYTES);
+        }
+        fleet
+    }
+
+    fn write(&self, tenant: &Tenant, place: &str, bytes: usize) {
+        let client = Client::new(address::at(self.root.address, tenant.port), Some(key(tenant)));
+        let answer = client.post(&format!("/api/v2/update?{place}"), "x".repeat(bytes));
+        assert_eq!(answer.status, 200, "{answer}");
+    }
+}
+
+/// The tenant's one key.
+pub(crate) fn key(tenant: &Tenant) -> &str {
+    tenant.keys.first().map_or("", |key| &key.token)
+}
