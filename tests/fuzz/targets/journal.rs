@@ -22,6 +22,14 @@ const BASE_DIGEST: usize = 24;
 const HEADER_CRC: usize = 53;
 const FIRST_RECORD: usize = 57;
 
+/// The base's sequence, in the header; a record's is the first of its body.
+const BASE_SEQUENCE: usize = 16;
+
+/// The largest sequence that is taken over from a journal, and how many before it are left out here: with a few writes the
+/// store would come upon it, which it calls damage.
+const LARGEST_FOUND: u64 = u64::MAX / 2 - (1 << 32);
+const LEFT_OUT: u64 = 1 << 20;
+
 const HAS_TEXT: u8 = 1;
 const HAS_JOURNAL: u8 = 2;
 const MEND_HEADER: u8 = 4;
@@ -156,6 +164,7 @@ fn name_text(journal: &mut [u8], text: Option<&[u8]>) {
 fn mend(journal: &mut [u8], header: bool, records: bool) {
     let Some((head, mut rest)) = journal.split_at_mut_checked(FIRST_RECORD) else { return };
     if header {
+        leave_room(head.get_mut(BASE_SEQUENCE..));
         let crc = crc32c::crc32c(&head[..HEADER_CRC]);
         head[HEADER_CRC..].copy_from_slice(&crc.to_le_bytes());
     }
@@ -163,8 +172,18 @@ fn mend(journal: &mut [u8], header: bool, records: bool) {
     while records && let Some((prefix, behind)) = rest.split_first_chunk_mut::<8>() {
         let length = u32::from_le_bytes([prefix[0], prefix[1], prefix[2], prefix[3]]);
         let Some((body, next)) = behind.split_at_mut_checked(length as usize) else { return };
+        leave_room(Some(body));
         let crc = crc32c::crc32c_append(crc32c::crc32c_append(generation, &prefix[..4]), body);
         prefix[4..].copy_from_slice(&crc.to_le_bytes());
         rest = next;
+    }
+}
+
+/// Makes a sequence smaller that is hardly below the largest one.
+fn leave_room(bytes: Option<&mut [u8]>) {
+    let Some(bytes) = bytes.and_then(|bytes| bytes.first_chunk_mut::<8>()) else { return };
+    let sequence = u64::from_le_bytes(*bytes);
+    if (LARGEST_FOUND - LEFT_OUT..=LARGEST_FOUND).contains(&sequence) {
+        *bytes = (sequence - LEFT_OUT - 1).to_le_bytes();
     }
 }

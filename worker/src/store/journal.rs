@@ -62,6 +62,9 @@ pub enum JournalDamage {
         /// Where it begins.
         offset: u64,
     },
+    /// A record is numbered as no count of writes ever is, and leaves no room for those to come.
+    #[error("a record has a number that was made up")]
+    Sequence,
     /// A link, a folder or a device.
     #[error("it is not a plain file")]
     NotAFile,

@@ -33,6 +33,10 @@ pub(super) const LARGEST_BYTES: usize = SMALLEST_BYTES + 9 * 4 + TEXT_BYTES;
 /// all would not follow it.
 pub(super) const LARGEST_SEQUENCE: u64 = u64::MAX / 2;
 
+/// The largest one in a journal that a worker takes over. What it writes itself has room behind: a record that could not
+/// be read again would be lost, or what it says is saved would be applied twice.
+pub(super) const LARGEST_FOUND_SEQUENCE: u64 = LARGEST_SEQUENCE - (1 << 32);
+
 const INSERT: u8 = 1;
 const UPDATE: u8 = 2;
 const DELETE: u8 = 3;

@@ -15,7 +15,7 @@ use crate::store::disk::{Disk, DiskFile, FileName, Identity};
 use crate::store::journal::{self, Base, End, Header, Journal, JournalDamage};
 use crate::store::phext::parser::PhextParser;
 use crate::store::phext::{Phext, TextDamage};
-use crate::store::record::{Entry, FileDigest, Record, fingerprint};
+use crate::store::record::{Entry, FileDigest, LARGEST_FOUND_SEQUENCE, Record, fingerprint};
 use crate::store::repeats::{Remembered, Repeats};
 
 /// How much of a file is read at once.
@@ -191,6 +191,9 @@ impl Survey {
             records: 0,
         };
         let end = journal::scan(&*file, &header, journal::first_record(), |record| survey.note(&record))?;
+        if survey.last_sequence > LARGEST_FOUND_SEQUENCE {
+            return Ok(Err(JournalDamage::Sequence));
+        }
         Ok(end.map(|end| Self { end, ..survey }))
     }
 

@@ -1,7 +1,8 @@
 //! Journals that were cut, torn or bent.
 
 use super::*;
-use crate::store::journal::{JournalDamage, first_record};
+use crate::store::journal::{Base, Journal, JournalDamage, first_record};
+use crate::store::record::{Entry, LARGEST_FOUND_SEQUENCE, Stamp};
 
 /// A directory with a phext of five writes that are in its journal alone, and where each of its records ends.
 fn five_writes(dir: &Path) -> Vec<u64> {
@@ -55,6 +56,21 @@ fn what_is_written_after_a_cut_stays() {
         drop(store);
         assert_eq!(scroll(&mut open_at(dir.path(), unsaved()), "notes", ORIGIN), "ab!");
         fs::remove_file(sq_shared::layout::phext_file(dir.path(), &name("notes"))).unwrap_or_default();
+    }
+}
+
+/// The next record behind the largest one could not be read: a save would be forgotten, and its writes applied twice.
+#[test]
+fn a_number_that_nobody_counts_to_is_refused() {
+    for (sequence, is_good) in [(LARGEST_FOUND_SEQUENCE, true), (LARGEST_FOUND_SEQUENCE + 1, false)] {
+        let disk = SimDisk::new(1);
+        let file = disk.create(&FileName::Journal(name("notes"))).unwrap().into();
+        let mut journal = Journal::create(file, &Base { sequence: 0, digest: None }, 0).unwrap();
+        let stamp = Stamp { sequence, durable: 0, time_us: 1 };
+        let edit = Cow::Owned(append("once"));
+        journal.append(&stamp, &Entry::Edit { at: at(ORIGIN), edit, answer_bytes: 4, repeat: None }).unwrap();
+        let mut store = on_sim(&disk, Pace::DEFAULT);
+        assert_eq!(store.read(&name("notes")).is_ok(), is_good, "{sequence}");
     }
 }
 
