@@ -66,7 +66,6 @@ pub struct AuditLog(Option<Arc<Queue>>);
 
 /// The way to the thread that writes.
 struct Queue {
-    is_required: bool,
     places: Arc<Semaphore>,
     entries: mpsc::UnboundedSender<Entry>,
     health: Arc<Health>,
@@ -119,7 +118,7 @@ impl AuditLog {
             let _ = ending.send(());
         })?;
         let places = Arc::new(Semaphore::new(PLACES));
-        let queue = Queue { is_required, places, entries, health };
+        let queue = Queue { places, entries, health };
         Ok((Self(Some(Arc::new(queue))), Some(AuditWriter { stop, ended, thread })))
     }
 }
@@ -133,7 +132,7 @@ impl Queue {
             self.place()
         };
         match place {
-            Err(error) if self.is_required => {
+            Err(error) if self.health.is_required() => {
                 self.health.lose(error);
                 Err(error)
             }
@@ -148,7 +147,7 @@ impl Queue {
     /// Hands a line to the thread that writes.
     fn push(&self, line: Vec<u8>, place: Option<OwnedSemaphorePermit>) -> Written {
         // A refusal, which has taken no place, does not wait for a file that is known to fail.
-        let waits = self.is_required && (place.is_some() || !self.health.is_failing());
+        let waits = self.health.is_required() && (place.is_some() || !self.health.is_failing());
         let (written, waiter) = waits.then(oneshot::channel).unzip();
         // Without a place at first, there may be one now.
         let sent = place.map_or_else(|| self.place(), Ok).and_then(|place| {
@@ -186,7 +185,7 @@ mod tests {
     fn queue(is_required: bool) -> (Queue, mpsc::UnboundedReceiver<Entry>) {
         let (entries, receiver) = mpsc::unbounded_channel();
         let health = Arc::new(Health::new(is_required));
-        (Queue { is_required, places: Arc::new(Semaphore::new(PLACES)), entries, health }, receiver)
+        (Queue { places: Arc::new(Semaphore::new(PLACES)), entries, health }, receiver)
     }
 
     #[test]

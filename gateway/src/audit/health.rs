@@ -48,6 +48,11 @@ impl Health {
         }
     }
 
+    /// Whether a write needs its line.
+    pub(super) fn is_required(&self) -> bool {
+        self.is_required
+    }
+
     /// Whether the last attempt to write failed.
     pub(super) fn is_failing(&self) -> bool {
         self.is_failing.load(Ordering::Acquire)

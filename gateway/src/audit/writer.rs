@@ -21,6 +21,10 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 /// Most lines that are written at once: some 300 KiB.
 const BATCH_LINES: usize = 1024;
 
+/// How long lines gather where no answer waits for them: to wake this thread, to lock the file and to write it takes some
+/// microseconds, and is paid once for all of them.
+const GATHER_TIME: Duration = Duration::from_millis(5);
+
 /// A line that waits.
 pub(super) struct Entry {
     pub(super) line: Vec<u8>,
@@ -66,6 +70,8 @@ impl Writer {
         let mut is_stopping = false;
         let mut batch = Vec::new();
         let health = Arc::clone(&self.health);
+        let mut gathered = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
+        let mut is_gathering = false;
         loop {
             let retry_at = self.retry_at.unwrap_or_else(Instant::now);
             tokio::select! {
@@ -73,17 +79,23 @@ impl Writer {
                 Some(()) = hangups.recv() => self.reopen(),
                 _ = stop.as_mut(), if !is_stopping => {
                     is_stopping = true;
+                    is_gathering = false;
                     self.entries.close();
                 }
                 () = tokio::time::sleep_until(retry_at), if self.retry_at.is_some() => self.write(&mut Vec::new()),
                 // Whoever said so was too impatient, or the file hangs here until it answers.
                 () = health.hung() => self.write(&mut Vec::new()),
-                count = self.entries.recv_many(&mut batch, BATCH_LINES) => match (count, self.retry_at) {
-                    (0, _) => break,
-                    (_, None) => self.write(&mut batch),
-                    // Their waiters are let go: the file is known to fail.
-                    (_, Some(_)) => drop(self.keep(&mut batch)),
-                },
+                () = gathered.as_mut(), if is_gathering => is_gathering = false,
+                count = self.entries.recv_many(&mut batch, BATCH_LINES), if !is_gathering => {
+                    match (count, self.retry_at) {
+                        (0, _) => break,
+                        (_, None) => self.write(&mut batch),
+                        // Their waiters are let go: the file is known to fail.
+                        (_, Some(_)) => drop(self.keep(&mut batch)),
+                    }
+                    is_gathering = !health.is_required() && !is_stopping;
+                    gathered.as_mut().reset(Instant::now() + GATHER_TIME);
+                }
             }
         }
         self.finish();
@@ -166,5 +178,79 @@ impl Writer {
             let lost_lines = self.waiting.len();
             tracing::error!(lost_lines, %error, "the audit log could not be written to its end");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sq_shared::shutdown;
+    use sq_tests::root::Root;
+    use tokio::sync::Semaphore;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    /// A running writer.
+    struct Running {
+        root: Root,
+        entries: mpsc::UnboundedSender<Entry>,
+        stop: oneshot::Sender<()>,
+        writer: JoinHandle<()>,
+    }
+
+    impl Running {
+        fn start(is_required: bool) -> Self {
+            let root = Root::empty();
+            let path = root.join("audit.log");
+            let file = AuditFile::open(&path).unwrap();
+            let (entries, receiver) = mpsc::unbounded_channel();
+            let (stop, stopped) = oneshot::channel();
+            let writer = Writer::new(path, Some(file), receiver, Arc::new(Health::new(is_required)));
+            let writer = tokio::spawn(writer.run(shutdown::hangups().unwrap(), stopped));
+            Self { root, entries, stop, writer }
+        }
+
+        fn push(&self, line: &str) -> oneshot::Receiver<()> {
+            let (written, waiter) = oneshot::channel();
+            let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+            self.entries.send(Entry { line: line.into(), place, written: Some(written) }).unwrap();
+            waiter
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lines_gather_where_no_answer_waits_for_them() {
+        let running = Running::start(false);
+        let start = Instant::now();
+        running.push("one\n").await.unwrap();
+        assert_eq!(start.elapsed(), Duration::ZERO, "the first one waits for no other");
+        let (second, third) = (running.push("two\n"), running.push("three\n"));
+        second.await.unwrap();
+        assert!((GATHER_TIME..2 * GATHER_TIME).contains(&start.elapsed()), "{:?}", start.elapsed());
+        third.await.unwrap();
+        assert!(start.elapsed() < 2 * GATHER_TIME, "they came together");
+        assert_eq!(running.root.read("audit.log"), "one\ntwo\nthree\n");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_that_an_answer_waits_for_is_written_at_once() {
+        let running = Running::start(true);
+        let start = Instant::now();
+        for line in ["one\n", "two\n", "three\n"] {
+            running.push(line).await.unwrap();
+        }
+        assert_eq!(start.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_does_not_wait_for_lines_to_gather() {
+        let running = Running::start(false);
+        let start = Instant::now();
+        running.push("one\n").await.unwrap();
+        let _second = running.push("two\n");
+        running.stop.send(()).unwrap();
+        running.writer.await.unwrap();
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        assert_eq!(running.root.read("audit.log"), "one\ntwo\n");
     }
 }
