@@ -4,6 +4,7 @@
 mod byte_set;
 mod framing;
 pub mod head;
+mod idle;
 mod pace;
 mod stream;
 
@@ -234,7 +235,7 @@ impl Edge {
         let limit = self.directory.load().config.timeouts.idle;
         tokio::select! {
             () = last_call => {}
-            () = lie_idle(limit, timer) => {}
+            () = idle::lie_idle(limit, timer) => {}
         }
     }
 
@@ -304,22 +305,6 @@ impl Edge {
         if is_written {
             let _ = timeout(LINGER_TIME, linger(&mut stream)).await;
         }
-    }
-}
-
-/// Ends after the time. The timer may have been set for an earlier wait: then it is set anew when it has run off, which
-/// on a busy connection is once in that time, and not once a request.
-async fn lie_idle(limit: Duration, mut timer: Pin<&mut Sleep>) {
-    let end = tokio::time::Instant::now() + limit;
-    if timer.is_elapsed() || timer.deadline() > end {
-        timer.as_mut().reset(end);
-    }
-    loop {
-        timer.as_mut().await;
-        if timer.deadline() >= end {
-            return;
-        }
-        timer.as_mut().reset(end);
     }
 }
 

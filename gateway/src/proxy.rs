@@ -204,7 +204,9 @@ impl ProxyHttp for Gateway {
     ) -> Result<()> {
         let (request_id, trace) = (ctx.request_id.clone(), ctx.trace);
         let admitted = ctx.admitted().ok_or_else(not_admitted)?;
-        *upstream_request = forward::request_head(session.req_header(), admitted, &request_id, trace)?;
+        let nothing = RequestHeader::from(http::Request::new(()).into_parts().0);
+        let copy = std::mem::replace(upstream_request, nothing);
+        *upstream_request = forward::request_head(copy, session.req_header(), admitted, &request_id, trace)?;
         admitted.is_sent = true;
         Ok(())
     }

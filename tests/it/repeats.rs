@@ -136,6 +136,27 @@ fn a_read_has_no_names_and_no_condition() {
 }
 
 #[test]
+fn of_a_clients_fields_the_worker_sees_a_few_known_ones() {
+    let root = Root::new(&Setup::default());
+    let fields = "Cookie: a=b\r\nX-Forwarded-For: 192.0.2.1\r\nForwarded: for=192.0.2.1\r\nUser-Agent: curl/8\r\n\
+                  Accept: */*\r\nTE: trailers\r\nX-SQ-Code: forged\r\nProxy-Authorization: Basic YTpi\r\n\
+                  Content-Type: text/plain\r\n";
+    let names = |head: &Head| {
+        let lines = head.0.iter().skip(1).filter_map(|line| line.split_once(": "));
+        let mut names: Vec<String> = lines.map(|(name, _)| name.to_ascii_lowercase()).collect();
+        names.sort();
+        names
+    };
+    let (heads, _) = Slot::new(&root).exchange(fields, Some(b"text"), &[Some(SERVED)]);
+    assert_eq!(
+        names(&heads[0]),
+        ["authorization", "content-length", "content-type", "host", "x-request-id", "x-sq-repeat-key"]
+    );
+    assert!(heads[0].0[0].ends_with(" HTTP/1.1"), "{}", heads[0].0[0]);
+    assert_eq!(heads[0].values("host"), [format!("{}:1341", root.address)]);
+}
+
+#[test]
 fn a_write_that_no_worker_survives_is_given_up() {
     let root = Root::new(&Setup::default());
     let (_, answer) = Slot::new(&root).exchange("", Some(b"text"), &[None; 5]);

@@ -32,3 +32,15 @@ fn a_worker_of_the_pool_leaves_it_to_the_gateway_which_says_it_once() {
     }
     assert_eq!(of_worker.header("etag"), of_gateway.header("etag"));
 }
+
+/// Names compare without case, but people read them, and look for them with grep.
+#[test]
+fn the_names_of_an_answer_have_their_capitals() {
+    let running = Deployment::start(&Setup::default());
+    let answer = running.client_of("alice").get(SELECT);
+    for (name, _) in &answer.headers {
+        let begins_small = |word: &str| word.starts_with(|first: char| first.is_ascii_lowercase());
+        assert!(!name.split('-').any(begins_small), "{name}: {answer}");
+    }
+    assert!(answer.headers.iter().any(|(name, _)| name == "ETag"), "{answer}");
+}

@@ -84,8 +84,8 @@ const URI_BYTES: usize = 65_534;
 /// Which bytes a URI may hold (RFC 3986, 2): the unreserved, the reserved but `#`, and `%`.
 static URI_CHARACTERS: ByteSet = ByteSet::of_alphanumerics_and(b"-._~:/?[]@!$&'()*+,;=%");
 
-/// A first read takes a usual head whole.
-const FIRST_READ_BYTES: usize = 4096;
+/// A first read takes a usual head whole, and a short body with it.
+const FIRST_READ_BYTES: usize = 2048;
 
 /// Waits for the first bytes of a connection's next head, until `idle_end`. `None`: the client closed the
 /// connection, or has let it lie idle for too long.

@@ -1,7 +1,7 @@
-//! What goes to the worker and what comes back. Both heads are built anew from a few known fields; no
+//! What goes to the worker and what comes back. The fields of both heads are a few known ones, set anew; no
 //! byte of the client's head, and none of the worker's, passes through unread.
 
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderName, HeaderValue, Version, header, request};
 use pingora::http::{RequestHeader, ResponseHeader};
 use sq_shared::headers::{
     IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED, TRACEPARENT, TRACESTATE, X_REQUEST_ID, X_SQ_REPEAT_KEY, lookup,
@@ -19,14 +19,14 @@ use crate::traces::Trace;
 const REQUEST_FIELDS: [HeaderName; 3] =
     [header::CONTENT_TYPE, header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
 
-/// What a worker's answer keeps on its way out.
-const ANSWER_FIELDS: [HeaderName; 6] = [
-    header::CONTENT_TYPE,
-    header::CONTENT_LENGTH,
-    header::TRANSFER_ENCODING,
-    header::ETAG,
-    header::ALLOW,
-    header::RETRY_AFTER,
+/// What a worker's answer keeps on its way out, and how it is spelled: pingora knows the capitals of some names alone.
+const ANSWER_FIELDS: [(HeaderName, &str); 6] = [
+    (header::CONTENT_TYPE, "Content-Type"),
+    (header::CONTENT_LENGTH, "Content-Length"),
+    (header::TRANSFER_ENCODING, "Transfer-Encoding"),
+    (header::ETAG, "ETag"),
+    (header::ALLOW, "Allow"),
+    (header::RETRY_AFTER, "Retry-After"),
 ];
 
 /// Room for the fields of a usual answer, pingora's two among them; more make the maps grow.
@@ -35,20 +35,29 @@ const ANSWER_FIELD_COUNT: usize = 12;
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
-/// Builds the head that the worker gets.
+/// Builds the head that the worker gets. Of pingora's `copy` of the client's it keeps the method and the target, which
+/// are read and checked already, and the room for fields.
 ///
 /// # Errors
 /// The head cannot be built; no request that passed the checks makes that happen.
 pub fn request_head(
+    copy: RequestHeader,
     client: &RequestHeader,
     admitted: &Admitted,
     request_id: &HeaderValue,
     trace: Trace,
 ) -> pingora::Result<RequestHeader> {
     let tenant = &admitted.tenant;
-    let target = origin_form(client.raw_path());
-    // Our worker and SQ's compare names without case, and a head that keeps none is half the work.
-    let mut head = RequestHeader::build_no_case(client.method.clone(), target, Some(8))?;
+    let mut parts = request::Parts::from(copy);
+    parts.version = Version::HTTP_11;
+    // No field of the client's passes but by one of the lines below.
+    parts.headers.clear();
+    // It keeps no upper and lower case now: our worker and SQ's compare names without, and it is half the work.
+    let mut head = RequestHeader::from(parts);
+    let (target, origin_form) = (client.raw_path(), origin_form(client.raw_path()));
+    if origin_form.len() < target.len() {
+        head.set_raw_path(origin_form)?;
+    }
     head.insert_header(header::HOST, &tenant.tenant().upstream_host)?;
     head.insert_header(header::AUTHORIZATION, bearer(tenant))?;
     head.insert_header(X_REQUEST_ID, request_id)?;
@@ -113,9 +122,9 @@ pub fn answer_head(
     ctx: &Context,
 ) -> pingora::Result<ResponseHeader> {
     let mut head = ResponseHeader::build(worker.status, Some(ANSWER_FIELD_COUNT))?;
-    for name in ANSWER_FIELDS {
+    for (name, spelled) in ANSWER_FIELDS {
         if let Some(value) = worker.headers.get(&name) {
-            head.insert_header(name, value)?;
+            head.insert_header(spelled, value)?;
         }
     }
     // A write that only the gateway repeated is an ordinary one to its client.
@@ -155,6 +164,6 @@ pub fn add_common_fields(
 /// Whether the client waits for a go-ahead before it sends its body (RFC 9110, 10.1.1).
 pub fn expects_continue(request: &RequestHeader) -> bool {
     let expect = request.headers.get(header::EXPECT);
-    request.version == http::Version::HTTP_11
+    request.version == Version::HTTP_11
         && expect.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }

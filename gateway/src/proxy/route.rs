@@ -59,7 +59,7 @@ pub fn upstream(
     let group = tenant.tenant().connection_group;
     peer.group_key = if is_repeat { !group } else { group };
     peer.options.connection_timeout = Some(UPSTREAM_CONNECT_TIMEOUT);
-    // The head is built anew from a few fields, so there is nothing to strip.
+    // The head is emptied and given a few known fields, so there is nothing to strip.
     peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
     // A worker that is about to be let go must not find one of our connections idle.
     peer.options.idle_timeout = Some(UPSTREAM_IDLE_TIMEOUT.min(directory.config.pool.idle_timeout / 2));
