@@ -1,6 +1,8 @@
 //! How a query and a form are decoded, as SQ does it. The worker takes its parameters from them, and the
 //! gateway's audit line what a write names: both must read them alike.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, header};
 use percent_encoding::percent_decode;
 
@@ -16,9 +18,13 @@ pub fn pairs(encoded: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
 
 /// Decodes a name or a value: `+` is a space, then `%XX` a byte; a malformed escape stays as it is. `None`
 /// when the result is not UTF-8.
-pub fn decode(encoded: &[u8]) -> Option<String> {
+pub fn decode(encoded: &[u8]) -> Option<Cow<'_, str>> {
+    // Most are as they stand.
+    if !encoded.iter().any(|byte| matches!(byte, b'+' | b'%')) {
+        return std::str::from_utf8(encoded).ok().map(Cow::Borrowed);
+    }
     let spaced: Vec<u8> = encoded.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
-    String::from_utf8(percent_decode(&spaced).collect()).ok()
+    String::from_utf8(percent_decode(&spaced).collect()).ok().map(Cow::Owned)
 }
 
 /// Whether a body is a form by its type. Its parameters count only when the query has no `p`.
@@ -35,7 +41,8 @@ mod tests {
     #[test]
     fn a_plus_is_a_space_unless_it_is_escaped() {
         assert_eq!(decode(b"a+b%2B%zz%4").as_deref(), Some("a b+%zz%4"));
-        assert_eq!(decode(b"%ff"), None);
+        assert_eq!(decode("plain ä".as_bytes()).as_deref(), Some("plain ä"));
+        assert_eq!((decode(b"%ff"), decode(b"a\xff")), (None, None));
     }
 
     #[test]

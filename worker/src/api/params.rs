@@ -1,8 +1,6 @@
 //! The parameters of a query or a form, decoded as SQ does it ([`form`]). Of a name that comes twice the last
 //! one counts; a name that no command reads is checked and forgotten.
 
-use std::collections::HashMap;
-
 use percent_encoding::percent_decode_str;
 use sq_shared::form;
 
@@ -10,9 +8,9 @@ use sq_shared::form;
 /// times its own length.
 const NAMES: [&str; 9] = ["p", "c", "s", "content", "from", "to", "set", "limit", "algo"];
 
-/// Names and values.
+/// The values that came, each in the place that its name has among [`NAMES`].
 #[derive(Debug, Default)]
-pub struct Params(HashMap<&'static str, String>);
+pub struct Params([Option<String>; NAMES.len()]);
 
 /// A name or a value is not UTF-8 once it is decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,35 +25,35 @@ impl Params {
     /// # Errors
     /// A name or a value is not UTF-8.
     pub fn parse(encoded: &str) -> Result<Self, NotUtf8> {
-        let mut params = HashMap::new();
+        let mut params = Self::default();
         for (name, value) in form::pairs(encoded.as_bytes()) {
             let decoded = form::decode(name).and_then(|name| Some((name, form::decode(value)?)));
             let (name, value) = decoded.ok_or_else(|| NotUtf8 { offset: first_bad(encoded) })?;
-            if let Some(known) = known(&name) {
-                params.insert(known, value);
-            }
+            params.set(&name, value.into_owned());
         }
-        Ok(Self(params))
+        Ok(params)
     }
 
     /// The value of a name, which may be empty.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+        self.0.get(place(name)?)?.as_deref()
     }
 
     /// Takes the value of a name out.
     pub fn take(&mut self, name: &str) -> Option<String> {
-        self.0.remove(name)
+        self.0.get_mut(place(name)?)?.take()
     }
 
-    /// Sets the value of a name.
-    pub(super) fn set(&mut self, name: &'static str, value: String) {
-        self.0.insert(name, value);
+    /// Sets the value of a name, if it is one of those that are read.
+    pub(super) fn set(&mut self, name: &str, value: String) {
+        if let Some(place) = place(name).and_then(|place| self.0.get_mut(place)) {
+            *place = Some(value);
+        }
     }
 }
 
-fn known(name: &str) -> Option<&'static str> {
-    NAMES.into_iter().find(|known| *known == name)
+fn place(name: &str) -> Option<usize> {
+    NAMES.iter().position(|known| *known == name)
 }
 
 /// How many bytes are good, once percent-decoded, before the first that is not UTF-8.
@@ -77,7 +75,7 @@ mod tests {
         assert_eq!(params.get("set"), None);
         assert_eq!(params.get("to"), Some(""));
         assert_eq!((params.get(""), params.get("other")), (None, None));
-        assert_eq!(params.0.len(), 4);
+        assert_eq!(params.0.iter().flatten().count(), 4);
         assert_eq!(Params::parse("s=%ff").unwrap_err(), NotUtf8 { offset: 2 });
         assert_eq!(Params::parse("p=%41+%C3%A4&other=a%C3&c=1").unwrap_err(), NotUtf8 { offset: 14 });
         assert_eq!(Params::parse("%fe=1").unwrap_err(), NotUtf8 { offset: 0 });
