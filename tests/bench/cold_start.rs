@@ -1,6 +1,6 @@
 //! What five hundred tenants cost: provisioning, the start, the first answer of a sleeping worker, the
 //! memory of all of them awake, and the gateway's memory under a large body. It prints a table and
-//! asserts nothing about time.
+//! asserts nothing about time: `cargo bench --workspace --bench cold_start`.
 
 #![expect(
     clippy::unwrap_used,

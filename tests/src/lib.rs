@@ -24,6 +24,7 @@ pub mod host;
 pub mod large_phext;
 pub mod ledger;
 pub mod lone_worker;
+pub mod machine;
 pub mod mount;
 pub mod nginx;
 pub mod notice;

@@ -91,6 +91,14 @@ impl Tenant {
     }
 }
 
+/// So many tenants, `slot-001` and so on, each in its slot, the first one in the first.
+pub fn tenants(count: u16) -> Vec<Tenant> {
+    (0..count).map(|number| Tenant::new(&format!("slot-{:03}", number + 1), FIRST_SLOT + number)).collect()
+}
+
+/// The first slot.
+const FIRST_SLOT: u16 = 1341;
+
 /// The token of a tenant that [`Tenant::new`] made.
 pub fn key_of(name: &str) -> String {
     format!("pmb-v1-{name}-key")

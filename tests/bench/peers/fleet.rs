@@ -7,14 +7,12 @@ use sq_tests::address;
 use sq_tests::client::Client;
 use sq_tests::root::Root;
 use sq_tests::separate::Pool;
-use sq_tests::setup::{Setup, Tenant, config_text, registry_text};
+use sq_tests::setup::{self, Setup, Tenant, config_text, registry_text};
 
 use super::options::Options;
+
 /// All the slots there are.
 pub(crate) const TENANTS: u16 = 500;
-
-/// The first slot.
-const FIRST_PORT: u16 = 1341;
 
 /// The scroll that most jobs read, and how long it is.
 pub(crate) const SHORT: &str = "p=bench&c=1.1.1/1.1.1/1.1.1";
@@ -24,8 +22,8 @@ pub(crate) const SHORT_BYTES: usize = 40;
 pub(crate) const LONG: &str = "p=long&c=1.1.1/1.1.1/1.1.1";
 pub(crate) const LONG_BYTES: usize = 1 << 20;
 
-/// A rate that is counted, and never reached.
-const NEVER: &str = "\"1000000/s\"";
+/// Limits that are counted, and never reached; the rate of an address is each proxy's own.
+const LIMITS: &str = "per_tenant = \"1000000/s\"\nfailed_keys = \"1000000/s\"\nin_flight = 1024\n";
 
 /// Running workers.
 pub(crate) struct Fleet {
@@ -33,20 +31,18 @@ pub(crate) struct Fleet {
     pub(crate) root: Arc<Root>,
     /// Their tenants.
     pub(crate) tenants: Vec<Tenant>,
+    /// What their config was made from.
+    pub(crate) setup: Setup,
     _pool: Pool,
 }
 
 impl Fleet {
     /// Starts the pool, and writes the scrolls: the long one for the first tenant alone.
     pub(crate) fn start(options: &Options) -> Self {
-        let tenants: Vec<Tenant> = (0..TENANTS)
-            .map(|number| Tenant::new(&format!("slot-{:03}", number + 1), FIRST_PORT + number))
-            .collect();
-        let limits =
-            format!("per_ip = {NEVER}\nper_tenant = {NEVER}\nfailed_keys = {NEVER}\nin_flight = 1024\n");
+        let tenants = setup::tenants(TENANTS);
         let setup = Setup {
             tenants: tenants.clone(),
-            limits,
+            limits: LIMITS.to_owned(),
             pool: format!("sandbox = \"{}\"\n", options.sandbox),
             ..Setup::default()
         };
@@ -57,7 +53,7 @@ impl Fleet {
         root.write_registry(&registry_text(&tenants));
         let root = Arc::new(root);
         let pool = Pool::start(&root);
-        let fleet = Self { root, tenants, _pool: pool };
+        let fleet = Self { root, tenants, setup, _pool: pool };
         for tenant in &fleet.tenants {
             fleet.write(tenant, SHORT, SHORT_BYTES);
         }

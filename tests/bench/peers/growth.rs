@@ -1,17 +1,18 @@
-//! What a request costs as a host grows: more tenants, and more client addresses that a limiter remembers.
+//! What a request costs as a host grows: more tenants that are registered, more that are asked, and more client
+//! addresses that a limiter remembers.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use super::fleet::{Fleet, SHORT};
+use super::fleet::{Fleet, SHORT, SHORT_BYTES};
 use super::load::Load;
-use super::measure::{Sent, Subject, in_turn};
+use super::measure::{Expected, Sent, Subject, in_turn};
 use super::options::Options;
 use super::proxy::{Kind, Proxy, Rate, Site};
 use super::report;
-use super::script::Script;
+use super::script::{Script, Written};
 
-/// How many tenants are registered, and asked.
+/// How many tenants are registered.
 const TENANTS: [usize; 3] = [1, 50, 500];
 
 /// From how many addresses those who ask are drawn. nginx has room for all of them; the gateway gives a place of its
@@ -20,12 +21,13 @@ const ADDRESSES: [u32; 2] = [1_000, 1_000_000];
 
 const CONNECTIONS: u32 = 32;
 
-/// Measures both growths.
+/// Measures every growth.
 pub(crate) fn run(options: &Options, kinds: &[Kind]) {
     let fleet = Fleet::start(options);
     let select = format!("/api/v2/select?{SHORT}");
     for kind in kinds.iter().filter(|kind| matches!(kind, Kind::Nginx | Kind::Gateway)) {
-        tenants(options, &fleet, *kind, &select);
+        tenants(options, &fleet, *kind, &select, For::One);
+        tenants(options, &fleet, *kind, &select, For::All);
         addresses(options, &fleet, *kind, &select);
     }
 }
@@ -34,18 +36,34 @@ pub(crate) fn run(options: &Options, kinds: &[Kind]) {
 struct Asked {
     name: String,
     proxy: Proxy,
-    script: PathBuf,
+    script: Written,
 }
 
-fn tenants(options: &Options, fleet: &Fleet, kind: Kind, select: &str) {
+/// Whom of the tenants the requests are for.
+#[derive(Clone, Copy)]
+enum For {
+    /// The first: what grows is what the proxy knows.
+    One,
+    /// All, in turn: the workers grow in number too, and take turns on their processor.
+    All,
+}
+
+fn tenants(options: &Options, fleet: &Fleet, kind: Kind, select: &str, whom: For) {
     let ask = |count: &usize| {
         let tenants = fleet.tenants.get(..*count).unwrap_or_default();
-        let name = format!("{count} tenants");
-        let script = Script::get(&name, select, tenants).write(&fleet.root);
+        let (name, asked) = match whom {
+            For::One => (format!("1 of {count} tenants"), tenants.get(..1).unwrap_or_default()),
+            For::All => (format!("{count} tenants"), tenants),
+        };
+        let script = Script::get(&name, select, asked).write(&fleet.root);
         Asked { name, proxy: kind.start(&Site { fleet, tenants, rate: Rate::Never }), script }
     };
     let asked: Vec<Asked> = TENANTS.iter().map(ask).collect();
-    print(options, &format!("{}: more tenants", kind.name()), &asked);
+    let what = match whom {
+        For::One => "more tenants are registered, one is asked",
+        For::All => "more tenants, all are asked in turn",
+    };
+    print(options, &format!("{}: {what}", kind.name()), &asked);
 }
 
 fn addresses(options: &Options, fleet: &Fleet, kind: Kind, select: &str) {
@@ -54,7 +72,7 @@ fn addresses(options: &Options, fleet: &Fleet, kind: Kind, select: &str) {
         let one = fleet.tenants.get(..1).unwrap_or_default();
         let script = Script { addresses: *count, ..Script::get(&name, select, one) }.write(&fleet.root);
         let proxy = kind.start(&Site { fleet, tenants: &fleet.tenants, rate: Rate::RememberedForAMinute });
-        fill(&proxy, &script, *count);
+        fill(&proxy, &script.file, *count);
         Asked { name, proxy, script }
     };
     let asked: Vec<Asked> = ADDRESSES.iter().map(ask).collect();
@@ -71,7 +89,8 @@ fn print(options: &Options, what: &str, asked: &[Asked]) {
             script,
         })
         .collect();
-    let figures = in_turn(options, &subjects, Sent { connections: CONNECTIONS, is_refused: false });
+    let answer = Expected { status: 200, body_bytes: Some(SHORT_BYTES) };
+    let figures = in_turn(options, &subjects, Sent { connections: CONNECTIONS, answer });
     report::table(&format!("{what}, select of 40 bytes, {CONNECTIONS} connections"), &figures);
 }
 

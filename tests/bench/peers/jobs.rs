@@ -1,7 +1,7 @@
 //! Each job, by all proxies.
 
-use super::fleet::{Fleet, LONG, LONG_BYTES, SHORT, TENANTS};
-use super::measure::{Sent, Subject, in_turn};
+use super::fleet::{Fleet, LONG, LONG_BYTES, SHORT, SHORT_BYTES, TENANTS};
+use super::measure::{Expected, Sent, Subject, in_turn};
 use super::options::Options;
 use super::proxy::{Kind, Proxy, Rate, Site};
 use super::report;
@@ -13,7 +13,7 @@ struct Job {
     connections: u32,
     script: Script,
     rate: Rate,
-    is_refused: bool,
+    answer: Expected,
     /// Whether the router is asked too: it serves one connection at a time, until the worker closes it, and so can only be
     /// asked on a new one each time.
     with_router: bool,
@@ -39,7 +39,7 @@ pub(crate) fn run(options: &Options, kinds: &[Kind]) {
 }
 
 fn measure(options: &Options, fleet: &Fleet, proxies: &[Proxy], job: &Job) {
-    let script = job.script.write(&fleet.root);
+    let script = job.script.clone().write(&fleet.root);
     let subjects: Vec<Subject<'_>> = proxies
         .iter()
         .filter(|proxy| job.with_router || proxy.kind != Kind::SqRoute)
@@ -50,7 +50,7 @@ fn measure(options: &Options, fleet: &Fleet, proxies: &[Proxy], job: &Job) {
             script: &script,
         })
         .collect();
-    let sent = Sent { connections: job.connections, is_refused: job.is_refused };
+    let sent = Sent { connections: job.connections, answer: job.answer };
     report::table(job.title, &in_turn(options, &subjects, sent));
 }
 
@@ -62,7 +62,7 @@ fn jobs(fleet: &Fleet) -> Vec<Job> {
         connections,
         script: Script::get(name, &select, one),
         rate: Rate::Never,
-        is_refused: false,
+        answer: Expected { status: 200, body_bytes: Some(SHORT_BYTES) },
         with_router: false,
     };
     let write = |name: &'static str, connections, body_bytes| Job {
@@ -72,8 +72,10 @@ fn jobs(fleet: &Fleet) -> Vec<Job> {
             body_bytes,
             ..Script::get(name, "", one)
         },
+        answer: Expected { status: 200, body_bytes: None },
         ..read(name, connections)
     };
+    let refusal = |status| Expected { status, body_bytes: None };
     let fleet_of = |name: &'static str, connections| Job {
         script: Script::get(name, &select, &fleet.tenants),
         ..read(name, connections)
@@ -95,10 +97,11 @@ fn jobs(fleet: &Fleet) -> Vec<Job> {
         write("update of 1 MiB, 8 connections", 8, 1 << 20),
         Job {
             script: Script::get("long", &format!("/api/v2/select?{LONG}"), one),
+            answer: Expected { status: 200, body_bytes: Some(LONG_BYTES) },
             ..read("select of 1 MiB, 8 connections", 8)
         },
-        Job { script: unknown, is_refused: true, ..read("a 401, 32 connections", 32) },
-        Job { rate: Rate::OneAMinute, is_refused: true, ..read("a 429, 32 connections", 32) },
+        Job { script: unknown, answer: refusal(401), ..read("a 401, 32 connections", 32) },
+        Job { rate: Rate::OneAMinute, answer: refusal(429), ..read("a 429, 32 connections", 32) },
         fleet_of("select of 40 bytes, 500 tenants at once, 256 connections", 256),
     ]
 }

@@ -6,7 +6,7 @@ use sq_tests::peers::{self, Server};
 use sq_tests::process;
 
 use super::fleet::{SHORT, SHORT_BYTES};
-use super::measure::{Sent, Subject, in_turn};
+use super::measure::{Expected, Sent, Subject, in_turn};
 use super::options::Options;
 use super::report;
 use super::script::Script;
@@ -49,7 +49,14 @@ pub(crate) fn run(options: &Options) {
             script: &script,
         };
         let subjects: Vec<Subject<'_>> = servers.iter().map(subject).collect();
-        let figures = in_turn(options, &subjects, Sent { connections: CONNECTIONS, is_refused: false });
+        let figures = in_turn(
+            options,
+            &subjects,
+            Sent {
+                connections: CONNECTIONS,
+                answer: Expected { status: 200, body_bytes: Some(SHORT_BYTES) },
+            },
+        );
         report::table(
             &format!("the worker alone, select of 40 bytes, {CONNECTIONS} connections, {title}"),
             &figures,

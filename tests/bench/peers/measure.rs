@@ -1,11 +1,11 @@
 //! The same load on several programs, in turn: one after the other in each round, so that all meet the same machine.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use super::load::Load;
 use super::options::Options;
+use super::script::Written;
 use super::usage::{Cpu, memory_kib};
 
 /// A program under load.
@@ -18,7 +18,7 @@ pub(crate) struct Subject<'s> {
     /// Where it listens.
     pub(crate) address: SocketAddr,
     /// What it is asked.
-    pub(crate) script: &'s Path,
+    pub(crate) script: &'s Written,
 }
 
 /// What is sent to it.
@@ -26,14 +26,39 @@ pub(crate) struct Subject<'s> {
 pub(crate) struct Sent {
     /// On so many connections.
     pub(crate) connections: u32,
-    /// Whether all of them are to be refused.
-    pub(crate) is_refused: bool,
+    /// What is to come of each.
+    pub(crate) answer: Expected,
 }
 
-/// What one program did: the medians of all rounds.
+/// The answer that every request of a run gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Expected {
+    pub(crate) status: u16,
+    /// How long its body is; `None` where each program has a text of its own.
+    pub(crate) body_bytes: Option<usize>,
+}
+
+impl Expected {
+    fn is_refusal(self) -> bool {
+        self.status >= 400
+    }
+
+    /// A program that answers quickly because it answers something else is not to be measured. Where a rate refuses, the
+    /// first request passes.
+    fn check(self, subject: Subject<'_>) {
+        let mut answer = subject.script.ask_once(subject.address);
+        if self.status == 429 {
+            answer = subject.script.ask_once(subject.address);
+        }
+        let name = subject.name;
+        assert_eq!(answer.status, self.status, "{name}: {answer}");
+        assert_eq!(self.body_bytes.unwrap_or(answer.body.len()), answer.body.len(), "{name}: {answer}");
+    }
+}
+
+/// What one program did: in one round, or the medians of all rounds.
 #[derive(Debug, Clone)]
 pub(crate) struct Figures {
-    pub(crate) name: String,
     /// Answers a second.
     pub(crate) rate: f64,
     pub(crate) p50_us: f64,
@@ -41,31 +66,54 @@ pub(crate) struct Figures {
     /// Microseconds of processor time a request, in the program and in the kernel.
     pub(crate) user_us: f64,
     pub(crate) system_us: f64,
-    /// Both together: the least and the most of all rounds.
-    pub(crate) cpu_spread_us: (f64, f64),
+    /// Both together: the median is of the sums, and may differ a little from the sum of the medians.
+    pub(crate) cpu_us: f64,
     pub(crate) memory_kib: f64,
 }
 
-impl Figures {
-    /// Microseconds of processor time a request.
-    pub(crate) fn cpu_us(&self) -> f64 {
-        self.user_us + self.system_us
-    }
+/// A line of a table.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) name: String,
+    pub(crate) figures: Figures,
+    /// The least and the most processor time of a round.
+    pub(crate) cpu_spread_us: (f64, f64),
+    /// How many times those of the table's first line: the medians of what each round says, for the machine may be slow in
+    /// one round and quick in the next.
+    pub(crate) rate_ratio: f64,
+    pub(crate) p50_ratio: f64,
+    pub(crate) cpu_ratio: f64,
+}
 
+impl Figures {
     /// The medians of one program's rounds.
     fn medians(rounds: &[Self]) -> Self {
         let of = |figure: fn(&Self) -> f64| median(rounds.iter().map(figure).collect());
         Self {
-            name: rounds.first().expect("at least one round").name.clone(),
             rate: of(|round| round.rate),
             p50_us: of(|round| round.p50_us),
             p99_us: of(|round| round.p99_us),
             user_us: of(|round| round.user_us),
             system_us: of(|round| round.system_us),
-            cpu_spread_us: rounds.iter().map(Self::cpu_us).fold((f64::MAX, 0.0), |(least, most), cpu_us| {
-                (f64::min(least, cpu_us), f64::max(most, cpu_us))
-            }),
+            cpu_us: of(|round| round.cpu_us),
             memory_kib: of(|round| round.memory_kib),
+        }
+    }
+}
+
+impl Line {
+    fn new(name: &str, rounds: &[Figures], of_first: &[Figures]) -> Self {
+        let ratio = |figure: fn(&Figures) -> f64| {
+            median(rounds.iter().zip(of_first).map(|(own, first)| figure(own) / figure(first)).collect())
+        };
+        let cpu_us = rounds.iter().map(|round| round.cpu_us);
+        Self {
+            name: name.to_owned(),
+            figures: Figures::medians(rounds),
+            cpu_spread_us: (cpu_us.clone().fold(f64::MAX, f64::min), cpu_us.fold(0.0, f64::max)),
+            rate_ratio: ratio(|round| round.rate),
+            p50_ratio: ratio(|round| round.p50_us),
+            cpu_ratio: ratio(|round| round.cpu_us),
         }
     }
 }
@@ -74,9 +122,10 @@ impl Figures {
 const WARM_UP: Duration = Duration::from_secs(1);
 
 /// Measures all of them.
-pub(crate) fn in_turn(options: &Options, subjects: &[Subject<'_>], sent: Sent) -> Vec<Figures> {
+pub(crate) fn in_turn(options: &Options, subjects: &[Subject<'_>], sent: Sent) -> Vec<Line> {
+    subjects.iter().for_each(|subject| sent.answer.check(*subject));
     let mut rounds: Vec<Vec<Figures>> = subjects.iter().map(|_| Vec::new()).collect();
-    for round in 0..options.rounds {
+    for round in 0..options.rounds.get() {
         // Another one is the first in each round.
         for place in 0..subjects.len() {
             let number = (place + round) % subjects.len();
@@ -85,12 +134,17 @@ pub(crate) fn in_turn(options: &Options, subjects: &[Subject<'_>], sent: Sent) -
             }
         }
     }
-    rounds.iter().map(|rounds| Figures::medians(rounds)).collect()
+    let of_first = rounds.first().map_or(&[][..], Vec::as_slice);
+    subjects.iter().zip(&rounds).map(|(subject, rounds)| Line::new(subject.name, rounds, of_first)).collect()
 }
 
 fn once(time: Duration, subject: Subject<'_>, sent: Sent) -> Figures {
-    let load =
-        |time| Load { address: subject.address, script: subject.script, connections: sent.connections, time };
+    let load = |time| Load {
+        address: subject.address,
+        script: &subject.script.file,
+        connections: sent.connections,
+        time,
+    };
     load(WARM_UP).run();
     let before = Cpu::of(subject.pid);
     let (ran, memory_kib) = load(time).run_and_look(|| memory_kib(subject.pid));
@@ -99,17 +153,16 @@ fn once(time: Duration, subject: Subject<'_>, sent: Sent) -> Figures {
     // SQ's own servers close each connection in a way that wrk counts as an error.
     assert!(ran.errors.is_none() || name.starts_with("sq "), "{name}: {:?}", ran.errors);
     assert!(ran.requests > 0, "{name} answered nothing");
-    let well = if sent.is_refused { ran.refused + 10 >= ran.requests } else { ran.refused == 0 };
+    let well = if sent.answer.is_refusal() { ran.refused + 10 >= ran.requests } else { ran.refused == 0 };
     assert!(well, "{name} refused {} of {} requests", ran.refused, ran.requests);
     let a_request = |time: Duration| time.as_secs_f64() * 1e6 / ran.requests as f64;
     Figures {
-        name: name.to_owned(),
         rate: ran.rate,
         p50_us: ran.p50_us,
         p99_us: ran.p99_us,
         user_us: a_request(used.user),
         system_us: a_request(used.system),
-        cpu_spread_us: (0.0, 0.0),
+        cpu_us: a_request(used.user + used.system),
         memory_kib: memory_kib as f64,
     }
 }

@@ -24,7 +24,7 @@ pub(crate) fn run(options: &Options) {
     let mut requests = 0;
     println!("| 0 | 0 | {:.1} |", memory_kib(proxy.pid()) as f64 / 1024.0);
     for _ in 0..LOOKS {
-        let load = Load { address: proxy.address, script: &script, connections: 256, time };
+        let load = Load { address: proxy.address, script: &script.file, connections: 256, time };
         let (ran, memory_kib) = load.run_and_look(|| memory_kib(proxy.pid()));
         requests += ran.requests;
         println!("| {} | {requests} | {:.1} |", started.elapsed().as_secs(), memory_kib as f64 / 1024.0);

@@ -1,5 +1,6 @@
 //! What a run measures, from the command line.
 
+use std::num::NonZero;
 use std::time::Duration;
 
 /// Which tables.
@@ -21,7 +22,7 @@ pub(crate) struct Options {
     /// In this order.
     pub(crate) parts: Vec<Part>,
     /// How often each is measured, in turn; the medians are printed.
-    pub(crate) rounds: usize,
+    pub(crate) rounds: NonZero<usize>,
     /// How long each is measured each time.
     pub(crate) time: Duration,
     /// How long the gateway's memory is watched.
@@ -39,7 +40,7 @@ impl Options {
     pub(crate) fn from_command_line() -> Self {
         let mut options = Self {
             parts: Vec::new(),
-            rounds: 5,
+            rounds: NonZero::new(5).expect("not zero"),
             time: Duration::from_secs(4),
             memory_time: Duration::from_mins(10),
             sandbox: "try".to_owned(),
@@ -65,7 +66,7 @@ impl Options {
     fn take(&mut self, word: &str) {
         let seconds = |text: &str| Duration::from_secs(text.parse().expect("whole seconds"));
         match word.split_once('=') {
-            Some(("rounds", count)) => self.rounds = count.parse().expect("a number of rounds"),
+            Some(("rounds", count)) => self.rounds = count.parse().expect("a number of rounds, 1 at least"),
             Some(("seconds", text)) => self.time = seconds(text),
             Some(("memory-seconds", text)) => self.memory_time = seconds(text),
             Some(("sandbox", enforcement)) => self.sandbox = enforcement.to_owned(),

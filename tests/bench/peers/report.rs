@@ -1,34 +1,24 @@
 //! On what was measured, and the tables, as Markdown.
 
-use std::fs;
 use std::process::Command;
 
-use sq_tests::process;
+use sq_tests::{machine, process};
 
-use super::measure::Figures;
+use super::measure::{Figures, Line};
 use super::options::Options;
 use super::proxy::Kind;
 
 /// Prints the machine.
 pub(crate) fn machine() {
-    let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    // The bench itself may use all but the first.
-    let cores = processors.lines().filter(|line| line.starts_with("processor")).count();
-    let model = processors.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let compiler = process::run(Command::new("rustc").arg("--version"));
-    println!(
-        "- machine: {cores} cores, {}, Linux {}",
-        model.map_or("unknown", |(_, name)| name),
-        kernel.trim()
-    );
+    println!("- machine: {}", machine::description());
     println!("- compiler: {}", compiler.stdout.trim());
     load_average();
 }
 
-/// Prints how busy the machine is: what else runs, the figures pay for.
+/// Prints how busy the machine is.
 pub(crate) fn load_average() {
-    println!("- load: {}", fs::read_to_string("/proc/loadavg").unwrap_or_default().trim());
+    println!("- load: {}", machine::load_average());
 }
 
 /// Says which proxies are here, and gives those that are asked for.
@@ -49,30 +39,26 @@ pub(crate) fn found(options: &Options) -> Vec<Kind> {
     found
 }
 
-/// Prints a table: each program, and beside its figures how many times those of the first they are.
-pub(crate) fn table(title: &str, all: &[Figures]) {
+/// Prints a table: each program, and beside its figures how many times those of the first they are ([`Line`]).
+pub(crate) fn table(title: &str, lines: &[Line]) {
     println!("\n### {title}\n");
     println!(
         "| | requests/s | p50 ms | p99 ms | CPU µs a request (user + system) | least to most | memory MiB |"
     );
     println!("|---|---:|---:|---:|---:|---:|---:|");
-    let Some(first) = all.first() else { return };
-    for one in all {
+    for line in lines {
+        let Figures { rate, p50_us, p99_us, user_us, system_us, cpu_us, memory_kib } = line.figures;
         println!(
-            "| {} | {:.0} ({:.2}×) | {:.3} ({:.2}×) | {:.2} | {:.1} ({:.2}×) = {:.1} + {:.1} | {:.1} to {:.1} | {:.1} |",
-            one.name,
-            one.rate,
-            one.rate / first.rate,
-            one.p50_us / 1e3,
-            one.p50_us / first.p50_us,
-            one.p99_us / 1e3,
-            one.cpu_us(),
-            one.cpu_us() / first.cpu_us(),
-            one.user_us,
-            one.system_us,
-            one.cpu_spread_us.0,
-            one.cpu_spread_us.1,
-            one.memory_kib / 1024.0,
+            "| {} | {rate:.0} ({:.2}×) | {:.3} ({:.2}×) | {:.2} | {cpu_us:.1} ({:.2}×) = {user_us:.1} + {system_us:.1} | {:.1} to {:.1} | {:.1} |",
+            line.name,
+            line.rate_ratio,
+            p50_us / 1e3,
+            line.p50_ratio,
+            p99_us / 1e3,
+            line.cpu_ratio,
+            line.cpu_spread_us.0,
+            line.cpu_spread_us.1,
+            memory_kib / 1024.0,
         );
     }
 }

@@ -1,12 +1,33 @@
 //! What `wrk` sends, as its Lua scripts. Requests are put together before the run where they can be: what the load
 //! costs is taken from the proxies' processors.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use sq_tests::answer::Answer;
+use sq_tests::client::Client;
 use sq_tests::root::Root;
 use sq_tests::setup::Tenant;
 
 use super::fleet::key;
+
+/// A script that `wrk` can run.
+#[derive(Debug)]
+pub(crate) struct Written {
+    /// Its file.
+    pub(crate) file: PathBuf,
+    script: Script,
+}
+
+impl Written {
+    /// The answer to a plain request of its kind, from this machine's own address and on a connection of its own.
+    pub(crate) fn ask_once(&self, address: SocketAddr) -> Answer {
+        let Script { method, target, body_bytes, keys, .. } = &self.script;
+        let client = Client::new(address, keys.first().map(String::as_str));
+        let body = "x".repeat(*body_bytes);
+        client.request(method, target, "", (*body_bytes > 0).then_some(body.as_bytes()))
+    }
+}
 
 /// Requests to be.
 #[derive(Debug, Clone)]
@@ -42,10 +63,10 @@ impl Script {
     }
 
     /// Writes the script into the folder.
-    pub(crate) fn write(&self, root: &Root) -> PathBuf {
+    pub(crate) fn write(self, root: &Root) -> Written {
         let name = format!("{}.lua", self.name);
         root.write(&name, &self.text());
-        root.join(&name)
+        Written { file: root.join(&name), script: self }
     }
 
     fn text(&self) -> String {

@@ -4,22 +4,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use sq_tests::{binaries, process};
+use sq_tests::{binaries, machine, process};
 
 use super::subject::{Side, Subject};
 
 /// Prints the machine and the file system of a folder.
 pub(crate) fn describe(folder: &Path) {
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    println!("machine: {cores} cores, {}, Linux {}", processor(), kernel.trim());
+    println!("machine: {}", machine::description());
     println!("data: {}", file_system(folder));
     load();
 }
 
-/// Prints how busy the machine is: what else runs, the figures pay for.
+/// Prints how busy the machine is.
 pub(crate) fn load() {
-    println!("load: {}", fs::read_to_string("/proc/loadavg").unwrap_or_default().trim());
+    println!("load: {}", machine::load_average());
 }
 
 /// Prints whom the figures are of.
@@ -38,13 +36,6 @@ pub(crate) fn versions(subjects: &[Subject]) {
 fn profile(program: &Path) -> String {
     let folder = program.parent().and_then(Path::file_name).unwrap_or_default();
     format!("built as {}", folder.to_string_lossy())
-}
-
-fn processor() -> String {
-    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model =
-        text.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split(':').nth(1));
-    model.unwrap_or("unknown processor").trim().to_owned()
 }
 
 /// The mount that a folder lies on: the longest mount point that leads to it (proc_mounts(5)).
