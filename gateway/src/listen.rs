@@ -16,8 +16,17 @@ use sq_shared::limits::{CLIENT_BACKLOG, CLIENT_UNSENT_BYTES};
 
 use crate::edge::Listener;
 
-/// `BPF_RET | BPF_K` (linux/filter.h): with the operand 0, a filter that lets no packet in.
-const RETURN_CONSTANT: u16 = 0x06;
+/// A filter that lets no SYN in, and everything else (linux/filter.h; a filter of a TCP socket sees packets from the TCP
+/// header on). The last packet of a handshake must pass: its client believes that it is connected when it sends it.
+const WITHOUT_SYN: [SockFilter; 4] = [
+    // BPF_LD | BPF_B | BPF_ABS: the byte of the flags (RFC 9293, 3.1).
+    SockFilter::new(0x30, 0, 0, 13),
+    // BPF_JMP | BPF_JSET | BPF_K: on with the next line if it has SYN, else past it.
+    SockFilter::new(0x45, 0, 1, 0x02),
+    // BPF_RET | BPF_K: so many bytes of the packet are let in.
+    SockFilter::new(0x06, 0, 0, 0),
+    SockFilter::new(0x06, 0, 0, u32::MAX),
+];
 
 /// To connect to a socket's file takes the right to write to it (unix(7)).
 const SOCKET_MODE: u32 = 0o666;
@@ -210,13 +219,11 @@ impl Listening {
         }
     }
 
-    /// Lets nobody in any more. Who is in the queue stays there and can be accepted; to close the socket would reset
-    /// them. Who comes now is refused once the socket is closed: TCP tries until then.
+    /// Lets nobody begin to connect any more. Who is in the queue, or on the way into it, can be accepted; to close the
+    /// socket would reset them. Who comes now is refused once the socket is closed: TCP tries until then.
     pub fn shut(&self) {
         let shut = match self {
-            Self::Tcp(listener) => {
-                SockRef::from(listener).attach_filter(&[SockFilter::new(RETURN_CONSTANT, 0, 0, 0)])
-            }
+            Self::Tcp(listener) => SockRef::from(listener).attach_filter(&WITHOUT_SYN),
             // A file of this name that is not ours is where the next gateway listens.
             Self::Unix(..) => match self.address() {
                 Ok(ListenAddress::Unix(path)) if self.has_its_file(&path) => fs::remove_file(path),

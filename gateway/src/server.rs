@@ -43,6 +43,10 @@ const UPSTREAM_IDLE_CONNECTIONS: usize = 2048;
 /// kernel was asked more than once for each turn of 32 busy connections.
 const TASKS_A_TURN: u32 = 256;
 
+/// How long a client that has begun to connect may take to end the handshake when the gateway stops: a round trip, with
+/// nginx in front some microseconds.
+const HANDSHAKE_TIME: Duration = Duration::from_millis(50);
+
 /// How often a gateway that stops looks whether anybody is connected.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -256,17 +260,23 @@ impl Server {
                 log();
                 let last_call = Phase::Refusing.idle_time(drain).unwrap_or_default();
                 let _ = tokio::time::timeout(last_call, self.left_alone()).await;
-                self.sockets.clients.shut();
+                self.shut_queue().await;
                 self.phase.send_replace(Phase::Leaving);
             }
             End::HandedOver { has_client_socket } => {
                 if !has_client_socket {
-                    self.sockets.clients.shut();
+                    self.shut_queue().await;
                 }
                 self.phase.send_replace(Phase::HandedOver { has_client_socket });
                 log();
             }
         }
+    }
+
+    /// Lets nobody into the queue any more but those who are on the way.
+    async fn shut_queue(&self) {
+        self.sockets.clients.shut();
+        tokio::time::sleep(HANDSHAKE_TIME).await;
     }
 
     /// Ends when there are only the accept loops.
