@@ -12,8 +12,7 @@ use sq_shared::registry::{Key, Scope};
 use sq_shared::shutdown::StopSignal;
 use sq_shared::tenant::TenantName;
 use sq_shared::token::{BearerToken, TokenDigest};
-use tokio::runtime::Builder;
-use tokio::task::LocalSet;
+use tokio::runtime::{Builder, LocalOptions};
 
 use crate::sandbox::{self, Confinement};
 use crate::server;
@@ -106,8 +105,8 @@ pub fn run(options: Options) -> Result<(), Failure> {
     // Hundreds of workers write to one log.
     let _span = options.tenant.as_ref().map(|tenant| tracing::error_span!("worker", %tenant).entered());
     // From here on nothing can be opened but what is in the directory.
-    let runtime = Builder::new_current_thread().enable_all().build().map_err(Failure::from_error)?;
-    LocalSet::new().block_on(&runtime, async {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+    runtime.map_err(Failure::from_error)?.block_on(async {
         let stop = StopSignal::new().map_err(Failure::from_error)?;
         let (worker, pool) = match access {
             Some(access) => (alone(&options, directory, access)?, None),
