@@ -45,9 +45,9 @@ impl Coordinate {
         let address = strip_namespace(text, tenant)?;
         let mut parts = [0; 9];
         let mut position = 0;
-        for (group_index, group) in address.split(['/', ';']).enumerate() {
+        for (group_index, group) in address.as_bytes().split(|byte| b"/;".contains(byte)).enumerate() {
             let start = position;
-            for part in group.split('.') {
+            for part in group.split(|byte| *byte == b'.') {
                 let slot = parts.get_mut(position).ok_or(InvalidCoordinate::Shape)?;
                 position += 1;
                 *slot = parse_part(part).ok_or(InvalidCoordinate::Part { position })?;
@@ -81,12 +81,11 @@ fn strip_namespace<'a>(text: &'a str, tenant: Option<&TenantName>) -> Result<&'a
     }
 }
 
-fn parse_part(text: &str) -> Option<u32> {
-    let plain = (1..=5).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
-    if !plain || text.starts_with('0') {
-        return None;
-    }
-    text.parse().ok()
+/// One to five digits, the first of which is not 0.
+fn parse_part(digits: &[u8]) -> Option<u32> {
+    let is_plain = (1..=5).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
+    let value = || digits.iter().fold(0, |value, digit| 10 * value + u32::from(digit - b'0'));
+    (is_plain && !digits.starts_with(b"0")).then(value)
 }
 
 impl fmt::Display for Coordinate {

@@ -51,7 +51,7 @@ pub fn folder_of(file: &Path) -> PathBuf {
 
 /// The file of a phext.
 pub fn phext_file(tenant_dir: &Path, name: &PhextName) -> PathBuf {
-    tenant_dir.join(format!("{name}{PHEXT_SUFFIX}"))
+    tenant_dir.join([name.as_str(), PHEXT_SUFFIX].concat())
 }
 
 /// The name of the phext in a file of this name; `None` for every other file.
@@ -61,7 +61,7 @@ pub fn phext_of_file(file_name: &OsStr) -> Option<PhextName> {
 
 /// The journal of a phext: writes that are not yet in its file.
 pub fn journal_file(tenant_dir: &Path, name: &PhextName) -> PathBuf {
-    tenant_dir.join(format!("{name}{JOURNAL_SUFFIX}"))
+    tenant_dir.join([name.as_str(), JOURNAL_SUFFIX].concat())
 }
 
 /// The name of the phext whose journal has this name; `None` for every other file.

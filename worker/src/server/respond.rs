@@ -62,7 +62,7 @@ impl Answer {
             }
             Outcome::Scroll { text, checksum } => {
                 let mut answer = Self::ok(headers::PLAIN_TEXT, text);
-                answer.push(header::ETAG, &format!("\"{checksum}\""));
+                answer.push(header::ETAG, &["\"", &checksum, "\""].concat());
                 answer
             }
         };
