@@ -1,7 +1,7 @@
 //! What goes to the worker and what comes back. The fields of both heads are a few known ones, set anew; no
 //! byte of the client's head, and none of the worker's, passes through unread.
 
-use http::{HeaderName, HeaderValue, Version, header, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header, request};
 use pingora::http::{RequestHeader, ResponseHeader};
 use sq_shared::headers::{
     IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED, TRACEPARENT, TRACESTATE, X_REQUEST_ID, X_SQ_REPEAT_KEY, lookup,
@@ -50,59 +50,54 @@ pub fn request_head(
     let tenant = &admitted.tenant;
     let mut parts = request::Parts::from(copy);
     parts.version = Version::HTTP_11;
+    let fields = &mut parts.headers;
     // No field of the client's passes but by one of the lines below.
-    parts.headers.clear();
-    // It keeps no upper and lower case now: our worker and SQ's compare names without, and it is half the work.
+    fields.clear();
+    fields.insert(header::HOST, tenant.tenant().upstream_host.clone());
+    fields.insert(header::AUTHORIZATION, bearer(tenant));
+    fields.insert(lookup::X_REQUEST_ID, request_id.clone());
+    for name in REQUEST_FIELDS {
+        if let Some(value) = client.headers.get(&name) {
+            fields.insert(name, value.clone());
+        }
+    }
+    add_trace(fields, client, trace);
+    if let Some(keys) = &admitted.keys {
+        add_write_fields(fields, client, keys);
+    }
+    if admitted.is_repeat() {
+        fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    // It keeps no upper and lower case: our worker and SQ's compare names without, and it is half the work.
     let mut head = RequestHeader::from(parts);
     let (target, origin_form) = (client.raw_path(), origin_form(client.raw_path()));
     if origin_form.len() < target.len() {
         head.set_raw_path(origin_form)?;
     }
-    head.insert_header(header::HOST, &tenant.tenant().upstream_host)?;
-    head.insert_header(header::AUTHORIZATION, bearer(tenant))?;
-    head.insert_header(X_REQUEST_ID, request_id)?;
-    for name in REQUEST_FIELDS {
-        if let Some(value) = client.headers.get(&name) {
-            head.insert_header(name, value)?;
-        }
-    }
-    add_trace(&mut head, client, trace)?;
-    if let Some(keys) = &admitted.keys {
-        add_write_fields(&mut head, client, keys)?;
-    }
-    if admitted.is_repeat() {
-        head.insert_header(header::CONNECTION, "close")?;
-    }
     Ok(head)
 }
 
 /// Which trace the request belongs to. What other systems noted goes with the client's trace alone.
-fn add_trace(head: &mut RequestHeader, client: &RequestHeader, trace: Trace) -> pingora::Result<()> {
+fn add_trace(fields: &mut HeaderMap, client: &RequestHeader, trace: Trace) {
     if let Some(parent) = trace.goes_on() {
-        head.insert_header(TRACEPARENT, parent.header_value())?;
+        fields.insert(TRACEPARENT, parent.header_value());
     }
     if trace.of_client.is_some()
         && let Some(state) = TraceState::of_request(&client.headers)
     {
-        head.insert_header(TRACESTATE, state.header_value())?;
+        fields.insert(TRACESTATE, state.header_value().clone());
     }
-    Ok(())
 }
 
 /// What only a write has: its condition, in as many fields as the client sent, and its names.
-fn add_write_fields(
-    head: &mut RequestHeader,
-    client: &RequestHeader,
-    keys: &WriteKeys,
-) -> pingora::Result<()> {
+fn add_write_fields(fields: &mut HeaderMap, client: &RequestHeader, keys: &WriteKeys) {
     for value in client.headers.get_all(header::IF_MATCH) {
-        head.append_header(header::IF_MATCH, value)?;
+        fields.append(header::IF_MATCH, value.clone());
     }
     if let Some(key) = &keys.of_client {
-        head.insert_header(IDEMPOTENCY_KEY, key)?;
+        fields.insert(IDEMPOTENCY_KEY, key.clone());
     }
-    head.insert_header(X_SQ_REPEAT_KEY, &keys.own)?;
-    Ok(())
+    fields.insert(X_SQ_REPEAT_KEY, keys.own.clone());
 }
 
 fn bearer(tenant: &AuthenticatedTenant) -> HeaderValue {
@@ -143,7 +138,7 @@ pub fn answer_head(
 /// A field cannot be set; the fields are ours.
 pub fn add_common_fields(
     head: &mut ResponseHeader,
-    request: &http::HeaderMap,
+    request: &HeaderMap,
     ctx: &Context,
 ) -> pingora::Result<()> {
     head.insert_header(X_REQUEST_ID, &ctx.request_id)?;
