@@ -29,7 +29,7 @@ use sq_tests::{address, binaries, process, wait};
 /// The requests that both runs have, after which everything is warm and every tenant's connection made, and those that
 /// only the longer one has.
 const WARM_UP: usize = 600;
-const COUNTED: usize = 1_000;
+const COUNTED: usize = 4_000;
 
 /// All the slots there are.
 const TENANTS: u16 = 500;
