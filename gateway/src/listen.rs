@@ -1,5 +1,5 @@
 //! The listening sockets: bound anew, or taken over from another process; and how one is closed without a reset for
-//! anybody who is already in its queue.
+//! anybody who is in its queue, or on the way into it.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -16,16 +16,22 @@ use sq_shared::limits::{CLIENT_BACKLOG, CLIENT_UNSENT_BYTES};
 
 use crate::edge::Listener;
 
-/// A filter that lets no SYN in, and everything else (linux/filter.h; a filter of a TCP socket sees packets from the TCP
-/// header on). The last packet of a handshake must pass: its client believes that it is connected when it sends it.
+// A filter's operations (linux/filter.h).
+const LOAD_BYTE: u16 = 0x30; // BPF_LD | BPF_B | BPF_ABS
+const SKIP_UNLESS_SET: u16 = 0x45; // BPF_JMP | BPF_JSET | BPF_K
+const RETURN_BYTES: u16 = 0x06; // BPF_RET | BPF_K
+
+/// Where a TCP header has its flags, and SYN among them (RFC 9293, 3.1).
+const FLAGS_OFFSET: u32 = 13;
+const SYN: u32 = 0x02;
+
+/// A filter that lets no SYN in, and everything else; a TCP socket's sees packets from the TCP header on. The last packet
+/// of a handshake must pass: its client believes that it is connected when it sends it.
 const WITHOUT_SYN: [SockFilter; 4] = [
-    // BPF_LD | BPF_B | BPF_ABS: the byte of the flags (RFC 9293, 3.1).
-    SockFilter::new(0x30, 0, 0, 13),
-    // BPF_JMP | BPF_JSET | BPF_K: on with the next line if it has SYN, else past it.
-    SockFilter::new(0x45, 0, 1, 0x02),
-    // BPF_RET | BPF_K: so many bytes of the packet are let in.
-    SockFilter::new(0x06, 0, 0, 0),
-    SockFilter::new(0x06, 0, 0, u32::MAX),
+    SockFilter::new(LOAD_BYTE, 0, 0, FLAGS_OFFSET),
+    SockFilter::new(SKIP_UNLESS_SET, 0, 1, SYN),
+    SockFilter::new(RETURN_BYTES, 0, 0, 0),
+    SockFilter::new(RETURN_BYTES, 0, 0, u32::MAX),
 ];
 
 /// To connect to a socket's file takes the right to write to it (unix(7)).
@@ -53,6 +59,15 @@ pub enum Listening {
     Tcp(std::net::TcpListener),
     /// Of a socket file, if it had one when it was bound.
     Unix(std::os::unix::net::UnixListener, Option<FileId>),
+}
+
+/// From when on nobody joins the queue of a socket that was shut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shut {
+    /// From now on, or only when it is closed: there is nothing to wait for.
+    Now,
+    /// Whoever has begun to connect still joins it.
+    OnceHandshakesEnd,
 }
 
 /// Which file it is, whatever has its name by now. The number is not given to another file while the socket is open.
@@ -219,9 +234,10 @@ impl Listening {
         }
     }
 
-    /// Lets nobody begin to connect any more. Who is in the queue, or on the way into it, can be accepted; to close the
-    /// socket would reset them. Who comes now is refused once the socket is closed: TCP tries until then.
-    pub fn shut(&self) {
+    /// Lets nobody begin to connect any more. Who is in the queue can be accepted; to close the socket would reset them.
+    /// Who comes now is refused once the socket is closed: TCP tries until then.
+    #[must_use]
+    pub fn shut(&self) -> Shut {
         let shut = match self {
             Self::Tcp(listener) => SockRef::from(listener).attach_filter(&WITHOUT_SYN),
             // A file of this name that is not ours is where the next gateway listens.
@@ -230,9 +246,14 @@ impl Listening {
                 _ => Ok(()),
             },
         };
-        if let Err(error) = shut {
-            // Recent kernels want CAP_NET_ADMIN for the filter.
-            tracing::info!(%error, "the queue cannot be closed first: who connects in the last moment may be cut off");
+        match (self, shut) {
+            (Self::Tcp(_), Ok(())) => Shut::OnceHandshakesEnd,
+            (Self::Unix(..), Ok(())) => Shut::Now,
+            (_, Err(error)) => {
+                // Recent kernels want CAP_NET_ADMIN for the filter.
+                tracing::info!(%error, "the queue cannot be closed first: who connects in the last moment may be cut off");
+                Shut::Now
+            }
         }
     }
 }
@@ -279,4 +300,36 @@ pub fn remove_dead_socket(path: &Path) -> io::Result<()> {
 
 fn is_socket(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn who_came_before_is_served_and_nobody_comes_after() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut before = TcpStream::connect(address).unwrap();
+        let listening = Listening::Tcp(listener.try_clone().unwrap());
+        if listening.shut() == Shut::Now {
+            println!("skipped: a filter on a socket needs CAP_NET_ADMIN here");
+            return;
+        }
+        let refused = TcpStream::connect_timeout(&address, Duration::from_millis(200)).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::TimedOut);
+        let (mut accepted, _) = listener.accept().unwrap();
+        before.write_all(b"asked").unwrap();
+        let mut asked = [0; 5];
+        accepted.read_exact(&mut asked).unwrap();
+        accepted.write_all(b"answered").unwrap();
+        drop(accepted);
+        let mut answer = String::new();
+        before.read_to_string(&mut answer).unwrap();
+        assert_eq!((&asked, answer.as_str()), (b"asked", "answered"));
+    }
 }

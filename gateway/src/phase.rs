@@ -11,6 +11,10 @@ const LAST_REQUEST_TIME: Duration = Duration::from_secs(1);
 /// Nobody waits for the end of this process, but it should not be there for long.
 const HANDED_OVER_IDLE_TIME: Duration = Duration::from_secs(10);
 
+/// How long a client that has begun to connect has for the rest of the handshake, once nobody may begin any more: a round
+/// trip, which is some microseconds from nginx on the same host.
+const HANDSHAKE_TIME: Duration = Duration::from_millis(50);
+
 /// Where the gateway stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -68,5 +72,30 @@ impl Phase {
             Self::Refusing | Self::Leaving => Some(LAST_REQUEST_TIME.min(drain / 2)),
             Self::HandedOver { .. } => Some(HANDED_OVER_IDLE_TIME.min(drain / 2)),
         }
+    }
+}
+
+/// How long to wait for the handshakes that have begun. Half of the shortest [`Phase::idle_time`] at most.
+pub fn handshake_time(drain: Duration) -> Duration {
+    HANDSHAKE_TIME.min(drain / 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_short_the_drain_a_last_request_has_half_of_it() {
+        for drain_ms in [1, 4, 100, 200, 2000, 30_000] {
+            let drain = Duration::from_millis(drain_ms);
+            for phase in [Phase::Refusing, Phase::HandedOver { has_client_socket: false }] {
+                let last_call = phase.idle_time(drain).unwrap();
+                assert!(!last_call.is_zero() && 2 * last_call <= drain, "{last_call:?} of {drain:?}");
+                assert!(2 * handshake_time(drain) <= last_call, "{drain:?}");
+            }
+        }
+        let usual = Duration::from_secs(30);
+        assert_eq!(handshake_time(usual), HANDSHAKE_TIME);
+        assert_eq!(Phase::Refusing.idle_time(usual), Some(LAST_REQUEST_TIME));
     }
 }

@@ -23,9 +23,9 @@ use crate::audit::{AuditError, AuditLog, AuditWriter};
 use crate::directory::reload::{Reloader, Source};
 use crate::directory::{Directory, SharedDirectory};
 use crate::edge::Edge;
-use crate::listen::{BindError, Listening, Sockets};
+use crate::listen::{BindError, Listening, Shut, Sockets};
 use crate::metrics::Metrics;
-use crate::phase::{End, Phase};
+use crate::phase::{End, Phase, handshake_time};
 use crate::proxy::{Gateway, repeat};
 use crate::traces::{Traces, TracesError};
 
@@ -42,10 +42,6 @@ const UPSTREAM_IDLE_CONNECTIONS: usize = 2048;
 /// How many tasks a proxy thread runs before it asks the kernel for news. A request is some five; with tokio's 61 the
 /// kernel was asked more than once for each turn of 32 busy connections.
 const TASKS_A_TURN: u32 = 256;
-
-/// How long a client that has begun to connect may take to end the handshake when the gateway stops: a round trip, with
-/// nginx in front some microseconds.
-const HANDSHAKE_TIME: Duration = Duration::from_millis(50);
 
 /// How often a gateway that stops looks whether anybody is connected.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
@@ -249,7 +245,7 @@ impl Server {
     }
 
     /// A request that is on its way is refused where it would be reset: a client may connect, or use the connection that
-    /// it has, before it can know of the stop. When nobody is connected there is nothing to wait for.
+    /// it has, before it can know of the stop. When nobody is connected there is nothing to wait for but handshakes.
     async fn stop_accepting(&self, end: End, drain: Duration) {
         // To be logged when it is so: whoever reads it may rely on what the phase means.
         let log = || tracing::info!(limit_s = drain.as_secs_f32(), ?end, "draining");
@@ -259,13 +255,14 @@ impl Server {
                 self.phase.send_replace(Phase::Refusing);
                 log();
                 let last_call = Phase::Refusing.idle_time(drain).unwrap_or_default();
+                let last_call = last_call.saturating_sub(handshake_time(drain));
                 let _ = tokio::time::timeout(last_call, self.left_alone()).await;
-                self.shut_queue().await;
+                self.shut_queue(drain).await;
                 self.phase.send_replace(Phase::Leaving);
             }
             End::HandedOver { has_client_socket } => {
                 if !has_client_socket {
-                    self.shut_queue().await;
+                    self.shut_queue(drain).await;
                 }
                 self.phase.send_replace(Phase::HandedOver { has_client_socket });
                 log();
@@ -274,9 +271,10 @@ impl Server {
     }
 
     /// Lets nobody into the queue any more but those who are on the way.
-    async fn shut_queue(&self) {
-        self.sockets.clients.shut();
-        tokio::time::sleep(HANDSHAKE_TIME).await;
+    async fn shut_queue(&self, drain: Duration) {
+        if self.sockets.clients.shut() == Shut::OnceHandshakesEnd {
+            tokio::time::sleep(handshake_time(drain)).await;
+        }
     }
 
     /// Ends when there are only the accept loops.

@@ -83,9 +83,12 @@ fn strip_namespace<'a>(text: &'a str, tenant: Option<&TenantName>) -> Result<&'a
 
 /// One to five digits, the first of which is not 0.
 fn parse_part(digits: &[u8]) -> Option<u32> {
-    let is_plain = (1..=5).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
-    let value = || digits.iter().fold(0, |value, digit| 10 * value + u32::from(digit - b'0'));
-    (is_plain && !digits.starts_with(b"0")).then(value)
+    match digits {
+        [b'1'..=b'9', rest @ ..] if rest.len() < 5 && rest.iter().all(u8::is_ascii_digit) => {
+            Some(digits.iter().fold(0, |value, digit| 10 * value + u32::from(digit - b'0')))
+        }
+        _ => None,
+    }
 }
 
 impl fmt::Display for Coordinate {

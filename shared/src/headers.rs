@@ -42,6 +42,12 @@ pub mod lookup {
     pub const X_SQ_CODE: HeaderName = HeaderName::from_static("x-sq-code");
     /// [`TRACEPARENT`](super::TRACEPARENT).
     pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+    /// [`TRACESTATE`](super::TRACESTATE).
+    pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+    /// [`IDEMPOTENCY_KEY`](super::IDEMPOTENCY_KEY).
+    pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+    /// [`X_SQ_REPEAT_KEY`](super::X_SQ_REPEAT_KEY).
+    pub const X_SQ_REPEAT_KEY: HeaderName = HeaderName::from_static("x-sq-repeat-key");
     /// [`X_SQ_API_KEY`](super::X_SQ_API_KEY).
     pub const X_SQ_API_KEY: HeaderName = HeaderName::from_static("x-sq-api-key");
     /// [`IDEMPOTENCY_REPLAYED`](super::IDEMPOTENCY_REPLAYED).
@@ -66,6 +72,9 @@ mod tests {
             (super::X_REQUEST_ID, lookup::X_REQUEST_ID),
             (super::X_SQ_CODE, lookup::X_SQ_CODE),
             (super::TRACEPARENT, lookup::TRACEPARENT),
+            (super::TRACESTATE, lookup::TRACESTATE),
+            (super::IDEMPOTENCY_KEY, lookup::IDEMPOTENCY_KEY),
+            (super::X_SQ_REPEAT_KEY, lookup::X_SQ_REPEAT_KEY),
             (super::X_SQ_API_KEY, lookup::X_SQ_API_KEY),
             (super::IDEMPOTENCY_REPLAYED, lookup::IDEMPOTENCY_REPLAYED),
             (super::X_FORWARDED_FOR, lookup::X_FORWARDED_FOR),

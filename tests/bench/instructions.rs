@@ -27,7 +27,7 @@ use sq_tests::setup::{self, Setup, key_of};
 use sq_tests::{address, binaries, process, wait};
 
 /// The requests that both runs have, after which everything is warm and every tenant's connection made, and those that
-/// only the longer one has.
+/// only the longer one has: so many that a start or a stop that takes a million instructions more or less does not tell.
 const WARM_UP: usize = 600;
 const COUNTED: usize = 4_000;
 

@@ -29,6 +29,7 @@ mod body;
 mod commits;
 mod conditions;
 mod connection;
+mod joined_writes;
 mod request;
 mod respond;
 mod room;

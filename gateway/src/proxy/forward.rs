@@ -3,9 +3,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header, request};
 use pingora::http::{RequestHeader, ResponseHeader};
-use sq_shared::headers::{
-    IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED, TRACEPARENT, TRACESTATE, X_REQUEST_ID, X_SQ_REPEAT_KEY, lookup,
-};
+use sq_shared::headers::{IDEMPOTENCY_REPLAYED, X_REQUEST_ID, lookup};
 use sq_shared::trace_context::TraceState;
 
 use super::authenticate::AuthenticatedTenant;
@@ -68,7 +66,7 @@ pub fn request_head(
     if admitted.is_repeat() {
         fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    // It keeps no upper and lower case: our worker and SQ's compare names without, and it is half the work.
+    // The head keeps no upper and lower case: our worker and SQ's compare names without, and it is half the work.
     let mut head = RequestHeader::from(parts);
     let (target, origin_form) = (client.raw_path(), origin_form(client.raw_path()));
     if origin_form.len() < target.len() {
@@ -80,12 +78,12 @@ pub fn request_head(
 /// Which trace the request belongs to. What other systems noted goes with the client's trace alone.
 fn add_trace(fields: &mut HeaderMap, client: &RequestHeader, trace: Trace) {
     if let Some(parent) = trace.goes_on() {
-        fields.insert(TRACEPARENT, parent.header_value());
+        fields.insert(lookup::TRACEPARENT, parent.header_value());
     }
     if trace.of_client.is_some()
         && let Some(state) = TraceState::of_request(&client.headers)
     {
-        fields.insert(TRACESTATE, state.header_value().clone());
+        fields.insert(lookup::TRACESTATE, state.header_value().clone());
     }
 }
 
@@ -95,9 +93,9 @@ fn add_write_fields(fields: &mut HeaderMap, client: &RequestHeader, keys: &Write
         fields.append(header::IF_MATCH, value.clone());
     }
     if let Some(key) = &keys.of_client {
-        fields.insert(IDEMPOTENCY_KEY, key.clone());
+        fields.insert(lookup::IDEMPOTENCY_KEY, key.clone());
     }
-    fields.insert(X_SQ_REPEAT_KEY, keys.own.clone());
+    fields.insert(lookup::X_SQ_REPEAT_KEY, keys.own.clone());
 }
 
 fn bearer(tenant: &AuthenticatedTenant) -> HeaderValue {

@@ -11,8 +11,7 @@ use sq_worker::store::fsck::{self, Finding};
 use sq_worker::store::{DataDirectory, Limits, Store};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
-use tokio::runtime::Builder;
-use tokio::task::LocalSet;
+use tokio::runtime::{Builder, LocalOptions};
 
 use super::journal::memory_folder;
 
@@ -39,8 +38,9 @@ pub(crate) fn check(data: &[u8]) {
 /// All that the worker answers until the connection ends. Its time-outs are over as soon as there is nothing left
 /// to do but wait.
 fn ask(dir: &Path, data: &[u8]) -> Vec<u8> {
-    let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    LocalSet::new().block_on(&runtime, async {
+    let mut builder = Builder::new_current_thread();
+    let runtime = builder.enable_time().start_paused(true).build_local(LocalOptions::default()).unwrap();
+    runtime.block_on(async {
         let store = Store::open(
             DataDirectory::open(dir).unwrap(),
             Limits { quota_bytes: None, memory_bytes: 16 << 20 },

@@ -106,7 +106,8 @@ pub fn run(options: Options) -> Result<(), Failure> {
     let _span = options.tenant.as_ref().map(|tenant| tracing::error_span!("worker", %tenant).entered());
     // From here on nothing can be opened but what is in the directory.
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
-    runtime.map_err(Failure::from_error)?.block_on(async {
+    let runtime = runtime.map_err(Failure::from_error)?;
+    runtime.block_on(async {
         let stop = StopSignal::new().map_err(Failure::from_error)?;
         let (worker, pool) = match access {
             Some(access) => (alone(&options, directory, access)?, None),

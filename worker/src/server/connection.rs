@@ -11,12 +11,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use sq_shared::limits;
-use tokio::io::{AsyncRead, AsyncWrite, BufWriter};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tracing::debug;
 
 use crate::server::activity::Busy;
+use crate::server::joined_writes::JoinedWrites;
 use crate::server::request;
 use crate::server::worker::Worker;
 
@@ -39,10 +40,6 @@ const HEAD_BYTES: usize = TARGET_BYTES + FIELD_BYTES + OWN_BYTES;
 /// Most fields in a head: as many as a client may send, for a condition may stand in any number of them, and
 /// what the gateway adds.
 const HEAD_FIELDS: usize = limits::HEADER_FIELDS + 8;
-
-/// An answer whose head and body are no longer leaves as one piece, for which the kernel does less than for two. What is
-/// longer goes past it.
-const WRITE_BUFFER_BYTES: usize = 2048;
 
 /// Serves a connection until the client closes it, or until the worker stops and no request is left.
 pub(super) async fn serve(
@@ -75,7 +72,7 @@ pub(super) async fn serve(
             .header_read_timeout(limits::WORKER_KEEPALIVE_TIMEOUT)
             .max_headers(HEAD_FIELDS)
             .max_buf_size(HEAD_BYTES)
-            .serve_connection(TokioIo::new(BufWriter::with_capacity(WRITE_BUFFER_BYTES, stream)), service)
+            .serve_connection(TokioIo::new(JoinedWrites(stream)), service)
     );
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

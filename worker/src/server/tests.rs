@@ -8,7 +8,7 @@ use sq_shared::coordinate::Coordinate;
 use sq_shared::phext_name::PhextName;
 use sq_shared::registry::{Key, Scope};
 use sq_shared::token::BearerToken;
-use tokio::task::{LocalSet, spawn_blocking};
+use tokio::task::spawn_blocking;
 
 use super::*;
 use crate::settings::WorkerSettings;
@@ -49,7 +49,7 @@ async fn serve_for<T: Send + 'static>(
     let address = listener.local_addr().unwrap();
     let client = spawn_blocking(move || client(address));
     let serving = run(listener, worker, None, StopSignal::new().unwrap());
-    let (served, outcome) = LocalSet::new().run_until(async { tokio::join!(serving, client) }).await;
+    let (served, outcome) = tokio::join!(serving, client);
     served.unwrap();
     outcome.unwrap()
 }
@@ -63,7 +63,7 @@ fn get(address: SocketAddr, target: &str) -> TcpStream {
     stream
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn an_idle_worker_waits_for_a_client_that_reads_slowly() {
     let dir = tempfile::tempdir().unwrap();
     let worker = Rc::new(Worker::of_pool(None, store(dir.path(), "x".repeat(LARGE_BYTES)), settings(20)));
@@ -93,7 +93,7 @@ async fn an_idle_worker_waits_for_a_client_that_reads_slowly() {
     assert!(bytes > LARGE_BYTES, "{bytes} bytes came, head and all");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn long_answers_come_whole_although_they_are_made_in_pieces() {
     let dir = tempfile::tempdir().unwrap();
     let text = "a \"quoted\" line\n".repeat(100_000);
@@ -123,7 +123,7 @@ async fn long_answers_come_whole_although_they_are_made_in_pieces() {
     assert_eq!(lines.1, "* 1.1.1/1.1.1/1.1.1: a \"quoted\" line...\n");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_worker_whose_disk_fails_answers_503_and_ends_with_an_error() {
     let store = Store::on_a_failing_disk();
     let worker = Worker::of_pool(None, store, settings(60_000));
@@ -136,12 +136,12 @@ async fn a_worker_whose_disk_fails_answers_503_and_ends_with_an_error() {
         answer
     });
     let serving = run(listener, Rc::new(worker), None, StopSignal::new().unwrap());
-    let (served, answer) = LocalSet::new().run_until(async { tokio::join!(serving, client) }).await;
+    let (served, answer) = tokio::join!(serving, client);
     assert!(answer.unwrap().starts_with("HTTP/1.1 503 "));
     assert!(served.is_err());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn slow_bodies_of_unknown_length_do_not_keep_others_out() {
     const STEP: usize = 100 * 1024;
     let dir = tempfile::tempdir().unwrap();
@@ -179,7 +179,7 @@ async fn slow_bodies_of_unknown_length_do_not_keep_others_out() {
 }
 
 /// Many announce the longest bodies and send nothing of them: another's large body is still taken.
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn who_only_announces_bodies_does_not_keep_others_out() {
     const BYTES: usize = 64 << 20;
     let dir = tempfile::tempdir().unwrap();
