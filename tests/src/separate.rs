@@ -2,6 +2,7 @@
 //! upgraded while the other runs.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -141,7 +142,12 @@ impl Program {
         let file =
             |suffix| File::create(root.join(format!("{name}.{suffix}"))).expect("a file for its output");
         command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("log"));
-        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        // A copied program is busy for as long as another test's child, just forked, has the copy open for writing.
+        let spawned = wait::until_some("end of the copying", || match command.spawn() {
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => None,
+            spawned => Some(spawned),
+        });
+        let child = spawned.unwrap_or_else(|error| panic!("{command:?}: {error}"));
         Self { root: Arc::clone(root), child, name }
     }
 
