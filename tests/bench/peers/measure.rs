@@ -45,14 +45,14 @@ impl Expected {
 
     /// A program that answers quickly because it answers something else is not to be measured. Where a rate refuses, the
     /// first request passes.
-    fn check(self, subject: Subject<'_>) {
+    fn check(self, subject: Subject<'_>) -> Result<(), String> {
         let mut answer = subject.script.ask_once(subject.address);
         if self.status == 429 {
             answer = subject.script.ask_once(subject.address);
         }
-        let name = subject.name;
-        assert_eq!(answer.status, self.status, "{name}: {answer}");
-        assert_eq!(self.body_bytes.unwrap_or(answer.body.len()), answer.body.len(), "{name}: {answer}");
+        let is_expected =
+            answer.status == self.status && self.body_bytes.is_none_or(|bytes| bytes == answer.body.len());
+        if is_expected { Ok(()) } else { Err(format!("answered {answer}")) }
     }
 }
 
@@ -121,24 +121,56 @@ impl Line {
 /// How long a program is warmed up before each measurement.
 const WARM_UP: Duration = Duration::from_secs(1);
 
-/// Measures all of them.
+/// A program, and what it did in each round.
+struct Measured<'s> {
+    subject: Subject<'s>,
+    rounds: Vec<Figures>,
+    is_left_out: bool,
+}
+
+impl<'s> Measured<'s> {
+    fn new(subject: Subject<'s>) -> Self {
+        Self { subject, rounds: Vec::new(), is_left_out: false }
+    }
+
+    /// A peer that stalls does not end the others' measurement, and has no line. Ours must not.
+    fn leave_out(&mut self, failure: &str) {
+        let name = self.subject.name;
+        assert!(!name.starts_with("sq-"), "{name} {failure}");
+        println!("- {name} is left out of the next table: it {failure}");
+        self.is_left_out = true;
+    }
+}
+
+/// Measures all of them. What the first one did is what the others are compared with.
 pub(crate) fn in_turn(options: &Options, subjects: &[Subject<'_>], sent: Sent) -> Vec<Line> {
-    subjects.iter().for_each(|subject| sent.answer.check(*subject));
-    let mut rounds: Vec<Vec<Figures>> = subjects.iter().map(|_| Vec::new()).collect();
+    let mut all: Vec<Measured<'_>> = subjects.iter().map(|subject| Measured::new(*subject)).collect();
+    for measured in &mut all {
+        if let Err(failure) = sent.answer.check(measured.subject) {
+            measured.leave_out(&failure);
+        }
+    }
     for round in 0..options.rounds.get() {
         // Another one is the first in each round.
-        for place in 0..subjects.len() {
+        for place in 0..all.len() {
             let number = (place + round) % subjects.len();
-            if let (Some(subject), Some(figures)) = (subjects.get(number), rounds.get_mut(number)) {
-                figures.push(once(options.time, *subject, sent));
+            let Some(measured) = all.get_mut(number).filter(|measured| !measured.is_left_out) else {
+                continue;
+            };
+            match once(options.time, measured.subject, sent) {
+                Ok(figures) => measured.rounds.push(figures),
+                Err(failure) => measured.leave_out(&failure),
             }
         }
     }
-    let of_first = rounds.first().map_or(&[][..], Vec::as_slice);
-    subjects.iter().zip(&rounds).map(|(subject, rounds)| Line::new(subject.name, rounds, of_first)).collect()
+    let first =
+        all.first().filter(|first| !first.is_left_out).expect("figures of what the others are compared with");
+    let left = all.iter().filter(|measured| !measured.is_left_out);
+    left.map(|measured| Line::new(measured.subject.name, &measured.rounds, &first.rounds)).collect()
 }
 
-fn once(time: Duration, subject: Subject<'_>, sent: Sent) -> Figures {
+/// Measures a program, or says what it did wrong.
+fn once(time: Duration, subject: Subject<'_>, sent: Sent) -> Result<Figures, String> {
     let load = |time| Load {
         address: subject.address,
         script: &subject.script.file,
@@ -149,14 +181,19 @@ fn once(time: Duration, subject: Subject<'_>, sent: Sent) -> Figures {
     let before = Cpu::of(subject.pid);
     let (ran, memory_kib) = load(time).run_and_look(|| memory_kib(subject.pid));
     let used = Cpu::of(subject.pid).since(before);
-    let name = subject.name;
     // SQ's own servers close each connection in a way that wrk counts as an error.
-    assert!(ran.errors.is_none() || name.starts_with("sq "), "{name}: {:?}", ran.errors);
-    assert!(ran.requests > 0, "{name} answered nothing");
+    if let Some(errors) = ran.errors.filter(|_| !subject.name.starts_with("sq ")) {
+        return Err(format!("broke connections: {errors}"));
+    }
+    if ran.requests == 0 {
+        return Err("answered nothing".to_owned());
+    }
     let well = if sent.answer.is_refusal() { ran.refused + 10 >= ran.requests } else { ran.refused == 0 };
-    assert!(well, "{name} refused {} of {} requests", ran.refused, ran.requests);
+    if !well {
+        return Err(format!("refused {} of {} requests", ran.refused, ran.requests));
+    }
     let a_request = |time: Duration| time.as_secs_f64() * 1e6 / ran.requests as f64;
-    Figures {
+    Ok(Figures {
         rate: ran.rate,
         p50_us: ran.p50_us,
         p99_us: ran.p99_us,
@@ -164,7 +201,7 @@ fn once(time: Duration, subject: Subject<'_>, sent: Sent) -> Figures {
         system_us: a_request(used.system),
         cpu_us: a_request(used.user + used.system),
         memory_kib: memory_kib as f64,
-    }
+    })
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
