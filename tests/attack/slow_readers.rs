@@ -6,19 +6,23 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 use std::time::{Duration, Instant};
 
-use rustix::net::sockopt::set_socket_recv_buffer_size;
 use rustix::process::Signal;
+use socket2::{Domain, Socket, Type};
 use sq_shared::limits::{ANSWER_WINDOW, ANSWER_WINDOW_BYTES};
 use sq_tests::deployment::Deployment;
 use sq_tests::process::Identity;
 use sq_tests::setup::Setup;
 use sq_tests::{process, wait};
 
-/// Far more than the kernel, the gateway and pingora keep for a client between them.
+/// Far more than the kernel and the gateway keep for a client between them.
 const LARGE_BYTES: usize = 24 << 20;
 
 /// What a reader's kernel keeps for it: little, so that its speed is what the server sees.
 const RECEIVE_BUFFER: usize = 16 << 10;
+
+/// What a telephone gets in one packet. On the loopback device it would be 32 KiB, for which that buffer has no place:
+/// the kernel drops it, and tries again after ever longer pauses.
+const SEGMENT_BYTES: u32 = 1400;
 
 /// The slowest reader that is served, in bytes a second.
 const FLOOR_BYTES_PER_S: usize = (ANSWER_WINDOW_BYTES / ANSWER_WINDOW.as_secs()) as usize;
@@ -41,8 +45,12 @@ fn only_worker(running: &Deployment) -> Identity {
 /// Asks for a path, and reads nothing of it yet.
 fn ask(running: &Deployment, target: &str, receive_buffer: usize) -> TcpStream {
     let client = running.client_of("alice");
-    let mut stream = TcpStream::connect(client.address).unwrap();
-    set_socket_recv_buffer_size(&stream, receive_buffer).unwrap();
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    // Before it connects: the kernel does not take back how much it has said that it takes.
+    socket.set_recv_buffer_size(receive_buffer).unwrap();
+    socket.set_tcp_mss(SEGMENT_BYTES).unwrap();
+    socket.connect(&client.address.into()).unwrap();
+    let mut stream = TcpStream::from(socket);
     stream.write_all((client.head("GET", target) + "\r\n").as_bytes()).unwrap();
     stream
 }
