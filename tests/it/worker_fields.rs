@@ -1,6 +1,7 @@
 //! Which fields a worker's answer has: alone it answers clients, and says what every answer says; under the pool the
 //! gateway says it.
 
+use sq_shared::limits::HEADER_FIELDS;
 use sq_tests::deployment::Deployment;
 use sq_tests::lone_worker::LoneWorker;
 use sq_tests::setup::{Setup, key_of};
@@ -18,6 +19,17 @@ fn a_worker_alone_says_what_every_answer_says() {
     for name in COMMON {
         assert!(answer.header(name).is_some(), "{name}: {answer}");
     }
+}
+
+#[test]
+fn a_worker_takes_as_many_fields_as_the_gateway_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let worker = LoneWorker::start(folder.path());
+    // As many as there are lines: without the request line, but with Connection.
+    let own = worker.client.head("GET", SELECT).lines().count();
+    let with_fields =
+        |count| worker.client.request("GET", SELECT, &"X: y\r\n".repeat(count - own), None).status;
+    assert_eq!((with_fields(HEADER_FIELDS), with_fields(HEADER_FIELDS + 1)), (200, 431));
 }
 
 #[test]

@@ -37,10 +37,6 @@ const OWN_BYTES: usize = 4 * 1024;
 /// The largest head, which is also what hyper reads and writes at once at most.
 const HEAD_BYTES: usize = TARGET_BYTES + FIELD_BYTES + OWN_BYTES;
 
-/// Most fields in a head: as many as a client may send, for a condition may stand in any number of them, and
-/// what the gateway adds.
-const HEAD_FIELDS: usize = limits::HEADER_FIELDS + 8;
-
 /// Serves a connection until the client closes it, or until the worker stops and no request is left.
 pub(super) async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin,
@@ -70,7 +66,7 @@ pub(super) async fn serve(
             .auto_date_header(!worker.is_of_pool())
             // It runs from the moment hyper waits for a head, so it bounds an idle connection too.
             .header_read_timeout(limits::WORKER_KEEPALIVE_TIMEOUT)
-            .max_headers(HEAD_FIELDS)
+            // Of fields it takes 100, `limits::HEADER_FIELDS`, for which it has room without asking for memory.
             .max_buf_size(HEAD_BYTES)
             .serve_connection(TokioIo::new(JoinedWrites(stream)), service)
     );
