@@ -1,31 +1,28 @@
-//! The accept side: connections up to a cap, each head read against its deadline, then pingora's proxy for
-//! the request, and the next head of the same connection.
+//! The accept side: connections up to a cap, each head read against its deadline, then the proxy for the request, and the
+//! next head of the same connection.
 
 mod byte_set;
 mod framing;
 pub mod head;
 mod idle;
 mod pace;
-mod stream;
 
 use std::convert::Infallible;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::HeaderMap;
-use pingora::apps::HttpServerApp;
 use pingora::prelude::timeout;
 use pingora::protocols::Stream;
-use pingora::protocols::http::ServerSession;
-use pingora::proxy::HttpProxy;
 use prometheus::IntGauge;
 use sq_shared::headers::{PROBLEM_JSON, X_REQUEST_ID};
 use sq_shared::limits::{LINGER_BYTES, LINGER_TIME};
 use sq_shared::request_id::new_request_id;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::Sleep;
@@ -35,15 +32,19 @@ use crate::listen::Listening;
 use crate::metrics::{Command, Ended, Metrics, NO_TENANT};
 use crate::phase::Phase;
 use crate::proxy::client_ip::Peer;
-use crate::proxy::context::Connection;
 use crate::proxy::limit::{LimitError, Standing, rate_limit_fields};
 use crate::proxy::refuse::Refusal;
+use crate::proxy::upstream_pool::UpstreamPool;
 use crate::proxy::{Gateway, access};
+use crate::stream::SocketStream;
 use head::{Head, HeadError, HeadLimits};
-use stream::ClientStream;
+use pace::{Paced, Socket};
 
 /// How long to wait when the process has no descriptor left for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Room for an answer's head and a short scroll, which leave in one packet. What is longer goes out past the buffer.
+const WRITE_BUFFER_BYTES: usize = 2048;
 
 /// Where connections come from.
 pub enum Listener {
@@ -76,7 +77,9 @@ impl Drop for Place {
 #[derive(Clone)]
 pub struct Edge {
     /// The request path.
-    pub proxy: Arc<HttpProxy<Gateway>>,
+    pub gateway: Arc<Gateway>,
+    /// The connections to workers that this thread keeps.
+    pub upstreams: Arc<UpstreamPool>,
     /// For the limits of heads.
     pub directory: SharedDirectory,
     /// Counts connections, and the requests that are refused here.
@@ -85,9 +88,6 @@ pub struct Edge {
     pub connections: Arc<Semaphore>,
     /// Where the gateway stands.
     pub phase: watch::Receiver<Phase>,
-    /// What pingora asks whether to keep a connection. It is never told: a request may be in flight when the phase
-    /// changes, so [`Gateway`] decides, when it writes the answer.
-    pub pingora_shutdown: watch::Receiver<bool>,
     /// Tells the server that this accept loop, or a connection of it, is still there.
     pub presence: mpsc::Sender<Infallible>,
 }
@@ -132,11 +132,26 @@ impl Listener {
 fn of_tcp(socket: TcpStream, peer: SocketAddr) -> (Stream, Peer) {
     // Without it answers are only slower.
     let _ = socket.set_nodelay(true);
-    (Box::new(ClientStream::new(socket)), Peer::Tcp(peer.ip()))
+    (client_stream(socket), Peer::Tcp(peer.ip()))
 }
 
 fn of_unix(socket: UnixStream) -> (Stream, Peer) {
-    (Box::new(ClientStream::new(socket)), Peer::Unix)
+    (client_stream(socket), Peer::Unix)
+}
+
+/// A client's connection.
+type ClientStream<S> = SocketStream<BufWriter<Paced<S>>>;
+
+fn client_stream<S: Socket + AsRawFd + 'static>(socket: S) -> Stream {
+    let fd = socket.as_raw_fd();
+    Box::new(ClientStream::new(BufWriter::with_capacity(WRITE_BUFFER_BYTES, Paced::new(socket)), fd))
+}
+
+/// Makes a client's connection end with a reset: an answer that was to end with it has broken off. (A Unix socket has none.)
+pub fn reset_on_close(stream: &Stream) {
+    if let Some(client) = (**stream).as_any().downcast_ref::<ClientStream<TcpStream>>() {
+        client.transport().get_ref().reset_on_close();
+    }
 }
 
 impl Edge {
@@ -208,13 +223,10 @@ impl Edge {
                 Ok(Head::Closed) => return,
                 Err(error) => return self.refuse(stream, peer, &error.into()).await,
             };
-            let mut session = ServerSession::new_http1(stream);
-            session.set_pipelined_prefix(head);
-            session.set_connection_user_context(Some(Box::new(Connection { peer })));
-            let Some(reused) = self.proxy.process_new_http(session, &self.pingora_shutdown).await else {
-                return;
-            };
-            (stream, _) = reused.consume();
+            // Boxed, so that a connection that lies idle holds no room for a request.
+            let served = Box::pin(self.gateway.serve(stream, head, peer, &self.upstreams)).await;
+            let Some(kept) = served else { return };
+            stream = kept;
             let idle_end = self.idle_end(last_call.as_mut(), idle_timer.as_mut());
             next = head::first_bytes(&mut stream, idle_end).await;
             since = None;
@@ -250,7 +262,7 @@ impl Edge {
         }
     }
 
-    /// Charges a request that pingora never sees to its peer: on a malformed head, no `X-Forwarded-For` can be
+    /// Charges a request that the proxy never sees to its peer: on a malformed head, no `X-Forwarded-For` can be
     /// believed. A trusted proxy is not charged, for others' sake: everybody behind it would be refused for what one
     /// of them sends.
     fn charge(&self, peer: Peer) -> Option<Standing> {
@@ -261,7 +273,7 @@ impl Edge {
         directory.client_limits.charge_request(peer.ip()).unwrap_or_else(LimitError::standing)
     }
 
-    /// Answers a request that pingora never sees. On a malformed head its origin cannot be believed: a page of a
+    /// Answers a request that the proxy never sees. On a malformed head its origin cannot be believed: a page of a
     /// listed one does not see why it is refused.
     async fn refuse(&self, mut stream: Stream, peer: Peer, refusal: &Refusal) {
         let started = Instant::now();

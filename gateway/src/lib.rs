@@ -3,10 +3,10 @@
 //! A request's way, and where each step lives:
 //!
 //! 1. [`edge`] accepts the connection, reads the whole head against one deadline, and refuses what is
-//!    malformed before pingora sees it.
+//!    malformed before pingora's session reads it.
 //! 2. [`proxy`] takes it through its phases: `client_ip`, `cors`, `credential`, `authenticate`, `limit`,
-//!    `utf8`, `route`, then `forward`; `refuse` turns any step's error into an answer, and `access`
-//!    writes the line.
+//!    `utf8`, `route`, then `forward` and `exchange`, on a connection of the `upstream_pool`; `refuse` turns any step's
+//!    error into an answer, and `access` writes the line.
 //! 3. [`directory`] is what the steps look things up in: an immutable snapshot of config and registry,
 //!    swapped whole when a file changes.
 //!
@@ -31,5 +31,6 @@ pub mod metrics;
 pub mod phase;
 pub mod proxy;
 pub mod server;
+pub mod stream;
 pub mod tenants;
 pub mod traces;

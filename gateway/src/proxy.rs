@@ -1,4 +1,5 @@
-//! The phases of a request, in pingora's order; each calls the step that does the work.
+//! The phases of a request, in their order; each calls the step that does the work. The sessions with client and worker
+//! are pingora's; that there is no `ProxyHttp` between them, docs/decisions/0013-own-forwarding.md says why.
 
 pub mod access;
 pub mod account;
@@ -9,6 +10,7 @@ pub mod body;
 pub mod client_ip;
 pub mod context;
 pub mod cors;
+mod exchange;
 pub mod forward;
 pub mod health;
 pub mod limit;
@@ -16,19 +18,19 @@ pub mod refuse;
 pub mod repeat;
 pub mod route;
 pub mod target;
+pub mod upstream_pool;
 pub mod utf8;
 pub mod worker_wait;
 
-use std::any::Any;
 use std::sync::Arc;
+use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::BytesMut;
 use http::StatusCode;
-use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::modules::http::HttpModules;
-use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
-use pingora::upstreams::peer::HttpPeer;
+use pingora::http::ResponseHeader;
+use pingora::protocols::Stream;
+use pingora::protocols::http::v1::client::HttpSession as UpstreamSession;
+use pingora::protocols::http::v1::server::HttpSession as Session;
 use pingora::{Error, ErrorType, Result};
 use sq_shared::headers::lookup::X_SQ_CODE;
 use sq_shared::limits::{BODY_WINDOW, LINGER_TIME};
@@ -38,19 +40,23 @@ use tokio::sync::watch;
 use crate::audit::AuditLog;
 use crate::audit::ending::Ending;
 use crate::directory::SharedDirectory;
+use crate::edge;
 use crate::metrics::{Metrics, NO_TENANT};
 use crate::phase::Phase;
 use crate::traces::Traces;
 use admit::{Admission, admit};
 use authenticate::AuthenticateError;
 use body::BodyMeter;
-use context::{Admitted, Connection, Context};
+use client_ip::Peer;
+use context::{Admitted, Context};
+use exchange::Exchange;
 use refuse::{Refusal, UpstreamError};
+use upstream_pool::UpstreamPool;
 
 /// A worker refused a key that it has not been told of yet: it is asked again.
 const KEY_IS_NEWS: ErrorType = ErrorType::HTTPStatus(401);
 
-/// The request path, as pingora calls it.
+/// The request path.
 pub struct Gateway {
     directory: SharedDirectory,
     audit: AuditLog,
@@ -70,6 +76,201 @@ impl Gateway {
         phase: watch::Receiver<Phase>,
     ) -> Self {
         Self { directory, audit, metrics, traces, phase }
+    }
+
+    /// Serves the request whose head has come. Gives the connection back if another request may follow on it.
+    pub async fn serve(
+        &self,
+        stream: Stream,
+        head: BytesMut,
+        peer: Peer,
+        pool: &UpstreamPool,
+    ) -> Option<Stream> {
+        let mut session = Session::new(stream);
+        session.set_pipelined_prefix(head);
+        if !matches!(session.read_request().await, Ok(Some(_))) {
+            write_bad_request(&mut session).await;
+            return None;
+        }
+        let mut ctx = Context::new(self.directory.load_full(), peer);
+        let outcome = self.handle(&mut session, &mut ctx, pool).await;
+        if let Err(error) = &outcome {
+            self.answer_failure(&mut session, &mut ctx, error).await;
+        }
+        self.note(&session, &ctx);
+        outcome.ok()?;
+        // Of pipelined requests the first is answered, and then the connection is closed: the next head has to come
+        // through the edge.
+        session.set_pipelining_enabled(false);
+        let kept = session.reuse().await.ok()??;
+        Some(kept.into_parts().0)
+    }
+
+    /// Checks the request, and has it answered.
+    async fn handle(&self, session: &mut Session, ctx: &mut Context, pool: &UpstreamPool) -> Result<()> {
+        self.set_up(session);
+        ctx.trace = self.traces.join(&session.req_header().headers);
+        let phase = *self.phase.borrow();
+        match admit(&self.audit, phase, session.req_header(), ctx) {
+            Ok(Admission::Forward) => {
+                self.forward(session, ctx, pool).await?;
+                // The worker may have answered before the body's end.
+                refuse::linger(session, ctx).await;
+                Ok(())
+            }
+            Ok(Admission::Health(question)) => {
+                health::answer(session, ctx, question).await.map_err(Error::into_down)
+            }
+            Ok(Admission::Preflight) => answer_preflight(session, ctx).await.map_err(Error::into_down),
+            Err(refusal) => {
+                refuse::answer(session, ctx, &refusal).await;
+                Ok(())
+            }
+        }
+    }
+
+    fn set_up(&self, session: &mut Session) {
+        // Nothing here changes protocols, so an upgrade that is asked for is ignored (RFC 9110, 7.8).
+        session.req_header_mut().remove_header(&http::header::UPGRADE);
+        // A second request that comes before the first one's answer must not cut that answer off; see `serve`.
+        session.set_pipelining_enabled(true);
+        session.set_read_timeout(Some(BODY_WINDOW));
+        session.set_total_drain_timeout(Some(LINGER_TIME));
+        // pingora takes chunks whose lines another server might end elsewhere (a LF in an extension, an empty size).
+        // So nothing that comes behind them is believed to be a request.
+        if session.req_header().headers.contains_key(http::header::TRANSFER_ENCODING) {
+            session.set_server_keepalive(None);
+        }
+        self.close_at_the_end(session);
+    }
+
+    /// Sends the request to its worker, again if that one died under it, until there is an answer.
+    async fn forward(&self, session: &mut Session, ctx: &mut Context, pool: &UpstreamPool) -> Result<()> {
+        if forward::expects_continue(session.req_header()) {
+            write_continue(session).await.map_err(Error::into_down)?;
+        }
+        let has_body = BodyMeter::expects_body(session.req_header());
+        if has_body {
+            session.enable_retry_buffering();
+        }
+        loop {
+            let admitted = ctx.admitted().ok_or_else(not_admitted)?;
+            let pause = match admitted.absence {
+                Some(since) => repeat::pause_in_absence(since.elapsed()),
+                None => repeat::pause_after(admitted.attempts),
+            };
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
+            admitted.attempts += 1;
+            admitted.body.restart();
+            admitted.audited.restart_body();
+            match self.attempt(session, ctx, pool, has_body).await {
+                Err(error) if error.retry() => {}
+                ended => return ended,
+            }
+        }
+    }
+
+    /// Sends the request to its worker once, and its answer to the client. The error says whether to try again.
+    async fn attempt(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+        pool: &UpstreamPool,
+        has_body: bool,
+    ) -> Result<()> {
+        let directory = ctx.directory.clone();
+        let admitted = ctx.admitted().ok_or_else(not_admitted)?;
+        let upstream = route::upstream(&admitted.tenant, &directory, has_body);
+        // A repeat gets a new connection: the kept ones may have died with the same worker, and each would cost an attempt.
+        let kept = if admitted.is_repeat() { None } else { pool.take(&upstream) };
+        let stream = match kept {
+            Some(stream) => stream,
+            None => {
+                upstream_pool::connect(&upstream).await.map_err(|error| not_connected(error, admitted))?
+            }
+        };
+        let mut connection = UpstreamSession::new(stream);
+        connection.read_timeout = Some(upstream.read_timeout);
+        let is_whole_sent = match self.exchange(session, &mut connection, ctx, upstream.write_timeout).await {
+            Ok(is_whole_sent) => is_whole_sent,
+            Err(error) => return Err(or_repeat(error, session, ctx)),
+        };
+        connection.respect_keepalive();
+        if is_whole_sent && let Some(stream) = connection.reuse().await {
+            pool.keep(&upstream, stream);
+        }
+        Ok(())
+    }
+
+    /// One attempt, on this connection. Says whether the worker got the whole request.
+    async fn exchange(
+        &self,
+        session: &mut Session,
+        upstream: &mut UpstreamSession,
+        ctx: &mut Context,
+        write_timeout: Option<Duration>,
+    ) -> Result<bool> {
+        let (request_id, trace) = (ctx.request_id.clone(), ctx.trace);
+        let admitted = ctx.admitted().ok_or_else(not_admitted)?;
+        let head = forward::request_head(session.req_header(), admitted, &request_id, trace)?;
+        admitted.is_sent = true;
+        let mut exchange = Exchange::begin(session, upstream, ctx, head, write_timeout).await?;
+        exchange.wait_for_head().await?;
+        let head = self.answer_head(&mut exchange).await?;
+        if forward::ends_with_connection(&head, exchange.session.req_header()) {
+            exchange.session.set_server_keepalive(None);
+        }
+        exchange.session.write_response_header(Box::new(head)).await.map_err(Error::into_down)?;
+        exchange.pass_answer().await?;
+        Ok(exchange.is_whole_sent())
+    }
+
+    /// What the client gets for the head of the worker's answer.
+    async fn answer_head(&self, exchange: &mut Exchange<'_>) -> Result<ResponseHeader> {
+        let Exchange { session, upstream, ctx, .. } = exchange;
+        let worker = upstream.resp_header().ok_or_else(no_head)?;
+        // Perhaps it is asked again, and waited for on.
+        if worker.status == StatusCode::UNAUTHORIZED {
+            return Err(self.refused_by_worker(session, ctx));
+        }
+        ctx.worker_wait.answered();
+        let code = worker.headers.get(X_SQ_CODE).and_then(|value| value.to_str().ok());
+        ctx.code = code.and_then(Code::of_text);
+        let has_key = ctx.keys().is_some_and(|keys| keys.of_client.is_some());
+        ctx.admitted().ok_or_else(not_admitted)?.has_answer = true;
+        ctx.end_audit_line(&Ending::answered(worker, has_key)).await;
+        self.close_at_the_end(session);
+        forward::answer_head(worker, session.req_header(), ctx)
+    }
+
+    /// Answers a request that was not answered by anybody, if its client is still there.
+    async fn answer_failure(&self, session: &mut Session, ctx: &mut Context, error: &Error) {
+        ctx.worker_wait.given_up();
+        let unanswered = unanswered(session, ctx);
+        let refusal = ctx.refusal.take().or_else(|| refuse::of_proxy_error(error, unanswered));
+        if let Some(Refusal::Upstream(cause)) = &refusal {
+            let tenant = ctx.tenant().map_or(NO_TENANT, |tenant| tenant.tenant().name.as_str());
+            tracing::warn!(tenant, %cause, %error, request_id = ctx.request_id_text(), "no answer from the worker");
+        }
+        session.set_server_keepalive(None);
+        match (refusal, session.response_written()) {
+            // The client would take what it has for all of it.
+            (_, Some(head)) if forward::ends_with_connection(head, session.req_header()) => {
+                edge::reset_on_close(session.stream());
+            }
+            (Some(refusal), _) => refuse::answer(session, ctx, &refusal).await,
+            (None, _) => {}
+        }
+    }
+
+    /// Notes what the request has been.
+    fn note(&self, session: &Session, ctx: &Context) {
+        let ended = account::of(session, ctx);
+        account::count(&self.metrics, ctx, &ended);
+        access::log(session, ctx, &ended);
+        self.traces.ended(session.req_header(), ctx, &ended);
     }
 
     /// The key was good here, and the worker refused it: it expired on its way, it is revoked and the gateway has not read
@@ -97,239 +298,45 @@ impl Gateway {
     /// When the gateway ends, each answer says that it is the last one of its connection.
     fn close_at_the_end(&self, session: &mut Session) {
         if self.phase.borrow().is_ending() {
-            session.set_keepalive(None);
+            session.set_server_keepalive(None);
         }
     }
 }
 
-#[async_trait]
-impl ProxyHttp for Gateway {
-    /// Boxed, for pingora moves it from phase to phase.
-    type CTX = Box<Context>;
-
-    fn new_ctx(&self) -> Box<Context> {
-        Box::new(Context::new(self.directory.load_full()))
+/// Nobody listens on the slot, or its owner went while the connection waited: it is being started again, and takes the slot
+/// in a moment. Nothing was sent, so this is no attempt of the request.
+fn not_connected(mut error: Box<Error>, admitted: &mut Admitted) -> Box<Error> {
+    if *error.etype() == ErrorType::ConnectError {
+        error.set_retry(admitted.waits_longer());
     }
-
-    /// None: pingora's own would compress answers, and is asked about each head and piece though it is off.
-    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
-
-    /// The edge hands the connection over this way, with the first request as with the others.
-    fn on_connection_reuse(
-        &self,
-        _: &mut Session,
-        ctx: &mut Box<Context>,
-        connection: Box<dyn Any + Send + Sync>,
-    ) {
-        if let Ok(connection) = connection.downcast::<Connection>() {
-            ctx.peer = Some(connection.peer);
-        }
-    }
-
-    async fn request_filter(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<bool> {
-        // Nothing here changes protocols, so an upgrade that is asked for is ignored (RFC 9110, 7.8).
-        session.req_header_mut().remove_header(&http::header::UPGRADE);
-        // A second request that comes before the first one's answer must not cut that answer off; see `logging`.
-        session.set_pipelining_enabled(true);
-        session.set_read_timeout(Some(BODY_WINDOW));
-        session.set_total_drain_timeout(Some(LINGER_TIME));
-        // pingora takes chunks whose lines another server might end elsewhere (a LF in an extension, an empty size).
-        // So nothing that comes behind them is believed to be a request.
-        if session.req_header().headers.contains_key(http::header::TRANSFER_ENCODING) {
-            session.set_keepalive(None);
-        }
-        self.close_at_the_end(session);
-        ctx.trace = self.traces.join(&session.req_header().headers);
-        let phase = *self.phase.borrow();
-        match admit(&self.audit, phase, session.req_header(), ctx) {
-            Ok(Admission::Forward) => {
-                if forward::expects_continue(session.req_header()) {
-                    write_continue(session).await?;
-                }
-                Ok(false)
-            }
-            Ok(Admission::Health(question)) => {
-                health::answer(session, ctx, question).await?;
-                Ok(true)
-            }
-            Ok(Admission::Preflight) => {
-                answer_preflight(session, ctx).await?;
-                Ok(true)
-            }
-            Err(refusal) => {
-                refuse::answer(session, ctx, &refusal).await;
-                Ok(true)
-            }
-        }
-    }
-
-    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<Box<HttpPeer>> {
-        let directory = ctx.directory.clone();
-        let has_body = BodyMeter::expects_body(session.req_header());
-        let admitted = ctx.admitted().ok_or_else(not_admitted)?;
-        let pause = match admitted.absence {
-            Some(since) => repeat::pause_in_absence(since.elapsed()),
-            None => repeat::pause_after(admitted.attempts),
-        };
-        if !pause.is_zero() {
-            tokio::time::sleep(pause).await;
-        }
-        admitted.attempts += 1;
-        admitted.body.restart();
-        admitted.audited.restart_body();
-        Ok(Box::new(route::upstream(&admitted.tenant, &directory, has_body, admitted.is_repeat())))
-    }
-
-    /// Nobody listens on the slot, or its owner went while the connection waited: it is being started again, and takes the
-    /// slot in a moment. Nothing was sent, so this is no attempt of the request.
-    fn fail_to_connect(
-        &self,
-        _session: &mut Session,
-        _peer: &HttpPeer,
-        ctx: &mut Box<Context>,
-        mut error: Box<Error>,
-    ) -> Box<Error> {
-        let Some(admitted) = ctx.admitted() else { return error };
-        if matches!(error.etype(), ErrorType::ConnectRefused | ErrorType::ConnectError) {
-            error.set_retry(admitted.waits_longer());
-        }
-        error
-    }
-
-    async fn upstream_request_filter(
-        &self,
-        session: &mut Session,
-        upstream_request: &mut RequestHeader,
-        ctx: &mut Box<Context>,
-    ) -> Result<()> {
-        let (request_id, trace) = (ctx.request_id.clone(), ctx.trace);
-        let admitted = ctx.admitted().ok_or_else(not_admitted)?;
-        let nothing = RequestHeader::from(http::Request::new(()).into_parts().0);
-        let copy = std::mem::replace(upstream_request, nothing);
-        *upstream_request = forward::request_head(copy, session.req_header(), admitted, &request_id, trace)?;
-        admitted.is_sent = true;
-        Ok(())
-    }
-
-    async fn request_body_filter(
-        &self,
-        _session: &mut Session,
-        body: &mut Option<Bytes>,
-        end_of_stream: bool,
-        ctx: &mut Box<Context>,
-    ) -> Result<()> {
-        let Some(admitted) = ctx.admitted() else { return Err(not_admitted()) };
-        if let Err(error) = admitted.body.push(body.as_ref(), end_of_stream) {
-            ctx.refusal = Some(error.into());
-            return Err(Error::new_down(ErrorType::InvalidHTTPHeader));
-        }
-        let is_last = end_of_stream || admitted.body.is_whole();
-        admitted.audited.push_body(body.as_deref().unwrap_or_default(), is_last);
-        if is_last {
-            ctx.worker_wait.begin();
-        }
-        Ok(())
-    }
-
-    async fn response_filter(
-        &self,
-        session: &mut Session,
-        upstream_response: &mut ResponseHeader,
-        ctx: &mut Box<Context>,
-    ) -> Result<()> {
-        // Perhaps it is asked again, and waited for on.
-        if upstream_response.status == StatusCode::UNAUTHORIZED {
-            return Err(self.refused_by_worker(session, ctx));
-        }
-        if !upstream_response.status.is_informational() {
-            ctx.worker_wait.answered();
-        }
-        let code = upstream_response.headers.get(X_SQ_CODE).and_then(|value| value.to_str().ok());
-        ctx.code = code.and_then(Code::of_text);
-        if !upstream_response.status.is_informational() {
-            let has_key = ctx.keys().is_some_and(|keys| keys.of_client.is_some());
-            ctx.admitted().ok_or_else(not_admitted)?.has_answer = true;
-            ctx.end_audit_line(&Ending::answered(upstream_response, has_key)).await;
-        }
-        self.close_at_the_end(session);
-        *upstream_response = forward::answer_head(upstream_response, session.req_header(), ctx)?;
-        Ok(())
-    }
-
-    /// A request is sent again when its worker died before a byte of an answer came. A write may have been
-    /// applied then; by its keys the next worker knows it, and gives the answer without applying it twice. An
-    /// answer is an answer, though: a worker that says 503 because its disk is in doubt is not asked again.
-    fn error_while_proxy(
-        &self,
-        _peer: &HttpPeer,
-        session: &mut Session,
-        mut error: Box<Error>,
-        ctx: &mut Box<Context>,
-        _client_reused: bool,
-    ) -> Box<Error> {
-        let began = session.response_written().is_some_and(|head| !head.status.is_informational());
-        let attempts_left = ctx
-            .admitted()
-            .is_some_and(|admitted| !admitted.has_answer && admitted.attempts < repeat::MOST_ATTEMPTS);
-        let may_repeat = attempts_left && is_whole_body_kept(session) && !began && ctx.refusal.is_none();
-        error.set_retry(may_repeat && (repeat::is_death(&error) || *error.etype() == KEY_IS_NEWS));
-        error
-    }
-
-    async fn fail_to_proxy(
-        &self,
-        session: &mut Session,
-        error: &Error,
-        ctx: &mut Box<Context>,
-    ) -> FailToProxy {
-        ctx.worker_wait.given_up();
-        let unanswered = unanswered(session, ctx);
-        let refusal = ctx.refusal.take().or_else(|| refuse::of_proxy_error(error, unanswered));
-        if let Some(Refusal::Upstream(cause)) = &refusal {
-            let tenant = ctx.tenant().map_or(NO_TENANT, |tenant| tenant.tenant().name.as_str());
-            tracing::warn!(tenant, %cause, %error, request_id = ctx.request_id_text(), "no answer from the worker");
-        }
-        session.set_keepalive(None);
-        let error_code = match refusal {
-            Some(refusal) => refuse::answer(session, ctx, &refusal).await,
-            None => 0,
-        };
-        FailToProxy { error_code, can_reuse_downstream: false }
-    }
-
-    async fn logging(&self, session: &mut Session, _error: Option<&Error>, ctx: &mut Box<Context>) {
-        let ended = account::of(session, ctx);
-        account::count(&self.metrics, ctx, &ended);
-        access::log(session, ctx, &ended);
-        self.traces.ended(session.req_header(), ctx, &ended);
-        // Of pipelined requests the first is answered, and then the connection is closed: the next head has to
-        // come through the edge, which pingora's own pipelining would go around.
-        session.set_pipelining_enabled(false);
-    }
-
-    /// pingora's own lines would have the query in them; ours is the access line.
-    fn suppress_error_log(&self, _session: &Session, _ctx: &Box<Context>, _error: &Error) -> bool {
-        true
-    }
-
-    /// Nor do we want a line of pingora's each time that a request is sent again.
-    fn suppress_proxy_warn_log(
-        &self,
-        _: &Session,
-        _: &Box<Context>,
-        _: &Error,
-        _: ProxyWarnLogContext,
-    ) -> bool {
-        true
-    }
-
-    fn request_summary(&self, _session: &Session, ctx: &Box<Context>) -> String {
-        ctx.request_id_text().to_owned()
-    }
+    error
 }
 
-/// Lets the client send its body. pingora would take this for an answer before the body's end, and close
-/// the connection after the request.
+/// A request is sent again when its worker died before a byte of an answer came. A write may have been applied then; by its
+/// keys the next worker knows it, and gives the answer without applying it twice. An answer is an answer, though: a worker
+/// that says 503 because its disk is in doubt is not asked again.
+fn or_repeat(mut error: Box<Error>, session: &Session, ctx: &mut Context) -> Box<Error> {
+    let began = session.response_written().is_some_and(|head| !head.status.is_informational());
+    let attempts_left = ctx
+        .admitted()
+        .is_some_and(|admitted| !admitted.has_answer && admitted.attempts < repeat::MOST_ATTEMPTS);
+    let may_repeat = attempts_left && is_whole_body_kept(session) && !began && ctx.refusal.is_none();
+    error.set_retry(may_repeat && (repeat::is_death(&error) || *error.etype() == KEY_IS_NEWS));
+    error
+}
+
+/// pingora takes this head for none, though the edge has read it.
+async fn write_bad_request(session: &mut Session) {
+    let Ok(mut head) = ResponseHeader::build(StatusCode::BAD_REQUEST, Some(3)) else { return };
+    if head.insert_header(http::header::CONTENT_LENGTH, 0).is_ok() {
+        // The client may be gone.
+        let _ = session.write_response_header(Box::new(head)).await;
+    }
+    session.shutdown().await;
+}
+
+/// Lets the client send its body. pingora would take this for an answer before the body's end, and close the connection
+/// after the request.
 async fn write_continue(session: &mut Session) -> Result<()> {
     session.set_close_on_response_before_downstream_finish(false);
     session.write_continue_response().await?;
@@ -339,13 +346,18 @@ async fn write_continue(session: &mut Session) -> Result<()> {
 
 /// Whether pingora still has all of the body that it has read: its buffer takes 64 KiB, no more and no less.
 fn is_whole_body_kept(session: &Session) -> bool {
-    !session.as_ref().retry_buffer_truncated()
+    !session.retry_buffer_truncated()
 }
 
 /// What to say of a write to which no worker gave an answer; `None` when none can have applied it.
 fn unanswered(session: &Session, ctx: &mut Context) -> Option<UpstreamError> {
     ctx.admitted().filter(|admitted| admitted.may_be_applied())?;
     Some(if is_whole_body_kept(session) { UpstreamError::Failed } else { UpstreamError::FailedWithLongBody })
+}
+
+/// The head is waited for first.
+fn no_head() -> Box<Error> {
+    Error::explain(ErrorType::InternalError, "the answer was passed on before it came")
 }
 
 /// Only a request that was admitted comes this far.
@@ -359,5 +371,5 @@ async fn answer_preflight(session: &mut Session, ctx: &Context) -> Result<()> {
     for (name, value) in ctx.directory.cors.preflight_fields(&session.req_header().headers) {
         head.insert_header(name, value)?;
     }
-    session.write_response_header(Box::new(head), true).await
+    session.write_response_header(Box::new(head)).await
 }

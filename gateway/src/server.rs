@@ -10,8 +10,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use pingora::proxy::http_proxy;
-use pingora::server::configuration::ServerConf;
 use sq_shared::config::{Config, ListenAddress};
 use sq_shared::layout;
 use sq_shared::service_manager;
@@ -26,7 +24,8 @@ use crate::edge::Edge;
 use crate::listen::{BindError, Listening, Shut, Sockets};
 use crate::metrics::Metrics;
 use crate::phase::{End, Phase, handshake_time};
-use crate::proxy::{Gateway, repeat};
+use crate::proxy::Gateway;
+use crate::proxy::upstream_pool::UpstreamPool;
 use crate::traces::{Traces, TracesError};
 
 /// How often the limiters forget the addresses that have their full count again; governor never does by itself.
@@ -35,9 +34,6 @@ const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 /// How soon they do so when no place is left for a newcomer, which only an attack brings about. A sweep takes some
 /// milliseconds, on the control thread.
 const FORGET_INTERVAL_WHEN_FULL: Duration = Duration::from_secs(1);
-
-/// Idle connections to workers, over all of them; the least recently used is closed first.
-const UPSTREAM_IDLE_CONNECTIONS: usize = 2048;
 
 /// How many tasks a proxy thread runs before it asks the kernel for news. A request is some five; with tokio's 61 the
 /// kernel was asked more than once for each turn of 32 busy connections.
@@ -101,27 +97,26 @@ impl Server {
         check_open_files(&config);
         let (phase, now) = watch::channel(Phase::Serving);
         let (presence, present) = mpsc::channel(1);
-        let edge = Edge {
-            proxy: Arc::new(http_proxy(
-                &Arc::new(pingora_conf(&config)),
-                Gateway::new(
-                    Arc::clone(&directory),
-                    audit,
-                    Arc::clone(&metrics),
-                    Arc::clone(&traces),
-                    now.clone(),
-                ),
-            )),
-            directory: Arc::clone(&directory),
-            metrics: Arc::clone(&metrics),
-            connections: Arc::new(Semaphore::new(connection_cap(&config))),
-            phase: now,
-            pingora_shutdown: watch::channel(false).1,
-            presence,
-        };
+        let gateway = Arc::new(Gateway::new(
+            Arc::clone(&directory),
+            audit,
+            Arc::clone(&metrics),
+            Arc::clone(&traces),
+            now.clone(),
+        ));
+        let connections = Arc::new(Semaphore::new(connection_cap(&config)));
         let mut threads = Vec::new();
         for number in 0..thread_count(&config) {
-            threads.push(spawn_proxy_thread(number, sockets.clients.try_clone()?, edge.clone())?);
+            let edge = Edge {
+                gateway: Arc::clone(&gateway),
+                upstreams: Arc::new(UpstreamPool::default()),
+                directory: Arc::clone(&directory),
+                metrics: Arc::clone(&metrics),
+                connections: Arc::clone(&connections),
+                phase: now.clone(),
+                presence: presence.clone(),
+            };
+            threads.push(spawn_proxy_thread(number, sockets.clients.try_clone()?, edge)?);
         }
         let admin = OnceCell::new();
         Ok(Self {
@@ -285,15 +280,6 @@ impl Server {
     }
 }
 
-fn pingora_conf(config: &Config) -> ServerConf {
-    ServerConf {
-        threads: thread_count(config),
-        upstream_keepalive_pool_size: UPSTREAM_IDLE_CONNECTIONS,
-        max_retries: repeat::MOST_TRIES as usize,
-        ..ServerConf::default()
-    }
-}
-
 fn thread_count(config: &Config) -> usize {
     match config.gateway.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -327,6 +313,7 @@ fn spawn_proxy_thread(number: usize, listening: Listening, edge: Edge) -> io::Re
     std::thread::Builder::new().name(format!("proxy-{number}")).spawn(move || {
         runtime.block_on(async move {
             let mut phase = edge.phase.clone();
+            tokio::spawn(Arc::clone(&edge.upstreams).close_idle(Arc::clone(&edge.directory)));
             match listening.listen() {
                 Ok(listener) => edge.accept(listener).await,
                 Err(error) => {

@@ -57,7 +57,7 @@ pub const LINGER_TIME: Duration = Duration::from_secs(2);
 pub const LINGER_BYTES: usize = 4 << 20;
 
 /// How long a worker's client, which is the gateway, may take nothing of its answer. The gateway reads on when its
-/// own client has taken what is in between: up to 6 pieces of 64 KiB in pingora, which at the floor is 384 s.
+/// own client has taken what is in between: a piece of 64 KiB, and [`CLIENT_UNSENT_BYTES`], which at the floor is 192 s.
 pub const WORKER_WRITE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// How long the gateway waits for a TCP connection to a slot. The slot's socket is on this host or

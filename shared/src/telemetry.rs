@@ -27,9 +27,9 @@ impl LogFormat {
     }
 }
 
-/// What is logged when `RUST_LOG` does not say. pingora logs each client that goes away, and each idle
-/// connection that it cannot take back in time, as an error; what matters of it stands in our own lines.
-const DEFAULT_FILTER: &str = "info,pingora_core=off,pingora_proxy=off";
+/// What is logged when `RUST_LOG` does not say. pingora logs what clients do as warnings and errors; what matters of it
+/// stands in our own lines.
+const DEFAULT_FILTER: &str = "info,pingora_core=off";
 
 /// Starts logging; a second call does nothing. `RUST_LOG` takes levels, for all or by target, as in
 /// `info,access=off`; one that cannot be read counts as not set. (`EnvFilter` could do more, with a regex

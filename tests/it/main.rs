@@ -18,6 +18,7 @@ mod compat;
 mod crash;
 mod durability;
 mod errors;
+mod exchange;
 mod framing;
 mod fsck;
 mod isolation;

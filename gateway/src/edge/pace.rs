@@ -90,6 +90,11 @@ impl<S: Socket> Paced<S> {
         Self { socket, written_bytes: 0, window: None, is_cut_off: false }
     }
 
+    /// Makes the end of the connection a reset, so that the client knows that its answer is not whole.
+    pub(super) fn reset_on_close(&self) {
+        self.socket.reset_on_close();
+    }
+
     fn taken_bytes(&self) -> u64 {
         self.socket.acknowledged_bytes().unwrap_or(self.written_bytes)
     }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use pingora::proxy::Session;
+use pingora::protocols::http::v1::server::HttpSession as Session;
 use sq_shared::problem::Code;
 
 use super::authenticate::AuthenticatedTenant;
@@ -13,7 +13,7 @@ use super::context::Context;
 use super::target::{origin_form, split_target};
 use crate::metrics::Ended;
 
-/// Writes the line of a request that pingora has handled. `status` is 0 when no answer was sent.
+/// Writes the line of a request that the proxy has handled. `status` is 0 when no answer was sent.
 pub fn log(session: &Session, ctx: &Context, ended: &Ended<'_>) {
     if !tracing::enabled!(target: "access", tracing::Level::INFO) {
         return;

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use pingora::proxy::Session;
+use pingora::protocols::http::v1::server::HttpSession as Session;
 use sq_shared::clock::now_s;
 
 use super::context::Context;

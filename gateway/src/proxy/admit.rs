@@ -42,9 +42,8 @@ pub fn admit(
 ) -> Result<Admission, Refusal> {
     let (path, query) = split_target(origin_form(request.raw_path()));
     ctx.request_id = request_id(&request.headers);
-    // Without the edge's word nothing is known about the peer, and nobody's X-Forwarded-For is believed.
-    let peer = ctx.peer.ok_or(Refusal::NotReady("The connection's peer is not known."))?;
-    let client = client_ip::client_ip(peer, &request.headers, &ctx.directory.config.gateway.trusted_proxies);
+    let client =
+        client_ip::client_ip(ctx.peer, &request.headers, &ctx.directory.config.gateway.trusted_proxies);
     ctx.client = Some(client);
 
     let question = health::Question::of_path(path);

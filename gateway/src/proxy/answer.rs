@@ -1,9 +1,8 @@
 //! Writes the answers that the gateway makes itself.
 
-use bytes::Bytes;
 use http::{Method, header};
 use pingora::http::ResponseHeader;
-use pingora::proxy::Session;
+use pingora::protocols::http::v1::server::HttpSession as Session;
 
 use super::context::Context;
 use super::forward;
@@ -22,9 +21,9 @@ pub async fn write(
     let without_body = request.method == Method::HEAD;
     head.insert_header(header::CONTENT_LENGTH, body.len())?;
     forward::add_common_fields(&mut head, &request.headers, ctx)?;
-    session.write_response_header(Box::new(head), without_body).await?;
+    session.write_response_header(Box::new(head)).await?;
     if !without_body {
-        session.write_response_body(Some(Bytes::from(body)), true).await?;
+        session.write_body(&body).await?;
     }
-    Ok(())
+    session.finish_body().await.map(|_| ())
 }

@@ -62,7 +62,7 @@ impl BodyMeter {
         })
     }
 
-    /// Starts over: pingora sends the body's first bytes again when it repeats a request.
+    /// Starts over, for a request that is sent again.
     pub fn restart(&mut self) {
         self.seen_bytes = 0;
         self.validator = BodyValidator::default();

@@ -21,21 +21,14 @@ use crate::directory::Directory;
 use crate::metrics::Command;
 use crate::traces::Trace;
 
-/// What the edge knows about the connection, handed over with each request.
-#[derive(Debug, Clone, Copy)]
-pub struct Connection {
-    /// Its other end.
-    pub peer: Peer,
-}
-
 /// The state of one request.
 pub struct Context {
     /// When its head was complete.
     pub started: Instant,
     /// The snapshot that it sees to its end.
     pub directory: Arc<Directory>,
-    /// The connection's other end, once the edge has said it.
-    pub peer: Option<Peer>,
+    /// The connection's other end.
+    pub peer: Peer,
     /// Who asks.
     pub client: Option<IpAddr>,
     /// The client's own id, or a new one.
@@ -116,12 +109,12 @@ impl Admitted {
 }
 
 impl Context {
-    /// A request of which nothing is known yet.
-    pub fn new(directory: Arc<Directory>) -> Self {
+    /// A request of which nothing is known yet but where it comes from.
+    pub fn new(directory: Arc<Directory>, peer: Peer) -> Self {
         Self {
             started: Instant::now(),
             directory,
-            peer: None,
+            peer,
             client: None,
             request_id: HeaderValue::from_static(""),
             trace: Trace::default(),

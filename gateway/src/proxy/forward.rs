@@ -1,7 +1,7 @@
 //! What goes to the worker and what comes back. The fields of both heads are a few known ones, set anew; no
 //! byte of the client's head, and none of the worker's, passes through unread.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Version, header, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use sq_shared::headers::{IDEMPOTENCY_REPLAYED, X_REQUEST_ID, lookup};
 use sq_shared::trace_context::TraceState;
@@ -17,11 +17,13 @@ use crate::traces::Trace;
 const REQUEST_FIELDS: [HeaderName; 3] =
     [header::CONTENT_TYPE, header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
 
+/// Room for the fields that a worker is usually sent.
+const REQUEST_FIELD_COUNT: usize = 8;
+
 /// What a worker's answer keeps on its way out, and how it is spelled: pingora knows the capitals of some names alone.
-const ANSWER_FIELDS: [(HeaderName, &str); 6] = [
+const ANSWER_FIELDS: [(HeaderName, &str); 5] = [
     (header::CONTENT_TYPE, "Content-Type"),
     (header::CONTENT_LENGTH, "Content-Length"),
-    (header::TRANSFER_ENCODING, "Transfer-Encoding"),
     (header::ETAG, "ETag"),
     (header::ALLOW, "Allow"),
     (header::RETRY_AFTER, "Retry-After"),
@@ -33,24 +35,24 @@ const ANSWER_FIELD_COUNT: usize = 12;
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
-/// Builds the head that the worker gets. Of pingora's `copy` of the client's it keeps the method and the target, which
-/// are read and checked already, and the room for fields.
+/// Builds the head that the worker gets. Of the client's it keeps the method and the target, which are read and checked
+/// already.
 ///
 /// # Errors
 /// The head cannot be built; no request that passed the checks makes that happen.
 pub fn request_head(
-    copy: RequestHeader,
     client: &RequestHeader,
     admitted: &Admitted,
     request_id: &HeaderValue,
     trace: Trace,
 ) -> pingora::Result<RequestHeader> {
     let tenant = &admitted.tenant;
-    let mut parts = request::Parts::from(copy);
-    parts.version = Version::HTTP_11;
-    let fields = &mut parts.headers;
+    let (mut parts, ()) = http::Request::new(()).into_parts();
+    parts.method = client.method.clone();
+    parts.uri = client.uri.clone();
     // No field of the client's passes but by one of the lines below.
-    fields.clear();
+    let fields = &mut parts.headers;
+    fields.reserve(REQUEST_FIELD_COUNT);
     fields.insert(header::HOST, tenant.tenant().upstream_host.clone());
     fields.insert(header::AUTHORIZATION, bearer(tenant));
     fields.insert(lookup::X_REQUEST_ID, request_id.clone());
@@ -62,9 +64,6 @@ pub fn request_head(
     add_trace(fields, client, trace);
     if let Some(keys) = &admitted.keys {
         add_write_fields(fields, client, keys);
-    }
-    if admitted.is_repeat() {
-        fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     // The head keeps no upper and lower case: our worker and SQ's compare names without, and it is half the work.
     let mut head = RequestHeader::from(parts);
@@ -87,15 +86,28 @@ fn add_trace(fields: &mut HeaderMap, client: &RequestHeader, trace: Trace) {
     }
 }
 
-/// What only a write has: its condition, in as many fields as the client sent, and its names.
+/// What only a write has: its condition and its names.
 fn add_write_fields(fields: &mut HeaderMap, client: &RequestHeader, keys: &WriteKeys) {
-    for value in client.headers.get_all(header::IF_MATCH) {
-        fields.append(header::IF_MATCH, value.clone());
+    if let Some(condition) = condition(&client.headers) {
+        fields.insert(header::IF_MATCH, condition);
     }
     if let Some(key) = &keys.of_client {
         fields.insert(lookup::IDEMPOTENCY_KEY, key.clone());
     }
     fields.insert(lookup::X_SQ_REPEAT_KEY, keys.own.clone());
+}
+
+/// The client's `If-Match`. A list that stands in many fields is one in one field (RFC 9110, 5.3), and so takes no more of
+/// the fields that the worker has room for.
+fn condition(client: &HeaderMap) -> Option<HeaderValue> {
+    let mut values = client.get_all(header::IF_MATCH).iter();
+    let first = values.next()?;
+    let mut list = first.as_bytes().to_vec();
+    for value in values {
+        list.extend_from_slice(b", ");
+        list.extend_from_slice(value.as_bytes());
+    }
+    Some(HeaderValue::from_bytes(&list).unwrap_or_else(|_| first.clone()))
 }
 
 fn bearer(tenant: &AuthenticatedTenant) -> HeaderValue {
@@ -120,6 +132,9 @@ pub fn answer_head(
             head.insert_header(spelled, value)?;
         }
     }
+    if goes_in_chunks(worker, request) {
+        head.insert_header("Transfer-Encoding", "chunked")?;
+    }
     // A write that only the gateway repeated is an ordinary one to its client.
     if let Some(value) = worker.headers.get(lookup::IDEMPOTENCY_REPLAYED)
         && ctx.keys().is_some_and(|keys| keys.of_client.is_some())
@@ -128,6 +143,26 @@ pub fn answer_head(
     }
     add_common_fields(&mut head, &request.headers, ctx)?;
     Ok(head)
+}
+
+/// Whether the answer goes on in chunks, for its worker does not say how long it is. A client of HTTP/1.0 does not know them
+/// (RFC 9112, 6.1).
+fn goes_in_chunks(worker: &ResponseHeader, request: &RequestHeader) -> bool {
+    let has_length = worker.headers.contains_key(header::CONTENT_LENGTH);
+    request.version == Version::HTTP_11 && !has_length && may_have_body(worker, request)
+}
+
+/// Whether nothing but the end of the connection is that of the answer's body (RFC 9112, 6.3).
+pub fn ends_with_connection(answer: &ResponseHeader, request: &RequestHeader) -> bool {
+    let is_framed = |name| answer.headers.contains_key(name);
+    !is_framed(header::CONTENT_LENGTH)
+        && !is_framed(header::TRANSFER_ENCODING)
+        && may_have_body(answer, request)
+}
+
+fn may_have_body(answer: &ResponseHeader, request: &RequestHeader) -> bool {
+    let status_has_none = matches!(answer.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    request.method != Method::HEAD && !answer.status.is_informational() && !status_has_none
 }
 
 /// What every answer carries, ours and a worker's.

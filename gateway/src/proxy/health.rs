@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode, header};
 use pingora::http::ResponseHeader;
-use pingora::proxy::Session;
+use pingora::protocols::http::v1::server::HttpSession as Session;
 use sq_shared::config::Config;
 use tokio::net::TcpStream;
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use http::header;
 use pingora::http::ResponseHeader;
-use pingora::proxy::Session;
+use pingora::protocols::http::v1::server::HttpSession as Session;
 use pingora::{Error, ErrorSource, ErrorType};
 use sq_shared::credential::CredentialError;
 use sq_shared::headers::PROBLEM_JSON;
@@ -246,10 +246,10 @@ pub fn of_proxy_error(error: &Error, unanswered: Option<UpstreamError>) -> Optio
     }
 }
 
-/// Answers with a refusal, unless an answer has begun. Returns the status, 0 when nothing was sent.
-pub async fn answer(session: &mut Session, ctx: &mut Context, refusal: &Refusal) -> u16 {
+/// Answers with a refusal, unless an answer has begun.
+pub async fn answer(session: &mut Session, ctx: &mut Context, refusal: &Refusal) {
     if session.response_written().is_some_and(|head| !head.status.is_informational()) {
-        return 0;
+        return;
     }
     if let Refusal::Limit(error) = refusal {
         match *error {
@@ -263,13 +263,11 @@ pub async fn answer(session: &mut Session, ctx: &mut Context, refusal: &Refusal)
     ctx.code = Some(problem.code);
     ctx.end_audit_line(&Ending::refused(problem.code.status())).await;
     match write(session, ctx, &problem).await {
-        Ok(()) => {
-            linger(session, ctx).await;
-            problem.code.status()
-        }
+        Ok(()) => linger(session, ctx).await,
         Err(error) => {
+            // Who does not read is not listened to either.
+            session.set_server_keepalive(None);
             tracing::debug!(%error, "the client was gone before its answer");
-            0
         }
     }
 }
@@ -285,15 +283,15 @@ async fn write(session: &mut Session, ctx: &Context, problem: &Problem) -> pingo
 
 /// Reads on for a while: closing at once would make the kernel reset the connection, and the reset can overtake the
 /// answer (RFC 9112, 9.6). Who still sends then is not waited for: pingora would read its body to the end.
-async fn linger(session: &mut Session, ctx: &mut Context) {
-    if session.as_downstream_mut().is_body_done() {
+pub(super) async fn linger(session: &mut Session, ctx: &mut Context) {
+    if session.is_body_done() {
         return;
     }
     ctx.answered = Some(Instant::now());
     let discard = async {
         let mut left = LINGER_BYTES;
         while left > 0 {
-            match session.as_downstream_mut().read_request_body().await {
+            match session.read_body_bytes().await {
                 Ok(Some(piece)) => left = left.saturating_sub(piece.len()),
                 _ => return,
             }
@@ -303,7 +301,7 @@ async fn linger(session: &mut Session, ctx: &mut Context) {
         std::future::pending::<()>().await;
     };
     let _ = tokio::time::timeout(LINGER_TIME, discard).await;
-    if !session.as_downstream_mut().is_body_done() {
-        session.set_keepalive(None);
+    if !session.is_body_done() {
+        session.set_server_keepalive(None);
     }
 }

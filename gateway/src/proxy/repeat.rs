@@ -20,9 +20,6 @@ pub const ABSENCE_TIME: Duration = Duration::from_secs(5);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(400);
 
-/// How often a connection is tried for a request at most: for each attempt, and while nobody listens.
-pub const MOST_TRIES: u32 = MOST_ATTEMPTS + (ABSENCE_TIME.as_millis() / SHORTEST_PAUSE.as_millis()) as u32;
-
 /// How long to wait before the next try, after so long an absence: a quarter of it. A short one is noticed at once, and
 /// thousands who wait for a long one cost little.
 pub fn pause_in_absence(elapsed: Duration) -> Duration {

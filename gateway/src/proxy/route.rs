@@ -1,7 +1,9 @@
 //! Which command a request is, and where its worker listens.
 
-use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
-use sq_shared::limits::{BODY_WINDOW, UPSTREAM_CONNECT_TIMEOUT, UPSTREAM_IDLE_TIMEOUT};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use sq_shared::limits::{BODY_WINDOW, UPSTREAM_IDLE_TIMEOUT};
 use sq_shared::route::{Methods, Route};
 
 use super::authenticate::AuthenticatedTenant;
@@ -43,31 +45,39 @@ pub fn check(route: Route, method: &str, tenant: &AuthenticatedTenant) -> Result
     Ok(())
 }
 
-/// The tenant's worker. Connections are kept for one tenant alone: were a slot given to another, the
-/// group key would keep an old connection from being found.
-///
-/// A repeat gets a new connection: the kept ones may have died with the same worker, and each would cost an
-/// attempt. Under a group key of its own none is found, for `request_head` has them closed after use.
-pub fn upstream(
-    tenant: &AuthenticatedTenant,
-    directory: &Directory,
-    has_body: bool,
-    is_repeat: bool,
-) -> HttpPeer {
-    let timeouts = &directory.config.timeouts;
-    let mut peer = HttpPeer::new(tenant.tenant().upstream, false, String::new());
-    let group = tenant.tenant().connection_group;
-    peer.group_key = if is_repeat { !group } else { group };
-    peer.options.connection_timeout = Some(UPSTREAM_CONNECT_TIMEOUT);
-    // The head is emptied and given a few known fields, so there is nothing to strip.
-    peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
-    // A worker that is about to be let go must not find one of our connections idle.
-    peer.options.idle_timeout = Some(UPSTREAM_IDLE_TIMEOUT.min(directory.config.pool.idle_timeout / 2));
-    // pingora restarts this clock with each piece of the body it sends, so it runs from the body's end;
-    // but a client may pause between two pieces for as long as a slow body may.
-    let pause = if has_body { BODY_WINDOW } else { std::time::Duration::ZERO };
-    peer.options.read_timeout = Some(timeouts.answer.max(pause));
-    // A head alone fits into the socket: only a body can be held up.
-    peer.options.write_timeout = has_body.then_some(timeouts.answer);
-    peer
+/// The way to a tenant's worker, and how long it may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Upstream {
+    /// Where it listens.
+    pub(super) address: SocketAddr,
+    /// Whose connections may be used again: those of this tenant alone. Were its slot given to another, an old connection
+    /// would not be found.
+    pub(super) group: u64,
+    /// How long a connection may have lain idle. A worker that is about to be let go must not find one of ours idle.
+    pub(super) idle_timeout: Duration,
+    /// How long each read may take.
+    pub(super) read_timeout: Duration,
+    /// How long each write may take, if one can be held up at all.
+    pub(super) write_timeout: Option<Duration>,
+}
+
+/// The tenant's worker.
+pub fn upstream(tenant: &AuthenticatedTenant, directory: &Directory, has_body: bool) -> Upstream {
+    let answer = directory.config.timeouts.answer;
+    // The clock starts anew with each piece of the body that is sent, so it runs from the body's end; but a client may pause
+    // between two pieces for as long as a slow body may.
+    let pause = if has_body { BODY_WINDOW } else { Duration::ZERO };
+    Upstream {
+        address: tenant.tenant().upstream,
+        group: tenant.tenant().connection_group,
+        idle_timeout: upstream_idle_timeout(directory),
+        read_timeout: answer.max(pause),
+        // A head alone fits into the socket: only a body can be held up.
+        write_timeout: has_body.then_some(answer),
+    }
+}
+
+/// How long a connection to a worker may lie idle.
+pub fn upstream_idle_timeout(directory: &Directory) -> Duration {
+    UPSTREAM_IDLE_TIMEOUT.min(directory.config.pool.idle_timeout / 2)
 }

@@ -1,0 +1,238 @@
+//! The connections to workers that a proxy thread keeps for the next request: of each tenant its own, the one that was used
+//! last first. Each thread has its own, for a connection is woken on the thread that made it.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
+
+use pingora::prelude::timeout;
+use pingora::protocols::Stream;
+use pingora::{Error, ErrorType, Result};
+use sq_shared::limits::UPSTREAM_CONNECT_TIMEOUT;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+use super::route::{self, Upstream};
+use crate::directory::SharedDirectory;
+use crate::stream::SocketStream;
+
+/// How many connections a thread keeps; when there are more, the one that has lain idle longest is closed.
+const IDLE_CONNECTIONS: usize = 2048;
+
+/// How often a thread looks for connections to close.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The connections of one thread that lie idle.
+#[derive(Default)]
+pub struct UpstreamPool {
+    idle: Mutex<IdleConnections>,
+}
+
+/// By the tenant's group; in each the one that was used last is at the back.
+#[derive(Default)]
+struct IdleConnections {
+    of_group: HashMap<u64, VecDeque<IdleConnection>>,
+    count: usize,
+}
+
+struct IdleConnection {
+    stream: Stream,
+    address: SocketAddr,
+    since: Instant,
+}
+
+impl UpstreamPool {
+    /// A kept connection to the worker. The worker may have closed it without our knowing yet.
+    pub fn take(&self, upstream: &Upstream) -> Option<Stream> {
+        loop {
+            let mut connection = self.lock().take(upstream.group)?;
+            if connection.address == upstream.address && connection.is_good(upstream.idle_timeout) {
+                return Some(connection.stream);
+            }
+        }
+    }
+
+    /// Keeps a connection on which an answer has ended.
+    pub fn keep(&self, upstream: &Upstream, stream: Stream) {
+        let connection = IdleConnection { stream, address: upstream.address, since: Instant::now() };
+        // It is closed when the lock is open again.
+        let _surplus = self.lock().keep(upstream.group, connection);
+    }
+
+    /// Closes what has lain idle for too long, or was closed by its worker; for ever.
+    pub async fn close_idle(self: Arc<Self>, directory: SharedDirectory) {
+        loop {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+            let idle_timeout = route::upstream_idle_timeout(&directory.load());
+            self.lock().retain(|connection| connection.is_good(idle_timeout));
+        }
+    }
+
+    /// Nothing that is done under the lock leaves it half done.
+    fn lock(&self) -> MutexGuard<'_, IdleConnections> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl IdleConnections {
+    fn take(&mut self, group: u64) -> Option<IdleConnection> {
+        let connection = self.of_group.get_mut(&group)?.pop_back()?;
+        self.count -= 1;
+        Some(connection)
+    }
+
+    /// Gives back the one for which there is no place.
+    fn keep(&mut self, group: u64, connection: IdleConnection) -> Option<IdleConnection> {
+        let surplus = if self.count < IDLE_CONNECTIONS { None } else { self.take_oldest() };
+        self.of_group.entry(group).or_default().push_back(connection);
+        self.count += 1;
+        surplus
+    }
+
+    fn take_oldest(&mut self) -> Option<IdleConnection> {
+        let fronts = self.of_group.iter().filter_map(|(group, queue)| Some((queue.front()?.since, *group)));
+        let (_, group) = fronts.min()?;
+        self.count -= 1;
+        self.of_group.get_mut(&group)?.pop_front()
+    }
+
+    fn retain(&mut self, mut is_kept: impl FnMut(&mut IdleConnection) -> bool) {
+        for queue in self.of_group.values_mut() {
+            queue.retain_mut(&mut is_kept);
+        }
+        self.of_group.retain(|_, queue| !queue.is_empty());
+        self.count = self.of_group.values().map(VecDeque::len).sum();
+    }
+}
+
+impl IdleConnection {
+    /// Whether it has not lain idle for too long, and its worker has neither closed it nor sent anything.
+    fn is_good(&mut self, idle_timeout: Duration) -> bool {
+        let mut byte = [0];
+        // The kernel is asked only if it has already told of news.
+        let mut read = pin!(tokio::task::unconstrained(self.stream.read(&mut byte)));
+        let is_quiet = read.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending();
+        is_quiet && self.since.elapsed() < idle_timeout
+    }
+}
+
+/// Makes a new connection to the worker.
+///
+/// # Errors
+/// Nobody listens, or the worker's queue is full for too long.
+pub async fn connect(upstream: &Upstream) -> Result<Stream> {
+    let connected = timeout(UPSTREAM_CONNECT_TIMEOUT, TcpStream::connect(upstream.address)).await;
+    let socket = connected.map_err(|_| Error::new_up(ErrorType::ConnectTimedout))?.map_err(|error| {
+        Error::because(ErrorType::ConnectError, "connecting to the worker", error).into_up()
+    })?;
+    // Without it requests are only slower.
+    let _ = socket.set_nodelay(true);
+    let fd = socket.as_raw_fd();
+    Ok(Box::new(SocketStream::new(socket, fd)))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+    /// A worker that accepts, and the ends of its connections.
+    struct Worker {
+        listener: TcpListener,
+        upstream: Upstream,
+    }
+
+    impl Worker {
+        async fn of_group(group: u64) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let upstream = Upstream {
+                address: listener.local_addr().unwrap(),
+                group,
+                idle_timeout: IDLE_TIMEOUT,
+                read_timeout: IDLE_TIMEOUT,
+                write_timeout: None,
+            };
+            Self { listener, upstream }
+        }
+
+        /// A new connection, and the worker's end of it.
+        async fn connection(&self) -> (Stream, TcpStream) {
+            let stream = connect(&self.upstream).await.unwrap();
+            (stream, self.listener.accept().await.unwrap().0)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_tenant_gets_its_own_connections_the_last_used_first() {
+        let (pool, alice) = (UpstreamPool::default(), Worker::of_group(1).await);
+        let (first, _first_end) = alice.connection().await;
+        let (second, _second_end) = alice.connection().await;
+        let ids = [first.id(), second.id()];
+        pool.keep(&alice.upstream, first);
+        pool.keep(&alice.upstream, second);
+        let bob = Upstream { group: 2, ..alice.upstream };
+        assert!(pool.take(&bob).is_none(), "another tenant on the same slot");
+        assert_eq!(pool.take(&alice.upstream).unwrap().id(), ids[1]);
+        let moved = Worker::of_group(1).await;
+        assert!(pool.take(&moved.upstream).is_none(), "the same tenant on another slot");
+        assert!(pool.take(&alice.upstream).is_none(), "what led to the old slot is closed");
+    }
+
+    #[tokio::test]
+    async fn what_its_worker_closed_or_wrote_to_is_not_used_again() {
+        let (pool, alice) = (UpstreamPool::default(), Worker::of_group(1).await);
+        let (closed, end) = alice.connection().await;
+        drop(end);
+        let (written, mut other_end) = alice.connection().await;
+        other_end.write_all(b"HTTP/1.1 408 Request Timeout\r\n").await.unwrap();
+        for mut stream in [closed, written] {
+            // So the runtime has heard of it, as it has in the turn before a request.
+            assert!(stream.read(&mut [0]).await.is_ok());
+            pool.keep(&alice.upstream, stream);
+        }
+        assert!(pool.take(&alice.upstream).is_none());
+    }
+
+    #[tokio::test]
+    async fn what_has_lain_idle_for_too_long_is_not_used_again() {
+        let (pool, alice) = (UpstreamPool::default(), Worker::of_group(1).await);
+        let (stream, _end) = alice.connection().await;
+        pool.keep(&alice.upstream, stream);
+        assert!(pool.take(&Upstream { idle_timeout: Duration::ZERO, ..alice.upstream }).is_none());
+    }
+
+    /// One whose other end stays as it is.
+    fn idle_connection(number: i32, since: Instant) -> (IdleConnection, tokio::io::DuplexStream) {
+        let (near, far) = tokio::io::duplex(1);
+        let address = "127.0.0.1:1341".parse().unwrap();
+        (IdleConnection { stream: Box::new(SocketStream::new(near, number)), address, since }, far)
+    }
+
+    #[test]
+    fn at_the_cap_the_one_that_lay_idle_longest_makes_room() {
+        let (mut idle, began) = (IdleConnections::default(), Instant::now());
+        let mut far_ends = Vec::new();
+        for number in 0..=IDLE_CONNECTIONS {
+            let since = began + Duration::from_millis(number as u64);
+            let (connection, far) = idle_connection(number as i32, since);
+            far_ends.push(far);
+            let surplus = idle.keep(number as u64 % 3, connection);
+            assert_eq!(surplus.map(|oldest| oldest.stream.id()), (number == IDLE_CONNECTIONS).then_some(0));
+        }
+        assert_eq!(idle.count, IDLE_CONNECTIONS);
+        // Half of the workers close theirs.
+        far_ends.truncate(IDLE_CONNECTIONS / 2);
+        idle.retain(|connection| connection.is_good(IDLE_TIMEOUT));
+        assert_eq!(idle.count, IDLE_CONNECTIONS / 2 - 1);
+        idle.retain(|connection| connection.is_good(Duration::ZERO));
+        assert!(idle.count == 0 && idle.of_group.is_empty());
+    }
+}

@@ -1,0 +1,113 @@
+//! A socket as pingora's sessions take it, a client's as well as a worker's. (pingora's own connections read the clock
+//! at each write, and keep 64 KiB of room for reading each.)
+
+use std::fmt::Debug;
+use std::io::{self, IoSlice};
+use std::os::fd::RawFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use async_trait::async_trait;
+use pingora::protocols::{
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest,
+    UniqueID, UniqueIDType, raw_connect::ProxyDigest,
+};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+/// What a [`SocketStream`] is made of.
+pub trait Transport: AsyncRead + AsyncWrite + Debug + Unpin + Send + Sync {}
+
+impl<T: AsyncRead + AsyncWrite + Debug + Unpin + Send + Sync> Transport for T {}
+
+/// A connection.
+#[derive(Debug)]
+pub struct SocketStream<T> {
+    transport: T,
+    fd: RawFd,
+}
+
+impl<T: Transport> SocketStream<T> {
+    /// Takes over what reads and writes the socket with this descriptor.
+    pub fn new(transport: T, fd: RawFd) -> Self {
+        Self { transport, fd }
+    }
+
+    /// What reads and writes.
+    pub fn transport(&self) -> &T {
+        &self.transport
+    }
+}
+
+impl<T: Transport> AsyncRead for SocketStream<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.transport).poll_read(cx, buffer)
+    }
+}
+
+impl<T: Transport> AsyncWrite for SocketStream<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.transport).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.transport).poll_write_vectored(cx, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.transport.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.transport).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.transport).poll_shutdown(cx)
+    }
+}
+
+#[async_trait]
+impl<T: Transport> Shutdown for SocketStream<T> {
+    async fn shutdown(&mut self) {
+        // The other end may have gone first.
+        let _ = AsyncWriteExt::shutdown(&mut self.transport).await;
+    }
+}
+
+impl<T: Transport> UniqueID for SocketStream<T> {
+    fn id(&self) -> UniqueIDType {
+        self.fd
+    }
+}
+
+impl<T: Transport> Ssl for SocketStream<T> {}
+
+#[async_trait]
+impl<T: Transport> Peek for SocketStream<T> {}
+
+impl<T: Transport> GetTimingDigest for SocketStream<T> {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl<T: Transport> GetProxyDigest for SocketStream<T> {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        None
+    }
+}
+
+impl<T: Transport> GetSocketDigest for SocketStream<T> {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        None
+    }
+}
