@@ -1,8 +1,8 @@
 //! A tenant's phexts: read, changed, and durable before a change is reported. It knows no HTTP, and no
 //! threads: what must wait for the disk it hands out as jobs.
 //!
-//! The `.phext` files are the truth. Each operation first looks whether the file is still the one that is in
-//! memory; another program may have written it. A write goes into the phext's journal and into memory at once,
+//! The `.phext` files are the truth. A write, a load and the first read of a turn (`look.rs`) first look whether the file
+//! is still the one that is in memory; another program may have written it. A write goes into the phext's journal and into memory at once,
 //! and counts when the journal has been synced; the file follows. `docs/store.md` has the formats and the
 //! order of the steps.
 
@@ -34,6 +34,7 @@ pub mod fsck;
 pub mod job;
 mod journal;
 mod list;
+mod look;
 mod memory;
 mod open_phext;
 mod phext;
@@ -50,6 +51,7 @@ mod usage;
 pub use crate::store::disk::os::{DataDirectory, OpenError};
 pub use crate::store::journal::JournalDamage;
 pub use crate::store::list::Listed;
+pub use crate::store::look::Turns;
 pub use crate::store::phext::cursor::Cursor;
 pub use crate::store::phext::joined::Joined;
 pub use crate::store::phext::scroll::{Fragments, Scroll};
@@ -81,6 +83,8 @@ pub struct Store {
     reserve: Reserve,
     /// The scrolls of phexts that are not in memory, for the listing.
     counts: HashMap<PhextName, (Identity, usize)>,
+    /// Without them each read looks at its file.
+    turns: Option<Turns>,
     /// The disk failed: what it holds is known only after a new start.
     is_in_doubt: bool,
     is_closing: bool,
@@ -188,11 +192,18 @@ impl Store {
             usage: Usage::default(),
             reserve: Reserve::default(),
             counts: HashMap::new(),
+            turns: None,
             is_in_doubt: false,
             is_closing: false,
             visits: 0,
             empty: Phext::default(),
         }
+    }
+
+    /// Reads of one turn look at a phext's file once, or again after 0.1 ms. Whoever runs the thread ends each turn.
+    #[must_use]
+    pub fn looking_once_a_turn(self, turns: Turns) -> Self {
+        Self { turns: Some(turns), ..self }
     }
 
     /// Changes what the tenant may use, from the next operation on.
@@ -205,17 +216,49 @@ impl Store {
         self.is_in_doubt
     }
 
-    /// A phext as it is now. One that does not exist is empty, and no file is made.
+    /// A phext as it is now. One that does not exist is empty, and no file is made. Only an edit of another program that
+    /// is newer than the last look at the file may be missing ([`Store::looking_once_a_turn`]).
     ///
     /// # Errors
     /// The phext is damaged or cannot be read.
     pub fn read(&mut self, name: &PhextName) -> Result<Pending<&Phext>, StoreError> {
+        if self.touch_if_looked_at(name) { Ok(self.as_in_memory(name)) } else { self.load(name) }
+    }
+
+    /// The same, and the file is looked at in any case.
+    ///
+    /// # Errors
+    /// Those of [`Store::read`].
+    pub fn load(&mut self, name: &PhextName) -> Result<Pending<&Phext>, StoreError> {
+        // Taken before the file is looked at, it is never newer than what it stands for.
+        let look = self.turns.as_ref().map(Turns::look);
         self.refresh(name)?;
+        if let Some(open) = self.cache.open_mut(name) {
+            open.looked = look;
+        }
         self.trim(name);
-        Ok(match self.cache.open(name) {
-            None => Pending::settled(&self.empty),
-            Some(open) => Pending { value: &open.phext, tickets: open.ticket().into_iter().collect() },
+        Ok(self.as_in_memory(name))
+    }
+
+    /// Notes a use of what is in memory, if a read may have it without another look at the file.
+    fn touch_if_looked_at(&mut self, name: &PhextName) -> bool {
+        if self.is_in_doubt {
+            return false;
+        }
+        let Some(turns) = &self.turns else { return false };
+        self.cache.touch_if(name, |content| match content {
+            Content::Open(open) => {
+                !open.is_superseded() && open.looked.is_some_and(|look| turns.stands(look))
+            }
+            Content::Damaged(_) => false,
         })
+    }
+
+    fn as_in_memory(&self, name: &PhextName) -> Pending<&Phext> {
+        match self.cache.open(name) {
+            None => Pending::settled(&self.empty),
+            Some(open) => Pending::new(&open.phext, open.ticket().into_iter().collect()),
+        }
     }
 
     /// A phext as it was when it was last read or written: the disk is asked only when it is not in memory. For how much

@@ -2,8 +2,14 @@
 //! write of the worker's overwrites it unseen.
 
 use std::fs;
+use std::io::{self, Write};
+use std::net::{Shutdown, TcpStream};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use sq_tests::client::Connection;
 use sq_tests::large_phext;
 use sq_tests::ledger::{Ledger, Place};
 use sq_tests::lone_worker::LoneWorker;
@@ -133,6 +139,85 @@ fn a_file_that_is_taken_away_is_an_empty_phext() {
         append(phext, 2, "new").send(&worker.client).unwrap().ok();
         assert_files_hold_everything(&data_dir, worker);
         assert_eq!(fs::read_to_string(data_dir.join(format!("{phext}.phext"))).unwrap(), "\x17new");
+    }
+}
+
+/// How many edits the two tests below make. Each is longer than the one before: the length is what shows an edit
+/// within one step of the clock for files.
+const EDITS: usize = 300;
+
+/// Asks for the first scroll of the small phext on one connection: a new one would wake the worker's main task.
+struct Reader {
+    connection: Connection,
+    request: String,
+}
+
+impl Reader {
+    fn of(worker: &LoneWorker) -> Self {
+        let request = worker.client.head("GET", &Place::new("small", 1).target("select")) + "\r\n";
+        Self { connection: worker.client.connect(), request }
+    }
+
+    fn ask(&mut self) -> String {
+        self.connection.send(self.request.as_bytes());
+        self.connection.answer().ok().to_owned()
+    }
+}
+
+/// A worker shares a look at a file among reads, but not across a rest.
+#[test]
+fn who_edits_a_file_and_then_asks_a_worker_at_rest_gets_the_edit() {
+    let (root, worker) = served();
+    let (theirs, file) = (root.join("data/theirs"), root.join("data/small.phext"));
+    let mut reader = Reader::of(&worker);
+    for edit in 1..=EDITS {
+        let text = "theirs ".repeat(edit);
+        fs::write(&theirs, &text).unwrap();
+        // It looks, and soon afterwards, before a look is too old, there is another file.
+        reader.ask();
+        fs::rename(&theirs, &file).unwrap();
+        assert!(reader.ask() == text, "edit {edit} is missing");
+    }
+}
+
+/// A worker that always has more to do shares a look for no longer than `docs/store.md` promises.
+#[test]
+fn a_busy_worker_shows_an_edit_that_is_a_tenth_of_a_millisecond_old() {
+    const LATEST: Duration = Duration::from_micros(100);
+    let (root, worker) = served();
+    let mut reader = Reader::of(&worker);
+    // Sent without a pause, whether or not the earlier ones are answered: the worker never rests.
+    let requests = reader.request.repeat(64);
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let stream = TcpStream::connect(worker.client.address).unwrap();
+        let mut answers = stream.try_clone().unwrap();
+        scope.spawn(|| send_until(&is_over, stream, requests.as_bytes()));
+        scope.spawn(move || io::copy(&mut answers, &mut io::sink()));
+        let _at_the_end = Raise(&is_over);
+        for edit in 1..=EDITS {
+            let text = "theirs ".repeat(edit);
+            change(How::Rename, &root.join("data"), "small", &text);
+            let edited = Instant::now();
+            while edited.elapsed() <= LATEST {}
+            assert!(reader.ask() == text, "edit {edit} is missing");
+        }
+    });
+}
+
+fn send_until(is_over: &AtomicBool, mut stream: TcpStream, bytes: &[u8]) {
+    while !is_over.load(Ordering::Relaxed) {
+        stream.write_all(bytes).unwrap();
+    }
+    stream.shutdown(Shutdown::Both).unwrap();
+}
+
+/// Says that it is over, also when a test fails, so that no thread of it goes on.
+struct Raise<'a>(&'a AtomicBool);
+
+impl Drop for Raise<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -19,8 +19,7 @@ impl Load {
     }
 
     pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, Failure> {
-        // Every read looks whether the file has changed; this one does nothing else.
-        let phext = store.read(&self.phext)?;
+        let phext = store.load(&self.phext)?;
         Ok(phext.map(|_| Outcome::text(format!("Loaded {}.phext", self.phext))))
     }
 }

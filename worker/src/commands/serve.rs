@@ -1,9 +1,11 @@
 //! `sq-worker serve`: one tenant's worker, alone or as a child of the pool.
 
+use std::future::{Future, poll_fn};
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::rc::Rc;
 
 use listenfd::ListenFd;
@@ -18,7 +20,7 @@ use crate::sandbox::{self, Confinement};
 use crate::server;
 use crate::server::settings::SettingsReader;
 use crate::server::worker::{Access, Worker};
-use crate::store::{DataDirectory, Limits, Store};
+use crate::store::{DataDirectory, Limits, Store, Turns};
 use sq_shared::failure::Failure;
 
 /// The first slot's port, where a worker that is started alone listens unless told otherwise.
@@ -105,13 +107,20 @@ pub fn run(options: Options) -> Result<(), Failure> {
     // Hundreds of workers write to one log.
     let _span = options.tenant.as_ref().map(|tenant| tracing::error_span!("worker", %tenant).entered());
     // From here on nothing can be opened but what is in the directory.
-    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
-    let runtime = runtime.map_err(Failure::from_error)?;
-    runtime.block_on(async {
+    let turns = Turns::default();
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .on_thread_park({
+            let turns = turns.clone();
+            move || turns.end()
+        })
+        .build_local(LocalOptions::default())
+        .map_err(Failure::from_error)?;
+    let mut serving = pin!(async {
         let stop = StopSignal::new().map_err(Failure::from_error)?;
         let (worker, pool) = match access {
-            Some(access) => (alone(&options, directory, access)?, None),
-            None => of_pool(&options, directory).await?,
+            Some(access) => (alone(&options, directory, turns.clone(), access)?, None),
+            None => of_pool(&options, directory, turns.clone()).await?,
         };
         match pool {
             Some(_) => tracing::debug!("confined: {confinement}"),
@@ -122,7 +131,12 @@ pub fn run(options: Options) -> Result<(), Failure> {
             }
         }
         server::run(listener, Rc::new(worker), pool, stop).await.map_err(Failure::from_error)
-    })
+    });
+    // When this is due, the runtime does not park: it asks for news in passing, and comes here before it serves them.
+    runtime.block_on(poll_fn(|context| {
+        turns.end();
+        serving.as_mut().poll(context)
+    }))
 }
 
 fn note_confinement(confinement: &Confinement) {
@@ -133,15 +147,21 @@ fn note_confinement(confinement: &Confinement) {
     }
 }
 
-fn alone(options: &Options, directory: DataDirectory, access: Access) -> Result<Worker, Failure> {
+fn alone(
+    options: &Options,
+    directory: DataDirectory,
+    turns: Turns,
+    access: Access,
+) -> Result<Worker, Failure> {
     let limits = Limits { quota_bytes: None, memory_bytes: MEMORY_BYTES };
-    let store = Store::open(directory, limits).map_err(Failure::from_error)?;
+    let store = Store::open(directory, limits).map_err(Failure::from_error)?.looking_once_a_turn(turns);
     Ok(Worker::alone(options.tenant.clone(), store, access, Some(BODY_BYTES)))
 }
 
 async fn of_pool(
     options: &Options,
     directory: DataDirectory,
+    turns: Turns,
 ) -> Result<(Worker, Option<SettingsReader>), Failure> {
     let fail = |error| Failure::Failed(format!("--settings-from-stdin: {error}"));
     let mut pool = SettingsReader::from_stdin().map_err(fail)?;
@@ -149,6 +169,7 @@ async fn of_pool(
         Failure::Failed("--settings-from-stdin: standard input ended before the first line".into())
     })?;
     let store = Store::open(directory, Limits::from(&settings)).map_err(Failure::from_error)?;
+    let store = store.looking_once_a_turn(turns);
     Ok((Worker::of_pool(options.tenant.clone(), store, settings), Some(pool)))
 }
 

@@ -56,16 +56,23 @@ impl Cache {
 
     /// Notes a use.
     pub(super) fn touch(&mut self, name: &PhextName) {
-        let Some(cached) = self.entries.get_mut(name) else { return };
+        self.touch_if(name, |_| true);
+    }
+
+    /// Notes a use, if there is something by this name that will do.
+    pub(super) fn touch_if(&mut self, name: &PhextName, will_do: impl FnOnce(&Content) -> bool) -> bool {
+        let Some(cached) = self.entries.get_mut(name).filter(|cached| will_do(&cached.content)) else {
+            return false;
+        };
         // As a rule it is the one that was used last.
-        if cached.last_use == self.uses {
-            return;
+        if cached.last_use != self.uses {
+            self.uses += 1;
+            if let Some(name) = self.by_use.remove(&cached.last_use) {
+                self.by_use.insert(self.uses, name);
+            }
+            cached.last_use = self.uses;
         }
-        self.uses += 1;
-        if let Some(name) = self.by_use.remove(&cached.last_use) {
-            self.by_use.insert(self.uses, name);
-        }
-        cached.last_use = self.uses;
+        true
     }
 
     pub(super) fn get(&self, name: &PhextName) -> Option<&Content> {

@@ -94,7 +94,7 @@ impl Store {
             Err(RecoveryError::Damaged(_)) => Ok(row(name, file_bytes, None)),
             Ok(Some(found)) if found.synced < found.logged || found.saved < found.last_edit => {
                 // What it shows must become durable first, so it comes into memory for that.
-                let phext = self.read(&name)?.into_untold();
+                let phext = self.load(&name)?.into_untold();
                 let (bytes, scrolls) = (phext.file_bytes(), phext.scroll_count());
                 Ok(row(name, bytes, Some(scrolls)))
             }

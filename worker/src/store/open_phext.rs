@@ -14,6 +14,7 @@ use sq_shared::phext_name::PhextName;
 use crate::store::disk::{Disk, FileName, Identity, is_full};
 use crate::store::job::{Job, Outcome, Work, Written};
 use crate::store::journal::{AppendError, Base, Journal};
+use crate::store::look::Look;
 use crate::store::phext::Phext;
 use crate::store::record::{Entry, Stamp, fingerprint};
 use crate::store::recovery::{Recovered, RecoveredJournal, Tail};
@@ -60,6 +61,8 @@ pub(super) struct OpenPhext {
     pub(super) repeats: Repeats,
     /// What the phext's file was when the store last read or wrote it.
     file: Option<Identity>,
+    /// When it was last looked at.
+    pub(super) looked: Option<Look>,
     /// What is in it.
     base: Base,
     journal: JournalState,
@@ -136,6 +139,7 @@ impl OpenPhext {
             phext: Phext::default(),
             repeats: Repeats::default(),
             file: None,
+            looked: None,
             base,
             journal: JournalState::None,
             is_syncing: false,
@@ -240,15 +244,19 @@ impl OpenPhext {
 
     /// What must be settled before its present state may be told; `None` when it is.
     pub(super) fn ticket(&self) -> Option<Ticket> {
-        let ticket =
-            Ticket { name: self.name.clone(), visit: self.visit, logged: self.logged, edit: self.last_edit };
-        (!self.is_settled(&ticket)).then_some(ticket)
+        let (logged, edit) = (self.logged, self.last_edit);
+        let ticket = || Ticket { name: self.name.clone(), visit: self.visit, logged, edit };
+        (!self.is_durable(logged, edit)).then(ticket)
     }
 
     /// Whether all that a ticket stands for is on disk.
     pub(super) fn is_settled(&self, ticket: &Ticket) -> bool {
-        let is_in_file = !self.is_saved_at_once() || self.base.sequence >= ticket.edit;
-        self.visit != ticket.visit || self.synced >= ticket.logged && is_in_file
+        self.visit != ticket.visit || self.is_durable(ticket.logged, ticket.edit)
+    }
+
+    /// Whether the records up to one are durable and, where answers wait for that, the edits up to one saved.
+    fn is_durable(&self, logged: u64, edit: u64) -> bool {
+        self.synced >= logged && (!self.is_saved_at_once() || self.base.sequence >= edit)
     }
 
     /// Whether answers wait for its saves.

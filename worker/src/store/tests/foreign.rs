@@ -29,6 +29,48 @@ pub(super) fn write_behind_our_back(path: &Path, text: &str) {
 }
 
 #[test]
+fn reads_of_a_turn_share_a_look_and_nothing_else_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(dir.path(), "notes");
+    let turns = Turns::without_age();
+    let mut store = open(dir.path()).looking_once_a_turn(turns.clone());
+    // Longer each time: the length is what shows an edit within one step of the clock for files.
+    fs::write(&path, "1").unwrap();
+    assert_eq!(scroll(&mut store, "notes", ORIGIN), "1");
+    fs::write(&path, "22").unwrap();
+    assert_eq!(scroll(&mut store, "notes", ORIGIN), "1");
+    turns.end();
+    assert_eq!(scroll(&mut store, "notes", ORIGIN), "22");
+    fs::write(&path, "333").unwrap();
+    store.load(&name("notes")).unwrap().into_untold();
+    assert_eq!(scroll(&mut store, "notes", ORIGIN), "333");
+    fs::write(&path, "4444").unwrap();
+    write(&mut store, "notes", at(ORIGIN), append("!")).unwrap();
+    assert_eq!(scroll(&mut store, "notes", ORIGIN), "4444!");
+    fs::remove_file(&path).unwrap();
+    turns.end();
+    assert_eq!(scroll(&mut store, "notes", ORIGIN), "");
+}
+
+#[test]
+fn a_read_of_the_same_turn_sees_damage_and_what_left_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(dir.path(), "notes");
+    let mut store = open(dir.path()).looking_once_a_turn(Turns::without_age());
+    fs::write(&path, "text").unwrap();
+    assert_eq!(scroll(&mut store, "notes", ORIGIN), "text");
+    // Others push it out of memory.
+    for index in 0..=OPEN_PHEXTS {
+        fs::write(file(dir.path(), &index.to_string()), "other").unwrap();
+        assert_eq!(scroll(&mut store, &index.to_string(), ORIGIN), "other");
+    }
+    fs::write(&path, b"not UTF-8: \xff").unwrap();
+    assert!(matches!(store.read(&name("notes")), Err(StoreError::Damaged(_))));
+    fs::write(&path, "mended").unwrap();
+    assert_eq!(scroll(&mut store, "notes", ORIGIN), "mended");
+}
+
+#[test]
 fn writes_that_are_older_than_another_programs_file_do_not_come_back() {
     for is_running in [true, false] {
         let dir = tempfile::tempdir().unwrap();

@@ -94,6 +94,7 @@ impl History {
 struct Life {
     random: Random,
     disk: SimDisk,
+    turns: Turns,
     store: Store,
     jobs: Vec<Job>,
     histories: [History; 2],
@@ -119,8 +120,9 @@ impl Life {
         let mut random = Random(seed);
         let disk = SimDisk::new(seed);
         let pace = pace(&mut random);
-        let store = Store::on(Arc::new(disk.clone()), NO_LIMITS, pace);
-        Self { random, disk, store, jobs: Vec::new(), histories: Default::default(), texts: 0 }
+        let turns = Turns::without_age();
+        let store = Store::on(Arc::new(disk.clone()), NO_LIMITS, pace).looking_once_a_turn(turns.clone());
+        Self { random, disk, turns, store, jobs: Vec::new(), histories: Default::default(), texts: 0 }
     }
 
     fn live(&mut self) {
@@ -144,10 +146,11 @@ impl Life {
     }
 
     fn step(&mut self) {
-        match self.random.below(10) {
+        match self.random.below(11) {
             0..4 => self.write(),
             4 => self.repeat(),
-            5..7 => self.jobs.extend(self.store.next_jobs()),
+            5 => self.read(),
+            6..8 => self.jobs.extend(self.store.next_jobs()),
             _ => self.run_job(),
         }
         for history in &mut self.histories {
@@ -203,6 +206,22 @@ impl Life {
         }
     }
 
+    /// Whether or not a look is shared, the worker's own writes are seen.
+    fn read(&mut self) {
+        let index = usize::try_from(self.random.below(2)).unwrap();
+        if self.random.one_in(2) {
+            self.turns.end();
+        }
+        match self.store.read(&phext(index)) {
+            Ok(pending) => {
+                let found = pending.into_untold().iter().map(|(at, text)| (*at, text.to_owned()));
+                assert_eq!(&found.collect::<Scrolls>(), self.histories[index].now());
+            }
+            Err(StoreError::NotYet | StoreError::InDoubt | StoreError::Io(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+
     /// Asks again for a write that was made: nothing must change.
     fn repeat(&mut self) {
         let index = usize::try_from(self.random.below(2)).unwrap();
@@ -244,7 +263,8 @@ impl Life {
         self.disk = if self.random.one_in(2) { self.disk.crash(seed) } else { self.disk.kill() };
         self.disk.set_capacity_bytes(None);
         let pace = pace(&mut self.random);
-        self.store = Store::on(Arc::new(self.disk.clone()), NO_LIMITS, pace);
+        let store = Store::on(Arc::new(self.disk.clone()), NO_LIMITS, pace);
+        self.store = store.looking_once_a_turn(self.turns.clone());
         let mut is_to_settle = self.random.one_in(2);
         for (index, history) in self.histories.iter_mut().enumerate() {
             let (found, _) = self.store.read(&phext(index)).unwrap().into_parts();
