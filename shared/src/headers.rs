@@ -40,6 +40,8 @@ pub mod lookup {
     pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
     /// [`X_SQ_CODE`](super::X_SQ_CODE).
     pub const X_SQ_CODE: HeaderName = HeaderName::from_static("x-sq-code");
+    /// [`X_SQ_BYTES`](super::X_SQ_BYTES).
+    pub const X_SQ_BYTES: HeaderName = HeaderName::from_static("x-sq-bytes");
     /// [`TRACEPARENT`](super::TRACEPARENT).
     pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
     /// [`TRACESTATE`](super::TRACESTATE).
@@ -71,6 +73,7 @@ mod tests {
         for (spelled, looked_up) in [
             (super::X_REQUEST_ID, lookup::X_REQUEST_ID),
             (super::X_SQ_CODE, lookup::X_SQ_CODE),
+            (super::X_SQ_BYTES, lookup::X_SQ_BYTES),
             (super::TRACEPARENT, lookup::TRACEPARENT),
             (super::TRACESTATE, lookup::TRACESTATE),
             (super::IDEMPOTENCY_KEY, lookup::IDEMPOTENCY_KEY),

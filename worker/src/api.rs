@@ -62,8 +62,8 @@ pub enum Outcome {
     Scroll {
         /// The text.
         text: Bytes,
-        /// 32 hexadecimal digits.
-        checksum: String,
+        /// XXH3, 128 bits, as `checksum` of libphext has it in hexadecimal digits.
+        checksum: u128,
     },
     /// What a write says.
     Written {

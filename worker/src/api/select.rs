@@ -1,10 +1,10 @@
 //! `select`: the text of a scroll, empty when there is none.
 
 use bytes::Bytes;
-use libphext::phext;
 use sq_shared::coordinate::Coordinate;
 use sq_shared::phext_name::PhextName;
 use sq_shared::problem::Problem;
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::api::input::Input;
 use crate::api::{Failure, Outcome, Pinned, coordinate, phext_name};
@@ -31,7 +31,7 @@ impl Select {
     pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, Failure> {
         let scroll = store.read(&self.phext)?.map(|phext| phext.scroll_handle(&self.at));
         Ok(scroll.map(|scroll| Outcome::Scroll {
-            checksum: phext::checksum(scroll.as_str()),
+            checksum: xxh3_128(scroll.as_str().as_bytes()),
             text: Bytes::from_owner(scroll),
         }))
     }

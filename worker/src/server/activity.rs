@@ -27,7 +27,6 @@ impl Activity {
     /// Keeps the worker busy for as long as the value lives.
     pub(super) fn busy(self: &Arc<Self>) -> Busy {
         self.busy.fetch_add(1, Ordering::Relaxed);
-        self.note();
         Busy(Arc::clone(self))
     }
 
@@ -35,20 +34,17 @@ impl Activity {
         self.busy.load(Ordering::Relaxed) > 0
     }
 
-    /// When somebody last began or ended being served.
+    /// When somebody last ended being served. While somebody is, it says nothing.
     pub(super) fn last(&self) -> Instant {
         self.began + Duration::from_micros(self.last_us.load(Ordering::Relaxed))
-    }
-
-    fn note(&self) {
-        let now_us = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.last_us.store(now_us, Ordering::Relaxed);
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
+        // The time first: whoever is not busy any more has a time that says since when.
+        let now_us = u64::try_from(self.0.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.0.last_us.store(now_us, Ordering::Relaxed);
         self.0.busy.fetch_sub(1, Ordering::Relaxed);
-        self.0.note();
     }
 }

@@ -85,14 +85,18 @@ pub(super) async fn ask<T>(
     worker: &Worker,
     mut question: impl FnMut() -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let deadline = Instant::now() + WAIT;
+    // As a rule the first answer is the last, and needs no clock.
+    let mut deadline = None;
     loop {
         let progress = worker.commits.progress.notified();
         let answer = question();
         note_state(worker);
-        match answer {
-            Err(Failure::Store(StoreError::NotYet)) if timeout_at(deadline, progress).await.is_ok() => {}
-            answer => return answer,
+        if !matches!(answer, Err(Failure::Store(StoreError::NotYet))) {
+            return answer;
+        }
+        let deadline = *deadline.get_or_insert_with(|| Instant::now() + WAIT);
+        if timeout_at(deadline, progress).await.is_err() {
+            return answer;
         }
     }
 }

@@ -14,7 +14,7 @@ use sq_shared::problem::{Code, Problem};
 use sq_shared::request_id::request_id;
 use sq_shared::route::Route;
 use sq_shared::trace_context::TraceParent;
-use tracing::{Level, debug, event};
+use tracing::{Level, debug, enabled, event};
 
 use crate::api::input::Input;
 use crate::api::params::Params;
@@ -35,10 +35,11 @@ pub(super) async fn answer(
     request: Request<Incoming>,
     busy: Busy,
 ) -> Response<AnswerBody> {
-    let started = Instant::now();
+    // Without a line there is nothing to measure.
+    let started = is_access_logged(worker).then(Instant::now);
     let (head, mut incoming) = request.into_parts();
-    let request_id = request_id(&head.headers);
-    let request_id = request_id.to_str().unwrap_or_default();
+    let own_request_id = request_id(&head.headers);
+    let request_id = own_request_id.to_str().unwrap_or_default();
     let command = command_name(&head);
     // Before anything is known to be right: what came, whether or not an answer goes back.
     debug!(tenant = tenant_name(worker), command, request_id, "a head came");
@@ -49,15 +50,26 @@ pub(super) async fn answer(
             Answer::of_problem(&problem, request_id)
         }
     };
-    let trace = TraceParent::of_request(&head.headers);
-    log_access(worker, command, &answer, started, request_id, trace);
+    if let Some(started) = started {
+        let trace = TraceParent::of_request(&head.headers);
+        log_access(worker, command, &answer, started, request_id, trace);
+    }
     if !worker.is_of_pool() {
-        answer.add_common_fields(request_id);
+        answer.add_common_fields(own_request_id);
     }
     respond::response(answer, busy)
 }
 
-/// The access line. Under the pool the gateway has one of its own for the same request.
+/// Whether somebody reads access lines. Under the pool the gateway has one of its own for the same request.
+fn is_access_logged(worker: &Worker) -> bool {
+    // A level is part of what is compiled, here and below, so each has its own line.
+    match worker.is_of_pool() {
+        true => enabled!(target: "access", Level::DEBUG),
+        false => enabled!(target: "access", Level::INFO),
+    }
+}
+
+/// The access line.
 fn log_access(
     worker: &Worker,
     command: &'static str,
@@ -66,7 +78,6 @@ fn log_access(
     request_id: &str,
     trace: Option<TraceParent>,
 ) {
-    // A level is part of what is compiled, so each has its own line.
     macro_rules! access_line {
         ($level:expr) => {
             event!(

@@ -1,12 +1,13 @@
 //! What goes back: outcomes, failures and problems as HTTP. The only place that knows which status a
 //! failure of a command has.
 
+use std::fmt::Write;
 use std::sync::Arc;
 
 use hyper::Response;
 use hyper::body::Bytes;
-use hyper::header::{self, HeaderName, HeaderValue};
-use sq_shared::headers;
+use hyper::header::{self, HeaderMap, HeaderValue};
+use sq_shared::headers::{self, lookup};
 use sq_shared::problem::{Code, Problem};
 use tracing::error;
 
@@ -27,7 +28,7 @@ const JSON: &str = "application/json";
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) content: Content,
-    fields: Vec<(HeaderName, HeaderValue)>,
+    fields: HeaderMap,
     room: Arc<Share>,
 }
 
@@ -37,8 +38,9 @@ impl Answer {
     }
 
     fn with_content(media_type: &'static str, content: Content) -> Self {
-        let media_type = (header::CONTENT_TYPE, HeaderValue::from_static(media_type));
-        Self { status: 200, content, fields: vec![media_type], room: Arc::default() }
+        let mut fields = HeaderMap::new();
+        fields.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+        Self { status: 200, content, fields, room: Arc::default() }
     }
 
     pub(super) fn health() -> Self {
@@ -54,15 +56,15 @@ impl Answer {
             Outcome::JsonStream(json) => Self::with_content(JSON, Content::Stream(json)),
             Outcome::Written { text, bytes, is_replay } => {
                 let mut answer = Self::ok(headers::PLAIN_TEXT, text);
-                answer.push(headers::X_SQ_BYTES, &bytes.to_string());
+                answer.fields.insert(lookup::X_SQ_BYTES, bytes.into());
                 if is_replay {
-                    answer.push(headers::IDEMPOTENCY_REPLAYED, "true");
+                    answer.fields.insert(lookup::IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
                 }
                 answer
             }
             Outcome::Scroll { text, checksum } => {
                 let mut answer = Self::ok(headers::PLAIN_TEXT, text);
-                answer.push(header::ETAG, &["\"", &checksum, "\""].concat());
+                answer.fields.extend(entity_tag(checksum).map(|tag| (header::ETAG, tag)));
                 answer
             }
         };
@@ -72,26 +74,30 @@ impl Answer {
     pub(super) fn of_problem(problem: &Problem, request_id: &str) -> Self {
         let mut answer = Self::ok(headers::PROBLEM_JSON, problem.to_json(request_id));
         answer.status = problem.code.status();
-        answer.push(headers::X_SQ_CODE, problem.code.as_str());
+        answer.fields.insert(lookup::X_SQ_CODE, HeaderValue::from_static(problem.code.as_str()));
         for (name, value) in problem.header_fields() {
-            answer.push(name, &value);
+            // Our own values are visible ASCII; another would be left out.
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                answer.fields.insert(name, value);
+            }
         }
         answer
     }
 
     /// What every answer to a client carries. Behind a gateway it is the gateway that says so.
-    pub(super) fn add_common_fields(&mut self, request_id: &str) {
-        self.push(headers::X_REQUEST_ID, request_id);
-        self.push(header::CACHE_CONTROL, "no-store");
-        self.push(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    pub(super) fn add_common_fields(&mut self, request_id: HeaderValue) {
+        self.fields.insert(lookup::X_REQUEST_ID, request_id);
+        self.fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        self.fields.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     }
+}
 
-    /// Our own names are tokens, and our own values visible ASCII; another would be left out.
-    fn push(&mut self, name: impl TryInto<HeaderName>, value: &str) {
-        if let (Ok(name), Ok(value)) = (name.try_into(), HeaderValue::from_str(value)) {
-            self.fields.push((name, value));
-        }
-    }
+/// A strong entity tag (RFC 9110, 8.8.3); a checksum always makes one.
+fn entity_tag(checksum: u128) -> Option<HeaderValue> {
+    const TAG_BYTES: usize = 34;
+    let mut tag = String::with_capacity(TAG_BYTES);
+    write!(tag, "\"{checksum:032x}\"").ok()?;
+    tag.try_into().ok()
 }
 
 /// The answer as HTTP. The worker is busy until it is written.
@@ -100,7 +106,7 @@ pub(super) fn response(answer: Answer, busy: Busy) -> Response<AnswerBody> {
     // Every status is one of the contract's; none of them is out of range.
     *response.status_mut() =
         hyper::StatusCode::from_u16(answer.status).unwrap_or(hyper::StatusCode::SERVICE_UNAVAILABLE);
-    response.headers_mut().extend(answer.fields);
+    *response.headers_mut() = answer.fields;
     response
 }
 

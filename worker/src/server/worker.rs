@@ -110,7 +110,7 @@ impl Worker {
         self.drain.get()
     }
 
-    /// When the last request came or ended.
+    /// When the last request ended, or when the worker began. While one is served, it says nothing.
     pub(super) fn last_active(&self) -> Instant {
         self.activity.last()
     }
