@@ -16,6 +16,7 @@ mod full_disk;
 mod kill_loop;
 mod kill_points;
 mod power_cut;
+mod stalled_disk;
 
 /// The phext that every test here makes large with [`sq_tests::large_phext`].
 const LARGE: &str = "large";

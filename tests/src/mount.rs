@@ -63,6 +63,31 @@ impl Mount {
     pub fn path(&self) -> &Path {
         &self.point
     }
+
+    /// Stalls it: whatever changes the file system waits until the value is dropped. Reads go on.
+    pub fn freeze(&self) -> Frozen<'_> {
+        process::run(Command::new("fsfreeze").arg("--freeze").arg(&self.point)).success();
+        Frozen(self)
+    }
+
+    /// Mounts it again so that it can only be read.
+    pub fn make_read_only(&self) {
+        process::run(Command::new("mount").args(["-o", "remount,ro"]).arg(&self.point)).success();
+    }
+}
+
+/// A file system that stalls.
+#[derive(Debug)]
+pub struct Frozen<'a>(&'a Mount);
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        // Not the harness's own way to run things: that panics, and we may be in a panic already.
+        let thawed = Command::new("fsfreeze").arg("--unfreeze").arg(&self.0.point).status();
+        if !thawed.is_ok_and(|status| status.success()) {
+            notice::say(&format!("{} is still frozen: fsfreeze --unfreeze it", self.0.point.display()));
+        }
+    }
 }
 
 impl Drop for Mount {

@@ -195,6 +195,16 @@ pub enum Failure {
     Json(#[from] serde_json::Error),
 }
 
+impl Failure {
+    /// What the store said, if it was the store.
+    pub fn store_error(&self) -> Option<&StoreError> {
+        match self {
+            Self::Store(error) => Some(error),
+            Self::AnswerTooLarge { .. } | Self::Json(_) => None,
+        }
+    }
+}
+
 impl Outcome {
     fn text(text: impl Into<Bytes>) -> Self {
         Self::Text(text.into())

@@ -18,9 +18,9 @@ use sq_shared::phext_name::PhextName;
 use crate::store::admission::check_expected;
 use crate::store::cache::{Cache, Content, DamagedPhext};
 use crate::store::disk::os::OsDisk;
-use crate::store::disk::{Disk, FileName, Identity, is_full};
-use crate::store::journal::AppendError;
+use crate::store::disk::{Disk, FileName, Identity};
 use crate::store::open_phext::{Clock, OpenPhext, Pace};
+use crate::store::queue::Refusal;
 use crate::store::record::{Entry, TEXT_BYTES, fingerprint};
 use crate::store::recovery::{RecoveryError, recover};
 use crate::store::reserve::Reserve;
@@ -36,8 +36,10 @@ mod journal;
 mod list;
 mod look;
 mod memory;
+mod new_journal;
 mod open_phext;
 mod phext;
+mod queue;
 mod record;
 mod recovery;
 mod repeats;
@@ -80,7 +82,7 @@ pub struct Store {
     /// Those for which a job may be due or under way.
     active: BTreeSet<PhextName>,
     usage: Usage,
-    reserve: Reserve,
+    reserve: Arc<Reserve>,
     /// The scrolls of phexts that are not in memory, for the listing.
     counts: HashMap<PhextName, (Identity, usize)>,
     /// Without them each read looks at its file.
@@ -190,7 +192,7 @@ impl Store {
             cache: Cache::default(),
             active: BTreeSet::new(),
             usage: Usage::default(),
-            reserve: Reserve::default(),
+            reserve: Arc::default(),
             counts: HashMap::new(),
             turns: None,
             is_in_doubt: false,
@@ -216,8 +218,9 @@ impl Store {
         self.is_in_doubt
     }
 
-    /// A phext as it is now. One that does not exist is empty, and no file is made. Only an edit of another program that
-    /// is newer than the last look at the file may be missing ([`Store::looking_once_a_turn`]).
+    /// A phext as it was last durable: writes that wait for the disk are not in it, so reads need not wait. One that does
+    /// not exist is empty, and no file is made. An edit of another program that is newer than the last look at the file
+    /// may be missing ([`Store::looking_once_a_turn`]).
     ///
     /// # Errors
     /// The phext is damaged or cannot be read.
@@ -257,7 +260,7 @@ impl Store {
     fn as_in_memory(&self, name: &PhextName) -> Pending<&Phext> {
         match self.cache.open(name) {
             None => Pending::settled(&self.empty),
-            Some(open) => Pending::new(&open.phext, open.ticket().into_iter().collect()),
+            Some(open) => open.durable(),
         }
     }
 
@@ -272,7 +275,7 @@ impl Store {
             self.refresh(name)?;
             self.trim(name);
         }
-        Ok(self.cache.open(name).map_or(&self.empty, |open| &open.phext))
+        Ok(self.as_in_memory(name).into_untold())
     }
 
     /// Changes a scroll. The change counts when its tickets are settled.
@@ -293,15 +296,28 @@ impl Store {
         let Some(entry) = entry(phext, write, written.bytes)? else { return Ok(self.pending(name, written)) };
         self.check_quota(before, after, &clock)?;
         self.check_room(name, before, after, &clock)?;
-        self.log(name, &entry, after <= before, &clock)?;
+        self.check_queue(write.edit.text().len() as u64)?;
+        self.log(name, &entry, after <= before, &clock);
         self.trim(name);
         Ok(self.pending(name, written))
     }
 
     /// Whether all that these tickets stand for is on disk.
-    pub fn is_settled(&self, tickets: &[Ticket]) -> bool {
+    ///
+    /// # Errors
+    /// It never will be: the disk did not take it, or has failed.
+    pub fn is_settled(&self, tickets: &[Ticket]) -> Result<bool, StoreError> {
+        if self.is_in_doubt {
+            return Err(StoreError::InDoubt);
+        }
+        if let Some(refusal) = tickets.iter().find_map(|ticket| ticket.fate.refusal()) {
+            return Err(match refusal {
+                Refusal::Full => self.disk_full(),
+                Refusal::Failed(kind) => StoreError::Io(kind.into()),
+            });
+        }
         // What has left memory had been saved before, or came from the disk as it is.
-        tickets.iter().all(|ticket| self.cache.open(&ticket.name).is_none_or(|open| open.is_settled(ticket)))
+        Ok(tickets.iter().all(|ticket| self.cache.open(&ticket.name).is_none_or(|open| open.is_settled(ticket))))
     }
 
     fn fail(&mut self, error: &io::Error) {
@@ -324,49 +340,23 @@ impl Store {
         Ok(Some(Written { bytes: known.answer_bytes, is_replay: true }))
     }
 
-    /// Writes an entry into the journal, and into memory. One that frees room may use the reserve for it.
-    fn log(
-        &mut self,
-        name: &PhextName,
-        entry: &Entry<'_>,
-        frees_room: bool,
-        clock: &Clock,
-    ) -> Result<(), StoreError> {
+    /// Applies an entry in memory, and queues it for the journal. One that frees room may use the reserve for it.
+    fn log(&mut self, name: &PhextName, entry: &Entry<'_>, frees_room: bool, clock: &Clock) {
         if self.cache.open(name).is_none() {
             let visit = self.next_visit();
-            self.cache.insert(
-                name.clone(),
-                Content::Open(Box::new(OpenPhext::new(name.clone(), visit, self.pace))),
-            );
+            let new = OpenPhext::new(name.clone(), visit, self.pace);
+            self.cache.insert(name.clone(), Content::Open(Box::new(new)));
         }
-        // Even when the record finds no room: the journal that it began must still get its name.
         self.active.insert(name.clone());
-        self.reserve.hold(&*self.disk);
-        loop {
-            let Some(open) = self.cache.open_mut(name) else { return Err(StoreError::NotYet) };
+        if let Some(open) = self.cache.open_mut(name) {
             let before = open.phext.file_bytes();
-            match open.log(&self.disk, entry, clock) {
-                Ok(()) => {
-                    self.usage.changed(before, open.phext.file_bytes());
-                    break;
-                }
-                Err(AppendError::Refused(error)) if is_full(&error) => {
-                    if !(frees_room && self.reserve.release(&*self.disk)) {
-                        return Err(self.disk_full());
-                    }
-                }
-                Err(AppendError::Refused(error)) => return Err(StoreError::Io(error)),
-                Err(AppendError::Torn(error)) => {
-                    self.fail(&error);
-                    return Err(StoreError::InDoubt);
-                }
-            }
+            open.log(entry, frees_room, clock);
+            self.usage.changed(before, open.phext.file_bytes());
         }
         self.cache.recount(name);
         if let Some(quota) = self.limits.quota_bytes {
             self.usage.warn(quota);
         }
-        Ok(())
     }
 
     fn next_visit(&mut self) -> u64 {

@@ -111,18 +111,12 @@ fn note_state(worker: &Worker) {
     }
 }
 
-/// Waits until what was read or written is durable.
+/// Waits until what was read or written is durable. An error says that it never will be.
 pub(super) async fn settle(worker: &Worker, tickets: &[Ticket]) -> Result<(), StoreError> {
     loop {
         let progress = worker.commits.progress.notified();
-        {
-            let store = worker.store.borrow();
-            if store.is_in_doubt() {
-                return Err(StoreError::InDoubt);
-            }
-            if store.is_settled(tickets) {
-                return Ok(());
-            }
+        if worker.store.borrow().is_settled(tickets)? {
+            return Ok(());
         }
         progress.await;
     }

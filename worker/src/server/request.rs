@@ -24,6 +24,7 @@ use crate::server::answer_body::AnswerBody;
 use crate::server::respond::{self, Answer};
 use crate::server::worker::Worker;
 use crate::server::{authenticate, body, commits, conditions};
+use crate::store::StoreError;
 
 /// The path of the health check, which needs no key.
 const HEALTH: &str = "/health";
@@ -144,15 +145,23 @@ async fn run(worker: &Worker, command: &Command, request_id: &str) -> Result<Ans
     // Room is waited for before there is anything to hold: an answer that waits takes no memory.
     let pinned = commits::ask(worker, || command.pinned(&mut worker.store.borrow_mut())).await;
     let room = worker.answer_room.take(&pinned.map_err(refuse)?).await?;
-    let outcome = commits::ask(worker, || command.apply(&mut worker.store.borrow_mut())).await;
-    let tickets = match &outcome {
-        Ok(_) => Vec::new(),
-        Err(_) => worker.store.borrow().unsettled(),
-    };
-    commits::settle(worker, &tickets).await.map_err(|error| refuse(error.into()))?;
-    let (outcome, tickets) = outcome.map_err(refuse)?.into_parts();
-    commits::settle(worker, &tickets).await.map_err(|error| refuse(error.into()))?;
-    Ok(Answer::of_outcome(outcome, room))
+    loop {
+        let failure = match commits::ask(worker, || command.apply(&mut worker.store.borrow_mut())).await {
+            Ok(pending) => {
+                let (outcome, tickets) = pending.into_parts();
+                commits::settle(worker, &tickets).await.map_err(|error| refuse(error.into()))?;
+                return Ok(Answer::of_outcome(outcome, room));
+            }
+            Err(failure) => failure,
+        };
+        // A refusal may rest on writes that are not durable yet. When the disk does not take them, it is asked again.
+        let tickets = failure.store_error().map_or_else(Vec::new, |error| worker.store.borrow().unsettled(error));
+        match commits::settle(worker, &tickets).await {
+            Ok(()) => return Err(refuse(failure)),
+            Err(StoreError::InDoubt) => return Err(refuse(StoreError::InDoubt.into())),
+            Err(_) => {}
+        }
+    }
 }
 
 /// Where a request goes.

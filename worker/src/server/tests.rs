@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 
-use sq_shared::coordinate::Coordinate;
+use sq_shared::layout;
 use sq_shared::phext_name::PhextName;
 use sq_shared::registry::{Key, Scope};
 use sq_shared::token::BearerToken;
@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 
 use super::*;
 use crate::settings::WorkerSettings;
-use crate::store::{self, DataDirectory, Edit, Limits, Store};
+use crate::store::{DataDirectory, Limits, Store};
 
 /// More than the kernel keeps for both ends of a connection.
 const LARGE_BYTES: usize = 32 * 1024 * 1024;
@@ -30,13 +30,8 @@ fn settings(idle_timeout_ms: u64) -> WorkerSettings {
 }
 
 fn store(dir: &Path, scroll: String) -> Store {
-    let mut store =
-        Store::open(DataDirectory::open(dir).unwrap(), Limits { quota_bytes: None, memory_bytes: 1 << 20 })
-            .unwrap();
-    let write =
-        store::Write { at: Coordinate::ORIGIN, edit: Edit::Replace(scroll), expected: None, repeat: None };
-    let _ = store.write(&PhextName::parse("notes").unwrap(), &write).unwrap();
-    store
+    std::fs::write(layout::phext_file(dir, &PhextName::parse("notes").unwrap()), scroll).unwrap();
+    Store::open(DataDirectory::open(dir).unwrap(), Limits { quota_bytes: None, memory_bytes: 1 << 20 }).unwrap()
 }
 
 /// Serves until the worker goes by itself, while a client is at work.

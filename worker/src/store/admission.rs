@@ -4,13 +4,17 @@ use std::io;
 
 use sq_shared::phext_name::PhextName;
 
-use crate::store::open_phext::Clock;
+use crate::store::open_phext::{Clock, OpenPhext};
 use crate::store::usage::Usage;
 use crate::store::{Expected, Store, StoreError};
 
 /// Room that a write leaves free on the disk beside that for its phext's next save: for records of deletes,
 /// and for the blocks that files take beyond their bytes.
 const SPARE_BYTES: u64 = 64 * 1024;
+
+/// Most bytes of records that wait for the disk, all phexts together. Further writes wait before they are applied, so that
+/// a disk that stalls does not fill memory. One record may be longer.
+const QUEUED_BYTES: u64 = 32 * 1024 * 1024;
 
 /// Below this much room on the disk, journals begin anew as soon as they can.
 const TIGHT_BYTES: u64 = 1024 * 1024;
@@ -68,12 +72,29 @@ impl Store {
         Ok(self.disk.free_bytes()? >= self.needed_bytes(before, after))
     }
 
-    /// The record, what the saves under way may still take, and then a new file for the largest phext.
+    /// A write waits while many bytes wait for the disk already.
+    pub(super) fn check_queue(&self, text_bytes: u64) -> Result<(), StoreError> {
+        let queued_bytes = self.queued_bytes();
+        let fits = queued_bytes == 0 || queued_bytes.saturating_add(text_bytes) <= QUEUED_BYTES;
+        if fits { Ok(()) } else { Err(StoreError::NotYet) }
+    }
+
+    fn queued_bytes(&self) -> u64 {
+        self.active_phexts().map(OpenPhext::queued_bytes).sum()
+    }
+
+    fn active_phexts(&self) -> impl Iterator<Item = &OpenPhext> {
+        self.active.iter().filter_map(|name| self.cache.open(name))
+    }
+
+    /// The record, those that are queued, what the saves under way may still take, and then a new file for the largest
+    /// phext.
     fn needed_bytes(&self, before: u64, after: u64) -> u64 {
-        let open = self.active.iter().filter_map(|name| self.cache.open(name));
-        let saves_bytes: u64 = open.filter(|open| open.is_saving()).map(|open| open.phext.file_bytes()).sum();
+        let saves = self.active_phexts().filter(|open| open.is_saving());
+        let saves_bytes: u64 = saves.map(|open| open.phext.file_bytes()).sum();
         let next_bytes = self.usage.largest_bytes().max(after);
         saves_bytes
+            .saturating_add(self.queued_bytes())
             .saturating_add(next_bytes)
             .saturating_add(after.saturating_sub(before))
             .saturating_add(SPARE_BYTES)

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use sq_shared::phext_name::PhextName;
 
 use crate::store::disk::{Disk, DiskFile, FileName, Identity, is_full};
-use crate::store::journal::read_full;
+use crate::store::journal::{AppendError, Journal, read_full};
+use crate::store::new_journal::NewJournal;
 use crate::store::phext::Phext;
 use crate::store::record::FileDigest;
+use crate::store::reserve::Reserve;
 
 /// A save is synced in pieces of so many bytes, so that a large one never fills the disk's queue at once: the
 /// journals of other phexts are synced in between.
@@ -24,6 +26,7 @@ const REFRESH_BYTES: usize = 256 * 1024;
 #[derive(Debug)]
 pub struct Job {
     pub(super) disk: Arc<dyn Disk>,
+    pub(super) reserve: Arc<Reserve>,
     pub(super) name: PhextName,
     pub(super) work: Work,
 }
@@ -31,16 +34,18 @@ pub struct Job {
 /// What is to be done.
 #[derive(Debug)]
 pub(super) enum Work {
-    /// Make the journal's records up to a sequence durable.
-    Sync { journal: Arc<dyn DiskFile>, upto: u64 },
+    /// Append records to the journal and, if a request waits for them, make all of it durable.
+    Append { journal: Journal, records: Vec<u8>, is_sync: bool, frees_room: bool },
     /// Write the records of an old journal over themselves, so that a sync has something to do, and sync it.
-    Refresh { journal: Arc<dyn DiskFile>, bytes: u64, upto: u64 },
-    /// Make a new journal durable, and give it its name.
-    Install { journal: Arc<dyn DiskFile>, upto: u64 },
+    Refresh { journal: Arc<dyn DiskFile>, bytes: u64 },
+    /// Write a new journal that ends with these records, make it durable, and give it its name.
+    Begin { new: NewJournal, records: Vec<u8>, frees_room: bool },
     /// Write a new file beside the phext's.
     Write { snapshot: Phext },
     /// Give the new file the phext's name, if that still stands for the expected file.
     Publish { written: Written, expected: Option<Identity> },
+    /// Remove the new file: the journal does not have its edits.
+    Discard,
 }
 
 /// What came of a job.
@@ -53,17 +58,23 @@ pub struct Done {
 
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// The journal is durable up to this sequence.
-    Synced(u64),
-    /// The new journal is, and has its name.
-    Installed(u64),
+    /// The records are in the journal, which is durable if it was to be.
+    Appended(Journal),
+    /// The old journal is durable.
+    Refreshed,
+    /// The new journal is durable and has its name.
+    Began(Journal),
+    /// The records are in no journal, and the phext has the journal that it had.
+    Refused { records: Vec<u8>, error: io::Error },
     Written(Written),
     /// The phext's file, as it is now.
     Published(Identity),
-    /// Another program has changed the phext's file meanwhile: it stays.
+    /// Another program has changed the phext's file meanwhile: it stays, and the new one is gone.
     Foreign,
-    /// The disk is too full for a save.
+    /// The disk is too full for a save, and the new file is gone.
     NoRoom,
+    /// The new file is gone.
+    Discarded,
 }
 
 /// A new file that is durable but for its name.
@@ -77,28 +88,82 @@ pub(super) struct Written {
 impl Job {
     /// Does the work; it may take long.
     pub fn run(self) -> Done {
-        let Self { disk, name, work } = self;
+        let Self { disk, reserve, name, work } = self;
         let result = match work {
-            Work::Sync { journal, upto } => journal.sync_data().map(|()| Outcome::Synced(upto)),
-            Work::Refresh { journal, bytes, upto } => {
-                refresh(&*journal, bytes).map(|()| Outcome::Synced(upto))
+            Work::Append { journal, records, is_sync, frees_room } => {
+                append(&*disk, &reserve, journal, records, frees_room).and_then(|outcome| {
+                    match &outcome {
+                        Outcome::Appended(journal) if is_sync => journal.file.sync_data()?,
+                        _ => {}
+                    }
+                    Ok(outcome)
+                })
             }
-            Work::Install { journal, upto } => {
-                install(&*disk, &name, &*journal).map(|()| Outcome::Installed(upto))
+            Work::Refresh { journal, bytes } => refresh(&*journal, bytes).map(|()| Outcome::Refreshed),
+            Work::Begin { new, records, frees_room } => {
+                begin(&*disk, &reserve, &name, &new, records, frees_room)
             }
-            Work::Write { snapshot } => or_no_room(write(&*disk, &name, &snapshot).map(Outcome::Written)),
-            Work::Publish { written, expected } => publish(&*disk, &name, &written, expected),
+            Work::Write { snapshot } => save(&*disk, &reserve, &name, &snapshot),
+            Work::Publish { written, expected } => {
+                publish(&*disk, &name, &written, expected).inspect(|_| reserve.hold(&*disk))
+            }
+            Work::Discard => remove_new(&*disk, &name).map(|()| Outcome::Discarded),
         };
         Done { name, result }
     }
 }
 
-/// A save that finds no room has changed nothing, and may be tried again.
-fn or_no_room(result: io::Result<Outcome>) -> io::Result<Outcome> {
-    match result {
-        Err(error) if is_full(&error) => Ok(Outcome::NoRoom),
-        result => result,
+fn append(
+    disk: &dyn Disk,
+    reserve: &Reserve,
+    mut journal: Journal,
+    mut records: Vec<u8>,
+    frees_room: bool,
+) -> io::Result<Outcome> {
+    if !records.is_empty() {
+        reserve.hold(disk);
     }
+    let is_without_room =
+        |error: &AppendError| frees_room && matches!(error, AppendError::Refused(error) if is_full(error));
+    match reserve.with_room(disk, is_without_room, || journal.append(&mut records)) {
+        Ok(()) => Ok(Outcome::Appended(journal)),
+        Err(AppendError::Refused(error)) => Ok(Outcome::Refused { records, error }),
+        Err(AppendError::Torn(error)) => Err(error),
+    }
+}
+
+fn begin(
+    disk: &dyn Disk,
+    reserve: &Reserve,
+    name: &PhextName,
+    new: &NewJournal,
+    mut records: Vec<u8>,
+    frees_room: bool,
+) -> io::Result<Outcome> {
+    reserve.hold(disk);
+    let is_without_room = |error: &io::Error| frees_room && is_full(error);
+    match reserve.with_room(disk, is_without_room, || new.write(disk, name, &mut records)) {
+        Ok(journal) => {
+            journal.file.sync_all()?;
+            disk.rename(&FileName::NewJournal(name.clone()), &FileName::Journal(name.clone()))?;
+            disk.sync_directory()?;
+            Ok(Outcome::Began(journal))
+        }
+        Err(error) => Ok(Outcome::Refused { records, error }),
+    }
+}
+
+/// A save that finds no room has changed nothing, and may be tried again.
+fn save(disk: &dyn Disk, reserve: &Reserve, name: &PhextName, snapshot: &Phext) -> io::Result<Outcome> {
+    match reserve.with_room(disk, is_full, || write(disk, name, snapshot)) {
+        Ok(written) => Ok(Outcome::Written(written)),
+        Err(error) if is_full(&error) => remove_new(disk, name).map(|()| Outcome::NoRoom),
+        Err(error) => Err(error),
+    }
+}
+
+fn remove_new(disk: &dyn Disk, name: &PhextName) -> io::Result<()> {
+    disk.remove(&FileName::NewPhext(name.clone()))
 }
 
 fn refresh(journal: &dyn DiskFile, bytes: u64) -> io::Result<()> {
@@ -114,12 +179,6 @@ fn refresh(journal: &dyn DiskFile, bytes: u64) -> io::Result<()> {
         offset += wanted as u64;
     }
     journal.sync_data()
-}
-
-fn install(disk: &dyn Disk, name: &PhextName, journal: &dyn DiskFile) -> io::Result<()> {
-    journal.sync_all()?;
-    disk.rename(&FileName::NewJournal(name.clone()), &FileName::Journal(name.clone()))?;
-    disk.sync_directory()
 }
 
 fn write(disk: &dyn Disk, name: &PhextName, snapshot: &Phext) -> io::Result<Written> {
@@ -144,10 +203,10 @@ fn publish(
 ) -> io::Result<Outcome> {
     let target = FileName::Phext(name.clone());
     if disk.identity(&target)? != expected {
-        return Ok(Outcome::Foreign);
+        return remove_new(disk, name).map(|()| Outcome::Foreign);
     }
     match disk.rename(&FileName::NewPhext(name.clone()), &target) {
-        Err(error) if is_full(&error) => return Ok(Outcome::NoRoom),
+        Err(error) if is_full(&error) => return remove_new(disk, name).map(|()| Outcome::NoRoom),
         renamed => renamed?,
     }
     disk.sync_directory()?;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use crate::store::disk::DiskFile;
 use crate::store::record::{
-    Entry, FileDigest, LARGEST_BYTES, LARGEST_SEQUENCE, PREFIX_BYTES, Reader, Record, SMALLEST_BYTES, Stamp,
-    checksum, encode,
+    Entry, FileDigest, LARGEST_BYTES, LARGEST_SEQUENCE, PREFIX_BYTES, Reader, Record, SMALLEST_BYTES,
+    checksum, seal,
 };
 
 /// Says what the file is, and which version of the format it has.
@@ -17,9 +17,6 @@ const MAGIC: [u8; 8] = *b"SQJRNL1\n";
 /// Magic, generation, base (sequence, whether there is a file, its digest), the number of keys that are carried
 /// over, and the checksum of all of them.
 const HEADER_BYTES: usize = 8 + 8 + 8 + 1 + 8 + 16 + 4 + 4;
-
-/// How much is written at once when there is much to write.
-const WRITE_BYTES: usize = 256 * 1024;
 
 /// How much is read from the disk at once.
 const READ_BYTES: usize = 256 * 1024;
@@ -33,12 +30,12 @@ pub(super) struct Base {
 }
 
 /// A journal that is open for appending.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Journal {
     pub(super) file: Arc<dyn DiskFile>,
     pub(super) generation: u64,
+    /// Where the next record goes.
     pub(super) bytes: u64,
-    buffer: Vec<u8>,
 }
 
 /// What a journal's header says.
@@ -70,7 +67,7 @@ pub enum JournalDamage {
     NotAFile,
 }
 
-/// Why a record was not appended.
+/// Why records were not appended.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AppendError {
     /// The journal is as it was.
@@ -104,36 +101,27 @@ impl Journal {
         header.extend_from_slice(&carried.to_le_bytes());
         header.extend_from_slice(&crc32c::crc32c(&header).to_le_bytes());
         file.write_all_at(&header, 0)?;
-        Ok(Self { file, generation, bytes: HEADER_BYTES as u64, buffer: Vec::new() })
+        Ok(Self { file, generation, bytes: HEADER_BYTES as u64 })
     }
 
     /// Goes on with a generation whose last good byte is known.
     pub(super) fn resume(file: Arc<dyn DiskFile>, generation: u64, bytes: u64) -> Self {
-        Self { file, generation, bytes, buffer: Vec::new() }
+        Self { file, generation, bytes }
     }
 
-    /// Appends a record. It is durable once the file has been synced.
-    pub(super) fn append(&mut self, stamp: &Stamp, entry: &Entry<'_>) -> Result<(), AppendError> {
-        encode(stamp, entry, self.generation, &mut self.buffer);
-        self.flush()
-    }
-
-    /// Appends a record among many: it is in the file after [`Journal::flush`].
-    pub(super) fn append_buffered(&mut self, stamp: &Stamp, entry: &Entry<'_>) -> Result<(), AppendError> {
-        encode(stamp, entry, self.generation, &mut self.buffer);
-        if self.buffer.len() >= WRITE_BYTES { self.flush() } else { Ok(()) }
-    }
-
-    /// Writes what is buffered. What cannot be written is forgotten.
-    pub(super) fn flush(&mut self) -> Result<(), AppendError> {
-        let written = self.file.write_all_at(&self.buffer, self.bytes);
-        let length = self.buffer.len() as u64;
-        self.buffer.clear();
-        // One large text must not cost its size for ever.
-        self.buffer.shrink_to(WRITE_BYTES);
-        match written {
+    /// Appends records as [`encode`](crate::store::record::encode) makes them. They are durable once the file has been
+    /// synced.
+    ///
+    /// # Errors
+    /// The system refuses: none of them is in the journal, or ([`AppendError::Torn`]) nobody knows.
+    pub(super) fn append(&mut self, records: &mut [u8]) -> Result<(), AppendError> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        seal(self.generation, records);
+        match self.file.write_all_at(records, self.bytes) {
             Ok(()) => {
-                self.bytes += length;
+                self.bytes += records.len() as u64;
                 Ok(())
             }
             Err(error) => match self.file.set_bytes(self.bytes) {

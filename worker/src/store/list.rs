@@ -48,7 +48,8 @@ impl Store {
         for name in names {
             listed.extend(self.look_at(name, &files, &known)?);
         }
-        let tickets = self.cache.names().filter_map(|name| self.cache.open(name)?.ticket()).collect();
+        let open = self.cache.names().filter_map(|name| self.cache.open(name));
+        let tickets = open.flat_map(|open| open.durable().into_parts().1).collect();
         Ok(Pending { value: listed, tickets })
     }
 
@@ -67,7 +68,8 @@ impl Store {
         let row = |name, bytes, scrolls| Some(Listed { name, bytes, scrolls });
         match self.cache.get(&name) {
             Some(Content::Open(open)) if is_listable(open, file) => {
-                let (bytes, scrolls) = (open.phext.file_bytes(), open.phext.scroll_count());
+                let phext = open.durable().into_untold();
+                let (bytes, scrolls) = (phext.file_bytes(), phext.scroll_count());
                 return Ok(if file.is_some() || scrolls > 0 {
                     row(name, bytes, Some(scrolls))
                 } else {

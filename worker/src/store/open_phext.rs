@@ -1,27 +1,31 @@
 //! A phext that is in memory, and how its files follow it.
 //!
-//! Two things go on for it side by side. The journal is synced again and again, so that writes can be
-//! acknowledged; and now and then a save brings the phext's file up to date: a new file is written, the
-//! journal notes what is in it, and only then does it take the phext's name. Each step is a [`Job`]; what to
-//! do next is decided from values alone, in [`OpenPhext::next_jobs`].
+//! Two things go on for it side by side. Records go into the journal, which is synced again and again, so that writes can
+//! be acknowledged (`journalling.rs`); and now and then a save brings the phext's file up to date (`saving.rs`). Each step
+//! is a [`Job`]; what to do next is decided from values alone, in [`OpenPhext::next_jobs`].
 
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sq_shared::phext_name::PhextName;
 
-use crate::store::disk::{Disk, FileName, Identity, is_full};
-use crate::store::job::{Job, Outcome, Work, Written};
-use crate::store::journal::{AppendError, Base, Journal};
+use crate::store::disk::{Disk, Identity};
+use crate::store::job::{Job, Outcome};
+use crate::store::journal::{Base, Journal};
 use crate::store::look::Look;
 use crate::store::phext::Phext;
+use crate::store::queue::Queue;
 use crate::store::record::{Entry, Stamp, fingerprint};
 use crate::store::recovery::{Recovered, RecoveredJournal, Tail};
 use crate::store::repeats::{Remembered, RepeatKey, Repeats};
-use crate::store::ticket::Ticket;
+use crate::store::reserve::Reserve;
+use crate::store::ticket::{Pending, Ticket};
 
-mod generation;
+use self::journalling::InFlight;
+use self::saving::{Save, Snapshot};
+
+mod journalling;
+mod saving;
 
 /// When files are brought up to date.
 #[derive(Debug, Clone, Copy)]
@@ -57,8 +61,16 @@ pub(super) struct OpenPhext {
     /// Tells it from what this phext was in memory before.
     visit: u64,
     pace: Pace,
+    /// With every edit, durable or not.
     pub(super) phext: Phext,
+    /// What the journal has of it, and goes back to when the disk refuses records.
+    written: Point,
+    /// The last state that may be told: what it has is durable and, where answers wait for that, saved. `None` until
+    /// what a worker before left unsynced has been synced.
+    durable: Option<Point>,
     pub(super) repeats: Repeats,
+    /// The keys of records that the journal does not have yet.
+    unwritten_keys: Vec<RepeatKey>,
     /// What the phext's file was when the store last read or wrote it.
     file: Option<Identity>,
     /// When it was last looked at.
@@ -66,7 +78,10 @@ pub(super) struct OpenPhext {
     /// What is in it.
     base: Base,
     journal: JournalState,
-    is_syncing: bool,
+    /// Records that wait for the next job of the journal.
+    queue: Queue,
+    /// The journal's job that is under way.
+    in_flight: Option<InFlight>,
     save: Save,
     last_save: Option<Snapshot>,
     last_sequence: u64,
@@ -81,68 +96,59 @@ pub(super) struct OpenPhext {
     is_superseded: bool,
 }
 
+/// A phext at one moment. It shares its pages with the other moments.
+#[derive(Debug, Clone)]
+struct Point {
+    phext: Phext,
+    /// The last record that counts for it, and the last edit.
+    logged: u64,
+    edit: u64,
+}
+
 #[derive(Debug)]
 enum JournalState {
     None,
-    /// It has not got its name yet.
-    New(Journal),
     Current(Journal),
+    /// Its records up to `offset` are in the file, and a new generation is to begin with those behind.
+    Spent {
+        journal: Journal,
+        offset: u64,
+    },
     /// It belongs to a file that is no more; these of its records go over into a new one.
-    Superseded(Tail),
-}
-
-#[derive(Debug)]
-enum Save {
-    Idle,
-    Writing(Snapshot),
-    /// The new file is complete, and the record that says so must become durable first.
-    Written {
-        written: Written,
-        snapshot: Snapshot,
-        record: u64,
+    Superseded {
+        tail: Tail,
+        /// The last attempt to begin a new one failed.
+        is_stuck: bool,
     },
-    Publishing {
-        snapshot: Snapshot,
-        base: Base,
-        /// The new file's, before the rename.
-        identity: Identity,
-    },
-}
-
-/// What a save has in it.
-#[derive(Debug, Clone, Copy)]
-struct Snapshot {
-    upto: u64,
-    /// Where the journal's records behind it begin, and in which generation.
-    journal_bytes: u64,
-    generation: Option<u64>,
 }
 
 /// What a finished job leaves to do.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next {
     Nothing,
-    /// The disk is full: whatever room is kept should be given up, and the save tried again.
-    MakeRoom,
-    /// A save succeeded: there may be room again.
+    /// A save succeeded: its journal may be longer than it need be.
     Saved,
 }
 
 impl OpenPhext {
     /// A phext that has neither a file nor a journal.
     pub(super) fn new(name: PhextName, visit: u64, pace: Pace) -> Self {
-        let base = Base { sequence: 0, digest: None };
+        let nothing = Point { phext: Phext::default(), logged: 0, edit: 0 };
         Self {
             name,
             visit,
             pace,
             phext: Phext::default(),
+            written: nothing.clone(),
+            durable: Some(nothing),
             repeats: Repeats::default(),
+            unwritten_keys: Vec::new(),
             file: None,
             looked: None,
-            base,
+            base: Base { sequence: 0, digest: None },
             journal: JournalState::None,
-            is_syncing: false,
+            queue: Queue::default(),
+            in_flight: None,
             save: Save::Idle,
             last_save: None,
             last_sequence: 0,
@@ -171,13 +177,16 @@ impl OpenPhext {
         open.journal = match recovered.journal {
             RecoveredJournal::None => JournalState::None,
             RecoveredJournal::Current(journal) => JournalState::Current(journal),
-            RecoveredJournal::Superseded(tail) => JournalState::Superseded(tail),
+            RecoveredJournal::Superseded(tail) => JournalState::Superseded { tail, is_stuck: false },
         };
         open.last_sequence = recovered.last_sequence;
         open.last_edit = recovered.last_edit;
         open.logged = recovered.logged;
         open.synced = recovered.synced;
         open.save_due = open.is_dirty().then_some(now);
+        open.written = open.now();
+        open.durable = None;
+        open.note_durable();
         open
     }
 
@@ -189,7 +198,12 @@ impl OpenPhext {
     /// About how much memory it takes.
     pub(super) fn memory_bytes(&self) -> u64 {
         const OVERHEAD_BYTES: u64 = 1024;
-        OVERHEAD_BYTES + self.phext.memory_bytes() + self.repeats.memory_bytes()
+        OVERHEAD_BYTES + self.phext.memory_bytes() + self.repeats.memory_bytes() + self.queued_bytes()
+    }
+
+    /// What the records take that the disk does not have yet.
+    pub(super) fn queued_bytes(&self) -> u64 {
+        self.queue.bytes() + self.in_flight.as_ref().map_or(0, |in_flight| in_flight.record_bytes)
     }
 
     /// Whether there is something that its file does not have.
@@ -199,8 +213,8 @@ impl OpenPhext {
 
     /// Whether no job is under way and its journal is durable, so that it may be read anew from the disk.
     pub(super) fn is_quiet(&self) -> bool {
-        let is_at_work = self.is_syncing || !matches!(self.save, Save::Idle);
-        !is_at_work && !matches!(self.journal, JournalState::New(_)) && self.synced >= self.logged
+        let is_at_work = self.in_flight.is_some() || self.is_saving();
+        !is_at_work && self.queue.is_empty() && self.synced >= self.logged
     }
 
     /// Whether it may leave memory: its file has all of it.
@@ -210,8 +224,7 @@ impl OpenPhext {
 
     /// Whether this is its file: the one that it knows, or the one to which a save is just giving the name.
     pub(super) fn is_own_file(&self, found: Option<Identity>) -> bool {
-        let is_new = |new: &Identity| found.is_some_and(|found| found.is_renamed(new));
-        found == self.file || matches!(&self.save, Save::Publishing { identity, .. } if is_new(identity))
+        found == self.file || found.is_some_and(|found| self.is_being_published(&found))
     }
 
     /// Whether it must be read anew as soon as it is quiet.
@@ -245,8 +258,19 @@ impl OpenPhext {
     /// What must be settled before its present state may be told; `None` when it is.
     pub(super) fn ticket(&self) -> Option<Ticket> {
         let (logged, edit) = (self.logged, self.last_edit);
-        let ticket = || Ticket { name: self.name.clone(), visit: self.visit, logged, edit };
+        let in_flight = || self.in_flight.as_ref()?.queue.fate();
+        let fate = || self.queue.fate().or_else(in_flight).cloned().unwrap_or_default();
+        let ticket = || Ticket { name: self.name.clone(), visit: self.visit, logged, edit, fate: fate() };
         (!self.is_durable(logged, edit)).then(ticket)
+    }
+
+    /// The phext as it may be told: without what is not durable. Only after a worker that ended at work is there nothing
+    /// else to tell yet.
+    pub(super) fn durable(&self) -> Pending<&Phext> {
+        match &self.durable {
+            Some(point) => Pending::settled(&point.phext),
+            None => Pending::new(&self.phext, self.ticket().into_iter().collect()),
+        }
     }
 
     /// Whether all that a ticket stands for is on disk.
@@ -264,21 +288,16 @@ impl OpenPhext {
         self.phext.file_bytes() <= self.pace.saved_at_once_bytes && !self.is_behind
     }
 
-    /// Writes a record into the journal, and then applies it. It is durable once its ticket is settled.
-    pub(super) fn log(
-        &mut self,
-        disk: &Arc<dyn Disk>,
-        entry: &Entry<'_>,
-        clock: &Clock,
-    ) -> Result<(), AppendError> {
-        let sequence = self.append(disk, entry, clock)?;
+    /// Applies a record, and queues it for the journal. It is durable once its ticket is settled.
+    pub(super) fn log(&mut self, entry: &Entry<'_>, frees_room: bool, clock: &Clock) {
+        let sequence = self.enqueue(entry, frees_room, clock);
         self.logged = sequence;
         let time_us = clock.time_us;
         match entry {
             Entry::Edit { at, edit, answer_bytes, repeat } => {
                 if let Some(key) = repeat {
                     let (fingerprint, answer_bytes) = (fingerprint(at, edit), *answer_bytes);
-                    self.repeats.insert(*key, Remembered { fingerprint, answer_bytes, time_us });
+                    self.remember(*key, Remembered { fingerprint, answer_bytes, time_us });
                 }
                 self.phext.apply(*at, edit);
                 self.last_edit = sequence;
@@ -289,11 +308,16 @@ impl OpenPhext {
             }
             Entry::Repeat { key, fingerprint, answer_bytes } => {
                 let (fingerprint, answer_bytes) = (*fingerprint, *answer_bytes);
-                self.repeats.insert(*key, Remembered { fingerprint, answer_bytes, time_us });
+                self.remember(*key, Remembered { fingerprint, answer_bytes, time_us });
             }
             Entry::Saved { .. } | Entry::Published { .. } => {}
         }
-        Ok(())
+        self.note_durable();
+    }
+
+    fn remember(&mut self, key: RepeatKey, remembered: Remembered) {
+        self.repeats.insert(key, remembered);
+        self.unwritten_keys.push(key);
     }
 
     /// What is known of a key.
@@ -301,179 +325,74 @@ impl OpenPhext {
         self.repeats.get(key, clock.time_us)
     }
 
-    fn append(&mut self, disk: &Arc<dyn Disk>, entry: &Entry<'_>, clock: &Clock) -> Result<u64, AppendError> {
-        let sequence = self.last_sequence + 1;
-        let stamp = Stamp { sequence, durable: self.synced, time_us: clock.time_us };
-        self.writable_journal(disk, clock)?.append(&stamp, entry)?;
-        self.last_sequence = sequence;
-        Ok(sequence)
+    fn enqueue(&mut self, entry: &Entry<'_>, frees_room: bool, clock: &Clock) -> u64 {
+        self.last_sequence += 1;
+        let stamp = Stamp { sequence: self.last_sequence, durable: self.synced, time_us: clock.time_us };
+        self.queue.push(&stamp, entry, frees_room);
+        // A new journal may find room again.
+        if let JournalState::Superseded { is_stuck, .. } = &mut self.journal {
+            *is_stuck = false;
+        }
+        self.last_sequence
     }
 
     /// What to do now: at most one job for the journal and one for the file. A save begins only when it may.
-    pub(super) fn next_jobs(&mut self, disk: &Arc<dyn Disk>, clock: &Clock, may_save: bool) -> Vec<Job> {
-        self.begin_superseded(disk, clock);
-        let file = self.next_save(may_save);
-        let journal = self.next_sync();
-        let job = |work| Job { disk: Arc::clone(disk), name: self.name.clone(), work };
+    pub(super) fn next_jobs(
+        &mut self,
+        disk: &Arc<dyn Disk>,
+        reserve: &Arc<Reserve>,
+        clock: &Clock,
+        may_save: bool,
+    ) -> Vec<Job> {
+        let file = self.next_save_work(may_save);
+        let journal = self.next_journal_work(clock);
+        let job = |work| Job {
+            disk: Arc::clone(disk),
+            reserve: Arc::clone(reserve),
+            name: self.name.clone(),
+            work,
+        };
         journal.into_iter().chain(file).map(job).collect()
     }
 
-    fn next_sync(&mut self) -> Option<Work> {
-        if self.is_syncing {
-            return None;
-        }
-        if let JournalState::Superseded(tail) = &self.journal
-            && self.is_sync_awaited()
-        {
-            // There was no room for a new one. Reads go on all the same: the old one has everything.
-            let (journal, bytes) = (Arc::clone(&tail.file), tail.end);
-            self.is_syncing = true;
-            return Some(Work::Refresh { journal, bytes, upto: self.last_sequence });
-        }
-        let (is_new, journal) = match &self.journal {
-            JournalState::New(journal) => (true, Arc::clone(&journal.file)),
-            JournalState::Current(journal) => (false, Arc::clone(&journal.file)),
-            JournalState::None | JournalState::Superseded(_) => return None,
-        };
-        if !is_new && !self.is_sync_awaited() {
-            return None;
-        }
-        self.is_syncing = true;
-        let upto = self.last_sequence;
-        Some(if is_new { Work::Install { journal, upto } } else { Work::Sync { journal, upto } })
-    }
-
-    /// Whether somebody waits for records of the journal.
-    fn is_sync_awaited(&self) -> bool {
-        match &self.save {
-            Save::Written { record, .. } => self.synced < *record,
-            // The answers wait for the save anyway, and its record makes the edits durable with itself.
-            _ if self.is_saved_at_once() && self.is_dirty() && !self.is_superseded => false,
-            _ => self.synced < self.logged,
-        }
-    }
-
-    fn next_save(&mut self, may_save: bool) -> Option<Work> {
-        match std::mem::replace(&mut self.save, Save::Idle) {
-            Save::Idle if !self.is_superseded && self.is_dirty() && may_save => {
-                let (journal_bytes, generation) = match &self.journal {
-                    JournalState::New(journal) | JournalState::Current(journal) => {
-                        (journal.bytes, Some(journal.generation))
-                    }
-                    JournalState::None | JournalState::Superseded(_) => (0, None),
-                };
-                let upto = self.last_edit;
-                self.save = Save::Writing(Snapshot { upto, journal_bytes, generation });
-                Some(Work::Write { snapshot: self.phext.clone() })
-            }
-            Save::Written { written, snapshot, record } if self.synced >= record => {
-                let base = Base { sequence: snapshot.upto, digest: Some(written.digest) };
-                self.save = Save::Publishing { snapshot, base, identity: written.identity };
-                Some(Work::Publish { written, expected: self.file })
-            }
-            save => {
-                self.save = save;
-                None
-            }
-        }
-    }
-
-    /// Since when a save is due; `None` when none is.
-    pub(super) fn save_wanted(&self, now: Instant, is_closing: bool) -> Option<Instant> {
-        if !self.is_dirty() || self.is_superseded || self.is_saving() {
-            return None;
-        }
-        let is_urgent = self.is_saved_at_once() || !self.is_behind && (is_closing || self.is_journal_long());
-        self.save_due.filter(|due| *due <= now).or(is_urgent.then_some(now))
-    }
-
-    pub(super) fn is_saving(&self) -> bool {
-        !matches!(self.save, Save::Idle)
-    }
-
-    fn is_journal_long(&self) -> bool {
-        let limit = self.pace.long_journal_bytes + self.phext.file_bytes() / 2;
-        matches!(&self.journal, JournalState::Current(journal) if journal.bytes > limit)
-    }
-
-    /// Takes in what came of a job. An error is one of the disk: what it holds is known only after a new start.
-    pub(super) fn finish(&mut self, disk: &Arc<dyn Disk>, done: Outcome, clock: &Clock) -> io::Result<Next> {
+    /// Takes in what came of a job.
+    pub(super) fn finish(&mut self, done: Outcome, clock: &Clock) -> Next {
+        let mut next = Next::Nothing;
         match done {
-            Outcome::Synced(upto) => {
-                self.is_syncing = false;
-                self.synced = self.synced.max(upto);
-                Ok(Next::Nothing)
+            Outcome::Appended(journal) => self.note_appended(journal),
+            Outcome::Began(journal) => self.note_began(journal),
+            Outcome::Refreshed => self.note_refreshed(),
+            Outcome::Refused { records, error } => self.note_refused(records, &error, clock),
+            Outcome::Written(written) => self.note_saved(written, clock),
+            Outcome::Published(identity) => {
+                self.note_published(identity, clock);
+                next = Next::Saved;
             }
-            Outcome::Installed(upto) => {
-                self.is_syncing = false;
-                self.synced = self.synced.max(upto);
-                self.journal = match std::mem::replace(&mut self.journal, JournalState::None) {
-                    JournalState::New(journal) => JournalState::Current(journal),
-                    journal => journal,
-                };
-                Ok(Next::Nothing)
-            }
-            Outcome::Written(written) => self.note_written(disk, written, clock),
-            Outcome::Published(identity) => self.note_published(disk, identity, clock),
             Outcome::Foreign => {
                 self.save = Save::Idle;
                 self.is_superseded = true;
-                disk.remove(&FileName::NewPhext(self.name.clone()))?;
-                Ok(Next::Nothing)
             }
-            Outcome::NoRoom => self.give_up_save(disk, clock),
-        }
-    }
-
-    /// The journal must know what is in the new file before that takes the phext's name.
-    fn note_written(&mut self, disk: &Arc<dyn Disk>, written: Written, clock: &Clock) -> io::Result<Next> {
-        let Save::Writing(snapshot) = std::mem::replace(&mut self.save, Save::Idle) else {
-            return Ok(Next::Nothing);
-        };
-        let entry = Entry::Saved { upto: snapshot.upto, digest: written.digest };
-        match self.append(disk, &entry, clock) {
-            Ok(record) => {
-                self.logged = self.logged.max(record);
-                self.save = Save::Written { written, snapshot, record };
-                Ok(Next::Nothing)
+            Outcome::NoRoom => {
+                self.save = Save::Idle;
+                self.fall_behind(clock);
             }
-            Err(AppendError::Refused(error)) if is_full(&error) => self.give_up_save(disk, clock),
-            Err(AppendError::Refused(error) | AppendError::Torn(error)) => Err(error),
+            Outcome::Discarded => self.save = Save::Idle,
         }
+        self.note_durable();
+        next
     }
 
-    fn note_published(
-        &mut self,
-        disk: &Arc<dyn Disk>,
-        identity: Identity,
-        clock: &Clock,
-    ) -> io::Result<Next> {
-        let Save::Publishing { snapshot, base, .. } = std::mem::replace(&mut self.save, Save::Idle) else {
-            return Ok(Next::Nothing);
-        };
-        self.file = Some(identity);
-        self.base = base;
-        self.is_behind = false;
-        self.save_due = self.is_dirty().then(|| clock.now + self.pace.save_delay);
-        match self.append(disk, &Entry::Published { upto: base.sequence }, clock) {
-            // Nobody waits for it: without it the file's contents say the same after a new start.
-            Ok(_) => {}
-            Err(AppendError::Refused(error)) if is_full(&error) => {}
-            Err(AppendError::Refused(error) | AppendError::Torn(error)) => return Err(error),
-        }
-        self.last_save = Some(snapshot);
-        Ok(Next::Saved)
+    /// What it is now.
+    fn now(&self) -> Point {
+        Point { phext: self.phext.clone(), logged: self.logged, edit: self.last_edit }
     }
 
-    fn give_up_save(&mut self, disk: &Arc<dyn Disk>, clock: &Clock) -> io::Result<Next> {
-        self.save = Save::Idle;
-        if !self.is_behind {
-            tracing::error!(phext = %self.name, "the disk is too full to save a phext; its journal keeps the writes");
+    /// Notes the last state that may be told.
+    fn note_durable(&mut self) {
+        let is_newer = |open: &Self, edit| open.durable.as_ref().is_none_or(|durable| durable.edit < edit);
+        if is_newer(self, self.written.edit) && self.is_durable(self.written.logged, self.written.edit) {
+            self.durable = Some(self.written.clone());
         }
-        self.is_behind = true;
-        self.save_due = Some(clock.now + self.pace.full_disk_delay);
-        disk.remove(&FileName::NewPhext(self.name.clone()))?;
-        Ok(Next::MakeRoom)
     }
 }
 

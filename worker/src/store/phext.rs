@@ -1,11 +1,11 @@
 //! A phext in memory: its scrolls in coordinate order, and how many bytes they take as a file.
 
-use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use imbl::OrdMap;
 use sq_shared::coordinate::Coordinate;
 
 use crate::store::breaks;
@@ -27,15 +27,16 @@ mod tests;
 /// How many bytes are written at once.
 const WRITE_BYTES: usize = 64 * 1024;
 
-/// Pages by their first scroll.
-type Pages = BTreeMap<Coordinate, Arc<Page>>;
+/// Pages by their first scroll, in a map whose clones share what they have in common: a change of one copies a few of
+/// its nodes, however many pages there are.
+type Pages = OrdMap<Coordinate, Arc<Page>>;
 
 /// The scrolls of a phext. An empty scroll is the same as none, and is not kept.
 ///
 /// A clone is a snapshot. It costs nothing, and the two share all pages until one of them changes.
 #[derive(Debug, Clone, Default)]
 pub struct Phext {
-    pages: Arc<Pages>,
+    pages: Pages,
     /// What the file of these scrolls has.
     file_bytes: u64,
     text_bytes: u64,
@@ -117,7 +118,7 @@ impl Phext {
 
     /// The scrolls in coordinate order.
     pub fn iter(&self) -> impl Iterator<Item = (&Coordinate, &str)> + Clone {
-        self.pages.values().flat_map(|page| page.scrolls_from(0))
+        self.pages.iter().flat_map(|(_, page)| page.scrolls_from(0))
     }
 
     /// The scrolls of a range, in coordinate order. One that ends before it begins has none.
@@ -223,7 +224,7 @@ impl Phext {
 
     /// The last scroll before a coordinate. A page begins with its key, so one page holds it.
     fn predecessor(&self, at: &Coordinate) -> Option<Coordinate> {
-        let (_, page) = self.pages.range(..at).next_back()?;
+        let (_, page) = self.pages.range(..*at).next_back()?;
         let index = page.find(at).unwrap_or_else(|index| index);
         page.bounds(index.checked_sub(1)?).map(|(before, _)| before)
     }
@@ -252,10 +253,11 @@ impl Phext {
 
     /// Takes the page out that a scroll belongs to; an empty one when there is none.
     fn take_page_for(&mut self, at: &Coordinate) -> Arc<Page> {
-        let before = self.pages.range(..=at).next_back().or_else(|| self.pages.first_key_value());
-        let fitting = before.filter(|(_, page)| !page.is_one_large_scroll() || page.find(at).is_ok());
+        let first = || self.pages.get_min().map(|(key, page)| (key, page));
+        let fitting = self.pages.get_prev(at).or_else(first);
+        let fitting = fitting.filter(|(_, page)| !page.is_one_large_scroll() || page.find(at).is_ok());
         let Some(key) = fitting.map(|(key, _)| *key) else { return Arc::default() };
-        let Some(page) = Arc::make_mut(&mut self.pages).remove(&key) else { return Arc::default() };
+        let Some(page) = self.pages.remove(&key) else { return Arc::default() };
         self.memory_bytes -= page.memory_bytes();
         page
     }
@@ -264,18 +266,18 @@ impl Phext {
     fn put_page(&mut self, page: Arc<Page>) {
         if let Some(first) = page.first() {
             self.memory_bytes += page.memory_bytes();
-            Arc::make_mut(&mut self.pages).insert(first, page);
+            self.pages.insert(first, page);
         }
     }
 
     fn page_of(&self, at: &Coordinate) -> Option<&Arc<Page>> {
-        self.pages.range(..=at).next_back().map(|(_, page)| page)
+        self.pages.get_prev(at).map(|(_, page)| page)
     }
 
     /// The pages that may have scrolls of a range that begins there.
     fn pages_from(&self, start: Bound<Coordinate>) -> impl Iterator<Item = (&Coordinate, &Arc<Page>)> {
         let first = match start {
-            Bound::Included(at) | Bound::Excluded(at) => self.pages.range(..=at).next_back(),
+            Bound::Included(at) | Bound::Excluded(at) => self.pages.get_prev(&at),
             Bound::Unbounded => None,
         };
         self.pages.range((first.map_or(Bound::Unbounded, |(key, _)| Bound::Included(*key)), Bound::Unbounded))

@@ -90,8 +90,8 @@ pub(super) struct FileDigest {
     pub(super) xxh3: u128,
 }
 
-/// Adds a record's bytes to a buffer.
-pub(super) fn encode(stamp: &Stamp, entry: &Entry<'_>, generation: u64, buffer: &mut Vec<u8>) {
+/// Adds a record to a buffer, complete but for its checksum: [`seal`] computes that for the journal that takes it.
+pub(super) fn encode(stamp: &Stamp, entry: &Entry<'_>, buffer: &mut Vec<u8>) {
     let start = buffer.len();
     buffer.extend_from_slice(&[0; PREFIX_BYTES]);
     for word in [stamp.sequence, stamp.durable, stamp.time_us] {
@@ -115,7 +115,26 @@ pub(super) fn encode(stamp: &Stamp, entry: &Entry<'_>, generation: u64, buffer: 
             buffer.extend_from_slice(&fingerprint.to_le_bytes());
         }
     }
-    seal(generation, buffer.get_mut(start..).unwrap_or_default());
+    write_length(buffer.get_mut(start..).unwrap_or_default());
+}
+
+/// Writes the length into a record's prefix.
+fn write_length(record: &mut [u8]) {
+    let Some((prefix, body)) = record.split_first_chunk_mut::<PREFIX_BYTES>() else { return };
+    // A text is never longer than `TEXT_BYTES`.
+    let [a, b, c, d] = u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes();
+    *prefix = [a, b, c, d, 0, 0, 0, 0];
+}
+
+/// Writes the checksum of each of these records into its prefix.
+pub(super) fn seal(generation: u64, mut records: &mut [u8]) {
+    while let Some((&mut length, rest)) = records.split_first_chunk_mut::<4>() {
+        let body_bytes = u32::from_le_bytes(length) as usize;
+        let Some((crc, rest)) = rest.split_first_chunk_mut::<4>() else { return };
+        let Some((body, rest)) = rest.split_at_mut_checked(body_bytes) else { return };
+        *crc = checksum(generation, length, body).to_le_bytes();
+        records = rest;
+    }
 }
 
 impl Record {
@@ -159,16 +178,6 @@ impl Record {
 pub(super) fn checksum(generation: u64, length: [u8; 4], body: &[u8]) -> u32 {
     let crc = crc32c::crc32c(&generation.to_le_bytes());
     crc32c::crc32c_append(crc32c::crc32c_append(crc, &length), body)
-}
-
-/// Writes length and checksum into the prefix.
-fn seal(generation: u64, record: &mut [u8]) {
-    let Some((prefix, body)) = record.split_first_chunk_mut::<PREFIX_BYTES>() else { return };
-    // A text is never longer than `TEXT_BYTES`.
-    let length = u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes();
-    let [a, b, c, d] = length;
-    let [e, f, g, h] = checksum(generation, length, body).to_le_bytes();
-    *prefix = [a, b, c, d, e, f, g, h];
 }
 
 fn encode_common(kind: u8, key: Option<&RepeatKey>, number: u64, buffer: &mut Vec<u8>) {
@@ -280,7 +289,8 @@ mod tests {
         ) {
             let record = Record { stamp: Stamp { sequence, durable, time_us }, entry };
             let mut bytes = Vec::new();
-            encode(&record.stamp, &record.entry, generation, &mut bytes);
+            encode(&record.stamp, &record.entry, &mut bytes);
+            seal(generation, &mut bytes);
             prop_assert!(bytes.len() >= SMALLEST_BYTES);
             let (length, rest) = bytes.split_first_chunk::<4>().unwrap();
             let (crc, body) = rest.split_first_chunk::<4>().unwrap();

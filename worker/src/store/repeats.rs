@@ -91,6 +91,20 @@ impl Repeats {
         }
     }
 
+    /// Forgets a key: its write was not made.
+    pub(super) fn remove(&mut self, key: &RepeatKey) {
+        if self.by_key.remove(key).is_some() {
+            let order = match key.origin {
+                KeyOrigin::Client => &mut self.clients,
+                KeyOrigin::Gateway => &mut self.gateways,
+            };
+            // It is one of the last.
+            if let Some(index) = order.iter().rposition(|other| other == key) {
+                order.remove(index);
+            }
+        }
+    }
+
     /// All that are alive, the oldest of each origin first.
     pub(super) fn alive(&self, now_us: u64) -> impl Iterator<Item = (RepeatKey, Remembered)> {
         let keys = self.clients.iter().chain(&self.gateways);

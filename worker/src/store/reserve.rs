@@ -2,16 +2,21 @@
 //! journal, and a save a new file, before either gives room back.
 
 use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::store::disk::{Disk, FileName, is_full};
 
 /// Enough for some thousand deletes, or for the save of a small phext.
 const RESERVE_BYTES: u64 = 256 * 1024;
 
+/// The room. Only jobs take it and give it up, for both may have to wait for the disk.
+#[derive(Debug, Default)]
+pub(super) struct Reserve(Mutex<State>);
+
 /// Whether the room is there.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) enum Reserve {
-    /// Nobody has looked yet.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// It has not been looked for yet.
     #[default]
     Unknown,
     Held,
@@ -22,37 +27,60 @@ pub(super) enum Reserve {
 
 impl Reserve {
     /// Takes the room if it is not there. That there is none to take is no error: then there is no reserve.
-    pub(super) fn hold(&mut self, disk: &dyn Disk) {
-        if matches!(self, Self::Held | Self::Unavailable) {
+    pub(super) fn hold(&self, disk: &dyn Disk) {
+        let mut state = self.state();
+        if matches!(*state, State::Held | State::Unavailable) {
             return;
         }
-        let is_there = matches!(
-            disk.identity(&FileName::Reserve),
-            Ok(Some(identity)) if identity.is_file && identity.bytes == RESERVE_BYTES
-        );
-        let taken = || {
-            // What a delete has just freed is for writes, not for this.
-            if disk.free_bytes()? < 2 * RESERVE_BYTES {
-                return Err(io::ErrorKind::StorageFull.into());
-            }
-            disk.create(&FileName::Reserve)?.allocate(RESERVE_BYTES)
-        };
-        match if is_there { Ok(()) } else { taken() } {
-            Ok(()) => *self = Self::Held,
+        match take(disk) {
+            Ok(()) => *state = State::Held,
             Err(error) => {
                 // Better none than a part that is taken for the whole.
                 let _ = disk.remove(&FileName::Reserve);
-                *self = if is_full(&error) { Self::Gone } else { Self::Unavailable };
+                *state = if is_full(&error) { State::Gone } else { State::Unavailable };
             }
         }
     }
 
+    /// Does work that needs room, once more with the reserve given up when there was no room for it.
+    pub(super) fn with_room<T, E>(
+        &self,
+        disk: &dyn Disk,
+        is_without_room: impl Fn(&E) -> bool,
+        mut work: impl FnMut() -> Result<T, E>,
+    ) -> Result<T, E> {
+        match work() {
+            Err(error) if is_without_room(&error) && self.release(disk) => work(),
+            result => result,
+        }
+    }
+
     /// Gives the room up; whether there was any.
-    pub(super) fn release(&mut self, disk: &dyn Disk) -> bool {
-        if *self != Self::Held {
+    fn release(&self, disk: &dyn Disk) -> bool {
+        let mut state = self.state();
+        if *state != State::Held {
             return false;
         }
-        *self = Self::Gone;
+        *state = State::Gone;
         disk.remove(&FileName::Reserve).is_ok()
     }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn take(disk: &dyn Disk) -> io::Result<()> {
+    let is_there = matches!(
+        disk.identity(&FileName::Reserve),
+        Ok(Some(identity)) if identity.is_file && identity.bytes == RESERVE_BYTES
+    );
+    if is_there {
+        return Ok(());
+    }
+    // What a delete has just freed is for writes, not for this.
+    if disk.free_bytes()? < 2 * RESERVE_BYTES {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    disk.create(&FileName::Reserve)?.allocate(RESERVE_BYTES)
 }

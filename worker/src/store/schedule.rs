@@ -7,7 +7,7 @@ use sq_shared::phext_name::PhextName;
 
 use crate::store::job::{Done, Job};
 use crate::store::open_phext::{Next, OpenPhext};
-use crate::store::{Store, Ticket, clock};
+use crate::store::{Store, StoreError, Ticket, clock};
 
 impl Store {
     /// What is to be done now. Each job must be run, and its result given to [`Store::finish`].
@@ -17,14 +17,15 @@ impl Store {
             return jobs;
         }
         self.read_superseded();
-        let (disk, clock, is_closing) = (Arc::clone(&self.disk), clock(), self.is_closing);
+        let (disk, reserve) = (Arc::clone(&self.disk), Arc::clone(&self.reserve));
+        let (clock, is_closing) = (clock(), self.is_closing);
         let is_crowded = self.is_crowded();
         let turn = self.next_turn(clock.now, is_crowded);
         let cache = &mut self.cache;
         self.active.retain(|name| {
             let Some(open) = cache.open_mut(name) else { return false };
             let may_save = turn.as_ref() == Some(name) || (!is_crowded && open.is_saved_at_once());
-            jobs.extend(open.next_jobs(&disk, &clock, may_save));
+            jobs.extend(open.next_jobs(&disk, &reserve, &clock, may_save));
             // The journal has all of it.
             let is_given_up = is_closing && open.is_quiet() && (open.is_behind() || open.is_superseded());
             !open.is_clean() && !is_given_up
@@ -51,9 +52,14 @@ impl Store {
         self.active.iter().filter_map(wanted).min().map(|(.., name)| name)
     }
 
-    /// What all phexts that are not settled wait for. Even a refusal may rest on a write that is not durable yet.
-    pub fn unsettled(&self) -> Vec<Ticket> {
-        self.active.iter().filter_map(|name| self.cache.open(name)?.ticket()).collect()
+    /// What a refusal rests on: only writes are decided by what is not durable yet.
+    pub fn unsettled(&self, error: &StoreError) -> Vec<Ticket> {
+        match error {
+            StoreError::NotAsExpected | StoreError::KeyReused | StoreError::QuotaExceeded { .. } => {
+                self.active.iter().filter_map(|name| self.cache.open(name)?.ticket()).collect()
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// Reads those anew whose files another program has changed during a save: their unsaved edits must not wait
@@ -83,22 +89,18 @@ impl Store {
     pub fn finish(&mut self, done: Done) {
         let Done { name, result } = done;
         let Some(open) = self.cache.open_mut(&name) else { return };
-        let next = result.and_then(|outcome| open.finish(&self.disk, outcome, &clock()));
-        self.cache.recount(&name);
-        match next {
-            Ok(Next::Nothing) => {}
-            Ok(Next::Saved) => {
-                self.reserve.hold(&*self.disk);
-                let is_tight = self.is_tight();
-                if let Some(open) = self.cache.open_mut(&name) {
-                    open.shorten_journal(&self.disk, is_tight, &clock());
-                }
-            }
-            Ok(Next::MakeRoom) => {
-                if self.reserve.release(&*self.disk)
+        match result {
+            Ok(outcome) => {
+                // Refused records are not in it any more.
+                let before = open.phext.file_bytes();
+                let next = open.finish(outcome, &clock());
+                self.usage.changed(before, open.phext.file_bytes());
+                self.cache.recount(&name);
+                let is_tight = next == Next::Saved && self.is_tight();
+                if next == Next::Saved
                     && let Some(open) = self.cache.open_mut(&name)
                 {
-                    open.retry(Instant::now());
+                    open.shorten_journal(is_tight);
                 }
             }
             Err(error) => self.fail(&error),

@@ -97,6 +97,10 @@ impl Store {
         disk.fail(Operation::SyncAll, 1, Errno::IO);
         Self::on(Arc::new(disk), NO_LIMITS, Pace::DEFAULT)
     }
+
+    fn has_settled(&self, tickets: &[Ticket]) -> bool {
+        matches!(self.is_settled(tickets), Ok(true))
+    }
 }
 
 /// Runs jobs until there are none, in the order in which they come.
@@ -115,10 +119,7 @@ fn write(store: &mut Store, phext: &str, place: Coordinate, edit: Edit) -> Resul
     let write = Write { at: place, edit, expected: None, repeat: None };
     let (written, tickets) = store.write(&name(phext), &write)?.into_parts();
     run_jobs(store);
-    if store.is_in_doubt() {
-        return Err(StoreError::InDoubt);
-    }
-    assert!(store.is_settled(&tickets));
+    assert!(store.is_settled(&tickets)?);
     Ok(written.bytes)
 }
 
@@ -128,6 +129,11 @@ fn put(store: &mut Store, phext: &str, place: &str, text: &str) -> Result<u64, S
 
 fn scroll(store: &mut Store, phext: &str, place: &str) -> String {
     store.read(&name(phext)).unwrap().into_parts().0.scroll(&at(place)).to_owned()
+}
+
+/// What a phext is with all its writes, durable or not.
+fn in_memory(store: &Store, phext: &str) -> String {
+    store.cache.open(&name(phext)).map_or_else(String::new, |open| open.phext.join())
 }
 
 fn list(store: &mut Store) -> Vec<Listed> {

@@ -1,10 +1,11 @@
 //! What was read or written, and what must be on disk before anybody may be told.
 //!
-//! A write is applied in memory as soon as its record is in the journal, and durable only when the journal
-//! has been synced. Whoever sees it before that, the writer or a reader, waits for the sync: so nothing is
-//! ever answered that a power cut could take back.
+//! A write is applied in memory as soon as it is checked, and durable only when the journal has been synced. The writer
+//! waits for that; a reader gets the last durable state. So nothing is ever answered that a power cut could take back.
 
 use sq_shared::phext_name::PhextName;
+
+use crate::store::queue::Fate;
 
 /// A value that may be told once everything it rests on is durable.
 #[must_use = "the value is not durable until its tickets are settled"]
@@ -15,7 +16,7 @@ pub struct Pending<T> {
 }
 
 /// A state of a phext that must become durable.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Ticket {
     pub(super) name: PhextName,
     /// Which time that the phext is in memory: what it was before was durable when it was read anew.
@@ -24,6 +25,8 @@ pub struct Ticket {
     pub(super) logged: u64,
     /// The last edit that counts.
     pub(super) edit: u64,
+    /// Whether the disk refused the last record.
+    pub(super) fate: Fate,
 }
 
 impl<T> Pending<T> {

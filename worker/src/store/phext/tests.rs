@@ -1,5 +1,6 @@
 //! The phext against a plain map, and against libphext.
 
+use std::collections::BTreeMap;
 use std::collections::HashMap;
 
 use libphext::phext as oracle;

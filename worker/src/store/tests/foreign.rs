@@ -165,7 +165,7 @@ fn the_same_bytes_are_no_change() {
         assert_eq!(scroll(&mut store, "notes", ORIGIN), "first, ours");
         let tickets = begin(&mut store, "notes", ORIGIN, append("!"));
         run_jobs(&mut store);
-        assert!(store.is_settled(&tickets));
+        assert!(store.has_settled(&tickets));
         close(store);
         assert_eq!(fs::read_to_string(&path).unwrap(), "first, ours!");
     }

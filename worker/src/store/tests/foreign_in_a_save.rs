@@ -53,7 +53,7 @@ fn a_file_that_is_newer_than_the_save_is_not_overwritten() {
                 }
             });
             assert_eq!(fs::read_to_string(&path).unwrap(), "theirs", "{moment:?}");
-            assert!(store.is_settled(&tickets), "{moment:?}");
+            assert!(store.has_settled(&tickets), "{moment:?}");
             assert!(!store.is_in_doubt() && store.is_at_rest());
             assert_eq!(scroll(&mut store, "notes", ORIGIN), "theirs");
             // What comes after it must be durable as ever.
@@ -79,7 +79,7 @@ fn writes_after_it_are_durable_by_the_journal_alone() {
         assert_eq!(scroll(&mut store, "notes", ORIGIN), "theirs");
         for _ in 0..later {
             let tickets = begin(&mut store, "notes", ORIGIN, append("!"));
-            while !store.is_settled(&tickets) {
+            while !store.has_settled(&tickets) {
                 let jobs =
                     store.next_jobs().into_iter().filter(|job| !matches!(job.work, Work::Write { .. }));
                 jobs.collect::<Vec<_>>().into_iter().for_each(|job| store.finish(job.run()));
@@ -105,7 +105,7 @@ fn writes_newer_than_it_are_applied_on_top() {
                 disk.replace_behind_our_back(&phext_file("notes"), b"theirs");
             }
         });
-        assert!(store.is_settled(&tickets));
+        assert!(store.has_settled(&tickets));
         assert_eq!(saved(&disk, "notes").unwrap(), "theirs!", "{moment:?}");
         for disk in [disk.kill(), disk.crash(1)] {
             let mut store = on_sim(&disk, Pace::DEFAULT);
@@ -138,7 +138,7 @@ fn of_two_writes_the_one_that_is_newer_than_the_file_counts() {
     run_jobs(&mut store);
     tickets.extend(begin(&mut store, "notes", ORIGIN, append(" newer")));
     run_jobs(&mut store);
-    assert!(store.is_settled(&tickets));
+    assert!(store.has_settled(&tickets));
     assert_eq!(fs::read_to_string(&path).unwrap(), "theirs newer");
     drop(store);
     assert_eq!(scroll(&mut open(dir.path()), "notes", ORIGIN), "theirs newer");
@@ -156,5 +156,5 @@ fn a_request_meanwhile_is_asked_to_come_again_and_then_sees_the_file() {
     jobs.into_iter().for_each(|job| store.finish(job.run()));
     run_jobs(&mut store);
     assert_eq!(scroll(&mut store, "notes", ORIGIN), "theirs");
-    assert!(store.is_settled(&tickets));
+    assert!(store.has_settled(&tickets));
 }

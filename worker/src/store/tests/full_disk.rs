@@ -79,7 +79,7 @@ fn a_save_without_room_leaves_the_write_to_the_journal_and_is_tried_again() {
     let tickets = begin(&mut store, "notes", ORIGIN, append("!"));
     disk.set_capacity_bytes(room(used + 1000));
     (0..8).for_each(|_| run_once(&mut store));
-    assert!(store.is_settled(&tickets) && !store.is_in_doubt());
+    assert!(store.has_settled(&tickets) && !store.is_in_doubt());
     assert!(store.cache.open(&name("notes")).unwrap().is_behind());
     assert_eq!(saved(&disk, "notes").unwrap(), text, "the old file stays");
     assert_eq!(disk.bytes(&FileName::NewPhext(name("notes"))), None);
@@ -106,7 +106,7 @@ fn a_worker_that_ends_on_a_full_disk_loses_nothing() {
     let tickets = begin(&mut store, "notes", ORIGIN, append("!"));
     disk.set_capacity_bytes(room(used + 1000));
     (0..8).for_each(|_| run_once(&mut store));
-    assert!(store.is_settled(&tickets));
+    assert!(store.has_settled(&tickets));
     close(store);
     let disk = disk.kill();
     let mut store = on_full(&disk);
@@ -123,8 +123,8 @@ fn a_new_journal_without_room_for_its_first_write_blocks_nothing() {
     disk.replace_behind_our_back(&phext_file("notes"), b"abc");
     let mut store = on_full(&disk);
     assert_eq!(scroll(&mut store, "notes", ORIGIN), "abc");
-    // There is room for the journal's header, and none for the record.
-    disk.fail(Operation::Write, 2, Errno::NOSPC);
+    // There is room for the new file and the journal's header, and none for the records.
+    disk.fail(Operation::Write, 3, Errno::NOSPC);
     assert!(matches!(put(&mut store, "notes", ORIGIN, "abcd"), Err(StoreError::DiskFull { .. })));
     run_jobs(&mut store);
     disk.replace_behind_our_back(&phext_file("notes"), b"theirs");

@@ -38,11 +38,7 @@ fn run(disk: &SimDisk) -> (Vec<Texts>, usize) {
         let write = Write { at: place, edit, expected: None, repeat: None };
         let Ok(pending) = store.write(&name(phext), &write) else { break };
         let (_, tickets) = pending.into_parts();
-        states.push(
-            ["small", "large"].map(|phext| {
-                store.cache.open(&name(phext)).map_or_else(String::new, |open| open.phext.join())
-            }),
-        );
+        states.push(["small", "large"].map(|phext| in_memory(&store, phext)));
         // Now and then two writes go together.
         if number % 3 != 1 {
             run_jobs(&mut store);
@@ -50,7 +46,7 @@ fn run(disk: &SimDisk) -> (Vec<Texts>, usize) {
         if store.is_in_doubt() {
             break;
         }
-        if store.is_settled(&tickets) {
+        if store.has_settled(&tickets) {
             acknowledged = states.len() - 1;
         }
     }

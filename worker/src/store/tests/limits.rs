@@ -55,13 +55,13 @@ fn what_is_not_saved_never_leaves_memory_and_others_wait_for_it() {
         assert!(matches!(store.read(&name("other")), Err(StoreError::NotYet)));
         assert!(store.cache.open(&name("notes")).is_some());
     }
-    assert_eq!(scroll(&mut store, "notes", ORIGIN).len(), 5000);
+    assert_eq!(in_memory(&store, "notes").len(), 5000);
     run_jobs(&mut store);
-    assert!(store.is_settled(&tickets));
+    assert!(store.has_settled(&tickets));
     assert_eq!(saved(&disk, "notes").unwrap().len(), 5000);
     assert_eq!(scroll(&mut store, "other", ORIGIN).len(), 5000);
     assert!(store.cache.open(&name("notes")).is_none());
-    assert!(store.is_settled(&tickets));
+    assert!(store.has_settled(&tickets));
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn a_listing_keeps_in_memory_only_what_must_be_saved_and_counts_it() {
         let rows = [row("a", 7, Some(2)), row("bad", 1, None), row("new", 3, Some(1))];
         let (listed, tickets) = store.list().unwrap().into_parts();
         assert_eq!(listed, rows);
-        assert!(!store.is_settled(&tickets), "what only a journal has is made durable first");
+        assert!(!store.has_settled(&tickets), "what only a journal has is made durable first");
         assert_eq!(store.cache.names().collect::<Vec<_>>(), [&name("new")]);
     }
     run_jobs(&mut store);

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::store::journal::{Base, Journal, JournalDamage, first_record};
-use crate::store::record::{Entry, LARGEST_FOUND_SEQUENCE, Stamp};
+use crate::store::record::{Entry, LARGEST_FOUND_SEQUENCE, Stamp, encode};
 
 /// A directory with a phext of five writes that are in its journal alone, and where each of its records ends.
 fn five_writes(dir: &Path) -> Vec<u64> {
@@ -68,7 +68,9 @@ fn a_number_that_nobody_counts_to_is_refused() {
         let mut journal = Journal::create(file, &Base { sequence: 0, digest: None }, 0).unwrap();
         let stamp = Stamp { sequence, durable: 0, time_us: 1 };
         let edit = Cow::Owned(append("once"));
-        journal.append(&stamp, &Entry::Edit { at: at(ORIGIN), edit, answer_bytes: 4, repeat: None }).unwrap();
+        let mut record = Vec::new();
+        encode(&stamp, &Entry::Edit { at: at(ORIGIN), edit, answer_bytes: 4, repeat: None }, &mut record);
+        journal.append(&mut record).unwrap();
         let mut store = on_sim(&disk, Pace::DEFAULT);
         assert_eq!(store.read(&name("notes")).is_ok(), is_good, "{sequence}");
     }

@@ -13,7 +13,7 @@ fn request(place: &str, edit: Edit, repeat: Option<RepeatKey>) -> Write {
 fn ask(store: &mut Store, write: &Write) -> Result<Written, StoreError> {
     let (written, tickets) = store.write(&name("notes"), write)?.into_parts();
     run_jobs(store);
-    assert!(store.is_settled(&tickets));
+    assert!(store.is_settled(&tickets)?);
     Ok(written)
 }
 
@@ -102,7 +102,7 @@ fn keys_of_client_and_gateway_and_of_two_phexts_never_meet() {
 #[test]
 fn the_key_of_a_write_that_failed_is_free() {
     let disk = SimDisk::new(1);
-    let mut store = on_sim(&disk, Pace::DEFAULT);
+    let mut store = on_sim(&disk, unsaved());
     put(&mut store, "notes", ORIGIN, "abc").unwrap();
     let write = request(ORIGIN, append("d"), client("k"));
     disk.fail(Operation::Write, 1, Errno::NOSPC);

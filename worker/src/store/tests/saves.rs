@@ -90,7 +90,7 @@ fn a_write_during_a_save_survives_it() {
             }
         }
         assert!(saved(&disk, "notes").is_some(), "a save has ended meanwhile");
-        assert_eq!(scroll(&mut store, "notes", ORIGIN), text);
+        assert_eq!(in_memory(&store, "notes"), text);
         store.next_jobs().into_iter().filter(|job| !is_write(job)).for_each(|job| drop(job.run()));
         let mut next = on_sim(&disk.kill(), pace);
         assert_eq!(scroll(&mut next, "notes", ORIGIN), text);

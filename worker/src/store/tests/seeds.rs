@@ -51,8 +51,9 @@ struct History {
     /// What it was when this began.
     first: Scrolls,
     attempts: Vec<Attempt>,
-    /// So many of the attempts have been acknowledged.
+    /// So many of the attempts have been acknowledged, and so many at least have been read.
     acknowledged: usize,
+    read: usize,
     /// What it may be as well: after a write that was refused, which a cut may bring back.
     refused: Vec<(usize, Scrolls)>,
 }
@@ -87,7 +88,23 @@ impl History {
             _ => *self = Self { first: found.clone(), ..Self::default() },
         }
         self.attempts.iter_mut().for_each(|attempt| attempt.tickets = None);
+        self.read = 0;
         is_certain
+    }
+
+    /// A read shows some state between the last acknowledged one and the last one, and never goes back.
+    fn note_read(&mut self, found: &Scrolls) {
+        let first = self.read.max(self.acknowledged);
+        let read = (first..=self.attempts.len()).find(|count| self.after(*count) == found);
+        self.read = read.unwrap_or_else(|| panic!("read {found:?}, which is older than {:?}", self.after(first)));
+    }
+
+    /// The disk has refused attempts: the first one and all behind it. Nothing of them was ever told.
+    fn note_refused(&mut self, first: usize) {
+        assert!(self.acknowledged <= first && self.read <= first, "what was told was refused later");
+        for attempt in self.attempts.drain(first..) {
+            self.refused.push((first, attempt.scrolls));
+        }
     }
 }
 
@@ -153,14 +170,18 @@ impl Life {
             6..8 => self.jobs.extend(self.store.next_jobs()),
             _ => self.run_job(),
         }
+        if self.store.is_in_doubt() {
+            return;
+        }
         for history in &mut self.histories {
-            let settled = |attempt: &Attempt| {
-                attempt.tickets.as_ref().is_some_and(|tickets| self.store.is_settled(tickets))
-            };
-            let acknowledged = history.attempts.iter().rposition(settled).map_or(0, |index| index + 1);
-            if !self.store.is_in_doubt() {
-                history.acknowledged = history.acknowledged.max(acknowledged);
+            let settled = |attempt: &Attempt| Some(self.store.is_settled(attempt.tickets.as_ref()?));
+            let refused = history.attempts.iter().position(|attempt| matches!(settled(attempt), Some(Err(_))));
+            if let Some(first) = refused {
+                history.note_refused(first);
             }
+            let settled = |attempt: &Attempt| matches!(settled(attempt), Some(Ok(true)));
+            let acknowledged = history.attempts.iter().rposition(settled).map_or(0, |index| index + 1);
+            history.acknowledged = history.acknowledged.max(acknowledged);
         }
     }
 
@@ -206,7 +227,7 @@ impl Life {
         }
     }
 
-    /// Whether or not a look is shared, the worker's own writes are seen.
+    /// Whether or not a look is shared, the worker's own writes are seen once they are durable.
     fn read(&mut self) {
         let index = usize::try_from(self.random.below(2)).unwrap();
         if self.random.one_in(2) {
@@ -214,8 +235,11 @@ impl Life {
         }
         match self.store.read(&phext(index)) {
             Ok(pending) => {
-                let found = pending.into_untold().iter().map(|(at, text)| (*at, text.to_owned()));
-                assert_eq!(&found.collect::<Scrolls>(), self.histories[index].now());
+                let (found, tickets) = pending.into_parts();
+                let found = found.iter().map(|(at, text)| (*at, text.to_owned())).collect();
+                if self.store.has_settled(&tickets) {
+                    self.histories[index].note_read(&found);
+                }
             }
             Err(StoreError::NotYet | StoreError::InDoubt | StoreError::Io(_)) => {}
             Err(error) => panic!("{error}"),

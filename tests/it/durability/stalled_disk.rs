@@ -1,0 +1,87 @@
+//! A disk that stalls: writes wait for it, and nothing else does.
+
+use std::fs;
+
+use sq_tests::client::Connection;
+use sq_tests::lone_worker::LoneWorker;
+use sq_tests::mount::{self, Mount};
+use sq_tests::root::Root;
+use sq_tests::wait;
+
+/// Longer than a phext that is saved before each answer: only its journal is written to.
+const LARGE_BYTES: usize = 2 * 1024 * 1024;
+
+/// A write of each kind: one that is saved at once, one that goes to the journal alone, one that begins a journal, and
+/// one that frees room.
+const STALLED: [&str; 4] = [
+    "update?p=small&c=1.1.1/1.1.1/1.1.1&s=new",
+    "update?p=large&c=1.1.1/1.1.1/1.1.2&s=new",
+    "insert?p=first&c=1.1.1/1.1.1/1.1.1&s=new",
+    "delete?p=other&c=1.1.1/1.1.1/1.1.1",
+];
+
+/// What is read of these phexts, before and after the writes.
+const READ: [(&str, &str, &str); 4] = [
+    ("select?p=small&c=1.1.1/1.1.1/1.1.1", "old", "new"),
+    ("select?p=large&c=1.1.1/1.1.1/1.1.2", "", "new"),
+    ("select?p=first&c=1.1.1/1.1.1/1.1.1", "", "new"),
+    ("select?p=other&c=1.1.1/1.1.1/1.1.1", "old", ""),
+];
+
+#[test]
+fn what_is_durable_is_read_while_writes_wait_for_the_disk() {
+    if !mount::works("a disk that stalls", &["mkfs.ext4", "fsfreeze"]) {
+        return;
+    }
+    let root = Root::empty();
+    let image = root.join("image");
+    mount::make_image(&image, 64 << 20, &["mkfs.ext4", "-q", "-F"]);
+    let disk = Mount::image(&image, &root.join("disk"), "");
+    let data_dir = disk.path().join("data");
+    fs::create_dir(&data_dir).unwrap();
+    fs::write(data_dir.join("never-asked-for.phext"), "cold").unwrap();
+    let worker = LoneWorker::start(&data_dir);
+    for phext in ["small", "other"] {
+        worker.client.get(&format!("/api/v2/update?p={phext}&c=1.1.1/1.1.1/1.1.1&s=old")).ok();
+    }
+    let text = "x".repeat(LARGE_BYTES);
+    worker.client.post("/api/v2/update?p=large&c=1.1.1/1.1.1/1.1.1", text).ok();
+
+    let frozen = disk.freeze();
+    let mut writes = STALLED.map(|target| asked(&worker, target));
+    wait::until("a thread that waits for the disk", || has_stalled_thread(&worker));
+    for (target, before, _) in READ {
+        assert_eq!(worker.client.get(&format!("/api/v2/{target}")).ok(), before, "{target}");
+    }
+    worker.client.get("/health").ok();
+    worker.client.get("/api/v2/version").ok();
+    worker.client.get("/api/v2/toc?p=small").ok();
+    worker.client.get("/api/v2/get?p=large").ok();
+    assert_eq!(worker.client.get("/api/v2/get?p=never-asked-for").ok(), "cold");
+    let listed = worker.client.get("/api/v2/phexts");
+    assert_eq!(listed.json().as_array().unwrap().len(), 4, "{listed}");
+    assert!(has_stalled_thread(&worker), "the disk stalled all the while");
+
+    drop(frozen);
+    writes.iter_mut().for_each(|write| _ = write.answer().ok());
+    for (target, _, after) in READ {
+        assert_eq!(worker.client.get(&format!("/api/v2/{target}")).ok(), after, "{target}");
+    }
+    worker.stop();
+}
+
+/// Asks, and does not wait for the answer.
+fn asked(worker: &LoneWorker, target: &str) -> Connection {
+    let mut connection = worker.client.connect();
+    let head = worker.client.head("GET", &format!("/api/v2/{target}"));
+    connection.send(format!("{head}\r\n").as_bytes());
+    connection
+}
+
+/// Whether a thread is in an uninterruptible sleep (proc_pid_stat(5), state `D`), as those that wait for a frozen file
+/// system are.
+fn has_stalled_thread(worker: &LoneWorker) -> bool {
+    let threads = fs::read_dir(format!("/proc/{}/task", worker.pid())).unwrap();
+    let stats = threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
+    stats.into_iter().any(|stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('D')))
+}

@@ -1,0 +1,94 @@
+//! A new generation of a journal: the keys that are remembered, what the old generation has that is not in the phext's
+//! file, and new records. It is written whole beside the old one, which stays as it is until this one takes its name.
+
+use std::io;
+
+use sq_shared::phext_name::PhextName;
+
+use crate::store::disk::{Disk, FileName};
+use crate::store::journal::{self, AppendError, Base, Journal};
+use crate::store::record::{Entry, Stamp, encode};
+use crate::store::recovery::Tail;
+use crate::store::repeats::{Remembered, RepeatKey};
+
+/// How much is written at once.
+const WRITE_BYTES: usize = 256 * 1024;
+
+/// What a generation begins with.
+#[derive(Debug)]
+pub(super) struct NewJournal {
+    /// The file that it starts from.
+    pub(super) base: Base,
+    pub(super) keys: Vec<(RepeatKey, Remembered)>,
+    /// Records of the generation before.
+    pub(super) tail: Option<Tail>,
+}
+
+impl NewJournal {
+    /// Writes it, and these records behind it; it is not durable yet.
+    ///
+    /// # Errors
+    /// The system refuses: nothing of it is left.
+    pub(super) fn write(&self, disk: &dyn Disk, name: &PhextName, records: &mut [u8]) -> io::Result<Journal> {
+        let file = FileName::NewJournal(name.clone());
+        self.write_to(disk, &file, records).inspect_err(|_| {
+            // It may not even exist; the error that counts is the first one.
+            let _ = disk.remove(&file);
+        })
+    }
+
+    fn write_to(&self, disk: &dyn Disk, file: &FileName, records: &mut [u8]) -> io::Result<Journal> {
+        let carried = u32::try_from(self.keys.len()).unwrap_or(u32::MAX);
+        let mut writer = Writer {
+            journal: Journal::create(disk.create(file)?.into(), &self.base, carried)?,
+            buffer: Vec::new(),
+        };
+        let (sequence, durable) = (self.base.sequence, self.base.sequence);
+        for (key, Remembered { fingerprint, answer_bytes, time_us }) in self.keys.iter().copied() {
+            let entry = Entry::Repeat { key, fingerprint, answer_bytes };
+            writer.append(&Stamp { sequence, durable, time_us }, &entry)?;
+        }
+        if let Some(tail) = &self.tail {
+            copy_tail(tail, &mut writer)?;
+        }
+        writer.flush()?;
+        writer.journal.append(records).map_err(AppendError::into_io)?;
+        Ok(writer.journal)
+    }
+}
+
+/// Appends many records with few writes.
+struct Writer {
+    journal: Journal,
+    buffer: Vec<u8>,
+}
+
+impl Writer {
+    fn append(&mut self, stamp: &Stamp, entry: &Entry<'_>) -> io::Result<()> {
+        encode(stamp, entry, &mut self.buffer);
+        if self.buffer.len() >= WRITE_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.journal.append(&mut self.buffer).map_err(AppendError::into_io)?;
+        self.buffer.clear();
+        Ok(())
+    }
+}
+
+/// Copies the records of an old journal that go over. All of them must still be there.
+fn copy_tail(tail: &Tail, writer: &mut Writer) -> io::Result<()> {
+    let mut copied = Ok(());
+    let scanned = journal::scan(&*tail.file, &tail.header, tail.from, |record| {
+        let is_carried = matches!(record.entry, Entry::Repeat { .. });
+        if !is_carried && tail.keep.keeps(&record) && copied.is_ok() {
+            copied = writer.append(&record.stamp, &record.entry);
+        }
+    })?;
+    copied?;
+    match scanned {
+        Ok(end) if end.bytes == tail.end => Ok(()),
+        Ok(_) => Err(io::Error::other("the end of the old journal cannot be read any more")),
+        Err(damage) => Err(io::Error::other(damage.to_string())),
+    }
+}

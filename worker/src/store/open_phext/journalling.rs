@@ -1,0 +1,216 @@
+//! A phext's journal: records go into it, it is synced while requests wait for that, and it begins again when most of it
+//! has been saved. One job at a time: what comes meanwhile is queued, and shares the next one.
+
+use std::io;
+use std::sync::Arc;
+
+use super::{Clock, JournalState, OpenPhext, Point};
+use crate::store::job::Work;
+use crate::store::journal::{Header, Journal};
+use crate::store::new_journal::NewJournal;
+use crate::store::open_phext::saving::Save;
+use crate::store::queue::{Queue, Refusal};
+use crate::store::record::REPEAT_BYTES;
+use crate::store::recovery::{Keep, Tail};
+
+/// On a disk without room to spare a journal begins again once it is longer than its keys and this: a block.
+const SPENT_BYTES_WHEN_TIGHT: u64 = 4096;
+
+/// The journal's job that is under way.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    /// Its records, which the job itself has.
+    pub(super) queue: Queue,
+    pub(super) record_bytes: u64,
+    /// The last record that is in the journal when it is done.
+    upto: u64,
+    /// How many of the keys in `unwritten_keys` are.
+    key_count: usize,
+    is_sync: bool,
+    /// What the phext is with these records.
+    point: Point,
+}
+
+impl OpenPhext {
+    /// What the journal needs now.
+    pub(super) fn next_journal_work(&mut self, clock: &Clock) -> Option<Work> {
+        if self.in_flight.is_some() {
+            return None;
+        }
+        let is_awaited = self.is_sync_awaited();
+        match &self.journal {
+            JournalState::None | JournalState::Superseded { is_stuck: false, .. } => {
+                is_awaited.then(|| self.begin(clock))
+            }
+            JournalState::Superseded { tail, is_stuck: true } => {
+                // There was no room for a new one. Reads go on all the same: the old one has everything.
+                let (journal, bytes) = (Arc::clone(&tail.file), tail.end);
+                is_awaited.then(|| {
+                    self.take_off(true);
+                    Work::Refresh { journal, bytes }
+                })
+            }
+            JournalState::Spent { .. } => Some(self.begin(clock)),
+            JournalState::Current(journal) => {
+                // Records that no request waits for go along with a save's, if there is to be one.
+                let is_to_append = !self.queue.is_empty() && !self.awaits_save();
+                let (journal, frees_room) = (journal.clone(), self.queue.frees_room);
+                (is_awaited || is_to_append).then(|| {
+                    let records = self.take_off(is_awaited);
+                    Work::Append { journal, records, is_sync: is_awaited, frees_room }
+                })
+            }
+        }
+    }
+
+    fn begin(&mut self, clock: &Clock) -> Work {
+        let tail = self.tail();
+        let new = NewJournal {
+            base: tail.as_ref().map_or(self.base, |tail| tail.base),
+            keys: self.repeats.alive(clock.time_us).collect(),
+            tail,
+        };
+        let frees_room = self.queue.frees_room;
+        Work::Begin { new, records: self.take_off(true), frees_room }
+    }
+
+    /// Which records of the old journal go over into a new one.
+    fn tail(&self) -> Option<Tail> {
+        match &self.journal {
+            JournalState::None | JournalState::Current(_) => None,
+            JournalState::Superseded { tail, .. } => Some(tail.clone()),
+            JournalState::Spent { journal, offset } => {
+                let header = Header { generation: journal.generation, base: self.base, carried: 0 };
+                Some(Tail {
+                    file: Arc::clone(&journal.file),
+                    header,
+                    from: *offset,
+                    end: journal.bytes,
+                    keep: Keep::After(self.base.sequence),
+                    base: self.base,
+                })
+            }
+        }
+    }
+
+    /// Hands the queued records over to a job.
+    fn take_off(&mut self, is_sync: bool) -> Vec<u8> {
+        let mut queue = std::mem::take(&mut self.queue);
+        let records = std::mem::take(&mut queue.records);
+        self.in_flight = Some(InFlight {
+            queue,
+            record_bytes: records.len() as u64,
+            upto: self.last_sequence,
+            key_count: self.unwritten_keys.len(),
+            is_sync,
+            point: self.now(),
+        });
+        records
+    }
+
+    /// Whether a request waits for records of the journal.
+    fn is_sync_awaited(&self) -> bool {
+        match &self.save {
+            Save::Written { record, .. } => self.synced < *record,
+            _ => !self.awaits_save() && self.synced < self.logged,
+        }
+    }
+
+    /// Whether the answers wait for a save anyway, whose own record makes the edits durable with itself.
+    fn awaits_save(&self) -> bool {
+        let is_noted = matches!(self.save, Save::Written { .. });
+        self.is_saved_at_once() && self.is_dirty() && !self.is_superseded && !is_noted
+    }
+
+    pub(super) fn note_appended(&mut self, journal: Journal) {
+        let Some(in_flight) = self.in_flight.take() else { return };
+        self.journal = JournalState::Current(journal);
+        self.note_in_journal(in_flight);
+    }
+
+    pub(super) fn note_began(&mut self, journal: Journal) {
+        self.note_appended(journal);
+    }
+
+    pub(super) fn note_refreshed(&mut self) {
+        let Some(in_flight) = self.in_flight.take() else { return };
+        self.note_in_journal(in_flight);
+    }
+
+    fn note_in_journal(&mut self, in_flight: InFlight) {
+        if in_flight.is_sync {
+            self.synced = self.synced.max(in_flight.upto);
+        }
+        self.unwritten_keys.drain(..in_flight.key_count.min(self.unwritten_keys.len()));
+        self.written = in_flight.point;
+    }
+
+    /// The journal is as it was before the job.
+    pub(super) fn note_refused(&mut self, records: Vec<u8>, error: &io::Error, clock: &Clock) {
+        let Some(in_flight) = self.in_flight.take() else { return };
+        let queue = Queue { records, ..in_flight.queue };
+        match std::mem::replace(&mut self.journal, JournalState::None) {
+            JournalState::Spent { journal, .. } => {
+                tracing::warn!(phext = %self.name, %error, "failed to begin a new journal; the old one goes on");
+                self.journal = JournalState::Current(journal);
+                self.queue.put_back(queue);
+            }
+            JournalState::Superseded { tail, .. } => {
+                tracing::warn!(phext = %self.name, %error, "failed to begin a new journal");
+                self.journal = JournalState::Superseded { tail, is_stuck: true };
+                self.refuse(queue, error, clock);
+            }
+            journal => {
+                self.journal = journal;
+                self.refuse(queue, error, clock);
+            }
+        }
+    }
+
+    /// Gives up these records and all that are queued behind them: the phext is what its journal has.
+    fn refuse(&mut self, mut older: Queue, error: &io::Error, clock: &Clock) {
+        if older.is_empty() && self.queue.is_empty() {
+            return;
+        }
+        tracing::error!(phext = %self.name, %error, "failed to write to the journal; the writes are refused");
+        let refusal = Refusal::from(error);
+        older.refuse(refusal);
+        self.queue.refuse(refusal);
+        for key in self.unwritten_keys.drain(..) {
+            self.repeats.remove(&key);
+        }
+        let Point { phext, logged, edit } = self.written.clone();
+        (self.phext, self.logged, self.last_edit) = (phext, logged, edit);
+        self.refuse_save(clock);
+    }
+
+    /// After a save: lets the journal begin again when most of it is in the file.
+    pub(in crate::store) fn shorten_journal(&mut self, is_tight: bool) {
+        let Some(snapshot) = self.last_save.take() else { return };
+        let JournalState::Current(journal) = &self.journal else { return };
+        let key_bytes = REPEAT_BYTES * self.repeats.len() as u64;
+        // What is written again is at most as much again as what has been written since.
+        let spent_bytes =
+            if is_tight { SPENT_BYTES_WHEN_TIGHT + key_bytes } else { self.pace.spent_journal_bytes };
+        let is_spent = journal.bytes > key_bytes + spent_bytes;
+        if self.in_flight.is_none() && is_spent && snapshot.generation == Some(journal.generation) {
+            self.journal =
+                JournalState::Spent { journal: journal.clone(), offset: snapshot.journal_bytes };
+        }
+    }
+
+    /// Where in which generation the next queued record will stand; `None` when that is not known yet.
+    pub(super) fn journal_end(&self) -> Option<(u64, u64)> {
+        match &self.journal {
+            JournalState::Current(journal) => {
+                Some((journal.generation, journal.bytes + self.queued_bytes()))
+            }
+            JournalState::None | JournalState::Spent { .. } | JournalState::Superseded { .. } => None,
+        }
+    }
+
+    pub(super) fn is_journal_long(&self) -> bool {
+        let limit = self.pace.long_journal_bytes + self.phext.file_bytes() / 2;
+        matches!(&self.journal, JournalState::Current(journal) if journal.bytes + self.queued_bytes() > limit)
+    }
+}

@@ -1,0 +1,150 @@
+//! How a phext's file is brought up to date: a new file is written, the journal notes what is in it, and only then does
+//! it take the phext's name.
+
+use std::time::Instant;
+
+use super::{Clock, OpenPhext, Point};
+use crate::store::disk::Identity;
+use crate::store::job::{Work, Written};
+use crate::store::journal::Base;
+use crate::store::record::Entry;
+
+/// Where a save stands.
+#[derive(Debug)]
+pub(super) enum Save {
+    Idle,
+    /// The new file is being written.
+    Writing(Snapshot),
+    /// The new file is complete, and the record that says so must become durable first.
+    Written {
+        written: Written,
+        snapshot: Snapshot,
+        record: u64,
+    },
+    Publishing {
+        snapshot: Snapshot,
+        base: Base,
+        /// The new file's, before the rename.
+        identity: Identity,
+    },
+    /// The new file has edits that the disk refused, and is to be removed.
+    Refused,
+    Discarding,
+}
+
+/// What a save has in it.
+#[derive(Debug, Clone)]
+pub(super) struct Snapshot {
+    point: Point,
+    /// The disk refused an edit that is in it.
+    is_refused: bool,
+    /// Where the journal's records behind it begin, and in which generation.
+    pub(super) journal_bytes: u64,
+    pub(super) generation: Option<u64>,
+}
+
+impl OpenPhext {
+    /// What the file needs now.
+    pub(super) fn next_save_work(&mut self, may_save: bool) -> Option<Work> {
+        match std::mem::replace(&mut self.save, Save::Idle) {
+            Save::Idle if !self.is_superseded && self.is_dirty() && may_save => {
+                let (generation, journal_bytes) = self.journal_end().unzip();
+                let snapshot = Snapshot {
+                    point: self.now(),
+                    is_refused: false,
+                    journal_bytes: journal_bytes.unwrap_or_default(),
+                    generation,
+                };
+                self.save = Save::Writing(snapshot);
+                Some(Work::Write { snapshot: self.phext.clone() })
+            }
+            Save::Written { written, snapshot, record } if self.synced >= record => {
+                let base = Base { sequence: snapshot.point.edit, digest: Some(written.digest) };
+                self.save = Save::Publishing { snapshot, base, identity: written.identity };
+                Some(Work::Publish { written, expected: self.file })
+            }
+            Save::Refused => {
+                self.save = Save::Discarding;
+                Some(Work::Discard)
+            }
+            save => {
+                self.save = save;
+                None
+            }
+        }
+    }
+
+    /// Since when a save is due; `None` when none is.
+    pub(in crate::store) fn save_wanted(&self, now: Instant, is_closing: bool) -> Option<Instant> {
+        if !self.is_dirty() || self.is_superseded || self.is_saving() {
+            return None;
+        }
+        let is_urgent = self.is_saved_at_once() || !self.is_behind && (is_closing || self.is_journal_long());
+        self.save_due.filter(|due| *due <= now).or(is_urgent.then_some(now))
+    }
+
+    pub(in crate::store) fn is_saving(&self) -> bool {
+        !matches!(self.save, Save::Idle)
+    }
+
+    /// Whether this is the file to which a save is just giving the phext's name.
+    pub(super) fn is_being_published(&self, found: &Identity) -> bool {
+        matches!(&self.save, Save::Publishing { identity, .. } if found.is_renamed(identity))
+    }
+
+    /// The journal must know what is in the new file before that takes the phext's name.
+    pub(super) fn note_saved(&mut self, written: Written, clock: &Clock) {
+        let Save::Writing(snapshot) = std::mem::replace(&mut self.save, Save::Idle) else { return };
+        if snapshot.is_refused {
+            self.save = Save::Refused;
+            return;
+        }
+        let entry = Entry::Saved { upto: snapshot.point.edit, digest: written.digest };
+        // On a full disk it may use the reserve, but not for writes that go along with it.
+        let frees_room = self.queue.is_empty();
+        let record = self.enqueue(&entry, frees_room, clock);
+        self.logged = record;
+        self.save = Save::Written { written, snapshot, record };
+    }
+
+    pub(super) fn note_published(&mut self, identity: Identity, clock: &Clock) {
+        let Save::Publishing { snapshot, base, .. } = std::mem::replace(&mut self.save, Save::Idle) else {
+            return;
+        };
+        self.file = Some(identity);
+        self.base = base;
+        self.is_behind = false;
+        self.save_due = self.is_dirty().then(|| clock.now + self.pace.save_delay);
+        // No request waits for it: without it the file's contents say the same after a new start.
+        self.enqueue(&Entry::Published { upto: base.sequence }, false, clock);
+        if self.durable.as_ref().is_none_or(|durable| durable.edit < snapshot.point.edit) {
+            self.durable = Some(snapshot.point.clone());
+        }
+        self.last_save = Some(snapshot);
+    }
+
+    /// The disk refused records: a save must not publish what they say.
+    pub(super) fn refuse_save(&mut self, clock: &Clock) {
+        let written_edit = self.written.edit;
+        match std::mem::replace(&mut self.save, Save::Idle) {
+            Save::Writing(snapshot) => {
+                let is_refused = snapshot.is_refused || snapshot.point.edit > written_edit;
+                self.save = Save::Writing(Snapshot { is_refused, ..snapshot });
+            }
+            Save::Written { .. } => {
+                self.save = Save::Refused;
+                self.fall_behind(clock);
+            }
+            save => self.save = save,
+        }
+    }
+
+    /// Leaves the edits to the journal for a while.
+    pub(super) fn fall_behind(&mut self, clock: &Clock) {
+        if !self.is_behind {
+            tracing::error!(phext = %self.name, "the disk is too full to save a phext; its journal keeps the writes");
+        }
+        self.is_behind = true;
+        self.save_due = Some(clock.now + self.pace.full_disk_delay);
+    }
+}
