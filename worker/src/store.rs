@@ -22,7 +22,7 @@ use crate::store::disk::{Disk, FileName, Identity};
 use crate::store::open_phext::{Clock, OpenPhext, Pace};
 use crate::store::queue::Refusal;
 use crate::store::record::{Entry, TEXT_BYTES, fingerprint};
-use crate::store::recovery::{RecoveryError, recover};
+use crate::store::recovery::{PhextFiles, RecoveryError, recover};
 use crate::store::reserve::Reserve;
 use crate::store::usage::Usage;
 
@@ -44,6 +44,7 @@ mod record;
 mod recovery;
 mod repeats;
 mod reserve;
+mod save_budget;
 mod schedule;
 #[cfg(test)]
 mod tests;
@@ -151,6 +152,12 @@ pub enum StoreError {
         /// The limit, if there is one.
         quota: Option<u64>,
     },
+    /// The file system can only be read, or a file of the phext.
+    #[error("the disk can only be read")]
+    Unwritable,
+    /// A temporary file of the phext is in the way, and is not a plain file.
+    #[error("a temporary file is in the way")]
+    Blocked,
     /// The scroll is not what the write expects.
     #[error("the scroll has changed")]
     NotAsExpected,
@@ -313,11 +320,15 @@ impl Store {
         if let Some(refusal) = tickets.iter().find_map(|ticket| ticket.fate.refusal()) {
             return Err(match refusal {
                 Refusal::Full => self.disk_full(),
+                Refusal::Unwritable => StoreError::Unwritable,
+                Refusal::Blocked => StoreError::Blocked,
                 Refusal::Failed(kind) => StoreError::Io(kind.into()),
             });
         }
         // What has left memory had been saved before, or came from the disk as it is.
-        Ok(tickets.iter().all(|ticket| self.cache.open(&ticket.name).is_none_or(|open| open.is_settled(ticket))))
+        Ok(tickets
+            .iter()
+            .all(|ticket| self.cache.open(&ticket.name).is_none_or(|open| open.is_settled(ticket))))
     }
 
     fn fail(&mut self, error: &io::Error) {
@@ -375,8 +386,7 @@ impl Store {
         }
         self.forget_changed(name);
         self.make_room(name)?;
-        let file = self.disk.identity(&FileName::Phext(name.clone()))?;
-        let journal = self.disk.identity(&FileName::Journal(name.clone()))?;
+        let files = PhextFiles::of(&*self.disk, name)?;
         let quota_bytes = self.limits.quota_bytes;
         match recover(&*self.disk, name, quota_bytes) {
             Ok(None) => Ok(()),
@@ -393,7 +403,7 @@ impl Store {
             Err(RecoveryError::Io(error)) => Err(error.into()),
             Err(RecoveryError::Damaged(damage)) => {
                 tracing::error!(phext = %name, %damage, "a phext is damaged, and is left alone");
-                let damaged = DamagedPhext { file, journal, damage: damage.clone(), quota_bytes };
+                let damaged = DamagedPhext { files, damage: damage.clone(), quota_bytes };
                 self.cache.insert(name.clone(), Content::Damaged(damaged));
                 Err(damage.into())
             }
@@ -406,8 +416,7 @@ impl Store {
         match self.cache.get(name) {
             None => Ok(false),
             Some(Content::Damaged(known)) => {
-                let journal = self.disk.identity(&FileName::Journal(name.clone()))?;
-                let is_same = known.file == identity()? && known.journal == journal;
+                let is_same = known.files == PhextFiles::of(&*self.disk, name)?;
                 if is_same && known.quota_bytes == self.limits.quota_bytes {
                     return Err(known.damage.clone().into());
                 }

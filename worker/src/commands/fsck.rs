@@ -107,14 +107,15 @@ fn place(damage: &Damage) -> String {
         Damage::Journal(JournalDamage::Header) => "its header is damaged, at byte 0".to_owned(),
         Damage::Journal(damage) => damage.to_string(),
         Damage::LargerThanQuota { .. } => damage.to_string(),
+        Damage::InTheWay { .. } => "it is not a plain file, and is in the way of the next save".to_owned(),
     }
 }
 
 fn remedy(damage: &Damage) -> &'static str {
     match damage {
-        Damage::Text(TextDamage::NotAFile) | Damage::Journal(JournalDamage::NotAFile) => {
-            "move it out of the directory"
-        }
+        Damage::Text(TextDamage::NotAFile)
+        | Damage::Journal(JournalDamage::NotAFile)
+        | Damage::InTheWay { .. } => "move it out of the directory",
         Damage::Text(_) => "mend it there with an editor, or put a good copy in its place",
         Damage::Journal(_) => {
             "stop the worker, then take phext and journal from a backup, or move the journal out of the \

@@ -155,7 +155,8 @@ async fn run(worker: &Worker, command: &Command, request_id: &str) -> Result<Ans
             Err(failure) => failure,
         };
         // A refusal may rest on writes that are not durable yet. When the disk does not take them, it is asked again.
-        let tickets = failure.store_error().map_or_else(Vec::new, |error| worker.store.borrow().unsettled(error));
+        let tickets =
+            failure.store_error().map_or_else(Vec::new, |error| worker.store.borrow().unsettled(error));
         match commits::settle(worker, &tickets).await {
             Ok(()) => return Err(refuse(failure)),
             Err(StoreError::InDoubt) => return Err(refuse(StoreError::InDoubt.into())),

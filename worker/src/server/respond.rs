@@ -124,7 +124,7 @@ pub(super) fn problem_of(failure: &Failure, request_id: &str) -> Problem {
                 "{damage}. It is neither read nor overwritten; the server's operator finds the place with \
                  sq-worker fsck, and mends or replaces the file. Other phexts are served"
             );
-            Problem::new(Code::WorkerUnavailable, detail).retry_after_s(RETRY_AFTER_S)
+            Problem::new(Code::WorkerUnavailable, detail)
         }
         Failure::Store(StoreError::NotAsExpected) => Problem::new(
             Code::PreconditionFailed,
@@ -154,10 +154,28 @@ pub(super) fn problem_of(failure: &Failure, request_id: &str) -> Problem {
                 .with("used", *used)
                 .with("quota", *quota)
         }
+        Failure::Store(StoreError::Unwritable) => lasting(
+            failure,
+            request_id,
+            "the server's disk, or a file of this phext, can only be read: nothing was written, and reads go on; tell \
+             the server's operator",
+        ),
+        Failure::Store(StoreError::Blocked) => lasting(
+            failure,
+            request_id,
+            "a temporary file of this phext (.phext.tmp or .journal.tmp) is not a plain file, and is in the way: \
+             nothing was written; tell the server's operator to remove it",
+        ),
         Failure::Store(StoreError::Io(_) | StoreError::InDoubt) => {
             unavailable(failure, request_id, "the server's disk failed: nothing was acknowledged")
         }
     }
+}
+
+/// A failure that does not pass by itself, so that there is no use in trying again.
+fn lasting(failure: &Failure, request_id: &str, detail: &'static str) -> Problem {
+    error!(%failure, request_id, "a command failed");
+    Problem::new(Code::WorkerUnavailable, detail)
 }
 
 fn unavailable(failure: &Failure, request_id: &str, detail: &'static str) -> Problem {

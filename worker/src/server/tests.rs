@@ -31,7 +31,8 @@ fn settings(idle_timeout_ms: u64) -> WorkerSettings {
 
 fn store(dir: &Path, scroll: String) -> Store {
     std::fs::write(layout::phext_file(dir, &PhextName::parse("notes").unwrap()), scroll).unwrap();
-    Store::open(DataDirectory::open(dir).unwrap(), Limits { quota_bytes: None, memory_bytes: 1 << 20 }).unwrap()
+    Store::open(DataDirectory::open(dir).unwrap(), Limits { quota_bytes: None, memory_bytes: 1 << 20 })
+        .unwrap()
 }
 
 /// Serves until the worker goes by itself, while a client is at work.

@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use sq_shared::phext_name::PhextName;
 
-use crate::store::disk::Identity;
 use crate::store::open_phext::OpenPhext;
-use crate::store::recovery::Damage;
+use crate::store::recovery::{Damage, PhextFiles};
 
 /// What is known of a phext.
 #[derive(Debug)]
@@ -19,8 +18,7 @@ pub(super) enum Content {
 /// A phext that is refused for as long as its files stay as they are.
 #[derive(Debug)]
 pub(super) struct DamagedPhext {
-    pub(super) file: Option<Identity>,
-    pub(super) journal: Option<Identity>,
+    pub(super) files: PhextFiles,
     pub(super) damage: Damage,
     /// The quota, which some damage hangs on.
     pub(super) quota_bytes: Option<u64>,

@@ -93,6 +93,18 @@ impl Identity {
     }
 }
 
+/// Whether an error says that this process may not change a file: it is read-only, immutable, or on a file system that
+/// can only be read.
+pub(super) fn is_unwritable(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
+}
+
+/// Whether an error of a step that only makes, fills or names a new file says no more than that this cannot be done now:
+/// what was there before is as it was.
+pub(super) fn is_harmless(error: &io::Error) -> bool {
+    is_full(error) || is_unwritable(error) || error.kind() == io::ErrorKind::AlreadyExists
+}
+
 /// Whether an error says that there is no room left.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)

@@ -74,6 +74,12 @@ pub enum Origin {
     Unknown,
 }
 
+impl From<Damage> for Finding {
+    fn from(damage: Damage) -> Self {
+        Self::Damaged(damage)
+    }
+}
+
 impl From<RecoveryError> for Finding {
     fn from(error: RecoveryError) -> Self {
         match error {
@@ -105,8 +111,13 @@ pub fn check(dir: &Path) -> Result<Report, OpenError> {
         files.extend(checked(&disk, &FileName::Journal(name), journal));
     }
     for file in others {
-        let is_reserve = file == FileName::Reserve;
-        let finding = if is_reserve { Finding::Reserve } else { Finding::Leftover };
+        let is_plain = disk.identity(&file).map_err(wrap)?.is_none_or(|identity| identity.is_file);
+        let finding = match &file {
+            FileName::Reserve => Finding::Reserve,
+            FileName::NewJournal(_) if !is_plain => Damage::InTheWay { suffix: ".journal" }.into(),
+            _ if !is_plain => Damage::InTheWay { suffix: ".phext" }.into(),
+            _ => Finding::Leftover,
+        };
         files.extend(checked(&disk, &file, Some(finding)));
     }
     // A worker may have started meanwhile, or ended.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use sq_shared::phext_name::PhextName;
 
-use crate::store::disk::{Disk, DiskFile, FileName, Identity, is_full};
+use crate::store::disk::{Disk, DiskFile, FileName, Identity, is_full, is_harmless, is_unwritable};
 use crate::store::journal::{AppendError, Journal, read_full};
 use crate::store::new_journal::NewJournal;
 use crate::store::phext::Phext;
@@ -65,14 +65,17 @@ pub(super) enum Outcome {
     /// The new journal is durable and has its name.
     Began(Journal),
     /// The records are in no journal, and the phext has the journal that it had.
-    Refused { records: Vec<u8>, error: io::Error },
+    Refused {
+        records: Vec<u8>,
+        error: io::Error,
+    },
     Written(Written),
     /// The phext's file, as it is now.
     Published(Identity),
     /// Another program has changed the phext's file meanwhile: it stays, and the new one is gone.
     Foreign,
-    /// The disk is too full for a save, and the new file is gone.
-    NoRoom,
+    /// The disk has no room for a save, or does not let the phext's file be changed. The new file is gone.
+    NotSaved(io::Error),
     /// The new file is gone.
     Discarded,
 }
@@ -99,7 +102,11 @@ impl Job {
                     Ok(outcome)
                 })
             }
-            Work::Refresh { journal, bytes } => refresh(&*journal, bytes).map(|()| Outcome::Refreshed),
+            Work::Refresh { journal, bytes } => match refresh(&*journal, bytes) {
+                // It can be read and no more, so nothing about it will change.
+                Err(error) if is_unwritable(&error) => Ok(Outcome::Refreshed),
+                refreshed => refreshed.map(|()| Outcome::Refreshed),
+            },
             Work::Begin { new, records, frees_room } => {
                 begin(&*disk, &reserve, &name, &new, records, frees_room)
             }
@@ -145,7 +152,14 @@ fn begin(
     match reserve.with_room(disk, is_without_room, || new.write(disk, name, &mut records)) {
         Ok(journal) => {
             journal.file.sync_all()?;
-            disk.rename(&FileName::NewJournal(name.clone()), &FileName::Journal(name.clone()))?;
+            let new = FileName::NewJournal(name.clone());
+            match disk.rename(&new, &FileName::Journal(name.clone())) {
+                Err(error) if is_unwritable(&error) => {
+                    disk.remove(&new)?;
+                    return Ok(Outcome::Refused { records, error });
+                }
+                renamed => renamed?,
+            }
             disk.sync_directory()?;
             Ok(Outcome::Began(journal))
         }
@@ -153,13 +167,22 @@ fn begin(
     }
 }
 
-/// A save that finds no room has changed nothing, and may be tried again.
+/// A save that cannot be made has changed nothing, and may be tried again.
 fn save(disk: &dyn Disk, reserve: &Reserve, name: &PhextName, snapshot: &Phext) -> io::Result<Outcome> {
     match reserve.with_room(disk, is_full, || write(disk, name, snapshot)) {
         Ok(written) => Ok(Outcome::Written(written)),
-        Err(error) if is_full(&error) => remove_new(disk, name).map(|()| Outcome::NoRoom),
+        Err(error) if is_harmless(&error) => give_up(disk, name, error),
         Err(error) => Err(error),
     }
+}
+
+fn give_up(disk: &dyn Disk, name: &PhextName, error: io::Error) -> io::Result<Outcome> {
+    // What cannot be written cannot be removed either.
+    let is_there = error.kind() != io::ErrorKind::AlreadyExists && !is_unwritable(&error);
+    if is_there {
+        remove_new(disk, name)?;
+    }
+    Ok(Outcome::NotSaved(error))
 }
 
 fn remove_new(disk: &dyn Disk, name: &PhextName) -> io::Result<()> {
@@ -206,7 +229,7 @@ fn publish(
         return remove_new(disk, name).map(|()| Outcome::Foreign);
     }
     match disk.rename(&FileName::NewPhext(name.clone()), &target) {
-        Err(error) if is_full(&error) => return remove_new(disk, name).map(|()| Outcome::NoRoom),
+        Err(error) if is_harmless(&error) => return give_up(disk, name, error),
         renamed => renamed?,
     }
     disk.sync_directory()?;

@@ -5,7 +5,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::store::disk::DiskFile;
+use crate::store::disk::{DiskFile, is_unwritable};
 use crate::store::record::{
     Entry, FileDigest, LARGEST_BYTES, LARGEST_SEQUENCE, PREFIX_BYTES, Reader, Record, SMALLEST_BYTES,
     checksum, seal,
@@ -124,6 +124,8 @@ impl Journal {
                 self.bytes += records.len() as u64;
                 Ok(())
             }
+            // Where nothing can be written, nothing can be cut off: the next record is written over what there is.
+            Err(error) if is_unwritable(&error) => Err(AppendError::Refused(error)),
             Err(error) => match self.file.set_bytes(self.bytes) {
                 Ok(()) => Err(AppendError::Refused(error)),
                 Err(error) => Err(AppendError::Torn(error)),

@@ -8,7 +8,7 @@ use sq_shared::phext_name::PhextName;
 use crate::store::cache::Content;
 use crate::store::disk::{FileName, Identity};
 use crate::store::open_phext::OpenPhext;
-use crate::store::recovery::{RecoveryError, recover};
+use crate::store::recovery::{PhextFiles, RecoveryError, recover};
 use crate::store::{Pending, Store, StoreError};
 
 /// A phext in a listing.
@@ -18,7 +18,7 @@ pub struct Listed {
     pub name: PhextName,
     /// The bytes of its file, once everything is saved.
     pub bytes: u64,
-    /// Its scrolls; `None` when it is damaged.
+    /// Its scrolls; `None` when it is damaged or cannot be read.
     pub scrolls: Option<usize>,
 }
 
@@ -53,10 +53,6 @@ impl Store {
         Ok(Pending { value: listed, tickets })
     }
 
-    fn journal_of(&self, name: &PhextName) -> std::io::Result<Option<Identity>> {
-        self.disk.identity(&FileName::Journal(name.clone()))
-    }
-
     /// One row; none for a name without scrolls and without a file.
     fn look_at(
         &mut self,
@@ -76,9 +72,7 @@ impl Store {
                     None
                 });
             }
-            Some(Content::Damaged(known))
-                if known.file == file && known.journal == self.journal_of(&name)? =>
-            {
+            Some(Content::Damaged(known)) if known.files == PhextFiles::of(&*self.disk, &name)? => {
                 return Ok(row(name, file.map_or(0, |file| file.bytes), None));
             }
             Some(Content::Open(_) | Content::Damaged(_)) | None => {}
@@ -92,8 +86,8 @@ impl Store {
         let file_bytes = file.map_or(0, |file| file.bytes);
         match recover(&*self.disk, &name, self.limits.quota_bytes) {
             Ok(None) => Ok(None),
-            Err(RecoveryError::Io(error)) => Err(error.into()),
-            Err(RecoveryError::Damaged(_)) => Ok(row(name, file_bytes, None)),
+            // One that cannot be read is listed all the same; the others are no worse for it.
+            Err(RecoveryError::Io(_) | RecoveryError::Damaged(_)) => Ok(row(name, file_bytes, None)),
             Ok(Some(found)) if found.synced < found.logged || found.saved < found.last_edit => {
                 // What it shows must become durable first, so it comes into memory for that.
                 let phext = self.load(&name)?.into_untold();

@@ -19,6 +19,7 @@ use crate::store::record::{Entry, Stamp, fingerprint};
 use crate::store::recovery::{Recovered, RecoveredJournal, Tail};
 use crate::store::repeats::{Remembered, RepeatKey, Repeats};
 use crate::store::reserve::Reserve;
+use crate::store::save_budget::SaveBudget;
 use crate::store::ticket::{Pending, Ticket};
 
 use self::journalling::InFlight;
@@ -90,9 +91,13 @@ pub(super) struct OpenPhext {
     logged: u64,
     synced: u64,
     save_due: Option<Instant>,
-    /// The disk is too full to save: the journal alone keeps the edits.
+    budget: SaveBudget,
+    /// Its save is not paid for yet: the journal alone keeps the edits.
+    is_deferred: bool,
+    /// The file cannot be saved now: the journal alone keeps the edits.
     is_behind: bool,
-    /// Another program has changed the file: it must be read anew once no job is under way.
+    /// It must be read again once no job is under way: another program has changed the file, or the journal could not be
+    /// written to.
     is_superseded: bool,
 }
 
@@ -156,6 +161,8 @@ impl OpenPhext {
             logged: 0,
             synced: 0,
             save_due: None,
+            budget: SaveBudget::default(),
+            is_deferred: false,
             is_behind: false,
             is_superseded: false,
         }
@@ -285,7 +292,7 @@ impl OpenPhext {
 
     /// Whether answers wait for its saves.
     pub(super) fn is_saved_at_once(&self) -> bool {
-        self.phext.file_bytes() <= self.pace.saved_at_once_bytes && !self.is_behind
+        self.phext.file_bytes() <= self.pace.saved_at_once_bytes && !self.is_behind && !self.is_deferred
     }
 
     /// Applies a record, and queues it for the journal. It is durable once its ticket is settled.
@@ -301,10 +308,8 @@ impl OpenPhext {
                 }
                 self.phext.apply(*at, edit);
                 self.last_edit = sequence;
-                let is_overdue = self.save_due.is_some_and(|due| due <= clock.now);
-                if !is_overdue && !self.is_behind {
-                    self.save_due = Some(clock.now + self.pace.save_delay);
-                }
+                self.budget.pay_in(edit.text().len() as u64);
+                self.plan_save(clock);
             }
             Entry::Repeat { key, fingerprint, answer_bytes } => {
                 let (fingerprint, answer_bytes) = (*fingerprint, *answer_bytes);
@@ -344,7 +349,7 @@ impl OpenPhext {
         clock: &Clock,
         may_save: bool,
     ) -> Vec<Job> {
-        let file = self.next_save_work(may_save);
+        let file = self.next_save_work(may_save, clock);
         let journal = self.next_journal_work(clock);
         let job = |work| Job {
             disk: Arc::clone(disk),
@@ -372,9 +377,9 @@ impl OpenPhext {
                 self.save = Save::Idle;
                 self.is_superseded = true;
             }
-            Outcome::NoRoom => {
+            Outcome::NotSaved(error) => {
                 self.save = Save::Idle;
-                self.fall_behind(clock);
+                self.fall_behind(&error, clock);
             }
             Outcome::Discarded => self.save = Save::Idle,
         }

@@ -7,7 +7,7 @@
 use std::io;
 use std::sync::{Arc, OnceLock};
 
-use crate::store::disk::is_full;
+use crate::store::disk::{is_full, is_unwritable};
 use crate::store::record::{Entry, Stamp, encode};
 
 /// Why the disk did not take records. The journal is as it was before.
@@ -15,13 +15,22 @@ use crate::store::record::{Entry, Stamp, encode};
 pub(super) enum Refusal {
     /// There was no room for them.
     Full,
+    /// The file system, or the journal, can only be read.
+    Unwritable,
+    /// A temporary file is in the way, and is not a plain file.
+    Blocked,
     /// The system refused for another reason, which has been logged.
     Failed(io::ErrorKind),
 }
 
 impl From<&io::Error> for Refusal {
     fn from(error: &io::Error) -> Self {
-        if is_full(error) { Self::Full } else { Self::Failed(error.kind()) }
+        match error.kind() {
+            _ if is_full(error) => Self::Full,
+            _ if is_unwritable(error) => Self::Unwritable,
+            io::ErrorKind::AlreadyExists => Self::Blocked,
+            kind => Self::Failed(kind),
+        }
     }
 }
 

@@ -37,6 +37,12 @@ pub enum Damage {
         /// What the tenant may use.
         quota: u64,
     },
+    /// What is about to replace one of its files is not a plain file, and cannot be written.
+    #[error("the phext's {suffix}.tmp is not a plain file, and is in the way: remove it")]
+    InTheWay {
+        /// Which of the two.
+        suffix: &'static str,
+    },
     /// Its journal cannot be understood.
     #[error("the phext's .journal file is damaged: {0}")]
     Journal(#[from] JournalDamage),
@@ -124,12 +130,43 @@ impl Keep {
     }
 }
 
+/// The files of a phext, as far as they can be told from others without reading them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PhextFiles {
+    text: Option<Identity>,
+    journal: Option<Identity>,
+    new_text: Option<Identity>,
+    new_journal: Option<Identity>,
+}
+
+impl PhextFiles {
+    pub(super) fn of(disk: &dyn Disk, name: &PhextName) -> io::Result<Self> {
+        Ok(Self {
+            text: disk.identity(&FileName::Phext(name.clone()))?,
+            journal: disk.identity(&FileName::Journal(name.clone()))?,
+            new_text: disk.identity(&FileName::NewPhext(name.clone()))?,
+            new_journal: disk.identity(&FileName::NewJournal(name.clone()))?,
+        })
+    }
+
+    /// A new file is written beside each old one. What stands there must be a plain file, which gives way.
+    pub(super) fn check_new(&self) -> Result<(), Damage> {
+        for (identity, suffix) in [(self.new_text, ".phext"), (self.new_journal, ".journal")] {
+            if identity.is_some_and(|identity| !identity.is_file) {
+                return Err(Damage::InTheWay { suffix });
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Reads a phext; `None` when there is neither a file nor a journal.
 pub(super) fn recover(
     disk: &dyn Disk,
     name: &PhextName,
     quota_bytes: Option<u64>,
 ) -> Result<Option<Recovered>, RecoveryError> {
+    PhextFiles::of(disk, name)?.check_new()?;
     let survey = match open_plain(disk, &FileName::Journal(name.clone()))? {
         Opened::Missing => None,
         Opened::NotAFile => return Err(JournalDamage::NotAFile.into()),

@@ -16,7 +16,7 @@ use rustix::fs::{AtFlags, Dir, FallocateFlags, FileType, Mode, OFlags, StatxFlag
 use rustix::io::Errno;
 use sq_shared::layout;
 
-use super::{Disk, DiskFile, FileName, Identity};
+use super::{Disk, DiskFile, FileName, Identity, is_unwritable};
 
 #[cfg(test)]
 mod tests;
@@ -49,7 +49,11 @@ enum Access {
 }
 
 #[derive(Debug)]
-struct OsFile(File);
+struct OsFile {
+    file: File,
+    /// Why it could only be opened for reading.
+    unwritable: Option<Errno>,
+}
 
 /// Why a directory cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -97,7 +101,12 @@ impl OsDisk {
         disk.remove_leftovers().map_err(wrap)?;
         // A worker that was killed, or failed, between a rename and this sync: what it left is now served as
         // if it were acknowledged.
-        disk.directory.sync_all().map_err(wrap)?;
+        match disk.directory.sync_all() {
+            Err(error) if is_unwritable(&error) => {
+                tracing::warn!(%error, "the file system can only be read: reads are served, and writes are refused");
+            }
+            synced => synced.map_err(wrap)?,
+        }
         Ok(disk)
     }
 
@@ -120,8 +129,15 @@ impl OsDisk {
     fn remove_leftovers(&self) -> io::Result<()> {
         for file in self.files()? {
             let is_leftover = matches!(file, FileName::NewPhext(_) | FileName::NewJournal(_));
-            if is_leftover && self.identity(&file)?.is_some_and(|identity| identity.is_file) {
-                self.remove(&file)?;
+            if !is_leftover || !self.identity(&file)?.is_some_and(|identity| identity.is_file) {
+                continue;
+            }
+            match self.remove(&file) {
+                // It is in the way of its own phext only.
+                Err(error) if is_unwritable(&error) => {
+                    tracing::warn!(file = %path_of(&file).display(), %error, "failed to remove a temporary file");
+                }
+                removed => removed?,
             }
         }
         Ok(())
@@ -156,16 +172,18 @@ impl Disk for OsDisk {
     }
 
     fn open(&self, file: &FileName) -> io::Result<Option<Box<dyn DiskFile>>> {
-        let opened = match self.access {
+        let writable = match self.access {
             Access::Serve => self.open_with(file, OFlags::RDWR),
-            Access::Inspect => self.open_with(file, OFlags::RDONLY),
+            Access::Inspect => Err(Errno::ROFS),
         };
-        let opened = match opened {
-            // Someone else's file, or one that is set immutable: it can still be read.
-            Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => self.open_with(file, OFlags::RDONLY),
-            opened => opened,
+        let (opened, unwritable) = match writable {
+            // Someone else's file, one that is set immutable, or a file system that can only be read.
+            Err(reason @ (Errno::ACCESS | Errno::PERM | Errno::ROFS)) => {
+                (self.open_with(file, OFlags::RDONLY), Some(reason))
+            }
+            opened => (opened, None),
         };
-        Ok(some_if_found(opened)?.map(boxed))
+        Ok(some_if_found(opened)?.map(|file| boxed(file, unwritable)))
     }
 
     fn create(&self, file: &FileName) -> io::Result<Box<dyn DiskFile>> {
@@ -180,7 +198,7 @@ impl Disk for OsDisk {
             }
             made => made,
         };
-        Ok(boxed(made?))
+        Ok(boxed(made?, None))
     }
 
     fn rename(&self, from: &FileName, to: &FileName) -> io::Result<()> {
@@ -219,43 +237,52 @@ impl Disk for OsDisk {
     }
 }
 
+impl OsFile {
+    fn check_writable(&self) -> io::Result<()> {
+        self.unwritable.map_or(Ok(()), |reason| Err(reason.into()))
+    }
+}
+
 impl DiskFile for OsFile {
     fn identity(&self) -> io::Result<Identity> {
-        Ok(identity_of(&self.0, Path::new(""), AtFlags::EMPTY_PATH)?)
+        Ok(identity_of(&self.file, Path::new(""), AtFlags::EMPTY_PATH)?)
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.0.read_at(buffer, offset)
+        self.file.read_at(buffer, offset)
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_all_at(bytes, offset)
+        self.check_writable()?;
+        self.file.write_all_at(bytes, offset)
     }
 
     fn set_bytes(&self, bytes: u64) -> io::Result<()> {
-        self.0.set_len(bytes)
+        self.check_writable()?;
+        self.file.set_len(bytes)
     }
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
+        self.check_writable()?;
         if bytes == 0 {
             // The kernel refuses it.
             return Ok(());
         }
-        let allocate = || rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, bytes);
+        let allocate = || rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, bytes);
         Ok(rustix::io::retry_on_intr(allocate)?)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        self.0.sync_all()
+        self.file.sync_all()
     }
 }
 
-fn boxed(file: File) -> Box<dyn DiskFile> {
-    Box::new(OsFile(file))
+fn boxed(file: File, unwritable: Option<Errno>) -> Box<dyn DiskFile> {
+    Box::new(OsFile { file, unwritable })
 }
 
 /// The path of a file, from its directory.

@@ -181,7 +181,9 @@ impl OpenPhext {
         }
         let Point { phext, logged, edit } = self.written.clone();
         (self.phext, self.logged, self.last_edit) = (phext, logged, edit);
-        self.refuse_save(clock);
+        self.refuse_save(error, clock);
+        // A journal that could not be written to may be another file by the next write, and a file in the way may be gone.
+        self.is_superseded |= matches!(refusal, Refusal::Unwritable | Refusal::Blocked);
     }
 
     /// After a save: lets the journal begin again when most of it is in the file.
@@ -194,17 +196,14 @@ impl OpenPhext {
             if is_tight { SPENT_BYTES_WHEN_TIGHT + key_bytes } else { self.pace.spent_journal_bytes };
         let is_spent = journal.bytes > key_bytes + spent_bytes;
         if self.in_flight.is_none() && is_spent && snapshot.generation == Some(journal.generation) {
-            self.journal =
-                JournalState::Spent { journal: journal.clone(), offset: snapshot.journal_bytes };
+            self.journal = JournalState::Spent { journal: journal.clone(), offset: snapshot.journal_bytes };
         }
     }
 
     /// Where in which generation the next queued record will stand; `None` when that is not known yet.
     pub(super) fn journal_end(&self) -> Option<(u64, u64)> {
         match &self.journal {
-            JournalState::Current(journal) => {
-                Some((journal.generation, journal.bytes + self.queued_bytes()))
-            }
+            JournalState::Current(journal) => Some((journal.generation, journal.bytes + self.queued_bytes())),
             JournalState::None | JournalState::Spent { .. } | JournalState::Superseded { .. } => None,
         }
     }

@@ -1,6 +1,7 @@
 //! How a phext's file is brought up to date: a new file is written, the journal notes what is in it, and only then does
 //! it take the phext's name.
 
+use std::io;
 use std::time::Instant;
 
 use super::{Clock, OpenPhext, Point};
@@ -45,7 +46,7 @@ pub(super) struct Snapshot {
 
 impl OpenPhext {
     /// What the file needs now.
-    pub(super) fn next_save_work(&mut self, may_save: bool) -> Option<Work> {
+    pub(super) fn next_save_work(&mut self, may_save: bool, clock: &Clock) -> Option<Work> {
         match std::mem::replace(&mut self.save, Save::Idle) {
             Save::Idle if !self.is_superseded && self.is_dirty() && may_save => {
                 let (generation, journal_bytes) = self.journal_end().unzip();
@@ -56,6 +57,7 @@ impl OpenPhext {
                     generation,
                 };
                 self.save = Save::Writing(snapshot);
+                self.budget.spend(self.phext.file_bytes(), clock.now);
                 Some(Work::Write { snapshot: self.phext.clone() })
             }
             Save::Written { written, snapshot, record } if self.synced >= record => {
@@ -71,6 +73,16 @@ impl OpenPhext {
                 self.save = save;
                 None
             }
+        }
+    }
+
+    /// After an edit: when its save is due.
+    pub(super) fn plan_save(&mut self, clock: &Clock) {
+        let paid_at = self.budget.paid_at(self.phext.file_bytes(), clock.now);
+        self.is_deferred = paid_at > clock.now;
+        let is_overdue = self.save_due.is_some_and(|due| due <= clock.now);
+        if !is_overdue && !self.is_behind {
+            self.save_due = Some(paid_at.max(clock.now + self.pace.save_delay));
         }
     }
 
@@ -114,7 +126,11 @@ impl OpenPhext {
         self.file = Some(identity);
         self.base = base;
         self.is_behind = false;
-        self.save_due = self.is_dirty().then(|| clock.now + self.pace.save_delay);
+        self.save_due = None;
+        self.is_deferred = false;
+        if self.is_dirty() {
+            self.plan_save(clock);
+        }
         // No request waits for it: without it the file's contents say the same after a new start.
         self.enqueue(&Entry::Published { upto: base.sequence }, false, clock);
         if self.durable.as_ref().is_none_or(|durable| durable.edit < snapshot.point.edit) {
@@ -124,7 +140,7 @@ impl OpenPhext {
     }
 
     /// The disk refused records: a save must not publish what they say.
-    pub(super) fn refuse_save(&mut self, clock: &Clock) {
+    pub(super) fn refuse_save(&mut self, error: &io::Error, clock: &Clock) {
         let written_edit = self.written.edit;
         match std::mem::replace(&mut self.save, Save::Idle) {
             Save::Writing(snapshot) => {
@@ -133,16 +149,16 @@ impl OpenPhext {
             }
             Save::Written { .. } => {
                 self.save = Save::Refused;
-                self.fall_behind(clock);
+                self.fall_behind(error, clock);
             }
             save => self.save = save,
         }
     }
 
     /// Leaves the edits to the journal for a while.
-    pub(super) fn fall_behind(&mut self, clock: &Clock) {
+    pub(super) fn fall_behind(&mut self, error: &io::Error, clock: &Clock) {
         if !self.is_behind {
-            tracing::error!(phext = %self.name, "the disk is too full to save a phext; its journal keeps the writes");
+            tracing::error!(phext = %self.name, %error, "failed to save a phext; its journal keeps the writes meanwhile");
         }
         self.is_behind = true;
         self.save_due = Some(clock.now + self.pace.full_disk_delay);

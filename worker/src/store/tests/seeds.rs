@@ -96,7 +96,8 @@ impl History {
     fn note_read(&mut self, found: &Scrolls) {
         let first = self.read.max(self.acknowledged);
         let read = (first..=self.attempts.len()).find(|count| self.after(*count) == found);
-        self.read = read.unwrap_or_else(|| panic!("read {found:?}, which is older than {:?}", self.after(first)));
+        self.read =
+            read.unwrap_or_else(|| panic!("read {found:?}, which is older than {:?}", self.after(first)));
     }
 
     /// The disk has refused attempts: the first one and all behind it. Nothing of them was ever told.
@@ -175,7 +176,8 @@ impl Life {
         }
         for history in &mut self.histories {
             let settled = |attempt: &Attempt| Some(self.store.is_settled(attempt.tickets.as_ref()?));
-            let refused = history.attempts.iter().position(|attempt| matches!(settled(attempt), Some(Err(_))));
+            let refused =
+                history.attempts.iter().position(|attempt| matches!(settled(attempt), Some(Err(_))));
             if let Some(first) = refused {
                 history.note_refused(first);
             }

@@ -1,0 +1,100 @@
+//! How often a phext's file may be written again. A save writes all of a phext, however little of it has changed, so the
+//! writes since the last save must pay for it.
+
+use std::time::{Duration, Instant};
+
+/// What one written byte pays for.
+const SAVED_BYTES_PER_BYTE: u64 = 3;
+
+/// A write counts as at least so many bytes, so that the file of a phext of up to three times that is saved before each
+/// answer: people look at it right after a request.
+pub(super) const SMALLEST_WRITE_BYTES: u64 = 64 * 1024;
+
+/// However little is written, time pays for one save in so long.
+pub(super) const PERIOD: Duration = Duration::from_secs(60);
+
+/// What is left to pay for saves of one phext.
+#[derive(Debug, Default)]
+pub(super) struct SaveBudget {
+    /// What writes have paid in.
+    bytes: u64,
+    /// Since when time pays; `None` when it has paid for a save.
+    since: Option<Instant>,
+}
+
+impl SaveBudget {
+    /// A write of so many bytes has been made.
+    pub(super) fn pay_in(&mut self, written_bytes: u64) {
+        let counted_bytes = written_bytes.max(SMALLEST_WRITE_BYTES);
+        self.bytes = self.bytes.saturating_add(counted_bytes.saturating_mul(SAVED_BYTES_PER_BYTE));
+    }
+
+    /// When a save of so many bytes is paid for, if nothing more is paid in. It may be in the past.
+    pub(super) fn paid_at(&self, file_bytes: u64, now: Instant) -> Instant {
+        let Some(since) = self.since else { return now };
+        let missing_bytes = file_bytes.saturating_sub(self.bytes);
+        if missing_bytes == 0 {
+            return now;
+        }
+        since + PERIOD.mul_f64(missing_bytes as f64 / file_bytes as f64)
+    }
+
+    /// A save of so many bytes begins. Time begins to pay for the next one.
+    pub(super) fn spend(&mut self, file_bytes: u64, now: Instant) {
+        self.bytes = self.bytes.saturating_sub(file_bytes);
+        self.since = Some(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MIB: u64 = 1024 * 1024;
+
+    #[test]
+    fn a_small_phext_is_paid_for_by_any_write_and_a_larger_one_is_not() {
+        let (mut budget, now) = (SaveBudget::default(), Instant::now());
+        budget.spend(MIB, now);
+        budget.pay_in(1);
+        assert_eq!(budget.paid_at(3 * SMALLEST_WRITE_BYTES, now), now);
+        assert!(budget.paid_at(3 * SMALLEST_WRITE_BYTES + 1, now) > now);
+    }
+
+    #[test]
+    fn time_pays_for_one_save_a_minute() {
+        let (mut budget, now) = (SaveBudget::default(), Instant::now());
+        assert_eq!(budget.paid_at(100 * MIB, now), now, "the first one is free");
+        budget.spend(100 * MIB, now);
+        assert_eq!(budget.paid_at(100 * MIB, now), now + PERIOD);
+        budget.spend(100 * MIB, now + 10 * PERIOD);
+        assert_eq!(budget.paid_at(100 * MIB, now), now + 11 * PERIOD, "time that passed is not saved up");
+    }
+
+    proptest! {
+        /// Whatever is written when, saves as early as they are paid for write at most three times what the writes did
+        /// (each counted with 64 KiB at least), and one save for each minute.
+        #[test]
+        fn saves_write_in_proportion_to_the_writes(
+            steps in prop::collection::vec((1..20 * MIB, 0..MIB, 0..90_000_u64), 1..100)
+        ) {
+            let start = Instant::now();
+            let (mut budget, mut now) = (SaveBudget::default(), start);
+            let (mut written_bytes, mut saved_bytes, mut largest_bytes) = (0, 0, 0);
+            for (file_bytes, write_bytes, pause_ms) in steps {
+                now += Duration::from_millis(pause_ms);
+                budget.pay_in(write_bytes);
+                written_bytes += write_bytes.max(SMALLEST_WRITE_BYTES);
+                largest_bytes = file_bytes.max(largest_bytes);
+                if budget.paid_at(file_bytes, now) <= now {
+                    budget.spend(file_bytes, now);
+                    saved_bytes += file_bytes;
+                }
+            }
+            let minutes = (now - start).as_secs_f64() / PERIOD.as_secs_f64();
+            let by_time_bytes = largest_bytes as f64 * (1.0 + minutes);
+            prop_assert!(saved_bytes as f64 <= 3.0 * written_bytes as f64 + by_time_bytes);
+        }
+    }
+}
