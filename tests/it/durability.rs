@@ -9,6 +9,7 @@ use sq_tests::ledger::{Edit, Ledger, Write, state_of};
 use sq_tests::lone_worker::LoneWorker;
 use sq_tests::wait;
 
+mod clock_steps;
 mod damage;
 mod disk_errors;
 mod foreign_edits;
@@ -16,7 +17,10 @@ mod full_disk;
 mod kill_loop;
 mod kill_points;
 mod power_cut;
+mod read_only_disk;
+mod save_budget;
 mod stalled_disk;
+mod temporary_files;
 
 /// The phext that every test here makes large with [`sq_tests::large_phext`].
 const LARGE: &str = "large";

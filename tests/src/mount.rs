@@ -70,9 +70,16 @@ impl Mount {
         Frozen(self)
     }
 
-    /// Mounts it again so that it can only be read.
-    pub fn make_read_only(&self) {
-        process::run(Command::new("mount").args(["-o", "remount,ro"]).arg(&self.point)).success();
+    /// Has the kernel find an error in it, after which an ext4 that was made with `-e remount-ro` can only be read: also
+    /// by those who have files open for writing.
+    ///
+    /// # Panics
+    /// It is no ext4 on a loop device.
+    pub fn break_to_read_only(&self) {
+        let mut find = Command::new("findmnt");
+        let source = process::run(find.args(["-n", "-o", "SOURCE"]).arg(&self.point)).success();
+        let device = source.trim().rsplit('/').next().expect("a device").to_owned();
+        fs::write(format!("/sys/fs/ext4/{device}/trigger_fs_error"), "a test").expect("an ext4");
     }
 }
 

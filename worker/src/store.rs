@@ -291,6 +291,7 @@ impl Store {
     /// The phext is damaged, the scroll is not as expected, the key was used for another write, the quota or
     /// the disk is full, or the system refuses.
     pub fn write(&mut self, name: &PhextName, write: &Write) -> Result<Pending<Written>, StoreError> {
+        self.forget_unwritable(name);
         self.refresh(name)?;
         let clock = clock();
         if let Some(written) = self.replay(name, write, &clock)? {
@@ -370,6 +371,14 @@ impl Store {
         }
     }
 
+    /// A journal that could only be read may have become writable since: it is opened again.
+    fn forget_unwritable(&mut self, name: &PhextName) {
+        let is_unwritable = |open: &OpenPhext| open.has_unwritable_journal() && open.is_quiet();
+        if self.cache.open(name).is_some_and(is_unwritable) {
+            self.forget_changed(name);
+        }
+    }
+
     fn next_visit(&mut self) -> u64 {
         self.visits += 1;
         self.visits
@@ -404,7 +413,7 @@ impl Store {
             Err(RecoveryError::Damaged(damage)) => {
                 tracing::error!(phext = %name, %damage, "a phext is damaged, and is left alone");
                 let damaged = DamagedPhext { files, damage: damage.clone(), quota_bytes };
-                self.cache.insert(name.clone(), Content::Damaged(damaged));
+                self.cache.insert(name.clone(), Content::Damaged(Box::new(damaged)));
                 Err(damage.into())
             }
         }

@@ -98,7 +98,7 @@ fn write(store: &mut Store, mut found: Vec<(Coordinate, String)>) -> Vec<(Coordi
     let write = Write { at: Coordinate::ORIGIN, edit, expected: None, repeat: None };
     let (_, tickets) = store.write(&name(), &write).unwrap().into_parts();
     run_jobs(store);
-    assert!(store.is_settled(&tickets));
+    assert!(store.is_settled(&tickets).unwrap());
     match found.first_mut().filter(|(at, _)| *at == Coordinate::ORIGIN) {
         Some((_, text)) => text.push_str("and more"),
         None => found.insert(0, (Coordinate::ORIGIN, "and more".to_owned())),

@@ -87,17 +87,20 @@ impl Store {
         self.active.iter().filter_map(|name| self.cache.open(name))
     }
 
-    /// The record, those that are queued, what the saves under way may still take, and then a new file for the largest
-    /// phext.
+    /// The record, a new file for the largest phext, and what is taken already.
     fn needed_bytes(&self, before: u64, after: u64) -> u64 {
-        let saves = self.active_phexts().filter(|open| open.is_saving());
-        let saves_bytes: u64 = saves.map(|open| open.phext.file_bytes()).sum();
         let next_bytes = self.usage.largest_bytes().max(after);
-        saves_bytes
-            .saturating_add(self.queued_bytes())
+        self.promised_bytes()
             .saturating_add(next_bytes)
             .saturating_add(after.saturating_sub(before))
             .saturating_add(SPARE_BYTES)
+    }
+
+    /// Room that the disk still reports as free, and that records on their way and saves under way will take.
+    fn promised_bytes(&self) -> u64 {
+        let saves = self.active_phexts().filter(|open| open.is_saving());
+        let saves_bytes: u64 = saves.map(|open| open.phext.file_bytes()).sum();
+        saves_bytes.saturating_add(self.queued_bytes())
     }
 
     fn list_usage(&mut self, clock: &Clock) -> io::Result<()> {
@@ -108,7 +111,8 @@ impl Store {
     /// Whether there is not room on the disk for the new files of two saves.
     pub(super) fn is_crowded(&self) -> bool {
         let both_bytes = self.usage.largest_bytes().saturating_add(TIGHT_BYTES);
-        self.disk.free_bytes().is_ok_and(|free_bytes| free_bytes < both_bytes)
+        let needed_bytes = both_bytes.saturating_add(self.promised_bytes());
+        self.disk.free_bytes().is_ok_and(|free_bytes| free_bytes < needed_bytes)
     }
 
     /// Whether room on the disk is scarce.

@@ -12,7 +12,7 @@ use crate::store::recovery::{Damage, PhextFiles};
 pub(super) enum Content {
     Open(Box<OpenPhext>),
     /// Damage is remembered too: the files need not be read again to refuse them.
-    Damaged(DamagedPhext),
+    Damaged(Box<DamagedPhext>),
 }
 
 /// A phext that is refused for as long as its files stay as they are.

@@ -54,6 +54,8 @@ pub(super) trait Disk: Debug + Send + Sync {
 pub(super) trait DiskFile: Debug + Send + Sync {
     /// What it is now.
     fn identity(&self) -> io::Result<Identity>;
+    /// Whether it was opened for writing too.
+    fn is_writable(&self) -> bool;
     /// Reads some bytes from an offset on; 0 at the end.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes all bytes at an offset.

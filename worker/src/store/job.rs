@@ -34,16 +34,16 @@ pub struct Job {
 /// What is to be done.
 #[derive(Debug)]
 pub(super) enum Work {
-    /// Append records to the journal and, if a request waits for them, make all of it durable.
-    Append { journal: Journal, records: Vec<u8>, is_sync: bool, frees_room: bool },
+    /// Append records to the journal, and make all of it durable.
+    Append { journal: Journal, records: Vec<u8>, frees_room: bool },
     /// Write the records of an old journal over themselves, so that a sync has something to do, and sync it.
     Refresh { journal: Arc<dyn DiskFile>, bytes: u64 },
     /// Write a new journal that ends with these records, make it durable, and give it its name.
     Begin { new: NewJournal, records: Vec<u8>, frees_room: bool },
     /// Write a new file beside the phext's.
     Write { snapshot: Phext },
-    /// Give the new file the phext's name, if that still stands for the expected file.
-    Publish { written: Written, expected: Option<Identity> },
+    /// Give the new file the phext's name, if that still stands for the expected file, and note it in the journal.
+    Publish { written: Written, expected: Option<Identity>, note: Option<Note> },
     /// Remove the new file: the journal does not have its edits.
     Discard,
 }
@@ -58,7 +58,7 @@ pub struct Done {
 
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// The records are in the journal, which is durable if it was to be.
+    /// The journal has the records, and is durable.
     Appended(Journal),
     /// The old journal is durable.
     Refreshed,
@@ -70,14 +70,32 @@ pub(super) enum Outcome {
         error: io::Error,
     },
     Written(Written),
-    /// The phext's file, as it is now.
-    Published(Identity),
+    /// The phext's file, as it is now, and the journal, if the note is in it.
+    Published(Identity, Option<Journal>),
     /// Another program has changed the phext's file meanwhile: it stays, and the new one is gone.
     Foreign,
     /// The disk has no room for a save, or does not let the phext's file be changed. The new file is gone.
     NotSaved(io::Error),
     /// The new file is gone.
     Discarded,
+}
+
+/// A record for a journal that is lent to the job.
+#[derive(Debug)]
+pub(super) struct Note {
+    pub(super) journal: Journal,
+    pub(super) record: Vec<u8>,
+}
+
+impl Note {
+    /// Writes it. No request waits for it, for the file's contents say the same after a new start.
+    fn write(mut self) -> io::Result<Option<Journal>> {
+        match self.journal.append(&mut self.record) {
+            Ok(()) => Ok(Some(self.journal)),
+            Err(AppendError::Refused(_)) => Ok(None),
+            Err(AppendError::Torn(error)) => Err(error),
+        }
+    }
 }
 
 /// A new file that is durable but for its name.
@@ -93,14 +111,8 @@ impl Job {
     pub fn run(self) -> Done {
         let Self { disk, reserve, name, work } = self;
         let result = match work {
-            Work::Append { journal, records, is_sync, frees_room } => {
-                append(&*disk, &reserve, journal, records, frees_room).and_then(|outcome| {
-                    match &outcome {
-                        Outcome::Appended(journal) if is_sync => journal.file.sync_data()?,
-                        _ => {}
-                    }
-                    Ok(outcome)
-                })
+            Work::Append { journal, records, frees_room } => {
+                append(&*disk, &reserve, journal, records, frees_room)
             }
             Work::Refresh { journal, bytes } => match refresh(&*journal, bytes) {
                 // It can be read and no more, so nothing about it will change.
@@ -111,8 +123,8 @@ impl Job {
                 begin(&*disk, &reserve, &name, &new, records, frees_room)
             }
             Work::Write { snapshot } => save(&*disk, &reserve, &name, &snapshot),
-            Work::Publish { written, expected } => {
-                publish(&*disk, &name, &written, expected).inspect(|_| reserve.hold(&*disk))
+            Work::Publish { written, expected, note } => {
+                publish(&*disk, &name, &written, expected, note).inspect(|_| reserve.hold(&*disk))
             }
             Work::Discard => remove_new(&*disk, &name).map(|()| Outcome::Discarded),
         };
@@ -133,7 +145,7 @@ fn append(
     let is_without_room =
         |error: &AppendError| frees_room && matches!(error, AppendError::Refused(error) if is_full(error));
     match reserve.with_room(disk, is_without_room, || journal.append(&mut records)) {
-        Ok(()) => Ok(Outcome::Appended(journal)),
+        Ok(()) => journal.file.sync_data().map(|()| Outcome::Appended(journal)),
         Err(AppendError::Refused(error)) => Ok(Outcome::Refused { records, error }),
         Err(AppendError::Torn(error)) => Err(error),
     }
@@ -223,6 +235,7 @@ fn publish(
     name: &PhextName,
     written: &Written,
     expected: Option<Identity>,
+    note: Option<Note>,
 ) -> io::Result<Outcome> {
     let target = FileName::Phext(name.clone());
     if disk.identity(&target)? != expected {
@@ -236,7 +249,9 @@ fn publish(
     // The rename has changed the time of change; were anything else new, it would not be our file's.
     let renamed = written.file.identity()?;
     let (changed_s, changed_ns) = (renamed.changed_s, renamed.changed_ns);
-    Ok(Outcome::Published(Identity { changed_s, changed_ns, ..written.identity }))
+    let identity = Identity { changed_s, changed_ns, ..written.identity };
+    let noted = note.map(Note::write).transpose()?.flatten();
+    Ok(Outcome::Published(identity, noted))
 }
 
 /// Writes a file front to back, and knows its digest at the end.

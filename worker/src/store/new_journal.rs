@@ -2,10 +2,11 @@
 //! file, and new records. It is written whole beside the old one, which stays as it is until this one takes its name.
 
 use std::io;
+use std::sync::Arc;
 
 use sq_shared::phext_name::PhextName;
 
-use crate::store::disk::{Disk, FileName};
+use crate::store::disk::{Disk, DiskFile, FileName};
 use crate::store::journal::{self, AppendError, Base, Journal};
 use crate::store::record::{Entry, Stamp, encode};
 use crate::store::recovery::Tail;
@@ -30,19 +31,17 @@ impl NewJournal {
     /// # Errors
     /// The system refuses: nothing of it is left.
     pub(super) fn write(&self, disk: &dyn Disk, name: &PhextName, records: &mut [u8]) -> io::Result<Journal> {
-        let file = FileName::NewJournal(name.clone());
-        self.write_to(disk, &file, records).inspect_err(|_| {
-            // It may not even exist; the error that counts is the first one.
-            let _ = disk.remove(&file);
+        let new = FileName::NewJournal(name.clone());
+        let file = disk.create(&new)?;
+        self.write_to(file.into(), records).inspect_err(|_| {
+            // The error that counts is the first one.
+            let _ = disk.remove(&new);
         })
     }
 
-    fn write_to(&self, disk: &dyn Disk, file: &FileName, records: &mut [u8]) -> io::Result<Journal> {
+    fn write_to(&self, file: Arc<dyn DiskFile>, records: &mut [u8]) -> io::Result<Journal> {
         let carried = u32::try_from(self.keys.len()).unwrap_or(u32::MAX);
-        let mut writer = Writer {
-            journal: Journal::create(disk.create(file)?.into(), &self.base, carried)?,
-            buffer: Vec::new(),
-        };
+        let mut writer = Writer { journal: Journal::create(file, &self.base, carried)?, buffer: Vec::new() };
         let (sequence, durable) = (self.base.sequence, self.base.sequence);
         for (key, Remembered { fingerprint, answer_bytes, time_us }) in self.keys.iter().copied() {
             let entry = Entry::Repeat { key, fingerprint, answer_bytes };

@@ -304,7 +304,7 @@ impl OpenPhext {
             Entry::Edit { at, edit, answer_bytes, repeat } => {
                 if let Some(key) = repeat {
                     let (fingerprint, answer_bytes) = (fingerprint(at, edit), *answer_bytes);
-                    self.remember(*key, Remembered { fingerprint, answer_bytes, time_us });
+                    self.remember(*key, Remembered { fingerprint, answer_bytes, time_us }, clock);
                 }
                 self.phext.apply(*at, edit);
                 self.last_edit = sequence;
@@ -313,21 +313,21 @@ impl OpenPhext {
             }
             Entry::Repeat { key, fingerprint, answer_bytes } => {
                 let (fingerprint, answer_bytes) = (*fingerprint, *answer_bytes);
-                self.remember(*key, Remembered { fingerprint, answer_bytes, time_us });
+                self.remember(*key, Remembered { fingerprint, answer_bytes, time_us }, clock);
             }
             Entry::Saved { .. } | Entry::Published { .. } => {}
         }
         self.note_durable();
     }
 
-    fn remember(&mut self, key: RepeatKey, remembered: Remembered) {
-        self.repeats.insert(key, remembered);
+    fn remember(&mut self, key: RepeatKey, remembered: Remembered, clock: &Clock) {
+        self.repeats.insert(key, remembered, clock.now);
         self.unwritten_keys.push(key);
     }
 
     /// What is known of a key.
     pub(super) fn remembered(&self, key: &RepeatKey, clock: &Clock) -> Option<Remembered> {
-        self.repeats.get(key, clock.time_us)
+        self.repeats.get(key, clock.now)
     }
 
     fn enqueue(&mut self, entry: &Entry<'_>, frees_room: bool, clock: &Clock) -> u64 {
@@ -369,17 +369,20 @@ impl OpenPhext {
             Outcome::Refreshed => self.note_refreshed(),
             Outcome::Refused { records, error } => self.note_refused(records, &error, clock),
             Outcome::Written(written) => self.note_saved(written, clock),
-            Outcome::Published(identity) => {
+            Outcome::Published(identity, noted) => {
+                self.take_back(noted);
                 self.note_published(identity, clock);
                 next = Next::Saved;
             }
             Outcome::Foreign => {
+                self.take_back(None);
                 self.save = Save::Idle;
                 self.is_superseded = true;
             }
             Outcome::NotSaved(error) => {
+                self.take_back(None);
                 self.save = Save::Idle;
-                self.fall_behind(&error, clock);
+                self.note_not_saved(&error, clock);
             }
             Outcome::Discarded => self.save = Save::Idle,
         }

@@ -8,6 +8,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use sq_shared::phext_name::PhextName;
 
@@ -201,6 +202,8 @@ pub(super) struct Survey {
     /// Files that may have had it since, the oldest first.
     pending: Vec<Base>,
     repeats: Repeats,
+    /// When it was read: the keys in it are no older than that.
+    began: Instant,
     last_sequence: u64,
     /// The last record that somebody may have been told of.
     last_change: u64,
@@ -222,6 +225,7 @@ impl Survey {
             published: header.base,
             pending: Vec::new(),
             repeats: Repeats::default(),
+            began: Instant::now(),
             last_sequence: header.base.sequence,
             last_change: header.base.sequence,
             durable: header.base.sequence,
@@ -244,13 +248,13 @@ impl Survey {
                 self.last_change = record.stamp.sequence;
                 if let Some(key) = repeat {
                     let (fingerprint, answer_bytes) = (fingerprint(at, edit), *answer_bytes);
-                    self.repeats.insert(*key, Remembered { fingerprint, answer_bytes, time_us });
+                    self.repeats.insert(*key, Remembered { fingerprint, answer_bytes, time_us }, self.began);
                 }
             }
             Entry::Repeat { key, fingerprint, answer_bytes } => {
                 self.last_change = record.stamp.sequence;
                 let (fingerprint, answer_bytes) = (*fingerprint, *answer_bytes);
-                self.repeats.insert(*key, Remembered { fingerprint, answer_bytes, time_us });
+                self.repeats.insert(*key, Remembered { fingerprint, answer_bytes, time_us }, self.began);
             }
             Entry::Saved { upto, digest } => {
                 self.pending.push(Base { sequence: *upto, digest: Some(*digest) });

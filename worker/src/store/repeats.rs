@@ -1,16 +1,21 @@
 //! The keys of recent writes: a request that comes twice under one key is applied once.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
 
 /// Most keys of clients that a phext remembers: the oldest goes first.
 pub(super) const KEYS: usize = 4096;
 
-/// How long a client's key is remembered, in microseconds: 24 hours.
-const LIFETIME_US: u64 = 24 * 60 * 60 * 1_000_000;
+/// How long a client's key is remembered at least.
+///
+/// The age of a key counts from its write or, after a new start, from the moment when its phext was read again, and only
+/// by a clock that never steps: the time of day may be set while a worker is down, and a key that seemed old for that
+/// would let a write be made twice.
+const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Most keys of the gateway, and how long they live: it sends a request again at once, a few times.
 const GATEWAY_KEYS: usize = 2048;
-const GATEWAY_LIFETIME_US: u64 = 10 * 60 * 1_000_000;
+const GATEWAY_LIFETIME: Duration = Duration::from_secs(10 * 60);
 
 /// What a remembered key takes in memory: itself, its answer, its place in the order, and the table's slack.
 const KEY_BYTES: u64 = 128;
@@ -51,10 +56,16 @@ pub(super) struct Remembered {
     pub(super) time_us: u64,
 }
 
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    remembered: Remembered,
+    since: Instant,
+}
+
 /// The keys of a phext. Each write has one, so those of the gateway must not push the clients' out.
 #[derive(Debug, Default)]
 pub(super) struct Repeats {
-    by_key: HashMap<RepeatKey, Remembered>,
+    by_key: HashMap<RepeatKey, Known>,
     /// The oldest first.
     clients: VecDeque<RepeatKey>,
     gateways: VecDeque<RepeatKey>,
@@ -62,27 +73,27 @@ pub(super) struct Repeats {
 
 impl Repeats {
     /// What is known under a key at this time.
-    pub(super) fn get(&self, key: &RepeatKey, now_us: u64) -> Option<Remembered> {
-        self.by_key.get(key).copied().filter(|known| key.origin.is_alive(known, now_us))
+    pub(super) fn get(&self, key: &RepeatKey, now: Instant) -> Option<Remembered> {
+        let known = self.by_key.get(key).filter(|known| key.origin.is_alive(known, now));
+        known.map(|known| known.remembered)
     }
 
     /// Remembers a key; others of its origin may be forgotten for it.
-    pub(super) fn insert(&mut self, key: RepeatKey, remembered: Remembered) {
+    pub(super) fn insert(&mut self, key: RepeatKey, remembered: Remembered, now: Instant) {
         let order = match key.origin {
             KeyOrigin::Client => &mut self.clients,
             KeyOrigin::Gateway => &mut self.gateways,
         };
-        match self.by_key.insert(key, remembered) {
+        match self.by_key.insert(key, Known { remembered, since: now }) {
             None => {}
             // A journal may bring it twice: carried over, and with its edit.
-            Some(known) if known == remembered => return,
+            Some(known) if known.remembered == remembered => return,
             // It had expired and was used again: its place in the order is a new one.
             Some(_) => order.retain(|other| *other != key),
         }
         order.push_back(key);
         while let Some(oldest) = order.front() {
-            let known = self.by_key.get(oldest);
-            let is_alive = known.is_some_and(|known| key.origin.is_alive(known, remembered.time_us));
+            let is_alive = self.by_key.get(oldest).is_some_and(|known| key.origin.is_alive(known, now));
             if is_alive && order.len() <= key.origin.most_keys() {
                 return;
             }
@@ -106,10 +117,9 @@ impl Repeats {
     }
 
     /// All that are alive, the oldest of each origin first.
-    pub(super) fn alive(&self, now_us: u64) -> impl Iterator<Item = (RepeatKey, Remembered)> {
+    pub(super) fn alive(&self, now: Instant) -> impl Iterator<Item = (RepeatKey, Remembered)> {
         let keys = self.clients.iter().chain(&self.gateways);
-        let known = keys.filter_map(|key| Some((*key, *self.by_key.get(key)?)));
-        known.filter(move |(key, remembered)| key.origin.is_alive(remembered, now_us))
+        keys.filter_map(move |key| Some((*key, self.get(key, now)?)))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -122,12 +132,12 @@ impl Repeats {
 }
 
 impl KeyOrigin {
-    fn is_alive(self, remembered: &Remembered, now_us: u64) -> bool {
-        let lifetime_us = match self {
-            Self::Client => LIFETIME_US,
-            Self::Gateway => GATEWAY_LIFETIME_US,
+    fn is_alive(self, known: &Known, now: Instant) -> bool {
+        let lifetime = match self {
+            Self::Client => LIFETIME,
+            Self::Gateway => GATEWAY_LIFETIME,
         };
-        now_us.saturating_sub(remembered.time_us) < lifetime_us
+        now.saturating_duration_since(known.since) < lifetime
     }
 
     fn most_keys(self) -> usize {
@@ -146,45 +156,45 @@ mod tests {
         RepeatKey::new(KeyOrigin::Client, text)
     }
 
-    fn at(time_us: u64) -> Remembered {
-        Remembered { fingerprint: 7, answer_bytes: 1, time_us }
-    }
+    const WRITE: Remembered = Remembered { fingerprint: 7, answer_bytes: 1, time_us: 1 };
+    const MOMENT: Duration = Duration::from_micros(1);
 
     #[test]
     fn the_last_4096_keys_are_remembered_and_no_more() {
-        let mut repeats = Repeats::default();
+        let (mut repeats, now) = (Repeats::default(), Instant::now());
         for number in 0..=KEYS {
-            repeats.insert(key(&number.to_string()), at(1));
+            repeats.insert(key(&number.to_string()), WRITE, now);
         }
         assert_eq!(repeats.len(), KEYS);
-        assert_eq!(repeats.get(&key("0"), 1), None);
-        assert_eq!(repeats.get(&key("1"), 1), Some(at(1)));
-        assert_eq!(repeats.get(&RepeatKey::new(KeyOrigin::Gateway, "1"), 1), None);
+        assert_eq!(repeats.get(&key("0"), now), None);
+        assert_eq!(repeats.get(&key("1"), now), Some(WRITE));
+        assert_eq!(repeats.get(&RepeatKey::new(KeyOrigin::Gateway, "1"), now), None);
     }
 
     #[test]
     fn the_gateways_keys_push_no_clients_out() {
-        let mut repeats = Repeats::default();
-        repeats.insert(key("client"), at(1));
+        let (mut repeats, now) = (Repeats::default(), Instant::now());
+        repeats.insert(key("client"), WRITE, now);
         for number in 0..=GATEWAY_KEYS {
-            repeats.insert(RepeatKey::new(KeyOrigin::Gateway, &number.to_string()), at(1));
+            repeats.insert(RepeatKey::new(KeyOrigin::Gateway, &number.to_string()), WRITE, now);
         }
-        assert_eq!((repeats.len(), repeats.get(&key("client"), 1)), (GATEWAY_KEYS + 1, Some(at(1))));
+        assert_eq!((repeats.len(), repeats.get(&key("client"), now)), (GATEWAY_KEYS + 1, Some(WRITE)));
         let gateways = RepeatKey::new(KeyOrigin::Gateway, "9");
-        assert!(repeats.get(&gateways, GATEWAY_LIFETIME_US).is_some());
-        assert!(repeats.get(&gateways, GATEWAY_LIFETIME_US + 1).is_none());
+        assert!(repeats.get(&gateways, now + GATEWAY_LIFETIME - MOMENT).is_some());
+        assert!(repeats.get(&gateways, now + GATEWAY_LIFETIME).is_none());
     }
 
     #[test]
     fn a_key_lives_for_a_day() {
-        let mut repeats = Repeats::default();
-        repeats.insert(key("a"), at(5));
-        assert!(repeats.get(&key("a"), 5 + LIFETIME_US - 1).is_some());
-        assert!(repeats.get(&key("a"), 5 + LIFETIME_US).is_none());
-        repeats.insert(key("a"), at(5 + LIFETIME_US));
-        assert_eq!((repeats.len(), repeats.get(&key("a"), 5 + LIFETIME_US).is_some()), (1, true));
-        repeats.insert(key("b"), at(5 + 2 * LIFETIME_US));
-        assert_eq!(repeats.alive(5 + 2 * LIFETIME_US).map(|(key, _)| key).collect::<Vec<_>>(), [key("b")]);
+        let (mut repeats, now) = (Repeats::default(), Instant::now());
+        repeats.insert(key("a"), WRITE, now);
+        let day = now + LIFETIME;
+        assert!(repeats.get(&key("a"), day - MOMENT).is_some());
+        assert!(repeats.get(&key("a"), day).is_none());
+        repeats.insert(key("a"), Remembered { time_us: 2, ..WRITE }, day);
+        assert_eq!((repeats.len(), repeats.get(&key("a"), day).is_some()), (1, true));
+        repeats.insert(key("b"), WRITE, day + LIFETIME);
+        assert_eq!(repeats.alive(day + LIFETIME).map(|(key, _)| key).collect::<Vec<_>>(), [key("b")]);
         assert_eq!(repeats.len(), 1);
     }
 }

@@ -35,12 +35,13 @@ impl Store {
 
     /// Whose turn it is to be saved, where saves take turns: those that nobody waits for always do, so that they
     /// leave the disk time for the journals; all do when the disk has little room, so that they take that of one
-    /// new file.
+    /// new file. Then a save also waits for the room of a journal that is just being shortened.
     fn next_turn(&self, now: Instant, is_crowded: bool) -> Option<PhextName> {
         let is_under_way = |name: &PhextName| {
-            self.cache
-                .open(name)
-                .is_some_and(|open| open.is_saving() && (is_crowded || !open.is_saved_at_once()))
+            self.cache.open(name).is_some_and(|open| {
+                let is_saving = open.is_saving() && (is_crowded || !open.is_saved_at_once());
+                is_saving || is_crowded && open.is_shortening()
+            })
         };
         if self.active.iter().any(is_under_way) {
             return None;
@@ -77,8 +78,9 @@ impl Store {
 
     /// When to ask for jobs again even if nothing happens.
     pub fn next_wakeup(&self) -> Option<Instant> {
-        let is_saving = |name: &PhextName| self.cache.open(name).is_some_and(OpenPhext::is_saving);
-        if self.is_in_doubt || self.active.iter().any(is_saving) {
+        let is_at_work = |open: &OpenPhext| open.is_saving() || open.is_shortening();
+        let is_at_work = |name: &PhextName| self.cache.open(name).is_some_and(is_at_work);
+        if self.is_in_doubt || self.active.iter().any(is_at_work) {
             // Its end is news of its own, and others may have to wait for it.
             return None;
         }

@@ -248,6 +248,10 @@ impl DiskFile for OsFile {
         Ok(identity_of(&self.file, Path::new(""), AtFlags::EMPTY_PATH)?)
     }
 
+    fn is_writable(&self) -> bool {
+        self.unwritable.is_none()
+    }
+
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         self.file.read_at(buffer, offset)
     }

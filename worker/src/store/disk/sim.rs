@@ -178,6 +178,10 @@ impl DiskFile for SimFile {
         Ok(state.identity(self.inode))
     }
 
+    fn is_writable(&self) -> bool {
+        true
+    }
+
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         self.disk.state().read(self.inode, buffer, offset)
     }

@@ -5,13 +5,14 @@ use std::io;
 use std::sync::Arc;
 
 use super::{Clock, JournalState, OpenPhext, Point};
-use crate::store::job::Work;
+use crate::store::job::{Note, Work};
 use crate::store::journal::{Header, Journal};
 use crate::store::new_journal::NewJournal;
 use crate::store::open_phext::saving::Save;
 use crate::store::queue::{Queue, Refusal};
-use crate::store::record::REPEAT_BYTES;
+use crate::store::record::{Entry, REPEAT_BYTES};
 use crate::store::recovery::{Keep, Tail};
+use crate::store::repeats::RepeatKey;
 
 /// On a disk without room to spare a journal begins again once it is longer than its keys and this: a block.
 const SPENT_BYTES_WHEN_TIGHT: u64 = 4096;
@@ -26,7 +27,6 @@ pub(super) struct InFlight {
     upto: u64,
     /// How many of the keys in `unwritten_keys` are.
     key_count: usize,
-    is_sync: bool,
     /// What the phext is with these records.
     point: Point,
 }
@@ -46,32 +46,29 @@ impl OpenPhext {
                 // There was no room for a new one. Reads go on all the same: the old one has everything.
                 let (journal, bytes) = (Arc::clone(&tail.file), tail.end);
                 is_awaited.then(|| {
-                    self.take_off(true);
+                    self.take_off();
                     Work::Refresh { journal, bytes }
                 })
             }
             JournalState::Spent { .. } => Some(self.begin(clock)),
             JournalState::Current(journal) => {
-                // Records that no request waits for go along with a save's, if there is to be one.
-                let is_to_append = !self.queue.is_empty() && !self.awaits_save();
                 let (journal, frees_room) = (journal.clone(), self.queue.frees_room);
-                (is_awaited || is_to_append).then(|| {
-                    let records = self.take_off(is_awaited);
-                    Work::Append { journal, records, is_sync: is_awaited, frees_room }
-                })
+                is_awaited.then(|| Work::Append { journal, records: self.take_off(), frees_room })
             }
         }
     }
 
     fn begin(&mut self, clock: &Clock) -> Work {
         let tail = self.tail();
+        // Those of the queued records come with these.
+        let is_written = |key: &RepeatKey| !self.unwritten_keys.contains(key);
         let new = NewJournal {
             base: tail.as_ref().map_or(self.base, |tail| tail.base),
-            keys: self.repeats.alive(clock.time_us).collect(),
+            keys: self.repeats.alive(clock.now).filter(|(key, _)| is_written(key)).collect(),
             tail,
         };
         let frees_room = self.queue.frees_room;
-        Work::Begin { new, records: self.take_off(true), frees_room }
+        Work::Begin { new, records: self.take_off(), frees_room }
     }
 
     /// Which records of the old journal go over into a new one.
@@ -93,8 +90,20 @@ impl OpenPhext {
         }
     }
 
+    /// Lends the journal to the job that publishes a save, with the record that says so. While the journal has other work
+    /// it is not lent: then more is to be saved, and that save has a record of its own.
+    pub(super) fn lend_journal(&mut self, entry: &Entry<'_>, clock: &Clock) -> Option<Note> {
+        let JournalState::Current(journal) = &self.journal else { return None };
+        if self.in_flight.is_some() || !self.queue.is_empty() {
+            return None;
+        }
+        let journal = journal.clone();
+        self.enqueue(entry, false, clock);
+        Some(Note { journal, record: self.take_off() })
+    }
+
     /// Hands the queued records over to a job.
-    fn take_off(&mut self, is_sync: bool) -> Vec<u8> {
+    fn take_off(&mut self) -> Vec<u8> {
         let mut queue = std::mem::take(&mut self.queue);
         let records = std::mem::take(&mut queue.records);
         self.in_flight = Some(InFlight {
@@ -102,7 +111,6 @@ impl OpenPhext {
             record_bytes: records.len() as u64,
             upto: self.last_sequence,
             key_count: self.unwritten_keys.len(),
-            is_sync,
             point: self.now(),
         });
         records
@@ -138,9 +146,7 @@ impl OpenPhext {
     }
 
     fn note_in_journal(&mut self, in_flight: InFlight) {
-        if in_flight.is_sync {
-            self.synced = self.synced.max(in_flight.upto);
-        }
+        self.synced = self.synced.max(in_flight.upto);
         self.unwritten_keys.drain(..in_flight.key_count.min(self.unwritten_keys.len()));
         self.written = in_flight.point;
     }
@@ -168,7 +174,7 @@ impl OpenPhext {
     }
 
     /// Gives up these records and all that are queued behind them: the phext is what its journal has.
-    fn refuse(&mut self, mut older: Queue, error: &io::Error, clock: &Clock) {
+    pub(super) fn refuse(&mut self, mut older: Queue, error: &io::Error, clock: &Clock) {
         if older.is_empty() && self.queue.is_empty() {
             return;
         }
@@ -182,8 +188,8 @@ impl OpenPhext {
         let Point { phext, logged, edit } = self.written.clone();
         (self.phext, self.logged, self.last_edit) = (phext, logged, edit);
         self.refuse_save(error, clock);
-        // A journal that could not be written to may be another file by the next write, and a file in the way may be gone.
-        self.is_superseded |= matches!(refusal, Refusal::Unwritable | Refusal::Blocked);
+        // The next look at its files says what is in the way.
+        self.is_superseded |= refusal == Refusal::Blocked;
     }
 
     /// After a save: lets the journal begin again when most of it is in the file.
@@ -198,6 +204,16 @@ impl OpenPhext {
         if self.in_flight.is_none() && is_spent && snapshot.generation == Some(journal.generation) {
             self.journal = JournalState::Spent { journal: journal.clone(), offset: snapshot.journal_bytes };
         }
+    }
+
+    /// Whether a new journal is about to give the room of the old one back.
+    pub(in crate::store) fn is_shortening(&self) -> bool {
+        matches!(self.journal, JournalState::Spent { .. })
+    }
+
+    /// Whether its journal could only be opened for reading.
+    pub(in crate::store) fn has_unwritable_journal(&self) -> bool {
+        matches!(&self.journal, JournalState::Current(journal) if !journal.file.is_writable())
     }
 
     /// Where in which generation the next queued record will stand; `None` when that is not known yet.

@@ -4,10 +4,11 @@
 use std::io;
 use std::time::Instant;
 
-use super::{Clock, OpenPhext, Point};
+use super::{Clock, JournalState, OpenPhext, Point};
 use crate::store::disk::Identity;
 use crate::store::job::{Work, Written};
-use crate::store::journal::Base;
+use crate::store::journal::{Base, Journal};
+use crate::store::queue::{Queue, Refusal};
 use crate::store::record::Entry;
 
 /// Where a save stands.
@@ -27,6 +28,8 @@ pub(super) enum Save {
         base: Base,
         /// The new file's, before the rename.
         identity: Identity,
+        /// The job has the journal, to note there what it has done.
+        has_journal: bool,
     },
     /// The new file has edits that the disk refused, and is to be removed.
     Refused,
@@ -62,8 +65,10 @@ impl OpenPhext {
             }
             Save::Written { written, snapshot, record } if self.synced >= record => {
                 let base = Base { sequence: snapshot.point.edit, digest: Some(written.digest) };
-                self.save = Save::Publishing { snapshot, base, identity: written.identity };
-                Some(Work::Publish { written, expected: self.file })
+                let note = self.lend_journal(&Entry::Published { upto: base.sequence }, clock);
+                let (identity, has_journal) = (written.identity, note.is_some());
+                self.save = Save::Publishing { snapshot, base, identity, has_journal };
+                Some(Work::Publish { written, expected: self.file, note })
             }
             Save::Refused => {
                 self.save = Save::Discarding;
@@ -131,12 +136,20 @@ impl OpenPhext {
         if self.is_dirty() {
             self.plan_save(clock);
         }
-        // No request waits for it: without it the file's contents say the same after a new start.
-        self.enqueue(&Entry::Published { upto: base.sequence }, false, clock);
         if self.durable.as_ref().is_none_or(|durable| durable.edit < snapshot.point.edit) {
             self.durable = Some(snapshot.point.clone());
         }
         self.last_save = Some(snapshot);
+    }
+
+    /// A job ends that may have had the journal.
+    pub(super) fn take_back(&mut self, noted: Option<Journal>) {
+        if matches!(self.save, Save::Publishing { has_journal: true, .. }) {
+            self.in_flight = None;
+            if let Some(journal) = noted {
+                self.journal = JournalState::Current(journal);
+            }
+        }
     }
 
     /// The disk refused records: a save must not publish what they say.
@@ -152,6 +165,17 @@ impl OpenPhext {
                 self.fall_behind(error, clock);
             }
             save => self.save = save,
+        }
+    }
+
+    pub(super) fn note_not_saved(&mut self, error: &io::Error, clock: &Clock) {
+        match Refusal::from(error) {
+            // The next look at its files says so.
+            Refusal::Blocked => {
+                self.is_superseded = true;
+                self.refuse(Queue::default(), error, clock);
+            }
+            Refusal::Full | Refusal::Unwritable | Refusal::Failed(_) => self.fall_behind(error, clock),
         }
     }
 
