@@ -35,6 +35,7 @@ pub mod random;
 pub mod root;
 pub mod scrape;
 pub mod separate;
+pub mod session;
 pub mod setup;
 pub mod strace;
 pub mod tls_curl;

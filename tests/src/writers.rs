@@ -2,15 +2,16 @@
 //! some come anew with each request. What each was told is noted and compared with what is there: every acknowledged
 //! write once, in its order. They send no `Idempotency-Key`, so a write that somebody on the way doubled is seen.
 
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::answer::Answer;
-use crate::client::{Client, Connection};
+use crate::client::Client;
 use crate::ledger::Place;
+use crate::session::{Outcome, Session};
 use crate::wait;
 
 /// How long a patient client that was turned away waits before it asks again.
@@ -28,17 +29,6 @@ pub enum Manner {
     Kept,
     /// A new one for each request.
     Fresh,
-}
-
-/// What came of a request.
-#[derive(Debug)]
-pub enum Outcome {
-    /// An answer.
-    Answered(Answer),
-    /// Nothing was sent: nobody took the connection.
-    NotConnected(io::Error),
-    /// It was sent, and there is no whole answer.
-    Cut(io::Error),
 }
 
 /// Clients at work.
@@ -77,7 +67,7 @@ pub struct Written {
 struct Writer {
     written: Written,
     manner: Manner,
-    kept: Option<Connection>,
+    session: Session,
     shared: Arc<Shared>,
 }
 
@@ -95,7 +85,7 @@ impl Writers {
         let clients = tenants.iter().flat_map(|client| manners.clone().map(move |manner| (client, manner)));
         let start = |(number, (client, manner)): (usize, (&Client, Manner))| {
             let written = Written::none(client.clone(), Place::new(PHEXT, number + 1));
-            let writer = Writer { written, manner, kept: None, shared: Arc::clone(&shared) };
+            let writer = Writer { written, manner, session: Session::default(), shared: Arc::clone(&shared) };
             std::thread::spawn(move || writer.run(pause, bytes))
         };
         let threads = clients.enumerate().map(start).collect();
@@ -240,23 +230,8 @@ impl Writer {
 
     fn send(&mut self, method: &str, command: &str, text: &str) -> Outcome {
         let Written { client, place, .. } = &self.written;
-        let mut connection = match self.kept.take().map_or_else(|| client.try_connect(), Ok) {
-            Ok(connection) => connection,
-            Err(error) => return Outcome::NotConnected(error),
-        };
-        let last = if self.manner == Manner::Fresh { "Connection: close\r\n" } else { "" };
-        let head = client.head(method, &place.target(command));
-        let head = format!("{head}Content-Length: {}\r\n{last}\r\n", text.len());
-        connection.send(&[head.as_bytes(), text.as_bytes()].concat());
-        match connection.try_answer(method) {
-            Ok(answer) => {
-                let closes =
-                    answer.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
-                self.kept = (!closes).then_some(connection);
-                Outcome::Answered(answer)
-            }
-            Err(error) => Outcome::Cut(error),
-        }
+        let headers = if self.manner == Manner::Fresh { "Connection: close\r\n" } else { "" };
+        self.session.ask(client, method, &place.target(command), headers, text)
     }
 }
 
