@@ -74,6 +74,11 @@ impl Place {
         Self { phext: phext.to_owned(), coordinate: format!("1.1.1/1.1.1/1.1.{number}") }
     }
 
+    /// Where it is in its phext.
+    pub fn coordinate(&self) -> &str {
+        &self.coordinate
+    }
+
     /// The target of a request about it.
     pub fn target(&self, command: &str) -> String {
         format!("/api/v2/{command}?p={}&c={}", self.phext, self.coordinate)

@@ -25,7 +25,7 @@ pub fn works(skipped: &str, programs: &[&str]) -> bool {
     }
     let mut wanted = programs.iter().chain(&["mount", "umount"]);
     if let Some(missing) = wanted.find(|program| binaries::on_path(program).is_none()) {
-        let install = "apt-get install e2fsprogs btrfs-progs mount";
+        let install = "apt-get install e2fsprogs btrfs-progs mount util-linux";
         notice::skip(&format!("{skipped}: {missing} is missing; {install}"));
         return false;
     }
