@@ -1,7 +1,7 @@
 //! Where files lie. Every path of a tenant's data is made here, from names that have been checked.
 
-use std::ffi::OsStr;
-use std::path::{Component, Path, PathBuf};
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 
 use crate::phext_name::PhextName;
 use crate::registry::Tenant;
@@ -15,9 +15,14 @@ pub fn tenant_dir(data_root: &Path, tenant: &Tenant) -> PathBuf {
     tenant.data_dir.clone().unwrap_or_else(|| default_tenant_dir(data_root, &tenant.name))
 }
 
-/// Where `tenants remove` puts a tenant's directory; the time keeps two of one name apart.
-pub fn archive_dir(data_root: &Path, tenant: &Tenant, now_s: u64) -> PathBuf {
-    data_root.join(".archive").join(format!("{}-{now_s}", tenant.name))
+/// The directories of removed tenants.
+pub fn archives_dir(data_root: &Path) -> PathBuf {
+    data_root.join(".archive")
+}
+
+/// What a removed tenant's directory is called there; the time keeps two of one name apart.
+pub fn archive_name(tenant: &TenantName, now_s: u64) -> String {
+    format!("{tenant}-{now_s}")
 }
 
 /// The directory that a tenant gets in the data root.
@@ -25,22 +30,38 @@ pub fn default_tenant_dir(data_root: &Path, name: &TenantName) -> PathBuf {
     data_root.join(name.as_str())
 }
 
-/// Where a path really leads: absolute, links followed as far as they exist, `..` taken away. Two paths of one
-/// directory are the same after this.
+/// Where a path really leads: absolute, links followed, those to what does not exist too, and `..` taken away. Two paths
+/// of one directory are the same after this.
 pub fn resolved(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    for existing in absolute.ancestors() {
-        if let (Ok(real), Ok(rest)) = (existing.canonicalize(), absolute.strip_prefix(existing)) {
-            return rest.components().fold(real, |mut path, component| {
-                match component {
-                    Component::ParentDir => _ = path.pop(),
-                    component => path.push(component),
-                }
-                path
-            });
+    absolute.canonicalize().unwrap_or_else(|_| followed(&absolute))
+}
+
+/// As many links as the kernel follows in one path; a circle of links ends there too.
+const LINKS: usize = 40;
+
+/// What `canonicalize` gives, for a path of which not all exists.
+fn followed(absolute: &Path) -> PathBuf {
+    let names = |path: &Path| -> Vec<OsString> {
+        path.components().rev().map(|component| component.as_os_str().to_owned()).collect()
+    };
+    let (mut real, mut rest, mut links) = (PathBuf::new(), names(absolute), 0);
+    while let Some(name) = rest.pop() {
+        if name == ".." {
+            real.pop();
+            continue;
+        }
+        // The root takes the place of everything before it.
+        let next = real.join(&name);
+        match next.read_link() {
+            Ok(target) if links < LINKS => {
+                links += 1;
+                rest.extend(names(&target));
+            }
+            _ => real = next,
         }
     }
-    absolute
+    real
 }
 
 /// The folder that relative paths in a file are relative to, as an absolute path.

@@ -1,27 +1,27 @@
 //! The registry: which tenants there are, on which slot, with which keys. It is the one contract
-//! between gateway, pool and CLI. `native` reads our format, `legacy` the four old ones, and `edit`
-//! changes the file.
+//! between gateway, pool and CLI. `native` reads our format, `legacy` the four old ones, `directories` keeps the
+//! tenants' directories apart, and `edit` changes the file.
 
 pub mod difference;
+pub mod directories;
 pub mod edit;
 mod legacy;
 pub mod lock;
 mod native;
 
-use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, TenantLimits};
-use crate::layout;
 use crate::limits::KEY_NUMBER;
 use crate::tenant::TenantName;
 use crate::token::TokenDigest;
-use crate::toml_reader::Mistakes;
+use crate::toml_reader::{Document, Mistakes};
 
 /// Every tenant, checked: names, ports, keys and directories are each one tenant's alone.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -133,20 +133,15 @@ impl Registry {
                 "the file is empty; a registry without tenants has a comment in it",
             ));
         }
-        let loaded = match legacy::recognise(text) {
-            None => {
-                let registry = native::parse(path, text, config)?;
-                Loaded { registry, format: Format::Native, changes: Vec::new() }
-            }
+        let (loaded, places) = match legacy::recognise(text) {
+            None => native::parse(path, text, config)?,
             Some(format) => legacy::parse(path, text, format, config)?,
         };
-        match loaded.registry.shared_directory(config) {
-            None => Ok(loaded),
-            Some((name, message)) if loaded.format == Format::Native => {
-                Err(native::mistake_of(path, text, name, message))
-            }
-            Some((_, message)) => Err(Mistakes::about(path, message)),
+        let document = Document::new(path, text);
+        for (index, message) in directories::mistakes(&loaded.registry, path, config) {
+            document.mistake(places.get(index).cloned().flatten(), message);
         }
+        document.finish(loaded)
     }
 
     /// The tenant of a name.
@@ -158,27 +153,6 @@ impl Registry {
     pub fn free_slots(&self, config: &Config) -> impl Iterator<Item = u16> {
         let taken: std::collections::BTreeSet<u16> = self.tenants.iter().map(|tenant| tenant.port).collect();
         config.gateway.slots.clone().filter(move |port| !taken.contains(port))
-    }
-
-    /// No tenant's directory may be another's, or lie inside it: the directory is the isolation. Gives the tenant of
-    /// one that is, and what is wrong with it.
-    fn shared_directory(&self, config: &Config) -> Option<(&TenantName, String)> {
-        let mut owners: BTreeMap<PathBuf, &TenantName> = BTreeMap::new();
-        let data_root = layout::resolved(&config.gateway.data_root);
-        for tenant in &self.tenants {
-            let directory = layout::tenant_dir(&data_root, tenant);
-            // Of 500 folders in the data root, which has been resolved, hardly one is a link.
-            let is_plain = tenant.data_dir.is_none() && !directory.is_symlink();
-            let directory = if is_plain { directory } else { layout::resolved(&directory) };
-            if let Some(owner) = owners.insert(directory, &tenant.name) {
-                let message = format!("tenants {owner} and {} have the same data_dir", tenant.name);
-                return Some((&tenant.name, message));
-            }
-        }
-        owners.iter().find_map(|(directory, name)| {
-            let outer = directory.ancestors().skip(1).find_map(|ancestor| owners.get(ancestor))?;
-            Some((*name, format!("the data_dir of tenant {name} lies inside that of tenant {outer}")))
-        })
     }
 }
 
@@ -263,6 +237,9 @@ impl FromStr for Scope {
         }
     }
 }
+
+/// Where something stands in the file, in bytes from its beginning.
+type Place = Option<Range<usize>>;
 
 /// Finds the values that two tenants share: each value with who had it first.
 struct Unique<T>(HashMap<T, String>);

@@ -83,6 +83,11 @@ impl<'t> Document<'t> {
         self.mistakes.borrow_mut().push(mistake);
     }
 
+    /// The line of a place in the text, counted from 1.
+    pub fn line(&self, offset: usize) -> usize {
+        self.position(offset).0
+    }
+
     fn position(&self, offset: usize) -> (usize, usize) {
         let before = self.text.get(..offset).unwrap_or(self.text);
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
@@ -142,8 +147,12 @@ impl<'a, 't> Section<'a, 't> {
 
     /// Notes a mistake at a key's value, or at the section when the key is not there.
     pub fn mistake_at(&self, key: &'static str, message: impl fmt::Display) {
-        let span = self.take(key).map(Spanned::span).or_else(|| self.span.clone());
-        self.document.mistake(span, message);
+        self.document.mistake(self.place_of(key), message);
+    }
+
+    /// Where a key's value stands, or the section when the key is not there.
+    pub fn place_of(&self, key: &'static str) -> Option<Range<usize>> {
+        self.take(key).map(Spanned::span).or_else(|| self.span.clone())
     }
 
     /// A string, read by `parse`. A mistake of `parse` is noted with the key in front.
@@ -160,7 +169,7 @@ impl<'a, 't> Section<'a, 't> {
         match parse(text) {
             Ok(parsed) => Some(parsed),
             Err(error) => {
-                self.document.mistake(Some(value.span()), format!("{key} = \"{text}\": {error}"));
+                self.document.mistake(Some(value.span()), format!("{key} = {text:?}: {error}"));
                 None
             }
         }

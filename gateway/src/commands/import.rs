@@ -43,6 +43,12 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         )));
     }
     let text = format!("# Imported from {}.\n{}", options.file.display(), render(&loaded.registry));
+    let read_back =
+        Registry::parse(&std::path::absolute(out).map_err(Failure::from_error)?, &text, &system.config);
+    if read_back.map_err(Failure::from_error)?.registry != loaded.registry {
+        let message = "the imported registry would not be read back as it was meant; nothing was written";
+        return Err(Failure::Failed(message.to_owned()));
+    }
     secret_file::replace(out, text.as_bytes())
         .map_err(|error| Failure::Failed(format!("cannot write {}: {error}", out.display())))?;
     for change in &loaded.changes {

@@ -89,7 +89,7 @@ pub fn put_away(config: &Config, tenant: &Tenant, purges: bool) -> Result<Remove
 
 fn archive(data_root: &Path, tenant: &Tenant, directory: &Path) -> io::Result<PathBuf> {
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let archive = layout::archive_dir(data_root, tenant, now_s);
+    let archive = layout::archives_dir(data_root).join(layout::archive_name(&tenant.name, now_s));
     let archives = archive.parent().unwrap_or(Path::new("."));
     secret_file::create_dir(archives)?;
     std::fs::rename(directory, &archive)?;

@@ -1,40 +1,22 @@
 //! The old formats, told apart by what is in them. Their tokens and directories are used as they are;
 //! names that ours does not allow and ports outside the slots are changed, and each change is reported.
+//! One entry is one customer: entries that cannot be told apart are refused.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod entries;
+
+use std::collections::btree_map::Entry as Place;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-
-use super::{Format, Key, Loaded, Registry, Scope, Tenant, TenantState, Unique};
+use super::directories::parse_data_dir;
+use super::edit::write_key;
+use super::{Format, Loaded, Registry, Tenant, TenantState};
 use crate::config::Config;
 use crate::layout;
 use crate::tenant::TenantName;
 use crate::token::{BearerToken, TokenDigest};
-use crate::toml_reader::{Document, Mistake, Mistakes};
-
-/// A tenant as any of the old formats has it.
-#[derive(Deserialize)]
-struct OldTenant {
-    #[serde(alias = "api_key")]
-    token: Option<String>,
-    #[serde(alias = "id")]
-    name: Option<String>,
-    port: Option<u16>,
-    data_dir: Option<String>,
-    quota_mb: Option<u64>,
-    enabled: Option<bool>,
-}
-
-#[derive(Deserialize)]
-struct ByToken {
-    tenants: BTreeMap<String, OldTenant>,
-}
-
-#[derive(Deserialize)]
-struct Listed {
-    tenants: Vec<OldTenant>,
-}
+use crate::toml_reader::{Document, Mistakes};
+use entries::{Entry, OldTenant};
 
 /// Which old format a text is in; `None` for ours, and for what is none of them: the reader of ours
 /// has the better messages.
@@ -55,179 +37,207 @@ pub(super) fn recognise(text: &str) -> Option<Format> {
         return None;
     }
     let table: toml::Table = text.parse().ok()?;
-    table.contains_key("tenants").then_some(Format::PythonGateway)
+    // A file with entries of both kinds is read as ours, which finds a mistake at the other kind.
+    (table.contains_key("tenants") && !table.contains_key("tenant")).then_some(Format::PythonGateway)
 }
 
-pub(super) fn parse(path: &Path, text: &str, format: Format, config: &Config) -> Result<Loaded, Mistakes> {
-    let old = read(path, text, format)?;
-    let mut import =
-        Import { path, config, mistakes: Vec::new(), changes: Vec::new(), names: BTreeSet::new() };
-    let mut tenants = import.tenants(old);
-    import.assign_slots(&mut tenants);
-    import.check_tokens(&tenants);
-    if import.mistakes.is_empty() {
-        let tenants = tenants.into_iter().map(|drafted| drafted.tenant).collect();
-        Ok(Loaded { registry: Registry { tenants }, format, changes: import.changes })
-    } else {
-        Err(Mistakes(import.mistakes))
+/// The registry, and where the directory of each tenant is named.
+pub(super) fn parse(
+    path: &Path,
+    text: &str,
+    format: Format,
+    config: &Config,
+) -> Result<(Loaded, Vec<super::Place>), Mistakes> {
+    let entries = entries::read(path, text, format)?;
+    let document = Document::new(path, text);
+    let folder = layout::folder_of(path);
+    let mut import = Import { document: &document, config, changes: Vec::new() };
+    let mut customers: Vec<Customer> =
+        entries.into_iter().filter_map(|entry| import.customer(entry, &folder)).collect();
+    import.check_tokens(&customers);
+    import.settle_names(&mut customers);
+    import.assign_slots(&mut customers);
+    let changes = import.changes;
+    let place = |customer: &Customer| Some(customer.entry.span.of(&["data_dir"]));
+    let places = customers.iter().map(place).collect();
+    let tenants = customers.into_iter().map(Customer::into_tenant).collect();
+    document.finish((Loaded { registry: Registry { tenants }, format, changes }, places))
+}
+
+/// An entry that has all that a tenant needs.
+struct Customer {
+    entry: Entry,
+    /// What the file calls it.
+    label: String,
+    name: TenantName,
+    data_dir: Option<PathBuf>,
+    digest: TokenDigest,
+    /// Its slot; 0 until it has one.
+    port: u16,
+}
+
+impl Customer {
+    fn into_tenant(self) -> Tenant {
+        let OldTenant { quota_mb, enabled, .. } = self.entry.old;
+        Tenant {
+            name: self.name,
+            port: self.port,
+            state: if enabled == Some(false) { TenantState::Suspended } else { TenantState::Active },
+            plan: None,
+            quota_bytes: quota_mb.map(|mebibytes| mebibytes.saturating_mul(1 << 20)),
+            data_dir: self.data_dir,
+            keys: vec![write_key("k1".to_owned(), self.digest)],
+            last_key: 0,
+        }
     }
 }
 
-fn read(path: &Path, text: &str, format: Format) -> Result<Vec<OldTenant>, Mistakes> {
-    let json_error = |error: serde_json::Error| {
-        let position = Some((error.line(), error.column()));
-        Mistakes(vec![Mistake { file: path.to_owned(), position, message: error.to_string() }])
-    };
-    match format {
-        Format::SqHost => {
-            let by_token: ByToken = serde_json::from_str(text).map_err(json_error)?;
-            let with_token = |(token, tenant)| OldTenant { token: Some(token), ..tenant };
-            Ok(by_token.tenants.into_iter().map(with_token).collect())
-        }
-        Format::SqRouter | Format::AdminKey => {
-            serde_json::from_str::<Listed>(text).map(|listed| listed.tenants).map_err(json_error)
-        }
-        Format::PythonGateway | Format::Native => {
-            let listed = toml::from_str::<Listed>(text).map(|listed| listed.tenants);
-            listed.or_else(|error| {
-                let document = Document::new(path, text);
-                document.mistake(error.span(), error.message());
-                document.finish(Vec::new())
-            })
-        }
-    }
-}
-
-/// A tenant with the port it asked for, before slots are given out.
-struct Drafted {
-    tenant: Tenant,
-    wanted_port: Option<u16>,
-}
-
-struct Import<'a> {
-    path: &'a Path,
-    config: &'a Config,
-    mistakes: Vec<Mistake>,
+struct Import<'d> {
+    document: &'d Document<'d>,
+    config: &'d Config,
     changes: Vec<String>,
-    names: BTreeSet<TenantName>,
 }
 
 impl Import<'_> {
-    fn mistake(&mut self, message: String) {
-        self.mistakes.push(Mistake { file: self.path.to_owned(), position: None, message });
-    }
-
-    fn tenants(&mut self, old: Vec<OldTenant>) -> Vec<Drafted> {
-        let mut drafted: Vec<Drafted> = Vec::with_capacity(old.len());
-        let mut known: BTreeMap<(String, Option<PathBuf>), usize> = BTreeMap::new();
-        for (index, old) in old.into_iter().enumerate() {
-            let Some((label, digest)) = self.label_and_digest(index, &old) else { continue };
-            let data_dir =
-                old.data_dir.as_deref().map(|directory| layout::folder_of(self.path).join(directory));
-            // A second token for the same name and directory is a second key, not a second tenant.
-            let place = (label.clone(), data_dir.clone());
-            if let Some(earlier) = known.get(&place).and_then(|index| drafted.get_mut(*index)) {
-                let id = format!("k{}", earlier.tenant.keys.len() + 1);
-                earlier.tenant.keys.push(Key { id, sha256: digest, scope: Scope::Write, expires_s: None });
-                continue;
-            }
-            let Some(name) = self.name(&label) else { continue };
-            known.insert(place, drafted.len());
-            let key = Key { id: "k1".to_owned(), sha256: digest, scope: Scope::Write, expires_s: None };
-            let state = if old.enabled == Some(false) { TenantState::Suspended } else { TenantState::Active };
-            let quota_bytes = old.quota_mb.map(|mebibytes| mebibytes.saturating_mul(1 << 20));
-            let tenant = Tenant {
-                name,
-                port: 0,
-                state,
-                plan: None,
-                quota_bytes,
-                data_dir,
-                keys: vec![key],
-                last_key: 0,
-            };
-            drafted.push(Drafted { tenant, wanted_port: old.port });
+    /// `None` when something was wrong; it has been noted then.
+    fn customer(&self, entry: Entry, folder: &Path) -> Option<Customer> {
+        let label = self.label(&entry)?;
+        let name = TenantName::nearest(&label);
+        if name.is_none() {
+            self.mistake(&entry, NAME, format!("{label:?} has no letter to make a tenant's name of"));
         }
-        drafted
-    }
-
-    /// What the old file calls the tenant, and its key's digest.
-    fn label_and_digest(&mut self, index: usize, old: &OldTenant) -> Option<(String, TokenDigest)> {
-        let from_directory = || {
-            let last = Path::new(old.data_dir.as_deref()?).file_name()?;
-            last.to_str().map(str::to_owned)
-        };
-        let label = old.name.clone().or_else(from_directory);
-        let number = index + 1;
-        let Some(label) = label else {
-            self.mistake(format!("tenant {number} has neither a name nor a data_dir to take one from"));
-            return None;
-        };
-        match old.token.as_deref().map(|token| BearerToken::parse(token.as_bytes())) {
-            Some(Ok(token)) => Some((label, token.digest())),
+        let digest = match entry.old.token.as_deref().map(|token| BearerToken::parse(token.as_bytes())) {
+            Some(Ok(token)) => Some(token.digest()),
             Some(Err(error)) => {
-                self.mistake(format!("tenant {number} ({label}): {error}"));
+                self.mistake(&entry, TOKEN, format!("the key of tenant {label:?}: {error}"));
                 None
             }
             None => {
-                self.mistake(format!("tenant {number} ({label}) has no key"));
+                self.mistake(&entry, TOKEN, format!("tenant {label:?} has no key"));
                 None
+            }
+        };
+        let data_dir = entry.old.data_dir.as_deref().map(|directory| parse_data_dir(folder, directory));
+        let data_dir =
+            data_dir.transpose().map_err(|error| self.mistake(&entry, &["data_dir"], error)).ok()?;
+        Some(Customer { label, name: name?, data_dir, digest: digest?, port: 0, entry })
+    }
+
+    /// What the file calls the tenant.
+    fn label(&self, entry: &Entry) -> Option<String> {
+        let from_directory = || {
+            let last = Path::new(entry.old.data_dir.as_deref()?).file_name()?;
+            last.to_str().map(str::to_owned)
+        };
+        let label = entry.old.name.clone().or_else(from_directory);
+        if label.is_none() {
+            let message = "this tenant has neither a name nor a data_dir to take one from";
+            self.mistake(entry, &["data_dir"], message);
+        }
+        label
+    }
+
+    fn mistake(&self, entry: &Entry, fields: &[&str], message: impl std::fmt::Display) {
+        self.document.mistake(Some(entry.span.of(fields)), message);
+    }
+
+    fn line_of(&self, customer: &Customer) -> usize {
+        self.document.line(customer.entry.span.whole.start)
+    }
+
+    /// Whose a request with such a key would be could not be said.
+    fn check_tokens(&self, customers: &[Customer]) {
+        let mut owners: HashMap<TokenDigest, &Customer> = HashMap::new();
+        for customer in customers {
+            if let Some(earlier) = owners.insert(customer.digest, customer) {
+                let (first, second) = (self.line_of(earlier), self.line_of(customer));
+                let message = format!(
+                    "tenants {:?} (line {first}) and {:?} (line {second}) have the same key; take one of the two \
+                     entries out, or give it another key",
+                    earlier.label, customer.label
+                );
+                self.mistake(&customer.entry, TOKEN, message);
             }
         }
     }
 
-    fn name(&mut self, label: &str) -> Option<TenantName> {
-        let Some(nearest) = TenantName::nearest(label) else {
-            self.mistake(format!("\"{label}\" has no letter to make a tenant's name of"));
-            return None;
-        };
-        let mut name = nearest.clone();
-        let mut number = 2;
-        while self.names.contains(&name) {
-            let room = crate::limits::TENANT_NAME_BYTES - 12;
-            let stem: String = nearest.as_str().chars().take(room).collect();
-            name = TenantName::nearest(&format!("{stem}-{number}"))?;
-            number += 1;
+    /// Entries that come to one name are told apart by their directories, and the later one gets a number. The
+    /// directory of one that names none would depend on the order of the entries, so it is refused.
+    fn settle_names(&mut self, customers: &mut [Customer]) {
+        // What is a name of ours already stays, wherever in the file it stands.
+        customers.sort_by_key(|customer| customer.name.as_str() != customer.label);
+        let mut taken: BTreeSet<TenantName> =
+            customers.iter().map(|customer| customer.name.clone()).collect();
+        let mut firsts: BTreeMap<TenantName, (usize, Option<PathBuf>)> = BTreeMap::new();
+        for customer in customers {
+            let line = self.line_of(customer);
+            let (first_line, first_dir) = match firsts.entry(customer.name.clone()) {
+                Place::Vacant(place) => {
+                    place.insert((line, customer.data_dir.clone()));
+                    if customer.name.as_str() != customer.label {
+                        self.changes.push(format!("tenant {:?} is now {}", customer.label, customer.name));
+                    }
+                    continue;
+                }
+                Place::Occupied(place) => place.into_mut(),
+            };
+            if first_dir.is_none() || customer.data_dir.is_none() || *first_dir == customer.data_dir {
+                self.mistake(&customer.entry, NAME, cannot_be_told_apart(&customer.name, *first_line, line));
+                continue;
+            }
+            if let Some(name) = numbered(&customer.name, &taken) {
+                let label = &customer.label;
+                self.changes.push(format!(
+                    "tenant {label:?} of line {line} is now {name}: the one of line {first_line} is {}",
+                    customer.name
+                ));
+                taken.insert(name.clone());
+                customer.name = name;
+            }
         }
-        if name.as_str() != label {
-            self.changes.push(format!("tenant \"{label}\" is now {name}"));
-        }
-        self.names.insert(name.clone());
-        Some(name)
     }
 
     /// Ports inside the slots stay; the others get the lowest free slot, in order of name.
-    fn assign_slots(&mut self, tenants: &mut [Drafted]) {
+    fn assign_slots(&mut self, customers: &mut [Customer]) {
         let mut taken = BTreeSet::new();
-        tenants.sort_by(|left, right| left.tenant.name.cmp(&right.tenant.name));
-        for Drafted { tenant, wanted_port } in tenants.iter_mut() {
-            let inside = wanted_port.filter(|port| self.config.gateway.slots.contains(port));
+        customers.sort_by(|left, right| left.name.cmp(&right.name));
+        for customer in customers.iter_mut() {
+            let inside = customer.entry.old.port.filter(|port| self.config.gateway.slots.contains(port));
             if let Some(port) = inside.filter(|port| taken.insert(*port)) {
-                tenant.port = port;
+                customer.port = port;
             }
         }
         let mut free = self.config.gateway.slots.clone().filter(|port| !taken.contains(port));
-        for Drafted { tenant, wanted_port } in tenants.iter_mut().filter(|drafted| drafted.tenant.port == 0) {
+        for customer in customers.iter_mut().filter(|customer| customer.port == 0) {
+            let name = &customer.name;
             let Some(port) = free.next() else {
-                let message = format!("no free slot is left for tenant {}", tenant.name);
-                self.mistakes.push(Mistake { file: self.path.to_owned(), position: None, message });
+                self.mistake(&customer.entry, &["port"], format!("no free slot is left for tenant {name}"));
                 continue;
             };
-            tenant.port = port;
-            if let Some(wanted) = wanted_port {
-                self.changes.push(format!("tenant {} moves from port {wanted} to {port}", tenant.name));
+            customer.port = port;
+            if let Some(wanted) = customer.entry.old.port {
+                self.changes.push(format!("tenant {name} moves from port {wanted} to {port}"));
             }
         }
     }
+}
 
-    fn check_tokens(&mut self, tenants: &[Drafted]) {
-        let mut digests = Unique::new();
-        for Drafted { tenant, .. } in tenants {
-            for key in &tenant.keys {
-                if let Err(earlier) = digests.claim(key.sha256, tenant.name.as_str()) {
-                    self.mistake(format!("tenants {earlier} and {} have the same key", tenant.name));
-                }
-            }
-        }
-    }
+/// The fields that may hold a tenant's name, and its key.
+const NAME: &[&str] = &["name", "id", "data_dir"];
+const TOKEN: &[&str] = &["token", "api_key"];
+
+fn cannot_be_told_apart(name: &TenantName, first: usize, second: usize) -> String {
+    format!(
+        "the entries of lines {first} and {second} would both be tenant {name}, and each entry is one customer: give one \
+         of them another name, or each a data_dir of its own; when they are two keys of one customer, keep one entry, \
+         and add the other key after the import (docs/registry.md)"
+    )
+}
+
+/// The name with the lowest number that makes it another than those taken.
+fn numbered(name: &TenantName, taken: &BTreeSet<TenantName>) -> Option<TenantName> {
+    let room = crate::limits::TENANT_NAME_BYTES - 12;
+    let stem: String = name.as_str().chars().take(room).collect();
+    let names = (2..).map_while(|number: u32| TenantName::nearest(&format!("{stem}-{number}")));
+    names.into_iter().find(|name| !taken.contains(name))
 }

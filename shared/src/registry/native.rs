@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::{Key, Registry, Scope, Tenant, TenantState, Unique};
+use super::directories::parse_data_dir;
+use super::{Format, Key, Loaded, Place, Registry, Scope, Tenant, TenantState, Unique};
 use crate::config::Config;
 use crate::config::units::parse_bytes;
 use crate::layout;
@@ -11,30 +12,19 @@ use crate::tenant::TenantName;
 use crate::token::TokenDigest;
 use crate::toml_reader::{Document, Mistakes, Section};
 
-pub(super) fn parse(path: &Path, text: &str, config: &Config) -> Result<Registry, Mistakes> {
+/// The registry, and where the directory of each tenant is named.
+pub(super) fn parse(path: &Path, text: &str, config: &Config) -> Result<(Loaded, Vec<Place>), Mistakes> {
     let document = Document::new(path, text);
     let table = document.parse();
     let root = Section::root(&document, &table);
     let mut seen = Seen { names: Unique::new(), ports: Unique::new(), digests: Unique::new() };
     let folder = layout::folder_of(path);
     let sections = root.sections("tenant");
-    let tenants =
-        sections.into_iter().filter_map(|section| read_tenant(section, &mut seen, &folder, config)).collect();
+    let (tenants, places) =
+        sections.into_iter().filter_map(|section| read_tenant(section, &mut seen, &folder, config)).unzip();
     root.finish();
-    document.finish(Registry { tenants })
-}
-
-/// A mistake that shows only beside other tenants, at its own tenant's `data_dir`.
-pub(super) fn mistake_of(path: &Path, text: &str, tenant: &TenantName, message: String) -> Mistakes {
-    let document = Document::new(path, text);
-    let table = document.parse();
-    let sections = Section::root(&document, &table).sections("tenant");
-    let is_its = |section: &&Section<'_, '_>| section.text("name").as_deref() == Some(tenant.as_str());
-    match sections.iter().find(is_its) {
-        Some(section) => section.mistake_at("data_dir", &message),
-        None => document.mistake(None, &message),
-    }
-    document.finish(()).err().unwrap_or_else(|| Mistakes::about(path, message))
+    let registry = Registry { tenants };
+    document.finish((Loaded { registry, format: Format::Native, changes: Vec::new() }, places))
 }
 
 /// What may be one tenant's only.
@@ -45,7 +35,12 @@ struct Seen {
 }
 
 /// `None` when something was wrong; it has been noted then.
-fn read_tenant(section: Section<'_, '_>, seen: &mut Seen, folder: &Path, config: &Config) -> Option<Tenant> {
+fn read_tenant(
+    section: Section<'_, '_>,
+    seen: &mut Seen,
+    folder: &Path,
+    config: &Config,
+) -> Option<(Tenant, Place)> {
     let name = required(&section, "name", section.parsed("name", str::parse::<TenantName>));
     let port = required(&section, "port", section.small_number("port"));
     let owner = name.as_ref().map_or("?", TenantName::as_str);
@@ -63,7 +58,8 @@ fn read_tenant(section: Section<'_, '_>, seen: &mut Seen, folder: &Path, config:
     }
     let state = section.parsed("state", str::parse).unwrap_or(TenantState::Active);
     let quota_bytes = section.parsed("quota", parse_bytes);
-    let data_dir = section.text("data_dir").map(|directory| folder.join(directory));
+    let data_dir = section.parsed("data_dir", |text| parse_data_dir(folder, text));
+    let place = section.place_of("data_dir");
     let last_key = section.integer_or("last_key", parse_key_number).unwrap_or(0);
     let mut ids = Unique::new();
     let keys = section.sections("key");
@@ -72,7 +68,8 @@ fn read_tenant(section: Section<'_, '_>, seen: &mut Seen, folder: &Path, config:
     }
     let keys: Vec<Key> = keys.into_iter().filter_map(|key| read_key(key, &mut ids, seen, owner)).collect();
     section.finish();
-    Some(Tenant { name: name?, port: port?, state, plan, quota_bytes, data_dir, keys, last_key })
+    let tenant = Tenant { name: name?, port: port?, state, plan, quota_bytes, data_dir, keys, last_key };
+    Some((tenant, place))
 }
 
 fn check_port(section: &Section<'_, '_>, port: u16, owner: &str, seen: &mut Seen, config: &Config) {

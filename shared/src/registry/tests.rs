@@ -1,6 +1,7 @@
 //! Each format as its own program writes it, and each mistake where it stands.
 
 use super::*;
+use crate::layout;
 
 fn config(text: &str) -> Config {
     Config::parse(Path::new("/srv/gateway.toml"), text).unwrap()
@@ -61,8 +62,7 @@ fn every_mistake_of_the_native_format_has_its_line() {
 fn the_format_of_sq() {
     let text = r#"{"tenants": {
         "pmb-v1-alice-key": {"name": "alice", "data_dir": "/d/alice"},
-        "pmb-v1-bob-key": {"name": "bob", "data_dir": "bob"},
-        "second": {"name": "bob", "data_dir": "bob"}}}"#;
+        "pmb-v1-bob-key": {"name": "bob", "data_dir": "bob"}}}"#;
     let loaded = load(text).unwrap();
     assert_eq!(loaded.format, Format::SqHost);
     assert_eq!(
@@ -70,7 +70,61 @@ fn the_format_of_sq() {
         [("alice".into(), 1341, "/d/alice".into()), ("bob".into(), 1342, "/srv/bob".into())]
     );
     let keys: Vec<_> = loaded.registry.tenants[1].keys.iter().map(|key| key.sha256).collect();
-    assert_eq!(keys, [digest("pmb-v1-bob-key"), digest("second")]);
+    assert_eq!(keys, [digest("pmb-v1-bob-key")]);
+}
+
+#[test]
+fn an_entry_keeps_the_name_that_is_valid_already_wherever_it_stands() {
+    let text = r#"{"tenants": {
+        "t1": {"name": "Al", "data_dir": "/d/1"},
+        "t2": {"name": "al", "data_dir": "/d/2"},
+        "t3": {"name": "al-2", "data_dir": "/d/3"}}}"#;
+    let loaded = load(text).unwrap();
+    let named = |name: &str, port, dir: &str| (name.to_owned(), port, PathBuf::from(dir));
+    assert_eq!(
+        summary(&loaded),
+        [named("al", 1341, "/d/2"), named("al-2", 1342, "/d/3"), named("al-3", 1343, "/d/1")]
+    );
+    assert_eq!(loaded.changes, ["tenant \"Al\" of line 2 is now al-3: the one of line 3 is al"]);
+    assert!(loaded.registry.tenants.iter().all(|tenant| tenant.keys.len() == 1));
+}
+
+#[test]
+fn numbered_names_stay_within_the_limit() {
+    let long = "a".repeat(crate::limits::TENANT_NAME_BYTES);
+    let entries =
+        (0..12).map(|number| format!(r#""t{number}": {{"name": "{long}b", "data_dir": "/d/{number}"}}"#));
+    let text = format!(r#"{{"tenants": {{{}}}}}"#, entries.collect::<Vec<_>>().join(","));
+    let names: std::collections::BTreeSet<_> =
+        load(&text).unwrap().registry.tenants.into_iter().map(|tenant| tenant.name).collect();
+    assert_eq!(names.len(), 12, "{names:?}");
+}
+
+#[test]
+fn a_key_in_a_place_for_something_else_is_not_repeated() {
+    for text in [
+        r#"{"tenants": {"a": "pmb-v1-secret"}}"#,
+        r#"{"tenants": [{"token": "t", "port": "pmb-v1-secret"}]}"#,
+        "[[tenants]]\ntoken = \"t\"\nport = \"pmb-v1-secret\"\n",
+    ] {
+        let told = load(text).unwrap_err().to_string();
+        assert!(told.contains("invalid type: a string, expected") && !told.contains("secret"), "{told}");
+    }
+}
+
+#[test]
+fn a_data_root_may_lie_in_a_directory_of_the_system_but_not_be_one() {
+    let check = |data_root: &str, directory: &str| {
+        let config = config(&format!("[gateway]\ndata_root = \"{data_root}\""));
+        let text = format!("[[tenant]]\nname = \"bin\"\nport = 1341\n{directory}");
+        Registry::parse(Path::new("/srv/tenants"), &text, &config).map(|_| ())
+    };
+    check("/etc/sq/data", "").unwrap();
+    check("/etc/sq/data", "data_dir = \"/etc/sq/data/b\"").unwrap();
+    assert!(check("/etc/sq/data", "data_dir = \"/etc/sq/other\"").is_err());
+    for system in ["/", "/usr", "/etc"] {
+        assert!(check(system, "").unwrap_err().to_string().contains("directory of the system"), "{system}");
+    }
 }
 
 #[test]

@@ -1,0 +1,210 @@
+//! The directories of tenants. A directory is a tenant's isolation: it is not another tenant's, not inside another
+//! tenant's, not the system's, and holds no file of the service.
+
+use std::collections::HashMap;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::{Registry, Tenant};
+use crate::config::Config;
+use crate::layout;
+
+/// Directories of the operating system: neither they nor anything in them is a tenant's. (The data root and what is
+/// in it may lie there: the operator has named it.)
+const SYSTEM: [&str; 12] = [
+    "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/sbin", "/sys", "/usr",
+];
+
+/// Directories that many programs share: they are not one tenant's, but a directory in them may be.
+const SHARED: [&str; 16] = [
+    "/",
+    "/home",
+    "/media",
+    "/mnt",
+    "/opt",
+    "/root",
+    "/run",
+    "/srv",
+    "/tmp",
+    "/var",
+    "/var/backups",
+    "/var/cache",
+    "/var/lib",
+    "/var/log",
+    "/var/spool",
+    "/var/tmp",
+];
+
+/// A `data_dir` as a registry has it; one that is not absolute is relative to the registry's folder.
+pub(super) fn parse_data_dir(folder: &Path, text: &str) -> Result<PathBuf, &'static str> {
+    if text.is_empty() {
+        return Err("an empty data_dir names no directory; leave the field out for <data root>/<name>");
+    }
+    if text.contains(char::is_control) {
+        return Err("a data_dir has no control characters");
+    }
+    Ok(folder.join(text))
+}
+
+/// What a directory, with its links followed, is that no tenant may have, such as "a directory of the system"; `None`
+/// when a tenant may have it.
+pub fn unfit(real: &Path, config: &Config) -> Option<String> {
+    Service::new(&config.gateway.tenants, config).objection(&Directory::at(real.to_owned()))
+}
+
+/// Each directory of a registry that cannot be its tenant's: the tenant's number, and what is wrong.
+pub(super) fn mistakes(registry: &Registry, path: &Path, config: &Config) -> Vec<(usize, String)> {
+    let service = Service::new(path, config);
+    let mut found = Vec::new();
+    let mut owners = Owners::default();
+    let directories: Vec<Directory> =
+        registry.tenants.iter().map(|tenant| Directory::of(tenant, &service.data_root)).collect();
+    for (index, (tenant, directory)) in registry.tenants.iter().zip(&directories).enumerate() {
+        if let Some(objection) = service.objection(directory) {
+            let (name, real) = (&tenant.name, directory.real.display());
+            let what =
+                format!("the data_dir of tenant {name} is {real}, {objection}; give it another directory");
+            found.push((index, what));
+        } else if let Some(earlier) = owners.claim(directory, tenant) {
+            found.push((
+                index,
+                format!("tenants {} and {} have the same data_dir", earlier.name, tenant.name),
+            ));
+        }
+    }
+    for (index, (tenant, directory)) in registry.tenants.iter().zip(&directories).enumerate() {
+        if let Some(outer) = owners.around(directory) {
+            let (name, outer) = (&tenant.name, &outer.name);
+            found.push((index, format!("the data_dir of tenant {name} lies inside that of tenant {outer}")));
+        }
+    }
+    found
+}
+
+/// What a directory has under each of its names: a bind mount, or another case where the file system ignores that.
+type Inode = (u64, u64);
+
+fn inode_of(metadata: &Metadata) -> Inode {
+    (metadata.dev(), metadata.ino())
+}
+
+fn inode_at(path: &Path) -> Option<Inode> {
+    fs::metadata(path).ok().as_ref().map(inode_of)
+}
+
+/// A tenant's directory as it is on the disk.
+struct Directory {
+    /// Its path, with links followed.
+    real: PathBuf,
+    /// `None` while it does not exist.
+    inode: Option<Inode>,
+    /// It is a folder of the data root, and no link: what it lies in is known.
+    is_plain: bool,
+}
+
+impl Directory {
+    fn at(real: PathBuf) -> Self {
+        Self { inode: inode_at(&real), real, is_plain: false }
+    }
+
+    /// `data_root` has its links followed.
+    fn of(tenant: &Tenant, data_root: &Path) -> Self {
+        let directory = layout::tenant_dir(data_root, tenant);
+        // Of 500 folders in the data root hardly one is a link. One look at each is enough.
+        match fs::symlink_metadata(&directory) {
+            Ok(found) if found.is_symlink() => {}
+            found if tenant.data_dir.is_none() => {
+                return Self { real: directory, inode: found.ok().as_ref().map(inode_of), is_plain: true };
+            }
+            _ => {}
+        }
+        Self::at(layout::resolved(&directory))
+    }
+}
+
+/// Where the service has its own files.
+struct Service {
+    data_root: PathBuf,
+    /// Each with what it is.
+    files: Vec<(&'static str, PathBuf)>,
+    /// The folders around these files.
+    folders: HashMap<Inode, &'static str>,
+}
+
+impl Service {
+    fn new(registry: &Path, config: &Config) -> Self {
+        let data_root = layout::resolved(&config.gateway.data_root);
+        let named = [
+            ("the data root", data_root.clone()),
+            ("the config", layout::resolved(&config.path)),
+            ("the registry", layout::resolved(registry)),
+            ("the registry", layout::resolved(&config.gateway.tenants)),
+        ];
+        let around = |(what, path): &(&'static str, PathBuf)| {
+            let inodes: Vec<Inode> = path.ancestors().filter_map(inode_at).collect();
+            let what = *what;
+            inodes.into_iter().map(move |inode| (inode, what))
+        };
+        let folders = named.iter().rev().flat_map(around).collect();
+        Self { data_root, files: named.into(), folders }
+    }
+
+    /// What a directory is that no tenant may have.
+    fn objection(&self, directory: &Directory) -> Option<String> {
+        let real = &directory.real;
+        if !self.is_in_data_root(real) && is_of_the_system(real) {
+            return Some("a directory of the system".to_owned());
+        }
+        if real.starts_with(layout::archives_dir(&self.data_root)) {
+            return Some("a part of the archive of removed tenants".to_owned());
+        }
+        let by_path = || self.files.iter().find(|(_, file)| file.starts_with(real)).map(|(what, _)| *what);
+        let by_inode = || self.folders.get(&directory.inode?).copied();
+        by_path().or_else(by_inode).map(|what| format!("a directory that holds {what}"))
+    }
+
+    /// A data root that is the system's makes nothing in it the tenants'.
+    fn is_in_data_root(&self, real: &Path) -> bool {
+        let is_named = |names: &[&str]| names.iter().any(|name| self.data_root == Path::new(name));
+        real.starts_with(&self.data_root) && !is_named(&SYSTEM) && !is_named(&SHARED)
+    }
+}
+
+fn is_of_the_system(real: &Path) -> bool {
+    SYSTEM.iter().any(|tree| real.starts_with(tree)) || SHARED.iter().any(|name| real == Path::new(name))
+}
+
+/// Whose which directory is.
+#[derive(Default)]
+struct Owners<'t> {
+    by_path: HashMap<PathBuf, &'t Tenant>,
+    by_inode: HashMap<Inode, &'t Tenant>,
+}
+
+impl<'t> Owners<'t> {
+    /// Notes a directory's owner; the earlier owner, when there is one.
+    fn claim(&mut self, directory: &Directory, tenant: &'t Tenant) -> Option<&'t Tenant> {
+        let of_inode = directory.inode.and_then(|inode| self.by_inode.get(&inode));
+        if let Some(earlier) = self.by_path.get(&directory.real).or(of_inode) {
+            return Some(earlier);
+        }
+        self.by_path.insert(directory.real.clone(), tenant);
+        if let Some(inode) = directory.inode {
+            self.by_inode.insert(inode, tenant);
+        }
+        None
+    }
+
+    /// Whose directory this one lies in. A plain one lies in the data root, and who had that was refused.
+    fn around(&self, directory: &Directory) -> Option<&'t Tenant> {
+        if directory.is_plain {
+            return None;
+        }
+        let owner = |ancestor: &Path| {
+            let of_inode = || self.by_inode.get(&inode_at(ancestor)?);
+            self.by_path.get(ancestor).or_else(of_inode).copied()
+        };
+        directory.real.ancestors().skip(1).find_map(owner)
+    }
+}

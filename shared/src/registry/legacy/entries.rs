@@ -1,0 +1,153 @@
+//! The entries of an old file, as they stand there, and where each of them and each of its fields stands.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::path::Path;
+
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+use toml::Spanned;
+
+use super::Format;
+use crate::toml_reader::{Document, Mistake, Mistakes};
+
+/// A tenant as any of the old formats has it.
+#[derive(Deserialize)]
+pub(super) struct OldTenant {
+    #[serde(alias = "api_key")]
+    pub(super) token: Option<String>,
+    #[serde(alias = "id")]
+    pub(super) name: Option<String>,
+    pub(super) port: Option<u16>,
+    pub(super) data_dir: Option<String>,
+    pub(super) quota_mb: Option<u64>,
+    pub(super) enabled: Option<bool>,
+}
+
+/// One entry of the file.
+pub(super) struct Entry {
+    pub(super) old: OldTenant,
+    pub(super) span: Span,
+}
+
+/// Where an entry stands, in bytes from the beginning of the file.
+pub(super) struct Span {
+    pub(super) whole: Range<usize>,
+    fields: BTreeMap<String, Range<usize>>,
+}
+
+impl Span {
+    /// Where the first of these fields stands that is there; the entry itself when none is.
+    pub(super) fn of(&self, fields: &[&str]) -> Range<usize> {
+        fields.iter().find_map(|field| self.fields.get(*field)).unwrap_or(&self.whole).clone()
+    }
+}
+
+#[derive(Deserialize)]
+struct ByToken<T> {
+    tenants: Members<T>,
+}
+
+#[derive(Deserialize)]
+struct Listed<T> {
+    tenants: Vec<T>,
+}
+
+/// The members of a JSON object in their order. Of two with one key a map would keep the last alone.
+struct Members<T>(Vec<(String, T)>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Members<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(MembersVisitor(PhantomData))
+    }
+}
+
+struct MembersVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for MembersVisitor<T> {
+    type Value = Members<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<T>, A::Error> {
+        let mut members = Vec::new();
+        while let Some(member) = map.next_entry()? {
+            members.push(member);
+        }
+        Ok(Members(members))
+    }
+}
+
+/// Every entry, in the order of the file.
+pub(super) fn read(path: &Path, text: &str, format: Format) -> Result<Vec<Entry>, Mistakes> {
+    let json_error = |error: serde_json::Error| {
+        let position = Some((error.line(), error.column()));
+        Mistakes(vec![Mistake {
+            file: path.to_owned(),
+            position,
+            message: without_value(&error.to_string()),
+        }])
+    };
+    let (tenants, spans) = match format {
+        Format::SqHost => by_token(text).map_err(json_error)?,
+        Format::SqRouter | Format::AdminKey => listed_in_json(text).map_err(json_error)?,
+        Format::PythonGateway | Format::Native => listed_in_toml(text).or_else(|error| {
+            let document = Document::new(path, text);
+            document.mistake(error.span(), without_value(error.message()));
+            document.finish(<_>::default())
+        })?,
+    };
+    Ok(tenants.into_iter().zip(spans).map(|(old, span)| Entry { old, span }).collect())
+}
+
+type Read = (Vec<OldTenant>, Vec<Span>);
+
+fn by_token(text: &str) -> serde_json::Result<Read> {
+    let ByToken { tenants: Members(tenants) } = serde_json::from_str::<ByToken<OldTenant>>(text)?;
+    let ByToken { tenants: Members(raw) } = serde_json::from_str::<ByToken<&RawValue>>(text)?;
+    let with_token = |(token, tenant)| OldTenant { token: Some(token), ..tenant };
+    let spans: serde_json::Result<_> = raw.into_iter().map(|(_, raw)| json_span(text, raw)).collect();
+    Ok((tenants.into_iter().map(with_token).collect(), spans?))
+}
+
+fn listed_in_json(text: &str) -> serde_json::Result<Read> {
+    let tenants = serde_json::from_str::<Listed<OldTenant>>(text)?.tenants;
+    let raw = serde_json::from_str::<Listed<&RawValue>>(text)?.tenants;
+    let spans: serde_json::Result<_> = raw.into_iter().map(|raw| json_span(text, raw)).collect();
+    Ok((tenants, spans?))
+}
+
+fn json_span(text: &str, entry: &RawValue) -> serde_json::Result<Span> {
+    let range = |raw: &RawValue| {
+        let start = raw.get().as_ptr().addr().saturating_sub(text.as_ptr().addr());
+        start..start.saturating_add(raw.get().len())
+    };
+    let fields: BTreeMap<String, &RawValue> = serde_json::from_str(entry.get())?;
+    let fields = fields.into_iter().map(|(name, raw)| (name, range(raw))).collect();
+    Ok(Span { whole: range(entry), fields })
+}
+
+fn listed_in_toml(text: &str) -> Result<Read, toml::de::Error> {
+    type Fields = BTreeMap<String, Spanned<IgnoredAny>>;
+    let tenants = toml::from_str::<Listed<OldTenant>>(text)?.tenants;
+    let spanned = toml::from_str::<Listed<Spanned<Fields>>>(text)?.tenants;
+    let span = |entry: Spanned<Fields>| {
+        let whole = entry.span();
+        let fields = entry.into_inner().into_iter().map(|(name, value)| (name, value.span())).collect();
+        Span { whole, fields }
+    };
+    Ok((tenants, spanned.into_iter().map(span).collect()))
+}
+
+/// A message of serde's without the text that it found: that may be a key.
+fn without_value(message: &str) -> String {
+    match (message.split_once(": string \""), message.rsplit_once("\", expected ")) {
+        (Some((kind, _)), Some((_, expected))) => format!("{kind}: a string, expected {expected}"),
+        _ => message.to_owned(),
+    }
+}
