@@ -38,6 +38,7 @@ mod provision;
 mod rate_limit_fields;
 mod reload_files;
 mod reloads;
+mod removal;
 mod repeats;
 mod seed;
 mod service;

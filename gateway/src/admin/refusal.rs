@@ -140,6 +140,12 @@ impl From<ChangeError> for Refusal {
             | ChangeError::UnreadableDirectory(_, error)
             | ChangeError::KeysOut(_, error)
             | ChangeError::NoRandomNumbers(error) => Self::io(&error, &what, "nothing was changed"),
+            ChangeError::WouldNotBePurged(..) => conflict(Code::DirectoryInUse, what),
+            ChangeError::NotPurged(_, error) => Self::io(
+                &error,
+                &what,
+                "the tenant is removed, but not all of its directory could be deleted",
+            ),
             ChangeError::Directory(_, error) => {
                 Self::io(&error, &what, "the tenant is removed, but its directory was left as it is")
             }

@@ -20,7 +20,7 @@ use super::refusal::Refusal;
 use crate::tenants::change::{self, Change};
 use crate::tenants::keys_file::NewKey;
 use crate::tenants::new_tenants::Terms;
-use crate::tenants::remove::{self, Removed};
+use crate::tenants::remove::{self, Disposal, Removed};
 use crate::tenants::view::TenantView;
 
 /// Where tenants are added. A tenant may have this name, and is asked for here as others are under theirs.
@@ -130,12 +130,17 @@ pub(super) struct RemovedTenant {
     /// Who it was.
     #[schema(example = "carol")]
     name: String,
-    /// `archived`, `purged`, or `none` when it had no directory.
+    /// `archived`, `purged`, `left` where it was, or `none` when there was none.
     #[schema(example = "archived")]
     directory: &'static str,
+    /// Where it was, with links followed.
+    #[schema(example = "/srv/sq/data/carol")]
+    path: String,
     /// Where the archive is.
     #[schema(example = "/srv/sq/data/.archive/carol-1798761600")]
     archive: Option<String>,
+    /// Why it was left where it was.
+    why_left: Option<String>,
 }
 
 /// Every tenant, with its keys' ids and the limits that hold for it.
@@ -212,7 +217,7 @@ pub(super) async fn change(
 }
 
 /// Takes a tenant out. When its worker has let go of the directory, which takes as long as its requests in flight, that
-/// is moved to the archive.
+/// is moved to the archive; a directory outside the data root is left where it is.
 #[utoipa::path(delete, path = "/admin/tenants/{name}", operation_id = "remove_tenant", tag = "tenants",
     params(("name" = String, Path, example = "carol"), ("purge" = Option<bool>, Query, description = "Delete the directory instead.")),
     responses(
@@ -235,18 +240,27 @@ pub(super) async fn remove(
         let config = reloader.config()?;
         let tenant = remove::take_out(&config, &name)?;
         reloader.put_in_force();
-        Ok(removed_tenant(&name, remove::put_away(&config, &tenant, purges)?))
+        // What lies outside the data root is for the command, where the operator sees the path and confirms it.
+        let disposal = Disposal { purges, takes_foreign: false };
+        Ok(removed_tenant(&name, remove::put_away(&config, &tenant, disposal)?))
     });
     Ok(Json(removed.await?))
 }
 
 fn removed_tenant(name: &TenantName, removed: Removed) -> RemovedTenant {
-    let (directory, archive) = match removed {
-        Removed::WithoutDirectory => ("none", None),
-        Removed::Purged => ("purged", None),
-        Removed::Archived(archive) => ("archived", Some(archive.to_string_lossy().into_owned())),
+    let (directory, path, archive, why_left) = match removed {
+        Removed::WithoutDirectory(path) => ("none", path, None, None),
+        Removed::Purged(path) => ("purged", path, None, None),
+        Removed::Archived { from, to } => ("archived", from, Some(to.to_string_lossy().into_owned()), None),
+        Removed::Left(path, why) => ("left", path, None, Some(why.to_string())),
     };
-    RemovedTenant { name: name.to_string(), directory, archive }
+    RemovedTenant {
+        name: name.to_string(),
+        directory,
+        path: path.to_string_lossy().into_owned(),
+        archive,
+        why_left,
+    }
 }
 
 /// An unknown plan would be found when the registry is checked, but not which field is to blame.

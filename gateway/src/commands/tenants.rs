@@ -39,7 +39,7 @@ enum Action {
     /// Stop serving a tenant; its data stays.
     #[command(after_help = "Example:\n  sq-gateway tenants suspend carol")]
     Suspend(Named),
-    /// Take a tenant out; its directory goes to the archive in the data root.
+    /// Take a tenant out; its directory goes to the archive in the data root, unless it is outside that.
     #[command(after_help = "Example:\n  sq-gateway tenants remove carol")]
     Remove(Removing),
     /// Give a tenant one more key, and print it once.
@@ -108,6 +108,9 @@ struct Removing {
     /// Delete its directory instead of archiving it.
     #[arg(long)]
     purge: bool,
+    /// Archive or delete its directory even when it is outside the data root.
+    #[arg(long)]
+    yes: bool,
     #[command(flatten)]
     root: RootOptions,
 }

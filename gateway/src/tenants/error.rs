@@ -9,6 +9,7 @@ use sq_shared::registry::edit::EditError;
 use sq_shared::tenant::TenantName;
 
 use super::keys_file::KeysOut;
+use super::remove::WhyLeft;
 
 /// Why a change was not made.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +84,15 @@ pub enum ChangeError {
     /// Somebody gave the directory to a tenant again meanwhile.
     #[error("the tenant was removed, but {} is a tenant's again; it was left as it is", .0.display())]
     DirectoryTakenAgain(PathBuf),
+    /// The directory of a tenant is to be deleted with it, and would not be.
+    #[error(
+        "nothing was changed: {} would not be deleted, because {}{}; without --purge the tenant is removed, and its \
+         directory stays", .0.display(), .1, .1.confirmation()
+    )]
+    WouldNotBePurged(PathBuf, WhyLeft),
+    /// The directory of a removed tenant is deleted in part.
+    #[error("the tenant is out of the registry, but not all of {} could be deleted: {}", .0.display(), .1)]
+    NotPurged(PathBuf, io::Error),
     /// The directory of a removed tenant can be neither moved nor deleted.
     #[error("the tenant is out of the registry, but {} was left as it is: {}", .0.display(), .1)]
     Directory(PathBuf, io::Error),

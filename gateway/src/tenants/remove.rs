@@ -1,15 +1,18 @@
 //! A tenant taken out: from the registry first, so that nothing starts its worker again; its directory is moved or
-//! deleted when the worker has let go of it.
+//! deleted when the worker has let go of it. A directory outside the data root is left as it is, unless the operator
+//! has confirmed that it goes too.
 
-use std::fs::{File, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::io::Errno;
 use sq_shared::config::Config;
 use sq_shared::file_lock::lock_within;
 use sq_shared::layout;
-use sq_shared::registry::Tenant;
+use sq_shared::registry::{Tenant, directories};
 use sq_shared::secret_file;
 use sq_shared::tenant::TenantName;
 
@@ -22,24 +25,75 @@ const POOL_NOTICE_TIME: Duration = Duration::from_secs(1);
 /// How long a removed tenant's worker has to end then: the pool gives requests in flight 30 s by default.
 pub const WORKER_END_TIMEOUT: Duration = Duration::from_secs(40);
 
-/// What became of a removed tenant's directory.
+/// What is to become of a tenant's directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Disposal {
+    /// It is deleted, and not moved to the archive.
+    pub purges: bool,
+    /// Even when it is outside the data root: the operator has said `--yes`.
+    pub takes_foreign: bool,
+}
+
+/// What became of a removed tenant's directory. Each path has its links followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Removed {
-    /// There was none.
-    WithoutDirectory,
-    /// It is in the archive, here.
-    Archived(PathBuf),
-    /// It is deleted.
-    Purged,
+    /// There was none here.
+    WithoutDirectory(PathBuf),
+    /// It was moved.
+    Archived {
+        /// Where it was.
+        from: PathBuf,
+        /// Where it is.
+        to: PathBuf,
+    },
+    /// It was here, and is deleted.
+    Purged(PathBuf),
+    /// It is here as it was.
+    Left(PathBuf, WhyLeft),
+}
+
+/// Why a directory was neither moved nor deleted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WhyLeft {
+    /// It is not ours to take.
+    #[error("it is outside the data root {}", .0.display())]
+    Foreign(PathBuf),
+    /// It is not a tenant's, whatever the registry said when the tenant was in it.
+    #[error("it is {0}")]
+    Unfit(String),
+    /// It is a file, or something else than a directory.
+    #[error("it is not a directory")]
+    NotADirectory,
+    /// It is a mount point, or holds one.
+    #[error("a file system is mounted at {}; unmount it first", .0.display())]
+    Mounted(PathBuf),
+    /// It cannot be moved into the archive.
+    #[error("it is on another file system than the archive {}", .0.display())]
+    OtherFileSystem(PathBuf),
+}
+
+impl WhyLeft {
+    /// What to add to a command that is to take the directory nevertheless.
+    pub fn confirmation(&self) -> &'static str {
+        if matches!(self, Self::Foreign(_)) { " (--yes confirms that it goes too)" } else { "" }
+    }
 }
 
 /// Removes a tenant, and waits for its worker. Others may change the registry meanwhile.
 ///
 /// # Errors
-/// There is none of this name, or its directory cannot be moved or deleted, or is in use.
-pub fn remove(config: &Config, name: &TenantName, purges: bool) -> Result<Removed, ChangeError> {
+/// There is none of this name, or its directory cannot be moved or deleted, or is in use. When it is to be deleted and
+/// would not be, nothing is changed.
+pub fn remove(config: &Config, name: &TenantName, disposal: Disposal) -> Result<Removed, ChangeError> {
+    if disposal.purges {
+        let real =
+            layout::resolved(&layout::tenant_dir(&config.gateway.data_root, find(&open(config)?, name)?));
+        if let Some(why) = why_left(&real, config, disposal).filter(|_| real.exists()) {
+            return Err(ChangeError::WouldNotBePurged(real, why));
+        }
+    }
     let tenant = take_out(config, name)?;
-    put_away(config, &tenant, purges)
+    put_away(config, &tenant, disposal)
 }
 
 /// Takes a tenant out of the registry.
@@ -58,50 +112,127 @@ pub fn take_out(config: &Config, name: &TenantName) -> Result<Tenant, ChangeErro
 ///
 /// # Errors
 /// The directory cannot be moved or deleted, or is in use.
-pub fn put_away(config: &Config, tenant: &Tenant, purges: bool) -> Result<Removed, ChangeError> {
+pub fn put_away(config: &Config, tenant: &Tenant, disposal: Disposal) -> Result<Removed, ChangeError> {
     std::thread::sleep(POOL_NOTICE_TIME);
-    let directory = layout::tenant_dir(&config.gateway.data_root, tenant);
+    let named = layout::tenant_dir(&config.gateway.data_root, tenant);
     // What cannot be looked at is not taken for absent: it would be the next tenant's of this name.
-    match directory.try_exists() {
+    match named.try_exists() {
         Ok(true) => {}
-        Ok(false) => return Ok(Removed::WithoutDirectory),
-        Err(error) => return Err(ChangeError::Directory(directory, error)),
+        Ok(false) => return Ok(Removed::WithoutDirectory(layout::resolved(&named))),
+        Err(error) => return Err(ChangeError::Directory(named, error)),
     }
-    let _directory_lock = wait_for_worker(&directory)?;
+    let real = layout::resolved(&named);
+    if !real.is_dir() {
+        return Ok(Removed::Left(real, WhyLeft::NotADirectory));
+    }
+    let directory = open_directory(&real).map_err(|error| ChangeError::Directory(real.clone(), error))?;
+    wait_for_worker(&directory, &real)?;
+    if let Some(why) = why_left(&real, config, disposal) {
+        return Ok(Removed::Left(real, why));
+    }
     // Locked, so that nobody adds a tenant with this directory between the question and the move.
     let registry = open(config)?;
-    let here = layout::resolved(&directory);
-    let is_taken =
-        |other: &Tenant| layout::resolved(&layout::tenant_dir(&config.gateway.data_root, other)) == here;
-    if registry.registry().tenants.iter().any(is_taken) {
-        return Err(ChangeError::DirectoryTakenAgain(directory));
+    let is_shared = |other: &Tenant| {
+        let theirs = layout::resolved(&layout::tenant_dir(&config.gateway.data_root, other));
+        theirs.starts_with(&real) || real.starts_with(&theirs)
+    };
+    if registry.registry().tenants.iter().any(is_shared) {
+        return Err(ChangeError::DirectoryTakenAgain(real));
     }
-    let archived = archive(&config.gateway.data_root, tenant, &directory);
-    let archive = archived.map_err(|error| ChangeError::Directory(directory, error))?;
+    let moved = archive(&config.gateway.data_root, tenant, &real, &directory);
     // To delete takes as long as there are files; nobody waits for it, and what a stop leaves of it is no tenant's.
     drop(registry);
-    if !purges {
-        return Ok(Removed::Archived(archive));
-    }
-    let purged = std::fs::remove_dir_all(&archive).map(|()| Removed::Purged);
-    purged.map_err(|error| ChangeError::Directory(archive, error))
+    let removed = match moved {
+        Ok(to) if disposal.purges => purge(&to).map(|()| Removed::Purged(real))?,
+        Ok(to) => Removed::Archived { from: real, to },
+        // The lock of its worker is still ours: until all of it is gone no other worker opens it.
+        Err(error) if is_elsewhere(&error) && disposal.purges => {
+            purge(&real).map(|()| Removed::Purged(real))?
+        }
+        Err(error) if is_elsewhere(&error) => {
+            let archives = layout::archives_dir(&config.gateway.data_root);
+            return Ok(Removed::Left(real, WhyLeft::OtherFileSystem(archives)));
+        }
+        Err(error) => return Err(ChangeError::Directory(real, error)),
+    };
+    remove_link(&named).map_err(|error| ChangeError::Directory(named, error))?;
+    Ok(removed)
 }
 
-fn archive(data_root: &Path, tenant: &Tenant, directory: &Path) -> io::Result<PathBuf> {
+/// Why the directory stays where it is; `None` when it may be moved or deleted.
+fn why_left(real: &Path, config: &Config, disposal: Disposal) -> Option<WhyLeft> {
+    let data_root = layout::resolved(&config.gateway.data_root);
+    if !real.starts_with(&data_root) && !disposal.takes_foreign {
+        return Some(WhyLeft::Foreign(data_root));
+    }
+    // A link may lead elsewhere since the registry was read.
+    if let Some(objection) = directories::unfit(real, config) {
+        return Some(WhyLeft::Unfit(objection));
+    }
+    if !real.is_dir() {
+        return Some(WhyLeft::NotADirectory);
+    }
+    mounted_in(real).map(WhyLeft::Mounted)
+}
+
+/// The first mount point that is this directory or in it.
+fn mounted_in(real: &Path) -> Option<PathBuf> {
+    // Without /proc a mount point is still not moved: the kernel refuses that.
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(unescaped);
+    points.into_iter().find(|point| point.starts_with(real))
+}
+
+/// A path as the kernel writes it into a line: four characters have their octal number (proc_pid_mountinfo(5)).
+fn unescaped(text: &str) -> PathBuf {
+    let escapes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
+    escapes.iter().fold(text.to_owned(), |text, (escape, plain)| text.replace(escape, plain)).into()
+}
+
+fn is_elsewhere(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::CrossesDevices
+}
+
+/// Moves a directory, which is open, into the archive. No link is followed on the last step of either path, and what
+/// has taken the directory's place meanwhile is not moved.
+fn archive(data_root: &Path, tenant: &Tenant, real: &Path, directory: &File) -> io::Result<PathBuf> {
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let archive = layout::archives_dir(data_root).join(layout::archive_name(&tenant.name, now_s));
-    let archives = archive.parent().unwrap_or(Path::new("."));
-    secret_file::create_dir(archives)?;
-    std::fs::rename(directory, &archive)?;
-    secret_file::sync_dir(archives)?;
-    Ok(archive)
+    let archives = layout::archives_dir(data_root);
+    let archived = layout::archive_name(&tenant.name, now_s);
+    secret_file::create_dir(&archives)?;
+    let into = open_directory(&archives)
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", archives.display())))?;
+    let from = open_directory(real.parent().unwrap_or(Path::new("/")))?;
+    let name = real.file_name().unwrap_or_default();
+    let (wanted, found) =
+        (rustix::fs::fstat(directory)?, rustix::fs::statat(&from, name, AtFlags::SYMLINK_NOFOLLOW)?);
+    if (wanted.st_dev, wanted.st_ino) != (found.st_dev, found.st_ino) {
+        return Err(io::Error::other("another program has replaced it"));
+    }
+    rustix::fs::renameat(&from, name, &into, &archived)?;
+    into.sync_all()?;
+    Ok(layout::resolved(&archives).join(archived))
+}
+
+fn purge(directory: &Path) -> Result<(), ChangeError> {
+    fs::remove_dir_all(directory).map_err(|error| ChangeError::NotPurged(directory.to_owned(), error))
+}
+
+/// A link that led to a directory that is gone leads nowhere, and would be in the way of the next tenant of its name.
+fn remove_link(named: &Path) -> io::Result<()> {
+    if named.is_symlink() { fs::remove_file(named) } else { Ok(()) }
+}
+
+/// Neither a link nor a file; a pipe is not waited for.
+fn open_directory(path: &Path) -> io::Result<File> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, path, flags, Mode::empty()).map(File::from).map_err(Errno::into)
 }
 
 /// A worker holds a lock on its directory while it lives.
-fn wait_for_worker(directory: &Path) -> Result<File, ChangeError> {
-    let lock = File::open(directory).map_err(|error| ChangeError::Directory(directory.to_owned(), error))?;
-    match lock_within(&lock, WORKER_END_TIMEOUT) {
-        Ok(()) => Ok(lock),
+fn wait_for_worker(lock: &File, directory: &Path) -> Result<(), ChangeError> {
+    match lock_within(lock, WORKER_END_TIMEOUT) {
+        Ok(()) => Ok(()),
         Err(TryLockError::WouldBlock) => Err(ChangeError::WorkerStillRuns(directory.to_owned())),
         Err(TryLockError::Error(error)) => Err(ChangeError::Directory(directory.to_owned(), error)),
     }

@@ -12,7 +12,7 @@ use crate::tenants::change::Change;
 use crate::tenants::keys::{self, Rotation};
 use crate::tenants::keys_file::NewKey;
 use crate::tenants::new_tenants::Terms;
-use crate::tenants::remove::Removed;
+use crate::tenants::remove::{Disposal, Removed};
 use crate::tenants::{ChangeError, change, remove};
 
 fn say_key(key: &NewKey) {
@@ -76,12 +76,17 @@ pub(super) fn revoke_key(options: &Revoking) -> Result<(), Failure> {
 pub(super) fn remove(options: &Removing) -> Result<(), Failure> {
     let config = options.root.open()?.config;
     let name = &options.name;
-    match remove::remove(&config, name, options.purge)? {
-        Removed::WithoutDirectory => say(format_args!("tenant {name} is removed; it had no directory")),
-        Removed::Purged => say(format_args!("tenant {name} and its directory are removed")),
-        Removed::Archived(archive) => {
-            say(format_args!("tenant {name} is removed; its directory is now {}", archive.display()));
+    let disposal = Disposal { purges: options.purge, takes_foreign: options.yes };
+    let became = match remove::remove(&config, name, disposal)? {
+        Removed::WithoutDirectory(path) => format!("it had no directory {}", path.display()),
+        Removed::Purged(path) => format!("its directory {} is deleted", path.display()),
+        Removed::Archived { from, to } => {
+            format!("its directory {} is now {}", from.display(), to.display())
         }
-    }
+        Removed::Left(path, why) => {
+            format!("its directory {} was left as it is, because {why}", path.display())
+        }
+    };
+    say(format_args!("tenant {name} is removed; {became}"));
     Ok(())
 }

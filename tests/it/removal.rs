@@ -1,0 +1,271 @@
+//! What becomes of a removed tenant's directory: it is told by its real path, and what is outside the data root is
+//! neither moved nor deleted unless the operator confirms it.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use sq_tests::deployment::Deployment;
+use sq_tests::mount::{self, Mount};
+use sq_tests::process::Outcome;
+use sq_tests::root::Root;
+use sq_tests::setup::{Setup, Tenant, registry_text};
+use sq_tests::wait;
+
+const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
+const UPDATE: &str = "/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1";
+
+/// Alice's directory is named by the registry, unless that is empty.
+fn registry(alice: &str) -> String {
+    let text = registry_text(&[Tenant::new("alice", 1341), Tenant::new("bob", 1342)]);
+    if alice.is_empty() { text } else { text.replacen("state", &format!("data_dir = \"{alice}\"\nstate"), 1) }
+}
+
+/// A folder with this registry, and a directory that is alice's.
+fn root(alice: &str, hers: &str) -> Root {
+    let root = Root::without_registry(&Setup::default());
+    root.write_registry(&registry(alice));
+    fs::create_dir_all(root.join("data")).unwrap();
+    put_text(&root.join(hers));
+    root
+}
+
+fn put_text(directory: &Path) {
+    fs::create_dir_all(directory).unwrap();
+    fs::write(directory.join("text.phext"), "hers").unwrap();
+}
+
+fn has_text(directory: &Path) -> bool {
+    fs::read_to_string(directory.join("text.phext")).is_ok_and(|text| text == "hers")
+}
+
+fn remove(root: &Root, options: &[&str]) -> Outcome {
+    root.with_config(&[&["tenants", "remove", "alice"], options].concat())
+}
+
+fn has_alice(root: &Root) -> bool {
+    root.read("tenants.toml").contains("alice")
+}
+
+/// Her directories in the archive.
+fn archived(root: &Root) -> Vec<PathBuf> {
+    let entries = fs::read_dir(root.join("data/.archive")).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// She is removed, and her directory is where it was, which is told.
+fn assert_left(root: &Root, outcome: Outcome, real: &Path, why: &str) {
+    let told = outcome.success();
+    assert!(!has_alice(root), "she is still in the registry: {told}");
+    assert!(told.contains(&format!("{} was left as it is", shown(real))) && told.contains(why), "{told}");
+    assert!(archived(root).is_empty(), "{told}");
+}
+
+/// Nothing was done, which is told.
+fn assert_refused(root: &Root, outcome: &Outcome, real: &Path, why: &str) {
+    assert_eq!(outcome.code(), Some(1), "{outcome:?}");
+    let told = &outcome.stderr;
+    assert!(
+        told.contains("nothing was changed") && told.contains(&shown(real)) && told.contains(why),
+        "{told}"
+    );
+    assert!(has_alice(root) && has_text(real), "{told}");
+}
+
+/// Each way to a directory outside the data root: what the registry names, what is to be made, and where it leads.
+type Way = (&'static str, &'static str, fn(&Root));
+
+const WAYS_OUT: [Way; 4] = [
+    ("elsewhere/alice", "elsewhere/alice", |_| ()),
+    ("", "elsewhere/hers", |root| symlink("../elsewhere/hers", root.join("data/alice")).unwrap()),
+    ("data/link/alice", "elsewhere/alice", |root| symlink("../elsewhere", root.join("data/link")).unwrap()),
+    ("link/../elsewhere/alice", "elsewhere/alice", |root| symlink("data", root.join("link")).unwrap()),
+];
+
+#[test]
+fn what_is_outside_the_data_root_is_left_where_it_is() {
+    for (named, hers, prepare) in WAYS_OUT {
+        let root = root(named, hers);
+        prepare(&root);
+        let real = root.join(hers);
+        assert_refused(&root, &remove(&root, &["--purge"]), &real, "--yes");
+        assert_left(&root, remove(&root, &[]), &real, "outside the data root");
+        assert!(has_text(&real));
+    }
+}
+
+#[test]
+fn what_is_outside_the_data_root_goes_when_that_is_confirmed() {
+    for (named, hers, prepare) in WAYS_OUT {
+        for purges in [true, false] {
+            let root = root(named, hers);
+            prepare(&root);
+            let told = remove(&root, if purges { &["--purge", "--yes"] } else { &["--yes"] }).success();
+            assert!(told.contains(&shown(&root.join(hers))), "{told}");
+            assert!(!root.join(hers).exists(), "it is still there: {told}");
+            assert!(!root.join("data/alice").is_symlink(), "a link to nothing stays: {told}");
+            match archived(&root).as_slice() {
+                [] => assert!(purges && told.contains("is deleted"), "{told}"),
+                [archive] => {
+                    assert!(!purges && has_text(archive) && told.contains(&shown(archive)), "{told}")
+                }
+                more => panic!("{more:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_inside_the_data_root_goes_by_its_real_path() {
+    let ways: [Way; 4] = [
+        ("", "data/alice", |_| ()),
+        ("data/hers", "data/hers", |_| ()),
+        ("", "data/hers", |root| symlink("hers", root.join("data/alice")).unwrap()),
+        ("", "disk/alice", |root| {
+            fs::remove_dir(root.join("data")).unwrap();
+            symlink("disk", root.join("data")).unwrap();
+        }),
+    ];
+    for (named, hers, prepare) in ways {
+        for purges in [true, false] {
+            let root = root(named, hers);
+            prepare(&root);
+            let told = remove(&root, if purges { &["--purge"] } else { &[] }).success();
+            assert!(told.contains(&shown(&root.join(hers))), "{told}");
+            assert!(!root.join(hers).exists() && !root.join("data/alice").is_symlink(), "{told}");
+            assert_eq!(
+                archived(&root).iter().filter(|archive| has_text(archive)).count(),
+                usize::from(!purges)
+            );
+        }
+    }
+}
+
+#[test]
+fn what_is_no_directory_is_left() {
+    let outside = root("", "elsewhere");
+    fs::write(outside.join("data/alice"), "a file").unwrap();
+    let refused = remove(&outside, &["--purge"]);
+    assert!(refused.code() == Some(1) && refused.stderr.contains("not a directory"), "{refused:?}");
+    assert_left(&outside, remove(&outside, &[]), &outside.join("data/alice"), "not a directory");
+    assert_eq!(outside.read("data/alice"), "a file");
+
+    // A pipe, whose reader would wait for a writer.
+    let pipe = root("", "elsewhere");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        pipe.join("data/alice"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR,
+        0,
+    )
+    .unwrap();
+    assert_left(&pipe, remove(&pipe, &[]), &pipe.join("data/alice"), "not a directory");
+
+    for options in [&[][..], &["--purge"]] {
+        let missing = root("", "elsewhere");
+        symlink("../not-mounted", missing.join("data/alice")).unwrap();
+        let told = remove(&missing, options).success();
+        assert!(told.contains(&format!("no directory {}", shown(&missing.join("not-mounted")))), "{told}");
+        assert!(missing.join("data/alice").is_symlink());
+    }
+}
+
+/// Whoever is the gateway's user may plant it; root would move directories wherever it leads.
+#[test]
+fn an_archive_that_is_a_link_is_not_followed() {
+    let root = root("", "data/alice");
+    fs::create_dir(root.join("target")).unwrap();
+    symlink("../target", root.join("data/.archive")).unwrap();
+    for options in [&[][..], &["--purge"]] {
+        root.write_registry(&registry(""));
+        let outcome = remove(&root, options);
+        assert_eq!(outcome.code(), Some(1), "{outcome:?}");
+        assert!(
+            outcome.stderr.contains(".archive") && outcome.stderr.contains("left as it is"),
+            "{outcome:?}"
+        );
+        assert!(has_text(&root.join("data/alice")));
+        assert_eq!(fs::read_dir(root.join("target")).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn a_mount_point_is_left() {
+    if !mount::works("removing a tenant whose directory is a mount point", &[]) {
+        return;
+    }
+    let root = root("", "data/alice");
+    let mounted = Mount::tmpfs(&root.join("data/alice"), "1m");
+    put_text(mounted.path());
+    assert_refused(&root, &remove(&root, &["--purge"]), mounted.path(), "mounted");
+    assert_left(&root, remove(&root, &[]), mounted.path(), "mounted");
+    assert!(has_text(mounted.path()));
+    // What is mounted inside is as little a tenant's.
+    drop(mounted);
+    root.write_registry(&registry(""));
+    let inside = Mount::tmpfs(&root.join("data/alice/a b"), "1m");
+    put_text(inside.path());
+    assert_refused(&root, &remove(&root, &["--purge"]), &root.join("data/alice"), "a b");
+    assert!(has_text(inside.path()));
+}
+
+#[test]
+fn a_directory_of_another_file_system_is_left_or_deleted_in_its_place() {
+    if !mount::works("removing a tenant whose directory is on another file system", &[]) {
+        return;
+    }
+    let root = root("elsewhere/alice", "hers");
+    let mounted = Mount::tmpfs(&root.join("elsewhere"), "1m");
+    let real = mounted.path().join("alice");
+    put_text(&real);
+    assert_left(&root, remove(&root, &["--yes"]), &real, "another file system");
+    assert!(has_text(&real));
+    root.write_registry(&registry("elsewhere/alice"));
+    let told = remove(&root, &["--purge", "--yes"]).success();
+    assert!(told.contains(&format!("{} is deleted", shown(&real))) && !real.exists(), "{told}");
+    assert!(mounted.path().exists());
+}
+
+/// There is no one to confirm it, so it takes nothing outside the data root, and says so.
+#[test]
+fn the_admin_api_leaves_what_is_outside_the_data_root() {
+    for (named, target) in
+        [("elsewhere/alice", ""), ("elsewhere/alice", "?purge=true"), ("", "?purge=true"), ("", "")]
+    {
+        let root = root(named, "elsewhere/alice");
+        if named.is_empty() {
+            symlink("../elsewhere/alice", root.join("data/alice")).unwrap();
+        }
+        let running = Deployment::up(root, &[]);
+        let alice = running.client_of("alice");
+        assert_eq!(alice.get(SELECT).ok(), "hers");
+        alice.post(UPDATE, "hers again").ok();
+        let real = running.join("elsewhere/alice");
+        let answer = running.admin().request("DELETE", &format!("/admin/tenants/alice{target}"), "", None);
+        let answer = (answer.status, answer.json());
+        assert_eq!((answer.0, &answer.1["directory"]), (200, &"left".into()), "{answer:?}");
+        assert_eq!(answer.1["path"], shown(&real), "{answer:?}");
+        assert!(answer.1["why_left"].as_str().unwrap().contains("outside the data root"), "{answer:?}");
+        // Her worker has let go of it: the last write is in the text.
+        wait::until("no worker", || running.worker_of("alice").is_none());
+        assert!(real.join("text.phext").exists() && archived(&running).is_empty());
+        assert_eq!(alice.get(SELECT).status, 401);
+    }
+}
+
+#[test]
+fn the_admin_api_says_what_it_did_by_real_paths() {
+    let root = root("", "data/hers");
+    symlink("hers", root.join("data/alice")).unwrap();
+    let running = Deployment::up(root, &[]);
+    running.client_of("alice").post(UPDATE, "hers again").ok();
+    let answer = running.admin().request("DELETE", "/admin/tenants/alice?purge=true", "", None).json();
+    assert_eq!((&answer["directory"], &answer["why_left"]), (&"purged".into(), &serde_json::Value::Null));
+    assert_eq!(answer["path"], shown(&running.join("data/hers")), "{answer}");
+    assert!(!running.join("data/hers").exists() && !running.join("data/alice").is_symlink());
+}
