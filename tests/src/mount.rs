@@ -113,7 +113,9 @@ impl Drop for Mount {
 
 fn is_mounted(point: &Path) -> bool {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    mounts.lines().any(|line| line.split(' ').nth(1) == point.to_str())
+    // A space in a path is written by its octal number there.
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(|at| at.replace("\\040", " "));
+    points.into_iter().any(|at| Path::new(&at) == point)
 }
 
 /// An image with an empty file system: `mkfs.ext4`, `mkfs.btrfs`, with options. It takes no room until it is
