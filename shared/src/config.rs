@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::layout;
 use crate::token::TokenDigest;
 use crate::toml_reader::{Document, Mistakes, Section};
+use crate::{layout, regular_file};
 use units::{Rate, parse_bytes, parse_count, parse_duration, parse_or_off};
 
 /// The whole config, checked.
@@ -170,7 +170,7 @@ impl Config {
     /// # Errors
     /// Every mistake in it, or that it cannot be read.
     pub fn load(path: &Path) -> Result<Self, Mistakes> {
-        let text = std::fs::read_to_string(path).map_err(|error| Mistakes::about(path, error))?;
+        let text = regular_file::read_to_string(path).map_err(|error| Mistakes::about(path, error))?;
         Self::parse(path, &text)
     }
 

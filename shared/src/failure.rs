@@ -5,6 +5,8 @@ use std::fmt;
 use std::io::Write;
 use std::process::ExitCode;
 
+use crate::service_user;
+
 /// Why a command ended badly.
 #[derive(Debug)]
 pub enum Failure {
@@ -28,6 +30,9 @@ impl Failure {
         };
         // Nobody is there to tell when standard error is closed.
         let _ = writeln!(std::io::stderr(), "{program}: {message}");
+        if let Some(remark) = service_user::remark_on(message) {
+            let _ = writeln!(std::io::stderr(), "{program}: {remark}");
+        }
         ExitCode::from(code)
     }
 }

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, TenantLimits};
 use crate::limits::KEY_NUMBER;
+use crate::regular_file;
 use crate::tenant::TenantName;
 use crate::token::TokenDigest;
 use crate::toml_reader::{Document, Mistakes};
@@ -117,7 +118,7 @@ impl Registry {
     /// # Errors
     /// Every mistake in it, or that it cannot be read.
     pub fn load(path: &Path, config: &Config) -> Result<Loaded, Mistakes> {
-        let text = std::fs::read_to_string(path).map_err(|error| Mistakes::about(path, error))?;
+        let text = regular_file::read_to_string(path).map_err(|error| Mistakes::about(path, error))?;
         Self::parse(path, &text, config)
     }
 

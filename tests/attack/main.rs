@@ -11,6 +11,7 @@
 mod addresses;
 mod escape;
 mod isolation;
+mod links;
 mod many_phexts;
 mod noise;
 mod slow_readers;

@@ -7,6 +7,7 @@ use sq_shared::clock::now_s;
 use sq_shared::config::Config;
 use sq_shared::failure::Failure;
 use sq_shared::registry::{Registry, Tenant, TenantState};
+use sq_shared::service_user;
 
 use crate::cli::{note, say};
 
@@ -24,6 +25,7 @@ pub struct Options {
 /// # Errors
 /// There are mistakes.
 pub fn run(options: &Options) -> Result<(), Failure> {
+    service_user::act_for_system(&options.config)?;
     let config = Config::load(&options.config).map_err(as_list)?;
     let loaded = Registry::load(&config.gateway.tenants, &config).map_err(as_list)?;
     let now_s = now_s();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use sq_shared::failure::Failure;
 use sq_shared::registry::edit::render;
 use sq_shared::registry::{Format, Registry};
-use sq_shared::secret_file;
+use sq_shared::{secret_file, service_user};
 
 use super::root::RootOptions;
 use crate::cli::{note, say};
@@ -31,7 +31,8 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<(), Failure> {
     let system = options.root.open_or_create()?;
     let file = std::path::absolute(&options.file).map_err(Failure::from_error)?;
-    let loaded = Registry::load(&file, &system.config).map_err(Failure::from_error)?;
+    let loaded = service_user::as_owner_of(&file, || Registry::load(&file, &system.config));
+    let loaded = loaded.map_err(Failure::from_error)?.map_err(Failure::from_error)?;
     if loaded.format == Format::Native {
         return Err(Failure::Failed(format!("{} is in our format already", options.file.display())));
     }
@@ -49,7 +50,8 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         let message = "the imported registry would not be read back as it was meant; nothing was written";
         return Err(Failure::Failed(message.to_owned()));
     }
-    secret_file::replace(out, text.as_bytes())
+    service_user::as_owner_of(out, || secret_file::replace(out, text.as_bytes()))
+        .flatten()
         .map_err(|error| Failure::Failed(format!("cannot write {}: {error}", out.display())))?;
     for change in &loaded.changes {
         say(change);

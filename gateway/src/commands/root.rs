@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 
 use sq_shared::config::Config;
 use sq_shared::failure::Failure;
-use sq_shared::layout;
-use sq_shared::secret_file;
 use sq_shared::token::BearerToken;
+use sq_shared::{layout, secret_file, service_user};
 
 use crate::tenants::keys_file::{ADMIN, KeysOut, NewKey};
 
@@ -46,6 +45,7 @@ impl RootOptions {
     /// The config is not there or has mistakes.
     pub fn open(&self) -> Result<System, Failure> {
         let config_file = self.config_file();
+        service_user::act_as_owner_of(&config_file)?;
         if !config_file.exists() {
             let shown = config_file.display();
             return Err(Failure::Failed(format!(
@@ -61,6 +61,7 @@ impl RootOptions {
     /// The root cannot be written, or the config has mistakes.
     pub fn open_or_create(&self) -> Result<System, Failure> {
         let config_file = self.config_file();
+        service_user::act_as_owner_of(&config_file)?;
         if self.config.is_none() && !config_file.exists() {
             create(&self.root, &config_file).map_err(|error| {
                 Failure::Failed(format!("cannot write {}: {error}", config_file.display()))
@@ -80,6 +81,7 @@ impl RootOptions {
         };
         let keys_file = layout::keys_file(folder);
         let config_file = std::path::absolute(config_file).map_err(Failure::from_error)?;
+        service_user::act_for_system(&config_file)?;
         let config = Config::load(&config_file).map_err(Failure::from_error)?;
         Ok(System { config_file, config, keys_file })
     }

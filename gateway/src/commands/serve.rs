@@ -6,7 +6,7 @@ use std::time::Duration;
 use sq_shared::failure::Failure;
 use sq_shared::layout;
 use sq_shared::shutdown::{self, StopSignal};
-use sq_shared::{service_manager, successor};
+use sq_shared::{service_manager, service_user, successor};
 
 use crate::cli::say;
 use crate::directory::reload::Source;
@@ -43,6 +43,8 @@ pub struct Options {
 /// The config or the registry has mistakes, an address is taken, or there are no sockets to take over.
 pub fn run(options: Options) -> Result<(), Failure> {
     let Options { config, admin_key_file, upgrade } = options;
+    service_user::act_for_system(&config)?;
+    service_user::give_up_root()?;
     let source = Source { config, listen: None, tenants: None, admin_key_file };
     on_control_thread(serve(source, upgrade))
 }

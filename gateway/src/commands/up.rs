@@ -7,6 +7,7 @@ use sq_shared::config::ListenAddress;
 use sq_shared::failure::Failure;
 use sq_shared::registry::TenantState;
 use sq_shared::registry::edit::RegistryEdit;
+use sq_shared::service_user;
 use sq_shared::shutdown::{self, StopSignal};
 use sq_shared::telemetry::LogFormat;
 
@@ -51,6 +52,9 @@ pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
     let system = options.root.open_or_create()?;
     let tenants =
         options.tenants.as_ref().map(std::path::absolute).transpose().map_err(Failure::from_error)?;
+    if let Some(tenants) = &tenants {
+        service_user::act_as_owner_of(tenants)?;
+    }
     let new_keys = match tenants {
         None if !system.config.gateway.tenants.exists() => create_first_tenants(&system)?,
         _ => Vec::new(),
@@ -60,6 +64,7 @@ pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
     }
     let source =
         Source { config: system.config_file, listen: options.listen.clone(), tenants, admin_key_file: None };
+    service_user::give_up_root()?;
     on_control_thread(serve(source, &new_keys, log_format))
 }
 

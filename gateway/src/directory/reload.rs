@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sq_shared::config::Config;
 use sq_shared::registry::Registry;
 use sq_shared::registry::difference::Difference;
+use sq_shared::regular_file;
 use sq_shared::shutdown;
 use sq_shared::token::{BearerToken, TokenDigest};
 use sq_shared::toml_reader::Mistakes;
@@ -104,8 +105,10 @@ impl Source {
 
 /// The digest of the key that a file holds; a line's end after it is not part of it.
 fn read_key(file: &Path) -> Result<TokenDigest, Mistakes> {
-    let text = Zeroizing::new(std::fs::read(file).map_err(|error| Mistakes::about(file, error))?);
-    let key = BearerToken::parse(text.trim_ascii_end()).map_err(|error| Mistakes::about(file, error))?;
+    let text = regular_file::read_to_string(file).map_err(|error| Mistakes::about(file, error))?;
+    let text = Zeroizing::new(text);
+    let key =
+        BearerToken::parse(text.as_bytes().trim_ascii_end()).map_err(|error| Mistakes::about(file, error))?;
     Ok(key.digest())
 }
 

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use sq_shared::registry::Key;
 use sq_shared::registry::edit::write_key;
-use sq_shared::secret_file;
 use sq_shared::token::BearerToken;
+use sq_shared::{secret_file, service_user};
 
 /// What stands in the column `tenant` for the key of the admin API.
 pub const ADMIN: &str = "(admin)";
@@ -71,7 +71,9 @@ impl KeysOut {
             return Ok(());
         }
         match self {
-            Self::File(path) => secret_file::append(path, |file, is_new| write_csv(file, keys, is_new)),
+            Self::File(path) => service_user::as_owner_of(path, || {
+                secret_file::append(path, |file, is_new| write_csv(file, keys, is_new))
+            })?,
             Self::StandardOutput => write_csv(io::stdout().lock(), keys, true),
         }
     }

@@ -11,9 +11,9 @@ use super::{Format, Key, Registry, Scope, Tenant, TenantState};
 use crate::clock;
 use crate::config::Config;
 use crate::limits::{KEY_NUMBER, KEYS_PER_TENANT};
-use crate::secret_file;
 use crate::tenant::TenantName;
 use crate::toml_reader::Mistakes;
+use crate::{regular_file, secret_file};
 
 /// A registry that nobody else can change until it is dropped.
 pub struct RegistryEdit {
@@ -76,7 +76,7 @@ impl RegistryEdit {
     /// It has mistakes, is in an old format, or cannot be read or locked.
     pub fn open(path: &Path, config: &Config) -> Result<Self, EditError> {
         let lock = RegistryLock::take(path, LOCK_PATIENCE)?;
-        let text = match std::fs::read_to_string(path) {
+        let text = match regular_file::read_to_string(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let (document, registry) = (DocumentMut::new(), Registry::default());
                 return Ok(Self { path: path.to_owned(), document, registry, is_checked: false, lock });

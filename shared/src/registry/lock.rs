@@ -1,15 +1,12 @@
 //! One writer of the registry at a time: the commands and the admin API hold this lock from reading it to writing it.
 
 use std::fs::{File, TryLockError};
-use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
 use super::edit::EditError;
 use crate::file_lock::lock_within;
-use crate::layout;
-use crate::secret_file;
+use crate::{layout, regular_file};
 
 /// How long one who wants to change the registry waits for others. The longest change makes 500 tenants and their
 /// directories, which takes seconds.
@@ -23,20 +20,13 @@ impl RegistryLock {
     pub(super) fn take(registry: &Path, patience: Duration) -> Result<Self, EditError> {
         let path = layout::registry_lock(registry);
         let failed = |error| EditError::Io(path.clone(), error);
-        let file = open(registry, &path).map_err(failed)?;
+        let file = regular_file::open_append(&path).map_err(failed)?;
         match lock_within(&file, patience) {
             Ok(()) => Ok(Self(file)),
             Err(TryLockError::WouldBlock) => Err(EditError::Locked(path)),
             Err(TryLockError::Error(error)) => Err(failed(error)),
         }
     }
-}
-
-fn open(registry: &Path, lock: &Path) -> io::Result<File> {
-    let file = File::options().create(true).append(true).mode(0o600).open(lock)?;
-    let like = if registry.exists() { registry } else { secret_file::folder_of(registry) };
-    secret_file::give_to_owner_of(like, &file)?;
-    Ok(file)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::pool::handover::{self, Handover};
 use crate::pool::process::Launcher;
 use crate::pool::program::Program;
 use sq_shared::failure::Failure;
-use sq_shared::{layout, open_files};
+use sq_shared::{layout, open_files, service_user};
 
 /// Options of `pool`.
 #[derive(Debug, clap::Args)]
@@ -38,6 +38,11 @@ pub struct Options {
 /// # Errors
 /// Config or registry have mistakes, a slot or the status address cannot be had, or no pool hands over.
 pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
+    service_user::act_for_system(&options.config)?;
+    if let Some(tenants) = &options.tenants {
+        service_user::act_as_owner_of(tenants)?;
+    }
+    service_user::give_up_root()?;
     let source = Source { config: options.config.clone(), tenants: options.tenants.clone() };
     let (config, registry) = source.load().map_err(Failure::from_error)?;
     let program = Program::current().map_err(|error| {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rustix::fs::{AtFlags, Dir, FallocateFlags, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
-use sq_shared::layout;
+use sq_shared::{layout, service_user};
 
 use super::{Disk, DiskFile, FileName, Identity, is_unwritable};
 
@@ -77,7 +77,11 @@ impl DataDirectory {
     /// # Errors
     /// It is no directory, or the system refuses.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let opened = make_directory(path).and_then(|()| open_directory(path));
+        let opened = make_if_missing(path).and_then(|()| {
+            let directory = open_directory(path)?;
+            service_user::refuse_foreign(path, &directory)?;
+            Ok(directory)
+        });
         let directory = opened.map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
         Ok(Self { path: path.to_owned(), directory })
     }
@@ -371,6 +375,14 @@ fn is_taken(attempt: Result<(), TryLockError>) -> io::Result<bool> {
         Err(TryLockError::WouldBlock) => Ok(true),
         Err(TryLockError::Error(error)) => Err(error),
     }
+}
+
+/// What root makes in another user's folder belongs to that user, and is made where that user may make it.
+fn make_if_missing(path: &Path) -> io::Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    service_user::as_owner_of(path, || make_directory(path)).flatten()
 }
 
 /// Makes the directory and what is missing above it, so that a power cut takes none of them back: a new

@@ -1,0 +1,280 @@
+//! Root acts as the user who decides where a path leads: a link that this user has planted then leads nowhere that
+//! the user could not go alone. Why so: `docs/decisions/0014-root-and-the-service-user.md`.
+
+use std::ffi::{CString, OsString};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
+
+use nix::unistd::{Gid, Uid, User};
+
+use crate::config::Config;
+use crate::failure::Failure;
+
+/// Most symbolic links on the way of one path, as in the kernel.
+const LINKS: usize = 40;
+
+/// The user as whom this process acts instead of root, once that is known.
+static SERVICE_USER: OnceLock<PathOwner> = OnceLock::new();
+
+/// The first owner besides root on the way to a path.
+#[derive(Debug)]
+struct PathOwner {
+    uid: Uid,
+    gid: Gid,
+    /// `None` when the user has no entry in the system's list, as in many containers.
+    name: Option<CString>,
+    /// What the user owns: a folder on the way, a link, or the file.
+    owned: PathBuf,
+}
+
+/// Acts from now on as the user who controls a system's config, its registry or its data root; stays root when
+/// only root controls them.
+///
+/// # Errors
+/// A path cannot be looked at, or this process may not act as its owner.
+pub fn act_for_system(config_file: &Path) -> Result<(), Failure> {
+    act_as_owner_of(config_file)?;
+    if !is_root() || SERVICE_USER.get().is_some() {
+        return Ok(());
+    }
+    // Its mistakes are reported when it is loaded to be used.
+    let Ok(config) = Config::load(config_file) else { return Ok(()) };
+    act_as_owner_of(&config.gateway.tenants)?;
+    act_as_owner_of(&config.gateway.data_root)
+}
+
+/// Acts from now on as the user who controls a path, unless that is root. The first such user stays.
+///
+/// # Errors
+/// The path cannot be looked at, or this process may not act as its owner.
+pub fn act_as_owner_of(path: &Path) -> Result<(), Failure> {
+    if !is_root() || SERVICE_USER.get().is_some() {
+        return Ok(());
+    }
+    let Some(owner) = PathOwner::of(path).map_err(Failure::from_error)? else { return Ok(()) };
+    switch_to(Some(&owner)).map_err(Failure::from_error)?;
+    let _ = SERVICE_USER.set(owner);
+    Ok(())
+}
+
+/// Does one thing as the user who controls a path that the operator has named, which may be root: for a file outside
+/// the system, such as where the keys go. Only while the process has one thread.
+///
+/// # Errors
+/// The path cannot be looked at, or this process may not act as its owner.
+pub fn as_owner_of<T>(path: &Path, work: impl FnOnce() -> T) -> io::Result<T> {
+    if !is_root() {
+        return Ok(work());
+    }
+    let usual = SERVICE_USER.get();
+    if usual.is_some() {
+        switch_to(None)?;
+    }
+    let owner = PathOwner::of(path)?;
+    if owner.is_some() {
+        switch_to(owner.as_ref())?;
+    }
+    let result = work();
+    if usual.is_some() || owner.is_some() {
+        switch_to(usual)?;
+    }
+    Ok(result)
+}
+
+/// For root that goes on as root: refuses what is not the property of the user who controls the path, and may have
+/// redirected it.
+///
+/// # Errors
+/// It is another's, or the path cannot be looked at.
+pub fn refuse_foreign(path: &Path, opened: &File) -> io::Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    let Some(owner) = PathOwner::of(path)? else { return Ok(()) };
+    if opened.metadata()?.uid() == owner.uid.as_raw() {
+        return Ok(());
+    }
+    Err(io::Error::other(format!(
+        "{} owns {}, and this, to which it leads, is another's: run as that user, or chown it",
+        owner.shown(),
+        owner.owned.display()
+    )))
+}
+
+/// Makes it impossible to become root again, when the process acts as another user: for processes that serve.
+///
+/// # Errors
+/// The system refuses.
+pub fn give_up_root() -> Result<(), Failure> {
+    let Some(PathOwner { uid, gid, .. }) = SERVICE_USER.get().filter(|_| is_root()) else { return Ok(()) };
+    nix::unistd::setresgid(*gid, *gid, *gid)
+        .and_then(|()| nix::unistd::setresuid(*uid, *uid, *uid))
+        .map_err(Failure::from_error)
+}
+
+/// What an operator must know when root was refused something because it acted as another user.
+pub(crate) fn remark_on(failure: &str) -> Option<String> {
+    let owner = SERVICE_USER.get().filter(|_| failure.contains("Permission denied"))?;
+    Some(format!(
+        "this was done as {}, who owns {}: root follows no path that another user can redirect. What it takes must be \
+         that user's (chown), or lie where only root may write",
+        owner.shown(),
+        owner.owned.display()
+    ))
+}
+
+/// Whether this process is root, or was and has not given it up.
+fn is_root() -> bool {
+    nix::unistd::getresuid().is_ok_and(|user| user.saved.is_root())
+}
+
+/// For all threads: the calls are those of the C library, which tells every thread.
+fn switch_to(user: Option<&PathOwner>) -> io::Result<()> {
+    let switch = || {
+        nix::unistd::seteuid(Uid::from_raw(0))?;
+        let Some(PathOwner { uid, gid, name, .. }) = user else {
+            nix::unistd::setgroups(&[])?;
+            return nix::unistd::setegid(Gid::from_raw(0));
+        };
+        match name {
+            Some(name) => nix::unistd::initgroups(name, *gid)?,
+            None => nix::unistd::setgroups(&[])?,
+        }
+        nix::unistd::setegid(*gid)?;
+        nix::unistd::seteuid(*uid)
+    };
+    switch().map_err(|error| {
+        let who = user.map_or_else(|| "root".to_owned(), PathOwner::shown);
+        io::Error::other(format!("cannot act as {who}: {error}; run the command as that user"))
+    })
+}
+
+impl PathOwner {
+    /// Looks at every folder and link on the way, from the top. What root alone controls cannot change meanwhile, and
+    /// at the first that another user controls this stops; so there is nothing for that user to exchange in time.
+    fn of(path: &Path) -> io::Result<Option<Self>> {
+        let mut here = PathBuf::from("/");
+        let mut rest = parts(&std::path::absolute(path)?);
+        let mut links = 0;
+        loop {
+            let found = match std::fs::symlink_metadata(&here) {
+                Err(error) if is_absent(&error) => return Ok(None),
+                found => found
+                    .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", here.display())))?,
+            };
+            if found.uid() != 0 && is_known_here(found.uid()) {
+                return Ok(Some(Self::new(found.uid(), here)?));
+            }
+            if found.is_symlink() {
+                links += 1;
+                if links > LINKS {
+                    return Err(io::Error::other(format!("{}: too many symbolic links", path.display())));
+                }
+                let target = std::fs::read_link(&here)?;
+                here = if target.is_absolute() { PathBuf::from("/") } else { parent(here) };
+                rest.extend(parts(&target));
+            }
+            match rest.pop() {
+                None => return Ok(None),
+                Some(part) if part == ".." => here = parent(here),
+                Some(part) => here.push(part),
+            }
+        }
+    }
+
+    fn new(uid: u32, owned: PathBuf) -> io::Result<Self> {
+        let uid = Uid::from_raw(uid);
+        Ok(match User::from_uid(uid)? {
+            Some(user) => Self { uid, gid: user.gid, name: CString::new(user.name).ok(), owned },
+            // The folder's group may be root's.
+            None => Self { uid, gid: Gid::from_raw(uid.as_raw()), name: None, owned },
+        })
+    }
+
+    fn shown(&self) -> String {
+        match &self.name {
+            Some(name) => format!("user {} ({})", name.to_string_lossy(), self.uid),
+            None => format!("user {}", self.uid),
+        }
+    }
+}
+
+/// The parts of a path, the first one last.
+fn parts(path: &Path) -> Vec<OsString> {
+    let names = path.components().filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir));
+    names.rev().map(|part| part.as_os_str().to_owned()).collect()
+}
+
+fn parent(mut path: PathBuf) -> PathBuf {
+    path.pop();
+    path
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// In a user namespace, what belongs to users outside of it shows one owner whom no process inside can be
+/// (user_namespaces(7)). To this root, it is the system's.
+fn is_known_here(uid: u32) -> bool {
+    let Ok(map) = std::fs::read_to_string("/proc/self/uid_map") else { return true };
+    map.lines().any(|line| {
+        let numbers: Vec<u32> = line.split_whitespace().filter_map(|number| number.parse().ok()).collect();
+        matches!(numbers[..], [first, _, count] if uid >= first && uid - first < count)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{chown, lchown, symlink};
+
+    use super::*;
+
+    const USER: u32 = 65534;
+
+    fn owner(path: &Path) -> Option<(u32, PathBuf)> {
+        PathOwner::of(path).unwrap().map(|owner| (owner.uid.as_raw(), owner.owned))
+    }
+
+    #[test]
+    fn the_first_owner_on_the_way_counts_through_links_too() {
+        if !nix::unistd::geteuid().is_root() {
+            // Only root can make files of another user.
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path().canonicalize().unwrap();
+        let path = |name: &str| top.join(name);
+        for name in ["own/deep", "theirs/deep", "plain"] {
+            std::fs::create_dir_all(path(name)).unwrap();
+        }
+        chown(path("theirs"), Some(USER), None).unwrap();
+        symlink("theirs/deep/..", path("link")).unwrap();
+        symlink(path("own"), path("own-link")).unwrap();
+        symlink("own", path("their-link")).unwrap();
+        lchown(path("their-link"), Some(USER), None).unwrap();
+        symlink("round", path("round")).unwrap();
+        let theirs = Some((USER, path("theirs")));
+        let rows = [
+            ("own/deep/file", None),
+            ("own-link/deep/file", None),
+            ("plain/../own", None),
+            ("theirs", theirs.clone()),
+            ("theirs/deep/file", theirs.clone()),
+            ("theirs/absent/absent", theirs.clone()),
+            ("plain/../theirs/file", theirs.clone()),
+            ("link/file", theirs.clone()),
+            ("theirs/../own", theirs),
+            ("their-link/deep", Some((USER, path("their-link")))),
+        ];
+        for (name, expected) in rows {
+            assert_eq!(owner(&path(name)), expected, "{name}");
+        }
+        assert!(
+            PathOwner::of(&path("round/file")).unwrap_err().to_string().contains("too many symbolic links")
+        );
+    }
+}
