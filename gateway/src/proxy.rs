@@ -252,7 +252,8 @@ impl Gateway {
         let refusal = ctx.refusal.take().or_else(|| refuse::of_proxy_error(error, unanswered));
         if let Some(Refusal::Upstream(cause)) = &refusal {
             let tenant = ctx.tenant().map_or(NO_TENANT, |tenant| tenant.tenant().name.as_str());
-            tracing::warn!(tenant, %cause, %error, request_id = ctx.request_id_text(), "no answer from the worker");
+            let (error, request_id) = (refuse::logged(error), ctx.request_id_text());
+            tracing::warn!(tenant, %cause, error, request_id, "no answer from the worker");
         }
         session.set_server_keepalive(None);
         match (refusal, session.response_written()) {

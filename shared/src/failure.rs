@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::Write;
 use std::process::ExitCode;
 
-use crate::service_user;
+use crate::{service_user, visible};
 
 /// Why a command ended badly.
 #[derive(Debug)]
@@ -29,9 +29,9 @@ impl Failure {
             Self::Failed(message) => (message, 1),
         };
         // Nobody is there to tell when standard error is closed.
-        let _ = writeln!(std::io::stderr(), "{program}: {message}");
+        let _ = writeln!(std::io::stderr(), "{program}: {}", visible::text(message));
         if let Some(remark) = service_user::remark_on(message) {
-            let _ = writeln!(std::io::stderr(), "{program}: {remark}");
+            let _ = writeln!(std::io::stderr(), "{program}: {}", visible::text(&remark));
         }
         ExitCode::from(code)
     }

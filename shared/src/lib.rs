@@ -37,4 +37,5 @@ pub mod tenant;
 pub mod token;
 pub mod toml_reader;
 pub mod trace_context;
+pub mod visible;
 pub mod watch;

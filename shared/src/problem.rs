@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::visible;
+
 /// Every code of the contract. Its status, its title and its type's URN hang on it alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "each variant is the code of its name; docs/api.md says when it is sent")]
@@ -242,12 +244,15 @@ impl Problem {
             members: self.members.iter().cloned().collect(),
         };
         // Strings and numbers always become JSON.
-        serde_json::to_vec(&body).unwrap_or_default()
+        let json = serde_json::to_string(&body).unwrap_or_default();
+        visible::json(&json).into_owned().into_bytes()
     }
 }
 
-/// A detail is often an error's text, which begins in lower case and ends without a full stop.
+/// A detail is often an error's text, which begins in lower case and ends without a full stop. It is for people, and may
+/// hold a name that a client chose.
 fn sentence(text: &str) -> String {
+    let text = visible::text(text);
     let mut characters = text.chars();
     let first = characters.next().map(|first| first.to_ascii_uppercase());
     let mut sentence: String = first.into_iter().chain(characters).collect();
@@ -284,6 +289,16 @@ mod tests {
         assert_eq!(body["detail"], "Send UTF-8.");
         assert_eq!(body["request_id"], "id-1");
         assert_eq!((&body["offset"], &body["part"]), (&Value::from(7), &Value::from("body")));
+    }
+
+    #[test]
+    fn a_name_in_a_problem_hides_nothing() {
+        let name = "a\u{202e}txt";
+        let text =
+            Problem::new(Code::InvalidPhext, format!("no phext {name}")).with("field", name).to_json("id-1");
+        assert!(text.is_ascii());
+        let body: Value = serde_json::from_slice(&text).unwrap();
+        assert_eq!((&body["detail"], &body["field"]), (&"No phext a\\u{202e}txt.".into(), &name.into()));
     }
 
     #[test]

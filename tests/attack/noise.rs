@@ -94,7 +94,7 @@ fn deployment() -> Deployment {
     let root = Root::new(&Setup::default());
     let folder = root.path().to_str().expect("a path of UTF-8").to_owned();
     let mut command = root.gateway_command(&["up", "--root", &folder]);
-    command.env("RUST_LOG", "info,pingora_core=off,access=off");
+    command.env("RUST_LOG", "info,access=off");
     Deployment::spawn(root, &mut command)
 }
 

@@ -27,7 +27,7 @@ use variant::{Places, Variant, Verdict, post};
 
 /// What the workers log of each head that comes, before they look at it.
 const SEEN: &str = "sq_worker::server::request";
-const LOG_FILTER: &str = "info,pingora_core=off,access=off,sq_worker::server::request=debug";
+const LOG_FILTER: &str = "info,access=off,sq_worker::server::request=debug";
 
 /// How many variants there are at least.
 const AT_LEAST: usize = 150;

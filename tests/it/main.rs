@@ -25,6 +25,7 @@ mod isolation;
 mod keys;
 mod lifecycle;
 mod limits;
+mod logs;
 mod monitoring;
 mod nginx;
 mod nginx_customers;

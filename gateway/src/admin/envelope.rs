@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sq_shared::headers::PROBLEM_JSON;
@@ -15,11 +15,9 @@ use sq_shared::request_id::request_id;
 
 use super::Admin;
 use super::refusal::Refusal;
+use crate::proxy::target::{logged_method, logged_path};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// A path in the log has no more: enough for the longest route with a name and a key's id.
-const LOGGED_PATH_CHARACTERS: usize = 128;
 
 /// From where a request came.
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +28,8 @@ pub(super) async fn wrap(State(admin): State<Admin>, request: Request, next: Nex
     let started = Instant::now();
     let id = request_id(request.headers());
     let client = request.extensions().get().map(|Client(address)| *address);
-    let (method, path) = (request.method().clone(), logged_path(&request));
+    let is_safe = request.method().is_safe();
+    let (method, path) = (logged_method(request.method()), logged_path(request.uri().path()));
     let is_local =
         admin.directory.load().config.gateway.admin_allow_remote || names_loopback(request.headers());
     let mut response = if is_local { next.run(request).await } else { misdirected().into_response() };
@@ -38,7 +37,7 @@ pub(super) async fn wrap(State(admin): State<Admin>, request: Request, next: Nex
     if let Some(refusal) = &refusal {
         write(&mut response, &refusal.0, &id);
     }
-    if refusal.is_some() || !method.is_safe() {
+    if refusal.is_some() || !is_safe {
         let code = refusal.map(|refusal| refusal.0.code.as_str()).unwrap_or_default();
         log(&Asked { client, method, path, id: &id, started }, response.status().as_u16(), code);
     }
@@ -52,7 +51,7 @@ pub(super) async fn wrap(State(admin): State<Admin>, request: Request, next: Nex
 /// What a line says of a request. The query is not in it, nor is the body.
 struct Asked<'a> {
     client: Option<IpAddr>,
-    method: Method,
+    method: String,
     path: String,
     id: &'a HeaderValue,
     started: Instant,
@@ -64,11 +63,7 @@ fn log(asked: &Asked<'_>, status: u16, code: &str) {
     let client = client.map(|client| client.to_string()).unwrap_or_default();
     let request_id = id.to_str().unwrap_or_default();
     let duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-    tracing::info!(target: "admin", request_id, client, %method, path, status, code, duration_us);
-}
-
-fn logged_path(request: &Request) -> String {
-    request.uri().path().chars().take(LOGGED_PATH_CHARACTERS).collect()
+    tracing::info!(target: "admin", request_id, client, method, path, status, code, duration_us);
 }
 
 fn write(response: &mut Response, problem: &Problem, id: &HeaderValue) {

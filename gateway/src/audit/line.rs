@@ -7,6 +7,7 @@ use serde::{Serialize, Serializer};
 use sq_shared::coordinate::Coordinate;
 use sq_shared::phext_name::PhextName;
 use sq_shared::tenant::TenantName;
+use sq_shared::visible;
 
 use super::health::Missing;
 
@@ -66,9 +67,10 @@ pub(super) fn full_coordinate(tenant: &TenantName, coordinate: Option<Coordinate
 
 fn json_line(value: &impl Serialize) -> Vec<u8> {
     // Texts and numbers always become JSON.
-    let mut bytes = serde_json::to_vec(value).unwrap_or_default();
-    bytes.push(b'\n');
-    bytes
+    let json = serde_json::to_string(value).unwrap_or_default();
+    let mut line = visible::json(&json).into_owned();
+    line.push('\n');
+    line.into_bytes()
 }
 
 /// RFC 3339 in UTC, always with six digits, so that the texts sort as the times do.
@@ -87,7 +89,7 @@ mod tests {
     #[test]
     fn no_value_ends_its_text_or_the_line() {
         let tenant: TenantName = "alice".parse().unwrap();
-        let hostile = "a\n\"},{\"tenant\":\"bob\"\r\u{0}\u{2028}";
+        let hostile = "a\n\"},{\"tenant\":\"bob\"\r\u{0}\u{2028}\u{202e}\u{200b}";
         let line = Line {
             time: Timestamp::UNIX_EPOCH,
             tenant: &tenant,
@@ -103,6 +105,7 @@ mod tests {
         };
         let bytes = line.to_bytes();
         assert_eq!(bytes.iter().position(|byte| *byte == b'\n'), Some(bytes.len() - 1));
+        assert!(bytes.is_ascii(), "a hidden character is not escaped");
         let read: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
         assert_eq!((&read["phext"], &read["tenant"]), (&hostile.into(), &"alice".into()));
         assert_eq!(read["time"], "1970-01-01T00:00:00.000000Z");

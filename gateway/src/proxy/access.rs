@@ -10,7 +10,7 @@ use sq_shared::problem::Code;
 use super::authenticate::AuthenticatedTenant;
 use super::client_ip::Peer;
 use super::context::Context;
-use super::target::{origin_form, split_target};
+use super::target::{logged_method, logged_path, origin_form, split_target};
 use crate::metrics::Ended;
 
 /// Writes the line of a request that the proxy has handled. `status` is 0 when no answer was sent.
@@ -20,8 +20,7 @@ pub fn log(session: &Session, ctx: &Context, ended: &Ended<'_>) {
     }
     let request = session.req_header();
     let (path, _) = split_target(origin_form(request.raw_path()));
-    let path = String::from_utf8_lossy(path).into_owned();
-    let method = request.method.as_str().to_owned();
+    let (path, method) = (logged_path(&String::from_utf8_lossy(path)), logged_method(&request.method));
     let (bytes_in, bytes_out) = (session.body_bytes_read(), session.body_bytes_sent());
     let client = ctx.client.map(|client| client.to_string()).unwrap_or_default();
     let Ended { status, code, duration, upstream, .. } = *ended;

@@ -136,7 +136,8 @@ fn authenticate_problem(error: AuthenticateError) -> Problem {
     }
 }
 
-fn limit_problem(error: LimitError) -> Problem {
+/// A limit's refusal as the client reads it.
+pub fn limit_problem(error: LimitError) -> Problem {
     let over = |code, whose: &str, standing: super::limit::Standing| {
         let detail = format!("{whose} {}. Try again in {} s.", standing.rate, standing.reset_s);
         Problem::new(code, detail).retry_after_s(standing.reset_s)
@@ -246,6 +247,14 @@ pub fn of_proxy_error(error: &Error, unanswered: Option<UpstreamError>) -> Optio
     }
 }
 
+/// An error of pingora's for the log. Its contexts quote what was read, such as the head of a worker's answer with a scroll
+/// behind it, so the log has only where and what it was, and the system's reason.
+pub fn logged(error: &Error) -> String {
+    let io_error = error.root_cause().downcast_ref::<std::io::Error>();
+    let reason = io_error.map(|error| format!(": {}", error.kind())).unwrap_or_default();
+    format!("{} {}{reason}", error.source_str(), error.reason_str()).trim_start().to_owned()
+}
+
 /// Answers with a refusal, unless an answer has begun.
 pub async fn answer(session: &mut Session, ctx: &mut Context, refusal: &Refusal) {
     if session.response_written().is_some_and(|head| !head.status.is_informational()) {
@@ -267,7 +276,7 @@ pub async fn answer(session: &mut Session, ctx: &mut Context, refusal: &Refusal)
         Err(error) => {
             // Who does not read is not listened to either.
             session.set_server_keepalive(None);
-            tracing::debug!(%error, "the client was gone before its answer");
+            tracing::debug!(error = logged(&error), "the client was gone before its answer");
         }
     }
 }

@@ -21,6 +21,7 @@ use sq_shared::trace_context::TraceParent;
 use super::TracesError;
 use crate::metrics::Ended;
 use crate::proxy::context::Context;
+use crate::proxy::target::logged_method;
 
 /// How long the collector may take for a batch: the SDK's own limit.
 const POST_TIME: Duration = Duration::from_secs(10);
@@ -113,7 +114,7 @@ impl Exporter {
 /// client may have made it up.
 fn attributes(request: &RequestHeader, ctx: &Context, ended: &Ended<'_>) -> Vec<KeyValue> {
     let mut attributes = vec![
-        KeyValue::new("http.request.method", request.method.as_str().to_owned()),
+        KeyValue::new("http.request.method", logged_method(&request.method)),
         KeyValue::new("sq.tenant", ended.tenant.to_owned()),
         KeyValue::new("sq.command", ended.command.as_str()),
         KeyValue::new("sq.request_id", ctx.request_id_text().to_owned()),

@@ -24,7 +24,7 @@ fn deployment(format: &str) -> Deployment {
     let root = Root::new(&Setup { limits: "body = \"1KiB\"".to_owned(), ..Setup::default() });
     let folder = root.path().to_str().unwrap().to_owned();
     let mut command = root.gateway_command(&["--log-format", format, "up", "--root", &folder]);
-    command.env("RUST_LOG", "info,pingora_core=off,access=debug");
+    command.env("RUST_LOG", "info,access=debug");
     Deployment::spawn(root, &mut command)
 }
 

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use sq_shared::failure::Failure;
+use sq_shared::visible;
 
 use crate::store::fsck::{self, Checked, Finding, Origin};
 use crate::store::{Damage, JournalDamage, TextDamage};
@@ -28,7 +29,8 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<(), Failure> {
     let report = fsck::check(&options.dir).map_err(Failure::from_error)?;
     if report.is_in_use {
-        let dir = options.dir.display();
+        let dir = options.dir.display().to_string();
+        let dir = visible::line(&dir);
         // Nobody is there to tell when standard error is closed; the same holds for the lines below.
         let _ = writeln!(
             std::io::stderr(),
@@ -36,14 +38,16 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         );
     }
     if report.files.is_empty() {
-        let dir = options.dir.display();
+        let dir = options.dir.display().to_string();
+        let dir = visible::line(&dir);
         let _ =
             writeln!(std::io::stderr(), "sq-worker: {dir} has no phexts: give the directory of one tenant");
     }
-    let name_width = report.files.iter().map(|file| file.name.chars().count()).max().unwrap_or(0);
+    let names: Vec<_> = report.files.iter().map(|file| visible::line(&file.name)).collect();
+    let name_width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
     let bytes_width = report.files.iter().map(|file| file.bytes.to_string().len()).max().unwrap_or(0);
     let mut output = std::io::stdout().lock();
-    for Checked { name, bytes, finding } in &report.files {
+    for (name, Checked { bytes, finding, .. }) in names.iter().zip(&report.files) {
         let (state, text) = (state(finding), describe(finding));
         let _ = writeln!(output, "{name:<name_width$}  {state:<7}  {bytes:>bytes_width$}  {text}");
     }

@@ -10,7 +10,7 @@ use sq_shared::registry::{Key, Registry, Tenant};
 
 use super::super::root::System;
 use super::{Listing, Showing};
-use crate::cli::say;
+use crate::cli::{say, say_json};
 use crate::tenants::view::TenantView;
 
 pub(super) fn list(options: &Listing) -> Result<(), Failure> {
@@ -18,7 +18,7 @@ pub(super) fn list(options: &Listing) -> Result<(), Failure> {
     if options.json {
         let tenants: Vec<Value> =
             registry.tenants.iter().map(|tenant| as_json(tenant, &system.config)).collect();
-        say(Value::from(tenants));
+        say_json(&Value::from(tenants));
         return Ok(());
     }
     say(format_args!("{:<24} {:>5} {:<9} {:<12} KEYS", "TENANT", "PORT", "STATE", "PLAN"));
@@ -35,7 +35,7 @@ pub(super) fn show(options: &Showing) -> Result<(), Failure> {
     let no_such = || Failure::from_error(EditError::NoSuchTenant(options.name.clone()));
     let tenant = registry.find(&options.name).ok_or_else(no_such)?;
     if options.json {
-        say(as_json(tenant, &system.config));
+        say_json(&as_json(tenant, &system.config));
         return Ok(());
     }
     let limits = tenant.limits(&system.config);
