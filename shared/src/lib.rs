@@ -21,6 +21,7 @@ pub mod layout;
 pub mod limits;
 pub mod loopback;
 pub mod open_files;
+pub mod operator_port;
 pub mod phext_name;
 pub mod problem;
 pub mod registry;

@@ -14,6 +14,7 @@ mod isolation;
 mod links;
 mod many_phexts;
 mod noise;
+mod operator_ports;
 mod slow_readers;
 mod smuggling;
 mod utf8;

@@ -7,26 +7,39 @@ use sq_shared::credential;
 use sq_shared::problem::{Code, Problem};
 
 use super::Admin;
+use super::envelope::Client;
 use super::refusal::Refusal;
+use crate::proxy::refuse::limit_problem;
 
 /// After how many seconds an operator may have set a key.
 const RETRY_S: u64 = 60;
 
 /// Passes a request on that has the admin's key, as the config in force says. The digests are compared, in the same
 /// time wherever they differ.
+///
+/// Wrong keys are limited by address, and the right one always passes: programs of other users share loopback with the
+/// operator, and could lock them out. So the limit bounds what guesses cost here; that none succeeds is up to the key.
 pub(super) async fn require_key(
     State(admin): State<Admin>,
     request: Request,
     next: Next,
 ) -> Result<Response, Refusal> {
-    let Some(wanted) = admin.directory.load().config.gateway.admin_key else {
+    let directory = admin.directory.load_full();
+    let Some(wanted) = directory.config.gateway.admin_key else {
         let detail = "Set gateway.admin_key_sha256 to the SHA-256 of a key of your own: without it the admin API is shut";
         return Err(Refusal(Problem::new(Code::AdminKeyNotSet, detail).retry_after_s(RETRY_S)));
     };
-    let token = credential::read(request.headers()).map_err(|error| Refusal(error.problem()))?;
-    if token.digest() != wanted {
-        let detail = "This is not the admin's key. Tenants' keys are none here";
-        return Err(Refusal(Problem::new(Code::InvalidKey, detail)));
+    let problem = match credential::read(request.headers()) {
+        Ok(token) if token.digest() == wanted => return Ok(next.run(request).await),
+        Ok(_) => Problem::new(Code::InvalidKey, "This is not the admin's key. Tenants' keys are none here"),
+        Err(error) => error.problem(),
+    };
+    // A request without a key is no guess; of two, none is compared.
+    if problem.code == Code::InvalidKey
+        && let Some(Client(address)) = request.extensions().get()
+        && let Err(error) = directory.client_limits.charge_failed_admin_key(*address)
+    {
+        return Err(Refusal(limit_problem(error)));
     }
-    Ok(next.run(request).await)
+    Err(Refusal(problem))
 }

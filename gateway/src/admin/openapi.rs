@@ -116,6 +116,10 @@ pub(super) fn mark_keyed(mut router: OpenApiRouter<Admin>) -> OpenApiRouter<Admi
             "`bad_request`, `invalid_utf8`, `invalid_parameter` or `missing_parameter`; `field` names the field.",
         );
         add("401", "`missing_key` or `invalid_key`.");
+        add(
+            "429",
+            "`too_many_failed_keys`: the address has sent too many wrong keys. The right one still works.",
+        );
         add("503", "`admin_key_not_set`, `files_unavailable` or `shutting_down`.");
         if takes_body {
             add("408", "`request_timeout`: the body took longer than 10 s.");

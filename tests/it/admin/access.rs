@@ -43,6 +43,56 @@ fn only_the_admins_key_opens_it() {
 }
 
 #[test]
+fn wrong_keys_are_limited_and_lock_nobody_out() {
+    let setup = Setup { limits: "failed_keys = \"3/min\"".to_owned(), ..Setup::default() };
+    let running = Deployment::start(&setup);
+    let api = Api::of(&running);
+    let stranger = running.admin_with(Some("guess"));
+    // No key is no guess, and a right one is none either.
+    for _ in 0..5 {
+        running.admin_with(None).get("/admin/tenants").problem(401, "missing_key");
+        running.admin().get("/admin/tenants").ok();
+    }
+    for _ in 0..3 {
+        stranger.get("/admin/tenants").problem(401, "invalid_key");
+    }
+    for (method, target) in KEYED {
+        let refused = stranger.request(method, target, "", None);
+        refused.problem(429, "too_many_failed_keys");
+        assert!((1..=20).contains(&refused.retry_after_s()), "{refused}");
+        api.assert_declared(method, target, 429);
+    }
+    // What is no key at all is counted as well, whichever field it comes in.
+    let malformed = format!("X-SQ-API-Key: {}\r\n", "x".repeat(513));
+    running
+        .admin_with(None)
+        .request("GET", "/admin/tenants", &malformed, None)
+        .problem(429, "too_many_failed_keys");
+    // The right key works from the same address, and another address has its own count.
+    assert_eq!(api.names(), ["alice", "bob"]);
+    let elsewhere = running.admin_with(Some("guess")).calling_from("127.0.0.77".parse().unwrap());
+    elsewhere.get("/admin/tenants").problem(401, "invalid_key");
+    // Neither a reload nor the tenants' keys give a fresh count; nor is that of the tenants' keys used up.
+    api.call("POST", "/admin/reload", None).ok();
+    stranger.get("/admin/tenants").problem(429, "too_many_failed_keys");
+    running.client(Some("guess")).get("/api/v2/version").problem(401, "invalid_key");
+}
+
+#[test]
+fn guesses_at_once_are_counted_one_by_one() {
+    let setup = Setup { limits: "failed_keys = \"5/min\"".to_owned(), ..Setup::default() };
+    let running = Deployment::start(&setup);
+    let answered: Vec<u16> = std::thread::scope(|scope| {
+        let guess = || running.admin_with(Some("guess")).get("/admin/tenants").status;
+        let threads: Vec<_> = (0..20).map(|_| scope.spawn(guess)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(answered.iter().filter(|status| **status == 401).count(), 5, "{answered:?}");
+    assert!(answered.iter().all(|status| [401, 429].contains(status)), "{answered:?}");
+    running.admin().get("/admin/tenants").ok();
+}
+
+#[test]
 fn what_only_watches_needs_no_key() {
     let (running, api) = start();
     let open = running.admin_with(None);

@@ -40,10 +40,10 @@ fn a_slow_body_and_a_slow_head_are_cut_off() {
 }
 
 #[test]
-fn a_crowd_of_idle_connections_is_bounded_and_goes() {
+fn a_crowd_of_idle_connections_is_bounded_and_makes_room() {
     let (_running, api) = start();
     let idle: Vec<_> = (0..80).map(|_| api.client.connect()).collect();
-    // More than there are places for: this one is answered when those before it have had their time.
+    // More than there are places for: those that were silent longest have lost theirs.
     assert_eq!(api.names(), ["alice", "bob"]);
     drop(idle);
 }

@@ -12,17 +12,15 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use sq_shared::headers::{PROBLEM_JSON, X_REQUEST_ID};
 use sq_shared::loopback::names_loopback;
+use sq_shared::operator_port;
 use sq_shared::problem::{Code, Problem};
 use sq_shared::request_id::new_request_id;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use super::Event;
@@ -31,14 +29,8 @@ use super::report::Report;
 use super::slot;
 use super::storage::{Sizes, Storage};
 
-/// More than a health check, a scraper and an operator need at once.
-const CONNECTIONS: usize = 32;
-
 /// How long a connection may take, question and answer together.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long to wait after a failure to accept, such as too many open files.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the page needs to answer.
 #[derive(Debug)]
@@ -94,33 +86,8 @@ impl Answering {
 }
 
 async fn accept(listener: TcpListener, page: Arc<Page>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    // The semaphore is never closed.
-    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let page = Arc::clone(&page);
-                tokio::spawn(async move {
-                    // Too slow is too slow: the connection is dropped.
-                    let _ = tokio::time::timeout(CONNECTION_TIMEOUT, serve(stream, page)).await;
-                    drop(place);
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection to the status page");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-async fn serve(stream: TcpStream, page: Arc<Page>) {
-    let service = service_fn(|request| answer(request, Arc::clone(&page)));
-    let mut connection = http1::Builder::new();
-    connection.timer(TokioTimer::new()).keep_alive(false);
-    if let Err(error) = connection.serve_connection(TokioIo::new(stream), service).await {
-        tracing::debug!(%error, "a connection to the status page broke off");
-    }
+    let answer = move |_, request| answer(request, Arc::clone(&page));
+    operator_port::serve(listener, CONNECTION_TIMEOUT, answer, std::future::pending()).await;
 }
 
 async fn answer(request: Request<Incoming>, page: Arc<Page>) -> Result<Response<Full<Bytes>>, Infallible> {

@@ -39,6 +39,8 @@ impl KeyedLimiter {
 pub struct ClientLimits {
     per_ip: Option<Arc<KeyedLimiter>>,
     failed_keys: Option<Arc<KeyedLimiter>>,
+    /// Counted apart from tenants' keys, at the same rate: on loopback, clients and the operator may have one address.
+    failed_admin_keys: Option<Arc<KeyedLimiter>>,
 }
 
 impl ClientLimits {
@@ -52,6 +54,10 @@ impl ClientLimits {
         Self {
             per_ip: keep(limits.per_ip, previous.and_then(|earlier| earlier.per_ip.as_ref())),
             failed_keys: keep(limits.failed_keys, previous.and_then(|earlier| earlier.failed_keys.as_ref())),
+            failed_admin_keys: keep(
+                limits.failed_keys,
+                previous.and_then(|earlier| earlier.failed_admin_keys.as_ref()),
+            ),
         }
     }
 
@@ -68,8 +74,15 @@ impl ClientLimits {
     /// # Errors
     /// The address has had its wrong keys.
     pub fn charge_failed_key(&self, client: IpAddr) -> Result<(), LimitError> {
-        let Some(limiter) = &self.failed_keys else { return Ok(()) };
-        limiter.charge(client).map(|_| ()).map_err(LimitError::FailedKeys)
+        charge_failure(self.failed_keys.as_deref(), client)
+    }
+
+    /// Charges a wrong admin key to its client address.
+    ///
+    /// # Errors
+    /// The address has had its wrong keys.
+    pub fn charge_failed_admin_key(&self, client: IpAddr) -> Result<(), LimitError> {
+        charge_failure(self.failed_admin_keys.as_deref(), client)
     }
 
     /// How many addresses each limiter remembers, by its field in `[limits]`.
@@ -98,8 +111,13 @@ impl ClientLimits {
     }
 
     fn limiters(&self) -> impl Iterator<Item = &KeyedLimiter> {
-        [&self.per_ip, &self.failed_keys].into_iter().flatten().map(Arc::as_ref)
+        [&self.per_ip, &self.failed_keys, &self.failed_admin_keys].into_iter().flatten().map(Arc::as_ref)
     }
+}
+
+fn charge_failure(limiter: Option<&KeyedLimiter>, client: IpAddr) -> Result<(), LimitError> {
+    let Some(limiter) = limiter else { return Ok(()) };
+    limiter.charge(client).map(|_| ()).map_err(LimitError::FailedKeys)
 }
 
 #[cfg(test)]

@@ -1,0 +1,346 @@
+//! A port of the operator: a few connections at once, one request each, and always a place for one more. A program on
+//! this machine may open as many connections as it likes: when all places are taken, the connection that has kept the
+//! server waiting longest loses its place.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::error::Error;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::timeout;
+
+/// Connections at once: more than a scraper, some status pages and a provisioning script need.
+pub const CONNECTIONS: usize = 64;
+
+/// How long a request's head may take.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest head, in bytes; hyper takes no buffer below 8 KiB.
+const HEAD_BYTES: usize = 64 << 10;
+
+/// How long a connection may be without a whole head before it can lose its place. A client sends its head when it
+/// connects; even a flood of others lets it have this long.
+const SILENCE: Duration = Duration::from_millis(25);
+
+/// How long an answer may wait for its client before the connection can lose its place.
+const UNREAD: Duration = Duration::from_secs(1);
+
+/// How long to wait after a failure to accept, such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long requests in flight may take at the end. A browser keeps connections that it never uses: they must not hold
+/// up a stop. A change whose answer is not waited for is still done, if it takes no longer than the process has.
+const END_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why hyper cannot send a body on.
+type BoxError = Box<dyn Error + Send + Sync>;
+
+/// Accepts until `end`, and then finishes what is in flight. `answer` gets each request with its client's address.
+/// A connection may take `connection_time`, question and answer together.
+pub async fn serve<F, A, B>(
+    listener: TcpListener,
+    connection_time: Duration,
+    answer: F,
+    end: impl Future<Output = ()>,
+) where
+    F: Fn(IpAddr, Request<Incoming>) -> A + Clone + Send + 'static,
+    A: Future<Output = Result<Response<B>, Infallible>> + Send + 'static,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    let places = Arc::new(Places::default());
+    let accepting = async {
+        loop {
+            match listener.accept().await {
+                Ok((stream, client)) => {
+                    let (place, evicted) = Places::take(&places).await;
+                    let served = serve_one(stream, client.ip(), answer.clone(), place);
+                    tokio::spawn(async move {
+                        tokio::select! {
+                            // A connection that takes too long is dropped.
+                            _ = timeout(connection_time, served) => {}
+                            _ = evicted => {}
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "failed to accept an operator's connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = accepting => {}
+        () = pin!(end) => {}
+    }
+    drop(listener);
+    let _ = timeout(END_TIMEOUT, places.emptied()).await;
+}
+
+async fn serve_one<F, A, B>(stream: TcpStream, client: IpAddr, answer: F, place: Place)
+where
+    F: Fn(IpAddr, Request<Incoming>) -> A,
+    A: Future<Output = Result<Response<B>, Infallible>>,
+    B: Body<Error: Into<BoxError>> + 'static,
+{
+    let mut connection = http1::Builder::new();
+    connection.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES);
+    connection.keep_alive(false);
+    // hyper asks for an answer when it has a whole head.
+    let place = &place;
+    let service = service_fn(move |request| {
+        place.enter(Stage::InService);
+        let answered = answer(client, request);
+        async move {
+            let answered = answered.await;
+            place.enter(Stage::Answering);
+            answered
+        }
+    });
+    if let Err(error) = connection.serve_connection(TokioIo::new(stream), service).await {
+        tracing::debug!(%error, "an operator's connection broke off");
+    }
+}
+
+/// What a connection waits for.
+#[derive(Clone, Copy)]
+enum Stage {
+    /// A whole head.
+    Silent,
+    /// Its answer. It keeps its place: the work is the server's.
+    InService,
+    /// That the client takes its answer.
+    Answering,
+}
+
+/// A connection that has a place.
+struct Holder {
+    stage: Stage,
+    since: Instant,
+    /// Dropped with the place, which ends the connection.
+    _stay: oneshot::Sender<Infallible>,
+}
+
+impl Holder {
+    /// From when on it keeps the server waiting.
+    fn is_overdue_at(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::Silent => Some(self.since + SILENCE),
+            Stage::InService => None,
+            Stage::Answering => Some(self.since + UNREAD),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Places {
+    holders: Mutex<Holders>,
+    /// A place was given back, or can be taken away sooner. The accept loop alone waits for it.
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Holders {
+    next: u64,
+    by_number: BTreeMap<u64, Holder>,
+}
+
+/// Whether there is a place.
+enum Room {
+    /// There is.
+    Free,
+    /// Not before this time; `None` while every connection waits for the server.
+    Later(Option<Instant>),
+}
+
+impl Places {
+    /// A place for one more connection, and what ends when the place is taken away again.
+    async fn take(places: &Arc<Self>) -> (Place, oneshot::Receiver<Infallible>) {
+        if !matches!(places.make_room(false), Room::Free) {
+            // What has come on the connections is read before any of them counts as silent.
+            tokio::task::yield_now().await;
+        }
+        while let Room::Later(at) = places.make_room(true) {
+            match at {
+                Some(at) => _ = tokio::time::timeout_at(at.into(), places.changed.notified()).await,
+                None => places.changed.notified().await,
+            }
+        }
+        let (stay, evicted) = oneshot::channel();
+        let mut holders = places.lock();
+        let number = holders.next;
+        holders.next += 1;
+        let holder = Holder { stage: Stage::Silent, since: Instant::now(), _stay: stay };
+        holders.by_number.insert(number, holder);
+        (Place { places: Arc::clone(places), number }, evicted)
+    }
+
+    /// Looks for room; when there is none and it `may_evict`, the connection that is overdue longest loses its place.
+    fn make_room(&self, may_evict: bool) -> Room {
+        let mut holders = self.lock();
+        if holders.by_number.len() < CONNECTIONS {
+            return Room::Free;
+        }
+        let overdue = |(number, holder): (&u64, &Holder)| Some((holder.is_overdue_at()?, *number));
+        match holders.by_number.iter().filter_map(overdue).min() {
+            Some((at, number)) if may_evict && at <= Instant::now() => {
+                holders.by_number.remove(&number);
+                Room::Free
+            }
+            next => Room::Later(next.map(|(at, _)| at)),
+        }
+    }
+
+    /// Ends when no connection is left.
+    async fn emptied(&self) {
+        while !self.lock().by_number.is_empty() {
+            self.changed.notified().await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Holders> {
+        // No code panics while it holds the lock.
+        self.holders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection's place, given back when it is dropped.
+struct Place {
+    places: Arc<Places>,
+    number: u64,
+}
+
+impl Place {
+    fn enter(&self, stage: Stage) {
+        if let Some(holder) = self.places.lock().by_number.get_mut(&self.number) {
+            (holder.stage, holder.since) = (stage, Instant::now());
+        }
+        self.places.changed.notify_one();
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.places.lock().by_number.remove(&self.number);
+        self.places.changed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+    use std::net::SocketAddr;
+
+    use hyper::body::Frame;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// More than the kernel keeps for a client that does not read.
+    const LARGE: &str = "/large";
+    /// A body without end, in pieces of this size.
+    const PIECE: &[u8] = &[b'x'; 64 << 10];
+    const REQUEST: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+    struct Pieces(usize);
+
+    impl Body for Pieces {
+        type Data = &'static [u8];
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<Frame<Self::Data>, Infallible>>> {
+            let is_left = self.0 > 0;
+            self.0 = self.0.saturating_sub(1);
+            std::task::Poll::Ready(is_left.then_some(Ok(Frame::data(PIECE))))
+        }
+    }
+
+    /// A port that answers, with a long answer to [`LARGE`] and none to `/never`.
+    async fn port() -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let answer = |_, request: Request<Incoming>| {
+            let pieces = if request.uri().path() == LARGE { usize::MAX } else { 1 };
+            let is_answered = request.uri().path() != "/never";
+            async move {
+                if !is_answered {
+                    pending::<()>().await;
+                }
+                ready(Ok(Response::new(Pieces(pieces)))).await
+            }
+        };
+        tokio::spawn(serve(listener, Duration::from_secs(60), answer, pending()));
+        address
+    }
+
+    async fn connections(port: SocketAddr, count: usize, opening: &str) -> Vec<TcpStream> {
+        let mut connections = Vec::new();
+        for _ in 0..count {
+            let mut stream = TcpStream::connect(port).await.unwrap();
+            stream.write_all(opening.as_bytes()).await.unwrap();
+            connections.push(stream);
+        }
+        connections
+    }
+
+    async fn is_answered(stream: &mut TcpStream) -> bool {
+        let mut start = [0; 12];
+        stream.read_exact(&mut start).await.is_ok() && start == *b"HTTP/1.1 200"
+    }
+
+    async fn is_another_answered(port: SocketAddr) -> bool {
+        let mut another = connections(port, 1, REQUEST).await;
+        timeout(Duration::from_secs(20), is_answered(&mut another[0])).await.is_ok_and(|answered| answered)
+    }
+
+    #[tokio::test]
+    async fn answers_that_are_not_read_keep_nobody_out() {
+        let port = port().await;
+        let mut unread = connections(port, CONNECTIONS, &REQUEST.replacen('/', LARGE, 1)).await;
+        for stream in &mut unread {
+            assert!(is_answered(stream).await);
+        }
+        assert!(is_another_answered(port).await);
+    }
+
+    #[tokio::test]
+    async fn the_longest_silent_goes_first_and_one_at_a_time() {
+        let port = port().await;
+        let mut silent = connections(port, CONNECTIONS, "").await;
+        assert!(is_another_answered(port).await);
+        let mut byte = [0];
+        assert!(matches!(silent[0].read(&mut byte).await, Ok(0) | Err(_)), "the first one keeps its place");
+        for stream in silent.iter_mut().skip(1) {
+            stream.write_all(REQUEST.as_bytes()).await.unwrap();
+            assert!(is_answered(stream).await, "another one has lost its place too");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_being_served_keeps_the_place() {
+        let port = port().await;
+        let served = connections(port, CONNECTIONS - 1, &REQUEST.replacen('/', "/never", 1)).await;
+        let _silent = connections(port, 1, "").await;
+        for _ in 0..3 {
+            assert!(is_another_answered(port).await);
+        }
+        for stream in &served {
+            assert!(
+                stream.try_read(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+            );
+        }
+    }
+}
