@@ -25,9 +25,8 @@ const PAUSE_IN_A_ROW: Duration = Duration::from_millis(40);
 /// How long a condition lasts: now and then longer than a request waits for its answer.
 const LASTS_MS: [u64; 7] = [5, 10, 20, 50, 100, 200, 1200];
 
-/// How far the clock of workers is ahead of the machine's. Keys of clients live for a day, those of the gateway for ten
-/// minutes, by that clock: no two are so far apart.
-const CLOCKS_S: [i64; 3] = [0, 4 * 60, -4 * 60];
+/// How far the clock of workers is ahead of the machine's: steps by less and by more than remembered keys live.
+const CLOCKS_S: [i64; 7] = [0, 4 * 60, 15 * 60, 3 * 3600, 40 * 3600, -20 * 60, -40 * 3600];
 
 /// What happens at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
