@@ -14,12 +14,15 @@ mod exchange;
 pub mod forward;
 pub mod health;
 pub mod limit;
+mod patience;
 pub mod refuse;
 pub mod repeat;
 pub mod route;
 pub mod target;
 pub mod upstream_pool;
 pub mod utf8;
+pub mod worker_answer;
+mod worker_socket;
 pub mod worker_wait;
 
 use std::sync::Arc;
@@ -31,7 +34,7 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::Stream;
 use pingora::protocols::http::v1::client::HttpSession as UpstreamSession;
 use pingora::protocols::http::v1::server::HttpSession as Session;
-use pingora::{Error, ErrorType, Result};
+use pingora::{Error, ErrorSource, ErrorType, Result};
 use sq_shared::headers::lookup::X_SQ_CODE;
 use sq_shared::limits::{BODY_WINDOW, LINGER_TIME};
 use sq_shared::problem::Code;
@@ -149,8 +152,7 @@ impl Gateway {
         if forward::expects_continue(session.req_header()) {
             write_continue(session).await.map_err(Error::into_down)?;
         }
-        let has_body = BodyMeter::expects_body(session.req_header());
-        if has_body {
+        if BodyMeter::expects_body(session.req_header()) {
             session.enable_retry_buffering();
         }
         loop {
@@ -165,7 +167,7 @@ impl Gateway {
             admitted.attempts += 1;
             admitted.body.restart();
             admitted.audited.restart_body();
-            match self.attempt(session, ctx, pool, has_body).await {
+            match self.attempt(session, ctx, pool).await {
                 Err(error) if error.retry() => {}
                 ended => return ended,
             }
@@ -173,16 +175,10 @@ impl Gateway {
     }
 
     /// Sends the request to its worker once, and its answer to the client. The error says whether to try again.
-    async fn attempt(
-        &self,
-        session: &mut Session,
-        ctx: &mut Context,
-        pool: &UpstreamPool,
-        has_body: bool,
-    ) -> Result<()> {
+    async fn attempt(&self, session: &mut Session, ctx: &mut Context, pool: &UpstreamPool) -> Result<()> {
         let directory = ctx.directory.clone();
         let admitted = ctx.admitted().ok_or_else(not_admitted)?;
-        let upstream = route::upstream(&admitted.tenant, &directory, has_body);
+        let upstream = route::upstream(&admitted.tenant, &directory);
         // A repeat gets a new connection: the kept ones may have died with the same worker, and each would cost an attempt.
         let kept = if admitted.is_repeat() { None } else { pool.take(&upstream) };
         let stream = match kept {
@@ -192,10 +188,14 @@ impl Gateway {
             }
         };
         let mut connection = UpstreamSession::new(stream);
-        connection.read_timeout = Some(upstream.read_timeout);
-        let is_whole_sent = match self.exchange(session, &mut connection, ctx, upstream.write_timeout).await {
+        let is_whole_sent = match self.exchange(session, &mut connection, ctx, upstream.answer).await {
             Ok(is_whole_sent) => is_whole_sent,
-            Err(error) => return Err(or_repeat(error, session, ctx)),
+            Err(error) => {
+                if *error.esource() == ErrorSource::Upstream {
+                    worker_socket::forget_unsent(connection.stream());
+                }
+                return Err(or_repeat(error, session, ctx));
+            }
         };
         connection.respect_keepalive();
         if is_whole_sent && let Some(stream) = connection.reuse().await {
@@ -210,13 +210,13 @@ impl Gateway {
         session: &mut Session,
         upstream: &mut UpstreamSession,
         ctx: &mut Context,
-        write_timeout: Option<Duration>,
+        answer_limit: Duration,
     ) -> Result<bool> {
         let (request_id, trace) = (ctx.request_id.clone(), ctx.trace);
         let admitted = ctx.admitted().ok_or_else(not_admitted)?;
         let head = forward::request_head(session.req_header(), admitted, &request_id, trace)?;
         admitted.is_sent = true;
-        let mut exchange = Exchange::begin(session, upstream, ctx, head, write_timeout).await?;
+        let mut exchange = Exchange::begin(session, upstream, ctx, head, answer_limit).await?;
         exchange.wait_for_head().await?;
         let head = self.answer_head(&mut exchange).await?;
         if forward::ends_with_connection(&head, exchange.session.req_header()) {
@@ -231,13 +231,14 @@ impl Gateway {
     async fn answer_head(&self, exchange: &mut Exchange<'_>) -> Result<ResponseHeader> {
         let Exchange { session, upstream, ctx, .. } = exchange;
         let worker = upstream.resp_header().ok_or_else(no_head)?;
+        worker_answer::check(worker).map_err(|error| exchange::invalid(error.to_string()))?;
         // Perhaps it is asked again, and waited for on.
         if worker.status == StatusCode::UNAUTHORIZED {
             return Err(self.refused_by_worker(session, ctx));
         }
         ctx.worker_wait.answered();
         let code = worker.headers.get(X_SQ_CODE).and_then(|value| value.to_str().ok());
-        ctx.code = code.and_then(Code::of_text);
+        ctx.code = code.and_then(Code::of_text).filter(|code| code.status() == worker.status.as_u16());
         let has_key = ctx.keys().is_some_and(|keys| keys.of_client.is_some());
         ctx.admitted().ok_or_else(not_admitted)?.has_answer = true;
         ctx.end_audit_line(&Ending::answered(worker, has_key)).await;

@@ -60,6 +60,16 @@ pub const LINGER_BYTES: usize = 4 << 20;
 /// own client has taken what is in between: a piece of 64 KiB, and [`CLIENT_UNSENT_BYTES`], which at the floor is 192 s.
 pub const WORKER_WRITE_TIMEOUT: Duration = Duration::from_secs(600);
 
+/// Most bytes of a worker's answer before its body: its head, and interim heads before that. Ours has less than 1 KiB.
+pub const ANSWER_HEAD_BYTES: usize = 16 << 10;
+
+/// Most interim answers (1xx) before a worker's answer. The gateway asks for none, and our worker sends none.
+pub const INTERIM_ANSWERS: usize = 4;
+
+/// What a worker must at least send of an answer, and take of a body, while the gateway waits for it: as much as a client
+/// must.
+pub const WORKER_BYTES_PER_S: u32 = 1024;
+
 /// How long the gateway waits for a TCP connection to a slot. The slot's socket is on this host or
 /// next to it, and its owner accepts in the kernel: only a full backlog makes this wait.
 pub const UPSTREAM_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

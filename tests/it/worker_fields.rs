@@ -1,7 +1,7 @@
 //! Which fields a worker's answer has: alone it answers clients, and says what every answer says; under the pool the
 //! gateway says it.
 
-use sq_shared::limits::HEADER_FIELDS;
+use sq_shared::limits::{ANSWER_HEAD_BYTES, HEADER_FIELDS, IDEMPOTENCY_KEY_BYTES};
 use sq_tests::deployment::Deployment;
 use sq_tests::lone_worker::LoneWorker;
 use sq_tests::setup::{Setup, key_of};
@@ -43,6 +43,30 @@ fn a_worker_of_the_pool_leaves_it_to_the_gateway_which_says_it_once() {
         assert_eq!(count, 1, "{name}: {of_gateway}");
     }
     assert_eq!(of_worker.header("etag"), of_gateway.header("etag"));
+}
+
+/// Of a worker's head the gateway takes 16 KiB; ours must be far below, whatever it answers.
+#[test]
+fn a_workers_heads_are_far_below_what_the_gateway_takes() {
+    const LARGEST: usize = 1024;
+    const { assert!(LARGEST * 16 <= ANSWER_HEAD_BYTES) };
+    let running = Deployment::start(&Setup::default());
+    let worker = running.slot(1341, Some(&key_of("alice")));
+    let update = SELECT.replace("select", "update");
+    let named = format!("Idempotency-Key: {}\r\n", "k".repeat(IDEMPOTENCY_KEY_BYTES));
+    for answer in [
+        worker.get(SELECT),
+        worker.request("POST", &update, &named, Some(b"text")),
+        worker.request("POST", &update, &named, Some(b"text")),
+        worker.request("POST", &update, &named, Some(b"another text")),
+        worker.request("DELETE", SELECT, "", None),
+        worker.get("/api/v2/none"),
+        running.slot(1341, Some("pmb-v1-wrong")).get(SELECT),
+    ] {
+        let fields = answer.headers.iter().map(|(name, value)| name.len() + value.len() + ": \r\n".len());
+        let head_bytes = "HTTP/1.1 200 OK\r\n\r\n".len() + fields.sum::<usize>();
+        assert!(head_bytes < LARGEST, "{head_bytes} bytes: {answer}");
+    }
 }
 
 /// Names compare without case, but people read them, and look for them with grep.

@@ -1,17 +1,21 @@
 //! One attempt at a request, on one connection to the worker: head and body go there, and the answer comes back, piece by
 //! piece. Of either body no more is held here than a piece; but the first 64 KiB of the client's are, to be sent again.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::StatusCode;
 use pingora::http::RequestHeader;
 use pingora::prelude::timeout;
 use pingora::protocols::http::v1::client::HttpSession as UpstreamSession;
 use pingora::protocols::http::v1::server::HttpSession as Session;
-use pingora::{Error, ErrorType, Result};
+use pingora::{Error, ErrorType, ImmutStr, Result};
+
+use sq_shared::limits::{ANSWER_HEAD_BYTES, INTERIM_ANSWERS};
 
 use super::context::Context;
-use super::not_admitted;
+use super::patience::Patience;
+use super::{not_admitted, repeat, worker_socket};
 
 /// How the request's body stands.
 enum Sending {
@@ -31,24 +35,41 @@ pub(super) struct Exchange<'a> {
     pub(super) upstream: &'a mut UpstreamSession,
     /// The request's state.
     pub(super) ctx: &'a mut Context,
-    write_timeout: Option<Duration>,
+    answer_limit: Duration,
+    /// With a worker that takes the request slowly.
+    taking: Patience,
     sending: Sending,
+    /// When the head of the answer must be here. There is no such time while the client still sends.
+    head_deadline: Option<Instant>,
+}
+
+/// What has come of an answer before its body.
+#[derive(Default)]
+struct HeadCount {
+    bytes: usize,
+    interim_answers: usize,
 }
 
 impl<'a> Exchange<'a> {
-    /// Sends the head, and what is known of the body: that there is none, or what was read for an earlier attempt.
+    /// Sends the head, and what is known of the body: that there is none, or what was read for an earlier attempt. The
+    /// worker may take as long for the head of its answer, and hold up either body.
     ///
     /// # Errors
-    /// The worker is gone.
+    /// The worker is gone, or takes nothing.
     pub(super) async fn begin(
         session: &'a mut Session,
         upstream: &'a mut UpstreamSession,
         ctx: &'a mut Context,
         head: RequestHeader,
-        write_timeout: Option<Duration>,
+        answer_limit: Duration,
     ) -> Result<Self> {
-        upstream.write_request_header(Box::new(head)).await.map_err(Error::into_up)?;
-        let mut exchange = Self { session, upstream, ctx, write_timeout, sending: Sending::Body };
+        worker_socket::begin_head(upstream.stream());
+        let mut taking = Patience::new(answer_limit);
+        // A worker that answers without reading may have left no room in the socket.
+        let sent = taking.wait(upstream.write_request_header(Box::new(head))).await;
+        sent.unwrap_or_else(|| Err(held_up())).map_err(Error::into_up)?;
+        let (sending, head_deadline) = (Sending::Body, None);
+        let mut exchange = Self { session, upstream, ctx, answer_limit, taking, sending, head_deadline };
         let kept = exchange.session.get_retry_buffer();
         if kept.is_some() || exchange.session.is_body_empty() {
             exchange.send(kept).await?;
@@ -57,19 +78,22 @@ impl<'a> Exchange<'a> {
     }
 
     /// Sends on until the head of the worker's answer comes. An interim answer is for who asked for one, and the gateway
-    /// never does.
+    /// never does. All heads together have one deadline and one size.
     ///
     /// # Errors
-    /// The worker is gone or too slow, the client is, or its body is not to be taken.
+    /// The worker is gone or too slow, or its answer is none; the client is, or its body is not to be taken.
     pub(super) async fn wait_for_head(&mut self) -> Result<()> {
+        let mut count = HeadCount::default();
         loop {
             let is_done = self.sending.is_done();
+            let left = self.head_deadline.map(|end| end.saturating_duration_since(Instant::now()));
             tokio::select! {
                 // An early answer is not to wait until a quick client has sent all of its body.
                 biased;
-                read = self.upstream.read_response() => {
-                    read.map_err(|error| self.cause(error))?;
-                    if self.upstream.get_status().is_some_and(|status| !status.is_informational()) {
+                read = within(left, self.upstream.read_response()) => {
+                    let bytes = read.map_err(|error| self.cause(error))?;
+                    if count.is_last(bytes, self.upstream.get_status())? {
+                        worker_socket::end_head(self.upstream.stream());
                         return Ok(());
                     }
                 }
@@ -86,15 +110,20 @@ impl<'a> Exchange<'a> {
     /// # Errors
     /// One of the two is gone or too slow, or the client's body is not to be taken.
     pub(super) async fn pass_answer(&mut self) -> Result<()> {
+        let mut giving = Patience::new(self.answer_limit);
         while !self.upstream.is_body_done() {
             let is_done = self.sending.is_done();
             tokio::select! {
                 biased;
-                piece = self.upstream.read_body_ref() => match piece.map_err(Error::into_up)? {
+                read = giving.wait(self.upstream.read_body_ref()) => {
+                    let Some(piece) = read.unwrap_or_else(|| Err(too_slow())).map_err(Error::into_up)? else { break };
+                    giving.moved(piece.len());
+                    // Thousands of short chunks come in one read, and the others want their turn.
+                    tokio::task::coop::consume_budget().await;
                     // Of chunks a read may bring no more than a line. Written, nothing would be the end.
-                    Some([]) => {}
-                    Some(piece) => _ = self.session.write_body(piece).await.map_err(Error::into_down)?,
-                    None => break,
+                    if !piece.is_empty() {
+                        self.session.write_body(piece).await.map_err(Error::into_down)?;
+                    }
                 },
                 piece = self.session.read_body_or_idle(is_done), if !self.sending.is_broken() => {
                     self.send(piece.map_err(Error::into_down)?).await?;
@@ -114,37 +143,86 @@ impl<'a> Exchange<'a> {
     async fn send(&mut self, piece: Option<Bytes>) -> Result<()> {
         let is_last = piece.is_none() || self.session.is_body_done();
         check(self.ctx, piece.as_ref(), is_last)?;
-        let sent = match self.write_timeout {
-            Some(limit) => {
-                timeout(limit, self.write(piece, is_last)).await.unwrap_or_else(|_| Err(held_up()))
+        let bytes = piece.as_ref().map_or(0, Bytes::len);
+        let sent = self.taking.wait(write(self.upstream, piece, is_last)).await;
+        self.taking.moved(bytes);
+        self.sending = match sent.unwrap_or_else(|| Err(held_up())) {
+            Err(error) => {
+                self.head_deadline = Some(Instant::now() + self.taking.left());
+                Sending::Broken(error.into_up())
             }
-            None => self.write(piece, is_last).await,
-        };
-        self.sending = match sent {
-            Err(error) => Sending::Broken(error.into_up()),
-            Ok(()) if is_last => Sending::Done,
+            Ok(()) if is_last => {
+                self.head_deadline = Some(self.ctx.worker_wait.begin() + self.answer_limit);
+                Sending::Done
+            }
             Ok(()) => Sending::Body,
         };
         Ok(())
     }
 
-    async fn write(&mut self, piece: Option<Bytes>, is_last: bool) -> Result<()> {
-        // In chunks an empty one would be the end.
-        if let Some(piece) = piece.filter(|piece| !piece.is_empty()) {
-            self.upstream.write_body(&piece).await?;
-        }
-        if is_last {
-            self.upstream.finish_body().await?;
-        }
-        Ok(())
-    }
-
-    /// Why there is no answer: the worker went while the request was sent, or after.
+    /// Why there is no answer: the worker went while the request was sent, or after, or it does not send an answer.
     fn cause(&mut self, error: Box<Error>) -> Box<Error> {
-        match std::mem::replace(&mut self.sending, Sending::Done) {
-            Sending::Broken(cause) => cause,
-            Sending::Body | Sending::Done => error.into_up(),
+        let error = error.into_up();
+        // Both of these have bytes of the worker's in their text, as many as it likes.
+        if worker_socket::has_used_up_head_room(self.upstream.stream()) {
+            return invalid(format!("its head is larger than {ANSWER_HEAD_BYTES} bytes"));
         }
+        if *error.etype() == ErrorType::InvalidHTTPHeader {
+            return invalid("its head is malformed");
+        }
+        match std::mem::replace(&mut self.sending, Sending::Done) {
+            Sending::Broken(cause) if repeat::is_death(&error) => cause,
+            _ => error,
+        }
+    }
+}
+
+impl Drop for Exchange<'_> {
+    fn drop(&mut self) {
+        if !self.sending.is_done() {
+            worker_socket::forget_unsent(self.upstream.stream());
+        }
+    }
+}
+
+impl HeadCount {
+    /// Counts a head of this size and status: whether it is the answer's own.
+    fn is_last(&mut self, bytes: usize, status: Option<StatusCode>) -> Result<bool> {
+        self.bytes += bytes;
+        if self.bytes > ANSWER_HEAD_BYTES {
+            return Err(invalid(format!("its head is larger than {ANSWER_HEAD_BYTES} bytes")));
+        }
+        // 101 would be another protocol, which the gateway never asks for.
+        if !status
+            .is_some_and(|status| status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS)
+        {
+            return Ok(true);
+        }
+        self.interim_answers += 1;
+        if self.interim_answers > INTERIM_ANSWERS {
+            return Err(invalid(format!("more than {INTERIM_ANSWERS} interim answers come before it")));
+        }
+        Ok(false)
+    }
+}
+
+/// Writes a piece of the body to the worker, or what ends it.
+async fn write(upstream: &mut UpstreamSession, piece: Option<Bytes>, is_last: bool) -> Result<()> {
+    // In chunks an empty one would be the end.
+    if let Some(piece) = piece.filter(|piece| !piece.is_empty()) {
+        upstream.write_body(&piece).await?;
+    }
+    if is_last {
+        upstream.finish_body().await?;
+    }
+    Ok(())
+}
+
+/// Waits so long at most, if there is a limit.
+async fn within<T>(limit: Option<Duration>, future: impl Future<Output = Result<T>>) -> Result<T> {
+    match limit {
+        Some(limit) => timeout(limit, future).await.unwrap_or_else(|_| Err(too_slow())),
+        None => future.await,
     }
 }
 
@@ -159,7 +237,16 @@ impl Sending {
 }
 
 fn held_up() -> Box<Error> {
-    Error::explain(ErrorType::WriteTimedout, "the worker takes no more of the body")
+    Error::explain(ErrorType::WriteTimedout, "the worker takes no more of the request")
+}
+
+fn too_slow() -> Box<Error> {
+    Error::explain(ErrorType::ReadTimedout, "the worker takes too long to answer")
+}
+
+/// What the worker sends is not an answer, which is not its death: it is not asked again.
+pub(super) fn invalid(why: impl Into<ImmutStr>) -> Box<Error> {
+    Error::explain(ErrorType::InvalidHTTPHeader, why).into_up()
 }
 
 /// Looks at the next piece of the body, before it goes to the worker.

@@ -1,9 +1,9 @@
 //! What goes to the worker and what comes back. The fields of both heads are a few known ones, set anew; no
 //! byte of the client's head, and none of the worker's, passes through unread.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
-use sq_shared::headers::{IDEMPOTENCY_REPLAYED, X_REQUEST_ID, lookup};
+use sq_shared::headers::{X_REQUEST_ID, lookup};
 use sq_shared::trace_context::TraceState;
 
 use super::authenticate::AuthenticatedTenant;
@@ -11,6 +11,7 @@ use super::context::{Admitted, Context};
 use super::limit::rate_limit_fields;
 use super::repeat::WriteKeys;
 use super::target::origin_form;
+use super::worker_answer;
 use crate::traces::Trace;
 
 /// What a client's request keeps on its way in, beside the key and the id, which are set anew.
@@ -19,15 +20,6 @@ const REQUEST_FIELDS: [HeaderName; 3] =
 
 /// Room for the fields that a worker is usually sent.
 const REQUEST_FIELD_COUNT: usize = 8;
-
-/// What a worker's answer keeps on its way out, and how it is spelled: pingora knows the capitals of some names alone.
-const ANSWER_FIELDS: [(HeaderName, &str); 5] = [
-    (header::CONTENT_TYPE, "Content-Type"),
-    (header::CONTENT_LENGTH, "Content-Length"),
-    (header::ETAG, "ETag"),
-    (header::ALLOW, "Allow"),
-    (header::RETRY_AFTER, "Retry-After"),
-];
 
 /// Room for the fields of a usual answer, pingora's two among them; more make the maps grow.
 const ANSWER_FIELD_COUNT: usize = 12;
@@ -117,7 +109,7 @@ fn bearer(tenant: &AuthenticatedTenant) -> HeaderValue {
     value
 }
 
-/// Builds the head that the client gets from the worker's.
+/// Builds the head that the client gets from the worker's, which was checked.
 ///
 /// # Errors
 /// A field cannot be set; the fields are ours.
@@ -127,19 +119,17 @@ pub fn answer_head(
     ctx: &Context,
 ) -> pingora::Result<ResponseHeader> {
     let mut head = ResponseHeader::build(worker.status, Some(ANSWER_FIELD_COUNT))?;
-    for (name, spelled) in ANSWER_FIELDS {
-        if let Some(value) = worker.headers.get(&name) {
-            head.insert_header(spelled, value)?;
-        }
+    for (name, value) in worker_answer::fields(worker) {
+        head.insert_header(name, value)?;
     }
     if goes_in_chunks(worker, request) {
         head.insert_header("Transfer-Encoding", "chunked")?;
     }
     // A write that only the gateway repeated is an ordinary one to its client.
-    if let Some(value) = worker.headers.get(lookup::IDEMPOTENCY_REPLAYED)
-        && ctx.keys().is_some_and(|keys| keys.of_client.is_some())
+    if ctx.keys().is_some_and(|keys| keys.of_client.is_some())
+        && let Some((name, value)) = worker_answer::replayed_field(worker)
     {
-        head.insert_header(IDEMPOTENCY_REPLAYED, value)?;
+        head.insert_header(name, value)?;
     }
     add_common_fields(&mut head, &request.headers, ctx)?;
     Ok(head)
@@ -161,8 +151,8 @@ pub fn ends_with_connection(answer: &ResponseHeader, request: &RequestHeader) ->
 }
 
 fn may_have_body(answer: &ResponseHeader, request: &RequestHeader) -> bool {
-    let status_has_none = matches!(answer.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    request.method != Method::HEAD && !answer.status.is_informational() && !status_has_none
+    let status_has_none = answer.status.is_informational() || worker_answer::has_no_body(answer.status);
+    request.method != Method::HEAD && !status_has_none
 }
 
 /// What every answer carries, ours and a worker's.

@@ -65,9 +65,12 @@ pub enum UpstreamError {
     /// It died under a write that may have been applied, and whose body is too long to be sent again.
     #[error("the worker died, and the body is too long to be sent again")]
     FailedWithLongBody,
-    /// It could not be reached, or died under a request that changes nothing, again and again.
+    /// It could not be reached, or died under a request that changes nothing, again and again, or gave it no valid answer.
     #[error("the worker is not there")]
     Unavailable,
+    /// What it answered to a write is not an answer.
+    #[error("the worker's answer is not valid")]
+    InvalidAnswer,
     /// It did not answer in time.
     #[error("the worker did not answer in time")]
     Timeout,
@@ -222,9 +225,14 @@ fn upstream_problem(error: UpstreamError) -> Problem {
              been applied: repeat it with the same Idempotency-Key, or, if it had none, read the scroll \
              first, and give long writes an Idempotency-Key.",
         ),
+        UpstreamError::InvalidAnswer => Problem::new(
+            Code::WorkerFailed,
+            "The worker's answer to this write was not valid. The write may have been applied: repeat it with the \
+             same Idempotency-Key, or, if it had none, read the scroll first.",
+        ),
         UpstreamError::Unavailable => {
-            Problem::new(Code::WorkerUnavailable, "The tenant's worker cannot be reached. Try again.")
-                .retry_after_s(1)
+            let detail = "The tenant's worker cannot be reached, or does not answer as it should. Try again.";
+            Problem::new(Code::WorkerUnavailable, detail).retry_after_s(1)
         }
         UpstreamError::Timeout => Problem::new(
             Code::WorkerTimeout,
@@ -237,12 +245,17 @@ fn upstream_problem(error: UpstreamError) -> Problem {
 ///
 /// `unanswered` is what to say of a write that a worker has got and that may be applied; `None` when it is none.
 pub fn of_proxy_error(error: &Error, unanswered: Option<UpstreamError>) -> Option<Refusal> {
-    use ErrorType::{ConnectionClosed, ReadError, ReadTimedout, WriteError, WriteTimedout};
+    use ErrorType::{
+        ConnectionClosed, InvalidHTTPHeader, ReadError, ReadTimedout, WriteError, WriteTimedout,
+    };
     match (error.esource(), error.etype()) {
         (ErrorSource::Downstream, ReadTimedout) => Some(BodyError::TooSlow.into()),
         (ErrorSource::Downstream, ReadError | WriteError | WriteTimedout | ConnectionClosed) => None,
         (ErrorSource::Downstream, _) => Some(HeadError::Malformed("The body's framing is malformed.").into()),
         (ErrorSource::Upstream, ReadTimedout | WriteTimedout) => Some(UpstreamError::Timeout.into()),
+        (ErrorSource::Upstream, InvalidHTTPHeader) if unanswered.is_some() => {
+            Some(UpstreamError::InvalidAnswer.into())
+        }
         _ => Some(unanswered.unwrap_or(UpstreamError::Unavailable).into()),
     }
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use sq_shared::limits::{BODY_WINDOW, UPSTREAM_IDLE_TIMEOUT};
+use sq_shared::limits::UPSTREAM_IDLE_TIMEOUT;
 use sq_shared::route::{Methods, Route};
 
 use super::authenticate::AuthenticatedTenant;
@@ -55,25 +55,18 @@ pub struct Upstream {
     pub(super) group: u64,
     /// How long a connection may have lain idle. A worker that is about to be let go must not find one of ours idle.
     pub(super) idle_timeout: Duration,
-    /// How long each read may take.
-    pub(super) read_timeout: Duration,
-    /// How long each write may take, if one can be held up at all.
-    pub(super) write_timeout: Option<Duration>,
+    /// How long the worker may take for the head of its answer, once it has the whole request, and how long it may hold up
+    /// either body.
+    pub(super) answer: Duration,
 }
 
 /// The tenant's worker.
-pub fn upstream(tenant: &AuthenticatedTenant, directory: &Directory, has_body: bool) -> Upstream {
-    let answer = directory.config.timeouts.answer;
-    // The clock starts anew with each piece of the body that is sent, so it runs from the body's end; but a client may pause
-    // between two pieces for as long as a slow body may.
-    let pause = if has_body { BODY_WINDOW } else { Duration::ZERO };
+pub fn upstream(tenant: &AuthenticatedTenant, directory: &Directory) -> Upstream {
     Upstream {
         address: tenant.tenant().upstream,
         group: tenant.tenant().connection_group,
         idle_timeout: upstream_idle_timeout(directory),
-        read_timeout: answer.max(pause),
-        // A head alone fits into the socket: only a body can be held up.
-        write_timeout: has_body.then_some(answer),
+        answer: directory.config.timeouts.answer,
     }
 }
 

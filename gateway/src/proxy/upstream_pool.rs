@@ -3,7 +3,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
@@ -17,8 +16,8 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use super::route::{self, Upstream};
+use super::worker_socket;
 use crate::directory::SharedDirectory;
-use crate::stream::SocketStream;
 
 /// How many connections a thread keeps; when there are more, the one that has lain idle longest is closed.
 const IDLE_CONNECTIONS: usize = 2048;
@@ -131,8 +130,7 @@ pub async fn connect(upstream: &Upstream) -> Result<Stream> {
     })?;
     // Without it requests are only slower.
     let _ = socket.set_nodelay(true);
-    let fd = socket.as_raw_fd();
-    Ok(Box::new(SocketStream::new(socket, fd)))
+    Ok(worker_socket::stream(socket))
 }
 
 #[cfg(test)]
@@ -141,6 +139,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::stream::SocketStream;
 
     const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -157,8 +156,7 @@ mod tests {
                 address: listener.local_addr().unwrap(),
                 group,
                 idle_timeout: IDLE_TIMEOUT,
-                read_timeout: IDLE_TIMEOUT,
-                write_timeout: None,
+                answer: IDLE_TIMEOUT,
             };
             Self { listener, upstream }
         }

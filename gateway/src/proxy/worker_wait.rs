@@ -11,9 +11,9 @@ pub struct WorkerWait {
 }
 
 impl WorkerWait {
-    /// The worker has the whole request.
-    pub fn begin(&mut self) {
-        self.since.get_or_insert_with(Instant::now);
+    /// The worker has the whole request; gives since when the first worker had it.
+    pub fn begin(&mut self) -> Instant {
+        *self.since.get_or_insert_with(Instant::now)
     }
 
     /// The head of the worker's answer is here; it may come before the request's end.

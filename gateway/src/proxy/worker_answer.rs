@@ -1,0 +1,211 @@
+//! What of a worker's answer may reach a client: these statuses and these fields, each in its own form. `docs/api.md` lists
+//! them (What a worker may answer); a worker that was taken over says nothing else.
+
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use pingora::http::ResponseHeader;
+use sq_shared::headers::{IDEMPOTENCY_REPLAYED, PLAIN_TEXT, PROBLEM_JSON, lookup};
+use sq_shared::problem::Code;
+
+/// What the worker's answers are made of. HTML is not among it.
+const MEDIA_TYPES: [&str; 3] = [PLAIN_TEXT, "application/json", PROBLEM_JSON];
+
+/// Digits of the largest length and the longest wait that are passed on: more than any text, and 31 years.
+const LENGTH_DIGITS: usize = 18;
+const RETRY_AFTER_DIGITS: usize = 9;
+
+/// Longest entity tag. A worker's has 34 bytes.
+const ENTITY_TAG_BYTES: usize = 66;
+
+/// Why an answer is none: nothing of it reaches the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidAnswer {
+    /// No answer of ours has this status.
+    #[error("status {0} is not one of the API's")]
+    Status(u16),
+    /// Its length is repeated, or not digits alone.
+    #[error("Content-Length is repeated, or not digits alone")]
+    Length,
+    /// Its coding is repeated, or not `chunked` alone.
+    #[error("Transfer-Encoding is repeated, or not chunked alone")]
+    Coding,
+    /// It announces a body that its status does not have (RFC 9110, 15.3.5 and 15.4.5).
+    #[error("a body is announced with status {0}, which has none")]
+    Body(u16),
+}
+
+/// A field that may pass: how it is found, how it is spelled (pingora knows the capitals of some names alone), and which
+/// values it may have.
+type Field = (HeaderName, &'static str, fn(&[u8]) -> bool);
+
+const FIELDS: [Field; 5] = [
+    (header::CONTENT_TYPE, "Content-Type", is_media_type),
+    (header::CONTENT_LENGTH, "Content-Length", is_length),
+    (header::ETAG, "ETag", is_entity_tag),
+    (header::ALLOW, "Allow", is_method_list),
+    (header::RETRY_AFTER, "Retry-After", is_wait),
+];
+
+/// Checks status and framing, before anything of the answer is used.
+///
+/// # Errors
+/// It is not an answer of ours.
+pub fn check(worker: &ResponseHeader) -> Result<(), InvalidAnswer> {
+    let status = worker.status;
+    if !is_of_api(status) {
+        return Err(InvalidAnswer::Status(status.as_u16()));
+    }
+    let has_length = has_only(worker, &header::CONTENT_LENGTH, is_length).ok_or(InvalidAnswer::Length)?;
+    let is_chunked = has_only(worker, &header::TRANSFER_ENCODING, is_chunked).ok_or(InvalidAnswer::Coding)?;
+    if has_no_body(status) && (has_length || is_chunked) {
+        return Err(InvalidAnswer::Body(status.as_u16()));
+    }
+    Ok(())
+}
+
+/// The fields that pass, with the names as they are spelled. A value of another form is left out with its field.
+pub fn fields(worker: &ResponseHeader) -> impl Iterator<Item = (&'static str, &HeaderValue)> {
+    FIELDS.into_iter().filter_map(|(name, spelled, has_form)| {
+        let value = worker.headers.get(name)?;
+        has_form(value.as_bytes()).then_some((spelled, value))
+    })
+}
+
+/// `Idempotency-Replayed`, which is a client's own affair only if it sent the key.
+pub fn replayed_field(worker: &ResponseHeader) -> Option<(&'static str, &HeaderValue)> {
+    let value = worker.headers.get(lookup::IDEMPOTENCY_REPLAYED)?;
+    (value.as_bytes() == b"true").then_some((IDEMPOTENCY_REPLAYED, value))
+}
+
+/// Whether an answer of this status ends with its head (RFC 9112, 6.3).
+pub fn has_no_body(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+/// 200, what goes without a body, and the statuses of the error table.
+fn is_of_api(status: StatusCode) -> bool {
+    status == StatusCode::OK
+        || has_no_body(status)
+        || Code::OF_CLIENT_API.into_iter().any(|code| code.status() == status.as_u16())
+}
+
+/// Whether there is such a field; `None` when there are two, or its value has another form.
+fn has_only(worker: &ResponseHeader, name: &HeaderName, has_form: fn(&[u8]) -> bool) -> Option<bool> {
+    let mut values = worker.headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Some(false) };
+    (values.next().is_none() && has_form(value.as_bytes())).then_some(true)
+}
+
+fn is_media_type(value: &[u8]) -> bool {
+    MEDIA_TYPES.into_iter().any(|listed| listed.as_bytes() == value)
+}
+
+fn is_length(value: &[u8]) -> bool {
+    is_number(value, LENGTH_DIGITS)
+}
+
+fn is_wait(value: &[u8]) -> bool {
+    is_number(value, RETRY_AFTER_DIGITS)
+}
+
+fn is_number(value: &[u8], most_digits: usize) -> bool {
+    (1..=most_digits).contains(&value.len()) && value.iter().all(u8::is_ascii_digit)
+}
+
+fn is_chunked(value: &[u8]) -> bool {
+    value.eq_ignore_ascii_case(b"chunked")
+}
+
+/// A strong tag (RFC 9110, 8.8.3) of visible ASCII.
+fn is_entity_tag(value: &[u8]) -> bool {
+    let quoted = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
+    value.len() <= ENTITY_TAG_BYTES
+        && quoted.is_some_and(|tag| tag.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'"'))
+}
+
+/// The methods of HTTP that routes take.
+fn is_method_list(value: &[u8]) -> bool {
+    let is_method = |word: &[u8]| matches!(word.trim_ascii(), b"GET" | b"HEAD" | b"POST" | b"OPTIONS");
+    value.split(|byte| *byte == b',').all(is_method)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, fields: &[(&'static str, &str)]) -> ResponseHeader {
+        let mut head = ResponseHeader::build(status, None).unwrap();
+        for (name, value) in fields {
+            head.append_header(*name, *value).unwrap();
+        }
+        head
+    }
+
+    #[test]
+    fn statuses_are_those_of_the_api() {
+        let passes = |status: u16| check(&answer(status, &[])).is_ok();
+        let listed: Vec<u16> = (100..1000).filter(|status| passes(*status)).collect();
+        let mut expected: Vec<u16> = Code::OF_CLIENT_API.iter().map(|code| code.status()).collect();
+        expected.extend([200, 204, 304]);
+        expected.sort_unstable();
+        expected.dedup();
+        assert_eq!(listed, expected);
+    }
+
+    #[test]
+    fn a_length_is_digits_once() {
+        let checked = |values: &[&str]| {
+            let fields: Vec<_> = values.iter().map(|value| ("Content-Length", *value)).collect();
+            check(&answer(200, &fields))
+        };
+        assert_eq!(checked(&["0"]), Ok(()));
+        assert_eq!(checked(&[&"9".repeat(LENGTH_DIGITS)]), Ok(()));
+        for wrong in ["", "+2", "-2", "2, 2", "0x2", "2 2", "2.0", &"9".repeat(LENGTH_DIGITS + 1)] {
+            assert_eq!(checked(&[wrong]), Err(InvalidAnswer::Length), "{wrong:?}");
+        }
+        assert_eq!(checked(&["2", "2"]), Err(InvalidAnswer::Length));
+    }
+
+    #[test]
+    fn a_coding_is_chunked_once() {
+        assert_eq!(check(&answer(200, &[("Transfer-Encoding", "Chunked")])), Ok(()));
+        for wrong in ["gzip", "chunked, chunked", "gzip, chunked", "identity", "chunked;a=b", ""] {
+            let checked = check(&answer(200, &[("Transfer-Encoding", wrong)]));
+            assert_eq!(checked, Err(InvalidAnswer::Coding), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_status_without_a_body_announces_none() {
+        for status in [204, 304] {
+            assert_eq!(check(&answer(status, &[("ETag", "\"a\"")])), Ok(()));
+            for field in [("Content-Length", "0"), ("Content-Length", "5"), ("Transfer-Encoding", "chunked")]
+            {
+                assert_eq!(check(&answer(status, &[field])), Err(InvalidAnswer::Body(status)), "{field:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn fields_pass_in_their_own_form_alone() {
+        let passes = |name: &'static str, value: &str| fields(&answer(200, &[(name, value)])).count() == 1;
+        for (name, right, wrong) in [
+            ("Content-Type", "text/plain; charset=utf-8", "text/html"),
+            ("Content-Type", "application/json", "application/json; a=b"),
+            ("ETag", "\"0f\"", "0f"),
+            ("ETag", "\"\"", "\""),
+            ("ETag", "\"a\"", "W/\"a\""),
+            ("ETag", "\"b\"", "\"a\", \"b\""),
+            ("Allow", "GET, POST", "GET, TRACE"),
+            ("Allow", "GET", ""),
+            ("Retry-After", "5", "Fri, 31 Dec 1999 23:59:59 GMT"),
+            ("Retry-After", "999999999", "1000000000"),
+        ] {
+            assert!(passes(name, right) && !passes(name, wrong), "{name}: {right}, {wrong}");
+        }
+        let longest = "x".repeat(ENTITY_TAG_BYTES - 2);
+        assert!(passes("ETag", &format!("\"{longest}\"")) && !passes("ETag", &format!("\"{longest}x\"")));
+        for name in ["Set-Cookie", "Location", "Server", "X-Request-Id", "Access-Control-Allow-Origin"] {
+            assert!(!passes(name, "1"), "{name}");
+        }
+    }
+}
