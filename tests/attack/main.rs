@@ -10,6 +10,7 @@
 
 mod addresses;
 mod escape;
+mod hostile_worker;
 mod isolation;
 mod links;
 mod many_phexts;

@@ -169,21 +169,36 @@ pub fn unread_bytes(address: SocketAddrV4) -> u64 {
     established(address).iter().sum()
 }
 
+/// How many bytes connections to an address have been given to send, and the other end has not acknowledged.
+pub fn unsent_bytes(address: SocketAddrV4) -> u64 {
+    connections_with(address, REMOTE).into_iter().map(|(send, _)| send).sum()
+}
+
 /// How many connections a process has accepted on an address and not closed.
 pub fn connections(address: SocketAddrV4) -> usize {
     established(address).len()
 }
 
-/// The receive queues of the established connections of an address, by `/proc/net/tcp` (proc_net(5)).
+/// Where `/proc/net/tcp` has a connection's two ends (proc_net(5)).
+const LOCAL: usize = 1;
+const REMOTE: usize = 2;
+
+/// The receive queues of the established connections of an address.
 fn established(address: SocketAddrV4) -> Vec<u64> {
+    connections_with(address, LOCAL).into_iter().map(|(_, receive)| receive).collect()
+}
+
+/// The send and receive queues of the established connections that have an address at this end.
+fn connections_with(address: SocketAddrV4, end: usize) -> Vec<(u64, u64)> {
     let ip = u32::from_le_bytes(address.ip().octets());
-    let local = format!("{ip:08X}:{:04X}", address.port());
+    let shown = format!("{ip:08X}:{:04X}", address.port());
     let table = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
-    let received = |line: &str| {
+    let bytes = |hex: &str| u64::from_str_radix(hex, 16).ok();
+    let queues = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        let is_ours = fields.get(1) == Some(&local.as_str()) && fields.get(3) == Some(&"01");
-        let queue = fields.get(4)?.split_once(':')?.1;
-        is_ours.then(|| u64::from_str_radix(queue, 16).ok()).flatten()
+        let is_ours = fields.get(end) == Some(&shown.as_str()) && fields.get(3) == Some(&"01");
+        let (send, receive) = fields.get(4)?.split_once(':')?;
+        if is_ours { bytes(send).zip(bytes(receive)) } else { None }
     };
-    table.lines().filter_map(received).collect()
+    table.lines().filter_map(queues).collect()
 }
