@@ -40,10 +40,19 @@ pub fn first_break(text: &str) -> Option<usize> {
     rest.iter().position(|byte| is_break(*byte)).map(|position| clean + position)
 }
 
-/// Moves the nine parts of a place across a break: one part advances, and every smaller one starts again.
-pub(super) fn cross(parts: &mut [u32; 9], level: usize) {
+/// The breaks of one kind that a text begins with: which part each of them advances, and how many there are. To a scroll
+/// far away lead hundreds of thousands.
+pub(super) fn leading_breaks(text: &str) -> Option<(usize, usize)> {
+    let (first, bytes) = (*text.as_bytes().first()?, text.as_bytes());
+    let level = level_of(first)?;
+    Some((level, bytes.iter().take_while(|byte| **byte == first).count()))
+}
+
+/// Moves the nine parts of a place across breaks of one kind: one part advances, and every smaller one starts again.
+pub(super) fn cross(parts: &mut [u32; 9], level: usize, count: usize) {
+    let count = u32::try_from(count).unwrap_or(u32::MAX);
     for (position, part) in parts.iter_mut().enumerate().skip(level) {
-        *part = if position == level { part.saturating_add(1) } else { 1 };
+        *part = if position == level { part.saturating_add(count) } else { 1 };
     }
 }
 
@@ -130,12 +139,11 @@ impl<'a> Iterator for Runs<'a> {
     fn next(&mut self) -> Option<Run<'a>> {
         let rest = self.rest.take()?;
         let start = self.parts;
-        let mut leading = 0;
-        for level in rest.bytes().map_while(level_of) {
-            cross(&mut self.parts, level);
-            leading += 1;
+        let mut rest = rest;
+        while let Some((level, count)) = leading_breaks(rest) {
+            cross(&mut self.parts, level, count);
+            rest = rest.get(count..)?;
         }
-        let (_, rest) = rest.split_at_checked(leading)?;
         if rest.is_empty() {
             return Some(Run { parts: start, text: "" });
         }
@@ -144,7 +152,7 @@ impl<'a> Iterator for Runs<'a> {
             return Some(Run { parts, text: rest });
         };
         if let Some(level) = behind.bytes().next().and_then(level_of) {
-            cross(&mut self.parts, level);
+            cross(&mut self.parts, level, 1);
         }
         self.rest = behind.get(1..).filter(|behind| !behind.is_empty());
         Some(Run { parts, text })

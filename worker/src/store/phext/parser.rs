@@ -95,12 +95,10 @@ impl PhextParser {
         let mut rest = text;
         while let Some((run, behind)) = breaks::first_break(rest).and_then(|end| rest.split_at_checked(end)) {
             self.add(run, self.offset + text.len() - rest.len())?;
-            let mut behind = behind.chars();
-            if let Some(level) = behind.next().and_then(|step| breaks::level_of(u8::try_from(step).ok()?)) {
-                breaks::cross(&mut self.parts, level);
-                self.is_inside = false;
-            }
-            rest = behind.as_str();
+            let Some((level, count)) = breaks::leading_breaks(behind) else { break };
+            breaks::cross(&mut self.parts, level, count);
+            self.is_inside = false;
+            rest = behind.get(count..).unwrap_or_default();
         }
         self.add(rest, self.offset + text.len() - rest.len())?;
         self.offset += text.len();
