@@ -189,6 +189,12 @@ fn a_worker_holds_what_it_needs_and_nothing_else() {
     let limits = fs::read_to_string(of_worker("limits")).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"], "{core}");
+    for (name, most) in [("data size", 1 << 44), ("stack size", 8 << 20), ("address space", 1 << 44)] {
+        let line = limits.lines().find(|line| line.starts_with(&format!("Max {name}"))).unwrap();
+        for limit in &line.split_whitespace().collect::<Vec<_>>()[3..5] {
+            assert!(limit.parse::<u64>().is_ok_and(|limit| limit <= most), "{line}");
+        }
+    }
     if !geteuid().is_root() {
         // Not even its own user looks into it.
         let refused = fs::read_dir(of_worker("fd")).unwrap_err();

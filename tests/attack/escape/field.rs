@@ -31,11 +31,15 @@ pub(super) struct Field {
     pub(super) unix_stream: OwnedFd,
     /// A terminal's other side; `None` where there is none to be had.
     pub(super) terminal: Option<File>,
+    /// How much the machine has.
+    pub(super) memory_bytes: usize,
 }
 
 impl Field {
     /// Prepares an attempt.
     pub(super) fn new(own: &Path, neighbour: &Path, pid: &str, port: &str) -> Self {
+        let machine = rustix::system::sysinfo();
+        let memory_bytes = usize::try_from(machine.totalram).expect("an address") * machine.mem_unit as usize;
         let slot = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
         assert_eq!(slot.as_raw_fd(), 3, "the first descriptor after the standard ones");
         Self {
@@ -49,6 +53,7 @@ impl Field {
             datagram: UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket"),
             unix_stream: socket(AddressFamily::UNIX, SocketType::STREAM, None).expect("a socket"),
             terminal: File::options().read(true).write(true).open("/dev/ptmx").ok(),
+            memory_bytes,
         }
     }
 

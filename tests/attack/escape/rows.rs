@@ -59,7 +59,7 @@ const SECRET: &str = "secret.phext";
 
 /// All of them.
 pub(super) fn rows() -> Vec<Row> {
-    [reading(), changing(), making(), shared(), processes(), network(), kernel()]
+    [reading(), changing(), making(), shared(), processes(), network(), kernel(), memory()]
         .into_iter()
         .flatten()
         .collect()
@@ -344,12 +344,6 @@ fn kernel() -> Vec<Row> {
             let keyring = libc::KEY_SPEC_PROCESS_KEYRING as usize;
             plain(libc::SYS_add_key, &[address(kind), address(name), address(name), 1, keyring])
         }),
-        row("make a file of memory", |_| plain(libc::SYS_memfd_create, &[address(c"x"), 0])),
-        row("make memory that can be run", |_| {
-            let how = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
-            let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-            plain(libc::SYS_mmap, &[0, 4096, how as usize, kind as usize, usize::MAX, 0])
-        }),
         row("ask a terminal", |field| {
             let terminal = field.terminal.as_ref().ok_or(io::ErrorKind::NotFound)?;
             let mut number = 0_u32;
@@ -357,10 +351,6 @@ fn kernel() -> Vec<Row> {
             plain(libc::SYS_ioctl, &[Field::number(terminal), request, (&raw mut number) as usize])
         }),
         row("watch files", |_| plain(libc::SYS_inotify_init1, &[0])),
-        row("share memory with others", |_| {
-            let id = plain(libc::SYS_shmget, &[libc::IPC_PRIVATE as usize, 4096, 0o600])? as usize;
-            plain(libc::SYS_shmctl, &[id, libc::IPC_RMID as usize, 0])
-        }),
         row("make a message queue", |_| {
             let id = plain(libc::SYS_msgget, &[libc::IPC_PRIVATE as usize, 0o600])? as usize;
             plain(libc::SYS_msgctl, &[id, libc::IPC_RMID as usize, 0])
@@ -374,4 +364,64 @@ fn kernel() -> Vec<Row> {
             plain(libc::SYS_sched_setaffinity, &[0, 8, [1_u64].as_ptr() as usize])
         }),
     ]
+}
+
+/// Ways to memory that can be run, and to more of it than a worker may have.
+fn memory() -> Vec<Row> {
+    const PAGE: usize = 4096;
+    const READ_WRITE: i32 = libc::PROT_READ | libc::PROT_WRITE;
+    const FAR_DOWN: usize = 1 << 20;
+    vec![
+        row("make a file of memory", |_| plain(libc::SYS_memfd_create, &[address(c"x"), 0])),
+        row("share memory with others", |_| {
+            let id = plain(libc::SYS_shmget, &[libc::IPC_PRIVATE as usize, 4096, 0o600])? as usize;
+            plain(libc::SYS_shmctl, &[id, libc::IPC_RMID as usize, 0])
+        }),
+        row("make memory that can be run", |_| {
+            map(PAGE, READ_WRITE | libc::PROT_EXEC, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS)
+        }),
+        row("make shared memory", |_| map(PAGE, READ_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS)),
+        row("make shared memory that is written to later", |_| {
+            let memory = map(PAGE, libc::PROT_NONE, libc::MAP_SHARED | libc::MAP_ANONYMOUS)?;
+            plain(libc::SYS_mprotect, &[memory as usize, PAGE, READ_WRITE as usize])
+        }),
+        row("make shared memory by a longer number", |_| {
+            let kind = (libc::MAP_SHARED | libc::MAP_ANONYMOUS) as usize;
+            plain(libc::SYS_mmap, &[0, PAGE, READ_WRITE as usize, (2 << 32) + kind, usize::MAX, 0])
+        }),
+        row("make a stack that grows", |_| {
+            map(PAGE, READ_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_GROWSDOWN)
+        }),
+        row("make memory that is never paged out", |_| {
+            map(PAGE, READ_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_LOCKED)
+        }),
+        row("make the first stack longer", |_| {
+            let here = 0_u8;
+            use_stack(2 * FAR_DOWN / PAGE);
+            // A page that is of no more use.
+            let page = (std::ptr::from_ref(&here).addr() - FAR_DOWN) & !(PAGE - 1);
+            plain(libc::SYS_mremap, &[page, PAGE, 2 * PAGE, libc::MREMAP_MAYMOVE as usize])
+        }),
+        row("take more addresses than there is memory", |_| {
+            map(1 << 42, libc::PROT_READ, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE)
+        }),
+        row("take all of the machine's memory, and write to it later", |field| {
+            let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+            let memory = map(field.memory_bytes, libc::PROT_NONE, kind)?;
+            plain(libc::SYS_mprotect, &[memory as usize, field.memory_bytes, READ_WRITE as usize])
+        }),
+    ]
+}
+
+fn map(bytes: usize, how: i32, kind: i32) -> io::Result<i64> {
+    plain(libc::SYS_mmap, &[0, bytes, how as usize, kind as usize, usize::MAX, 0])
+}
+
+/// Lets the stack grow by so many pages.
+fn use_stack(pages: usize) {
+    let page = std::hint::black_box([0_u8; 4096]);
+    if pages > 0 {
+        use_stack(pages - 1);
+    }
+    std::hint::black_box(page);
 }

@@ -13,6 +13,13 @@ use super::{SandboxError, step};
 /// worker whose quota was lowered under a phext that it still has to serve.
 const MEMORY_SHARE: u64 = 2;
 
+/// How far the first thread's stack may grow, which is not part of the memory that is limited: as most systems have it.
+pub(super) const STACK_BYTES: u64 = 8 << 20;
+
+/// How many addresses may be taken beside the memory that is limited. Memory that is only reserved or only read costs
+/// the kernel a five-hundredth in page tables: this bounds them at 128 MiB. The allocators reserve a few GiB.
+const SPARE_ADDRESS_BYTES: u64 = 64 << 30;
+
 /// Most descriptors of a worker: its connections (512), the journals of its phexts in memory (1,024), and as much
 /// again for the files of saves.
 const OPEN_FILES: u64 = 4096;
@@ -42,7 +49,10 @@ pub(super) fn limit_resources() -> Result<(), SandboxError> {
     let info = rustix::system::sysinfo();
     let memory_bytes = info.totalram.saturating_mul(info.mem_unit.into());
     set_limit(Resource::Core, 0).map_err(step("limit core files"))?;
-    set_limit(Resource::Data, memory_bytes / MEMORY_SHARE).map_err(step("limit memory"))?;
+    let most = memory_bytes / MEMORY_SHARE;
+    set_limit(Resource::Data, most).map_err(step("limit memory"))?;
+    set_limit(Resource::Stack, STACK_BYTES).map_err(step("limit the stack"))?;
+    set_limit(Resource::As, most.saturating_add(SPARE_ADDRESS_BYTES)).map_err(step("limit addresses"))?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(step("keep other processes out of the memory"))
 }

@@ -15,6 +15,8 @@ use seccompiler::{
     TargetArch,
 };
 
+use super::privileges::STACK_BYTES;
+
 /// An argument of a call, by its place.
 #[derive(Clone, Copy)]
 enum Argument {
@@ -60,7 +62,6 @@ const PLAIN: &[c_long] = &[
     // Memory, time and chance.
     libc::SYS_brk,
     libc::SYS_munmap,
-    libc::SYS_mremap,
     libc::SYS_madvise,
     libc::SYS_clock_gettime,
     libc::SYS_clock_nanosleep,
@@ -101,6 +102,14 @@ const NAMESPACES: u64 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWUSER
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNET) as u64;
+
+/// Which memory may be asked for: the process's own, and of the kind that `RLIMIT_DATA` counts. Shared memory, a stack
+/// that grows and huge pages are not counted.
+const OWN_MEMORY: u64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
+
+/// What may be said beside that. `MAP_STACK` means nothing to the kernel.
+const OF_OWN_MEMORY: u64 =
+    (libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE | libc::MAP_NORESERVE | libc::MAP_STACK) as u64;
 
 /// Answered as if the kernel did not have them. `clone3` makes threads, but its arguments are where no filter can see
 /// them: told so, the C library takes `clone`. The others are asked by a panic for its trace, and by C libraries of
@@ -158,14 +167,14 @@ fn calls() -> Calls {
 /// Calls of which only some are a worker's.
 fn with_conditions() -> Calls {
     use Argument::{Address, Int};
-    use SeccompCmpOp::{Eq, Gt, MaskedEq, Ne};
+    use SeccompCmpOp::{Eq, Gt, Lt, MaskedEq, Ne};
     let log = libc::STDERR_FILENO as u64;
     let own = || (Int(0), Gt, LAST_SHARED);
     let on_own = || vec![vec![own()]];
     let on_own_only =
         |argument, values: &[u64]| values.iter().map(|value| vec![own(), (argument, Eq, *value)]).collect();
     let no_code = || (Int(2), MaskedEq(libc::PROT_EXEC as u64), 0);
-    let no_file = (Int(3), MaskedEq(libc::MAP_ANONYMOUS as u64), libc::MAP_ANONYMOUS as u64);
+    let own_memory = (Int(3), MaskedEq(!OF_OWN_MEMORY), OWN_MEMORY);
     let only = |argument, values: &[u64]| values.iter().map(|value| vec![(argument, Eq, *value)]).collect();
     let option = |(level, name)| vec![own(), (Int(1), Eq, level as u64), (Int(2), Eq, name as u64)];
     let fcntl = |on, command: i32| vec![on, (Int(1), Eq, command as u64)];
@@ -194,8 +203,9 @@ fn with_conditions() -> Calls {
             ],
         ),
         (libc::SYS_ioctl, on_own_only(Int(1), &[libc::FIONBIO, libc::FIOCLEX])),
-        (libc::SYS_mmap, vec![vec![no_code(), no_file]]),
+        (libc::SYS_mmap, vec![vec![no_code(), own_memory]]),
         (libc::SYS_mprotect, vec![vec![no_code()]]),
+        (libc::SYS_mremap, vec![vec![(Address(0), Lt, lowest_of_first_stack())]]),
         (libc::SYS_clone, vec![vec![(Int(0), MaskedEq(THREAD | NAMESPACES), THREAD)]]),
         (libc::SYS_socketpair, only(Int(0), &[libc::AF_UNIX as u64])),
         (libc::SYS_prctl, only(Int(0), &[libc::PR_SET_NAME as u64, PR_SET_VMA])),
@@ -206,6 +216,13 @@ fn with_conditions() -> Calls {
         // An abort.
         (libc::SYS_tgkill, only(Int(0), &[own_process])),
     ]
+}
+
+/// The first thread calls this: its stack, which `RLIMIT_DATA` does not count, must not be made longer than it may grow.
+/// Nothing else is above; what `mmap` gives is at least 128 MiB below.
+fn lowest_of_first_stack() -> u64 {
+    let here = 0_u8;
+    (std::ptr::from_ref(&here).addr() as u64).saturating_sub(STACK_BYTES)
 }
 
 fn filter(calls: Calls, otherwise: SeccompAction, matched: SeccompAction) -> Result<BpfProgram, String> {
