@@ -9,13 +9,14 @@ mod journal;
 mod phext;
 mod query;
 mod registry;
+mod torn_journal;
 mod worker_request;
 
 /// The name of a target, under which its corpus is kept, and what it checks.
 pub(crate) type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub(crate) const TARGETS: [Target; 10] = [
+pub(crate) const TARGETS: [Target; 11] = [
     ("body", body::check),
     ("config", config::check),
     ("coordinate", coordinate::check),
@@ -25,5 +26,6 @@ pub(crate) const TARGETS: [Target; 10] = [
     ("phext", phext::check),
     ("query", query::check),
     ("registry", registry::check),
+    ("torn_journal", torn_journal::check),
     ("worker_request", worker_request::check),
 ];

@@ -14,6 +14,7 @@ mod damage;
 mod disk_errors;
 mod foreign_edits;
 mod full_disk;
+mod hostile_texts;
 mod kill_loop;
 mod kill_points;
 mod power_cut;

@@ -21,6 +21,8 @@ pub mod deployment;
 pub mod devtools;
 pub mod engine;
 pub mod host;
+pub mod hostile_text;
+pub mod journal_file;
 pub mod large_phext;
 pub mod ledger;
 pub mod lone_worker;

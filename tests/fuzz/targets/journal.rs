@@ -22,6 +22,10 @@ const BASE_DIGEST: usize = 24;
 const HEADER_CRC: usize = 53;
 const FIRST_RECORD: usize = 57;
 
+/// The format and the generation, in the header. In the format 2 the generation masks a record's sequence.
+const FORMAT: usize = 6;
+const GENERATION: std::ops::Range<usize> = 8..16;
+
 /// The base's sequence, in the header; a record's is the first of its body.
 const BASE_SEQUENCE: usize = 16;
 
@@ -164,15 +168,17 @@ fn name_text(journal: &mut [u8], text: Option<&[u8]>) {
 fn mend(journal: &mut [u8], header: bool, records: bool) {
     let Some((head, mut rest)) = journal.split_at_mut_checked(FIRST_RECORD) else { return };
     if header {
-        leave_room(head.get_mut(BASE_SEQUENCE..));
+        leave_room(&mut head[BASE_SEQUENCE..], 0);
         let crc = crc32c::crc32c(&head[..HEADER_CRC]);
         head[HEADER_CRC..].copy_from_slice(&crc.to_le_bytes());
     }
-    let generation = crc32c::crc32c(&head[8..16]);
+    let generation = crc32c::crc32c(&head[GENERATION]);
+    let is_masked = head[FORMAT] == b'2';
+    let mask = if is_masked { u64::from_le_bytes(head[GENERATION].try_into().unwrap()) } else { 0 };
     while records && let Some((prefix, behind)) = rest.split_first_chunk_mut::<8>() {
         let length = u32::from_le_bytes([prefix[0], prefix[1], prefix[2], prefix[3]]);
         let Some((body, next)) = behind.split_at_mut_checked(length as usize) else { return };
-        leave_room(Some(body));
+        leave_room(body, mask);
         let crc = crc32c::crc32c_append(crc32c::crc32c_append(generation, &prefix[..4]), body);
         prefix[4..].copy_from_slice(&crc.to_le_bytes());
         rest = next;
@@ -180,10 +186,10 @@ fn mend(journal: &mut [u8], header: bool, records: bool) {
 }
 
 /// Makes a sequence smaller that is hardly below the largest one.
-fn leave_room(bytes: Option<&mut [u8]>) {
-    let Some(bytes) = bytes.and_then(|bytes| bytes.first_chunk_mut::<8>()) else { return };
-    let sequence = u64::from_le_bytes(*bytes);
+fn leave_room(bytes: &mut [u8], mask: u64) {
+    let Some(bytes) = bytes.first_chunk_mut::<8>() else { return };
+    let sequence = u64::from_le_bytes(*bytes) ^ mask;
     if (LARGEST_FOUND - LEFT_OUT..=LARGEST_FOUND).contains(&sequence) {
-        *bytes = (sequence - LEFT_OUT - 1).to_le_bytes();
+        *bytes = ((sequence - LEFT_OUT - 1) ^ mask).to_le_bytes();
     }
 }

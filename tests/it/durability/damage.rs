@@ -23,7 +23,7 @@ const LAST: usize = 30 + WRITES - 1;
 
 /// Checks that neither a read nor a write of a phext is served, and that the answer says which file it is
 /// and what to run.
-fn assert_refused(client: &Client, phext: &str, role: &str) {
+pub(super) fn assert_refused(client: &Client, phext: &str, role: &str) {
     let place = Place::new(phext, 1);
     let write = replace(phext, 1, "this must not overwrite anything");
     let refused: [Answer; 4] = [

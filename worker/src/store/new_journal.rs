@@ -78,16 +78,12 @@ impl Writer {
 /// Copies the records of an old journal that go over. All of them must still be there.
 fn copy_tail(tail: &Tail, writer: &mut Writer) -> io::Result<()> {
     let mut copied = Ok(());
-    let scanned = journal::scan(&*tail.file, &tail.header, tail.from, |record| {
+    let replayed = journal::replay(&*tail.file, &tail.header, tail.from, tail.end, |record| {
         let is_carried = matches!(record.entry, Entry::Repeat { .. });
         if !is_carried && tail.keep.keeps(&record) && copied.is_ok() {
             copied = writer.append(&record.stamp, &record.entry);
         }
     })?;
     copied?;
-    match scanned {
-        Ok(end) if end.bytes == tail.end => Ok(()),
-        Ok(_) => Err(io::Error::other("the end of the old journal cannot be read any more")),
-        Err(damage) => Err(io::Error::other(damage.to_string())),
-    }
+    replayed.map_err(|damage| io::Error::other(damage.to_string()))
 }

@@ -17,6 +17,9 @@ pub(super) const PREFIX_BYTES: usize = 8;
 /// What every record has between its prefix and its payload.
 const COMMON_BYTES: usize = 50;
 
+/// The first of them, sequence and `durable`, are masked.
+const MASKED_BYTES: usize = 16;
+
 /// The shortest record.
 pub(super) const SMALLEST_BYTES: usize = PREFIX_BYTES + COMMON_BYTES;
 
@@ -43,6 +46,34 @@ const DELETE: u8 = 3;
 const SAVED: u8 = 4;
 const PUBLISHED: u8 = 5;
 const REPEAT: u8 = 6;
+
+/// What the records of one journal have in common, and those of no other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Generation {
+    /// Random, and known to no client.
+    pub(super) id: u64,
+    pub(super) format: Format,
+}
+
+/// How a journal writes its records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    /// Sequence and `durable` as they are: a client can guess them, and write a text that looks like many records.
+    /// Such a journal is read, and a new one takes its place before the next write.
+    Plain,
+    /// Sequence and `durable` masked with the generation, so that no text looks like a record.
+    Masked,
+}
+
+impl Generation {
+    /// What sequence and `durable` are XORed with.
+    pub(super) fn mask(self) -> u64 {
+        match self.format {
+            Format::Plain => 0,
+            Format::Masked => self.id,
+        }
+    }
+}
 
 /// A record, apart from the generation of its journal.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,7 +121,7 @@ pub(super) struct FileDigest {
     pub(super) xxh3: u128,
 }
 
-/// Adds a record to a buffer, complete but for its checksum: [`seal`] computes that for the journal that takes it.
+/// Adds a record to a buffer, complete but for its mask and its checksum: [`seal`] adds those of the journal that takes it.
 pub(super) fn encode(stamp: &Stamp, entry: &Entry<'_>, buffer: &mut Vec<u8>) {
     let start = buffer.len();
     buffer.extend_from_slice(&[0; PREFIX_BYTES]);
@@ -126,23 +157,42 @@ fn write_length(record: &mut [u8]) {
     *prefix = [a, b, c, d, 0, 0, 0, 0];
 }
 
-/// Writes the checksum of each of these records into its prefix.
-pub(super) fn seal(generation: u64, mut records: &mut [u8]) {
+/// Masks each of these records, and writes its checksum into its prefix.
+pub(super) fn seal(generation: Generation, records: &mut [u8]) {
+    change_each(records, |length, crc, body| {
+        toggle_mask(generation, body);
+        *crc = checksum(generation, length, body).to_le_bytes();
+    });
+}
+
+/// Takes the mask off again: another journal may take these records.
+pub(super) fn unseal(generation: Generation, records: &mut [u8]) {
+    change_each(records, |_, _, body| toggle_mask(generation, body));
+}
+
+/// Goes through records with the length, the checksum and the body of each.
+fn change_each(mut records: &mut [u8], mut change: impl FnMut([u8; 4], &mut [u8; 4], &mut [u8])) {
     while let Some((&mut length, rest)) = records.split_first_chunk_mut::<4>() {
         let body_bytes = u32::from_le_bytes(length) as usize;
         let Some((crc, rest)) = rest.split_first_chunk_mut::<4>() else { return };
         let Some((body, rest)) = rest.split_at_mut_checked(body_bytes) else { return };
-        *crc = checksum(generation, length, body).to_le_bytes();
+        change(length, crc, body);
         records = rest;
     }
+}
+
+fn toggle_mask(generation: Generation, body: &mut [u8]) {
+    let mask = generation.mask().to_le_bytes();
+    body.iter_mut().take(MASKED_BYTES).zip(mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
 }
 
 impl Record {
     /// Reads the part of a record behind its prefix; the prefix has been checked. `None` when it makes no
     /// sense.
-    pub(super) fn decode(body: &[u8]) -> Option<Self> {
-        let mut reader = Reader(body);
-        let stamp = Stamp { sequence: reader.u64()?, durable: reader.u64()?, time_us: reader.u64()? };
+    pub(super) fn decode(body: &[u8], generation: Generation) -> Option<Self> {
+        let (mut reader, mask) = (Reader(body), generation.mask());
+        let (sequence, durable) = (reader.u64()? ^ mask, reader.u64()? ^ mask);
+        let stamp = Stamp { sequence, durable, time_us: reader.u64()? };
         if stamp.sequence > LARGEST_SEQUENCE {
             return None;
         }
@@ -175,9 +225,13 @@ impl Record {
 }
 
 /// The checksum of a record whose body is given.
-pub(super) fn checksum(generation: u64, length: [u8; 4], body: &[u8]) -> u32 {
-    let crc = crc32c::crc32c(&generation.to_le_bytes());
-    crc32c::crc32c_append(crc32c::crc32c_append(crc, &length), body)
+pub(super) fn checksum(generation: Generation, length: [u8; 4], body: &[u8]) -> u32 {
+    crc32c::crc32c_append(checksum_before_body(generation, length), body)
+}
+
+/// The checksum of what is counted before a record's body.
+pub(super) fn checksum_before_body(generation: Generation, length: [u8; 4]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&generation.id.to_le_bytes()), &length)
 }
 
 fn encode_common(kind: u8, key: Option<&RepeatKey>, number: u64, buffer: &mut Vec<u8>) {
@@ -285,21 +339,27 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read_and_no_cut_is(
-            entry in entries(), sequence in 0..=LARGEST_SEQUENCE, durable: u64, time_us: u64, generation: u64
+            entry in entries(), sequence in 0..=LARGEST_SEQUENCE, durable: u64, time_us: u64, id: u64, is_masked: bool
         ) {
+            let format = if is_masked { Format::Masked } else { Format::Plain };
+            let generation = Generation { id, format };
             let record = Record { stamp: Stamp { sequence, durable, time_us }, entry };
             let mut bytes = Vec::new();
             encode(&record.stamp, &record.entry, &mut bytes);
+            // As after a journal that could not take it.
+            let other = Generation { id: !id, format: Format::Masked };
+            seal(other, &mut bytes);
+            unseal(other, &mut bytes);
             seal(generation, &mut bytes);
             prop_assert!(bytes.len() >= SMALLEST_BYTES);
             let (length, rest) = bytes.split_first_chunk::<4>().unwrap();
             let (crc, body) = rest.split_first_chunk::<4>().unwrap();
             prop_assert_eq!(u32::from_le_bytes(*length) as usize, body.len());
             prop_assert_eq!(u32::from_le_bytes(*crc), checksum(generation, *length, body));
-            prop_assert_ne!(u32::from_le_bytes(*crc), checksum(generation.wrapping_add(1), *length, body));
-            prop_assert_eq!(Record::decode(body), Some(record));
+            prop_assert_ne!(u32::from_le_bytes(*crc), checksum(other, *length, body));
+            prop_assert_eq!(Record::decode(body, generation), Some(record));
             for end in 0..body.len().min(SMALLEST_BYTES - PREFIX_BYTES) {
-                prop_assert_eq!(Record::decode(&body[..end]), None);
+                prop_assert_eq!(Record::decode(&body[..end], generation), None);
             }
         }
     }

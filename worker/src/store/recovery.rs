@@ -16,7 +16,7 @@ use crate::store::disk::{Disk, DiskFile, FileName, Identity};
 use crate::store::journal::{self, Base, End, Header, Journal, JournalDamage};
 use crate::store::phext::parser::PhextParser;
 use crate::store::phext::{Phext, TextDamage};
-use crate::store::record::{Entry, FileDigest, LARGEST_FOUND_SEQUENCE, Record, fingerprint};
+use crate::store::record::{Entry, FileDigest, Format, LARGEST_FOUND_SEQUENCE, Record, fingerprint};
 use crate::store::repeats::{Remembered, Repeats};
 
 /// How much of a file is read at once.
@@ -88,8 +88,8 @@ pub(super) enum RecoveredJournal {
     None,
     /// The one that belongs to the file, which has all its edits.
     Current(Journal),
-    /// It must begin anew, with these records of the old one: the file is another program's, or the worker
-    /// before ended at work. What that one wrote last may be in the kernel's memory alone, even after a sync:
+    /// It must begin anew, with these records of the old one: its format is an old one, or the file is another
+    /// program's, or the worker before ended at work. What that one wrote last may be in the kernel's memory alone, even after a sync:
     /// for when the sync before had failed, this one has nothing to do. Only a new file is sure.
     Superseded(Tail),
 }
@@ -231,7 +231,7 @@ impl Survey {
             durable: header.base.sequence,
             records: 0,
         };
-        let end = journal::scan(&*file, &header, journal::first_record(), |record| survey.note(&record))?;
+        let end = journal::scan(&*file, &header, |record| survey.note(&record))?;
         if survey.last_sequence > LARGEST_FOUND_SEQUENCE {
             return Ok(Err(JournalDamage::Sequence));
         }
@@ -296,10 +296,15 @@ impl Survey {
     ) -> io::Result<Result<u64, JournalDamage>> {
         let keep = self.keep(digest, file);
         let mut unsaved = 0;
-        let scanned = journal::scan(&*self.file, &self.header, journal::first_record(), |record| {
+        let replayed = self.records(|record| {
             unsaved += u64::from(matches!(record.entry, Entry::Edit { .. }) && keep.keeps(&record));
         })?;
-        Ok(scanned.map(|_| unsaved))
+        Ok(replayed.map(|()| unsaved))
+    }
+
+    /// Hands on once more the records that were good.
+    fn records(&self, visit: impl FnMut(Record)) -> io::Result<Result<(), JournalDamage>> {
+        journal::replay(&*self.file, &self.header, journal::first_record(), self.end.bytes, visit)
     }
 
     /// Whether the store may have written a file of so many bytes.
@@ -317,7 +322,7 @@ impl Survey {
         let mut phext = text.map(|text| text.phext).unwrap_or_default();
         let mut is_changed = false;
         if self.last_change > known.unwrap_or(self.published.sequence) {
-            let replayed = journal::scan(&*self.file, &self.header, journal::first_record(), |record| {
+            let replayed = self.records(|record| {
                 if let Entry::Edit { at, edit, .. } = &record.entry
                     && keep.keeps(&record)
                 {
@@ -357,7 +362,8 @@ impl Survey {
                 "a write was under way when the worker before ended; it never was answered"
             );
         }
-        let journal = if is_clean && is_ours {
+        let is_current = self.header.generation.format == Format::Masked;
+        let journal = if is_clean && is_ours && is_current {
             let (file, generation) = (Arc::clone(&self.file), self.header.generation);
             RecoveredJournal::Current(Journal::resume(file, generation, self.end.bytes))
         } else {

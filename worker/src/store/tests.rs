@@ -27,6 +27,7 @@ mod repeats;
 mod saves;
 mod seeds;
 mod settling;
+mod torn;
 
 const NO_LIMITS: Limits = Limits { quota_bytes: None, memory_bytes: u64::MAX };
 

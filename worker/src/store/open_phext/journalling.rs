@@ -10,7 +10,7 @@ use crate::store::journal::{Header, Journal};
 use crate::store::new_journal::NewJournal;
 use crate::store::open_phext::saving::Save;
 use crate::store::queue::{Queue, Refusal};
-use crate::store::record::{Entry, REPEAT_BYTES};
+use crate::store::record::{Entry, Generation, REPEAT_BYTES};
 use crate::store::recovery::{Keep, Tail};
 use crate::store::repeats::RepeatKey;
 
@@ -217,7 +217,7 @@ impl OpenPhext {
     }
 
     /// Where in which generation the next queued record will stand; `None` when that is not known yet.
-    pub(super) fn journal_end(&self) -> Option<(u64, u64)> {
+    pub(super) fn journal_end(&self) -> Option<(Generation, u64)> {
         match &self.journal {
             JournalState::Current(journal) => Some((journal.generation, journal.bytes + self.queued_bytes())),
             JournalState::None | JournalState::Spent { .. } | JournalState::Superseded { .. } => None,

@@ -9,7 +9,7 @@ use crate::store::disk::Identity;
 use crate::store::job::{Work, Written};
 use crate::store::journal::{Base, Journal};
 use crate::store::queue::{Queue, Refusal};
-use crate::store::record::Entry;
+use crate::store::record::{Entry, Generation};
 
 /// Where a save stands.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub(super) struct Snapshot {
     is_refused: bool,
     /// Where the journal's records behind it begin, and in which generation.
     pub(super) journal_bytes: u64,
-    pub(super) generation: Option<u64>,
+    pub(super) generation: Option<Generation>,
 }
 
 impl OpenPhext {
