@@ -101,6 +101,8 @@ pub struct Limits {
     pub body_bytes: Option<u64>,
     /// All of one tenant's phexts together.
     pub quota_bytes: Option<u64>,
+    /// How many phexts one tenant may have.
+    pub phexts: Option<usize>,
 }
 
 /// How long the gateway waits.
@@ -147,6 +149,8 @@ pub struct Plan {
     pub in_flight: Option<Option<usize>>,
     /// Instead of `limits.quota`.
     pub quota_bytes: Option<Option<u64>>,
+    /// Instead of `limits.phexts`.
+    pub phexts: Option<Option<usize>>,
     /// Instead of `pool.memory`.
     pub memory_bytes: Option<u64>,
 }
@@ -160,6 +164,8 @@ pub struct TenantLimits {
     pub in_flight: Option<usize>,
     /// All its phexts together.
     pub quota_bytes: Option<u64>,
+    /// How many phexts it may have.
+    pub phexts: Option<usize>,
     /// What its worker may keep in memory.
     pub memory_bytes: u64,
 }
@@ -264,6 +270,7 @@ impl Config {
             per_tenant: plan.per_tenant.unwrap_or(self.limits.per_tenant),
             in_flight: plan.in_flight.unwrap_or(self.limits.in_flight),
             quota_bytes: plan.quota_bytes.unwrap_or(self.limits.quota_bytes),
+            phexts: plan.phexts.unwrap_or(self.limits.phexts),
             memory_bytes: plan.memory_bytes.unwrap_or(self.pool.memory_bytes),
         }
     }
@@ -314,6 +321,7 @@ impl Limits {
             head_bytes: section.parsed("head", parse_or_off(parse_bytes)).unwrap_or(Some(64 << 10)),
             body_bytes: section.parsed("body", parse_or_off(parse_bytes)).unwrap_or(Some(64 << 20)),
             quota_bytes: section.parsed("quota", parse_or_off(parse_bytes)).unwrap_or(Some(1 << 30)),
+            phexts: count(&section, "phexts").unwrap_or(Some(100_000)),
         };
         section.finish();
         limits
@@ -372,6 +380,7 @@ fn read_plans(section: &Section<'_, '_>) -> BTreeMap<String, Plan> {
             per_tenant: section.parsed("per_tenant", parse_or_off(str::parse)),
             in_flight: count(&section, "in_flight"),
             quota_bytes: section.parsed("quota", parse_or_off(parse_bytes)),
+            phexts: count(&section, "phexts"),
             memory_bytes: section.parsed("memory", parse_bytes),
         };
         section.finish();

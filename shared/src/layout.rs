@@ -9,6 +9,7 @@ use crate::tenant::TenantName;
 
 const PHEXT_SUFFIX: &str = ".phext";
 const JOURNAL_SUFFIX: &str = ".journal";
+const TEMPORARY_SUFFIX: &str = ".tmp";
 
 /// A tenant's directory: its own, or its folder in the data root.
 pub fn tenant_dir(data_root: &Path, tenant: &Tenant) -> PathBuf {
@@ -90,6 +91,13 @@ pub fn phext_of_journal(file_name: &OsStr) -> Option<PhextName> {
     PhextName::parse(file_name.to_str()?.strip_suffix(JOURNAL_SUFFIX)?).ok()
 }
 
+/// The name of a phext as it stands in the name of its file or of its journal, not yet checked; `None` for every other
+/// file.
+pub fn stem(file_name: &OsStr) -> Option<&str> {
+    let name = file_name.to_str()?;
+    name.strip_suffix(PHEXT_SUFFIX).or_else(|| name.strip_suffix(JOURNAL_SUFFIX))
+}
+
 /// Room on the disk that a tenant's worker keeps for the moment when there is no other. The leading dot keeps
 /// it apart from every phext.
 pub fn reserve_file(tenant_dir: &Path) -> PathBuf {
@@ -98,7 +106,12 @@ pub fn reserve_file(tenant_dir: &Path) -> PathBuf {
 
 /// The file that is written and synced before it takes the place of `path`.
 pub fn temporary(path: &Path) -> PathBuf {
-    with_suffix(path, ".tmp")
+    with_suffix(path, TEMPORARY_SUFFIX)
+}
+
+/// The name of the file whose place a temporary one is about to take; `None` for every other file.
+pub fn finished(file_name: &OsStr) -> Option<&OsStr> {
+    Some(OsStr::new(file_name.to_str()?.strip_suffix(TEMPORARY_SUFFIX)?))
 }
 
 /// The file that is locked while the registry changes.

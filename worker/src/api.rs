@@ -11,7 +11,7 @@ use sq_shared::tenant::TenantName;
 
 use crate::api::input::Input;
 use crate::api::stream::{Pieces, Stream};
-use crate::store::{Pending, Phext, State, Store, StoreError, Written};
+use crate::store::{Listing, Pending, Phext, State, Store, StoreError, Written};
 
 pub(crate) mod checksum;
 mod delete;
@@ -31,6 +31,8 @@ mod toc;
 mod update;
 mod version;
 mod where_;
+
+pub use crate::api::phexts::PhextRows;
 
 /// A request that has been understood.
 #[derive(Debug)]
@@ -80,6 +82,8 @@ pub enum Outcome {
     TextStream(Stream),
     /// JSON that is longer than a piece.
     JsonStream(Stream),
+    /// The list of all phexts, as JSON: it is made while the client takes it, with the store's help.
+    Listing(Listing),
 }
 
 /// What an answer keeps in memory until the client has taken it, beyond a few pieces.
@@ -147,8 +151,8 @@ impl Command {
             | Self::Load(_)
             | Self::Status(_)
             | Self::Checksum(_)
-            | Self::Where(_)
-            | Self::Phexts(_) => Ok(Pinned::NOTHING),
+            | Self::Where(_) => Ok(Pinned::NOTHING),
+            Self::Phexts(_) => Ok(phexts::Phexts::pinned(store)),
         }
     }
 
@@ -173,7 +177,7 @@ impl Command {
             Self::Query(command) => command.apply(store),
             Self::Where(command) => Ok(Pending::settled(command.apply())),
             Self::JsonExport(command) => command.apply(store),
-            Self::Phexts(command) => command.apply(store),
+            Self::Phexts(_) => Ok(Pending::settled(phexts::Phexts::apply())),
         }
     }
 }
@@ -213,10 +217,6 @@ impl Outcome {
     fn written(done: &str, written: Written) -> Self {
         let text = format!("{done} {} bytes", written.bytes).into();
         Self::Written { text, bytes: written.bytes, is_replay: written.is_replay }
-    }
-
-    fn json(value: &impl serde::Serialize) -> Result<Self, Failure> {
-        Ok(Self::Json(serde_json::to_vec(value)?.into()))
     }
 
     fn text_of(pieces: impl Pieces + 'static, exact_bytes: Option<u64>) -> Self {

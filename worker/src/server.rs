@@ -30,6 +30,7 @@ mod commits;
 mod conditions;
 mod connection;
 mod joined_writes;
+mod listing;
 mod request;
 mod respond;
 mod room;

@@ -14,6 +14,8 @@ pub struct WorkerSettings {
     pub keys: Vec<Key>,
     /// All the tenant's phexts together; `None` is no limit.
     pub quota_bytes: Option<u64>,
+    /// How many phexts the tenant may have; `None` is no limit.
+    pub phexts: Option<usize>,
     /// What the worker may keep of its phexts in memory.
     pub memory_bytes: u64,
     /// A request's body; `None` is no limit.

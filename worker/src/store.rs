@@ -7,7 +7,7 @@
 //! order of the steps.
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -17,8 +17,9 @@ use sq_shared::phext_name::PhextName;
 
 use crate::store::admission::check_expected;
 use crate::store::cache::{Cache, Content, DamagedPhext};
+use crate::store::counts::Counts;
 use crate::store::disk::os::OsDisk;
-use crate::store::disk::{Disk, FileName, Identity};
+use crate::store::disk::{Disk, FileName};
 use crate::store::open_phext::{Clock, OpenPhext, Pace};
 use crate::store::queue::Refusal;
 use crate::store::record::{Entry, TEXT_BYTES, fingerprint};
@@ -29,6 +30,7 @@ use crate::store::usage::Usage;
 mod admission;
 pub mod breaks;
 mod cache;
+mod counts;
 mod disk;
 pub mod fsck;
 pub mod job;
@@ -49,11 +51,11 @@ mod schedule;
 #[cfg(test)]
 mod tests;
 mod ticket;
-mod usage;
+pub mod usage;
 
 pub use crate::store::disk::os::{DataDirectory, OpenError};
 pub use crate::store::journal::JournalDamage;
-pub use crate::store::list::Listed;
+pub use crate::store::list::{Listed, Listing};
 pub use crate::store::look::Turns;
 pub use crate::store::phext::cursor::Cursor;
 pub use crate::store::phext::joined::Joined;
@@ -68,6 +70,8 @@ pub use crate::store::ticket::{Pending, Ticket};
 pub struct Limits {
     /// The files of all phexts together; `None` is no limit.
     pub quota_bytes: Option<u64>,
+    /// How many phexts; `None` is no limit.
+    pub phexts: Option<usize>,
     /// What phexts may take in memory. The one in use is always kept, however large it is.
     pub memory_bytes: u64,
 }
@@ -84,8 +88,8 @@ pub struct Store {
     active: BTreeSet<PhextName>,
     usage: Usage,
     reserve: Arc<Reserve>,
-    /// The scrolls of phexts that are not in memory, for the listing.
-    counts: HashMap<PhextName, (Identity, usize)>,
+    /// How many scrolls phexts have that are not in memory, for the listing.
+    counts: Arc<Counts>,
     /// Without them each read looks at its file.
     turns: Option<Turns>,
     /// The disk failed: what it holds is known only after a new start.
@@ -144,6 +148,18 @@ pub enum StoreError {
         /// The limit.
         quota: u64,
     },
+    /// The write would make one more phext than the tenant may have.
+    #[error("the tenant has {phexts} phexts, and may have {limit}")]
+    TooManyPhexts {
+        /// How many there are.
+        phexts: usize,
+        /// The limit.
+        limit: usize,
+        /// What all of them cost, in bytes.
+        used: u64,
+        /// The limit of that, if there is one.
+        quota: Option<u64>,
+    },
     /// The disk has no room.
     #[error("the disk is full")]
     DiskFull {
@@ -200,7 +216,7 @@ impl Store {
             active: BTreeSet::new(),
             usage: Usage::default(),
             reserve: Arc::default(),
-            counts: HashMap::new(),
+            counts: Arc::default(),
             turns: None,
             is_in_doubt: false,
             is_closing: false,
@@ -302,6 +318,7 @@ impl Store {
         let written = Written { bytes: answer_bytes(phext.scroll(&write.at), &write.edit), is_replay: false };
         let (before, after) = (phext.file_bytes(), phext.file_bytes_after(&write.at, &write.edit));
         let Some(entry) = entry(phext, write, written.bytes)? else { return Ok(self.pending(name, written)) };
+        self.check_count(name, &clock)?;
         self.check_quota(before, after, &clock)?;
         self.check_room(name, before, after, &clock)?;
         self.check_queue(write.edit.text().len() as u64)?;
@@ -361,9 +378,8 @@ impl Store {
         }
         self.active.insert(name.clone());
         if let Some(open) = self.cache.open_mut(name) {
-            let before = open.phext.file_bytes();
             open.log(entry, frees_room, clock);
-            self.usage.changed(before, open.phext.file_bytes());
+            self.usage.set(name, Some(open.phext.file_bytes()));
         }
         self.cache.recount(name);
         if let Some(quota) = self.limits.quota_bytes {
@@ -375,7 +391,7 @@ impl Store {
     fn forget_unwritable(&mut self, name: &PhextName) {
         let is_unwritable = |open: &OpenPhext| open.has_unwritable_journal() && open.is_quiet();
         if self.cache.open(name).is_some_and(is_unwritable) {
-            self.forget_changed(name);
+            self.forget(name);
         }
     }
 
@@ -393,18 +409,20 @@ impl Store {
         if self.is_current(name)? {
             return Ok(());
         }
-        self.forget_changed(name);
+        self.forget(name);
         self.make_room(name)?;
         let files = PhextFiles::of(&*self.disk, name)?;
         let quota_bytes = self.limits.quota_bytes;
         match recover(&*self.disk, name, quota_bytes) {
-            Ok(None) => Ok(()),
+            Ok(None) => {
+                self.usage.set(name, None);
+                Ok(())
+            }
             Ok(Some(recovered)) => {
-                let file_bytes = recovered.file.map_or(0, |file| file.bytes);
                 let visit = self.next_visit();
                 let open =
                     OpenPhext::from_recovered(name.clone(), visit, self.pace, recovered, Instant::now());
-                self.usage.opened(file_bytes, open.phext.file_bytes());
+                self.usage.set(name, Some(open.phext.file_bytes()));
                 self.active.insert(name.clone());
                 self.cache.insert(name.clone(), Content::Open(Box::new(open)));
                 Ok(())
@@ -412,6 +430,7 @@ impl Store {
             Err(RecoveryError::Io(error)) => Err(error.into()),
             Err(RecoveryError::Damaged(damage)) => {
                 tracing::error!(phext = %name, %damage, "a phext is damaged, and is left alone");
+                self.usage.set(name, Some(files.text_bytes()));
                 let damaged = DamagedPhext { files, damage: damage.clone(), quota_bytes };
                 self.cache.insert(name.clone(), Content::Damaged(Box::new(damaged)));
                 Err(damage.into())

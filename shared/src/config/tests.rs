@@ -35,16 +35,17 @@ fn every_mistake_is_reported_with_its_line() {
 
 #[test]
 fn a_limit_may_be_off_and_a_plan_overrides() {
-    let text = "[limits]\nper_ip = \"off\"\nin_flight = \"off\"\nquota = \"off\"\n[plan.gold]\nper_tenant = \"9/s\"\nin_flight = 7";
+    let text = "[limits]\nper_ip = \"off\"\nin_flight = \"off\"\nquota = \"off\"\nphexts = \"off\"\n[plan.gold]\nper_tenant = \"9/s\"\nin_flight = 7\nphexts = 8";
     let config = parse(text).unwrap();
     assert_eq!(
-        (config.limits.per_ip, config.limits.in_flight, config.limits.quota_bytes),
-        (None, None, None)
+        (config.limits.per_ip, config.limits.in_flight, config.limits.quota_bytes, config.limits.phexts),
+        (None, None, None, None)
     );
     let gold = config.limits_of(Some("gold"));
     assert_eq!(gold.per_tenant.unwrap().to_string(), "9/s");
-    assert_eq!((gold.in_flight, gold.quota_bytes), (Some(7), None));
+    assert_eq!((gold.in_flight, gold.quota_bytes, gold.phexts), (Some(7), None, Some(8)));
     assert_eq!(config.limits_of(None).per_tenant, Some(Rate::per_minute(600)));
+    assert_eq!((parse("").unwrap().limits.phexts, config.limits_of(None).phexts), (Some(100_000), None));
 }
 
 #[test]

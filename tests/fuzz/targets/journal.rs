@@ -100,7 +100,17 @@ fn check_directory(dir: &Path, input_bytes: usize) {
 fn write(store: &mut Store, mut found: Vec<(Coordinate, String)>) -> Vec<(Coordinate, String)> {
     let edit = Edit::Append("and more".to_owned());
     let write = Write { at: Coordinate::ORIGIN, edit, expected: None, repeat: None };
-    let (_, tickets) = store.write(&name(), &write).unwrap().into_parts();
+    let (_, tickets) = loop {
+        match store.write(&name(), &write) {
+            Ok(written) => break written.into_parts(),
+            // It does not know yet what is in the directory.
+            Err(StoreError::NotYet) => {
+                let scan = store.next_scan().unwrap();
+                store.finish_scan(scan.run());
+            }
+            Err(error) => panic!("{error}"),
+        }
+    };
     run_jobs(store);
     assert!(store.is_settled(&tickets).unwrap());
     match found.first_mut().filter(|(at, _)| *at == Coordinate::ORIGIN) {
@@ -111,8 +121,11 @@ fn write(store: &mut Store, mut found: Vec<(Coordinate, String)>) -> Vec<(Coordi
 }
 
 fn open(dir: &Path) -> Store {
-    Store::open(DataDirectory::open(dir).unwrap(), Limits { quota_bytes: None, memory_bytes: 64 << 20 })
-        .unwrap()
+    Store::open(
+        DataDirectory::open(dir).unwrap(),
+        Limits { quota_bytes: None, phexts: None, memory_bytes: 64 << 20 },
+    )
+    .unwrap()
 }
 
 fn name() -> PhextName {

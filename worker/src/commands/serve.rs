@@ -32,6 +32,9 @@ const BODY_BYTES: u64 = 64 * 1024 * 1024;
 /// What a worker that is started alone may keep of its phexts in memory: the pool's default.
 const MEMORY_BYTES: u64 = 64 * 1024 * 1024;
 
+/// How many phexts it may have: the gateway's default.
+const PHEXTS: usize = 100_000;
+
 /// Options of `serve`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -153,7 +156,7 @@ fn alone(
     turns: Turns,
     access: Access,
 ) -> Result<Worker, Failure> {
-    let limits = Limits { quota_bytes: None, memory_bytes: MEMORY_BYTES };
+    let limits = Limits { quota_bytes: None, phexts: Some(PHEXTS), memory_bytes: MEMORY_BYTES };
     let store = Store::open(directory, limits).map_err(Failure::from_error)?.looking_once_a_turn(turns);
     Ok(Worker::alone(options.tenant.clone(), store, access, Some(BODY_BYTES)))
 }

@@ -65,6 +65,7 @@ impl Assignment {
             settings: WorkerSettings {
                 keys: tenant.keys.clone(),
                 quota_bytes: limits.quota_bytes,
+                phexts: limits.phexts,
                 memory_bytes: limits.memory_bytes,
                 body_bytes: config.limits.body_bytes,
                 idle_timeout_ms: milliseconds(config.pool.idle_timeout),

@@ -260,6 +260,7 @@ mod tests {
         let settings = WorkerSettings {
             keys: Vec::new(),
             quota_bytes: Some(quota_bytes),
+            phexts: None,
             memory_bytes: 1,
             body_bytes: None,
             idle_timeout_ms: 1,

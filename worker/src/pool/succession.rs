@@ -181,6 +181,7 @@ fn unknown_settings() -> WorkerSettings {
     WorkerSettings {
         keys: Vec::new(),
         quota_bytes: None,
+        phexts: None,
         memory_bytes: 0,
         body_bytes: None,
         idle_timeout_ms: 0,

@@ -21,6 +21,7 @@ fn pool(program: &str) -> (Pool, SocketAddr) {
     let settings = WorkerSettings {
         keys: Vec::new(),
         quota_bytes: None,
+        phexts: None,
         memory_bytes: 1,
         body_bytes: None,
         idle_timeout_ms: 1,

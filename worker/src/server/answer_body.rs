@@ -1,14 +1,15 @@
 //! The body of every answer: whole, or made piece by piece as the client takes it.
 
-use std::convert::Infallible;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 
 use crate::api::stream::Stream;
 use crate::server::activity::Busy;
+use crate::server::listing::ListingBody;
 use crate::server::room::Share;
 
 /// The bytes of an answer.
@@ -16,6 +17,7 @@ use crate::server::room::Share;
 pub(super) enum Content {
     Whole(Bytes),
     Stream(Stream),
+    Listing(ListingBody),
 }
 
 impl Content {
@@ -24,6 +26,7 @@ impl Content {
         match self {
             Self::Whole(bytes) => Some(bytes.len() as u64),
             Self::Stream(stream) => stream.left_bytes(),
+            Self::Listing(_) => None,
         }
     }
 }
@@ -63,25 +66,24 @@ impl AnswerBody {
 
 impl Body for AnswerBody {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        _context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let body = self.get_mut();
         let bytes = match &mut body.content {
-            Content::Whole(bytes) => Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty()),
-            Content::Stream(stream) => stream.next_piece(),
+            Content::Whole(bytes) => Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty()).map(Ok),
+            Content::Stream(stream) => stream.next_piece().map(Ok),
+            Content::Listing(listing) => ready!(listing.poll_piece(context)),
         };
         let held = |bytes| Bytes::from_owner(HeldBytes { bytes, _held: Arc::clone(&body.held) });
-        Poll::Ready(bytes.map(|bytes| Ok(Frame::data(held(bytes)))))
+        Poll::Ready(bytes.map(|bytes| Ok(Frame::data(held(bytes?)))))
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.content {
             Content::Whole(bytes) => bytes.is_empty(),
             Content::Stream(stream) => stream.is_taken(),
+            Content::Listing(listing) => listing.is_taken(),
         }
     }
 

@@ -12,6 +12,7 @@ use tokio::time::{Duration, Instant, sleep_until, timeout_at};
 use crate::api::Failure;
 use crate::server::worker::Worker;
 use crate::store::job::Job;
+use crate::store::usage::Scan;
 use crate::store::{StoreError, Ticket};
 
 /// How long a request waits for memory that is taken by phexts which must be saved first, or for a phext that
@@ -66,6 +67,9 @@ pub(super) async fn close(worker: &Rc<Worker>) {
 }
 
 fn start_jobs(worker: &Rc<Worker>) {
+    if let Some(scan) = worker.store.borrow_mut().next_scan() {
+        tokio::task::spawn_local(run_scan(Rc::clone(worker), scan));
+    }
     let jobs = worker.store.borrow_mut().next_jobs();
     for job in jobs {
         tokio::task::spawn_local(run_job(Rc::clone(worker), job));
@@ -77,6 +81,13 @@ async fn run_job(worker: Rc<Worker>, job: Job) {
     let Ok(done) = spawn_blocking(|| job.run()).await else { return };
     worker.store.borrow_mut().finish(done);
     note_state(&worker);
+    worker.commits.progress.notify_waiters();
+}
+
+async fn run_scan(worker: Rc<Worker>, scan: Scan) {
+    // Were it lost, the account would just stay as it is.
+    let Ok(scanned) = spawn_blocking(|| scan.run()).await else { return };
+    worker.store.borrow_mut().finish_scan(scanned);
     worker.commits.progress.notify_waiters();
 }
 
@@ -106,7 +117,7 @@ fn note_state(worker: &Worker) {
     let store = worker.store.borrow();
     if store.is_in_doubt() {
         worker.store_failed.notify_one();
-    } else if !store.is_at_rest() {
+    } else if !store.is_at_rest() || store.is_scan_wanted() {
         worker.commits.wake();
     }
 }

@@ -99,7 +99,7 @@ fn log_access(
 }
 
 async fn handle(
-    worker: &Worker,
+    worker: &Rc<Worker>,
     connection_id: u64,
     head: &Parts,
     incoming: &mut Incoming,
@@ -140,7 +140,7 @@ async fn handle(
 }
 
 /// Runs a command, and waits until its outcome may be told.
-async fn run(worker: &Worker, command: &Command, request_id: &str) -> Result<Answer, Problem> {
+async fn run(worker: &Rc<Worker>, command: &Command, request_id: &str) -> Result<Answer, Problem> {
     let refuse = |failure: Failure| respond::problem_of(&failure, request_id);
     // Room is waited for before there is anything to hold: an answer that waits takes no memory.
     let pinned = commits::ask(worker, || command.pinned(&mut worker.store.borrow_mut())).await;
@@ -150,7 +150,7 @@ async fn run(worker: &Worker, command: &Command, request_id: &str) -> Result<Ans
             Ok(pending) => {
                 let (outcome, tickets) = pending.into_parts();
                 commits::settle(worker, &tickets).await.map_err(|error| refuse(error.into()))?;
-                return Ok(Answer::of_outcome(outcome, room));
+                return Answer::of_outcome(worker, outcome, room).await.map_err(refuse);
             }
             Err(failure) => failure,
         };

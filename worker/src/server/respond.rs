@@ -2,6 +2,7 @@
 //! failure of a command has.
 
 use std::fmt::Write;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use hyper::Response;
@@ -14,7 +15,9 @@ use tracing::error;
 use crate::api::{Failure, Outcome};
 use crate::server::activity::Busy;
 use crate::server::answer_body::{AnswerBody, Content};
+use crate::server::listing;
 use crate::server::room::Share;
+use crate::server::worker::Worker;
 use crate::store::StoreError;
 
 /// After how many seconds a failure of the disk may have passed.
@@ -48,12 +51,17 @@ impl Answer {
     }
 
     /// `room` is given back once the answer is written.
-    pub(super) fn of_outcome(outcome: Outcome, room: Arc<Share>) -> Self {
+    pub(super) async fn of_outcome(
+        worker: &Rc<Worker>,
+        outcome: Outcome,
+        room: Arc<Share>,
+    ) -> Result<Self, Failure> {
         let answer = match outcome {
             Outcome::Text(text) => Self::ok(headers::PLAIN_TEXT, text),
             Outcome::Json(json) => Self::ok(JSON, json),
             Outcome::TextStream(text) => Self::with_content(headers::PLAIN_TEXT, Content::Stream(text)),
             Outcome::JsonStream(json) => Self::with_content(JSON, Content::Stream(json)),
+            Outcome::Listing(phexts) => Self::with_content(JSON, listing::begin(worker, phexts).await?),
             Outcome::Written { text, bytes, is_replay } => {
                 let mut answer = Self::ok(headers::PLAIN_TEXT, text);
                 answer.fields.insert(lookup::X_SQ_BYTES, bytes.into());
@@ -68,7 +76,7 @@ impl Answer {
                 answer
             }
         };
-        Self { room, ..answer }
+        Ok(Self { room, ..answer })
     }
 
     pub(super) fn of_problem(problem: &Problem, request_id: &str) -> Self {
@@ -146,6 +154,14 @@ pub(super) fn problem_of(failure: &Failure, request_id: &str) -> Problem {
             Code::QuotaExceeded,
             "the write needs more than the quota leaves: delete or shorten scrolls",
         )
+        .with("used", *used)
+        .with("quota", *quota),
+        Failure::Store(StoreError::TooManyPhexts { phexts, limit, used, quota }) => Problem::new(
+            Code::QuotaExceeded,
+            format!("the tenant may have {limit} phexts, and has {phexts}: write to one of them, or ask the operator for more"),
+        )
+        .with("phexts", *phexts)
+        .with("phexts_limit", *limit)
         .with("used", *used)
         .with("quota", *quota),
         Failure::Store(StoreError::DiskFull { used, quota }) => {

@@ -22,6 +22,7 @@ fn settings(idle_timeout_ms: u64) -> WorkerSettings {
     WorkerSettings {
         keys: vec![Key { id: "k1".into(), sha256, scope: Scope::Write, expires_s: None }],
         quota_bytes: None,
+        phexts: None,
         memory_bytes: 1 << 20,
         body_bytes: None,
         idle_timeout_ms,
@@ -31,8 +32,11 @@ fn settings(idle_timeout_ms: u64) -> WorkerSettings {
 
 fn store(dir: &Path, scroll: String) -> Store {
     std::fs::write(layout::phext_file(dir, &PhextName::parse("notes").unwrap()), scroll).unwrap();
-    Store::open(DataDirectory::open(dir).unwrap(), Limits { quota_bytes: None, memory_bytes: 1 << 20 })
-        .unwrap()
+    Store::open(
+        DataDirectory::open(dir).unwrap(),
+        Limits { quota_bytes: None, phexts: None, memory_bytes: 1 << 20 },
+    )
+    .unwrap()
 }
 
 /// Serves until the worker goes by itself, while a client is at work.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sq_shared::registry::Key;
 use sq_shared::tenant::TenantName;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use crate::server::activity::{Activity, Busy};
@@ -45,6 +45,8 @@ pub struct Worker {
     pub(super) commits: Commits,
     pub(super) body_room: Room,
     pub(super) answer_room: AnswerRoom,
+    /// Whose turn it is to read the directory for a list.
+    pub(super) listing_turns: Semaphore,
     activity: Arc<Activity>,
     connections: Cell<u64>,
     served: Served,
@@ -64,6 +66,7 @@ impl Worker {
             commits: Commits::default(),
             body_room: body::room(),
             answer_room: AnswerRoom::new(),
+            listing_turns: Semaphore::new(1),
             activity: Arc::new(Activity::new()),
             connections: Cell::new(0),
             served: Served::default(),
@@ -141,6 +144,7 @@ impl Worker {
 
 impl From<&WorkerSettings> for Limits {
     fn from(settings: &WorkerSettings) -> Self {
-        Self { quota_bytes: settings.quota_bytes, memory_bytes: settings.memory_bytes }
+        let WorkerSettings { quota_bytes, phexts, memory_bytes, .. } = *settings;
+        Self { quota_bytes, phexts, memory_bytes }
     }
 }

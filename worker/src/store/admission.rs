@@ -5,7 +5,7 @@ use std::io;
 use sq_shared::phext_name::PhextName;
 
 use crate::store::open_phext::{Clock, OpenPhext};
-use crate::store::usage::Usage;
+use crate::store::usage::cost;
 use crate::store::{Expected, Store, StoreError};
 
 /// Room that a write leaves free on the disk beside that for its phext's next save: for records of deletes,
@@ -23,15 +23,28 @@ impl Store {
     /// A write that makes its phext no longer always passes: it is how a tenant gets below the quota.
     pub(super) fn check_quota(&mut self, before: u64, after: u64, clock: &Clock) -> Result<(), StoreError> {
         let Some(quota) = self.limits.quota_bytes.filter(|_| after > before) else { return Ok(()) };
-        let exceeds = |usage: &Usage| usage.used_bytes().saturating_sub(before).saturating_add(after) > quota;
-        // Before a refusal one looks again: another program may have taken phexts away.
-        if self.usage.is_stale(clock.now) || (exceeds(&self.usage) && self.usage.may_list(clock.now)) {
-            self.list_usage(clock)?;
+        self.usage.keep_current(clock.now)?;
+        let used = self.usage.used_bytes(Some(quota));
+        let used_after = used.saturating_sub(cost(before, quota)).saturating_add(cost(after, quota));
+        if used_after <= quota {
+            return Ok(());
         }
-        if exceeds(&self.usage) {
-            return Err(StoreError::QuotaExceeded { used: self.usage.used_bytes(), quota });
+        self.usage.check_again(clock.now)?;
+        Err(StoreError::QuotaExceeded { used, quota })
+    }
+
+    /// A write to a phext that has no file yet makes one more of them, even if it leaves only its key.
+    pub(super) fn check_count(&mut self, name: &PhextName, clock: &Clock) -> Result<(), StoreError> {
+        let is_new = self.cache.open(name).is_none();
+        let Some(limit) = self.limits.phexts.filter(|_| is_new) else { return Ok(()) };
+        self.usage.keep_current(clock.now)?;
+        let phexts = self.usage.phexts().unwrap_or_default();
+        if phexts < limit {
+            return Ok(());
         }
-        Ok(())
+        self.usage.check_again(clock.now)?;
+        let (used, quota) = (self.used_bytes(), self.limits.quota_bytes);
+        Err(StoreError::TooManyPhexts { phexts, limit, used, quota })
     }
 
     /// A write that makes its phext longer is only taken while each phext can still be saved: a save needs a new
@@ -47,14 +60,12 @@ impl Store {
         if after <= before {
             return Ok(());
         }
-        if self.usage.is_stale(clock.now)
-            || (self.usage.may_list(clock.now) && !self.has_room(before, after)?)
-        {
-            self.list_usage(clock)?;
-        }
+        // It knows the size of the largest phext.
+        self.usage.keep_current(clock.now)?;
         if self.has_room(before, after)? {
             return Ok(());
         }
+        self.usage.check_again(clock.now)?;
         // Saved, others may do with shorter files and journals, and so may this one.
         let is_own_dirty = self.cache.open_mut(name).is_some_and(|open| {
             open.hurry(clock.now);
@@ -103,9 +114,8 @@ impl Store {
         saves_bytes.saturating_add(self.queued_bytes())
     }
 
-    fn list_usage(&mut self, clock: &Clock) -> io::Result<()> {
-        let open_bytes = |name: &PhextName| self.cache.open(name).map(|open| open.phext.file_bytes());
-        self.usage.list(&*self.disk, open_bytes, clock.now)
+    fn used_bytes(&self) -> u64 {
+        self.usage.used_bytes(self.limits.quota_bytes)
     }
 
     /// Whether there is not room on the disk for the new files of two saves.
@@ -121,7 +131,7 @@ impl Store {
     }
 
     pub(super) fn disk_full(&self) -> StoreError {
-        StoreError::DiskFull { used: self.usage.used_bytes(), quota: self.limits.quota_bytes }
+        StoreError::DiskFull { used: self.used_bytes(), quota: self.limits.quota_bytes }
     }
 }
 

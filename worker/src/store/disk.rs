@@ -3,9 +3,12 @@
 //! The store knows files by what they are for, never by path. [`os`] is the real disk; the tests have one in
 //! memory that loses what was not synced.
 
+use std::ffi::OsStr;
 use std::fmt::Debug;
 use std::io;
+use std::path::{Path, PathBuf};
 
+use sq_shared::layout;
 use sq_shared::phext_name::PhextName;
 
 pub(super) mod os;
@@ -46,8 +49,9 @@ pub(super) trait Disk: Debug + Send + Sync {
     fn sync_directory(&self) -> io::Result<()>;
     /// How many bytes of room there are for new files.
     fn free_bytes(&self) -> io::Result<u64>;
-    /// Every phext and journal, and the reserve, with their identities, in no order.
-    fn list(&self) -> io::Result<Vec<(FileName, Identity)>>;
+    /// Calls `found` with the name of every file, in no order; [`file_of`] says which ones are the store's. Files that
+    /// come or go meanwhile may be left out.
+    fn visit(&self, found: &mut dyn FnMut(&OsStr)) -> io::Result<()>;
 }
 
 /// An open file.
@@ -72,7 +76,7 @@ pub(super) trait DiskFile: Debug + Send + Sync {
 }
 
 /// What tells two contents of a file apart without reading them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Identity {
     pub(super) inode: u64,
     pub(super) modified_s: i64,
@@ -105,6 +109,31 @@ pub(super) fn is_unwritable(error: &io::Error) -> bool {
 /// what was there before is as it was.
 pub(super) fn is_harmless(error: &io::Error) -> bool {
     is_full(error) || is_unwritable(error) || error.kind() == io::ErrorKind::AlreadyExists
+}
+
+/// The path of a file, from its directory.
+pub(super) fn path_of(file: &FileName) -> PathBuf {
+    let here = Path::new("");
+    match file {
+        FileName::Phext(name) => layout::phext_file(here, name),
+        FileName::NewPhext(name) => layout::temporary(&layout::phext_file(here, name)),
+        FileName::Journal(name) => layout::journal_file(here, name),
+        FileName::NewJournal(name) => layout::temporary(&layout::journal_file(here, name)),
+        FileName::Reserve => layout::reserve_file(here),
+    }
+}
+
+/// The file that has a name in the directory; `None` when it is not one of ours.
+pub(super) fn file_of(name: &OsStr) -> Option<FileName> {
+    let phext = |name: &OsStr| layout::phext_of_file(name);
+    let journal = |name: &OsStr| layout::phext_of_journal(name);
+    if let Some(finished) = layout::finished(name) {
+        return phext(finished)
+            .map(FileName::NewPhext)
+            .or_else(|| journal(finished).map(FileName::NewJournal));
+    }
+    let file = phext(name).map(FileName::Phext).or_else(|| journal(name).map(FileName::Journal));
+    file.or_else(|| (layout::reserve_file(Path::new("")).as_os_str() == name).then_some(FileName::Reserve))
 }
 
 /// Whether an error says that there is no room left.

@@ -6,11 +6,11 @@ use std::path::Path;
 
 use sq_shared::phext_name::PhextName;
 
-use crate::store::disk::os::{OpenError, OsDisk, path_of};
-use crate::store::disk::{Disk, FileName, Identity};
-use crate::store::journal::JournalDamage;
+use crate::store::disk::os::{OpenError, OsDisk};
+use crate::store::disk::{Disk, FileName, Identity, path_of};
+use crate::store::phext::parser::PhextParser;
 use crate::store::record::FileDigest;
-use crate::store::recovery::{Damage, Opened, RecoveryError, Survey, open_plain, read_text};
+use crate::store::recovery::{Damage, RecoveryError, Survey, read_text, survey};
 
 /// What a directory holds.
 #[derive(Debug)]
@@ -146,7 +146,7 @@ struct TextFacts {
 /// What is in a phext's file and in its journal; none for one that is not there.
 fn check_phext(disk: &OsDisk, name: &PhextName) -> (Option<Finding>, Option<Finding>) {
     let journal = survey(disk, name);
-    let text = read_text(disk, name, None, None).map(|text| {
+    let text = read_text(disk, name, None, None, PhextParser::counting()).map(|text| {
         let text = text?;
         let (identity, digest) = (text.identity, text.digest);
         Some(TextFacts { scrolls: text.phext.scroll_count(), identity, digest })
@@ -165,14 +165,6 @@ fn check_phext(disk: &OsDisk, name: &PhextName) -> (Option<Finding>, Option<Find
         Err(error) => Some(error.into()),
     };
     (text_finding, journal_finding.or(journal.err().map(Finding::from)))
-}
-
-fn survey(disk: &OsDisk, name: &PhextName) -> Result<Option<Survey>, RecoveryError> {
-    match open_plain(disk, &FileName::Journal(name.clone()))? {
-        Opened::Missing => Ok(None),
-        Opened::NotAFile => Err(JournalDamage::NotAFile.into()),
-        Opened::File(file) => Ok(Some(Survey::of(file.into())??)),
-    }
 }
 
 fn origin(journal: &Result<Option<Survey>, RecoveryError>, digest: FileDigest) -> Origin {

@@ -1,15 +1,32 @@
-//! Every phext of a tenant, with its size and its scrolls. Those that are not in memory are not kept there
-//! for it.
+//! Every phext of a tenant, with its size and its scrolls, in order of name and piece by piece: a listing holds a page of
+//! names at a time, however many there are.
+//!
+//! What takes long, reading the directory and the files of phexts that are not in memory, is done by jobs; phexts are
+//! not kept in memory for it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, VecDeque};
+use std::io;
+use std::sync::Arc;
 
 use sq_shared::phext_name::PhextName;
+use sq_shared::{layout, limits};
 
 use crate::store::cache::Content;
-use crate::store::disk::{FileName, Identity};
+use crate::store::counts::{Counted, Counts, count};
+use crate::store::disk::{Disk, FileName, Identity, file_of};
 use crate::store::open_phext::OpenPhext;
-use crate::store::recovery::{PhextFiles, RecoveryError, recover};
-use crate::store::{Pending, Store, StoreError};
+use crate::store::recovery::{PhextFiles, RecoveryError};
+use crate::store::{Pending, Store, StoreError, Ticket};
+
+/// What the names of a page may take in memory. Each page is a pass over the directory: 100,000 names take seven when they
+/// are of the longest kind, and two when they are short.
+pub(super) const PAGE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// What a name takes beyond its text.
+pub(super) const NAME_OVERHEAD_BYTES: u64 = 64;
+
+/// How many phexts are looked at in one go.
+const PIECE_PHEXTS: usize = 512;
 
 /// A phext in a listing.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,85 +39,267 @@ pub struct Listed {
     pub scrolls: Option<usize>,
 }
 
-impl Store {
-    /// Every phext, sorted by name.
+/// A listing that is under way.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// The names that are listed next.
+    names: VecDeque<PhextName>,
+    /// The last one of the page.
+    last: Option<PhextName>,
+    /// There are no more pages.
+    is_last_page: bool,
+}
+
+/// Reads the next page of names from the directory.
+#[derive(Debug)]
+pub struct PageJob {
+    disk: Arc<dyn Disk>,
+    page: Page,
+}
+
+/// The first names, in order, behind those of the page before, as far as there is room for them.
+#[derive(Debug)]
+pub struct Page {
+    after: Option<PhextName>,
+    names: BTreeSet<PhextName>,
+    bytes: u64,
+    /// What the names may take.
+    room_bytes: u64,
+    is_last: bool,
+}
+
+/// Looks at the files of phexts that are not in memory.
+#[derive(Debug)]
+pub struct CountJob {
+    disk: Arc<dyn Disk>,
+    counts: Arc<Counts>,
+    quota_bytes: Option<u64>,
+    names: Vec<PhextName>,
+}
+
+/// Rows of a listing, which may be told when their tickets are settled.
+#[derive(Debug, Default)]
+pub struct Piece {
+    /// In no order, until [`Piece::into_rows`].
+    rows: Vec<Listed>,
+    /// What they rest on.
+    pub tickets: Vec<Ticket>,
+}
+
+impl Listing {
+    /// Whether a page of names must be read first.
+    pub fn needs_page(&self) -> bool {
+        self.names.is_empty() && !self.is_last_page
+    }
+
+    /// Whether every phext has been listed.
+    pub fn is_over(&self) -> bool {
+        self.names.is_empty() && self.is_last_page
+    }
+
+    /// Takes a page of names.
+    pub fn turn(&mut self, page: Page) {
+        self.last = page.names.last().cloned();
+        self.is_last_page = page.is_last;
+        self.names = page.names.into_iter().collect();
+    }
+}
+
+impl PageJob {
+    /// Reads the directory; it may take long.
     ///
     /// # Errors
-    /// The directory or a file cannot be read.
-    pub fn list(&mut self) -> Result<Pending<Vec<Listed>>, StoreError> {
+    /// The directory cannot be read.
+    pub fn run(self) -> io::Result<Page> {
+        let Self { disk, mut page } = self;
+        disk.visit(&mut |name| {
+            // Most names are on other pages: those are told apart without a copy.
+            if layout::stem(name).is_some_and(|stem| page.may_have(stem))
+                && let Some(FileName::Phext(name) | FileName::Journal(name)) = file_of(name)
+            {
+                page.add(name);
+            }
+        })?;
+        Ok(page)
+    }
+}
+
+impl Page {
+    fn may_have(&self, name: &str) -> bool {
+        let is_before = self.after.as_ref().is_some_and(|after| name <= after.as_str());
+        !is_before && (self.is_last || self.names.last().is_some_and(|last| name < last.as_str()))
+    }
+
+    fn add(&mut self, name: PhextName) {
+        if !self.may_have(name.as_str()) {
+            return;
+        }
+        let bytes = size_of_name(&name);
+        if self.names.insert(name) {
+            self.bytes += bytes;
+        }
+        while self.bytes > self.room_bytes
+            && let Some(name) = self.names.pop_last()
+        {
+            self.bytes -= size_of_name(&name);
+            self.is_last = false;
+        }
+    }
+}
+
+fn size_of_name(name: &PhextName) -> u64 {
+    name.as_str().len() as u64 + NAME_OVERHEAD_BYTES
+}
+
+impl CountJob {
+    /// Whether there is nothing to look at.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// Adds their rows to a piece, and gives the phexts whose journals have something that their files do not: they
+    /// must come into memory ([`Store::list_unsaved`]). It may take long.
+    pub fn run(self, piece: &mut Piece) -> Vec<PhextName> {
+        let Self { disk, counts, quota_bytes, names } = self;
+        let mut unsaved = Vec::new();
+        for name in names {
+            match look_at(&*disk, &counts, &name, quota_bytes) {
+                Ok(Some(Counted::Unsaved)) => unsaved.push(name),
+                Ok(Some(Counted::Saved { file, scrolls })) => {
+                    piece.rows.push(Listed { name, bytes: file.bytes, scrolls: Some(scrolls) });
+                }
+                Ok(None) => {}
+                Err((bytes, error)) => {
+                    if let RecoveryError::Io(error) = error {
+                        tracing::warn!(phext = %name, %error, "failed to read a phext to list it");
+                    }
+                    piece.rows.push(Listed { name, bytes, scrolls: None });
+                }
+            }
+        }
+        unsaved
+    }
+}
+
+/// What a phext's files have; `None` without a file and without a text. An error comes with the bytes of its file.
+fn look_at(
+    disk: &dyn Disk,
+    counts: &Counts,
+    name: &PhextName,
+    quota_bytes: Option<u64>,
+) -> Result<Option<Counted>, (u64, RecoveryError)> {
+    let file = disk.identity(&FileName::Phext(name.clone())).map_err(|error| (0, error.into()))?;
+    if let Some(file) = file
+        && let Some(scrolls) = counts.get(name, &file)
+    {
+        return Ok(Some(Counted::Saved { file, scrolls }));
+    }
+    let counted =
+        count(disk, name, quota_bytes).map_err(|error| (file.map_or(0, |file| file.bytes), error))?;
+    if let Some(Counted::Saved { file, scrolls }) = &counted {
+        counts.put(name, file, *scrolls);
+    }
+    Ok(counted)
+}
+
+impl Piece {
+    /// The rows, sorted by name.
+    pub fn into_rows(mut self) -> Vec<Listed> {
+        self.rows.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        self.rows
+    }
+}
+
+impl Store {
+    /// What a listing keeps in memory.
+    pub fn listing_bytes(&self) -> u64 {
+        const NAME_BYTES: u64 = limits::PHEXT_NAME_BYTES as u64 + NAME_OVERHEAD_BYTES;
+        self.usage
+            .phexts()
+            .map_or(PAGE_BYTES, |phexts| (phexts as u64).saturating_mul(NAME_BYTES).min(PAGE_BYTES))
+    }
+
+    /// What must be done to turn a listing's page.
+    ///
+    /// # Errors
+    /// The disk has failed.
+    pub fn list_page(&self, listing: &Listing) -> Result<PageJob, StoreError> {
         if self.is_in_doubt {
             return Err(StoreError::InDoubt);
         }
-        let mut files: HashMap<PhextName, Identity> = HashMap::new();
-        let mut names: BTreeSet<PhextName> = self.cache.names().cloned().collect();
-        for (file, identity) in self.disk.list()? {
-            match file {
-                FileName::Phext(name) => {
-                    names.insert(name.clone());
-                    files.insert(name, identity);
-                }
-                FileName::Journal(name) => _ = names.insert(name),
-                FileName::NewPhext(_) | FileName::NewJournal(_) | FileName::Reserve => {}
-            }
-        }
-        let known = std::mem::take(&mut self.counts);
-        let mut listed = Vec::new();
-        for name in names {
-            listed.extend(self.look_at(name, &files, &known)?);
-        }
-        let open = self.cache.names().filter_map(|name| self.cache.open(name));
-        let tickets = open.flat_map(|open| open.durable().into_parts().1).collect();
-        Ok(Pending { value: listed, tickets })
+        let after = listing.last.clone();
+        let mut page =
+            Page { after, names: BTreeSet::new(), bytes: 0, room_bytes: PAGE_BYTES, is_last: true };
+        // One that is new may not have a name in the directory yet.
+        self.cache.names().cloned().for_each(|name| page.add(name));
+        Ok(PageJob { disk: Arc::clone(&self.disk), page })
     }
 
-    /// One row; none for a name without scrolls and without a file.
-    fn look_at(
-        &mut self,
-        name: PhextName,
-        files: &HashMap<PhextName, Identity>,
-        known: &HashMap<PhextName, (Identity, usize)>,
-    ) -> Result<Option<Listed>, StoreError> {
-        let file = files.get(&name).copied();
-        let row = |name, bytes, scrolls| Some(Listed { name, bytes, scrolls });
-        match self.cache.get(&name) {
-            Some(Content::Open(open)) if is_listable(open, file) => {
-                let phext = open.durable().into_untold();
-                let (bytes, scrolls) = (phext.file_bytes(), phext.scroll_count());
-                return Ok(if file.is_some() || scrolls > 0 {
-                    row(name, bytes, Some(scrolls))
-                } else {
-                    None
-                });
-            }
-            Some(Content::Damaged(known)) if known.files == PhextFiles::of(&*self.disk, &name)? => {
-                return Ok(row(name, file.map_or(0, |file| file.bytes), None));
-            }
-            Some(Content::Open(_) | Content::Damaged(_)) | None => {}
+    /// The next rows of a listing: those of phexts in memory, and what must be done for the others.
+    ///
+    /// # Errors
+    /// The disk has failed.
+    pub fn list_piece(&self, listing: &mut Listing) -> Result<(Piece, CountJob), StoreError> {
+        if self.is_in_doubt {
+            return Err(StoreError::InDoubt);
         }
-        if let (Some(file), Some((counted, scrolls))) = (file, known.get(&name))
-            && file == *counted
-        {
-            self.counts.insert(name.clone(), (file, *scrolls));
-            return Ok(row(name, file.bytes, Some(*scrolls)));
-        }
-        let file_bytes = file.map_or(0, |file| file.bytes);
-        match recover(&*self.disk, &name, self.limits.quota_bytes) {
-            Ok(None) => Ok(None),
-            // One that cannot be read is listed all the same; the others are no worse for it.
-            Err(RecoveryError::Io(_) | RecoveryError::Damaged(_)) => Ok(row(name, file_bytes, None)),
-            Ok(Some(found)) if found.synced < found.logged || found.saved < found.last_edit => {
-                // What it shows must become durable first, so it comes into memory for that.
-                let phext = self.load(&name)?.into_untold();
-                let (bytes, scrolls) = (phext.file_bytes(), phext.scroll_count());
-                Ok(row(name, bytes, Some(scrolls)))
-            }
-            Ok(Some(found)) => {
-                let (bytes, scrolls) = (found.phext.file_bytes(), found.phext.scroll_count());
-                if let Some(file) = found.file {
-                    self.counts.insert(name.clone(), (file, scrolls));
+        let (disk, counts) = (Arc::clone(&self.disk), Arc::clone(&self.counts));
+        let (mut piece, mut names) = (Piece::default(), Vec::new());
+        for name in listing.names.drain(..listing.names.len().min(PIECE_PHEXTS)) {
+            match self.list_from_memory(&name) {
+                Ok(Some((row, tickets))) => {
+                    piece.rows.extend(row);
+                    piece.tickets.extend(tickets);
                 }
-                Ok(if found.file.is_some() || scrolls > 0 { row(name, bytes, Some(scrolls)) } else { None })
+                // What cannot be looked at from here, the job cannot either, and says so.
+                Ok(None) | Err(_) => names.push(name),
             }
+        }
+        Ok((piece, CountJob { disk, counts, quota_bytes: self.limits.quota_bytes, names }))
+    }
+
+    /// The row of a phext that is in memory as it is on disk, and what it rests on; no row for one without scrolls and
+    /// without a file.
+    fn list_from_memory(&self, name: &PhextName) -> io::Result<Option<(Option<Listed>, Vec<Ticket>)>> {
+        let Some(content) = self.cache.get(name) else { return Ok(None) };
+        let file = self.disk.identity(&FileName::Phext(name.clone()))?;
+        let row = |bytes, scrolls| Listed { name: name.clone(), bytes, scrolls };
+        match content {
+            Content::Open(open) if is_listable(open, file) => {
+                let (phext, tickets) = open.durable().into_parts();
+                let (bytes, scrolls) = (phext.file_bytes(), phext.scroll_count());
+                let row = (file.is_some() || scrolls > 0).then(|| row(bytes, Some(scrolls)));
+                Ok(Some((row, tickets)))
+            }
+            Content::Damaged(known) => {
+                let is_same = known.files == PhextFiles::of(&*self.disk, name)?
+                    && known.quota_bytes == self.limits.quota_bytes;
+                Ok(is_same.then(|| (Some(row(file.map_or(0, |file| file.bytes), None)), Vec::new())))
+            }
+            Content::Open(_) => Ok(None),
+        }
+    }
+
+    /// Lists a phext whose journal has something that its file does not: it comes into memory, because that must become
+    /// durable first.
+    ///
+    /// # Errors
+    /// Those of [`Store::load`], but for damage and what cannot be read.
+    pub fn list_unsaved(&mut self, name: &PhextName, piece: &mut Piece) -> Result<(), StoreError> {
+        let row = |bytes, scrolls| Listed { name: name.clone(), bytes, scrolls };
+        match self.load(name) {
+            Ok(Pending { value: phext, tickets }) => {
+                let (bytes, scrolls) = (phext.file_bytes(), phext.scroll_count());
+                piece.tickets.extend(tickets);
+                piece.rows.push(row(bytes, Some(scrolls)));
+                Ok(())
+            }
+            Err(StoreError::Damaged(_) | StoreError::Io(_)) => {
+                let file = self.disk.identity(&FileName::Phext(name.clone())).ok().flatten();
+                piece.rows.push(row(file.map_or(0, |file| file.bytes), None));
+                Ok(())
+            }
+            Err(error) => Err(error),
         }
     }
 }
@@ -108,4 +307,31 @@ impl Store {
 /// Whether what is in memory may stand for what is on disk: jobs may be about to change the file.
 fn is_listable(open: &OpenPhext, file: Option<Identity>) -> bool {
     open.file() == file || !open.is_quiet()
+}
+
+#[cfg(test)]
+impl Store {
+    /// Every phext, in one go.
+    pub(super) fn list(&mut self) -> Result<Pending<Vec<Listed>>, StoreError> {
+        self.list_in_pages(PAGE_BYTES)
+    }
+
+    /// The same, with pages of another size.
+    pub(super) fn list_in_pages(&mut self, room_bytes: u64) -> Result<Pending<Vec<Listed>>, StoreError> {
+        let (mut listing, mut rows, mut tickets) = (Listing::default(), Vec::new(), Vec::new());
+        while !listing.is_over() {
+            if listing.needs_page() {
+                let mut job = self.list_page(&listing)?;
+                job.page.room_bytes = room_bytes;
+                listing.turn(job.run()?);
+            }
+            let (mut piece, job) = self.list_piece(&mut listing)?;
+            for name in job.run(&mut piece) {
+                self.list_unsaved(&name, &mut piece)?;
+            }
+            tickets.append(&mut piece.tickets);
+            rows.extend(piece.into_rows());
+        }
+        Ok(Pending { value: rows, tickets })
+    }
 }

@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use sq_shared::phext_name::PhextName;
 
-use crate::store::cache::Content;
 use crate::store::disk::FileName;
 use crate::store::{Store, StoreError};
 
@@ -15,17 +14,7 @@ pub(super) const OPEN_PHEXTS: usize = 1024;
 
 impl Store {
     pub(super) fn forget(&mut self, name: &PhextName) {
-        if let Some(Content::Open(open)) = self.cache.remove(name) {
-            self.usage.closed(open.phext.file_bytes());
-        }
-    }
-
-    /// As [`Self::forget`], for one that is not as its file is.
-    pub(super) fn forget_changed(&mut self, name: &PhextName) {
-        if self.cache.open(name).is_some() {
-            self.usage.forget_listing();
-        }
-        self.forget(name);
+        self.cache.remove(name);
     }
 
     /// Makes room in memory for a phext that is about to be read. What must be saved before it can go is saved
@@ -56,7 +45,8 @@ impl Store {
     }
 
     fn is_too_full(&self, incoming_bytes: u64, incoming_phexts: usize) -> bool {
-        self.cache.held_bytes().saturating_add(incoming_bytes) > self.limits.memory_bytes
+        let held_bytes = self.cache.held_bytes().saturating_add(self.usage.memory_bytes());
+        held_bytes.saturating_add(incoming_bytes) > self.limits.memory_bytes
             || self.cache.count() + incoming_phexts > OPEN_PHEXTS
     }
 

@@ -150,6 +150,11 @@ impl PhextFiles {
         })
     }
 
+    /// What the text has; 0 when there is none.
+    pub(super) fn text_bytes(&self) -> u64 {
+        self.text.map_or(0, |text| text.bytes)
+    }
+
     /// A new file is written beside each old one. What stands there must be a plain file, which gives way.
     pub(super) fn check_new(&self) -> Result<(), Damage> {
         for (identity, suffix) in [(self.new_text, ".phext"), (self.new_journal, ".journal")] {
@@ -168,12 +173,8 @@ pub(super) fn recover(
     quota_bytes: Option<u64>,
 ) -> Result<Option<Recovered>, RecoveryError> {
     PhextFiles::of(disk, name)?.check_new()?;
-    let survey = match open_plain(disk, &FileName::Journal(name.clone()))? {
-        Opened::Missing => None,
-        Opened::NotAFile => return Err(JournalDamage::NotAFile.into()),
-        Opened::File(file) => Some(Survey::of(file.into())??),
-    };
-    let text = read_text(disk, name, quota_bytes, survey.as_ref())?;
+    let survey = survey(disk, name)?;
+    let text = read_text(disk, name, quota_bytes, survey.as_ref(), PhextParser::default())?;
     match (survey, text) {
         (None, None) => Ok(None),
         (None, Some(text)) => Ok(Some(Recovered {
@@ -189,6 +190,15 @@ pub(super) fn recover(
             journal: RecoveredJournal::None,
         })),
         (Some(survey), text) => survey.replay(text).map(Some),
+    }
+}
+
+/// Reads a phext's journal; `None` when there is none.
+pub(super) fn survey(disk: &dyn Disk, name: &PhextName) -> Result<Option<Survey>, RecoveryError> {
+    match open_plain(disk, &FileName::Journal(name.clone()))? {
+        Opened::Missing => Ok(None),
+        Opened::NotAFile => Err(JournalDamage::NotAFile.into()),
+        Opened::File(file) => Ok(Some(Survey::of(file.into())??)),
     }
 }
 
@@ -307,6 +317,24 @@ impl Survey {
         journal::replay(&*self.file, &self.header, journal::first_record(), self.end.bytes, visit)
     }
 
+    /// Whether a phext must be recovered to know what it has, beside a file with these contents.
+    pub(super) fn may_have_more(&self, digest: Option<FileDigest>) -> bool {
+        match self.sequence_of(digest) {
+            Some(sequence) => !self.is_clean(sequence, true),
+            None => self.last_change > self.published.sequence || self.end.torn_bytes > 0,
+        }
+    }
+
+    /// Whether a file with all edits up to a sequence needs nothing more, and is known to have its name for good.
+    fn is_clean(&self, in_file: u64, is_ours: bool) -> bool {
+        self.is_published(in_file, is_ours) && self.end.torn_bytes == 0 && self.last_change <= in_file
+    }
+
+    /// Without a record that says so, a file of ours may have got its name just before the power goes.
+    fn is_published(&self, in_file: u64, is_ours: bool) -> bool {
+        in_file == self.published.sequence || !is_ours
+    }
+
     /// Whether the store may have written a file of so many bytes.
     fn knows_length(&self, bytes: u64) -> bool {
         let mut known = self.pending.iter().chain([&self.published]);
@@ -352,9 +380,8 @@ impl Survey {
         keep: Keep,
         is_ours: bool,
     ) -> Recovered {
-        // Without a record that says so, a file of ours may have got its name just before the power goes.
-        let is_published = base.sequence == self.published.sequence || !is_ours;
-        let is_clean = is_published && self.end.torn_bytes == 0 && self.last_change <= base.sequence;
+        let is_published = self.is_published(base.sequence, is_ours);
+        let is_clean = self.is_clean(base.sequence, is_ours);
         if self.end.torn_bytes > 0 {
             let bytes = self.end.torn_bytes;
             tracing::warn!(
@@ -399,12 +426,13 @@ pub(super) struct Text {
     pub(super) digest: FileDigest,
 }
 
-/// Reads a phext's file; `None` when there is none.
+/// Reads a phext's file; `None` when there is none. The parser decides whether its scrolls are kept.
 pub(super) fn read_text(
     disk: &dyn Disk,
     name: &PhextName,
     quota_bytes: Option<u64>,
     survey: Option<&Survey>,
+    parser: PhextParser,
 ) -> Result<Option<Text>, RecoveryError> {
     let file = match open_plain(disk, &FileName::Phext(name.clone()))? {
         Opened::Missing => return Ok(None),
@@ -417,13 +445,12 @@ pub(super) fn read_text(
     if let Some(quota) = quota_bytes.filter(|quota| identity.bytes > *quota && !is_ours) {
         return Err(Damage::LargerThanQuota { bytes: identity.bytes, quota }.into());
     }
-    let (phext, digest) = parse(&*file)?;
+    let (phext, digest) = parse(&*file, parser)?;
     Ok(Some(Text { phext, identity, digest }))
 }
 
 /// Reads a text piece by piece: memory holds its scrolls, and never all of the file beside them.
-pub(super) fn parse(file: &dyn DiskFile) -> Result<(Phext, FileDigest), RecoveryError> {
-    let mut parser = PhextParser::default();
+fn parse(file: &dyn DiskFile, mut parser: PhextParser) -> Result<(Phext, FileDigest), RecoveryError> {
     let mut hash = xxhash_rust::xxh3::Xxh3::new();
     let mut buffer = vec![0; READ_BYTES];
     let mut offset = 0;

@@ -56,7 +56,10 @@ impl Store {
     /// What a refusal rests on: only writes are decided by what is not durable yet.
     pub fn unsettled(&self, error: &StoreError) -> Vec<Ticket> {
         match error {
-            StoreError::NotAsExpected | StoreError::KeyReused | StoreError::QuotaExceeded { .. } => {
+            StoreError::NotAsExpected
+            | StoreError::KeyReused
+            | StoreError::QuotaExceeded { .. }
+            | StoreError::TooManyPhexts { .. } => {
                 self.active.iter().filter_map(|name| self.cache.open(name)?.ticket()).collect()
             }
             _ => Vec::new(),
@@ -94,9 +97,8 @@ impl Store {
         match result {
             Ok(outcome) => {
                 // Refused records are not in it any more.
-                let before = open.phext.file_bytes();
                 let next = open.finish(outcome, &clock());
-                self.usage.changed(before, open.phext.file_bytes());
+                self.usage.set(&name, Some(open.phext.file_bytes()));
                 self.cache.recount(&name);
                 let is_tight = next == Next::Saved && self.is_tight();
                 if next == Next::Saved

@@ -22,6 +22,7 @@ mod foreign_in_a_save;
 mod full_disk;
 mod kill_points;
 mod limits;
+mod listing;
 mod recovery;
 mod repeats;
 mod saves;
@@ -29,10 +30,23 @@ mod seeds;
 mod settling;
 mod torn;
 
-const NO_LIMITS: Limits = Limits { quota_bytes: None, memory_bytes: u64::MAX };
+const NO_LIMITS: Limits = Limits { quota_bytes: None, phexts: None, memory_bytes: u64::MAX };
 
 fn open(dir: &Path) -> Store {
-    Store::open(DataDirectory::open(dir).unwrap(), NO_LIMITS).unwrap()
+    scanned(Store::open(DataDirectory::open(dir).unwrap(), NO_LIMITS).unwrap())
+}
+
+/// A store that knows what is in its directory: the first write need not wait for it.
+fn scanned(mut store: Store) -> Store {
+    assert!(matches!(store.usage.keep_current(Instant::now()), Err(StoreError::NotYet)));
+    assert!(run_scan(&mut store));
+    store
+}
+
+/// Compares the directory with the account if the store wants that, and gives whether it did.
+fn run_scan(store: &mut Store) -> bool {
+    let scan = store.next_scan();
+    scan.map(|scan| store.finish_scan(scan.run())).is_some()
 }
 
 fn name(text: &str) -> PhextName {
@@ -45,11 +59,12 @@ fn at(text: &str) -> Coordinate {
 
 /// A store whose files a test writes itself, with a pace of its own.
 fn open_at(dir: &Path, pace: Pace) -> Store {
-    Store::on(Arc::new(OsDisk::lock(DataDirectory::open(dir).unwrap()).unwrap()), NO_LIMITS, pace)
+    let disk = OsDisk::lock(DataDirectory::open(dir).unwrap()).unwrap();
+    scanned(Store::on(Arc::new(disk), NO_LIMITS, pace))
 }
 
 fn on_sim(disk: &SimDisk, pace: Pace) -> Store {
-    Store::on(Arc::new(disk.clone()), NO_LIMITS, pace)
+    scanned(Store::on(Arc::new(disk.clone()), NO_LIMITS, pace))
 }
 
 /// Every phext that is not empty is a large one: it is saved so long after a write.
@@ -107,6 +122,7 @@ impl Store {
 /// Runs jobs until there are none, in the order in which they come.
 fn run_jobs(store: &mut Store) {
     loop {
+        run_scan(store);
         let jobs = store.next_jobs();
         if jobs.is_empty() {
             return;
@@ -118,7 +134,12 @@ fn run_jobs(store: &mut Store) {
 /// Writes, and waits until it counts.
 fn write(store: &mut Store, phext: &str, place: Coordinate, edit: Edit) -> Result<u64, StoreError> {
     let write = Write { at: place, edit, expected: None, repeat: None };
-    let (written, tickets) = store.write(&name(phext), &write)?.into_parts();
+    let (written, tickets) = loop {
+        match store.write(&name(phext), &write) {
+            Err(StoreError::NotYet) if run_scan(store) => {}
+            result => break result?.into_parts(),
+        }
+    };
     run_jobs(store);
     assert!(store.is_settled(&tickets)?);
     Ok(written.bytes)
@@ -199,7 +220,7 @@ proptest! {
                     drop(store);
                     store = open(dir.path());
                 }
-                Step::Shrink(memory_bytes) => store.set_limits(Limits { quota_bytes: None, memory_bytes }),
+                Step::Shrink(memory_bytes) => store.set_limits(Limits { memory_bytes, ..NO_LIMITS }),
             }
             for ((phext, place), text) in &model {
                 let (phext, _) = store.read(&name(&format!("p{phext}"))).unwrap().into_parts();

@@ -1,109 +1,286 @@
-//! How much of its quota a tenant uses: the serialised size of all its phexts.
+//! How much of its quota a tenant uses: an account of all its phexts, with a row per name.
+//!
+//! Each change that the store makes or sees is entered at once. What other programs do to phexts that are not in memory
+//! shows when the directory is compared with the account, which is the work of a [`Scan`], on a thread of its own. The
+//! first write waits for the first comparison; later ones never wait, except before they are refused.
 
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sq_shared::phext_name::PhextName;
 
-use crate::store::disk::{Disk, FileName};
+use crate::store::disk::{Disk, FileName, file_of};
+use crate::store::{Store, StoreError};
 
-/// Phexts that are not in memory are looked at again after this time: another program may have added some.
-const LISTING_LIFETIME: Duration = Duration::from_secs(10);
+/// The least that a phext with a text costs: the block that its file takes on disk.
+const BLOCK_BYTES: u64 = 4096;
 
-/// Before a write is refused they are looked at as well, but not more often than this.
-const LISTING_PAUSE: Duration = Duration::from_millis(100);
+/// The account is compared with the directory again after this time, if there are writes.
+const LIFETIME: Duration = Duration::from_secs(10);
+
+/// Before a write is refused it is compared as well, but not more often than this.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// And in any case not before so many times what the last comparison took: the disk is busy with it for a twentieth of
+/// the time at most.
+const REST: u32 = 20;
 
 /// A warning is logged above so many hundredths of the quota.
 const WARNING_PERCENT: u64 = 90;
 
-/// The account. Phexts in memory are counted as they would be written, the others by their files.
+/// The account, and how it is kept true.
 #[derive(Debug, Default)]
 pub(super) struct Usage {
-    /// Of those in memory.
-    open_bytes: u64,
-    others_bytes: u64,
-    /// The most that one phext had, as far as is known.
-    largest_bytes: u64,
-    listed_at: Option<Instant>,
+    /// Names are kept as digests, with a secret that no client knows: 17 bytes per phext, however long its name is.
+    digests: RandomState,
+    account: Account,
+    scan: ScanState,
+    last_scan: Option<LastScan>,
     is_warned: bool,
 }
 
+/// Every phext of the directory: each name that has a text or a journal.
+#[derive(Debug, Default)]
+struct Account {
+    /// The bytes of each text; 0 where there is only a journal.
+    texts: HashMap<u64, u64>,
+    text_bytes: u64,
+    /// The same, with at least a block for each text.
+    charged_bytes: u64,
+    /// The most that one text had, as far as is known.
+    largest_bytes: u64,
+}
+
+#[derive(Debug, Default)]
+enum ScanState {
+    #[default]
+    Idle,
+    Wanted,
+    /// The rows that have changed since it began: of these the account knows better.
+    Running {
+        changed: HashSet<u64>,
+    },
+    /// The first one failed. The next caller is told.
+    Failed(io::Error),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct LastScan {
+    ended: Instant,
+    took: Duration,
+}
+
+/// Looks at every file of the directory: a job of the store's that concerns no single phext.
+#[derive(Debug)]
+pub struct Scan {
+    disk: Arc<dyn Disk>,
+    digests: RandomState,
+    expected_phexts: usize,
+}
+
+/// What came of a [`Scan`].
+#[derive(Debug)]
+pub struct Scanned {
+    result: io::Result<Account>,
+    took: Duration,
+}
+
 impl Usage {
-    /// A phext came into memory, whose file had so many bytes.
-    pub(super) fn opened(&mut self, file_bytes: u64, phext_bytes: u64) {
-        self.others_bytes = self.others_bytes.saturating_sub(file_bytes);
-        self.open_bytes += phext_bytes;
-        self.largest_bytes = self.largest_bytes.max(phext_bytes);
+    /// Enters what a phext's text has; `None` when it has neither a text nor a journal.
+    pub(super) fn set(&mut self, name: &PhextName, text_bytes: Option<u64>) {
+        let digest = self.digests.hash_one(name);
+        self.account.set(digest, text_bytes);
+        if let ScanState::Running { changed } = &mut self.scan {
+            changed.insert(digest);
+        }
     }
 
-    /// A phext left memory.
-    pub(super) fn closed(&mut self, phext_bytes: u64) {
-        self.open_bytes = self.open_bytes.saturating_sub(phext_bytes);
-        self.others_bytes += phext_bytes;
+    /// How many phexts there are; `None` before the first scan.
+    pub(super) fn phexts(&self) -> Option<usize> {
+        self.last_scan.map(|_| self.account.texts.len())
     }
 
-    /// A phext in memory was not what its file is: what is known of the others is not either.
-    pub(super) fn forget_listing(&mut self) {
-        self.listed_at = None;
-    }
-
-    /// A phext in memory has changed its size.
-    pub(super) fn changed(&mut self, bytes_before: u64, bytes_after: u64) {
-        self.open_bytes = self.open_bytes.saturating_sub(bytes_before) + bytes_after;
-        self.largest_bytes = self.largest_bytes.max(bytes_after);
-    }
-
-    /// All of it, as far as is known.
-    pub(super) fn used_bytes(&self) -> u64 {
-        self.open_bytes + self.others_bytes
+    /// What all of them cost.
+    pub(super) fn used_bytes(&self, quota: Option<u64>) -> u64 {
+        // A quota of less than a block would not be enough for a single byte.
+        match quota {
+            Some(..BLOCK_BYTES) => self.account.text_bytes,
+            _ => self.account.charged_bytes,
+        }
     }
 
     /// The size of the largest phext, which takes as much room again while it is saved.
     pub(super) fn largest_bytes(&self) -> u64 {
-        self.largest_bytes
+        self.account.largest_bytes
     }
 
-    /// Whether the others should be listed before the account is trusted.
-    pub(super) fn is_stale(&self, now: Instant) -> bool {
-        self.listed_at.is_none_or(|listed_at| now.saturating_duration_since(listed_at) >= LISTING_LIFETIME)
+    /// What the account takes in memory.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        const ROW_BYTES: u64 = 17;
+        self.account.texts.capacity() as u64 * ROW_BYTES
     }
 
-    /// Whether they may be listed again.
-    pub(super) fn may_list(&self, now: Instant) -> bool {
-        self.listed_at.is_none_or(|listed_at| now.saturating_duration_since(listed_at) >= LISTING_PAUSE)
+    /// Whether the directory is to be compared with the account.
+    pub(super) fn is_scan_wanted(&self) -> bool {
+        matches!(self.scan, ScanState::Wanted)
     }
 
-    /// Counts the phexts that are not in memory; of the others `open_bytes` tells the size.
-    pub(super) fn list(
-        &mut self,
-        disk: &dyn Disk,
-        open_bytes: impl Fn(&PhextName) -> Option<u64>,
-        now: Instant,
-    ) -> io::Result<()> {
-        let (mut others_bytes, mut largest_bytes) = (0, 0);
-        for (file, identity) in disk.list()? {
-            let (FileName::Phext(name) | FileName::Journal(name)) = &file else { continue };
-            match (open_bytes(name), &file) {
-                (Some(bytes), _) => largest_bytes = largest_bytes.max(bytes),
-                (None, FileName::Phext(_)) => {
-                    others_bytes += identity.bytes;
-                    largest_bytes = largest_bytes.max(identity.bytes);
-                }
-                (None, _) => {}
-            }
+    /// Has the directory compared when that was long ago. A caller waits for the first time only.
+    pub(super) fn keep_current(&mut self, now: Instant) -> Result<(), StoreError> {
+        if let ScanState::Failed(_) = self.scan
+            && let ScanState::Failed(error) = std::mem::take(&mut self.scan)
+        {
+            return Err(error.into());
         }
-        (self.others_bytes, self.largest_bytes) = (others_bytes, largest_bytes);
-        self.listed_at = Some(now);
-        Ok(())
+        if self.is_scan_due(LIFETIME, now) {
+            self.want_scan();
+        }
+        if self.last_scan.is_some() { Ok(()) } else { Err(StoreError::NotYet) }
     }
 
-    /// Tells the operator once when the quota is nearly used up, and again when that happens anew.
+    /// Before a refusal: has the directory compared, unless it just was, for another program may have removed files.
+    pub(super) fn check_again(&mut self, now: Instant) -> Result<(), StoreError> {
+        let is_under_way = matches!(self.scan, ScanState::Running { .. });
+        if !is_under_way && !self.is_scan_due(PAUSE, now) {
+            return Ok(());
+        }
+        self.want_scan();
+        Err(StoreError::NotYet)
+    }
+
+    fn is_scan_due(&self, pause: Duration, now: Instant) -> bool {
+        self.last_scan.is_none_or(|last| {
+            now.saturating_duration_since(last.ended) >= pause.max(last.took.saturating_mul(REST))
+        })
+    }
+
+    fn want_scan(&mut self) {
+        if matches!(self.scan, ScanState::Idle) {
+            self.scan = ScanState::Wanted;
+        }
+    }
+
+    fn begin_scan(&mut self, disk: &Arc<dyn Disk>) -> Scan {
+        self.scan = ScanState::Running { changed: HashSet::new() };
+        let expected_phexts = self.account.texts.len();
+        Scan { disk: Arc::clone(disk), digests: self.digests.clone(), expected_phexts }
+    }
+
+    /// Takes over what a scan found, except for the phexts that have changed meanwhile and those in memory.
+    fn finish_scan(&mut self, scanned: Scanned, open: impl Iterator<Item = (u64, u64)>, now: Instant) {
+        let Scanned { result, took } = scanned;
+        let ScanState::Running { changed } = std::mem::take(&mut self.scan) else { return };
+        match result {
+            Ok(mut found) => {
+                for digest in changed {
+                    found.set(digest, self.account.texts.get(&digest).copied());
+                }
+                for (digest, text_bytes) in open {
+                    found.set(digest, Some(text_bytes));
+                }
+                self.account = found;
+            }
+            Err(error) if self.last_scan.is_none() => {
+                self.scan = ScanState::Failed(error);
+                return;
+            }
+            Err(error) => tracing::warn!(%error, "failed to list the data directory; the last account stays"),
+        }
+        self.last_scan = Some(LastScan { ended: now, took });
+    }
+
+    /// Tells the operator once when the quota is nearly used up, and again when that happens another time.
     pub(super) fn warn(&mut self, quota: u64) {
-        let used = self.used_bytes();
+        let used = self.used_bytes(Some(quota));
         let is_near = u128::from(used) * 100 >= u128::from(quota) * u128::from(WARNING_PERCENT);
         if is_near && !self.is_warned {
             tracing::warn!(used, quota, "the tenant's quota is nearly used up: {WARNING_PERCENT} % or more");
         }
         self.is_warned = is_near;
+    }
+}
+
+impl Account {
+    fn set(&mut self, digest: u64, text_bytes: Option<u64>) {
+        let before = match text_bytes {
+            Some(bytes) => self.texts.insert(digest, bytes),
+            None => self.texts.remove(&digest),
+        };
+        let (before, after) = (before.unwrap_or(0), text_bytes.unwrap_or(0));
+        self.text_bytes = self.text_bytes.saturating_sub(before).saturating_add(after);
+        self.charged_bytes = self.charged_bytes.saturating_sub(charge(before)).saturating_add(charge(after));
+        self.largest_bytes = self.largest_bytes.max(after);
+    }
+}
+
+/// What a text of so many bytes costs where a quota is a block or more.
+fn charge(text_bytes: u64) -> u64 {
+    if text_bytes == 0 { 0 } else { text_bytes.max(BLOCK_BYTES) }
+}
+
+/// What a text of so many bytes costs.
+pub(super) fn cost(text_bytes: u64, quota: u64) -> u64 {
+    if quota < BLOCK_BYTES { text_bytes } else { charge(text_bytes) }
+}
+
+impl Scan {
+    /// Looks at every file; it may take long.
+    pub fn run(self) -> Scanned {
+        let began = Instant::now();
+        let mut account =
+            Account { texts: HashMap::with_capacity(self.expected_phexts), ..Account::default() };
+        let mut unreadable = 0_u64;
+        let listed = self.disk.visit(&mut |name| {
+            let Some(file) = file_of(name) else { return };
+            match &file {
+                FileName::Phext(name) => {
+                    let text_bytes = match self.disk.identity(&file) {
+                        // Another program removed it since it was listed.
+                        Ok(None) => return,
+                        Ok(Some(identity)) if identity.is_file => identity.bytes,
+                        Ok(Some(_)) => 0,
+                        Err(_) => {
+                            unreadable += 1;
+                            0
+                        }
+                    };
+                    account.set(self.digests.hash_one(name), Some(text_bytes));
+                }
+                FileName::Journal(name) => {
+                    account.texts.entry(self.digests.hash_one(name)).or_insert(0);
+                }
+                FileName::NewPhext(_) | FileName::NewJournal(_) | FileName::Reserve => {}
+            }
+        });
+        if unreadable > 0 {
+            tracing::warn!(unreadable, "the size of some phexts cannot be read: they count as empty");
+        }
+        Scanned { result: listed.map(|()| account), took: began.elapsed() }
+    }
+}
+
+impl Store {
+    /// A scan of the directory, when one is due. It must be run, and its result given to [`Store::finish_scan`].
+    pub fn next_scan(&mut self) -> Option<Scan> {
+        let is_due = self.is_scan_wanted();
+        is_due.then(|| self.usage.begin_scan(&self.disk))
+    }
+
+    /// Whether [`Store::next_scan`] has one.
+    pub fn is_scan_wanted(&self) -> bool {
+        self.usage.is_scan_wanted() && !self.is_in_doubt
+    }
+
+    /// Takes in what came of a scan.
+    pub fn finish_scan(&mut self, scanned: Scanned) {
+        let digests = self.usage.digests.clone();
+        let open = self.cache.names().filter_map(|name| {
+            let open = self.cache.open(name)?;
+            Some((digests.hash_one(name), open.phext.file_bytes()))
+        });
+        self.usage.finish_scan(scanned, open, Instant::now());
     }
 }

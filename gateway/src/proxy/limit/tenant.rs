@@ -75,7 +75,7 @@ mod tests {
 
     fn tenant_limits(rate: &str, in_flight: Option<usize>) -> TenantLimits {
         let per_tenant = Some(rate.parse().unwrap());
-        TenantLimits { per_tenant, in_flight, quota_bytes: None, memory_bytes: 1 }
+        TenantLimits { per_tenant, in_flight, quota_bytes: None, phexts: None, memory_bytes: 1 }
     }
 
     #[test]

@@ -116,6 +116,7 @@ fn assignment(tenant: usize, directory: usize, quota: u64) -> Arc<Assignment> {
     let settings = WorkerSettings {
         keys: Vec::new(),
         quota_bytes: Some(quota),
+        phexts: None,
         memory_bytes: 1,
         body_bytes: None,
         idle_timeout_ms: u64::try_from(IDLE.as_millis()).unwrap(),

@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use rustix::fs::{AtFlags, Dir, FallocateFlags, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
-use sq_shared::{layout, service_user};
+use sq_shared::service_user;
 
-use super::{Disk, DiskFile, FileName, Identity, is_unwritable};
+use super::{Disk, DiskFile, FileName, Identity, file_of, is_unwritable, path_of};
 
 #[cfg(test)]
 mod tests;
@@ -131,9 +131,14 @@ impl OsDisk {
     }
 
     fn remove_leftovers(&self) -> io::Result<()> {
-        for file in self.files()? {
-            let is_leftover = matches!(file, FileName::NewPhext(_) | FileName::NewJournal(_));
-            if !is_leftover || !self.identity(&file)?.is_some_and(|identity| identity.is_file) {
+        let mut leftovers = Vec::new();
+        self.visit(&mut |name| {
+            let file = file_of(name);
+            leftovers
+                .extend(file.filter(|file| matches!(file, FileName::NewPhext(_) | FileName::NewJournal(_))));
+        })?;
+        for file in leftovers {
+            if !self.identity(&file)?.is_some_and(|identity| identity.is_file) {
                 continue;
             }
             match self.remove(&file) {
@@ -150,9 +155,7 @@ impl OsDisk {
     /// Everything in the directory that has one of our names, plain file or not.
     pub(in crate::store) fn files(&self) -> io::Result<Vec<FileName>> {
         let mut files = Vec::new();
-        for entry in Dir::read_from(&self.directory)? {
-            files.extend(file_of(OsStr::from_bytes(entry?.file_name().to_bytes())));
-        }
+        self.visit(&mut |name| files.extend(file_of(name)))?;
         Ok(files)
     }
 
@@ -226,18 +229,11 @@ impl Disk for OsDisk {
         Ok(room.f_bavail.saturating_mul(room.f_frsize))
     }
 
-    fn list(&self) -> io::Result<Vec<(FileName, Identity)>> {
-        let mut found = Vec::new();
-        for file in self.files()? {
-            if matches!(file, FileName::NewPhext(_) | FileName::NewJournal(_)) {
-                continue;
-            }
-            // Someone may remove a file between the listing and the look.
-            if let Some(identity) = self.identity(&file)? {
-                found.push((file, identity));
-            }
+    fn visit(&self, found: &mut dyn FnMut(&OsStr)) -> io::Result<()> {
+        for entry in Dir::read_from(&self.directory)? {
+            found(OsStr::from_bytes(entry?.file_name().to_bytes()));
         }
-        Ok(found)
+        Ok(())
     }
 }
 
@@ -291,32 +287,6 @@ impl DiskFile for OsFile {
 
 fn boxed(file: File, unwritable: Option<Errno>) -> Box<dyn DiskFile> {
     Box::new(OsFile { file, unwritable })
-}
-
-/// The path of a file, from its directory.
-pub(in crate::store) fn path_of(file: &FileName) -> PathBuf {
-    let here = Path::new("");
-    match file {
-        FileName::Phext(name) => layout::phext_file(here, name),
-        FileName::NewPhext(name) => layout::temporary(&layout::phext_file(here, name)),
-        FileName::Journal(name) => layout::journal_file(here, name),
-        FileName::NewJournal(name) => layout::temporary(&layout::journal_file(here, name)),
-        FileName::Reserve => layout::reserve_file(here),
-    }
-}
-
-/// The file that has a name in the directory; `None` when it is not one of ours.
-fn file_of(name: &OsStr) -> Option<FileName> {
-    let phext = |name: &OsStr| layout::phext_of_file(name);
-    let journal = |name: &OsStr| layout::phext_of_journal(name);
-    let finished = Path::new(name).with_extension("");
-    let file = (phext(name).map(FileName::Phext))
-        .or_else(|| journal(name).map(FileName::Journal))
-        .or_else(|| phext(finished.as_os_str()).map(FileName::NewPhext))
-        .or_else(|| journal(finished.as_os_str()).map(FileName::NewJournal))
-        .unwrap_or(FileName::Reserve);
-    // Only if the name is exactly the one that we would give it.
-    (path_of(&file).as_os_str() == name).then_some(file)
 }
 
 fn identity_of(directory: impl AsFd, path: &Path, flags: AtFlags) -> rustix::io::Result<Identity> {

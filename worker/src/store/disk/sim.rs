@@ -3,6 +3,7 @@
 //!
 //! Everything that is left to chance comes from a seed, so a run with one thread can be repeated.
 
+use std::ffi::OsStr;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -11,7 +12,7 @@ use rustix::io::Errno;
 use self::faults::Faults;
 use self::random::Random;
 use self::state::State;
-use super::{Disk, DiskFile, FileName, Identity};
+use super::{Disk, DiskFile, FileName, Identity, path_of};
 
 mod fate;
 mod faults;
@@ -162,12 +163,14 @@ impl Disk for SimDisk {
         Ok(state.free_bytes())
     }
 
-    fn list(&self) -> io::Result<Vec<(FileName, Identity)>> {
-        let mut state = self.state();
-        state.strike(Operation::List)?;
-        let of_the_store = |file: &FileName| !state::is_temporary(file);
-        let names = state.names.cached.iter().filter(|(file, _)| of_the_store(file));
-        Ok(names.map(|(file, inode)| (file.clone(), state.identity(*inode))).collect())
+    fn visit(&self, found: &mut dyn FnMut(&OsStr)) -> io::Result<()> {
+        let names: Vec<FileName> = {
+            let mut state = self.state();
+            state.strike(Operation::List)?;
+            state.names.cached.keys().cloned().collect()
+        };
+        names.iter().for_each(|file| found(path_of(file).as_os_str()));
+        Ok(())
     }
 }
 

@@ -17,7 +17,8 @@ const CHARACTER_BYTES: usize = 4;
 #[derive(Debug)]
 pub(in crate::store) struct PhextParser {
     phext: Phext,
-    builder: PageBuilder,
+    /// Without it the scrolls are counted, and none is kept.
+    builder: Option<PageBuilder>,
     /// Where the next text stands; may be larger than a coordinate, as long as there is none.
     parts: [u32; 9],
     /// The last scroll that has a text, and whether the next text belongs to it.
@@ -33,7 +34,7 @@ impl Default for PhextParser {
     fn default() -> Self {
         Self {
             phext: Phext { state: State::new(), ..Phext::default() },
-            builder: PageBuilder::new(PAGE_BYTES),
+            builder: Some(PageBuilder::new(PAGE_BYTES)),
             parts: [1; 9],
             here: Coordinate::ORIGIN,
             is_inside: false,
@@ -44,6 +45,11 @@ impl Default for PhextParser {
 }
 
 impl PhextParser {
+    /// One that makes a phext without scrolls, which knows how many it would have.
+    pub(in crate::store) fn counting() -> Self {
+        Self { builder: None, ..Self::default() }
+    }
+
     /// Takes the next bytes.
     ///
     /// # Errors
@@ -67,7 +73,7 @@ impl PhextParser {
         if !self.character.is_empty() {
             return Err(TextDamage::NotUtf8 { offset: self.offset });
         }
-        if let Some(page) = self.builder.finish() {
+        if let Some(page) = self.builder.as_mut().and_then(PageBuilder::finish) {
             self.phext.put_page(Arc::new(page));
         }
         Ok(self.phext)
@@ -112,7 +118,7 @@ impl PhextParser {
         }
         if !self.is_inside {
             let at = Coordinate::from_parts(self.parts).ok_or(TextDamage::BeyondLimit { offset })?;
-            if let Some(page) = self.builder.begin(at) {
+            if let Some(page) = self.builder.as_mut().and_then(|builder| builder.begin(at)) {
                 self.phext.put_page(Arc::new(page));
             }
             self.phext.scroll_count += 1;
@@ -122,7 +128,7 @@ impl PhextParser {
         }
         self.phext.file_bytes += text.len() as u64;
         self.phext.text_bytes += text.len() as u64;
-        if let Some(page) = self.builder.push(text) {
+        if let Some(page) = self.builder.as_mut().and_then(|builder| builder.push(text)) {
             self.phext.put_page(Arc::new(page));
         }
         Ok(())

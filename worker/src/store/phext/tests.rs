@@ -78,7 +78,10 @@ fn implode(model: &Model) -> String {
 }
 
 fn parse_in(text: &[u8], sizes: &[usize]) -> Result<Phext, TextDamage> {
-    let mut parser = PhextParser::default();
+    parse_with(PhextParser::default(), text, sizes)
+}
+
+fn parse_with(mut parser: PhextParser, text: &[u8], sizes: &[usize]) -> Result<Phext, TextDamage> {
     let (mut rest, mut sizes) = (text, sizes.iter().cycle());
     while !rest.is_empty() {
         let (chunk, behind) = rest.split_at((*sizes.next().unwrap()).min(rest.len()));
@@ -146,6 +149,9 @@ proptest! {
             assert_counts(&phext);
             prop_assert_eq!(phext.scrolls(), expected.clone());
             prop_assert_eq!(phext.join(), implode(&expected));
+            let counted = parse_with(PhextParser::counting(), text.as_bytes(), &sizes).unwrap();
+            prop_assert_eq!(counted.scroll_count(), phext.scroll_count());
+            prop_assert_eq!((counted.memory_bytes(), counted.iter().count()), (0, 0));
         }
     }
 
@@ -157,6 +163,8 @@ proptest! {
     ) {
         let expected = std::str::from_utf8(&bytes).map_err(|error| TextDamage::NotUtf8 { offset: error.valid_up_to() });
         let parsed = parse_in(&bytes, &sizes);
+        let counted = parse_with(PhextParser::counting(), &bytes, &sizes);
+        prop_assert_eq!(counted.map(|_| ()), parsed.clone().map(|_| ()));
         prop_assert_eq!(parsed.map(|phext| phext.join()), expected.map(str::to_owned));
     }
 }

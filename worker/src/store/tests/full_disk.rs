@@ -32,7 +32,7 @@ fn a_write_without_room_is_refused_and_not_made() {
     disk.set_capacity_bytes(room(70_000));
     for _ in 0..3 {
         let refused = put(&mut store, "notes", ORIGIN, &"x".repeat(5000));
-        assert!(matches!(refused, Err(StoreError::DiskFull { used: 3, quota: None })));
+        assert!(matches!(refused, Err(StoreError::DiskFull { used: 4096, quota: None })));
         assert_eq!(scroll(&mut store, "notes", ORIGIN), "abc");
         assert!(has_reserve(&disk), "it is not for writes that take room");
     }

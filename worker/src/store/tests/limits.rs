@@ -1,9 +1,9 @@
-//! Memory, quota, and the listing.
+//! Memory, the quota, and the number of phexts.
 
 use super::*;
 
 fn memory(memory_bytes: u64) -> Limits {
-    Limits { quota_bytes: None, memory_bytes }
+    Limits { memory_bytes, ..NO_LIMITS }
 }
 
 fn quota(quota_bytes: u64) -> Limits {
@@ -160,25 +160,114 @@ fn a_file_larger_than_the_quota_is_served_if_it_is_ours() {
     assert_eq!(scroll(&mut store, "theirs", ORIGIN), "12345678901");
 }
 
+fn block(texts: usize) -> String {
+    "x".repeat(4096 * texts)
+}
+
 #[test]
-fn a_listing_keeps_in_memory_only_what_must_be_saved_and_counts_it() {
+fn a_phext_costs_a_block_and_one_without_text_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("a.phext"), "one\x17two").unwrap();
-    fs::write(dir.path().join("bad.phext"), b"\xff").unwrap();
-    put(&mut open_at(dir.path(), unsaved()), "new", ORIGIN, "abc").unwrap();
-    assert!(!dir.path().join("new.phext").exists());
-    let mut store = open_at(dir.path(), unsaved());
-    let row = |text, bytes, scrolls| Listed { name: name(text), bytes, scrolls };
-    for _ in 0..2 {
-        let rows = [row("a", 7, Some(2)), row("bad", 1, None), row("new", 3, Some(1))];
-        let (listed, tickets) = store.list().unwrap().into_parts();
-        assert_eq!(listed, rows);
-        assert!(!store.has_settled(&tickets), "what only a journal has is made durable first");
-        assert_eq!(store.cache.names().collect::<Vec<_>>(), [&name("new")]);
+    let mut store = open(dir.path());
+    store.set_limits(quota(3 * 4096));
+    put(&mut store, "a", ORIGIN, "1").unwrap();
+    put(&mut store, "b", ORIGIN, "1").unwrap();
+    put(&mut store, "a", ORIGIN, &block(1)).unwrap();
+    assert!(exceeds(put(&mut store, "a", ORIGIN, &(block(2) + "1"))));
+    put(&mut store, "a", ORIGIN, &block(2)).unwrap();
+    let refused = put(&mut store, "c", ORIGIN, "1");
+    assert!(matches!(refused, Err(StoreError::QuotaExceeded { used: 12_288, quota: 12_288 })));
+    put(&mut store, "b", ORIGIN, &block(1)).unwrap();
+    write(&mut store, "b", at(ORIGIN), Edit::Remove).unwrap();
+    put(&mut store, "c", ORIGIN, "1").unwrap();
+    // Those that are not in memory cost the same.
+    drop(store);
+    let mut store = open(dir.path());
+    store.set_limits(quota(3 * 4096));
+    assert!(exceeds(put(&mut store, "d", ORIGIN, "1")));
+    store.set_limits(quota(4 * 4096));
+    put(&mut store, "d", ORIGIN, "1").unwrap();
+}
+
+fn too_many(result: Result<u64, StoreError>) -> Option<(usize, usize)> {
+    match result {
+        Err(StoreError::TooManyPhexts { phexts, limit, .. }) => Some((phexts, limit)),
+        _ => None,
     }
+}
+
+#[test]
+fn so_many_phexts_may_be_there_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    for number in 0..3 {
+        fs::write(dir.path().join(format!("n{number}.phext")), "text").unwrap();
+    }
+    let mut store = open(dir.path());
+    store.set_limits(Limits { phexts: Some(5), ..NO_LIMITS });
+    put(&mut store, "n3", ORIGIN, "text").unwrap();
+    // A delete that leaves nothing but its key takes a name as well.
+    let repeat = Some(RepeatKey::new(KeyOrigin::Client, "k"));
+    let delete = Write { at: at(ORIGIN), edit: Edit::Remove, expected: None, repeat };
+    let _ = store.write(&name("n4"), &delete).unwrap();
     run_jobs(&mut store);
-    fs::write(dir.path().join("a.phext"), "one").unwrap();
-    fs::remove_file(dir.path().join("bad.phext")).unwrap();
-    put(&mut store, "new", "1.1.1/1.1.1/1.1.2", "d").unwrap();
-    assert_eq!(list(&mut store), [row("a", 3, Some(1)), row("new", 5, Some(2))]);
+    assert_eq!(too_many(put(&mut store, "n5", ORIGIN, "text")), Some((5, 5)));
+    assert!(matches!(store.write(&name("n5"), &delete), Err(StoreError::TooManyPhexts { .. })));
+    assert!(!dir.path().join("n5.journal").exists());
+    for number in 0..5 {
+        write(&mut store, &format!("n{number}"), at(ORIGIN), append("more")).unwrap();
+    }
+    assert_eq!(write(&mut store, "n5", at(ORIGIN), Edit::Remove).unwrap(), 0);
+    store.set_limits(Limits { phexts: Some(6), ..NO_LIMITS });
+    put(&mut store, "n5", ORIGIN, "text").unwrap();
+    assert_eq!(too_many(put(&mut store, "n6", ORIGIN, "text")), Some((6, 6)));
+}
+
+#[test]
+fn before_a_refusal_the_directory_is_looked_at_again() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("theirs.phext"), "text").unwrap();
+    let mut store = open(dir.path());
+    store.set_limits(Limits { phexts: Some(1), ..NO_LIMITS });
+    fs::remove_file(dir.path().join("theirs.phext")).unwrap();
+    // The last look may be too young for another one.
+    while let Some(counts) = too_many(put(&mut store, "ours", ORIGIN, "text")) {
+        assert_eq!(counts, (1, 1));
+    }
+    assert_eq!(scroll(&mut store, "ours", ORIGIN), "text");
+}
+
+#[test]
+fn what_changes_while_the_directory_is_looked_at_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["open", "closed", "changed"] {
+        fs::write(dir.path().join(file).with_extension("phext"), block(1)).unwrap();
+    }
+    let mut store = Store::open(DataDirectory::open(dir.path()).unwrap(), NO_LIMITS).unwrap();
+    assert_eq!(scroll(&mut store, "open", ORIGIN).len(), 4096);
+    let edit = Edit::Append(block(1));
+    let grow = Write { at: at(ORIGIN), edit, expected: None, repeat: None };
+    assert!(matches!(store.write(&name("new"), &grow), Err(StoreError::NotYet)));
+    let scan = store.next_scan().unwrap();
+    assert!(store.next_scan().is_none());
+    let scanned = scan.run();
+    fs::write(dir.path().join("changed.phext"), block(3)).unwrap();
+    assert_eq!(scroll(&mut store, "changed", ORIGIN).len(), 3 * 4096);
+    fs::remove_file(dir.path().join("closed.phext")).unwrap();
+    assert_eq!(scroll(&mut store, "closed", ORIGIN), "");
+    store.set_limits(memory(0));
+    store.trim(&name("changed"));
+    store.finish_scan(scanned);
+    assert_eq!((store.usage.phexts(), store.usage.used_bytes(None)), (Some(2), 4 * 4096));
+    store.set_limits(NO_LIMITS);
+    let _ = store.write(&name("new"), &grow).unwrap();
+    assert_eq!((store.usage.phexts(), store.usage.used_bytes(None)), (Some(3), 5 * 4096));
+    assert_eq!(store.usage.largest_bytes(), 3 * 4096);
+}
+
+#[test]
+fn a_directory_that_cannot_be_listed_is_an_error_and_is_tried_again() {
+    let disk = SimDisk::new(1);
+    let mut store = Store::on(Arc::new(disk.clone()), NO_LIMITS, Pace::DEFAULT);
+    disk.fail(Operation::List, 1, Errno::IO);
+    assert!(matches!(put(&mut store, "notes", ORIGIN, "abc"), Err(StoreError::Io(_))));
+    put(&mut store, "notes", ORIGIN, "abc").unwrap();
 }

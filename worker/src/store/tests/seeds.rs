@@ -5,7 +5,6 @@
 //! number of its writes, at least as many as were acknowledged.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
@@ -139,7 +138,7 @@ impl Life {
         let disk = SimDisk::new(seed);
         let pace = pace(&mut random);
         let turns = Turns::without_age();
-        let store = Store::on(Arc::new(disk.clone()), NO_LIMITS, pace).looking_once_a_turn(turns.clone());
+        let store = on_sim(&disk, pace).looking_once_a_turn(turns.clone());
         Self { random, disk, turns, store, jobs: Vec::new(), histories: Default::default(), texts: 0 }
     }
 
@@ -168,7 +167,10 @@ impl Life {
             0..4 => self.write(),
             4 => self.repeat(),
             5 => self.read(),
-            6..8 => self.jobs.extend(self.store.next_jobs()),
+            6..8 => {
+                run_scan(&mut self.store);
+                self.jobs.extend(self.store.next_jobs());
+            }
             _ => self.run_job(),
         }
         if self.store.is_in_doubt() {
@@ -289,8 +291,7 @@ impl Life {
         self.disk = if self.random.one_in(2) { self.disk.crash(seed) } else { self.disk.kill() };
         self.disk.set_capacity_bytes(None);
         let pace = pace(&mut self.random);
-        let store = Store::on(Arc::new(self.disk.clone()), NO_LIMITS, pace);
-        self.store = store.looking_once_a_turn(self.turns.clone());
+        self.store = on_sim(&self.disk, pace).looking_once_a_turn(self.turns.clone());
         let mut is_to_settle = self.random.one_in(2);
         for (index, history) in self.histories.iter_mut().enumerate() {
             let (found, _) = self.store.read(&phext(index)).unwrap().into_parts();

@@ -59,7 +59,7 @@ fn what_the_disk_refuses_was_never_there() {
     disk.fail(Operation::Write, 1, Errno::NOSPC);
     store.finish(job.run());
     for tickets in [&first, &second] {
-        assert!(matches!(store.is_settled(tickets), Err(StoreError::DiskFull { used: 1, quota: None })));
+        assert!(matches!(store.is_settled(tickets), Err(StoreError::DiskFull { used: 4096, quota: None })));
     }
     assert_eq!(scroll(&mut store, "notes", ORIGIN), "a");
     // Its key is free again, and the next write has a number of its own.
