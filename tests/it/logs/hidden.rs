@@ -75,7 +75,7 @@ fn a_name_hides_nothing_wherever_it_is_written_down() {
 #[test]
 fn paths_and_names_that_commands_print_hide_nothing() {
     let root = sq_tests::root::Root::new(&sq_tests::setup::Setup::default());
-    let directory = root.join("turned\u{202e}\u{1b}[31m\u{9b}");
+    let directory = root.join("turned\u{202e}\u{2066}\u{feff}");
     let registry = root.read("tenants.toml");
     let shown = toml_string(directory.to_str().unwrap());
     root.write_registry(&registry.replacen(

@@ -193,9 +193,11 @@ impl Record {
         let (mut reader, mask) = (Reader(body), generation.mask());
         let (sequence, durable) = (reader.u64()? ^ mask, reader.u64()? ^ mask);
         let stamp = Stamp { sequence, durable, time_us: reader.u64()? };
-        if stamp.sequence > LARGEST_SEQUENCE {
+        // What was durable, and what a save had, was written before.
+        if stamp.sequence > LARGEST_SEQUENCE || stamp.durable > stamp.sequence {
             return None;
         }
+        let earlier = |upto| (upto <= stamp.sequence).then_some(upto);
         let (kind, origin) = (reader.array::<1>()?, reader.array::<1>()?);
         let digest = reader.u128()?;
         let number = reader.u64()?;
@@ -214,9 +216,9 @@ impl Record {
             }
             [SAVED] => {
                 let digest = FileDigest { bytes: reader.u64()?, xxh3: reader.u128()? };
-                Entry::Saved { upto: number, digest }
+                Entry::Saved { upto: earlier(number)?, digest }
             }
-            [PUBLISHED] => Entry::Published { upto: number },
+            [PUBLISHED] => Entry::Published { upto: earlier(number)? },
             [REPEAT] => Entry::Repeat { key: repeat?, fingerprint: reader.u128()?, answer_bytes: number },
             _ => return None,
         };
@@ -343,7 +345,13 @@ mod tests {
         ) {
             let format = if is_masked { Format::Masked } else { Format::Plain };
             let generation = Generation { id, format };
-            let record = Record { stamp: Stamp { sequence, durable, time_us }, entry };
+            let earlier = |upto: u64| upto % (sequence + 1);
+            let entry = match entry {
+                Entry::Saved { upto, digest } => Entry::Saved { upto: earlier(upto), digest },
+                Entry::Published { upto } => Entry::Published { upto: earlier(upto) },
+                entry => entry,
+            };
+            let record = Record { stamp: Stamp { sequence, durable: earlier(durable), time_us }, entry };
             let mut bytes = Vec::new();
             encode(&record.stamp, &record.entry, &mut bytes);
             // As after a journal that could not take it.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
-use crate::store::disk::DiskFile;
+use crate::store::disk::{DiskFile, Identity};
 use crate::store::journal::{Base, Journal, JournalDamage, first_record, read_header};
 use crate::store::record::{Format, Generation, SMALLEST_BYTES, Stamp, encode};
 use crate::store::recovery::Survey;
