@@ -110,6 +110,11 @@ impl Strace {
         self.lines().into_iter().find(|line| line.contains("(INJECTED)"))
     }
 
+    /// How many calls were made to fail: strace counts the calls of each thread by itself.
+    pub fn failed_calls(&self) -> usize {
+        self.lines().iter().filter(|line| line.contains("(INJECTED)")).count()
+    }
+
     fn lines(&self) -> Vec<String> {
         let bytes = fs::read(&self.log).unwrap_or_default();
         String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect()

@@ -31,7 +31,9 @@ pub(super) async fn require_key(
     };
     let problem = match credential::read(request.headers()) {
         Ok(token) if token.digest() == wanted => return Ok(next.run(request).await),
-        Ok(_) => Problem::new(Code::InvalidKey, "This is not the admin's key. Tenants' keys are none here"),
+        Ok(_) => {
+            Problem::new(Code::InvalidKey, "This is not the admin's key. Tenants' keys do not open this port")
+        }
         Err(error) => error.problem(),
     };
     // A request without a key is no guess; of two, none is compared.

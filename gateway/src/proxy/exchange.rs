@@ -81,7 +81,7 @@ impl<'a> Exchange<'a> {
     /// never does. All heads together have one deadline and one size.
     ///
     /// # Errors
-    /// The worker is gone or too slow, or its answer is none; the client is, or its body is not to be taken.
+    /// The worker is gone or too slow, or its answer is not valid; the client is gone, or its body must be refused.
     pub(super) async fn wait_for_head(&mut self) -> Result<()> {
         let mut count = HeadCount::default();
         loop {

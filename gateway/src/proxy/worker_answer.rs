@@ -16,7 +16,7 @@ const RETRY_AFTER_DIGITS: usize = 9;
 /// Longest entity tag. A worker's has 34 bytes.
 const ENTITY_TAG_BYTES: usize = 66;
 
-/// Why an answer is none: nothing of it reaches the client.
+/// Why an answer is not valid: nothing of it reaches the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidAnswer {
     /// No answer of ours has this status.

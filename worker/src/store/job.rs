@@ -167,7 +167,7 @@ fn begin(
             let new = FileName::NewJournal(name.clone());
             match disk.rename(&new, &FileName::Journal(name.clone())) {
                 Err(error) if is_unwritable(&error) => {
-                    disk.remove(&new)?;
+                    remove(disk, &new)?;
                     return Ok(Outcome::Refused { records, error });
                 }
                 renamed => renamed?,
@@ -198,7 +198,15 @@ fn give_up(disk: &dyn Disk, name: &PhextName, error: io::Error) -> io::Result<Ou
 }
 
 fn remove_new(disk: &dyn Disk, name: &PhextName) -> io::Result<()> {
-    disk.remove(&FileName::NewPhext(name.clone()))
+    remove(disk, &FileName::NewPhext(name.clone()))
+}
+
+/// Removes a temporary file. One that cannot be removed gives way to the next one.
+fn remove(disk: &dyn Disk, file: &FileName) -> io::Result<()> {
+    match disk.remove(file) {
+        Err(error) if is_unwritable(&error) => Ok(()),
+        removed => removed,
+    }
 }
 
 fn refresh(journal: &dyn DiskFile, bytes: u64) -> io::Result<()> {

@@ -133,13 +133,24 @@ impl Journal {
                 self.bytes += records.len() as u64;
                 Ok(())
             }
-            // Where nothing can be written, nothing can be cut off: the next record is written over what there is.
-            Err(error) if is_unwritable(&error) => Err(AppendError::Refused(error)),
-            Err(error) => match self.file.set_bytes(self.bytes) {
+            // Where nothing could be written, nothing has to be cut off, nor could it be.
+            Err(error) if is_unwritable(&error) && self.is_untouched() => Err(AppendError::Refused(error)),
+            Err(error) => match self.cut_off() {
                 Ok(()) => Err(AppendError::Refused(error)),
                 Err(error) => Err(AppendError::Torn(error)),
             },
         }
+    }
+
+    fn is_untouched(&self) -> bool {
+        self.file.identity().is_ok_and(|identity| identity.bytes <= self.bytes)
+    }
+
+    /// Takes away what stands behind the last good record, for good: a record that was refused must not come back after a
+    /// power cut.
+    fn cut_off(&self) -> io::Result<()> {
+        self.file.set_bytes(self.bytes)?;
+        self.file.sync_data()
     }
 }
 

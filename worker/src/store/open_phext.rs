@@ -14,7 +14,7 @@ use crate::store::job::{Job, Outcome};
 use crate::store::journal::{Base, Journal};
 use crate::store::look::Look;
 use crate::store::phext::Phext;
-use crate::store::queue::Queue;
+use crate::store::queue::{Fate, Queue};
 use crate::store::record::{Entry, Stamp, fingerprint};
 use crate::store::recovery::{Recovered, RecoveredJournal, Tail};
 use crate::store::repeats::{Remembered, RepeatKey, Repeats};
@@ -264,11 +264,9 @@ impl OpenPhext {
 
     /// What must be settled before its present state may be told; `None` when it is.
     pub(super) fn ticket(&self) -> Option<Ticket> {
-        let (logged, edit) = (self.logged, self.last_edit);
         let in_flight = || self.in_flight.as_ref()?.queue.fate();
-        let fate = || self.queue.fate().or_else(in_flight).cloned().unwrap_or_default();
-        let ticket = || Ticket { name: self.name.clone(), visit: self.visit, logged, edit, fate: fate() };
-        (!self.is_durable(logged, edit)).then(ticket)
+        let fate = self.queue.fate().or_else(in_flight).cloned().unwrap_or_default();
+        self.ticket_of(self.logged, self.last_edit, fate)
     }
 
     /// The phext as it may be told: without what is not durable. Only after a worker that ended at work is there nothing
@@ -276,8 +274,23 @@ impl OpenPhext {
     pub(super) fn durable(&self) -> Pending<&Phext> {
         match &self.durable {
             Some(point) => Pending::settled(&point.phext),
-            None => Pending::new(&self.phext, self.ticket().into_iter().collect()),
+            None => {
+                let Point { phext, logged, edit } = &self.written;
+                let ticket = self.ticket_of(*logged, *edit, Fate::default());
+                Pending::new(phext, ticket.into_iter().collect())
+            }
         }
+    }
+
+    fn ticket_of(&self, logged: u64, edit: u64, fate: Fate) -> Option<Ticket> {
+        let ticket = || Ticket { name: self.name.clone(), visit: self.visit, logged, edit, fate };
+        (!self.is_durable(logged, edit)).then(ticket)
+    }
+
+    /// Whether it has neither a text nor files: the write that began it was refused.
+    pub(super) fn is_nothing(&self) -> bool {
+        let has_files = self.file.is_some() || !matches!(self.journal, JournalState::None);
+        !has_files && self.is_clean() && self.phext.file_bytes() == 0
     }
 
     /// Whether all that a ticket stands for is on disk.

@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::store::disk::{Disk, FileName, is_full};
+use crate::store::disk::{Disk, FileName};
 
 /// Enough for some thousand deletes, or for the save of a small phext.
 const RESERVE_BYTES: u64 = 256 * 1024;
@@ -37,7 +37,7 @@ impl Reserve {
             Err(error) => {
                 // Better none than a part that is taken for the whole.
                 let _ = disk.remove(&FileName::Reserve);
-                *state = if is_full(&error) { State::Gone } else { State::Unavailable };
+                *state = if is_unsupported(&error) { State::Unavailable } else { State::Gone };
             }
         }
     }
@@ -68,6 +68,11 @@ impl Reserve {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether this file system cannot take room before there is something in it.
+fn is_unsupported(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::Unsupported
 }
 
 fn take(disk: &dyn Disk) -> io::Result<()> {

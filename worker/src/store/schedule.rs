@@ -98,7 +98,7 @@ impl Store {
             Ok(outcome) => {
                 // Refused records are not in it any more.
                 let next = open.finish(outcome, &clock());
-                self.usage.set(&name, Some(open.phext.file_bytes()));
+                self.usage.set(&name, (!open.is_nothing()).then(|| open.phext.file_bytes()));
                 self.cache.recount(&name);
                 let is_tight = next == Next::Saved && self.is_tight();
                 if next == Next::Saved

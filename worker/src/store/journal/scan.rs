@@ -55,7 +55,7 @@ pub(in crate::store) fn replay(
     visit: impl FnMut(Record),
 ) -> io::Result<Result<(), JournalDamage>> {
     let stop = read(&mut Window::new(file, until), header, from..until, visit)?;
-    let is_whole = stop.offset >= until;
+    let is_whole = stop.offset == until;
     Ok(if is_whole { Ok(()) } else { Err(JournalDamage::Record { offset: stop.offset }) })
 }
 

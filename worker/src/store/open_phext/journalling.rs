@@ -173,7 +173,8 @@ impl OpenPhext {
         }
     }
 
-    /// Gives up these records and all that are queued behind them: the phext is what its journal has.
+    /// Gives up these records and all that are queued behind them: the phext is what its journal has. No job of the journal
+    /// is under way.
     pub(super) fn refuse(&mut self, mut older: Queue, error: &io::Error, clock: &Clock) {
         if older.is_empty() && self.queue.is_empty() {
             return;
@@ -204,6 +205,10 @@ impl OpenPhext {
         if self.in_flight.is_none() && is_spent && snapshot.generation == Some(journal.generation) {
             self.journal = JournalState::Spent { journal: journal.clone(), offset: snapshot.journal_bytes };
         }
+    }
+
+    pub(super) fn is_journal_busy(&self) -> bool {
+        self.in_flight.is_some()
     }
 
     /// Whether a new journal is about to give the room of the old one back.

@@ -42,7 +42,8 @@ pub(super) struct Snapshot {
     point: Point,
     /// The disk refused an edit that is in it.
     is_refused: bool,
-    /// Where the journal's records behind it begin, and in which generation.
+    /// Where the journal's records behind it begin, and in which generation; no generation when that is not known, or not
+    /// any more since the disk refused records.
     pub(super) journal_bytes: u64,
     pub(super) generation: Option<Generation>,
 }
@@ -158,7 +159,7 @@ impl OpenPhext {
         match std::mem::replace(&mut self.save, Save::Idle) {
             Save::Writing(snapshot) => {
                 let is_refused = snapshot.is_refused || snapshot.point.edit > written_edit;
-                self.save = Save::Writing(Snapshot { is_refused, ..snapshot });
+                self.save = Save::Writing(Snapshot { is_refused, generation: None, ..snapshot });
             }
             Save::Written { .. } => {
                 self.save = Save::Refused;
@@ -173,7 +174,10 @@ impl OpenPhext {
             // The next look at its files says so.
             Refusal::Blocked => {
                 self.is_superseded = true;
-                self.refuse(Queue::default(), error, clock);
+                // Records that are on their way may still succeed; then the look finds them in the journal.
+                if !self.is_journal_busy() {
+                    self.refuse(Queue::default(), error, clock);
+                }
             }
             Refusal::Full | Refusal::Unwritable | Refusal::Failed(_) => self.fall_behind(error, clock),
         }

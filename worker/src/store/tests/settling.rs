@@ -44,6 +44,26 @@ fn what_a_worker_before_left_unsynced_is_read_once_it_is_durable() {
     assert!(store.has_settled(&tickets) && read_tickets(&mut store, "notes").is_empty());
 }
 
+/// A read that waits for what a worker before left does not wait for a write, nor is it refused with it.
+#[test]
+fn a_read_after_a_kill_stands_apart_from_a_write_that_is_refused() {
+    let disk = SimDisk::new(1);
+    let mut store = on_sim(&disk, unsaved());
+    put(&mut store, "notes", ORIGIN, "abc").unwrap();
+    let disk = disk.kill();
+    let mut store = on_sim(&disk, unsaved());
+    let write = begin(&mut store, "notes", ORIGIN, append("d"));
+    let (text, read) = {
+        let (phext, tickets) = store.read(&name("notes")).unwrap().into_parts();
+        (phext.join(), tickets)
+    };
+    assert_eq!(text, "abc");
+    disk.fail(Operation::Create, 1, Errno::NOSPC);
+    run_jobs(&mut store);
+    assert!(matches!(store.is_settled(&write), Err(StoreError::DiskFull { .. })));
+    assert!(store.has_settled(&read));
+}
+
 /// Records that share a job share its fate, and so do those that were queued behind them.
 #[test]
 fn what_the_disk_refuses_was_never_there() {
