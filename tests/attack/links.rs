@@ -108,7 +108,7 @@ impl Field {
             fs::write(path(name), SECRET).unwrap();
             fs::set_permissions(path(name), Permissions::from_mode(0o600)).unwrap();
         }
-        // All may look into the folders: it is not for want of a way that nothing happens.
+        // All may look into the folders: the way is open, and still nothing happens.
         for name in ["", "folder", "folder/deep", "empty"] {
             fs::set_permissions(path(name), Permissions::from_mode(0o755)).unwrap();
         }

@@ -39,7 +39,7 @@ fn chunks() -> Vec<Behaviour> {
     let with = |name, chunks: &str, verdict| sends(name, HEAD.to_owned() + chunks, verdict);
     let extension = "x".repeat(7000);
     vec![
-        with("a chunk's size that is none", "injected\r\nsome text\r\n0\r\n\r\n", BrokenOff),
+        with("a chunk size that is not a number", "injected\r\nsome text\r\n0\r\n\r\n", BrokenOff),
         with("a negative chunk", "-9\r\nsome text\r\n0\r\n\r\n", BrokenOff),
         with("a chunk with 0x", "0x9\r\nsome text\r\n0\r\n\r\n", BrokenOff),
         with("a chunk beyond 2^64", "10000000000000009\r\nsome text\r\n0\r\n\r\n", BrokenOff),

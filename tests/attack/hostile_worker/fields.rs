@@ -39,10 +39,10 @@ pub(super) fn behaviours() -> Vec<Behaviour> {
         ("a list of tags", "ETag: \"a\", \"injected\""),
         ("a weak tag", "ETag: W/\"injected\""),
         ("a long tag", "ETag: \"injected-0123456789-0123456789-0123456789-0123456789-0123456789-01\""),
-        ("methods that are none", "Allow: GET, injected"),
+        ("methods that do not exist", "Allow: GET, injected"),
         ("a date to wait for", "Retry-After: Fri, 31 Dec 9999 23:59:59 GMT injected"),
         ("a wait without end", "Retry-After: 99999999999999999999 injected"),
-        ("a replay that is none", "Idempotency-Replayed: injected"),
+        ("a replay flag that is not true", "Idempotency-Replayed: injected"),
     ];
     not_its_own
         .into_iter()
