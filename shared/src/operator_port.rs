@@ -185,7 +185,7 @@ impl Places {
         (Place { places: Arc::clone(places), number }, evicted)
     }
 
-    /// Looks for room; when there is none and it `may_evict`, the connection that is overdue longest loses its place.
+    /// Looks for room. When all places are taken and it `may_evict`, the connection that is overdue longest loses its own.
     fn make_room(&self, may_evict: bool) -> Room {
         let mut holders = self.lock();
         if holders.by_number.len() < CONNECTIONS {

@@ -23,8 +23,8 @@ pub fn read_to_string(path: &Path) -> io::Result<String> {
 /// Opens a file to append to it, or makes it with mode 0600.
 ///
 /// # Errors
-/// It cannot be opened; it is a link, or no regular file; or it has another name, under which it may be somebody's
-/// who did not mean it to be written to.
+/// It cannot be opened, is a link, or is not a regular file; or it has a second name (a hard link), so that its owner may
+/// not expect anyone to write to it here.
 pub fn open_append(path: &Path) -> io::Result<File> {
     let no_wait = flags(OFlags::NOFOLLOW | OFlags::NONBLOCK);
     let opened = File::options().create(true).append(true).mode(0o600).custom_flags(no_wait).open(path);

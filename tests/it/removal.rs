@@ -175,7 +175,7 @@ fn what_is_no_directory_is_left() {
     }
 }
 
-/// Whoever is the gateway's user may plant it; root would move directories wherever it leads.
+/// The gateway's user may plant such a link; root would move directories wherever it leads.
 #[test]
 fn an_archive_that_is_a_link_is_not_followed() {
     let root = root("", "data/alice");

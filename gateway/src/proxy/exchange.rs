@@ -51,8 +51,8 @@ struct HeadCount {
 }
 
 impl<'a> Exchange<'a> {
-    /// Sends the head, and what is known of the body: that there is none, or what was read for an earlier attempt. The
-    /// worker may take as long for the head of its answer, and hold up either body.
+    /// Sends the head and what is already known of the body: that the request has no body, or what an earlier attempt read.
+    /// The worker may take as long for the head of its answer, and hold up either body.
     ///
     /// # Errors
     /// The worker is gone, or takes nothing.

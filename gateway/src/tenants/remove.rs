@@ -82,7 +82,7 @@ impl WhyLeft {
 /// Removes a tenant, and waits for its worker. Others may change the registry meanwhile.
 ///
 /// # Errors
-/// There is none of this name, or its directory cannot be moved or deleted, or is in use. When it is to be deleted and
+/// No tenant has this name, or its directory cannot be moved or deleted, or is in use. When it is to be deleted and
 /// would not be, nothing is changed.
 pub fn remove(config: &Config, name: &TenantName, disposal: Disposal) -> Result<Removed, ChangeError> {
     if disposal.purges {
@@ -99,7 +99,7 @@ pub fn remove(config: &Config, name: &TenantName, disposal: Disposal) -> Result<
 /// Takes a tenant out of the registry.
 ///
 /// # Errors
-/// There is none of this name, or the registry cannot be written.
+/// No tenant has this name, or the registry cannot be written.
 pub fn take_out(config: &Config, name: &TenantName) -> Result<Tenant, ChangeError> {
     let mut registry = open(config)?;
     let tenant = find(&registry, name)?.clone();

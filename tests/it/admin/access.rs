@@ -48,7 +48,7 @@ fn wrong_keys_are_limited_and_lock_nobody_out() {
     let running = Deployment::start(&setup);
     let api = Api::of(&running);
     let stranger = running.admin_with(Some("guess"));
-    // No key is no guess, and a right one is none either.
+    // Neither a missing key nor the right one counts as a guess.
     for _ in 0..5 {
         running.admin_with(None).get("/admin/tenants").problem(401, "missing_key");
         running.admin().get("/admin/tenants").ok();

@@ -201,8 +201,8 @@ fn commands_log_no_key() {
     assert!(refused.code() == Some(2) && !refused.stderr.contains("a key of"), "{refused:?}");
 }
 
-/// Whoever writes to a folder must not make those work who watch a file in it: not by lines of a log, nor by files that
-/// come and go, nor by what the programs themselves keep there.
+/// Writes to other files of a folder cause no work for a process that watches one file in it: neither lines of a log, nor
+/// files that come and go, nor what the programs themselves keep there.
 #[test]
 fn what_happens_beside_the_config_causes_no_work() {
     let running = deployment("json", "trace");

@@ -239,7 +239,7 @@ impl OpenPhext {
         self.is_superseded
     }
 
-    /// Whether the disk was too full to save it.
+    /// Whether its file could not be saved, so that the journal alone keeps its last edits.
     pub(super) fn is_behind(&self) -> bool {
         self.is_behind
     }
@@ -377,8 +377,7 @@ impl OpenPhext {
     pub(super) fn finish(&mut self, done: Outcome, clock: &Clock) -> Next {
         let mut next = Next::Nothing;
         match done {
-            Outcome::Appended(journal) => self.note_appended(journal),
-            Outcome::Began(journal) => self.note_began(journal),
+            Outcome::Appended(journal) | Outcome::Began(journal) => self.note_appended(journal),
             Outcome::Refreshed => self.note_refreshed(),
             Outcome::Refused { records, error } => self.note_refused(records, &error, clock),
             Outcome::Written(written) => self.note_saved(written, clock),

@@ -136,10 +136,6 @@ impl OpenPhext {
         self.note_in_journal(in_flight);
     }
 
-    pub(super) fn note_began(&mut self, journal: Journal) {
-        self.note_appended(journal);
-    }
-
     pub(super) fn note_refreshed(&mut self) {
         let Some(in_flight) = self.in_flight.take() else { return };
         self.note_in_journal(in_flight);
