@@ -183,9 +183,10 @@ impl Pool {
 
     /// Runs until it has been told to stop and the last worker is gone.
     pub async fn run(mut self) {
-        self.say_ready();
-        // The files may have changed between their first reading and the start of the watch.
+        // The files may have changed between their first reading and the start of the watch. Done before anybody hears of
+        // the pool: a later mistake in them is then read once, by the watch.
         self.reload();
+        self.say_ready();
         let mut batch = Vec::with_capacity(EVENTS_AT_ONCE);
         while !self.desired.is_closing || self.observed.worker_count() > 0 {
             self.act().await;
