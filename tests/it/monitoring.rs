@@ -19,7 +19,7 @@ const DASHBOARD: &str = "config/grafana/sq-gateway.json";
 const RUNBOOK: &str = "docs/operations.md";
 
 /// Every metric and its labels.
-const METRICS: [(&str, &[&str]); 15] = [
+const METRICS: [(&str, &[&str]); 16] = [
     ("sq_gateway_requests_total", &["command", "status", "tenant"]),
     ("sq_gateway_request_duration_seconds", &["command"]),
     ("sq_gateway_upstream_duration_seconds", &["command"]),
@@ -34,6 +34,7 @@ const METRICS: [(&str, &[&str]); 15] = [
     ("sq_pool_cold_start_seconds", &[]),
     ("sq_pool_worker_crashes_total", &["tenant"]),
     ("sq_pool_storage_bytes", &["tenant"]),
+    ("sq_pool_disk_bytes", &["tenant"]),
     ("sq_pool_quota_bytes", &["tenant"]),
 ];
 

@@ -143,6 +143,7 @@ fn storage_and_quota_follow_the_files_and_the_registry() {
             ("sq_pool_quota_bytes{tenant=\"carol\"}", 1_073_741_824.0),
             ("sq_pool_storage_bytes{tenant=\"alice\"}", 0.0),
             ("sq_pool_storage_bytes{tenant=\"carol\"}", 0.0),
+            ("sq_pool_disk_bytes{tenant=\"carol\"}", 0.0),
         ],
     );
     assert_eq!(scrape(&running).get("sq_pool_quota_bytes{tenant=\"bob\"}"), None);
@@ -157,6 +158,11 @@ fn storage_and_quota_follow_the_files_and_the_registry() {
     alice.post(UPDATE, vec![b'x'; 1030]).problem(507, "quota_exceeded");
     running.client_of("bob").post(UPDATE, vec![b'x'; 5000]).ok();
     wait::until("bob's storage", || stored("bob") == Some(5000.0));
+    let on_disk = scrape(&running).get("sq_pool_disk_bytes{tenant=\"bob\"}");
+    assert!(on_disk.is_some_and(|bytes| bytes > 0.0), "{on_disk:?}");
+    let status = running.pool_status();
+    assert_eq!((&status["storage"]["bob"], &status["disk"]["carol"]), (&5000.into(), &0.into()), "{status}");
+    assert!(status["disk"]["bob"].as_u64() > Some(0), "{status}");
 
     alice.post(DELETE, "").ok();
     wait::until("nothing of alice's", || stored("alice") == Some(0.0));
@@ -178,6 +184,7 @@ fn a_directory_that_cannot_be_read_has_no_number_and_one_line_in_the_log() {
         wait::pass(Duration::from_millis(1_100));
     }
     assert_eq!(scrape(&running).get("sq_pool_storage_bytes{tenant=\"alice\"}"), Some(0.0));
+    assert_eq!(scrape(&running).get("sq_pool_disk_bytes{tenant=\"bob\"}"), None);
     let lines = running.log().matches("cannot see how much a tenant has stored").count();
     assert_eq!(lines, 1, "{}", running.log());
 }

@@ -108,6 +108,11 @@ impl Metrics {
             "The size of a tenant's .phext files; absent when its directory cannot be read.",
             "tenant",
         )?;
+        let disk = gauges(
+            "sq_pool_disk_bytes",
+            "The space allocated to all files of a tenant's directory; absent when it cannot be read.",
+            "tenant",
+        )?;
         let quota = gauges(
             "sq_pool_quota_bytes",
             "What a tenant's phexts may have together; absent without a limit.",
@@ -116,15 +121,16 @@ impl Metrics {
         let as_gauge = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         for account in report.accounts().iter() {
             let tenant = account.tenant.as_str();
-            if let Some(bytes) = sizes.get(&account.tenant) {
-                storage.with_label_values(&[tenant]).set(as_gauge(*bytes));
+            if let Some(size) = sizes.get(&account.tenant) {
+                storage.with_label_values(&[tenant]).set(as_gauge(size.stored_bytes));
+                disk.with_label_values(&[tenant]).set(as_gauge(size.disk_bytes));
             }
             if let Some(bytes) = account.quota_bytes {
                 quota.with_label_values(&[tenant]).set(as_gauge(bytes));
             }
         }
-        let all: [&dyn Collector; 6] =
-            [&workers, &self.starts, &self.cold_start, &self.crashes, &storage, &quota];
+        let all: [&dyn Collector; 7] =
+            [&workers, &self.starts, &self.cold_start, &self.crashes, &storage, &disk, &quota];
         // The format has no family without a series.
         let has_series = |family: &MetricFamily| !family.get_metric().is_empty();
         let families: Vec<MetricFamily> =

@@ -1,5 +1,6 @@
 //! How things stand on all slots at one moment: what `/status` says, and what `/metrics` takes from it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,7 +9,7 @@ use sq_shared::tenant::TenantName;
 
 use super::desired::{Account, Assignment, Desired};
 use super::observed::{Observed, Slot, Worker};
-use super::storage::Sizes;
+use super::storage::{Size, Sizes};
 
 /// What `/status` says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -20,7 +21,9 @@ pub struct Report {
     running: Vec<Running>,
     slots: Vec<SlotReport>,
     /// What each tenant of the registry has stored, in bytes; suspended and reserved ones too.
-    storage: Sizes,
+    storage: BTreeMap<TenantName, u64>,
+    /// What the files of each of these tenants' directories take on disk, in bytes.
+    disk: BTreeMap<TenantName, u64>,
     #[serde(skip)]
     accounts: Arc<[Account]>,
 }
@@ -100,18 +103,23 @@ impl Report {
             workers: Counts::of(&slots),
             running: slots.iter().filter_map(Running::of).collect(),
             slots,
-            storage: Sizes::new(),
+            storage: BTreeMap::new(),
+            disk: BTreeMap::new(),
             accounts: Arc::clone(accounts),
         }
     }
 
-    /// Adds what each tenant has stored.
+    /// Adds what each tenant has stored, and what it takes on disk.
     #[must_use]
     pub fn with_storage(mut self, sizes: &Sizes) -> Self {
         for slot in &mut self.slots {
-            slot.storage_bytes = sizes.get(&slot.tenant).copied();
+            slot.storage_bytes = sizes.get(&slot.tenant).map(|size| size.stored_bytes);
         }
-        self.storage.clone_from(sizes);
+        let by_tenant = |bytes: fn(&Size) -> u64| {
+            sizes.iter().map(|(tenant, size)| (tenant.clone(), bytes(size))).collect()
+        };
+        self.storage = by_tenant(|size| size.stored_bytes);
+        self.disk = by_tenant(|size| size.disk_bytes);
         self
     }
 
@@ -189,5 +197,26 @@ impl State {
             None if assignment.is_some_and(holds) => Self::BackingOff,
             None => Self::Sleeping,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_status_has_what_is_stored_and_what_is_on_disk() {
+        let (assignments, stop_grace) = (BTreeMap::new(), Duration::ZERO);
+        let desired = Desired { assignments, stop_grace, is_closing: false };
+        let accounts: Arc<[Account]> = Arc::new([]);
+        let report = Report::new(&desired, &Observed::new([]), &accounts, 0, Instant::now());
+        let size = Size { stored_bytes: 7, disk_bytes: 4096 };
+        let sizes = Sizes::from([("alice".parse().unwrap(), size)]);
+        let status = serde_json::to_value(report.with_storage(&sizes)).unwrap();
+        assert_eq!((&status["storage"], &status["disk"]), (&json!({"alice": 7}), &json!({"alice": 4096})));
     }
 }

@@ -1,12 +1,15 @@
 //! How much each tenant has stored: the sizes of its `.phext` files, added up without the help of its worker, which
-//! may be asleep. What a journal holds is counted once it is saved.
+//! may be asleep. What a journal holds is counted once it is saved. The same pass adds up what all files of the
+//! tenant's directory take on disk.
 //!
 //! Nobody looks unless somebody asks, and then only when the last look is old: the disk is busy with this for a
 //! twentieth of the time at most, however many tenants there are and however often somebody asks.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::ffi::OsStr;
+use std::fs::{self, Metadata};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,8 +29,20 @@ const REST: u32 = 20;
 /// Whoever asks waits no longer for the disk, and gets what was seen before.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// In bytes, by tenant; whose directory cannot be read has no number.
-pub type Sizes = BTreeMap<TenantName, u64>;
+/// The unit of `st_blocks`, whatever the block size of the file system is.
+const BLOCK_BYTES: u64 = 512;
+
+/// What a tenant's directory holds. Subfolders are left out, and links are not followed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Size {
+    /// The lengths of the `.phext` files: the texts, which count against the quota.
+    pub stored_bytes: u64,
+    /// The space allocated to all regular files. A file with two hard links here counts twice.
+    pub disk_bytes: u64,
+}
+
+/// By tenant; one whose directory cannot be read has no size.
+pub type Sizes = BTreeMap<TenantName, Size>;
 
 /// What is known of the tenants' directories.
 #[derive(Debug, Default)]
@@ -45,7 +60,7 @@ struct Known {
 }
 
 impl Storage {
-    /// The sizes of these tenants' phexts, about [`LIFETIME`] old at most unless the disk is slow.
+    /// What these tenants' directories hold, about [`LIFETIME`] old at most unless the disk is slow.
     pub async fn sizes(self: &Arc<Self>, accounts: &Arc<[Account]>) -> Arc<Sizes> {
         let mut known = self.known.subscribe();
         self.look_if_due(accounts);
@@ -76,8 +91,8 @@ impl Storage {
     fn look(&self, accounts: &[Account], begun: Instant) {
         let (mut sizes, mut failures) = (Sizes::new(), BTreeMap::new());
         for Account { tenant, data_dir, .. } in accounts {
-            match stored_bytes(data_dir) {
-                Ok(bytes) => _ = sizes.insert(tenant.clone(), bytes),
+            match Size::of(data_dir) {
+                Ok(size) => _ = sizes.insert(tenant.clone(), size),
                 Err(error) => _ = failures.insert(tenant.clone(), (data_dir, error)),
             }
         }
@@ -100,31 +115,40 @@ impl Storage {
     }
 }
 
-/// A directory that was never made holds nothing.
-fn stored_bytes(data_dir: &Path) -> io::Result<u64> {
-    let entries = match fs::read_dir(data_dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        entries => entries?,
-    };
-    let mut bytes = 0_u64;
-    for entry in entries {
-        let entry = entry?;
-        if layout::phext_of_file(&entry.file_name()).is_none() {
-            continue;
+impl Size {
+    /// A directory that was never made holds nothing.
+    fn of(data_dir: &Path) -> io::Result<Self> {
+        let mut size = Self::default();
+        let entries = match fs::read_dir(data_dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(size),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            match entry.metadata() {
+                Ok(metadata) if metadata.is_file() => size.add(&entry.file_name(), &metadata),
+                Ok(_) => {}
+                // Removed since it was listed.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
         }
-        match entry.metadata() {
-            Ok(metadata) if metadata.is_file() => bytes = bytes.saturating_add(metadata.len()),
-            Ok(_) => {}
-            // Removed since it was listed.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
+        Ok(size)
     }
-    Ok(bytes)
+
+    fn add(&mut self, file_name: &OsStr, metadata: &Metadata) {
+        if layout::phext_of_file(file_name).is_some() {
+            self.stored_bytes = self.stored_bytes.saturating_add(metadata.len());
+        }
+        let allocated_bytes = metadata.blocks().saturating_mul(BLOCK_BYTES);
+        self.disk_bytes = self.disk_bytes.saturating_add(allocated_bytes);
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     fn accounts(folder: &Path) -> Arc<[Account]> {
@@ -136,8 +160,19 @@ mod tests {
         Arc::new([account("alice"), account("bob"), account("carol")])
     }
 
+    /// Syncs, because some file systems allocate no blocks before.
+    fn write(path: &Path, bytes: usize) {
+        fs::write(path, vec![b'x'; bytes]).unwrap();
+        fs::File::open(path).unwrap().sync_all().unwrap();
+    }
+
+    /// What `du` says of one file.
+    fn allocated_bytes(path: &Path) -> u64 {
+        fs::symlink_metadata(path).unwrap().blocks() * 512
+    }
+
     #[tokio::test]
-    async fn only_phexts_are_counted_and_who_cannot_be_read_has_no_number() {
+    async fn only_phexts_count_as_stored_and_an_unreadable_directory_has_no_size() {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("alice")).unwrap();
         for (name, bytes) in [("a.phext", 3), ("b.phext", 4), ("a.journal", 100), ("a.phext.tmp", 100)] {
@@ -146,8 +181,46 @@ mod tests {
         fs::create_dir(folder.path().join("alice/folder.phext")).unwrap();
         fs::write(folder.path().join("carol"), "no directory").unwrap();
         let sizes = Arc::new(Storage::default()).sizes(&accounts(folder.path())).await;
-        let expected = [("alice".parse().unwrap(), 7), ("bob".parse().unwrap(), 0)];
-        assert_eq!(*sizes, Sizes::from(expected));
+        let stored: Vec<(&str, u64)> =
+            sizes.iter().map(|(tenant, size)| (tenant.as_str(), size.stored_bytes)).collect();
+        assert_eq!(stored, [("alice", 7), ("bob", 0)]);
+        assert_eq!(sizes["bob"], Size::default());
+    }
+
+    #[test]
+    fn every_regular_file_takes_its_blocks_on_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let alice = folder.path().join("alice");
+        fs::create_dir_all(alice.join("folder")).unwrap();
+        let names = ["a.phext", "a.journal", "a.phext.tmp", ".reserve", ".keys", "notes"];
+        for (name, kib) in names.iter().zip([4, 8, 16, 32, 64, 128]) {
+            write(&alice.join(name), kib << 10);
+        }
+        // A folder, and a link that leads to a regular file elsewhere: neither counts.
+        write(&alice.join("folder/b.phext"), 256 << 10);
+        write(&folder.path().join("elsewhere"), 256 << 10);
+        symlink(folder.path().join("elsewhere"), alice.join("link.phext")).unwrap();
+
+        let size = Size::of(&alice).unwrap();
+        let expected = names.iter().map(|name| allocated_bytes(&alice.join(name))).sum();
+        assert_eq!(size, Size { stored_bytes: 4 << 10, disk_bytes: expected });
+    }
+
+    #[test]
+    fn a_hole_takes_nothing_on_disk_and_a_second_hard_link_counts_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let alice = folder.path().join("alice");
+        fs::create_dir(&alice).unwrap();
+        let sparse = fs::File::create(alice.join("sparse.phext")).unwrap();
+        sparse.set_len(1 << 30).unwrap();
+        write(&alice.join("a.journal"), 4 << 10);
+        fs::hard_link(alice.join("a.journal"), alice.join("b.journal")).unwrap();
+
+        let size = Size::of(&alice).unwrap();
+        let sparse_bytes = allocated_bytes(&alice.join("sparse.phext"));
+        assert!(sparse_bytes < 1 << 20, "the test needs a file system with sparse files");
+        let expected = sparse_bytes + 2 * allocated_bytes(&alice.join("a.journal"));
+        assert_eq!(size, Size { stored_bytes: 1 << 30, disk_bytes: expected });
     }
 
     #[tokio::test]
