@@ -104,6 +104,11 @@ pub fn reserve_file(tenant_dir: &Path) -> PathBuf {
     tenant_dir.join(".reserve")
 }
 
+/// The keys of writes that may come again, of phexts that have no journal. The leading dot keeps it apart from every phext.
+pub fn remembered_keys_file(tenant_dir: &Path) -> PathBuf {
+    tenant_dir.join(".keys")
+}
+
 /// The file that is written and synced before it takes the place of `path`.
 pub fn temporary(path: &Path) -> PathBuf {
     with_suffix(path, TEMPORARY_SUFFIX)

@@ -12,6 +12,7 @@ use sq_tests::wait;
 mod clock_steps;
 mod damage;
 mod disk_errors;
+mod disk_use;
 mod foreign_edits;
 mod full_disk;
 mod hostile_texts;

@@ -20,6 +20,7 @@ use crate::store::cache::{Cache, Content, DamagedPhext};
 use crate::store::counts::Counts;
 use crate::store::disk::os::OsDisk;
 use crate::store::disk::{Disk, FileName};
+use crate::store::keys::Keys;
 use crate::store::open_phext::{Clock, OpenPhext, Pace};
 use crate::store::queue::Refusal;
 use crate::store::record::{Entry, TEXT_BYTES, fingerprint};
@@ -35,6 +36,8 @@ mod disk;
 pub mod fsck;
 pub mod job;
 mod journal;
+mod journal_room;
+mod keys;
 mod list;
 mod look;
 mod memory;
@@ -46,6 +49,7 @@ mod record;
 mod recovery;
 mod repeats;
 mod reserve;
+mod retirement;
 mod save_budget;
 mod schedule;
 #[cfg(test)]
@@ -88,6 +92,12 @@ pub struct Store {
     active: BTreeSet<PhextName>,
     usage: Usage,
     reserve: Arc<Reserve>,
+    /// Those of phexts that have no journal.
+    keys: Keys,
+    /// A job is about to remove files of phexts that do without.
+    is_retiring: bool,
+    /// Phexts that are not in memory, and whose journals take room that is needed.
+    long_journals: Vec<PhextName>,
     /// How many scrolls phexts have that are not in memory, for the listing.
     counts: Arc<Counts>,
     /// Without them each read looks at its file.
@@ -198,6 +208,15 @@ pub enum StoreError {
     Io(#[from] io::Error),
 }
 
+impl From<RecoveryError> for StoreError {
+    fn from(error: RecoveryError) -> Self {
+        match error {
+            RecoveryError::Damaged(damage) => Self::Damaged(damage),
+            RecoveryError::Io(error) => Self::Io(error),
+        }
+    }
+}
+
 impl Store {
     /// Serves a tenant's directory. No other worker may have it.
     ///
@@ -216,6 +235,9 @@ impl Store {
             active: BTreeSet::new(),
             usage: Usage::default(),
             reserve: Arc::default(),
+            keys: Keys::default(),
+            is_retiring: false,
+            long_journals: Vec::new(),
             counts: Arc::default(),
             turns: None,
             is_in_doubt: false,
@@ -318,10 +340,12 @@ impl Store {
         let written = Written { bytes: answer_bytes(phext.scroll(&write.at), &write.edit), is_replay: false };
         let (before, after) = (phext.file_bytes(), phext.file_bytes_after(&write.at, &write.edit));
         let Some(entry) = entry(phext, write, written.bytes)? else { return Ok(self.pending(name, written)) };
-        self.check_count(name, &clock)?;
+        self.check_count(name, before, after, &clock)?;
         self.check_quota(before, after, &clock)?;
         self.check_room(name, before, after, &clock)?;
-        self.check_queue(write.edit.text().len() as u64)?;
+        let text_bytes = write.edit.text().len() as u64;
+        self.check_queue(text_bytes)?;
+        self.check_journals(text_bytes, &clock)?;
         self.log(name, &entry, after <= before, &clock);
         self.trim(name);
         Ok(self.pending(name, written))
@@ -360,9 +384,16 @@ impl Store {
     }
 
     /// What was answered when the write's key came before.
-    fn replay(&self, name: &PhextName, write: &Write, clock: &Clock) -> Result<Option<Written>, StoreError> {
-        let known = write.repeat.as_ref().and_then(|key| self.cache.open(name)?.remembered(key, clock));
-        let Some(known) = known else { return Ok(None) };
+    fn replay(
+        &mut self,
+        name: &PhextName,
+        write: &Write,
+        clock: &Clock,
+    ) -> Result<Option<Written>, StoreError> {
+        let Some(key) = &write.repeat else { return Ok(None) };
+        self.keys.load(&*self.disk, clock.now)?;
+        let of_phext = self.cache.open(name).and_then(|open| open.remembered(key, clock));
+        let Some(known) = of_phext.or_else(|| self.keys.get(name, key, clock.now)) else { return Ok(None) };
         if known.fingerprint != fingerprint(&write.at, &write.edit) {
             return Err(StoreError::KeyReused);
         }
@@ -379,9 +410,10 @@ impl Store {
         self.active.insert(name.clone());
         if let Some(open) = self.cache.open_mut(name) {
             open.log(entry, frees_room, clock);
-            self.usage.set(name, Some(open.phext.file_bytes()));
+            self.usage.set(name, Some(open.files()));
         }
         self.cache.recount(name);
+        self.keep_journals_short(clock.now);
         if let Some(quota) = self.limits.quota_bytes {
             self.usage.warn(quota);
         }
@@ -422,7 +454,7 @@ impl Store {
                 let visit = self.next_visit();
                 let open =
                     OpenPhext::from_recovered(name.clone(), visit, self.pace, recovered, Instant::now());
-                self.usage.set(name, Some(open.phext.file_bytes()));
+                self.usage.set(name, Some(open.files()));
                 self.active.insert(name.clone());
                 self.cache.insert(name.clone(), Content::Open(Box::new(open)));
                 Ok(())
@@ -430,7 +462,7 @@ impl Store {
             Err(RecoveryError::Io(error)) => Err(error.into()),
             Err(RecoveryError::Damaged(damage)) => {
                 tracing::error!(phext = %name, %damage, "a phext is damaged, and is left alone");
-                self.usage.set(name, Some(files.text_bytes()));
+                self.usage.set(name, Some(files.lengths()));
                 let damaged = DamagedPhext { files, damage: damage.clone(), quota_bytes };
                 self.cache.insert(name.clone(), Content::Damaged(Box::new(damaged)));
                 Err(damage.into())

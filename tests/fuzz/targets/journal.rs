@@ -11,7 +11,7 @@ use std::path::Path;
 use sq_shared::coordinate::Coordinate;
 use sq_shared::phext_name::PhextName;
 use sq_worker::store::fsck::{self, Finding};
-use sq_worker::store::{DataDirectory, Edit, Limits, Store, StoreError, Write};
+use sq_worker::store::{DataDirectory, Edit, KeyOrigin, Limits, RepeatKey, Store, StoreError, Write};
 use tempfile::TempDir;
 
 use super::phext::scrolls;
@@ -39,6 +39,8 @@ const HAS_JOURNAL: u8 = 2;
 const MEND_HEADER: u8 = 4;
 const MEND_RECORDS: u8 = 8;
 const KNOWS_TEXT: u8 = 16;
+/// The journal is the one with the keys of all phexts.
+const IS_KEYS: u8 = 32;
 
 pub(crate) fn check(data: &[u8]) {
     let Some(([choices, low, high], rest)) = data.split_first_chunk::<3>() else { return };
@@ -55,6 +57,10 @@ pub(crate) fn check(data: &[u8]) {
             name_text(&mut journal, has(HAS_TEXT).then_some(text));
         }
         mend(&mut journal, has(MEND_HEADER), has(MEND_RECORDS));
+        if has(IS_KEYS) {
+            fs::write(dir.path().join(".keys"), journal).unwrap();
+            return check_keys(dir.path(), data.len());
+        }
         fs::write(dir.path().join("notes.journal"), journal).unwrap();
     }
     check_directory(dir.path(), data.len());
@@ -94,6 +100,30 @@ fn check_directory(dir: &Path, input_bytes: usize) {
     close(store);
     assert_eq!(scrolls_of(&mut open(dir)), expected);
     assert!(!has_damage(dir), "a good directory became a damaged one");
+}
+
+/// Keys are read, and others go on where they end; or they are damaged, and no phext is written.
+fn check_keys(dir: &Path, input_bytes: usize) {
+    let (before, is_damaged) = (fs::read(dir.join(".keys")).unwrap(), has_damage(dir));
+    let repeat = Some(RepeatKey::new(KeyOrigin::Client, "a key that no input has"));
+    let delete = Write { at: Coordinate::ORIGIN, edit: Edit::Remove, expected: None, repeat };
+    let nothing = PhextName::parse("nothing").unwrap();
+    for is_known in [false, true] {
+        let mut store = open(dir);
+        match assert_proportional(input_bytes, || store.write(&nothing, &delete)) {
+            Ok(pending) => assert_eq!(pending.into_untold().is_replay, is_known),
+            Err(StoreError::Damaged(_)) => {
+                close(store);
+                assert!(is_damaged, "fsck and the store disagree");
+                assert_eq!(fs::read(dir.join(".keys")).unwrap(), before, "damaged keys were changed");
+                return;
+            }
+            Err(error) => panic!("{error}"),
+        }
+        assert!(!is_damaged, "fsck and the store disagree");
+        run_jobs(&mut store);
+    }
+    assert!(!has_damage(dir), "good keys became damaged ones");
 }
 
 /// A write goes on where the journal ends.

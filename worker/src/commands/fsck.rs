@@ -97,6 +97,9 @@ fn describe(finding: &Finding) -> String {
             }
             text
         }
+        Finding::Keys { keys } => {
+            format!("{} of writes that may come again, of phexts without a journal", count(*keys, "key"))
+        }
         Finding::Reserve => "room that is kept for a full disk".to_owned(),
         Finding::Leftover => "left by a worker that was killed; the next one removes it".to_owned(),
         Finding::Damaged(damage) => format!("{}: {}", place(damage), remedy(damage)),
@@ -108,8 +111,10 @@ fn describe(finding: &Finding) -> String {
 fn place(damage: &Damage) -> String {
     match damage {
         Damage::Text(damage) => damage.to_string(),
-        Damage::Journal(JournalDamage::Header) => "its header is damaged, at byte 0".to_owned(),
-        Damage::Journal(damage) => damage.to_string(),
+        Damage::Journal(JournalDamage::Header) | Damage::Keys(JournalDamage::Header) => {
+            "its header is damaged, at byte 0".to_owned()
+        }
+        Damage::Journal(damage) | Damage::Keys(damage) => damage.to_string(),
         Damage::LargerThanQuota { .. } => damage.to_string(),
         Damage::InTheWay { .. } => "it is not a plain file, and is in the way of the next save".to_owned(),
     }
@@ -119,11 +124,16 @@ fn remedy(damage: &Damage) -> &'static str {
     match damage {
         Damage::Text(TextDamage::NotAFile)
         | Damage::Journal(JournalDamage::NotAFile)
+        | Damage::Keys(JournalDamage::NotAFile)
         | Damage::InTheWay { .. } => "move it out of the directory",
         Damage::Text(_) => "mend it there with an editor, or put a good copy in its place",
         Damage::Journal(_) => {
             "stop the worker, then take phext and journal from a backup, or move the journal out of the \
              directory, which loses the writes that are only in it"
+        }
+        Damage::Keys(_) => {
+            "take it from a backup, or move it out of the directory: then a write that a client sends again may be made \
+             twice"
         }
         Damage::LargerThanQuota { .. } => "raise the quota",
     }
@@ -152,7 +162,7 @@ impl Totals {
                     totals.journals += 1;
                     totals.unsaved += unsaved.unwrap_or(0);
                 }
-                Finding::Reserve | Finding::Leftover => {}
+                Finding::Keys { .. } | Finding::Reserve | Finding::Leftover => {}
                 Finding::Damaged(_) | Finding::Unreadable(_) => totals.bad += 1,
             }
         }

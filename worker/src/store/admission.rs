@@ -4,6 +4,7 @@ use std::io;
 
 use sq_shared::phext_name::PhextName;
 
+use crate::store::disk::Disk;
 use crate::store::open_phext::{Clock, OpenPhext};
 use crate::store::usage::cost;
 use crate::store::{Expected, Store, StoreError};
@@ -33,12 +34,20 @@ impl Store {
         Err(StoreError::QuotaExceeded { used, quota })
     }
 
-    /// A write to a phext that has no file yet makes one more of them, even if it leaves only its key.
-    pub(super) fn check_count(&mut self, name: &PhextName, clock: &Clock) -> Result<(), StoreError> {
-        let is_new = self.cache.open(name).is_none();
-        let Some(limit) = self.limits.phexts.filter(|_| is_new) else { return Ok(()) };
+    /// The first text of a phext makes one more of them. A write that leaves only its key makes none.
+    pub(super) fn check_count(
+        &mut self,
+        name: &PhextName,
+        before: u64,
+        after: u64,
+        clock: &Clock,
+    ) -> Result<(), StoreError> {
+        let is_first = before == 0 && after > 0;
+        let Some(limit) = self.limits.phexts.filter(|_| is_first) else { return Ok(()) };
         self.usage.keep_current(clock.now)?;
-        let phexts = self.usage.phexts().unwrap_or_default();
+        // One in memory is among them already, if only for its key.
+        let is_counted = self.cache.open(name).is_some();
+        let phexts = self.usage.phexts().unwrap_or_default().saturating_sub(usize::from(is_counted));
         if phexts < limit {
             return Ok(());
         }
@@ -90,7 +99,7 @@ impl Store {
         if fits { Ok(()) } else { Err(StoreError::NotYet) }
     }
 
-    fn queued_bytes(&self) -> u64 {
+    pub(super) fn queued_bytes(&self) -> u64 {
         self.active_phexts().map(OpenPhext::queued_bytes).sum()
     }
 
@@ -109,9 +118,12 @@ impl Store {
 
     /// Room that the disk still reports as free, and that records on their way and saves under way will take.
     fn promised_bytes(&self) -> u64 {
-        let saves = self.active_phexts().filter(|open| open.is_saving());
-        let saves_bytes: u64 = saves.map(|open| open.phext.file_bytes()).sum();
-        saves_bytes.saturating_add(self.queued_bytes())
+        self.saves_bytes().saturating_add(self.queued_bytes())
+    }
+
+    /// What the new files of the saves under way have.
+    pub(super) fn saves_bytes(&self) -> u64 {
+        self.active_phexts().filter(|open| open.is_saving()).map(|open| open.phext.file_bytes()).sum()
     }
 
     fn used_bytes(&self) -> u64 {
@@ -125,14 +137,14 @@ impl Store {
         self.disk.free_bytes().is_ok_and(|free_bytes| free_bytes < needed_bytes)
     }
 
-    /// Whether room on the disk is scarce.
-    pub(super) fn is_tight(&self) -> bool {
-        self.disk.free_bytes().is_ok_and(|free_bytes| free_bytes < TIGHT_BYTES)
-    }
-
     pub(super) fn disk_full(&self) -> StoreError {
         StoreError::DiskFull { used: self.used_bytes(), quota: self.limits.quota_bytes }
     }
+}
+
+/// Whether room on the disk is scarce.
+pub(super) fn is_tight(disk: &dyn Disk) -> bool {
+    disk.free_bytes().is_ok_and(|free_bytes| free_bytes < TIGHT_BYTES)
 }
 
 pub(super) fn check_expected(scroll: &str, expected: Option<&Expected>) -> Result<(), StoreError> {

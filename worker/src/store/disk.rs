@@ -28,6 +28,10 @@ pub(super) enum FileName {
     Journal(PhextName),
     /// The journal that is about to take its place.
     NewJournal(PhextName),
+    /// The keys of phexts that have no journal.
+    Keys,
+    /// Those that are about to take their place.
+    NewKeys,
     /// Room for the moment when the disk is full.
     Reserve,
 }
@@ -119,7 +123,16 @@ pub(super) fn path_of(file: &FileName) -> PathBuf {
         FileName::NewPhext(name) => layout::temporary(&layout::phext_file(here, name)),
         FileName::Journal(name) => layout::journal_file(here, name),
         FileName::NewJournal(name) => layout::temporary(&layout::journal_file(here, name)),
+        FileName::Keys => layout::remembered_keys_file(here),
+        FileName::NewKeys => layout::temporary(&layout::remembered_keys_file(here)),
         FileName::Reserve => layout::reserve_file(here),
+    }
+}
+
+impl FileName {
+    /// Whether it is about to take another's place: without a worker at work it is left over.
+    pub(super) fn is_temporary(&self) -> bool {
+        matches!(self, Self::NewPhext(_) | Self::NewJournal(_) | Self::NewKeys)
     }
 }
 
@@ -127,13 +140,14 @@ pub(super) fn path_of(file: &FileName) -> PathBuf {
 pub(super) fn file_of(name: &OsStr) -> Option<FileName> {
     let phext = |name: &OsStr| layout::phext_of_file(name);
     let journal = |name: &OsStr| layout::phext_of_journal(name);
-    if let Some(finished) = layout::finished(name) {
-        return phext(finished)
-            .map(FileName::NewPhext)
-            .or_else(|| journal(finished).map(FileName::NewJournal));
-    }
-    let file = phext(name).map(FileName::Phext).or_else(|| journal(name).map(FileName::Journal));
-    file.or_else(|| (layout::reserve_file(Path::new("")).as_os_str() == name).then_some(FileName::Reserve))
+    let file = match layout::finished(name) {
+        Some(finished) => {
+            phext(finished).map(FileName::NewPhext).or_else(|| journal(finished).map(FileName::NewJournal))
+        }
+        None => phext(name).map(FileName::Phext).or_else(|| journal(name).map(FileName::Journal)),
+    };
+    let of_all = [FileName::Keys, FileName::NewKeys, FileName::Reserve];
+    file.or_else(|| of_all.into_iter().find(|file| path_of(file).as_os_str() == name))
 }
 
 /// Whether an error says that there is no room left.

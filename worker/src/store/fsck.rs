@@ -8,6 +8,7 @@ use sq_shared::phext_name::PhextName;
 
 use crate::store::disk::os::{OpenError, OsDisk};
 use crate::store::disk::{Disk, FileName, Identity, path_of};
+use crate::store::keys;
 use crate::store::phext::parser::PhextParser;
 use crate::store::record::FileDigest;
 use crate::store::recovery::{Damage, RecoveryError, Survey, read_text, survey};
@@ -52,6 +53,11 @@ pub enum Finding {
         torn_bytes: u64,
         /// Another program took the phext's file away, so the phext is empty.
         is_file_gone: bool,
+    },
+    /// Keys of writes that may come again, of phexts without a journal.
+    Keys {
+        /// How many.
+        keys: u64,
     },
     /// Room that is kept for a full disk.
     Reserve,
@@ -101,7 +107,11 @@ pub fn check(dir: &Path) -> Result<Report, OpenError> {
     for file in disk.files().map_err(wrap)? {
         match file {
             FileName::Phext(name) | FileName::Journal(name) => _ = names.insert(name),
-            FileName::NewPhext(_) | FileName::NewJournal(_) | FileName::Reserve => _ = others.insert(file),
+            FileName::NewPhext(_)
+            | FileName::NewJournal(_)
+            | FileName::Keys
+            | FileName::NewKeys
+            | FileName::Reserve => _ = others.insert(file),
         }
     }
     let mut files = Vec::new();
@@ -114,6 +124,8 @@ pub fn check(dir: &Path) -> Result<Report, OpenError> {
         let is_plain = disk.identity(&file).map_err(wrap)?.is_none_or(|identity| identity.is_file);
         let finding = match &file {
             FileName::Reserve => Finding::Reserve,
+            FileName::Keys => keys::count(&disk).map_or_else(Finding::from, |keys| Finding::Keys { keys }),
+            FileName::NewKeys if !is_plain => Damage::InTheWay { suffix: ".keys" }.into(),
             FileName::NewJournal(_) if !is_plain => Damage::InTheWay { suffix: ".journal" }.into(),
             _ if !is_plain => Damage::InTheWay { suffix: ".phext" }.into(),
             _ => Finding::Leftover,

@@ -14,6 +14,7 @@ use crate::store::new_journal::NewJournal;
 use crate::store::phext::Phext;
 use crate::store::record::FileDigest;
 use crate::store::reserve::Reserve;
+use crate::store::retirement::{Retired, Retirement};
 
 /// A save is synced in pieces of so many bytes, so that a large one never fills the disk's queue at once: the
 /// journals of other phexts are synced in between.
@@ -22,16 +23,24 @@ const SYNC_EVERY_BYTES: u64 = 4 * 1024 * 1024;
 /// How much of a journal is written over itself at once.
 const REFRESH_BYTES: usize = 256 * 1024;
 
-/// Work on one phext's files.
+/// Work on files.
 #[derive(Debug)]
 pub struct Job {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) reserve: Arc<Reserve>,
-    pub(super) name: PhextName,
-    pub(super) work: Work,
+    pub(super) task: Task,
 }
 
-/// What is to be done.
+/// Whose files.
+#[derive(Debug)]
+pub(super) enum Task {
+    /// One phext's.
+    Phext(PhextName, Work),
+    /// Those of phexts that need a journal no more.
+    Retire(Retirement),
+}
+
+/// What is to be done with a phext's files.
 #[derive(Debug)]
 pub(super) enum Work {
     /// Append records to the journal, and make all of it durable.
@@ -48,12 +57,14 @@ pub(super) enum Work {
     Discard,
 }
 
-/// What came of a job.
+/// What came of a job. An error is one of the disk: what it holds is known only after a new start.
 #[derive(Debug)]
-pub struct Done {
-    pub(super) name: PhextName,
-    /// An error is one of the disk: what it holds is known only after a new start.
-    pub(super) result: io::Result<Outcome>,
+pub struct Done(pub(super) io::Result<Finished>);
+
+#[derive(Debug)]
+pub(super) enum Finished {
+    Phext(PhextName, Outcome),
+    Retired(Retired),
 }
 
 #[derive(Debug)]
@@ -109,30 +120,42 @@ pub(super) struct Written {
 impl Job {
     /// Does the work; it may take long.
     pub fn run(self) -> Done {
-        let Self { disk, reserve, name, work } = self;
-        let result = match work {
-            Work::Append { journal, records, frees_room } => {
-                append(&*disk, &reserve, journal, records, frees_room)
+        let Self { disk, reserve, task } = self;
+        Done(match task {
+            Task::Phext(name, work) => {
+                work.run(&*disk, &reserve, &name).map(|outcome| Finished::Phext(name, outcome))
             }
-            Work::Refresh { journal, bytes } => match refresh(&*journal, bytes) {
+            Task::Retire(retirement) => retirement.run(&*disk, &reserve).map(Finished::Retired),
+        })
+    }
+}
+
+impl Work {
+    fn run(self, disk: &dyn Disk, reserve: &Reserve, name: &PhextName) -> io::Result<Outcome> {
+        match self {
+            Self::Append { journal, records, frees_room } => {
+                append(disk, reserve, journal, records, frees_room)
+            }
+            Self::Refresh { journal, bytes } => match refresh(&*journal, bytes) {
                 // It can be read and no more, so nothing about it will change.
                 Err(error) if is_unwritable(&error) => Ok(Outcome::Refreshed),
                 refreshed => refreshed.map(|()| Outcome::Refreshed),
             },
-            Work::Begin { new, records, frees_room } => {
-                begin(&*disk, &reserve, &name, &new, records, frees_room)
+            Self::Begin { new, records, frees_room } => {
+                let (temporary, target) =
+                    (FileName::NewJournal(name.clone()), FileName::Journal(name.clone()));
+                begin(disk, reserve, (&temporary, &target), &new, records, frees_room)
             }
-            Work::Write { snapshot } => save(&*disk, &reserve, &name, &snapshot),
-            Work::Publish { written, expected, note } => {
-                publish(&*disk, &name, &written, expected, note).inspect(|_| reserve.hold(&*disk))
+            Self::Write { snapshot } => save(disk, reserve, name, &snapshot),
+            Self::Publish { written, expected, note } => {
+                publish(disk, name, &written, expected, note).inspect(|_| reserve.hold(disk))
             }
-            Work::Discard => remove_new(&*disk, &name).map(|()| Outcome::Discarded),
-        };
-        Done { name, result }
+            Self::Discard => remove_new(disk, name).map(|()| Outcome::Discarded),
+        }
     }
 }
 
-fn append(
+pub(super) fn append(
     disk: &dyn Disk,
     reserve: &Reserve,
     mut journal: Journal,
@@ -151,23 +174,22 @@ fn append(
     }
 }
 
-fn begin(
+pub(super) fn begin(
     disk: &dyn Disk,
     reserve: &Reserve,
-    name: &PhextName,
+    (temporary, target): (&FileName, &FileName),
     new: &NewJournal,
     mut records: Vec<u8>,
     frees_room: bool,
 ) -> io::Result<Outcome> {
     reserve.hold(disk);
     let is_without_room = |error: &io::Error| frees_room && is_full(error);
-    match reserve.with_room(disk, is_without_room, || new.write(disk, name, &mut records)) {
+    match reserve.with_room(disk, is_without_room, || new.write(disk, temporary, &mut records)) {
         Ok(journal) => {
             journal.file.sync_all()?;
-            let new = FileName::NewJournal(name.clone());
-            match disk.rename(&new, &FileName::Journal(name.clone())) {
+            match disk.rename(temporary, target) {
                 Err(error) if is_unwritable(&error) => {
-                    remove(disk, &new)?;
+                    remove(disk, temporary)?;
                     return Ok(Outcome::Refused { records, error });
                 }
                 renamed => renamed?,

@@ -45,7 +45,8 @@ impl Store {
     }
 
     fn is_too_full(&self, incoming_bytes: u64, incoming_phexts: usize) -> bool {
-        let held_bytes = self.cache.held_bytes().saturating_add(self.usage.memory_bytes());
+        let others_bytes = self.usage.memory_bytes().saturating_add(self.keys.memory_bytes());
+        let held_bytes = self.cache.held_bytes().saturating_add(others_bytes);
         held_bytes.saturating_add(incoming_bytes) > self.limits.memory_bytes
             || self.cache.count() + incoming_phexts > OPEN_PHEXTS
     }

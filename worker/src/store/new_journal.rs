@@ -4,8 +4,6 @@
 use std::io;
 use std::sync::Arc;
 
-use sq_shared::phext_name::PhextName;
-
 use crate::store::disk::{Disk, DiskFile, FileName};
 use crate::store::journal::{self, AppendError, Base, Journal};
 use crate::store::record::{Entry, Stamp, encode};
@@ -30,12 +28,11 @@ impl NewJournal {
     ///
     /// # Errors
     /// The system refuses: nothing of it is left.
-    pub(super) fn write(&self, disk: &dyn Disk, name: &PhextName, records: &mut [u8]) -> io::Result<Journal> {
-        let new = FileName::NewJournal(name.clone());
-        let file = disk.create(&new)?;
+    pub(super) fn write(&self, disk: &dyn Disk, new: &FileName, records: &mut [u8]) -> io::Result<Journal> {
+        let file = disk.create(new)?;
         self.write_to(file.into(), records).inspect_err(|_| {
             // The error that counts is the first one.
-            let _ = disk.remove(&new);
+            let _ = disk.remove(new);
         })
     }
 

@@ -10,22 +10,24 @@ use std::time::{Duration, Instant};
 use sq_shared::phext_name::PhextName;
 
 use crate::store::disk::{Disk, Identity};
-use crate::store::job::{Job, Outcome};
+use crate::store::job::{Job, Outcome, Task};
 use crate::store::journal::{Base, Journal};
 use crate::store::look::Look;
 use crate::store::phext::Phext;
 use crate::store::queue::{Fate, Queue};
-use crate::store::record::{Entry, Stamp, fingerprint};
+use crate::store::record::{Entry, Generation, Stamp, fingerprint};
 use crate::store::recovery::{Recovered, RecoveredJournal, Tail};
-use crate::store::repeats::{Remembered, RepeatKey, Repeats};
+use crate::store::repeats::{OF_A_PHEXT, Remembered, RepeatKey, Repeats};
 use crate::store::reserve::Reserve;
 use crate::store::save_budget::SaveBudget;
 use crate::store::ticket::{Pending, Ticket};
 
 use self::journalling::InFlight;
-use self::saving::{Save, Snapshot};
+use self::retiring::Retirement;
+use self::saving::Save;
 
 mod journalling;
+mod retiring;
 mod saving;
 
 /// When files are brought up to date.
@@ -43,6 +45,8 @@ pub(super) struct Pace {
     pub(super) long_journal_bytes: u64,
     /// A journal whose edits are all saved begins anew once it is longer than its keys and this.
     pub(super) spent_journal_bytes: u64,
+    /// What all journals of the tenant may take beside what is left of the quota.
+    pub(super) journals_bytes: u64,
 }
 
 impl Pace {
@@ -52,6 +56,7 @@ impl Pace {
         full_disk_delay: Duration::from_secs(1),
         long_journal_bytes: 8 * 1024 * 1024,
         spent_journal_bytes: 256 * 1024,
+        journals_bytes: 16 * 1024 * 1024,
     };
 }
 
@@ -84,7 +89,10 @@ pub(super) struct OpenPhext {
     /// The journal's job that is under way.
     in_flight: Option<InFlight>,
     save: Save,
-    last_save: Option<Snapshot>,
+    retirement: Retirement,
+    /// Up to which byte of which generation the journal has nothing that its file does not have, but for keys; `None` once
+    /// that has been looked at.
+    spent: Option<(Generation, u64)>,
     last_sequence: u64,
     last_edit: u64,
     /// The last record that must become durable, and the last that is.
@@ -127,14 +135,6 @@ enum JournalState {
     },
 }
 
-/// What a finished job leaves to do.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Next {
-    Nothing,
-    /// A save succeeded: its journal may be longer than it need be.
-    Saved,
-}
-
 impl OpenPhext {
     /// A phext that has neither a file nor a journal.
     pub(super) fn new(name: PhextName, visit: u64, pace: Pace) -> Self {
@@ -146,7 +146,7 @@ impl OpenPhext {
             phext: Phext::default(),
             written: nothing.clone(),
             durable: Some(nothing),
-            repeats: Repeats::default(),
+            repeats: Repeats::new(OF_A_PHEXT),
             unwritten_keys: Vec::new(),
             file: None,
             looked: None,
@@ -155,7 +155,8 @@ impl OpenPhext {
             queue: Queue::default(),
             in_flight: None,
             save: Save::Idle,
-            last_save: None,
+            retirement: Retirement::Unwanted,
+            spent: None,
             last_sequence: 0,
             last_edit: 0,
             logged: 0,
@@ -220,18 +221,23 @@ impl OpenPhext {
 
     /// Whether no job is under way and its journal is durable, so that it may be read anew from the disk.
     pub(super) fn is_quiet(&self) -> bool {
-        let is_at_work = self.in_flight.is_some() || self.is_saving();
+        let is_at_work = self.in_flight.is_some() || self.is_saving() || self.is_retiring();
         !is_at_work && self.queue.is_empty() && self.synced >= self.logged
     }
 
-    /// Whether it may leave memory: its file has all of it.
+    /// Whether it may leave memory: its file has all of it, and it has no file too many.
     pub(super) fn is_clean(&self) -> bool {
-        self.is_quiet() && !self.is_dirty()
+        self.is_quiet() && !self.is_dirty() && (self.is_behind || !self.wants_to_retire())
     }
 
-    /// Whether this is its file: the one that it knows, or the one to which a save is just giving the name.
+    /// Whether this is its file: the one that it knows, or the one to which a save is just giving the name; none when that
+    /// is just being removed.
     pub(super) fn is_own_file(&self, found: Option<Identity>) -> bool {
-        found == self.file || found.is_some_and(|found| self.is_being_published(&found))
+        match found {
+            _ if found == self.file => true,
+            Some(found) => self.is_being_published(&found),
+            None => self.is_retiring() && self.written.phext.file_bytes() == 0,
+        }
     }
 
     /// Whether it must be read anew as soon as it is quiet.
@@ -287,7 +293,7 @@ impl OpenPhext {
         (!self.is_durable(logged, edit)).then(ticket)
     }
 
-    /// Whether it has neither a text nor files: the write that began it was refused.
+    /// Whether it has neither a text nor files: the write that began it was refused, or its files are gone.
     pub(super) fn is_nothing(&self) -> bool {
         let has_files = self.file.is_some() || !matches!(self.journal, JournalState::None);
         !has_files && self.is_clean() && self.phext.file_bytes() == 0
@@ -367,24 +373,25 @@ impl OpenPhext {
         let job = |work| Job {
             disk: Arc::clone(disk),
             reserve: Arc::clone(reserve),
-            name: self.name.clone(),
-            work,
+            task: Task::Phext(self.name.clone(), work),
         };
         journal.into_iter().chain(file).map(job).collect()
     }
 
     /// Takes in what came of a job.
-    pub(super) fn finish(&mut self, done: Outcome, clock: &Clock) -> Next {
-        let mut next = Next::Nothing;
+    pub(super) fn finish(&mut self, done: Outcome, clock: &Clock) {
         match done {
-            Outcome::Appended(journal) | Outcome::Began(journal) => self.note_appended(journal),
+            Outcome::Appended(journal) => {
+                self.note_appended(journal);
+                self.note_only_keys();
+            }
+            Outcome::Began(journal) => self.note_appended(journal),
             Outcome::Refreshed => self.note_refreshed(),
             Outcome::Refused { records, error } => self.note_refused(records, &error, clock),
             Outcome::Written(written) => self.note_saved(written, clock),
             Outcome::Published(identity, noted) => {
                 self.take_back(noted);
                 self.note_published(identity, clock);
-                next = Next::Saved;
             }
             Outcome::Foreign => {
                 self.take_back(None);
@@ -399,7 +406,6 @@ impl OpenPhext {
             Outcome::Discarded => self.save = Save::Idle,
         }
         self.note_durable();
-        next
     }
 
     /// What it is now.

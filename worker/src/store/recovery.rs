@@ -17,7 +17,8 @@ use crate::store::journal::{self, Base, End, Header, Journal, JournalDamage};
 use crate::store::phext::parser::PhextParser;
 use crate::store::phext::{Phext, TextDamage};
 use crate::store::record::{Entry, FileDigest, Format, LARGEST_FOUND_SEQUENCE, Record, fingerprint};
-use crate::store::repeats::{Remembered, Repeats};
+use crate::store::repeats::{OF_A_PHEXT, Remembered, Repeats};
+use crate::store::usage::Files;
 
 /// How much of a file is read at once.
 const READ_BYTES: usize = 256 * 1024;
@@ -47,6 +48,9 @@ pub enum Damage {
     /// Its journal cannot be understood.
     #[error("the phext's .journal file is damaged: {0}")]
     Journal(#[from] JournalDamage),
+    /// The keys of all phexts cannot be understood, so no phext is written.
+    #[error("the tenant's .keys file is damaged: {0}")]
+    Keys(JournalDamage),
 }
 
 /// Why a phext did not come into memory.
@@ -150,9 +154,10 @@ impl PhextFiles {
         })
     }
 
-    /// What the text has; 0 when there is none.
-    pub(super) fn text_bytes(&self) -> u64 {
-        self.text.map_or(0, |text| text.bytes)
+    /// What text and journal have; 0 where there is none.
+    pub(super) fn lengths(&self) -> Files {
+        let bytes = |file: Option<Identity>| file.map_or(0, |file| file.bytes);
+        Files { text_bytes: bytes(self.text), journal_bytes: bytes(self.journal) }
     }
 
     /// A new file is written beside each old one. What stands there must be a plain file, which gives way.
@@ -181,7 +186,7 @@ pub(super) fn recover(
             phext: text.phext,
             file: Some(text.identity),
             digest: Some(text.digest),
-            repeats: Repeats::default(),
+            repeats: Repeats::new(OF_A_PHEXT),
             last_sequence: 0,
             logged: 0,
             synced: 0,
@@ -234,7 +239,7 @@ impl Survey {
             end: End { bytes: 0, torn_bytes: 0 },
             published: header.base,
             pending: Vec::new(),
-            repeats: Repeats::default(),
+            repeats: Repeats::new(OF_A_PHEXT),
             began: Instant::now(),
             last_sequence: header.base.sequence,
             last_change: header.base.sequence,

@@ -1,10 +1,11 @@
 //! The keys of recent writes: a request that comes twice under one key is applied once.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-/// Most keys of clients that a phext remembers: the oldest goes first.
-pub(super) const KEYS: usize = 4096;
+/// Most keys that are remembered of one phext; the oldest of its origin goes first. The gateway sends a request again at
+/// once, a few times, and has a key for each write.
+pub(super) const OF_A_PHEXT: MostKeys = MostKeys { clients: 4096, gateways: 2048 };
 
 /// How long a client's key is remembered at least.
 ///
@@ -13,8 +14,7 @@ pub(super) const KEYS: usize = 4096;
 /// would let a write be made twice.
 const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Most keys of the gateway, and how long they live: it sends a request again at once, a few times.
-const GATEWAY_KEYS: usize = 2048;
+/// How long a key of the gateway is remembered at least.
 const GATEWAY_LIFETIME: Duration = Duration::from_secs(10 * 60);
 
 /// What a remembered key takes in memory: itself, its answer, its place in the order, and the table's slack.
@@ -62,9 +62,17 @@ struct Known {
     since: Instant,
 }
 
-/// The keys of a phext. Each write has one, so those of the gateway must not push the clients' out.
-#[derive(Debug, Default)]
+/// How many keys are remembered, by origin: those of the gateway must not push the clients' out.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MostKeys {
+    pub(super) clients: usize,
+    pub(super) gateways: usize,
+}
+
+/// The keys of a phext, or of many.
+#[derive(Debug)]
 pub(super) struct Repeats {
+    most: MostKeys,
     by_key: HashMap<RepeatKey, Known>,
     /// The oldest first.
     clients: VecDeque<RepeatKey>,
@@ -72,6 +80,12 @@ pub(super) struct Repeats {
 }
 
 impl Repeats {
+    /// So many keys, and none yet.
+    pub(super) fn new(most: MostKeys) -> Self {
+        let (clients, gateways) = (VecDeque::new(), VecDeque::new());
+        Self { most, by_key: HashMap::new(), clients, gateways }
+    }
+
     /// What is known under a key at this time.
     pub(super) fn get(&self, key: &RepeatKey, now: Instant) -> Option<Remembered> {
         let known = self.by_key.get(key).filter(|known| key.origin.is_alive(known, now));
@@ -80,26 +94,60 @@ impl Repeats {
 
     /// Remembers a key; others of its origin may be forgotten for it.
     pub(super) fn insert(&mut self, key: RepeatKey, remembered: Remembered, now: Instant) {
-        let order = match key.origin {
-            KeyOrigin::Client => &mut self.clients,
-            KeyOrigin::Gateway => &mut self.gateways,
+        self.insert_known(key, Known { remembered, since: now }, now);
+    }
+
+    fn insert_known(&mut self, key: RepeatKey, known: Known, now: Instant) {
+        let (order, most) = match key.origin {
+            KeyOrigin::Client => (&mut self.clients, self.most.clients),
+            KeyOrigin::Gateway => (&mut self.gateways, self.most.gateways),
         };
-        match self.by_key.insert(key, Known { remembered, since: now }) {
+        match self.by_key.insert(key, known) {
             None => {}
             // A journal may bring it twice: carried over, and with its edit.
-            Some(known) if known.remembered == remembered => return,
+            Some(before) if before.remembered == known.remembered => return,
             // It had expired and was used again: its place in the order is a new one.
             Some(_) => order.retain(|other| *other != key),
         }
         order.push_back(key);
         while let Some(oldest) = order.front() {
             let is_alive = self.by_key.get(oldest).is_some_and(|known| key.origin.is_alive(known, now));
-            if is_alive && order.len() <= key.origin.most_keys() {
+            if is_alive && order.len() <= most {
                 return;
             }
             self.by_key.remove(oldest);
             order.pop_front();
         }
+    }
+
+    /// Takes over the keys of a phext, each with its age and under another key.
+    pub(super) fn take_over(
+        &mut self,
+        keys: Self,
+        mut other_key: impl FnMut(RepeatKey) -> RepeatKey,
+        now: Instant,
+    ) {
+        for key in keys.clients.iter().chain(&keys.gateways) {
+            if let Some(known) = keys.by_key.get(key).filter(|known| key.origin.is_alive(known, now)) {
+                self.insert_known(other_key(*key), *known, now);
+            }
+        }
+    }
+
+    /// Takes out all keys but these.
+    pub(super) fn take_all_but(&mut self, kept: &[RepeatKey]) -> Self {
+        let mut taken = std::mem::replace(self, Self::new(self.most));
+        let kept: HashSet<RepeatKey> = kept.iter().copied().collect();
+        for order in [&mut taken.clients, &mut taken.gateways] {
+            order.retain(|key| {
+                let known = if kept.contains(key) { taken.by_key.remove(key) } else { None };
+                if let Some(known) = known {
+                    self.insert_known(*key, known, known.since);
+                }
+                known.is_none()
+            });
+        }
+        taken
     }
 
     /// Forgets a key: its write was not made.
@@ -139,13 +187,6 @@ impl KeyOrigin {
         };
         now.saturating_duration_since(known.since) < lifetime
     }
-
-    fn most_keys(self) -> usize {
-        match self {
-            Self::Client => KEYS,
-            Self::Gateway => GATEWAY_KEYS,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -161,11 +202,11 @@ mod tests {
 
     #[test]
     fn the_last_4096_keys_are_remembered_and_no_more() {
-        let (mut repeats, now) = (Repeats::default(), Instant::now());
-        for number in 0..=KEYS {
+        let (mut repeats, now) = (Repeats::new(OF_A_PHEXT), Instant::now());
+        for number in 0..=OF_A_PHEXT.clients {
             repeats.insert(key(&number.to_string()), WRITE, now);
         }
-        assert_eq!(repeats.len(), KEYS);
+        assert_eq!(repeats.len(), OF_A_PHEXT.clients);
         assert_eq!(repeats.get(&key("0"), now), None);
         assert_eq!(repeats.get(&key("1"), now), Some(WRITE));
         assert_eq!(repeats.get(&RepeatKey::new(KeyOrigin::Gateway, "1"), now), None);
@@ -173,12 +214,12 @@ mod tests {
 
     #[test]
     fn the_gateways_keys_push_no_clients_out() {
-        let (mut repeats, now) = (Repeats::default(), Instant::now());
+        let (mut repeats, now) = (Repeats::new(OF_A_PHEXT), Instant::now());
         repeats.insert(key("client"), WRITE, now);
-        for number in 0..=GATEWAY_KEYS {
+        for number in 0..=OF_A_PHEXT.gateways {
             repeats.insert(RepeatKey::new(KeyOrigin::Gateway, &number.to_string()), WRITE, now);
         }
-        assert_eq!((repeats.len(), repeats.get(&key("client"), now)), (GATEWAY_KEYS + 1, Some(WRITE)));
+        assert_eq!((repeats.len(), repeats.get(&key("client"), now)), (OF_A_PHEXT.gateways + 1, Some(WRITE)));
         let gateways = RepeatKey::new(KeyOrigin::Gateway, "9");
         assert!(repeats.get(&gateways, now + GATEWAY_LIFETIME - MOMENT).is_some());
         assert!(repeats.get(&gateways, now + GATEWAY_LIFETIME).is_none());
@@ -186,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_key_lives_for_a_day() {
-        let (mut repeats, now) = (Repeats::default(), Instant::now());
+        let (mut repeats, now) = (Repeats::new(OF_A_PHEXT), Instant::now());
         repeats.insert(key("a"), WRITE, now);
         let day = now + LIFETIME;
         assert!(repeats.get(&key("a"), day - MOMENT).is_some());

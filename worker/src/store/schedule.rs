@@ -5,9 +5,13 @@ use std::time::Instant;
 
 use sq_shared::phext_name::PhextName;
 
-use crate::store::job::{Done, Job};
-use crate::store::open_phext::{Next, OpenPhext};
+use crate::store::admission::is_tight;
+use crate::store::job::{Done, Finished, Job, Outcome};
+use crate::store::open_phext::{Clock, OpenPhext};
 use crate::store::{Store, StoreError, Ticket, clock};
+
+/// Most bytes of new files that are written at once, beside one whose turn it is.
+const SAVES_AT_ONCE_BYTES: u64 = 16 * 1024 * 1024;
 
 impl Store {
     /// What is to be done now. Each job must be run, and its result given to [`Store::finish`].
@@ -17,15 +21,23 @@ impl Store {
             return jobs;
         }
         self.read_superseded();
+        self.open_long_journal();
         let (disk, reserve) = (Arc::clone(&self.disk), Arc::clone(&self.reserve));
         let (clock, is_closing) = (clock(), self.is_closing);
         let is_crowded = self.is_crowded();
         let turn = self.next_turn(clock.now, is_crowded);
+        // Before those that have no job left are taken out.
+        jobs.extend(self.next_retirement(&clock));
+        let mut room_bytes = SAVES_AT_ONCE_BYTES.saturating_sub(self.saves_bytes());
         let cache = &mut self.cache;
         self.active.retain(|name| {
             let Some(open) = cache.open_mut(name) else { return false };
-            let may_save = turn.as_ref() == Some(name) || (!is_crowded && open.is_saved_at_once());
-            jobs.extend(open.next_jobs(&disk, &reserve, &clock, may_save));
+            let (was_saving, file_bytes) = (open.is_saving(), open.phext.file_bytes());
+            let is_free = !is_crowded && open.is_saved_at_once() && file_bytes <= room_bytes;
+            jobs.extend(open.next_jobs(&disk, &reserve, &clock, is_free || turn.as_ref() == Some(name)));
+            if open.is_saving() && !was_saving {
+                room_bytes = room_bytes.saturating_sub(file_bytes);
+            }
             // The journal has all of it.
             let is_given_up = is_closing && open.is_quiet() && (open.is_behind() || open.is_superseded());
             !open.is_clean() && !is_given_up
@@ -92,25 +104,23 @@ impl Store {
 
     /// Takes in what came of a job. After a failure of the disk the store is in doubt.
     pub fn finish(&mut self, done: Done) {
-        let Done { name, result } = done;
-        let Some(open) = self.cache.open_mut(&name) else { return };
-        match result {
-            Ok(outcome) => {
-                // Refused records are not in it any more.
-                let next = open.finish(outcome, &clock());
-                self.usage.set(&name, (!open.is_nothing()).then(|| open.phext.file_bytes()));
-                self.cache.recount(&name);
-                let is_tight = next == Next::Saved && self.is_tight();
-                if next == Next::Saved
-                    && let Some(open) = self.cache.open_mut(&name)
-                {
-                    open.shorten_journal(is_tight);
-                }
-            }
+        match done.0 {
+            Ok(Finished::Phext(name, outcome)) => self.finish_phext(&name, outcome, &clock()),
+            Ok(Finished::Retired(retired)) => self.finish_retirement(retired, &clock()),
             Err(error) => self.fail(&error),
         }
+    }
+
+    fn finish_phext(&mut self, name: &PhextName, outcome: Outcome, clock: &Clock) {
+        let Some(open) = self.cache.open_mut(name) else { return };
+        open.finish(outcome, clock);
+        let is_tight = open.may_be_spent() && is_tight(&*self.disk);
+        open.shorten_journal(is_tight);
+        // Refused records are not in it any more.
+        self.usage.set(name, (!open.is_nothing()).then(|| open.files()));
+        self.cache.recount(name);
         // What could not leave memory before may be able to now.
-        self.trim(&name);
+        self.trim(name);
     }
 
     /// Saves everything: from now on all that is not in its file is due. It is done when
@@ -126,6 +136,6 @@ impl Store {
 
     /// Whether no job is due or under way, once [`Store::next_jobs`] has been asked.
     pub fn is_at_rest(&self) -> bool {
-        self.active.is_empty() || self.is_in_doubt
+        (self.active.is_empty() && !self.wants_long_journals()) || self.is_in_doubt
     }
 }

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::memory::OPEN_PHEXTS;
 use super::*;
 use crate::store::disk::sim::{Operation, SimDisk};
-use crate::store::job::Job;
+use crate::store::job::{Job, Task, Work};
 use proptest::prelude::*;
 
 mod expected;
@@ -25,6 +25,7 @@ mod limits;
 mod listing;
 mod recovery;
 mod repeats;
+mod retirement;
 mod saves;
 mod seeds;
 mod settling;
@@ -116,6 +117,16 @@ impl Store {
 
     fn has_settled(&self, tickets: &[Ticket]) -> bool {
         matches!(self.is_settled(tickets), Ok(true))
+    }
+}
+
+impl Job {
+    /// What it does with the files of one phext.
+    fn work(&self) -> Option<&Work> {
+        match &self.task {
+            Task::Phext(_, work) => Some(work),
+            Task::Retire(_) => None,
+        }
     }
 }
 
@@ -233,7 +244,7 @@ proptest! {
 }
 
 #[test]
-fn a_read_makes_no_file_and_the_last_delete_leaves_an_empty_one() {
+fn a_read_makes_no_file_and_the_last_delete_leaves_none() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("new/alice");
     let mut store = open(&dir);
@@ -244,7 +255,8 @@ fn a_read_makes_no_file_and_the_last_delete_leaves_an_empty_one() {
     put(&mut store, "notes", ORIGIN, "AliceData").unwrap();
     assert_eq!(fs::read(dir.join("notes.phext")).unwrap(), b"AliceData");
     assert_eq!(write(&mut store, "notes", at(ORIGIN), Edit::Remove).unwrap(), 9);
-    assert_eq!(fs::read(dir.join("notes.phext")).unwrap(), b"");
+    let left: Vec<_> = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, [".reserve"]);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! shows when the directory is compared with the account, which is the work of a [`Scan`], on a thread of its own. The
 //! first write waits for the first comparison; later ones never wait, except before they are refused.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ const WARNING_PERCENT: u64 = 90;
 /// The account, and how it is kept true.
 #[derive(Debug, Default)]
 pub(super) struct Usage {
-    /// Names are kept as digests, with a secret that no client knows: 17 bytes per phext, however long its name is.
+    /// Names are kept as digests, with a secret that no client knows: 25 bytes per phext, however long its name is.
     digests: RandomState,
     account: Account,
     scan: ScanState,
@@ -42,14 +42,22 @@ pub(super) struct Usage {
     is_warned: bool,
 }
 
+/// What the files of a phext have.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Files {
+    pub(super) text_bytes: u64,
+    pub(super) journal_bytes: u64,
+}
+
 /// Every phext of the directory: each name that has a text or a journal.
 #[derive(Debug, Default)]
 struct Account {
-    /// The bytes of each text; 0 where there is only a journal.
-    texts: HashMap<u64, u64>,
+    phexts: HashMap<u64, Files>,
     text_bytes: u64,
     /// The same, with at least a block for each text.
     charged_bytes: u64,
+    /// What all journals take, in whole blocks.
+    journal_bytes: u64,
     /// The most that one text had, as far as is known.
     largest_bytes: u64,
 }
@@ -79,20 +87,30 @@ pub struct Scan {
     disk: Arc<dyn Disk>,
     digests: RandomState,
     expected_phexts: usize,
+    /// So many of the longest journals are wanted by name.
+    wanted_journals: usize,
 }
 
 /// What came of a [`Scan`].
 #[derive(Debug)]
 pub struct Scanned {
-    result: io::Result<Account>,
+    result: io::Result<Found>,
     took: Duration,
 }
 
+/// What is in a directory.
+#[derive(Debug, Default)]
+struct Found {
+    account: Account,
+    /// The longest journals, with the length of each.
+    journals: BTreeSet<(u64, PhextName)>,
+}
+
 impl Usage {
-    /// Enters what a phext's text has; `None` when it has neither a text nor a journal.
-    pub(super) fn set(&mut self, name: &PhextName, text_bytes: Option<u64>) {
+    /// Enters what a phext's files have; `None` when there are none.
+    pub(super) fn set(&mut self, name: &PhextName, files: Option<Files>) {
         let digest = self.digests.hash_one(name);
-        self.account.set(digest, text_bytes);
+        self.account.set(digest, files);
         if let ScanState::Running { changed } = &mut self.scan {
             changed.insert(digest);
         }
@@ -100,7 +118,7 @@ impl Usage {
 
     /// How many phexts there are; `None` before the first scan.
     pub(super) fn phexts(&self) -> Option<usize> {
-        self.last_scan.map(|_| self.account.texts.len())
+        self.last_scan.map(|_| self.account.phexts.len())
     }
 
     /// What all of them cost.
@@ -112,6 +130,11 @@ impl Usage {
         }
     }
 
+    /// What all journals take.
+    pub(super) fn journal_bytes(&self) -> u64 {
+        self.account.journal_bytes
+    }
+
     /// The size of the largest phext, which takes as much room again while it is saved.
     pub(super) fn largest_bytes(&self) -> u64 {
         self.account.largest_bytes
@@ -119,8 +142,8 @@ impl Usage {
 
     /// What the account takes in memory.
     pub(super) fn memory_bytes(&self) -> u64 {
-        const ROW_BYTES: u64 = 17;
-        self.account.texts.capacity() as u64 * ROW_BYTES
+        const ROW_BYTES: u64 = 25;
+        self.account.phexts.capacity() as u64 * ROW_BYTES
     }
 
     /// Whether the directory is to be compared with the account.
@@ -163,33 +186,42 @@ impl Usage {
         }
     }
 
-    fn begin_scan(&mut self, disk: &Arc<dyn Disk>) -> Scan {
+    fn begin_scan(&mut self, disk: &Arc<dyn Disk>, wanted_journals: usize) -> Scan {
         self.scan = ScanState::Running { changed: HashSet::new() };
-        let expected_phexts = self.account.texts.len();
-        Scan { disk: Arc::clone(disk), digests: self.digests.clone(), expected_phexts }
+        let expected_phexts = self.account.phexts.len();
+        Scan { disk: Arc::clone(disk), digests: self.digests.clone(), expected_phexts, wanted_journals }
     }
 
-    /// Takes over what a scan found, except for the phexts that have changed meanwhile and those in memory.
-    fn finish_scan(&mut self, scanned: Scanned, open: impl Iterator<Item = (u64, u64)>, now: Instant) {
+    /// Takes over what a scan found, except for the phexts that have changed meanwhile and those in memory. Gives the
+    /// longest journals, if they were wanted.
+    fn finish_scan(
+        &mut self,
+        scanned: Scanned,
+        open: impl Iterator<Item = (u64, Files)>,
+        now: Instant,
+    ) -> BTreeSet<(u64, PhextName)> {
         let Scanned { result, took } = scanned;
-        let ScanState::Running { changed } = std::mem::take(&mut self.scan) else { return };
+        let mut longest = BTreeSet::new();
+        let ScanState::Running { changed } = std::mem::take(&mut self.scan) else { return longest };
         match result {
-            Ok(mut found) => {
+            Ok(Found { mut account, journals }) => {
                 for digest in changed {
-                    found.set(digest, self.account.texts.get(&digest).copied());
+                    account.set(digest, self.account.phexts.get(&digest).copied());
                 }
-                for (digest, text_bytes) in open {
-                    found.set(digest, Some(text_bytes));
+                for (digest, files) in open {
+                    account.set(digest, Some(files));
                 }
-                self.account = found;
+                self.account = account;
+                longest = journals;
             }
             Err(error) if self.last_scan.is_none() => {
                 self.scan = ScanState::Failed(error);
-                return;
+                return longest;
             }
             Err(error) => tracing::warn!(%error, "failed to list the data directory; the last account stays"),
         }
         self.last_scan = Some(LastScan { ended: now, took });
+        longest
     }
 
     /// Tells the operator once when the quota is nearly used up, and again when that happens another time.
@@ -204,15 +236,35 @@ impl Usage {
 }
 
 impl Account {
-    fn set(&mut self, digest: u64, text_bytes: Option<u64>) {
-        let before = match text_bytes {
-            Some(bytes) => self.texts.insert(digest, bytes),
-            None => self.texts.remove(&digest),
+    fn set(&mut self, digest: u64, files: Option<Files>) {
+        let before = match files {
+            Some(files) => self.phexts.insert(digest, files),
+            None => self.phexts.remove(&digest),
         };
-        let (before, after) = (before.unwrap_or(0), text_bytes.unwrap_or(0));
-        self.text_bytes = self.text_bytes.saturating_sub(before).saturating_add(after);
-        self.charged_bytes = self.charged_bytes.saturating_sub(charge(before)).saturating_add(charge(after));
-        self.largest_bytes = self.largest_bytes.max(after);
+        let (before, after) = (before.unwrap_or_default(), files.unwrap_or_default());
+        let change =
+            |sum: u64, part: fn(Files) -> u64| sum.saturating_sub(part(before)).saturating_add(part(after));
+        self.text_bytes = change(self.text_bytes, |files| files.text_bytes);
+        self.charged_bytes = change(self.charged_bytes, |files| charge(files.text_bytes));
+        self.journal_bytes =
+            change(self.journal_bytes, |files| files.journal_bytes.next_multiple_of(BLOCK_BYTES));
+        self.largest_bytes = self.largest_bytes.max(after.text_bytes);
+    }
+}
+
+impl Found {
+    fn add(&mut self, digest: u64, change: impl FnOnce(&mut Files)) {
+        let mut files = self.account.phexts.get(&digest).copied().unwrap_or_default();
+        change(&mut files);
+        self.account.set(digest, Some(files));
+    }
+
+    /// Keeps the longest journals.
+    fn add_journal(&mut self, bytes: u64, name: PhextName, wanted_journals: usize) {
+        self.journals.insert((bytes, name));
+        if self.journals.len() > wanted_journals {
+            self.journals.pop_first();
+        }
     }
 }
 
@@ -230,35 +282,40 @@ impl Scan {
     /// Looks at every file; it may take long.
     pub fn run(self) -> Scanned {
         let began = Instant::now();
-        let mut account =
-            Account { texts: HashMap::with_capacity(self.expected_phexts), ..Account::default() };
+        let mut found = Found::default();
+        found.account.phexts.reserve(self.expected_phexts);
         let mut unreadable = 0_u64;
         let listed = self.disk.visit(&mut |name| {
-            let Some(file) = file_of(name) else { return };
-            match &file {
+            let Some(file @ (FileName::Phext(_) | FileName::Journal(_))) = file_of(name) else { return };
+            let bytes = match self.disk.identity(&file) {
+                // Another program removed it since it was listed, or a retirement.
+                Ok(None) => return,
+                Ok(Some(identity)) if identity.is_file => identity.bytes,
+                Ok(Some(_)) => 0,
+                Err(_) => {
+                    unreadable += 1;
+                    0
+                }
+            };
+            match file {
                 FileName::Phext(name) => {
-                    let text_bytes = match self.disk.identity(&file) {
-                        // Another program removed it since it was listed.
-                        Ok(None) => return,
-                        Ok(Some(identity)) if identity.is_file => identity.bytes,
-                        Ok(Some(_)) => 0,
-                        Err(_) => {
-                            unreadable += 1;
-                            0
-                        }
-                    };
-                    account.set(self.digests.hash_one(name), Some(text_bytes));
+                    found.add(self.digests.hash_one(&name), |files| files.text_bytes = bytes);
                 }
                 FileName::Journal(name) => {
-                    account.texts.entry(self.digests.hash_one(name)).or_insert(0);
+                    found.add(self.digests.hash_one(&name), |files| files.journal_bytes = bytes);
+                    found.add_journal(bytes, name, self.wanted_journals);
                 }
-                FileName::NewPhext(_) | FileName::NewJournal(_) | FileName::Reserve => {}
+                FileName::NewPhext(_)
+                | FileName::NewJournal(_)
+                | FileName::Keys
+                | FileName::NewKeys
+                | FileName::Reserve => {}
             }
         });
         if unreadable > 0 {
-            tracing::warn!(unreadable, "the size of some phexts cannot be read: they count as empty");
+            tracing::warn!(unreadable, "the size of some files cannot be read: they count as empty");
         }
-        Scanned { result: listed.map(|()| account), took: began.elapsed() }
+        Scanned { result: listed.map(|()| found), took: began.elapsed() }
     }
 }
 
@@ -266,7 +323,8 @@ impl Store {
     /// A scan of the directory, when one is due. It must be run, and its result given to [`Store::finish_scan`].
     pub fn next_scan(&mut self) -> Option<Scan> {
         let is_due = self.is_scan_wanted();
-        is_due.then(|| self.usage.begin_scan(&self.disk))
+        let wanted_journals = self.wanted_journals();
+        is_due.then(|| self.usage.begin_scan(&self.disk, wanted_journals))
     }
 
     /// Whether [`Store::next_scan`] has one.
@@ -279,8 +337,9 @@ impl Store {
         let digests = self.usage.digests.clone();
         let open = self.cache.names().filter_map(|name| {
             let open = self.cache.open(name)?;
-            Some((digests.hash_one(name), open.phext.file_bytes()))
+            Some((digests.hash_one(name), open.files()))
         });
-        self.usage.finish_scan(scanned, open, Instant::now());
+        let longest = self.usage.finish_scan(scanned, open, Instant::now());
+        self.note_long_journals(longest);
     }
 }

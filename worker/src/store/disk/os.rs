@@ -134,8 +134,7 @@ impl OsDisk {
         let mut leftovers = Vec::new();
         self.visit(&mut |name| {
             let file = file_of(name);
-            leftovers
-                .extend(file.filter(|file| matches!(file, FileName::NewPhext(_) | FileName::NewJournal(_))));
+            leftovers.extend(file.filter(FileName::is_temporary));
         })?;
         for file in leftovers {
             if !self.identity(&file)?.is_some_and(|identity| identity.is_file) {

@@ -8,6 +8,7 @@ use super::{Clock, JournalState, OpenPhext, Point};
 use crate::store::job::{Note, Work};
 use crate::store::journal::{Header, Journal};
 use crate::store::new_journal::NewJournal;
+use crate::store::open_phext::retiring::Retirement;
 use crate::store::open_phext::saving::Save;
 use crate::store::queue::{Queue, Refusal};
 use crate::store::record::{Entry, Generation, REPEAT_BYTES};
@@ -34,7 +35,7 @@ pub(super) struct InFlight {
 impl OpenPhext {
     /// What the journal needs now.
     pub(super) fn next_journal_work(&mut self, clock: &Clock) -> Option<Work> {
-        if self.in_flight.is_some() {
+        if self.in_flight.is_some() || self.is_retiring() {
             return None;
         }
         let is_awaited = self.is_sync_awaited();
@@ -59,6 +60,8 @@ impl OpenPhext {
     }
 
     fn begin(&mut self, clock: &Clock) -> Work {
+        // A new journal is short.
+        self.retirement = Retirement::Unwanted;
         let tail = self.tail();
         // Those of the queued records come with these.
         let is_written = |key: &RepeatKey| !self.unwritten_keys.contains(key);
@@ -127,7 +130,8 @@ impl OpenPhext {
     /// Whether the answers wait for a save anyway, whose own record makes the edits durable with itself.
     fn awaits_save(&self) -> bool {
         let is_noted = matches!(self.save, Save::Written { .. });
-        self.is_saved_at_once() && self.is_dirty() && !self.is_superseded && !is_noted
+        let is_saved = !self.is_empty() || self.is_saving();
+        self.is_saved_at_once() && self.is_dirty() && is_saved && !self.is_superseded && !is_noted
     }
 
     pub(super) fn note_appended(&mut self, journal: Journal) {
@@ -189,17 +193,33 @@ impl OpenPhext {
         self.is_superseded |= refusal == Refusal::Blocked;
     }
 
-    /// After a save: lets the journal begin again when most of it is in the file.
+    /// Records without edits change no file, so no save will end them.
+    pub(super) fn note_only_keys(&mut self) {
+        if !self.is_dirty() && !self.is_saving() {
+            self.spent = self.journal_end();
+        }
+    }
+
+    /// Whether the journal may be longer than it need be.
+    pub(in crate::store) fn may_be_spent(&self) -> bool {
+        self.spent.is_some()
+    }
+
+    /// Lets the journal begin again when most of it is in the file.
     pub(in crate::store) fn shorten_journal(&mut self, is_tight: bool) {
-        let Some(snapshot) = self.last_save.take() else { return };
         let JournalState::Current(journal) = &self.journal else { return };
+        if self.in_flight.is_some() || self.is_retiring() {
+            return;
+        }
+        let Some((generation, offset)) = self.spent.take() else { return };
         let key_bytes = REPEAT_BYTES * self.repeats.len() as u64;
+        // Writes go on, or else all of it may go.
+        let is_tight = is_tight || self.retirement == Retirement::Wanted && self.is_dirty();
         // What is written again is at most as much again as what has been written since.
         let spent_bytes =
             if is_tight { SPENT_BYTES_WHEN_TIGHT + key_bytes } else { self.pace.spent_journal_bytes };
-        let is_spent = journal.bytes > key_bytes + spent_bytes;
-        if self.in_flight.is_none() && is_spent && snapshot.generation == Some(journal.generation) {
-            self.journal = JournalState::Spent { journal: journal.clone(), offset: snapshot.journal_bytes };
+        if generation == journal.generation && journal.bytes > key_bytes + spent_bytes {
+            self.journal = JournalState::Spent { journal: journal.clone(), offset };
         }
     }
 
@@ -215,6 +235,17 @@ impl OpenPhext {
     /// Whether its journal could only be opened for reading.
     pub(in crate::store) fn has_unwritable_journal(&self) -> bool {
         matches!(&self.journal, JournalState::Current(journal) if !journal.file.is_writable())
+    }
+
+    /// Whether its journal may be removed, as far as one can tell.
+    pub(super) fn has_writable_journal(&self) -> bool {
+        match &self.journal {
+            JournalState::None => false,
+            JournalState::Current(journal) | JournalState::Spent { journal, .. } => {
+                journal.file.is_writable()
+            }
+            JournalState::Superseded { tail, .. } => tail.file.is_writable(),
+        }
     }
 
     /// Where in which generation the next queued record will stand; `None` when that is not known yet.

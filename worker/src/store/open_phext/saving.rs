@@ -51,8 +51,9 @@ pub(super) struct Snapshot {
 impl OpenPhext {
     /// What the file needs now.
     pub(super) fn next_save_work(&mut self, may_save: bool, clock: &Clock) -> Option<Work> {
+        let may_begin = may_save && self.is_worth_saving();
         match std::mem::replace(&mut self.save, Save::Idle) {
-            Save::Idle if !self.is_superseded && self.is_dirty() && may_save => {
+            Save::Idle if may_begin => {
                 let (generation, journal_bytes) = self.journal_end().unzip();
                 let snapshot = Snapshot {
                     point: self.now(),
@@ -94,11 +95,16 @@ impl OpenPhext {
 
     /// Since when a save is due; `None` when none is.
     pub(in crate::store) fn save_wanted(&self, now: Instant, is_closing: bool) -> Option<Instant> {
-        if !self.is_dirty() || self.is_superseded || self.is_saving() {
+        if !self.is_worth_saving() || self.is_saving() {
             return None;
         }
         let is_urgent = self.is_saved_at_once() || !self.is_behind && (is_closing || self.is_journal_long());
         self.save_due.filter(|due| *due <= now).or(is_urgent.then_some(now))
+    }
+
+    /// Whether its file is to have more than it has. That of a phext without text is removed.
+    fn is_worth_saving(&self) -> bool {
+        self.is_dirty() && !self.is_empty() && !self.is_superseded && !self.is_retiring()
     }
 
     pub(in crate::store) fn is_saving(&self) -> bool {
@@ -140,7 +146,7 @@ impl OpenPhext {
         if self.durable.as_ref().is_none_or(|durable| durable.edit < snapshot.point.edit) {
             self.durable = Some(snapshot.point.clone());
         }
-        self.last_save = Some(snapshot);
+        self.spent = snapshot.generation.map(|generation| (generation, snapshot.journal_bytes));
     }
 
     /// A job ends that may have had the journal.
@@ -184,7 +190,7 @@ impl OpenPhext {
     }
 
     /// Leaves the edits to the journal for a while.
-    pub(super) fn fall_behind(&mut self, error: &io::Error, clock: &Clock) {
+    pub(in crate::store) fn fall_behind(&mut self, error: &io::Error, clock: &Clock) {
         if !self.is_behind {
             tracing::error!(phext = %self.name, %error, "failed to save a phext; its journal keeps the writes meanwhile");
         }

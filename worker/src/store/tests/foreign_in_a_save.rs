@@ -2,7 +2,6 @@
 
 use super::foreign::write_behind_our_back;
 use super::*;
-use crate::store::job::Work;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Moment {
@@ -20,8 +19,10 @@ fn run_jobs_and_strike(store: &mut Store, moment: Moment, mut strike: impl FnMut
             return;
         }
         for job in jobs {
-            let (is_write, is_publish) =
-                (matches!(job.work, Work::Write { .. }), matches!(job.work, Work::Publish { .. }));
+            let (is_write, is_publish) = (
+                matches!(job.work(), Some(Work::Write { .. })),
+                matches!(job.work(), Some(Work::Publish { .. })),
+            );
             if is_write && moment == Moment::BeforeWrite || is_publish && moment == Moment::BeforePublish {
                 strike();
             }
@@ -80,8 +81,10 @@ fn writes_after_it_are_durable_by_the_journal_alone() {
         for _ in 0..later {
             let tickets = begin(&mut store, "notes", ORIGIN, append("!"));
             while !store.has_settled(&tickets) {
-                let jobs =
-                    store.next_jobs().into_iter().filter(|job| !matches!(job.work, Work::Write { .. }));
+                let jobs = store
+                    .next_jobs()
+                    .into_iter()
+                    .filter(|job| !matches!(job.work(), Some(Work::Write { .. })));
                 jobs.collect::<Vec<_>>().into_iter().for_each(|job| store.finish(job.run()));
             }
         }
@@ -123,7 +126,7 @@ fn of_two_writes_the_one_that_is_newer_than_the_file_counts() {
     loop {
         let mut jobs = store.next_jobs();
         let job = jobs.remove(0);
-        let is_publish = matches!(job.work, Work::Publish { .. });
+        let is_publish = matches!(job.work(), Some(Work::Publish { .. }));
         if is_publish {
             write_behind_our_back(&path, "theirs");
             let newer = write(&mut store, "notes", at(ORIGIN), append(" newer"));

@@ -1,14 +1,13 @@
 //! How a phext's file follows it, and how its journal stays short.
 
 use super::*;
-use crate::store::job::Work;
 
 fn joined(store: &mut Store, phext: &str) -> String {
     store.read(&name(phext)).unwrap().into_untold().join()
 }
 
 fn is_write(job: &Job) -> bool {
-    matches!(job.work, Work::Write { .. })
+    matches!(job.work(), Some(Work::Write { .. }))
 }
 
 #[test]

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use super::*;
 use crate::store::disk::sim::SimDisk;
-use crate::store::job::Work;
 
 const SEEDS: u64 = 10_000;
 
@@ -125,7 +124,16 @@ fn pace(random: &mut Random) -> Pace {
         full_disk_delay: Duration::ZERO,
         long_journal_bytes: 300,
         spent_journal_bytes: random.below(600),
+        journals_bytes: random.below(10_000),
     }
+}
+
+/// With the smaller quota journals have little room, and some writes are refused.
+fn open_store(disk: &SimDisk, pace: Pace, turns: &Turns, random: &mut Random) -> Store {
+    let mut store = on_sim(disk, pace).looking_once_a_turn(turns.clone());
+    let quota_bytes = [None, Some(9000)][usize::try_from(random.below(2)).unwrap()];
+    store.set_limits(Limits { quota_bytes, ..NO_LIMITS });
+    store
 }
 
 fn phext(index: usize) -> PhextName {
@@ -138,7 +146,7 @@ impl Life {
         let disk = SimDisk::new(seed);
         let pace = pace(&mut random);
         let turns = Turns::without_age();
-        let store = on_sim(&disk, pace).looking_once_a_turn(turns.clone());
+        let store = open_store(&disk, pace, &turns, &mut random);
         Self { random, disk, turns, store, jobs: Vec::new(), histories: Default::default(), texts: 0 }
     }
 
@@ -223,7 +231,7 @@ impl Life {
                 assert!(!written.is_replay);
                 history.attempts.push(Attempt { write, tickets: Some(tickets), scrolls });
             }
-            Err(StoreError::NotYet) => {}
+            Err(StoreError::NotYet | StoreError::QuotaExceeded { .. }) => {}
             Err(StoreError::InDoubt | StoreError::Io(_) | StoreError::DiskFull { .. }) => {
                 history.refused.push((history.attempts.len(), scrolls));
             }
@@ -271,7 +279,7 @@ impl Life {
         }
         let index = usize::try_from(self.random.below(self.jobs.len() as u64)).unwrap();
         let job = self.jobs.remove(index);
-        if matches!(job.work, Work::Write { .. }) && self.random.one_in(2) {
+        if matches!(job.work(), Some(Work::Write { .. })) && self.random.one_in(2) {
             // A save takes its time.
             self.jobs.push(job);
             return;
@@ -291,7 +299,7 @@ impl Life {
         self.disk = if self.random.one_in(2) { self.disk.crash(seed) } else { self.disk.kill() };
         self.disk.set_capacity_bytes(None);
         let pace = pace(&mut self.random);
-        self.store = on_sim(&self.disk, pace).looking_once_a_turn(self.turns.clone());
+        self.store = open_store(&self.disk, pace, &self.turns, &mut self.random);
         let mut is_to_settle = self.random.one_in(2);
         for (index, history) in self.histories.iter_mut().enumerate() {
             let (found, _) = self.store.read(&phext(index)).unwrap().into_parts();

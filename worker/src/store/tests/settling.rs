@@ -9,7 +9,7 @@ fn read_tickets(store: &mut Store, phext: &str) -> Vec<Ticket> {
 /// The number of journal syncs among some jobs.
 fn syncs(jobs: &[Job]) -> usize {
     use crate::store::job::Work;
-    jobs.iter().filter(|job| matches!(job.work, Work::Append { .. } | Work::Begin { .. })).count()
+    jobs.iter().filter(|job| matches!(job.work(), Some(Work::Append { .. } | Work::Begin { .. }))).count()
 }
 
 #[test]

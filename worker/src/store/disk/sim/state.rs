@@ -28,7 +28,7 @@ pub(super) struct State {
 
 /// Whether a worker removes the file when it opens the directory.
 pub(super) fn is_temporary(file: &FileName) -> bool {
-    matches!(file, FileName::NewPhext(_) | FileName::NewJournal(_))
+    file.is_temporary()
 }
 
 impl State {
