@@ -48,7 +48,7 @@ pub(super) enum Work {
     /// Write the records of an old journal over themselves, so that a sync has something to do, and sync it.
     Refresh { journal: Arc<dyn DiskFile>, bytes: u64 },
     /// Write a new journal that ends with these records, make it durable, and give it its name.
-    Begin { new: NewJournal, records: Vec<u8>, frees_room: bool },
+    Begin { new: Box<NewJournal>, records: Vec<u8>, frees_room: bool },
     /// Write a new file beside the phext's.
     Write { snapshot: Phext },
     /// Give the new file the phext's name, if that still stands for the expected file, and note it in the journal.

@@ -40,12 +40,11 @@ pub(super) struct Keys {
 
 /// Keys that are to be written.
 #[derive(Debug)]
-pub(super) enum NewKeys {
-    /// There are none.
-    None,
-    Append(Journal, Vec<u8>),
-    /// All that are known come first.
-    Begin(NewJournal, Vec<u8>),
+pub(super) struct NewKeys {
+    /// The file that is appended to; `None` is a new one, which begins with all keys that are known.
+    file: Option<Journal>,
+    known: Vec<(RepeatKey, Remembered)>,
+    records: Vec<u8>,
 }
 
 impl Keys {
@@ -66,7 +65,7 @@ impl Keys {
     }
 
     /// What must be written before the journals that have these keys may go.
-    pub(super) fn to_write<'k>(
+    pub(super) fn gather<'k>(
         &mut self,
         phexts: impl Iterator<Item = (&'k PhextName, &'k Repeats)>,
         now: Instant,
@@ -80,15 +79,14 @@ impl Keys {
                 encode(&stamp, &Entry::Repeat { key, fingerprint, answer_bytes }, &mut records);
             }
         }
-        let known_bytes = self.known.as_ref().map_or(0, |known| known.len() as u64 * REPEAT_BYTES);
-        match &self.file {
-            _ if records.is_empty() => NewKeys::None,
-            Some(file) if file.bytes <= known_bytes + SPENT_BYTES => NewKeys::Append(file.clone(), records),
-            _ => {
-                let keys = self.known.iter().flat_map(|known| known.alive(now)).collect();
-                NewKeys::Begin(NewJournal { base: BASE, keys, tail: None }, records)
-            }
-        }
+        let is_short = |file: &&Journal| file.bytes <= SPENT_BYTES + REPEAT_BYTES * self.count();
+        let file = self.file.as_ref().filter(is_short).cloned();
+        let known = self.known.iter().filter(|_| file.is_none()).flat_map(|known| known.alive(now));
+        NewKeys { known: known.collect(), file, records }
+    }
+
+    fn count(&self) -> u64 {
+        self.known.as_ref().map_or(0, |known| known.len() as u64)
     }
 
     /// Notes that keys have been written, and where.
@@ -117,12 +115,17 @@ impl NewKeys {
         disk: &dyn Disk,
         reserve: &Reserve,
     ) -> io::Result<Result<Option<Journal>, io::Error>> {
-        let outcome = match self {
-            Self::None => return Ok(Ok(None)),
-            // The journals that go give more room back.
-            Self::Append(file, records) => append(disk, reserve, file, records, true)?,
-            Self::Begin(new, records) => {
-                begin(disk, reserve, (&FileName::NewKeys, &FileName::Keys), &new, records, true)?
+        let Self { file, known, records } = self;
+        if records.is_empty() {
+            return Ok(Ok(None));
+        }
+        // The journals that go give more room back.
+        let frees_room = true;
+        let outcome = match file {
+            Some(file) => append(disk, reserve, file, records, frees_room)?,
+            None => {
+                let new = NewJournal { base: BASE, keys: known, tail: None };
+                begin(disk, reserve, (&FileName::NewKeys, &FileName::Keys), &new, records, frees_room)?
             }
         };
         Ok(match outcome {

@@ -134,7 +134,7 @@ impl Store {
             return None;
         }
         let keys = names.iter().filter_map(|name| Some((name, &self.cache.open(name)?.repeats)));
-        let keys = self.keys.to_write(keys, clock.now);
+        let keys = self.keys.gather(keys, clock.now);
         let phexts = names.iter().filter_map(|name| Some(self.cache.open_mut(name)?.begin_to_retire()));
         let phexts = phexts.collect();
         self.is_retiring = true;

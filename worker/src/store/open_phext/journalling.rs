@@ -71,7 +71,7 @@ impl OpenPhext {
             tail,
         };
         let frees_room = self.queue.frees_room;
-        Work::Begin { new, records: self.take_off(), frees_room }
+        Work::Begin { new: Box::new(new), records: self.take_off(), frees_room }
     }
 
     /// Which records of the old journal go over into a new one.
