@@ -45,14 +45,15 @@ impl OpenPhext {
         }
     }
 
-    /// Asks for the room of its journal; whether it can be had. What is not saved yet is saved first.
+    /// Asks for the room of its journal; whether it can be had. What is not saved yet is saved first, as soon as that is
+    /// paid for.
     pub(in crate::store) fn give_up_journal(&mut self, now: Instant) -> bool {
         if self.is_behind || !self.has_writable_journal() {
             return false;
         }
         if self.retirement == Retirement::Unwanted {
             self.retirement = Retirement::Wanted;
-            self.hurry(now);
+            self.save_due = Some(self.budget.paid_at(self.phext.file_bytes(), now));
         }
         true
     }
