@@ -26,6 +26,7 @@ use crate::store::queue::Refusal;
 use crate::store::record::{Entry, TEXT_BYTES, fingerprint};
 use crate::store::recovery::{PhextFiles, RecoveryError, recover};
 use crate::store::reserve::Reserve;
+use crate::store::save_budget::Budgets;
 use crate::store::usage::Usage;
 
 mod admission;
@@ -92,6 +93,10 @@ pub struct Store {
     cache: Cache,
     /// Those for which a job may be due or under way.
     active: BTreeSet<PhextName>,
+    /// What phexts that have left memory have to pay for saves with.
+    budgets: Budgets,
+    /// Those that have left memory unsaved, by when they must be saved.
+    parked: BTreeSet<(Instant, PhextName)>,
     usage: Usage,
     reserve: Arc<Reserve>,
     /// Those of phexts that have no journal.
@@ -160,6 +165,8 @@ impl Store {
             pace,
             cache: Cache::default(),
             active: BTreeSet::new(),
+            budgets: Budgets::default(),
+            parked: BTreeSet::new(),
             usage: Usage::default(),
             reserve: Arc::default(),
             keys: Keys::default(),
@@ -225,7 +232,7 @@ impl Store {
             Content::Open(open) => {
                 !open.is_superseded() && open.looked.is_some_and(|look| turns.stands(look))
             }
-            Content::Damaged(_) => false,
+            Content::Parked(_) | Content::Damaged(_) => false,
         })
     }
 
@@ -368,8 +375,11 @@ impl Store {
         if self.is_current(name)? {
             return Ok(());
         }
-        self.forget(name);
+        if self.cache.open(name).is_some() {
+            self.forget(name);
+        }
         self.make_room(name)?;
+        let parked = self.take_parked(name);
         let files = PhextFiles::of(&*self.disk, name)?;
         let quota_bytes = self.limits.quota_bytes;
         match recover(&*self.disk, name, quota_bytes) {
@@ -379,8 +389,14 @@ impl Store {
             }
             Ok(Some(recovered)) => {
                 let visit = self.next_visit();
-                let open =
+                let mut open =
                     OpenPhext::from_recovered(name.clone(), visit, self.pace, recovered, Instant::now());
+                if let Some(budget) = self.budgets.take(name) {
+                    open.set_budget(budget);
+                }
+                if let Some(parked) = parked {
+                    open.unpark(*parked);
+                }
                 self.usage.set(name, Some(open.files()));
                 self.active.insert(name.clone());
                 self.cache.insert(name.clone(), Content::Open(Box::new(open)));
@@ -401,7 +417,7 @@ impl Store {
     fn is_current(&self, name: &PhextName) -> Result<bool, StoreError> {
         let identity = || self.disk.identity(&FileName::Phext(name.clone()));
         match self.cache.get(name) {
-            None => Ok(false),
+            None | Some(Content::Parked(_)) => Ok(false),
             Some(Content::Damaged(known)) => {
                 let is_same = known.files == PhextFiles::of(&*self.disk, name)?;
                 if is_same && known.quota_bytes == self.limits.quota_bytes {

@@ -103,7 +103,7 @@ impl Store {
         self.active_phexts().map(OpenPhext::queued_bytes).sum()
     }
 
-    fn active_phexts(&self) -> impl Iterator<Item = &OpenPhext> {
+    pub(super) fn active_phexts(&self) -> impl Iterator<Item = &OpenPhext> {
         self.active.iter().filter_map(|name| self.cache.open(name))
     }
 

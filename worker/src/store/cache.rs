@@ -5,12 +5,16 @@ use std::collections::{BTreeMap, HashMap};
 use sq_shared::phext_name::PhextName;
 
 use crate::store::open_phext::OpenPhext;
+use crate::store::open_phext::parking::Parked;
 use crate::store::recovery::{Damage, PhextFiles};
+use crate::store::usage::Files;
 
 /// What is known of a phext.
 #[derive(Debug)]
 pub(super) enum Content {
     Open(Box<OpenPhext>),
+    /// It has left memory, and its file does not have all of it.
+    Parked(Box<Parked>),
     /// Damage is remembered too: the files need not be read again to refuse them.
     Damaged(Box<DamagedPhext>),
 }
@@ -81,7 +85,16 @@ impl Cache {
     pub(super) fn open(&self, name: &PhextName) -> Option<&OpenPhext> {
         match self.get(name) {
             Some(Content::Open(open)) => Some(open),
-            Some(Content::Damaged(_)) | None => None,
+            Some(Content::Parked(_) | Content::Damaged(_)) | None => None,
+        }
+    }
+
+    /// What the files of a phext have, or will have once it is saved; `None` when the directory knows it better.
+    pub(super) fn files(&self, name: &PhextName) -> Option<Files> {
+        match self.get(name)? {
+            Content::Open(open) => Some(open.files()),
+            Content::Parked(parked) => Some(parked.files),
+            Content::Damaged(_) => None,
         }
     }
 
@@ -89,7 +102,7 @@ impl Cache {
     pub(super) fn open_mut(&mut self, name: &PhextName) -> Option<&mut OpenPhext> {
         match self.entries.get_mut(name).map(|cached| &mut cached.content) {
             Some(Content::Open(open)) => Some(open),
-            Some(Content::Damaged(_)) | None => None,
+            Some(Content::Parked(_) | Content::Damaged(_)) | None => None,
         }
     }
 
@@ -119,13 +132,13 @@ impl Cache {
     }
 
     /// The least recently used that may leave memory, apart from the one in use.
-    pub(super) fn oldest_clean(&self, in_use: &PhextName) -> Option<PhextName> {
-        let is_clean = |name: &&PhextName| match self.get(name) {
-            Some(Content::Open(open)) => open.is_clean(),
+    pub(super) fn oldest_idle(&self, in_use: &PhextName, may_park: bool) -> Option<PhextName> {
+        let is_idle = |name: &&PhextName| match self.get(name) {
+            Some(Content::Open(open)) => open.is_clean() || may_park && open.may_park(),
             Some(Content::Damaged(_)) => true,
-            None => false,
+            Some(Content::Parked(_)) | None => false,
         };
-        self.by_use.values().filter(|name| *name != in_use).find(is_clean).cloned()
+        self.by_use.values().filter(|name| *name != in_use).find(is_idle).cloned()
     }
 
     /// All names, the least recently used first.
@@ -135,11 +148,11 @@ impl Cache {
 }
 
 impl Content {
-    fn memory_bytes(&self) -> u64 {
-        const DAMAGED_BYTES: u64 = 1024;
+    pub(super) fn memory_bytes(&self) -> u64 {
+        const KNOWN_BYTES: u64 = 1024;
         match self {
             Self::Open(open) => open.memory_bytes(),
-            Self::Damaged(_) => DAMAGED_BYTES,
+            Self::Parked(_) | Self::Damaged(_) => KNOWN_BYTES,
         }
     }
 }

@@ -91,7 +91,7 @@ impl Store {
 
     /// Takes over the longest journals that a scan has found.
     pub(super) fn note_long_journals(&mut self, longest: BTreeSet<(u64, PhextName)>) {
-        let is_closed = |name: &PhextName| self.cache.get(name).is_none();
+        let is_closed = |name: &PhextName| self.cache.open(name).is_none();
         self.long_journals = longest.into_iter().map(|(_, name)| name).filter(is_closed).collect();
     }
 

@@ -276,7 +276,7 @@ impl Store {
                     && known.quota_bytes == self.limits.quota_bytes;
                 Ok(is_same.then(|| (Some(row(file.map_or(0, |file| file.bytes), None)), Vec::new())))
             }
-            Content::Open(_) => Ok(None),
+            Content::Open(_) | Content::Parked(_) => Ok(None),
         }
     }
 

@@ -1,11 +1,15 @@
-//! Which phexts stay in memory: as many as fit, up to a number; the least recently used go first, and never one that has
-//! something its file does not have. So on a full disk, where phexts cannot be saved, they may be more than fit.
+//! Which phexts stay in memory: as many as fit, up to a number; the least recently used go first. One with something that
+//! its file does not have, and whose save is not paid for yet, is parked: its journal has that, and it comes back when it
+//! is due to be saved. On a full disk, where phexts cannot be saved, they may be more than fit.
 
 use std::time::Instant;
 
 use sq_shared::phext_name::PhextName;
 
+use crate::store::cache::Content;
 use crate::store::disk::FileName;
+use crate::store::open_phext::OpenPhext;
+use crate::store::open_phext::parking::Parked;
 use crate::store::{Store, StoreError};
 
 /// Most phexts in memory. Each holds its journal open, and a process has so many descriptors (4,096 for a worker,
@@ -23,7 +27,7 @@ impl Store {
         let file = self.disk.identity(&FileName::Phext(name.clone()))?;
         let incoming = file.map_or(0, |file| file.bytes);
         self.evict(name, incoming, 1);
-        if self.is_too_full(incoming, 1) && self.hurry_others(name) {
+        if self.is_too_full(incoming, 1) && self.await_others(name) {
             return Err(StoreError::NotYet);
         }
         Ok(())
@@ -33,14 +37,59 @@ impl Store {
     pub(super) fn trim(&mut self, in_use: &PhextName) {
         self.evict(in_use, 0, 0);
         if self.is_too_full(0, 0) {
-            self.hurry_others(in_use);
+            self.await_others(in_use);
         }
     }
 
     fn evict(&mut self, in_use: &PhextName, incoming_bytes: u64, incoming_phexts: usize) {
         while self.is_too_full(incoming_bytes, incoming_phexts) {
-            let Some(oldest) = self.cache.oldest_clean(in_use) else { return };
-            self.forget(&oldest);
+            // A worker that ends saves everything anyway.
+            let Some(oldest) = self.cache.oldest_idle(in_use, !self.is_closing) else { return };
+            self.put_away(&oldest);
+        }
+    }
+
+    fn put_away(&mut self, name: &PhextName) {
+        let Some(Content::Open(open)) = self.cache.remove(name) else { return };
+        if let Some(budget) = open.budget_to_keep() {
+            self.budgets.put(name.clone(), budget, Instant::now());
+        }
+        if let Some(parked) = open.park() {
+            self.active.remove(name);
+            self.parked.insert((parked.save_due, name.clone()));
+            self.cache.insert(name.clone(), Content::Parked(Box::new(parked)));
+        }
+    }
+
+    /// What is known of a phext that comes back into memory.
+    pub(super) fn take_parked(&mut self, name: &PhextName) -> Option<Box<Parked>> {
+        match self.cache.remove(name)? {
+            Content::Parked(parked) => {
+                self.parked.remove(&(parked.save_due, name.clone()));
+                Some(parked)
+            }
+            Content::Open(_) | Content::Damaged(_) => None,
+        }
+    }
+
+    /// Whether a parked phext must come back to be saved.
+    pub(super) fn is_parked_due(&self) -> bool {
+        let is_due = |(due, _): &(Instant, PhextName)| self.is_closing || *due <= Instant::now();
+        self.parked.first().is_some_and(is_due)
+    }
+
+    /// Brings back a parked phext that is to be saved; one at a time, for others must leave memory for it.
+    pub(super) fn open_due_parked(&mut self) {
+        let is_large_save =
+            |open: &OpenPhext| open.is_dirty() && open.save_due().is_some_and(|due| due <= Instant::now());
+        if !self.is_parked_due() || self.active_phexts().any(|open| open.is_saving() || is_large_save(open)) {
+            return;
+        }
+        let Some((_, name)) = self.parked.first().cloned() else { return };
+        match self.refresh(&name) {
+            Ok(()) | Err(StoreError::NotYet) => {}
+            // Damage is remembered and logged; anything else shows again when somebody asks.
+            Err(_) => _ = self.take_parked(&name),
         }
     }
 
@@ -48,7 +97,24 @@ impl Store {
         let others_bytes = self.usage.memory_bytes().saturating_add(self.keys.memory_bytes());
         let held_bytes = self.cache.held_bytes().saturating_add(others_bytes);
         held_bytes.saturating_add(incoming_bytes) > self.limits.memory_bytes
-            || self.cache.count() + incoming_phexts > OPEN_PHEXTS
+            || self.cache.count() - self.parked.len() + incoming_phexts > OPEN_PHEXTS
+    }
+
+    /// Has all others saved that cannot be parked; whether there are any that have not left memory yet.
+    fn await_others(&mut self, in_use: &PhextName) -> bool {
+        let now = Instant::now();
+        let mut is_any = false;
+        for name in self.active.iter().filter(|name| *name != in_use) {
+            let Some(open) = self.cache.open_mut(name) else { continue };
+            if open.is_clean() || open.is_behind() {
+                continue;
+            }
+            if self.is_closing || !open.will_park() {
+                open.hurry(now);
+            }
+            is_any = true;
+        }
+        is_any
     }
 
     /// Has all others saved that can be; whether there are any.

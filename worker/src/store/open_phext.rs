@@ -27,6 +27,7 @@ use self::retiring::Retirement;
 use self::saving::Save;
 
 mod journalling;
+pub(super) mod parking;
 mod retiring;
 mod saving;
 

@@ -1,7 +1,10 @@
 //! How often a phext's file may be written again. A save writes all of a phext, however little of it has changed, so the
 //! writes since the last save must pay for it.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
+
+use sq_shared::phext_name::PhextName;
 
 /// What one written byte pays for.
 const SAVED_BYTES_PER_BYTE: u64 = 3;
@@ -14,7 +17,7 @@ pub(super) const SMALLEST_WRITE_BYTES: u64 = 64 * 1024;
 pub(super) const PERIOD: Duration = Duration::from_secs(60);
 
 /// What is left to pay for saves of one phext.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct SaveBudget {
     /// What writes have paid in.
     bytes: u64,
@@ -39,10 +42,35 @@ impl SaveBudget {
         since + PERIOD.mul_f64(missing_bytes as f64 / file_bytes as f64)
     }
 
+    /// Whether time has not paid for the next save yet.
+    fn is_owing(&self, now: Instant) -> bool {
+        self.since.is_some_and(|since| now.saturating_duration_since(since) < PERIOD)
+    }
+
     /// A save of so many bytes begins. Time begins to pay for the next one.
     pub(super) fn spend(&mut self, file_bytes: u64, now: Instant) {
         self.bytes = self.bytes.saturating_sub(file_bytes);
         self.since = Some(now);
+    }
+}
+
+/// The budgets of phexts that have left memory: they must not begin anew when those come back.
+#[derive(Debug, Default)]
+pub(super) struct Budgets(HashMap<PhextName, SaveBudget>);
+
+impl Budgets {
+    /// So many are kept before those are looked for that time has paid for.
+    const BUDGETS: usize = 1024;
+
+    pub(super) fn put(&mut self, name: PhextName, budget: SaveBudget, now: Instant) {
+        if self.0.len() >= Self::BUDGETS {
+            self.0.retain(|_, budget| budget.is_owing(now));
+        }
+        self.0.insert(name, budget);
+    }
+
+    pub(super) fn take(&mut self, name: &PhextName) -> Option<SaveBudget> {
+        self.0.remove(name)
     }
 }
 

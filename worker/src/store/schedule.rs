@@ -22,6 +22,7 @@ impl Store {
         }
         self.read_superseded();
         self.open_long_journal();
+        self.open_due_parked();
         let (disk, reserve) = (Arc::clone(&self.disk), Arc::clone(&self.reserve));
         let (clock, is_closing) = (clock(), self.is_closing);
         let is_crowded = self.is_crowded();
@@ -99,7 +100,9 @@ impl Store {
             // Its end is news of its own, and others may have to wait for it.
             return None;
         }
-        self.active.iter().filter_map(|name| self.cache.open(name)?.save_due()).min()
+        // One that is due already waits for the end of other work.
+        let parked = self.parked.first().map(|(due, _)| *due).filter(|due| *due > Instant::now());
+        self.active.iter().filter_map(|name| self.cache.open(name)?.save_due()).chain(parked).min()
     }
 
     /// Takes in what came of a job. After a failure of the disk the store is in doubt.
@@ -136,6 +139,7 @@ impl Store {
 
     /// Whether no job is due or under way, once [`Store::next_jobs`] has been asked.
     pub fn is_at_rest(&self) -> bool {
-        (self.active.is_empty() && !self.wants_long_journals()) || self.is_in_doubt
+        let is_work_due = !self.active.is_empty() || self.wants_long_journals() || self.is_parked_due();
+        !is_work_due || self.is_in_doubt
     }
 }

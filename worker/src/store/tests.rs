@@ -23,6 +23,7 @@ mod full_disk;
 mod kill_points;
 mod limits;
 mod listing;
+mod parking;
 mod recovery;
 mod repeats;
 mod retirement;

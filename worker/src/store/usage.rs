@@ -335,10 +335,8 @@ impl Store {
     /// Takes in what came of a scan.
     pub fn finish_scan(&mut self, scanned: Scanned) {
         let digests = self.usage.digests.clone();
-        let open = self.cache.names().filter_map(|name| {
-            let open = self.cache.open(name)?;
-            Some((digests.hash_one(name), open.files()))
-        });
+        let open =
+            self.cache.names().filter_map(|name| Some((digests.hash_one(name), self.cache.files(name)?)));
         let longest = self.usage.finish_scan(scanned, open, Instant::now());
         self.note_long_journals(longest);
     }

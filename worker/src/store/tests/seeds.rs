@@ -171,6 +171,11 @@ impl Life {
     }
 
     fn step(&mut self) {
+        if self.random.one_in(20) {
+            // With little memory a phext leaves it for the other one.
+            let memory_bytes = [u64::MAX, 1500][usize::try_from(self.random.below(2)).unwrap()];
+            self.store.set_limits(Limits { memory_bytes, ..self.store.limits });
+        }
         match self.random.below(11) {
             0..4 => self.write(),
             4 => self.repeat(),

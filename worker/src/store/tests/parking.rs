@@ -1,0 +1,127 @@
+//! Phexts that leave memory before they are saved, and cost no more saves for it.
+
+use super::foreign::write_behind_our_back;
+use super::*;
+
+const MIB: usize = 1024 * 1024;
+
+/// Two phexts of which one fits into memory, and a store that has just saved both.
+fn two_large(disk: &SimDisk) -> Store {
+    let mut store = on_sim(disk, large(Duration::ZERO));
+    store.set_limits(Limits { memory_bytes: 3 * MIB as u64, ..NO_LIMITS });
+    for phext in ["a", "b"] {
+        put_patiently(&mut store, phext, &"x".repeat(2 * MIB));
+    }
+    store
+}
+
+/// Replaces a text, and waits for memory too; gives how many saves that took.
+fn put_patiently(store: &mut Store, phext: &str, text: &str) -> usize {
+    edit_patiently(store, phext, ORIGIN, Edit::Replace(text.to_owned()))
+}
+
+fn edit_patiently(store: &mut Store, phext: &str, place: &str, edit: Edit) -> usize {
+    let write = Write { at: at(place), edit, expected: None, repeat: None };
+    let mut saves = 0;
+    loop {
+        match store.write(&name(phext), &write) {
+            Err(StoreError::NotYet) => saves += run_and_count(store),
+            result => {
+                let tickets = result.unwrap().into_parts().1;
+                saves += run_and_count(store);
+                assert!(store.has_settled(&tickets));
+                return saves;
+            }
+        }
+    }
+}
+
+fn run_and_count(store: &mut Store) -> usize {
+    let mut saves = 0;
+    loop {
+        run_scan(store);
+        let jobs = store.next_jobs();
+        if jobs.is_empty() {
+            return saves;
+        }
+        for job in jobs {
+            saves += usize::from(matches!(job.work(), Some(Work::Write { .. })));
+            store.finish(job.run());
+        }
+    }
+}
+
+#[test]
+fn small_writes_to_phexts_that_push_each_other_out_are_not_saved_each_time() {
+    let disk = SimDisk::new(1);
+    let mut store = two_large(&disk);
+    let mut saves = 0;
+    for number in 0..20 {
+        let phext = ["a", "b"][number % 2];
+        saves += edit_patiently(&mut store, phext, "2.1.1/1.1.1/1.1.1", append("y"));
+    }
+    // The texts have paid for 12 MiB, the twenty writes for 3.75: that is seven saves, of which two have been made.
+    assert!(saves <= 5, "{saves} saves");
+    assert!(store.cache.held_bytes() <= 3 * MIB as u64);
+    for disk in [disk.kill(), disk.crash(1)] {
+        let mut store = on_sim(&disk, large(Duration::ZERO));
+        for phext in ["a", "b"] {
+            assert_eq!(scroll(&mut store, phext, "2.1.1/1.1.1/1.1.1"), "y".repeat(10));
+        }
+    }
+    close(store);
+    for phext in ["a", "b"] {
+        assert!(saved(&disk, phext).unwrap().ends_with(&"y".repeat(10)));
+    }
+}
+
+#[test]
+fn one_that_comes_back_goes_on_with_its_journal() {
+    let disk = SimDisk::new(1);
+    let mut store = two_large(&disk);
+    edit_patiently(&mut store, "a", "2.1.1/1.1.1/1.1.1", append("1"));
+    let generation = |disk: &SimDisk| disk.bytes(&journal_file("a")).unwrap()[8..16].to_vec();
+    let before = generation(&disk);
+    assert_eq!(scroll(&mut store, "b", ORIGIN).len(), 2 * MIB);
+    assert!(store.cache.open(&name("a")).is_none());
+    edit_patiently(&mut store, "a", "2.1.1/1.1.1/1.1.1", append("2"));
+    assert_eq!(generation(&disk), before);
+    assert_eq!(scroll(&mut store, "a", "2.1.1/1.1.1/1.1.1"), "12");
+}
+
+#[test]
+fn another_programs_text_counts_while_a_phext_is_out_of_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open_at(dir.path(), large(Duration::ZERO));
+    store.set_limits(Limits { memory_bytes: 3 * MIB as u64, ..NO_LIMITS });
+    for phext in ["a", "b"] {
+        put_patiently(&mut store, phext, &"x".repeat(2 * MIB));
+    }
+    edit_patiently(&mut store, "a", "2.1.1/1.1.1/1.1.1", append("ours"));
+    assert_eq!(scroll(&mut store, "b", ORIGIN).len(), 2 * MIB);
+    assert!(store.cache.open(&name("a")).is_none());
+    write_behind_our_back(&dir.path().join("a.phext"), "theirs");
+    assert_eq!(scroll(&mut store, "a", ORIGIN), "theirs");
+    assert_eq!(scroll(&mut store, "a", "2.1.1/1.1.1/1.1.1"), "");
+    close(store);
+    assert_eq!(fs::read_to_string(dir.path().join("a.phext")).unwrap(), "theirs");
+}
+
+#[test]
+fn one_that_is_due_comes_back_to_be_saved() {
+    let disk = SimDisk::new(1);
+    let pace = Pace { save_delay: Duration::from_millis(1), ..large(Duration::ZERO) };
+    let mut store = on_sim(&disk, pace);
+    store.set_limits(Limits { memory_bytes: 3 * MIB as u64, ..NO_LIMITS });
+    // The first save is paid for by time, and is due in a millisecond.
+    edit_patiently(&mut store, "a", ORIGIN, append(&"x".repeat(2 * MIB)));
+    let _ = store.load(&name("b"));
+    store.set_limits(Limits { memory_bytes: 1, ..NO_LIMITS });
+    store.trim(&name("b"));
+    store.set_limits(Limits { memory_bytes: 3 * MIB as u64, ..NO_LIMITS });
+    while saved(&disk, "a").is_none() {
+        run_jobs(&mut store);
+    }
+    assert_eq!(saved(&disk, "a").unwrap().len(), 2 * MIB);
+    assert!(store.is_at_rest() && store.parked.is_empty());
+}
