@@ -20,6 +20,7 @@ use crate::store::cache::{Cache, Content, DamagedPhext};
 use crate::store::counts::Counts;
 use crate::store::disk::os::OsDisk;
 use crate::store::disk::{Disk, FileName};
+use crate::store::journal_room::Demand;
 use crate::store::keys::Keys;
 use crate::store::open_phext::{Clock, OpenPhext, Pace};
 use crate::store::queue::Refusal;
@@ -97,6 +98,8 @@ pub struct Store {
     budgets: Budgets,
     /// Those that have left memory unsaved, by when they must be saved.
     parked: BTreeSet<(Instant, PhextName)>,
+    /// What their texts have.
+    parked_bytes: u64,
     usage: Usage,
     reserve: Arc<Reserve>,
     /// Those of phexts that have no journal.
@@ -109,6 +112,8 @@ pub struct Store {
     counts: Arc<Counts>,
     /// Without them each read looks at its file.
     turns: Option<Turns>,
+    /// Something that requests may wait for has changed without a job.
+    has_news: bool,
     /// The disk failed: what it holds is known only after a new start.
     is_in_doubt: bool,
     is_closing: bool,
@@ -167,6 +172,7 @@ impl Store {
             active: BTreeSet::new(),
             budgets: Budgets::default(),
             parked: BTreeSet::new(),
+            parked_bytes: 0,
             usage: Usage::default(),
             reserve: Arc::default(),
             keys: Keys::default(),
@@ -174,6 +180,7 @@ impl Store {
             long_journals: Vec::new(),
             counts: Arc::default(),
             turns: None,
+            has_news: false,
             is_in_doubt: false,
             is_closing: false,
             visits: 0,
@@ -266,8 +273,8 @@ impl Store {
         self.forget_unwritable(name);
         self.refresh(name)?;
         let clock = clock();
-        if let Some(written) = self.replay(name, write, &clock)? {
-            return Ok(self.pending(name, written));
+        if let Some(replay) = self.replay(name, write, &clock)? {
+            return Ok(replay);
         }
         let phext = self.cache.open(name).map_or(&self.empty, |open| &open.phext);
         check_expected(phext.scroll(&write.at), write.expected.as_ref())?;
@@ -279,7 +286,8 @@ impl Store {
         self.check_room(name, before, after, &clock)?;
         let text_bytes = write.edit.text().len() as u64;
         self.check_queue(text_bytes)?;
-        self.check_journals(text_bytes, &clock)?;
+        let demand = Demand { text_bytes, takes_room: after > before, frees_room: after < before };
+        self.check_journals(name, demand, &clock)?;
         self.log(name, &entry, after <= before, &clock);
         self.trim(name);
         Ok(self.pending(name, written))
@@ -301,7 +309,7 @@ impl Store {
                 Refusal::Failed(kind) => StoreError::Io(kind.into()),
             });
         }
-        // What has left memory had been saved before, or came from the disk as it is.
+        // What has left memory is durable, and no answer waits for its save.
         Ok(tickets
             .iter()
             .all(|ticket| self.cache.open(&ticket.name).is_none_or(|open| open.is_settled(ticket))))
@@ -317,21 +325,23 @@ impl Store {
         Pending { value, tickets: ticket.into_iter().collect() }
     }
 
-    /// What was answered when the write's key came before.
+    /// What was answered when the write's key came before. It rests on that write, and on none that came later.
     fn replay(
         &mut self,
         name: &PhextName,
         write: &Write,
         clock: &Clock,
-    ) -> Result<Option<Written>, StoreError> {
-        let Some(key) = &write.repeat else { return Ok(None) };
+    ) -> Result<Option<Pending<Written>>, StoreError> {
         self.keys.load(&*self.disk, clock.now)?;
+        let Some(key) = &write.repeat else { return Ok(None) };
         let of_phext = self.cache.open(name).and_then(|open| open.remembered(key, clock));
         let Some(known) = of_phext.or_else(|| self.keys.get(name, key, clock.now)) else { return Ok(None) };
         if known.fingerprint != fingerprint(&write.at, &write.edit) {
             return Err(StoreError::KeyReused);
         }
-        Ok(Some(Written { bytes: known.answer_bytes, is_replay: true }))
+        let written = Written { bytes: known.answer_bytes, is_replay: true };
+        let ticket = self.cache.open(name).and_then(|open| open.ticket_of_key(key));
+        Ok(Some(Pending::new(written, ticket.into_iter().collect())))
     }
 
     /// Applies an entry in memory, and queues it for the journal. One that frees room may use the reserve for it.
@@ -375,10 +385,10 @@ impl Store {
         if self.is_current(name)? {
             return Ok(());
         }
+        self.make_room(name)?;
         if self.cache.open(name).is_some() {
             self.forget(name);
         }
-        self.make_room(name)?;
         let parked = self.take_parked(name);
         let files = PhextFiles::of(&*self.disk, name)?;
         let quota_bytes = self.limits.quota_bytes;

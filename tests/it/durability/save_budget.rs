@@ -43,6 +43,34 @@ fn far_scrolls(count: u64, writes: u64, place: &str) {
     assert!(fs::read(path).unwrap() == answer.ok().as_bytes(), "the file has everything after a stop");
 }
 
+/// Two phexts whose files do not fit into memory together, written to in turn.
+#[test]
+fn phexts_that_push_each_other_out_of_memory_are_not_saved_each_time() {
+    const SCROLLS: u64 = 700;
+    const WRITES: u64 = 24;
+    let root = Root::empty();
+    let worker = LoneWorker::start(root.path());
+    for phext in ["a", "b"] {
+        for number in 1..=SCROLLS {
+            worker.client.get(&format!("/api/v2/update?p={phext}&c=1.1.1/1.1.1/1.{number}.99999&s=x")).ok();
+        }
+    }
+    for number in 0..WRITES {
+        let phext = ["a", "b"][usize::from(number % 2 == 1)];
+        worker.client.get(&format!("/api/v2/insert?p={phext}&c=2.1.1/1.1.1/1.1.1&s=y")).ok();
+    }
+    let written = written_bytes(&worker);
+    // Each write has paid; the first save of each phext, and one a minute, are paid for by time.
+    let most = (2 * SCROLLS + WRITES) * (PAID_BY_A_WRITE + 16 * 1024) + 4 * SCROLLS * (BREAKS + 1);
+    assert!(written <= most, "{written} bytes were written, more than {most}");
+    worker.stop();
+    for phext in ["a", "b"] {
+        let text = fs::read(root.path().join(phext).with_extension("phext")).unwrap();
+        let written_in_turn = b"y".repeat(usize::try_from(WRITES / 2).unwrap());
+        assert!(text.ends_with(&written_in_turn), "{phext} has everything after a stop");
+    }
+}
+
 /// What the process has had written to the disk (proc_pid_io(5)).
 fn written_bytes(worker: &LoneWorker) -> u64 {
     let counts = fs::read_to_string(format!("/proc/{}/io", worker.pid())).unwrap();

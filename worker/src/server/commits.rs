@@ -71,6 +71,9 @@ fn start_jobs(worker: &Rc<Worker>) {
         tokio::task::spawn_local(run_scan(Rc::clone(worker), scan));
     }
     let jobs = worker.store.borrow_mut().next_jobs();
+    if worker.store.borrow_mut().take_news() {
+        worker.commits.progress.notify_waiters();
+    }
     for job in jobs {
         tokio::task::spawn_local(run_job(Rc::clone(worker), job));
     }
@@ -88,6 +91,7 @@ async fn run_scan(worker: Rc<Worker>, scan: Scan) {
     // Were it lost, the account would just stay as it is.
     let Ok(scanned) = spawn_blocking(|| scan.run()).await else { return };
     worker.store.borrow_mut().finish_scan(scanned);
+    note_state(&worker);
     worker.commits.progress.notify_waiters();
 }
 

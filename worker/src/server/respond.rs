@@ -18,7 +18,7 @@ use crate::server::answer_body::{AnswerBody, Content};
 use crate::server::listing;
 use crate::server::room::Share;
 use crate::server::worker::Worker;
-use crate::store::StoreError;
+use crate::store::{Damage, StoreError};
 
 /// After how many seconds a failure of the disk may have passed.
 const RETRY_AFTER_S: u64 = 5;
@@ -127,13 +127,7 @@ pub(super) fn problem_of(failure: &Failure, request_id: &str) -> Problem {
             Problem::new(Code::InvalidParameter, detail)
         }
         Failure::Json(_) => unavailable(failure, request_id, "the answer cannot be written as JSON"),
-        Failure::Store(StoreError::Damaged(damage)) => {
-            let detail = format!(
-                "{damage}. It is neither read nor overwritten; the server's operator finds the place with \
-                 sq-worker fsck, and mends or replaces the file. Other phexts are served"
-            );
-            Problem::new(Code::WorkerUnavailable, detail)
-        }
+        Failure::Store(StoreError::Damaged(damage)) => Problem::new(Code::WorkerUnavailable, detail_of(damage)),
         Failure::Store(StoreError::NotAsExpected) => Problem::new(
             Code::PreconditionFailed,
             "the scroll is not one that If-Match names (* names any that has a text; a weak tag, none): read it again, \
@@ -152,13 +146,13 @@ pub(super) fn problem_of(failure: &Failure, request_id: &str) -> Problem {
         }
         Failure::Store(StoreError::QuotaExceeded { used, quota }) => Problem::new(
             Code::QuotaExceeded,
-            "the write needs more than the quota leaves: delete or shorten scrolls",
+            "the write needs more than the quota leaves: delete or shorten scrolls (a phext with a text takes 4 KiB at least)",
         )
         .with("used", *used)
         .with("quota", *quota),
         Failure::Store(StoreError::TooManyPhexts { phexts, limit, used, quota }) => Problem::new(
             Code::QuotaExceeded,
-            format!("the tenant may have {limit} phexts, and has {phexts}: write to one of them, or ask the operator for more"),
+            format!("the tenant may have {limit} phexts, and has {phexts}: write to one of them, delete all that is in one, or ask the operator for more"),
         )
         .with("phexts", *phexts)
         .with("phexts_limit", *limit)
@@ -185,6 +179,20 @@ pub(super) fn problem_of(failure: &Failure, request_id: &str) -> Problem {
         Failure::Store(StoreError::Io(_) | StoreError::InDoubt) => {
             unavailable(failure, request_id, "the server's disk failed: nothing was acknowledged")
         }
+    }
+}
+
+/// What a client is told of damage.
+fn detail_of(damage: &Damage) -> String {
+    match damage {
+        Damage::Keys(_) => format!(
+            "{damage}. No phext is written, because a write that comes again could be made twice; reads go on. The \
+             server's operator finds the place with sq-worker fsck, and mends or moves the file"
+        ),
+        _ => format!(
+            "{damage}. It is neither read nor overwritten; the server's operator finds the place with sq-worker fsck, and \
+             mends or replaces the file. Other phexts are served"
+        ),
     }
 }
 

@@ -80,7 +80,7 @@ impl Store {
             open.hurry(clock.now);
             open.is_dirty() && !open.is_behind()
         });
-        if self.hurry_others(name) || is_own_dirty {
+        if self.hurry_others(name) || self.hurry_parked() || is_own_dirty {
             return Err(StoreError::NotYet);
         }
         let (free_bytes, needed_bytes) = (self.disk.free_bytes()?, self.needed_bytes(before, after));
@@ -123,7 +123,7 @@ impl Store {
 
     /// What the new files of the saves under way have.
     pub(super) fn saves_bytes(&self) -> u64 {
-        self.active_phexts().filter(|open| open.is_saving()).map(|open| open.phext.file_bytes()).sum()
+        self.active_phexts().map(OpenPhext::new_file_bytes).sum()
     }
 
     fn used_bytes(&self) -> u64 {

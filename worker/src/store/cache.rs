@@ -1,11 +1,12 @@
 //! The phexts in memory, which was used last, and what they take all together.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
 
 use sq_shared::phext_name::PhextName;
 
 use crate::store::open_phext::OpenPhext;
-use crate::store::open_phext::parking::Parked;
+use crate::store::open_phext::parking::{Parked, ParkingRoom};
 use crate::store::recovery::{Damage, PhextFiles};
 use crate::store::usage::Files;
 
@@ -106,6 +107,13 @@ impl Cache {
         }
     }
 
+    /// Changes when a parked phext must be saved.
+    pub(super) fn set_save_due(&mut self, name: &PhextName, due: Instant) {
+        if let Some(Content::Parked(parked)) = self.entries.get_mut(name).map(|cached| &mut cached.content) {
+            parked.save_due = due;
+        }
+    }
+
     /// Puts a phext in, as the one used last.
     pub(super) fn insert(&mut self, name: PhextName, content: Content) {
         self.remove(&name);
@@ -132,9 +140,9 @@ impl Cache {
     }
 
     /// The least recently used that may leave memory, apart from the one in use.
-    pub(super) fn oldest_idle(&self, in_use: &PhextName, may_park: bool) -> Option<PhextName> {
+    pub(super) fn oldest_idle(&self, in_use: &PhextName, parking: Option<ParkingRoom>) -> Option<PhextName> {
         let is_idle = |name: &&PhextName| match self.get(name) {
-            Some(Content::Open(open)) => open.is_clean() || may_park && open.may_park(),
+            Some(Content::Open(open)) => open.is_clean() || parking.is_some_and(|room| open.may_park(room)),
             Some(Content::Damaged(_)) => true,
             Some(Content::Parked(_)) | None => false,
         };

@@ -14,7 +14,7 @@ use crate::store::new_journal::NewJournal;
 use crate::store::phext::Phext;
 use crate::store::record::FileDigest;
 use crate::store::reserve::Reserve;
-use crate::store::retirement::{Retired, Retirement};
+use crate::store::retirement::{RetireJob, Retired};
 
 /// A save is synced in pieces of so many bytes, so that a large one never fills the disk's queue at once: the
 /// journals of other phexts are synced in between.
@@ -37,7 +37,7 @@ pub(super) enum Task {
     /// One phext's.
     Phext(PhextName, Work),
     /// Those of phexts that need a journal no more.
-    Retire(Retirement),
+    Retire(RetireJob),
 }
 
 /// What is to be done with a phext's files.
@@ -76,10 +76,7 @@ pub(super) enum Outcome {
     /// The new journal is durable and has its name.
     Began(Journal),
     /// The records are in no journal, and the phext has the journal that it had.
-    Refused {
-        records: Vec<u8>,
-        error: io::Error,
-    },
+    Refused(RefusedRecords),
     Written(Written),
     /// The phext's file, as it is now, and the journal, if the note is in it.
     Published(Identity, Option<Journal>),
@@ -89,6 +86,13 @@ pub(super) enum Outcome {
     NotSaved(io::Error),
     /// The new file is gone.
     Discarded,
+}
+
+/// Records that a disk did not take, and why.
+#[derive(Debug)]
+pub(super) struct RefusedRecords {
+    pub(super) records: Vec<u8>,
+    pub(super) error: io::Error,
 }
 
 /// A record for a journal that is lent to the job.
@@ -125,7 +129,7 @@ impl Job {
             Task::Phext(name, work) => {
                 work.run(&*disk, &reserve, &name).map(|outcome| Finished::Phext(name, outcome))
             }
-            Task::Retire(retirement) => retirement.run(&*disk, &reserve).map(Finished::Retired),
+            Task::Retire(job) => job.run(&*disk, &reserve).map(Finished::Retired),
         })
     }
 }
@@ -134,7 +138,8 @@ impl Work {
     fn run(self, disk: &dyn Disk, reserve: &Reserve, name: &PhextName) -> io::Result<Outcome> {
         match self {
             Self::Append { journal, records, frees_room } => {
-                append(disk, reserve, journal, records, frees_room)
+                let appended = append(disk, reserve, journal, records, frees_room)?;
+                Ok(appended.map_or_else(Outcome::Refused, Outcome::Appended))
             }
             Self::Refresh { journal, bytes } => match refresh(&*journal, bytes) {
                 // It can be read and no more, so nothing about it will change.
@@ -144,7 +149,8 @@ impl Work {
             Self::Begin { new, records, frees_room } => {
                 let (temporary, target) =
                     (FileName::NewJournal(name.clone()), FileName::Journal(name.clone()));
-                begin(disk, reserve, (&temporary, &target), &new, records, frees_room)
+                let begun = begin(disk, reserve, (&temporary, &target), &new, records, frees_room)?;
+                Ok(begun.map_or_else(Outcome::Refused, Outcome::Began))
             }
             Self::Write { snapshot } => save(disk, reserve, name, &snapshot),
             Self::Publish { written, expected, note } => {
@@ -155,25 +161,27 @@ impl Work {
     }
 }
 
+/// The inner error says that the journal is as it was.
 pub(super) fn append(
     disk: &dyn Disk,
     reserve: &Reserve,
     mut journal: Journal,
     mut records: Vec<u8>,
     frees_room: bool,
-) -> io::Result<Outcome> {
+) -> io::Result<Result<Journal, RefusedRecords>> {
     if !records.is_empty() {
         reserve.hold(disk);
     }
     let is_without_room =
         |error: &AppendError| frees_room && matches!(error, AppendError::Refused(error) if is_full(error));
     match reserve.with_room(disk, is_without_room, || journal.append(&mut records)) {
-        Ok(()) => journal.file.sync_data().map(|()| Outcome::Appended(journal)),
-        Err(AppendError::Refused(error)) => Ok(Outcome::Refused { records, error }),
+        Ok(()) => journal.file.sync_data().map(|()| Ok(journal)),
+        Err(AppendError::Refused(error)) => Ok(Err(RefusedRecords { records, error })),
         Err(AppendError::Torn(error)) => Err(error),
     }
 }
 
+/// The inner error says that there is no new journal.
 pub(super) fn begin(
     disk: &dyn Disk,
     reserve: &Reserve,
@@ -181,7 +189,7 @@ pub(super) fn begin(
     new: &NewJournal,
     mut records: Vec<u8>,
     frees_room: bool,
-) -> io::Result<Outcome> {
+) -> io::Result<Result<Journal, RefusedRecords>> {
     reserve.hold(disk);
     let is_without_room = |error: &io::Error| frees_room && is_full(error);
     match reserve.with_room(disk, is_without_room, || new.write(disk, temporary, &mut records)) {
@@ -190,14 +198,14 @@ pub(super) fn begin(
             match disk.rename(temporary, target) {
                 Err(error) if is_unwritable(&error) => {
                     remove(disk, temporary)?;
-                    return Ok(Outcome::Refused { records, error });
+                    return Ok(Err(RefusedRecords { records, error }));
                 }
                 renamed => renamed?,
             }
             disk.sync_directory()?;
-            Ok(Outcome::Began(journal))
+            Ok(Ok(journal))
         }
-        Err(error) => Ok(Outcome::Refused { records, error }),
+        Err(error) => Ok(Err(RefusedRecords { records, error })),
     }
 }
 

@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use sq_shared::phext_name::PhextName;
 
-use crate::store::disk::{Disk, FileName};
-use crate::store::job::{Outcome, append, begin};
+use crate::store::disk::{Disk, FileName, Identity};
+use crate::store::job::{append, begin};
 use crate::store::journal::{self, Base, Journal, JournalDamage};
 use crate::store::new_journal::NewJournal;
 use crate::store::record::{Entry, LARGEST_FOUND_SEQUENCE, REPEAT_BYTES, Stamp, encode};
@@ -19,9 +19,9 @@ use crate::store::repeats::{MostKeys, Remembered, RepeatKey, Repeats};
 use crate::store::reserve::Reserve;
 
 /// Most keys that are remembered of retired journals, all phexts together: 2.3 MiB on disk, and 4 MiB in memory.
-pub(super) const OF_ALL_PHEXTS: MostKeys = MostKeys { clients: 16_384, gateways: 16_384 };
+pub(super) const RETIRED_KEYS: MostKeys = MostKeys { clients: 16_384, gateways: 16_384 };
 
-/// The file begins anew when it is longer than its keys and this.
+/// A new file takes the place of one that is longer than its keys and this.
 const SPENT_BYTES: u64 = 1024 * 1024;
 
 /// What the file starts from: there is no text.
@@ -32,30 +32,58 @@ const BASE: Base = Base { sequence: 0, digest: None };
 pub(super) struct Keys {
     /// `None` until the file has been read.
     known: Option<Repeats>,
+    /// The file cannot be understood for as long as it is this one.
+    damaged: Option<(Option<Identity>, Damage)>,
     /// `None` until this worker has written the file. What one before wrote may be in the kernel's memory alone, even after
     /// a sync; so the first write makes a new file.
     file: Option<Journal>,
     last_sequence: u64,
+    durable_sequence: u64,
 }
 
 /// Keys that are to be written.
 #[derive(Debug)]
 pub(super) struct NewKeys {
-    /// The file that is appended to; `None` is a new one, which begins with all keys that are known.
-    file: Option<Journal>,
-    known: Vec<(RepeatKey, Remembered)>,
+    place: Place,
     records: Vec<u8>,
+}
+
+/// Where they go.
+#[derive(Debug)]
+enum Place {
+    /// There are none, or none that the file does not have.
+    None,
+    EndOf(Journal),
+    /// A new file, which has these first.
+    NewFile(Vec<(RepeatKey, Remembered)>),
 }
 
 impl Keys {
     /// Reads the file, unless that has been done.
     pub(super) fn load(&mut self, disk: &dyn Disk, now: Instant) -> Result<(), RecoveryError> {
-        if self.known.is_none() {
-            let mut known = Repeats::new(OF_ALL_PHEXTS);
-            self.last_sequence = read(disk, &mut known, now)?;
-            self.known = Some(known);
+        if self.known.is_some() {
+            return Ok(());
         }
-        Ok(())
+        let identity = disk.identity(&FileName::Keys)?;
+        if let Some((damaged, damage)) = &self.damaged
+            && *damaged == identity
+        {
+            return Err(damage.clone().into());
+        }
+        let mut known = Repeats::new(RETIRED_KEYS);
+        match read(disk, &mut known, now) {
+            Ok(last_sequence) => {
+                (self.last_sequence, self.durable_sequence) = (last_sequence, last_sequence);
+                self.known = Some(known);
+                Ok(())
+            }
+            Err(RecoveryError::Damaged(damage)) => {
+                tracing::error!(%damage, "no phext is written, because a write that comes again could be made twice");
+                self.damaged = Some((identity, damage.clone()));
+                Err(damage.into())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// What is known of a phext's key.
@@ -70,34 +98,51 @@ impl Keys {
         phexts: impl Iterator<Item = (&'k PhextName, &'k Repeats)>,
         now: Instant,
     ) -> NewKeys {
-        let (mut records, durable) = (Vec::new(), self.last_sequence);
+        let (mut records, mut is_any, durable) = (Vec::new(), false, self.durable_sequence);
         for (name, keys) in phexts {
-            for (key, Remembered { fingerprint, answer_bytes, time_us }) in keys.alive(now) {
-                self.last_sequence += 1;
-                let stamp = Stamp { sequence: self.last_sequence, durable, time_us };
+            for (key, remembered) in keys.alive(now) {
                 let key = key_of_all(name, &key);
+                is_any = true;
+                // After a retirement that was refused the file has it already.
+                if self.known.as_ref().and_then(|known| known.get(&key, now)) == Some(remembered) {
+                    continue;
+                }
+                self.last_sequence += 1;
+                let Remembered { fingerprint, answer_bytes, time_us } = remembered;
+                let stamp = Stamp { sequence: self.last_sequence, durable, time_us };
                 encode(&stamp, &Entry::Repeat { key, fingerprint, answer_bytes }, &mut records);
             }
         }
-        let is_short = |file: &&Journal| file.bytes <= SPENT_BYTES + REPEAT_BYTES * self.count();
-        let file = self.file.as_ref().filter(is_short).cloned();
-        let known = self.known.iter().filter(|_| file.is_none()).flat_map(|known| known.alive(now));
-        NewKeys { known: known.collect(), file, records }
+        let place = match &self.file {
+            _ if !is_any => Place::None,
+            Some(_) if records.is_empty() => Place::None,
+            Some(file) if self.has_room(file, &records) => Place::EndOf(file.clone()),
+            _ => Place::NewFile(self.known.iter().flat_map(|known| known.alive(now)).collect()),
+        };
+        NewKeys { place, records }
     }
 
-    fn count(&self) -> u64 {
-        self.known.as_ref().map_or(0, |known| known.len() as u64)
+    fn has_room(&self, file: &Journal, records: &[u8]) -> bool {
+        let known = self.known.as_ref().map_or(0, Repeats::len) as u64;
+        file.bytes + records.len() as u64 <= SPENT_BYTES + REPEAT_BYTES * known
     }
 
     /// Notes that keys have been written, and where.
     pub(super) fn note_written(&mut self, file: Journal) {
         self.file = Some(file);
+        self.durable_sequence = self.last_sequence;
     }
 
-    /// Remembers the keys of a phext whose journal is gone.
-    pub(super) fn take_over(&mut self, name: &PhextName, keys: Repeats, now: Instant) {
+    /// Remembers the keys of a phext that have been written, all but those of records on their way.
+    pub(super) fn take_over(
+        &mut self,
+        name: &PhextName,
+        keys: &Repeats,
+        on_their_way: &[RepeatKey],
+        now: Instant,
+    ) {
         if let Some(known) = &mut self.known {
-            known.take_over(keys, |key| key_of_all(name, &key), now);
+            known.take_over(keys, on_their_way, |key| key_of_all(name, key), now);
         }
     }
 
@@ -115,30 +160,23 @@ impl NewKeys {
         disk: &dyn Disk,
         reserve: &Reserve,
     ) -> io::Result<Result<Option<Journal>, io::Error>> {
-        let Self { file, known, records } = self;
-        if records.is_empty() {
-            return Ok(Ok(None));
-        }
         // The journals that go give more room back.
         let frees_room = true;
-        let outcome = match file {
-            Some(file) => append(disk, reserve, file, records, frees_room)?,
-            None => {
-                let new = NewJournal { base: BASE, keys: known, tail: None };
-                begin(disk, reserve, (&FileName::NewKeys, &FileName::Keys), &new, records, frees_room)?
+        let written = match self.place {
+            Place::None => return Ok(Ok(None)),
+            Place::EndOf(file) => append(disk, reserve, file, self.records, frees_room)?,
+            Place::NewFile(keys) => {
+                let new = NewJournal { base: BASE, keys, tail: None };
+                begin(disk, reserve, (&FileName::NewKeys, &FileName::Keys), &new, self.records, frees_room)?
             }
         };
-        Ok(match outcome {
-            Outcome::Appended(file) | Outcome::Began(file) => Ok(Some(file)),
-            Outcome::Refused { error, .. } => Err(error),
-            _ => Ok(None),
-        })
+        Ok(written.map(Some).map_err(|refused| refused.error))
     }
 }
 
 /// How many keys a `.keys` file has.
 pub(super) fn count(disk: &dyn Disk) -> Result<u64, RecoveryError> {
-    let mut known = Repeats::new(OF_ALL_PHEXTS);
+    let mut known = Repeats::new(RETIRED_KEYS);
     read(disk, &mut known, Instant::now())?;
     Ok(known.len() as u64)
 }

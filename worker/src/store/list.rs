@@ -276,6 +276,9 @@ impl Store {
                     && known.quota_bytes == self.limits.quota_bytes;
                 Ok(is_same.then(|| (Some(row(file.map_or(0, |file| file.bytes), None)), Vec::new())))
             }
+            Content::Parked(parked) if parked.file == file => {
+                Ok(Some((Some(row(parked.files.text_bytes, Some(parked.scrolls))), Vec::new())))
+            }
             Content::Open(_) | Content::Parked(_) => Ok(None),
         }
     }

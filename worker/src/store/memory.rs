@@ -9,12 +9,15 @@ use sq_shared::phext_name::PhextName;
 use crate::store::cache::Content;
 use crate::store::disk::FileName;
 use crate::store::open_phext::OpenPhext;
-use crate::store::open_phext::parking::Parked;
+use crate::store::open_phext::parking::{Parked, ParkingRoom};
 use crate::store::{Store, StoreError};
 
 /// Most phexts in memory. Each holds its journal open, and a process has so many descriptors (4,096 for a worker,
 /// see `sandbox/privileges.rs`): a client who writes to a thousand small phexts must not use them up.
 pub(super) const OPEN_PHEXTS: usize = 1024;
+
+/// Most bytes of texts that leave memory unsaved. A worker that ends must save them all, and has its drain for that.
+const PARKED_BYTES: u64 = 1024 * 1024 * 1024;
 
 impl Store {
     pub(super) fn forget(&mut self, name: &PhextName) {
@@ -43,10 +46,15 @@ impl Store {
 
     fn evict(&mut self, in_use: &PhextName, incoming_bytes: u64, incoming_phexts: usize) {
         while self.is_too_full(incoming_bytes, incoming_phexts) {
-            // A worker that ends saves everything anyway.
-            let Some(oldest) = self.cache.oldest_idle(in_use, !self.is_closing) else { return };
+            let Some(oldest) = self.cache.oldest_idle(in_use, self.room_to_park()) else { return };
             self.put_away(&oldest);
         }
+    }
+
+    /// How long a phext may be to leave memory unsaved; `None` when none may. A worker that ends saves everything anyway.
+    fn room_to_park(&self) -> Option<ParkingRoom> {
+        let bytes = PARKED_BYTES.saturating_sub(self.parked_bytes);
+        (!self.is_closing).then(|| ParkingRoom { bytes, now: Instant::now() })
     }
 
     fn put_away(&mut self, name: &PhextName) {
@@ -56,6 +64,7 @@ impl Store {
         }
         if let Some(parked) = open.park() {
             self.active.remove(name);
+            self.parked_bytes += parked.files.text_bytes;
             self.parked.insert((parked.save_due, name.clone()));
             self.cache.insert(name.clone(), Content::Parked(Box::new(parked)));
         }
@@ -65,6 +74,7 @@ impl Store {
     pub(super) fn take_parked(&mut self, name: &PhextName) -> Option<Box<Parked>> {
         match self.cache.remove(name)? {
             Content::Parked(parked) => {
+                self.parked_bytes = self.parked_bytes.saturating_sub(parked.files.text_bytes);
                 self.parked.remove(&(parked.save_due, name.clone()));
                 Some(parked)
             }
@@ -80,17 +90,43 @@ impl Store {
 
     /// Brings back a parked phext that is to be saved; one at a time, for others must leave memory for it.
     pub(super) fn open_due_parked(&mut self) {
-        let is_large_save =
-            |open: &OpenPhext| open.is_dirty() && open.save_due().is_some_and(|due| due <= Instant::now());
-        if !self.is_parked_due() || self.active_phexts().any(|open| open.is_saving() || is_large_save(open)) {
-            return;
+        while self.is_parked_due() && !self.has_large_save() {
+            let Some((_, name)) = self.parked.first().cloned() else { return };
+            match self.refresh(&name) {
+                // Another program may have changed its file, so that there is nothing to save: then it is the next one's turn.
+                Ok(()) => {}
+                Err(StoreError::NotYet) => return,
+                // Damage is remembered and logged; anything else shows again when somebody asks.
+                Err(_) => _ = self.take_parked(&name),
+            }
         }
-        let Some((_, name)) = self.parked.first().cloned() else { return };
-        match self.refresh(&name) {
-            Ok(()) | Err(StoreError::NotYet) => {}
-            // Damage is remembered and logged; anything else shows again when somebody asks.
-            Err(_) => _ = self.take_parked(&name),
+    }
+
+    /// Whether a save is under way or due whose end must come before the next one. On a disk that refuses saves no phext is
+    /// brought back for one, except at the end.
+    fn has_large_save(&self) -> bool {
+        let now = Instant::now();
+        let is_due = |open: &OpenPhext| {
+            let is_wanted = self.is_closing || open.save_due().is_some_and(|due| due <= now);
+            open.is_saving() || open.is_worth_saving() && is_wanted
+        };
+        self.active_phexts().any(|open| {
+            let is_large = !open.is_saved_at_once() && is_due(open);
+            is_large || open.is_behind() && !self.is_closing
+        })
+    }
+
+    /// Has parked phexts come back to be saved, for the room that their journals take; whether there are any.
+    pub(super) fn hurry_parked(&mut self) -> bool {
+        if self.active_phexts().any(OpenPhext::is_behind) {
+            return false;
         }
+        let now = Instant::now();
+        for (_, name) in std::mem::take(&mut self.parked) {
+            self.cache.set_save_due(&name, now);
+            self.parked.insert((now, name));
+        }
+        !self.parked.is_empty()
     }
 
     fn is_too_full(&self, incoming_bytes: u64, incoming_phexts: usize) -> bool {

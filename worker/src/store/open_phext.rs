@@ -10,25 +10,25 @@ use std::time::{Duration, Instant};
 use sq_shared::phext_name::PhextName;
 
 use crate::store::disk::{Disk, Identity};
-use crate::store::job::{Job, Outcome, Task};
+use crate::store::job::{Job, Outcome, RefusedRecords, Task};
 use crate::store::journal::{Base, Journal};
 use crate::store::look::Look;
 use crate::store::phext::Phext;
 use crate::store::queue::{Fate, Queue};
 use crate::store::record::{Entry, Generation, Stamp, fingerprint};
 use crate::store::recovery::{Recovered, RecoveredJournal, Tail};
-use crate::store::repeats::{OF_A_PHEXT, Remembered, RepeatKey, Repeats};
+use crate::store::repeats::{KEYS_PER_PHEXT, Remembered, RepeatKey, Repeats};
 use crate::store::reserve::Reserve;
 use crate::store::save_budget::SaveBudget;
 use crate::store::ticket::{Pending, Ticket};
 
 use self::journalling::InFlight;
-use self::retiring::Retirement;
+use self::retiring::RetireState;
 use self::saving::Save;
 
 mod journalling;
 pub(super) mod parking;
-mod retiring;
+pub(super) mod retiring;
 mod saving;
 
 /// When files are brought up to date.
@@ -90,7 +90,7 @@ pub(super) struct OpenPhext {
     /// The journal's job that is under way.
     in_flight: Option<InFlight>,
     save: Save,
-    retirement: Retirement,
+    retirement: RetireState,
     /// Up to which byte of which generation the journal has nothing that its file does not have, but for keys; `None` once
     /// that has been looked at.
     spent: Option<(Generation, u64)>,
@@ -147,7 +147,7 @@ impl OpenPhext {
             phext: Phext::default(),
             written: nothing.clone(),
             durable: Some(nothing),
-            repeats: Repeats::new(OF_A_PHEXT),
+            repeats: Repeats::new(KEYS_PER_PHEXT),
             unwritten_keys: Vec::new(),
             file: None,
             looked: None,
@@ -156,7 +156,7 @@ impl OpenPhext {
             queue: Queue::default(),
             in_flight: None,
             save: Save::Idle,
-            retirement: Retirement::Unwanted,
+            retirement: RetireState::Unwanted,
             spent: None,
             last_sequence: 0,
             last_edit: 0,
@@ -226,9 +226,20 @@ impl OpenPhext {
         !is_at_work && self.queue.is_empty() && self.synced >= self.logged
     }
 
-    /// Whether it may leave memory: its file has all of it, and it has no file too many.
+    /// Whether it may leave memory: its file has all of it, and it has no file too many, or none that can be removed.
     pub(super) fn is_clean(&self) -> bool {
         self.is_quiet() && !self.is_dirty() && (self.is_behind || !self.wants_to_retire())
+    }
+
+    /// Whether there is nothing left to do for it, not even later.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.is_quiet() && !self.is_dirty() && !self.wants_to_retire()
+    }
+
+    /// Whether its file cannot have all of it now: the journal keeps the rest.
+    pub(super) fn is_stuck(&self) -> bool {
+        let is_unremovable = self.is_empty() && !self.has_writable_journal();
+        self.is_quiet() && (self.is_behind || self.is_superseded || is_unremovable)
     }
 
     /// Whether this is its file: the one that it knows, or the one to which a save is just giving the name; none when that
@@ -251,9 +262,10 @@ impl OpenPhext {
         self.is_behind
     }
 
-    /// When it wants to be saved.
+    /// When it wants to be saved, or its files to be removed once more after that was refused.
     pub(super) fn save_due(&self) -> Option<Instant> {
-        self.save_due.filter(|_| self.is_dirty() && !self.is_superseded && !self.is_saving())
+        let is_refused = self.is_behind && self.wants_to_retire() && !self.is_retiring();
+        self.save_due.filter(|_| (self.is_worth_saving() || is_refused) && !self.is_saving())
     }
 
     /// Wants to be saved as soon as can be: its memory is needed, or the room of its journal.
@@ -274,6 +286,15 @@ impl OpenPhext {
         let in_flight = || self.in_flight.as_ref()?.queue.fate();
         let fate = self.queue.fate().or_else(in_flight).cloned().unwrap_or_default();
         self.ticket_of(self.logged, self.last_edit, fate)
+    }
+
+    /// What must be settled before it may be told that the write of a key was made; `None` when it is.
+    pub(super) fn ticket_of_key(&self, key: &RepeatKey) -> Option<Ticket> {
+        if self.unwritten_keys.contains(key) {
+            return self.ticket();
+        }
+        let Point { logged, edit, .. } = &self.written;
+        self.ticket_of(*logged, *edit, Fate::default())
     }
 
     /// The phext as it may be told: without what is not durable. Only after a worker that ended at work is there nothing
@@ -388,7 +409,9 @@ impl OpenPhext {
             }
             Outcome::Began(journal) => self.note_appended(journal),
             Outcome::Refreshed => self.note_refreshed(),
-            Outcome::Refused { records, error } => self.note_refused(records, &error, clock),
+            Outcome::Refused(RefusedRecords { records, error }) => {
+                self.note_refused(records, &error, clock);
+            }
             Outcome::Written(written) => self.note_saved(written, clock),
             Outcome::Published(identity, noted) => {
                 self.take_back(noted);

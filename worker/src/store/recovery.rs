@@ -17,7 +17,7 @@ use crate::store::journal::{self, Base, End, Header, Journal, JournalDamage};
 use crate::store::phext::parser::PhextParser;
 use crate::store::phext::{Phext, TextDamage};
 use crate::store::record::{Entry, FileDigest, Format, LARGEST_FOUND_SEQUENCE, Record, fingerprint};
-use crate::store::repeats::{OF_A_PHEXT, Remembered, Repeats};
+use crate::store::repeats::{KEYS_PER_PHEXT, Remembered, Repeats};
 use crate::store::usage::Files;
 
 /// How much of a file is read at once.
@@ -157,7 +157,7 @@ impl PhextFiles {
     /// What text and journal have; 0 where there is none.
     pub(super) fn lengths(&self) -> Files {
         let bytes = |file: Option<Identity>| file.map_or(0, |file| file.bytes);
-        Files { text_bytes: bytes(self.text), journal_bytes: bytes(self.journal) }
+        Files { text_bytes: bytes(self.text), spare_bytes: bytes(self.journal) }
     }
 
     /// A new file is written beside each old one. What stands there must be a plain file, which gives way.
@@ -186,7 +186,7 @@ pub(super) fn recover(
             phext: text.phext,
             file: Some(text.identity),
             digest: Some(text.digest),
-            repeats: Repeats::new(OF_A_PHEXT),
+            repeats: Repeats::new(KEYS_PER_PHEXT),
             last_sequence: 0,
             logged: 0,
             synced: 0,
@@ -239,7 +239,7 @@ impl Survey {
             end: End { bytes: 0, torn_bytes: 0 },
             published: header.base,
             pending: Vec::new(),
-            repeats: Repeats::new(OF_A_PHEXT),
+            repeats: Repeats::new(KEYS_PER_PHEXT),
             began: Instant::now(),
             last_sequence: header.base.sequence,
             last_change: header.base.sequence,

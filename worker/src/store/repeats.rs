@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 /// Most keys that are remembered of one phext; the oldest of its origin goes first. The gateway sends a request again at
 /// once, a few times, and has a key for each write.
-pub(super) const OF_A_PHEXT: MostKeys = MostKeys { clients: 4096, gateways: 2048 };
+pub(super) const KEYS_PER_PHEXT: MostKeys = MostKeys { clients: 4096, gateways: 2048 };
 
 /// How long a client's key is remembered at least.
 ///
@@ -120,34 +120,29 @@ impl Repeats {
         }
     }
 
-    /// Takes over the keys of a phext, each with its age and under another key.
+    /// Takes over the keys of a phext but for these, each with its age and under another key.
     pub(super) fn take_over(
         &mut self,
-        keys: Self,
-        mut other_key: impl FnMut(RepeatKey) -> RepeatKey,
+        keys: &Self,
+        without: &[RepeatKey],
+        mut other_key: impl FnMut(&RepeatKey) -> RepeatKey,
         now: Instant,
     ) {
-        for key in keys.clients.iter().chain(&keys.gateways) {
+        let without: HashSet<&RepeatKey> = without.iter().collect();
+        let keys_in_order = keys.clients.iter().chain(&keys.gateways);
+        for key in keys_in_order.filter(|key| !without.contains(key)) {
             if let Some(known) = keys.by_key.get(key).filter(|known| key.origin.is_alive(known, now)) {
-                self.insert_known(other_key(*key), *known, now);
+                self.insert_known(other_key(key), *known, now);
             }
         }
     }
 
-    /// Takes out all keys but these.
-    pub(super) fn take_all_but(&mut self, kept: &[RepeatKey]) -> Self {
-        let mut taken = std::mem::replace(self, Self::new(self.most));
-        let kept: HashSet<RepeatKey> = kept.iter().copied().collect();
-        for order in [&mut taken.clients, &mut taken.gateways] {
-            order.retain(|key| {
-                let known = if kept.contains(key) { taken.by_key.remove(key) } else { None };
-                if let Some(known) = known {
-                    self.insert_known(*key, known, known.since);
-                }
-                known.is_none()
-            });
-        }
-        taken
+    /// Forgets all keys but these.
+    pub(super) fn keep_only(&mut self, kept: &[RepeatKey]) {
+        let kept: HashSet<&RepeatKey> = kept.iter().collect();
+        self.by_key.retain(|key, _| kept.contains(key));
+        self.clients.retain(|key| kept.contains(key));
+        self.gateways.retain(|key| kept.contains(key));
     }
 
     /// Forgets a key: its write was not made.
@@ -202,11 +197,11 @@ mod tests {
 
     #[test]
     fn the_last_4096_keys_are_remembered_and_no_more() {
-        let (mut repeats, now) = (Repeats::new(OF_A_PHEXT), Instant::now());
-        for number in 0..=OF_A_PHEXT.clients {
+        let (mut repeats, now) = (Repeats::new(KEYS_PER_PHEXT), Instant::now());
+        for number in 0..=KEYS_PER_PHEXT.clients {
             repeats.insert(key(&number.to_string()), WRITE, now);
         }
-        assert_eq!(repeats.len(), OF_A_PHEXT.clients);
+        assert_eq!(repeats.len(), KEYS_PER_PHEXT.clients);
         assert_eq!(repeats.get(&key("0"), now), None);
         assert_eq!(repeats.get(&key("1"), now), Some(WRITE));
         assert_eq!(repeats.get(&RepeatKey::new(KeyOrigin::Gateway, "1"), now), None);
@@ -214,12 +209,15 @@ mod tests {
 
     #[test]
     fn the_gateways_keys_push_no_clients_out() {
-        let (mut repeats, now) = (Repeats::new(OF_A_PHEXT), Instant::now());
+        let (mut repeats, now) = (Repeats::new(KEYS_PER_PHEXT), Instant::now());
         repeats.insert(key("client"), WRITE, now);
-        for number in 0..=OF_A_PHEXT.gateways {
+        for number in 0..=KEYS_PER_PHEXT.gateways {
             repeats.insert(RepeatKey::new(KeyOrigin::Gateway, &number.to_string()), WRITE, now);
         }
-        assert_eq!((repeats.len(), repeats.get(&key("client"), now)), (OF_A_PHEXT.gateways + 1, Some(WRITE)));
+        assert_eq!(
+            (repeats.len(), repeats.get(&key("client"), now)),
+            (KEYS_PER_PHEXT.gateways + 1, Some(WRITE))
+        );
         let gateways = RepeatKey::new(KeyOrigin::Gateway, "9");
         assert!(repeats.get(&gateways, now + GATEWAY_LIFETIME - MOMENT).is_some());
         assert!(repeats.get(&gateways, now + GATEWAY_LIFETIME).is_none());
@@ -227,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_key_lives_for_a_day() {
-        let (mut repeats, now) = (Repeats::new(OF_A_PHEXT), Instant::now());
+        let (mut repeats, now) = (Repeats::new(KEYS_PER_PHEXT), Instant::now());
         repeats.insert(key("a"), WRITE, now);
         let day = now + LIFETIME;
         assert!(repeats.get(&key("a"), day - MOMENT).is_some());

@@ -1,5 +1,5 @@
-//! How a phext's files go when nobody needs them any more: those of a phext without text, and the journal of one whose file
-//! has everything, when journals take more room than they may.
+//! How the files of phexts go that do without: those of a phext without text, and the journal of one whose file has
+//! everything, when journals take more room than they may.
 //!
 //! The keys in such a journal go into the tenant's `.keys` first, so a write that comes again is still known. Many phexts
 //! share one job, and one sync of each file.
@@ -13,16 +13,19 @@ use crate::store::disk::{Disk, FileName, Identity, is_unwritable};
 use crate::store::job::{Job, Task};
 use crate::store::journal::Journal;
 use crate::store::keys::NewKeys;
-use crate::store::open_phext::Clock;
+use crate::store::open_phext::{Clock, OpenPhext};
 use crate::store::recovery::RecoveryError;
 use crate::store::reserve::Reserve;
 
 /// Most phexts of one job.
 const PHEXTS_AT_ONCE: usize = 64;
 
+/// A job with more keys than this takes no further phext.
+const KEYS_AT_ONCE: usize = 8192;
+
 /// Removes journals, and texts that are empty.
 #[derive(Debug)]
-pub(super) struct Retirement {
+pub(super) struct RetireJob {
     keys: NewKeys,
     phexts: Vec<Retiring>,
 }
@@ -31,7 +34,7 @@ pub(super) struct Retirement {
 #[derive(Debug)]
 pub(super) struct Retiring {
     pub(super) name: PhextName,
-    /// What its text is, if nobody else has changed it.
+    /// What its text is, unless another program has changed it.
     pub(super) expected: Option<Identity>,
     /// It has no text, so its file goes too.
     pub(super) is_empty: bool,
@@ -40,79 +43,76 @@ pub(super) struct Retiring {
 /// What came of it.
 #[derive(Debug)]
 pub(super) struct Retired {
-    /// Where the keys are now; `None` when there were none.
-    file: Option<Journal>,
-    phexts: Vec<(PhextName, Departure)>,
+    /// The file that has the keys, if there is another one, or a longer one. The error says that it is as it was, and so
+    /// are the phexts.
+    keys: io::Result<Option<Journal>>,
+    phexts: Vec<(PhextName, Removal)>,
 }
 
 /// What became of a phext's files.
 #[derive(Debug)]
-pub(super) enum Departure {
+pub(super) enum Removal {
     /// They are gone.
-    Gone,
+    Removed,
     /// Another program has changed the text: everything stays.
-    Foreign,
+    ChangedByOther,
     /// The system refuses. Everything stays, but that the text may be gone.
     Refused { error: io::Error, is_text_gone: bool },
 }
 
-impl Retirement {
+impl RetireJob {
     /// Does it; it may take long.
     pub(super) fn run(self, disk: &dyn Disk, reserve: &Reserve) -> io::Result<Retired> {
         let Self { keys, phexts } = self;
-        let file = match keys.write(disk, reserve)? {
-            Ok(file) => file,
-            Err(error) => {
-                let refused = |retiring: Retiring| (retiring.name, Departure::refused(error.kind(), false));
-                return Ok(Retired { file: None, phexts: phexts.into_iter().map(refused).collect() });
-            }
-        };
-        let mut departures = Vec::new();
-        for retiring in &phexts {
-            departures.push(retiring.remove_text(disk)?);
+        let keys = keys.write(disk, reserve)?;
+        if let Err(error) = &keys {
+            let refused = || Removal::Refused { error: error.kind().into(), is_text_gone: false };
+            let phexts = phexts.into_iter().map(|retiring| (retiring.name, refused())).collect();
+            return Ok(Retired { keys, phexts });
         }
-        if phexts.iter().any(Retiring::removes_text) {
+        let mut removals = Vec::new();
+        for retiring in &phexts {
+            removals.push(retiring.remove_text(disk)?);
+        }
+        let is_removed = |removal: &Removal| matches!(removal, Removal::Removed);
+        if phexts.iter().zip(&removals).any(|(retiring, removal)| retiring.has_file() && is_removed(removal))
+        {
             // A journal must outlast its text: alone, the old text would come back with a power cut.
             disk.sync_directory()?;
         }
-        for (retiring, departure) in phexts.iter().zip(&mut departures) {
-            if let Departure::Gone = departure {
-                *departure = retiring.remove_journal(disk)?;
+        for (retiring, removal) in phexts.iter().zip(&mut removals) {
+            if is_removed(removal) {
+                *removal = retiring.remove_journal(disk)?;
             }
         }
         let names = phexts.into_iter().map(|retiring| retiring.name);
-        Ok(Retired { file, phexts: names.zip(departures).collect() })
+        Ok(Retired { keys, phexts: names.zip(removals).collect() })
     }
 }
 
 impl Retiring {
-    fn removes_text(&self) -> bool {
+    /// Whether there is a file without text to be removed.
+    fn has_file(&self) -> bool {
         self.is_empty && self.expected.is_some()
     }
 
-    fn remove_text(&self, disk: &dyn Disk) -> io::Result<Departure> {
+    fn remove_text(&self, disk: &dyn Disk) -> io::Result<Removal> {
         let text = FileName::Phext(self.name.clone());
         if disk.identity(&text)? != self.expected {
-            return Ok(Departure::Foreign);
+            return Ok(Removal::ChangedByOther);
         }
-        if self.removes_text() { remove(disk, &text, false) } else { Ok(Departure::Gone) }
+        if self.has_file() { remove(disk, &text, false) } else { Ok(Removal::Removed) }
     }
 
-    fn remove_journal(&self, disk: &dyn Disk) -> io::Result<Departure> {
-        remove(disk, &FileName::Journal(self.name.clone()), self.removes_text())
-    }
-}
-
-impl Departure {
-    fn refused(kind: io::ErrorKind, is_text_gone: bool) -> Self {
-        Self::Refused { error: kind.into(), is_text_gone }
+    fn remove_journal(&self, disk: &dyn Disk) -> io::Result<Removal> {
+        remove(disk, &FileName::Journal(self.name.clone()), self.has_file())
     }
 }
 
-fn remove(disk: &dyn Disk, file: &FileName, is_text_gone: bool) -> io::Result<Departure> {
+fn remove(disk: &dyn Disk, file: &FileName, is_text_gone: bool) -> io::Result<Removal> {
     match disk.remove(file) {
-        Ok(()) => Ok(Departure::Gone),
-        Err(error) if is_unwritable(&error) => Ok(Departure::Refused { error, is_text_gone }),
+        Ok(()) => Ok(Removal::Removed),
+        Err(error) if is_unwritable(&error) => Ok(Removal::Refused { error, is_text_gone }),
         Err(error) => Err(error),
     }
 }
@@ -123,14 +123,12 @@ impl Store {
         if self.is_retiring {
             return None;
         }
-        let (active, cache) = (&self.active, &self.cache);
-        let may_retire = |name: &&PhextName| cache.open(name).is_some_and(|open| open.may_retire(clock.now));
-        let names: Vec<PhextName> = active.iter().filter(may_retire).take(PHEXTS_AT_ONCE).cloned().collect();
+        let names = self.names_to_retire(clock);
         if names.is_empty() {
             return None;
         }
         if let Err(error) = self.keys.load(&*self.disk, clock.now) {
-            self.refuse_retirement(&names, &error, clock);
+            self.refuse_retirement(&error, clock);
             return None;
         }
         let keys = names.iter().filter_map(|name| Some((name, &self.cache.open(name)?.repeats)));
@@ -139,38 +137,77 @@ impl Store {
         let phexts = phexts.collect();
         self.is_retiring = true;
         let (disk, reserve) = (self.disk.clone(), self.reserve.clone());
-        Some(Job { disk, reserve, task: Task::Retire(Retirement { keys, phexts }) })
+        Some(Job { disk, reserve, task: Task::Retire(RetireJob { keys, phexts }) })
     }
 
-    /// The keys have no place to go to, so the journals stay.
-    fn refuse_retirement(&mut self, names: &[PhextName], error: &RecoveryError, clock: &Clock) {
-        let error = io::Error::other(error.to_string());
-        for name in names {
-            if let Some(open) = self.cache.open_mut(name) {
-                open.fall_behind(&error, clock);
+    fn names_to_retire(&self, clock: &Clock) -> Vec<PhextName> {
+        let (mut names, mut keys) = (Vec::new(), 0);
+        for name in &self.active {
+            let Some(open) = self.cache.open(name).filter(|open| open.may_retire(clock.now)) else {
+                continue;
+            };
+            if keys > KEYS_AT_ONCE || names.len() == PHEXTS_AT_ONCE {
+                break;
             }
+            keys += open.repeats.len();
+            names.push(name.clone());
+        }
+        names
+    }
+
+    /// The keys have no place to go to, so every journal stays.
+    fn refuse_retirement(&mut self, error: &RecoveryError, clock: &Clock) {
+        let mut refused = 0_u64;
+        for name in &self.active {
+            if let Some(open) = self.cache.open_mut(name)
+                && open.may_retire(clock.now)
+            {
+                refused += u64::from(open.note_not_retired(clock));
+            }
+        }
+        if refused > 0 {
+            self.has_news = true;
+            say_refused(refused, error);
         }
     }
 
     /// Takes in what came of a retirement.
     pub(super) fn finish_retirement(&mut self, retired: Retired, clock: &Clock) {
         self.is_retiring = false;
-        if let Some(file) = retired.file {
+        let is_in_keys = retired.keys.is_ok();
+        if let Ok(Some(file)) = retired.keys {
             self.keys.note_written(file);
         }
-        for (name, departure) in retired.phexts {
+        let (mut refused, mut first_error) = (0_u64, None);
+        for (name, removal) in retired.phexts {
             let Some(open) = self.cache.open_mut(&name) else { continue };
-            if let Some(keys) = open.note_retired(departure, clock) {
-                self.keys.take_over(&name, keys, clock.now);
+            if is_in_keys {
+                self.keys.take_over(&name, &open.repeats, open.keys_on_their_way(), clock.now);
             }
-            if open.is_nothing() {
-                self.forget(&name);
-                self.usage.set(&name, None);
-            } else {
-                let files = open.files();
-                self.usage.set(&name, Some(files));
-                self.cache.recount(&name);
+            if let Some(error) = open.note_retired(removal, clock) {
+                refused += 1;
+                first_error.get_or_insert(error);
             }
+            self.note_files(&name);
+            self.trim(&name);
+        }
+        if let Some(error) = first_error {
+            say_refused(refused, &error);
         }
     }
+
+    /// Enters what the files of a phext have now. One that has neither a text nor files leaves memory.
+    pub(super) fn note_files(&mut self, name: &PhextName) {
+        let Some(open) = self.cache.open(name) else { return };
+        let files = (!open.is_nothing()).then(|| OpenPhext::files(open));
+        self.usage.set(name, files);
+        match files {
+            Some(_) => self.cache.recount(name),
+            None => self.forget(name),
+        }
+    }
+}
+
+fn say_refused(phexts: u64, error: &dyn std::fmt::Display) {
+    tracing::error!(phexts, %error, "failed to remove files of phexts that do without; they are tried again");
 }

@@ -17,12 +17,22 @@ impl Store {
     /// What is to be done now. Each job must be run, and its result given to [`Store::finish`].
     pub fn next_jobs(&mut self) -> Vec<Job> {
         let mut jobs = Vec::new();
-        if self.is_at_rest() {
-            return jobs;
+        while jobs.is_empty() && !self.is_at_rest() {
+            self.read_superseded();
+            self.open_long_journal();
+            self.open_due_parked();
+            let given_up = self.collect_jobs(&mut jobs);
+            if given_up.is_empty() {
+                break;
+            }
+            // Their journals have all of it, and others need the memory.
+            given_up.iter().for_each(|name| self.forget(name));
         }
-        self.read_superseded();
-        self.open_long_journal();
-        self.open_due_parked();
+        jobs
+    }
+
+    /// Adds what is due for the active phexts, and takes those out that need nothing. Gives those that can be saved no more.
+    fn collect_jobs(&mut self, jobs: &mut Vec<Job>) -> Vec<PhextName> {
         let (disk, reserve) = (Arc::clone(&self.disk), Arc::clone(&self.reserve));
         let (clock, is_closing) = (clock(), self.is_closing);
         let is_crowded = self.is_crowded();
@@ -30,7 +40,7 @@ impl Store {
         // Before those that have no job left are taken out.
         jobs.extend(self.next_retirement(&clock));
         let mut room_bytes = SAVES_AT_ONCE_BYTES.saturating_sub(self.saves_bytes());
-        let cache = &mut self.cache;
+        let (cache, mut given_up) = (&mut self.cache, Vec::new());
         self.active.retain(|name| {
             let Some(open) = cache.open_mut(name) else { return false };
             let (was_saving, file_bytes) = (open.is_saving(), open.phext.file_bytes());
@@ -39,11 +49,13 @@ impl Store {
             if open.is_saving() && !was_saving {
                 room_bytes = room_bytes.saturating_sub(file_bytes);
             }
-            // The journal has all of it.
-            let is_given_up = is_closing && open.is_quiet() && (open.is_behind() || open.is_superseded());
-            !open.is_clean() && !is_given_up
+            let is_given_up = is_closing && open.is_stuck();
+            if is_given_up {
+                given_up.push(name.clone());
+            }
+            !(is_given_up || open.is_at_rest())
         });
-        jobs
+        given_up
     }
 
     /// Whose turn it is to be saved, where saves take turns: those that nobody waits for always do, so that they
@@ -88,8 +100,13 @@ impl Store {
         let superseded: Vec<PhextName> = self.active.iter().filter(is_due).cloned().collect();
         for name in superseded {
             // Damage is remembered and logged; anything else shows again when somebody asks.
-            let _ = self.refresh(&name);
+            self.has_news |= self.refresh(&name).is_ok();
         }
+    }
+
+    /// Whether [`Store::next_jobs`] has changed something that requests may wait for.
+    pub fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.has_news)
     }
 
     /// When to ask for jobs again even if nothing happens.
@@ -102,7 +119,9 @@ impl Store {
         }
         // One that is due already waits for the end of other work.
         let parked = self.parked.first().map(|(due, _)| *due).filter(|due| *due > Instant::now());
-        self.active.iter().filter_map(|name| self.cache.open(name)?.save_due()).chain(parked).min()
+        // What is to be removed waits for what is just being removed.
+        let may_be_due = |open: &&OpenPhext| open.is_worth_saving() || !self.is_retiring;
+        self.active_phexts().filter(may_be_due).filter_map(OpenPhext::save_due).chain(parked).min()
     }
 
     /// Takes in what came of a job. After a failure of the disk the store is in doubt.
@@ -120,8 +139,7 @@ impl Store {
         let is_tight = open.may_be_spent() && is_tight(&*self.disk);
         open.shorten_journal(is_tight);
         // Refused records are not in it any more.
-        self.usage.set(name, (!open.is_nothing()).then(|| open.files()));
-        self.cache.recount(name);
+        self.note_files(name);
         // What could not leave memory before may be able to now.
         self.trim(name);
     }

@@ -20,6 +20,7 @@ mod failing_disk;
 mod foreign;
 mod foreign_in_a_save;
 mod full_disk;
+mod journal_room;
 mod kill_points;
 mod limits;
 mod listing;

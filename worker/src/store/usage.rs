@@ -45,8 +45,10 @@ pub(super) struct Usage {
 /// What the files of a phext have.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Files {
+    /// Of the text, as it is or will be once it is saved.
     pub(super) text_bytes: u64,
-    pub(super) journal_bytes: u64,
+    /// Of the journal, and of the file beyond the text, which goes with the next save.
+    pub(super) spare_bytes: u64,
 }
 
 /// Every phext of the directory: each name that has a text or a journal.
@@ -56,8 +58,8 @@ struct Account {
     text_bytes: u64,
     /// The same, with at least a block for each text.
     charged_bytes: u64,
-    /// What all journals take, in whole blocks.
-    journal_bytes: u64,
+    /// The spare bytes of all, in whole blocks.
+    spare_bytes: u64,
     /// The most that one text had, as far as is known.
     largest_bytes: u64,
 }
@@ -130,9 +132,9 @@ impl Usage {
         }
     }
 
-    /// What all journals take.
-    pub(super) fn journal_bytes(&self) -> u64 {
-        self.account.journal_bytes
+    /// What journals take, and files beyond their texts.
+    pub(super) fn spare_bytes(&self) -> u64 {
+        self.account.spare_bytes
     }
 
     /// The size of the largest phext, which takes as much room again while it is saved.
@@ -246,8 +248,7 @@ impl Account {
             |sum: u64, part: fn(Files) -> u64| sum.saturating_sub(part(before)).saturating_add(part(after));
         self.text_bytes = change(self.text_bytes, |files| files.text_bytes);
         self.charged_bytes = change(self.charged_bytes, |files| charge(files.text_bytes));
-        self.journal_bytes =
-            change(self.journal_bytes, |files| files.journal_bytes.next_multiple_of(BLOCK_BYTES));
+        self.spare_bytes = change(self.spare_bytes, |files| files.spare_bytes.next_multiple_of(BLOCK_BYTES));
         self.largest_bytes = self.largest_bytes.max(after.text_bytes);
     }
 }
@@ -302,7 +303,7 @@ impl Scan {
                     found.add(self.digests.hash_one(&name), |files| files.text_bytes = bytes);
                 }
                 FileName::Journal(name) => {
-                    found.add(self.digests.hash_one(&name), |files| files.journal_bytes = bytes);
+                    found.add(self.digests.hash_one(&name), |files| files.spare_bytes = bytes);
                     found.add_journal(bytes, name, self.wanted_journals);
                 }
                 FileName::NewPhext(_)

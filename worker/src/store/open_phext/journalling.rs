@@ -8,7 +8,7 @@ use super::{Clock, JournalState, OpenPhext, Point};
 use crate::store::job::{Note, Work};
 use crate::store::journal::{Header, Journal};
 use crate::store::new_journal::NewJournal;
-use crate::store::open_phext::retiring::Retirement;
+use crate::store::open_phext::retiring::RetireState;
 use crate::store::open_phext::saving::Save;
 use crate::store::queue::{Queue, Refusal};
 use crate::store::record::{Entry, Generation, REPEAT_BYTES};
@@ -61,7 +61,7 @@ impl OpenPhext {
 
     fn begin(&mut self, clock: &Clock) -> Work {
         // A new journal is short.
-        self.retirement = Retirement::Unwanted;
+        self.retirement = RetireState::Unwanted;
         let tail = self.tail();
         // Those of the queued records come with these.
         let is_written = |key: &RepeatKey| !self.unwritten_keys.contains(key);
@@ -165,6 +165,10 @@ impl OpenPhext {
                 tracing::warn!(phext = %self.name, %error, "failed to begin a new journal");
                 self.journal = JournalState::Superseded { tail, is_stuck: true };
                 self.refuse(queue, error, clock);
+                if self.is_empty() && self.is_dirty() {
+                    // No save follows that would say so.
+                    self.fall_behind(error, clock);
+                }
             }
             journal => {
                 self.journal = journal;
@@ -195,8 +199,11 @@ impl OpenPhext {
 
     /// Records without edits change no file, so no save will end them.
     pub(super) fn note_only_keys(&mut self) {
-        if !self.is_dirty() && !self.is_saving() {
-            self.spent = self.journal_end();
+        if let JournalState::Current(journal) = &self.journal
+            && !self.is_dirty()
+            && !self.is_saving()
+        {
+            self.spent = Some((journal.generation, journal.bytes));
         }
     }
 
@@ -214,7 +221,7 @@ impl OpenPhext {
         let Some((generation, offset)) = self.spent.take() else { return };
         let key_bytes = REPEAT_BYTES * self.repeats.len() as u64;
         // Writes go on, or else all of it may go.
-        let is_tight = is_tight || self.retirement == Retirement::Wanted && self.is_dirty();
+        let is_tight = is_tight || self.retirement == RetireState::Wanted && self.is_dirty();
         // What is written again is at most as much again as what has been written since.
         let spent_bytes =
             if is_tight { SPENT_BYTES_WHEN_TIGHT + key_bytes } else { self.pace.spent_journal_bytes };

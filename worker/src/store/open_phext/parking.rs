@@ -1,6 +1,7 @@
 //! How a phext leaves memory before its file has everything. Its journal has the rest, so it can be brought back from
 //! both; to save it only because memory is needed would let a few small writes write long files again and again.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::{JournalState, OpenPhext};
@@ -13,7 +14,7 @@ use crate::store::usage::Files;
 /// What is known of a phext that has left memory unsaved.
 #[derive(Debug)]
 pub(in crate::store) struct Parked {
-    file: Option<Identity>,
+    pub(in crate::store) file: Option<Identity>,
     base: Base,
     /// Its journal is durable up to here: this worker has synced it.
     generation: Generation,
@@ -25,6 +26,15 @@ pub(in crate::store) struct Parked {
     /// When it must come back, to be saved.
     pub(in crate::store) save_due: Instant,
     pub(in crate::store) files: Files,
+    pub(in crate::store) scrolls: usize,
+}
+
+/// What may leave memory unsaved.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::store) struct ParkingRoom {
+    /// A text of so many bytes at most.
+    pub(in crate::store) bytes: u64,
+    pub(in crate::store) now: Instant,
 }
 
 impl OpenPhext {
@@ -33,9 +43,26 @@ impl OpenPhext {
         !self.is_saved_at_once() && !self.is_behind && !self.is_superseded
     }
 
-    /// Whether it may leave memory unsaved now.
-    pub(in crate::store) fn may_park(&self) -> bool {
-        self.will_park() && self.is_quiet() && self.has_current_journal() && self.save_due.is_some()
+    /// Whether it may leave memory unsaved now. One that is due to be saved stays for that.
+    pub(in crate::store) fn may_park(&self, room: ParkingRoom) -> bool {
+        let is_in_no_hurry = self.save_due.is_some_and(|due| due > room.now);
+        let fits = self.phext.file_bytes() <= room.bytes;
+        fits && is_in_no_hurry
+            && self.will_park()
+            && self.is_worth_saving()
+            && self.is_quiet()
+            && self.has_current_journal()
+    }
+
+    /// The journal that it had, if that is what a new start finds.
+    fn journal_of(&self, parked: &Parked) -> Option<Journal> {
+        let (file, generation, bytes) = match &self.journal {
+            JournalState::Superseded { tail, .. } => (&tail.file, tail.header.generation, tail.end),
+            JournalState::Current(journal) => (&journal.file, journal.generation, journal.bytes),
+            JournalState::None | JournalState::Spent { .. } => return None,
+        };
+        let is_same = generation == parked.generation && bytes == parked.journal_bytes;
+        is_same.then(|| Journal::resume(Arc::clone(file), generation, bytes))
     }
 
     /// What it has left to pay for saves, if that matters for its size.
@@ -68,18 +95,22 @@ impl OpenPhext {
             is_deferred: self.is_deferred,
             save_due,
             files,
+            scrolls: self.phext.scroll_count(),
         })
     }
 
     /// Goes on as it left memory, if its files are as they were. Otherwise it is what a new start finds.
     pub(in crate::store) fn unpark(&mut self, parked: Parked) {
-        let JournalState::Superseded { tail, .. } = &self.journal else { return };
-        let has_same_journal =
-            tail.header.generation == parked.generation && tail.end == parked.journal_bytes;
-        if !has_same_journal || self.file != parked.file || self.base != parked.base {
+        let Some(journal) = self.journal_of(&parked) else {
+            let bytes = parked.journal_bytes;
+            return tracing::error!(
+                phext = %self.name, bytes,
+                "the journal is not the one that was there: another program took it away, and the writes that only it had"
+            );
+        };
+        if self.file != parked.file || self.base != parked.base {
             return;
         }
-        let journal = Journal::resume(tail.file.clone(), parked.generation, parked.journal_bytes);
         self.journal = JournalState::Current(journal);
         self.last_sequence = self.last_sequence.max(parked.last_sequence);
         self.last_edit = parked.last_edit;

@@ -103,8 +103,18 @@ impl OpenPhext {
     }
 
     /// Whether its file is to have more than it has. That of a phext without text is removed.
-    fn is_worth_saving(&self) -> bool {
+    pub(in crate::store) fn is_worth_saving(&self) -> bool {
         self.is_dirty() && !self.is_empty() && !self.is_superseded && !self.is_retiring()
+    }
+
+    /// What its new file has, or will have; 0 when none is under way.
+    pub(in crate::store) fn new_file_bytes(&self) -> u64 {
+        match &self.save {
+            Save::Writing(snapshot) | Save::Written { snapshot, .. } | Save::Publishing { snapshot, .. } => {
+                snapshot.point.phext.file_bytes()
+            }
+            Save::Idle | Save::Refused | Save::Discarding => 0,
+        }
     }
 
     pub(in crate::store) fn is_saving(&self) -> bool {
@@ -190,10 +200,14 @@ impl OpenPhext {
     }
 
     /// Leaves the edits to the journal for a while.
-    pub(in crate::store) fn fall_behind(&mut self, error: &io::Error, clock: &Clock) {
+    pub(super) fn fall_behind(&mut self, error: &io::Error, clock: &Clock) {
         if !self.is_behind {
             tracing::error!(phext = %self.name, %error, "failed to save a phext; its journal keeps the writes meanwhile");
         }
+        self.try_later(clock);
+    }
+
+    pub(super) fn try_later(&mut self, clock: &Clock) {
         self.is_behind = true;
         self.save_due = Some(clock.now + self.pace.full_disk_delay);
     }

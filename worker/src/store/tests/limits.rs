@@ -280,3 +280,16 @@ fn a_directory_that_cannot_be_listed_is_an_error_and_is_tried_again() {
     assert!(matches!(put(&mut store, "notes", ORIGIN, "abc"), Err(StoreError::Io(_))));
     put(&mut store, "notes", ORIGIN, "abc").unwrap();
 }
+
+#[test]
+fn a_phext_whose_first_write_was_refused_takes_no_place_and_gives_none() {
+    let disk = SimDisk::new(1);
+    let mut store = on_sim(&disk, unsaved());
+    store.set_limits(Limits { phexts: Some(2), ..NO_LIMITS });
+    put(&mut store, "a", ORIGIN, "text").unwrap();
+    disk.fail(Operation::Create, 1, Errno::NOSPC);
+    assert!(matches!(put(&mut store, "x", ORIGIN, "text"), Err(StoreError::DiskFull { .. })));
+    assert_eq!((store.usage.phexts(), store.cache.count()), (Some(1), 1));
+    put(&mut store, "b", ORIGIN, "text").unwrap();
+    assert_eq!(too_many(put(&mut store, "x", ORIGIN, "text")), Some((2, 2)));
+}

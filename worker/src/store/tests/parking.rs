@@ -2,6 +2,7 @@
 
 use super::foreign::write_behind_our_back;
 use super::*;
+use crate::store::save_budget::SaveBudget;
 
 const MIB: usize = 1024 * 1024;
 
@@ -124,4 +125,81 @@ fn one_that_is_due_comes_back_to_be_saved() {
     }
     assert_eq!(saved(&disk, "a").unwrap().len(), 2 * MIB);
     assert!(store.is_at_rest() && store.parked.is_empty());
+}
+
+#[test]
+fn the_end_saves_all_that_were_parked_whatever_others_did_to_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open_at(dir.path(), large(Duration::ZERO));
+    store.set_limits(Limits { memory_bytes: 3 * MIB as u64, ..NO_LIMITS });
+    let phexts = ["a", "b", "c"];
+    for phext in phexts {
+        put_patiently(&mut store, phext, &"x".repeat(2 * MIB));
+        // Its next save is paid for in a minute.
+        let mut spent = SaveBudget::default();
+        spent.spend(0, Instant::now());
+        store.cache.open_mut(&name(phext)).unwrap().set_budget(spent);
+        edit_patiently(&mut store, phext, "2.1.1/1.1.1/1.1.1", append("ours"));
+    }
+    assert_eq!(store.parked.len(), 2);
+    write_behind_our_back(&dir.path().join("a.phext"), "theirs");
+    close(store);
+    assert_eq!(fs::read_to_string(dir.path().join("a.phext")).unwrap(), "theirs");
+    for phext in ["b", "c"] {
+        assert!(
+            fs::read_to_string(dir.path().join(phext).with_extension("phext")).unwrap().ends_with("ours")
+        );
+    }
+}
+
+#[test]
+fn a_listing_has_what_a_parked_phext_has_and_leaves_it_there() {
+    let disk = SimDisk::new(1);
+    let mut store = two_large(&disk);
+    let rows = |store: &mut Store| -> Vec<(u64, Option<usize>)> {
+        list(store).into_iter().map(|listed| (listed.bytes, listed.scrolls)).collect()
+    };
+    let text = 2 * MIB as u64;
+    assert_eq!(rows(&mut store), [(text, Some(1)), (text, Some(1))]);
+    let mut spent = SaveBudget::default();
+    spent.spend(0, Instant::now());
+    let _ = store.load(&name("a")).unwrap();
+    store.cache.open_mut(&name("a")).unwrap().set_budget(spent);
+    edit_patiently(&mut store, "a", "1.1.1/1.1.1/1.1.2", append("y"));
+    assert_eq!(scroll(&mut store, "b", ORIGIN).len(), 2 * MIB);
+    assert_eq!(store.parked.len(), 1);
+    assert_eq!(rows(&mut store), [(text + 2, Some(2)), (text, Some(1))]);
+    assert_eq!(store.parked.len(), 1);
+}
+
+#[test]
+fn on_a_full_disk_parked_phexts_stay_out_of_memory() {
+    let disk = SimDisk::new(1);
+    let pace = Pace { save_delay: Duration::from_millis(1), ..large(Duration::ZERO) };
+    let mut store = on_sim(&disk, pace);
+    store.set_limits(Limits { memory_bytes: 3 * MIB as u64, ..NO_LIMITS });
+    let phexts = ["a", "b", "c", "d"];
+    for phext in phexts {
+        put_patiently(&mut store, phext, &"x".repeat(2 * MIB));
+        let mut spent = SaveBudget::default();
+        spent.spend(0, Instant::now());
+        if let Some(open) = store.cache.open_mut(&name(phext)) {
+            open.set_budget(spent);
+        }
+        edit_patiently(&mut store, phext, "2.1.1/1.1.1/1.1.1", append("y"));
+    }
+    disk.set_capacity_bytes(Some(0));
+    assert!(store.hurry_parked());
+    for _ in 0..20 {
+        run_jobs(&mut store);
+    }
+    assert!(store.cache.held_bytes() < 6 * MIB as u64, "{}", store.cache.held_bytes());
+    close(store);
+    for disk in [disk.kill(), disk.crash(1)] {
+        disk.set_capacity_bytes(None);
+        let mut store = on_sim(&disk, pace);
+        for phext in phexts {
+            assert_eq!(scroll(&mut store, phext, "2.1.1/1.1.1/1.1.1"), "y");
+        }
+    }
 }

@@ -1,18 +1,18 @@
-//! A phext without text leaves no files, journals have little room, and no key is forgotten for it.
+//! A phext without text leaves no files, and its keys are remembered.
 
 use super::foreign::write_behind_our_back;
 use super::*;
 use crate::store::disk::file_of;
-use crate::store::keys::OF_ALL_PHEXTS;
+use crate::store::keys::RETIRED_KEYS;
 
-const KIB: u64 = 1024;
+pub(super) const KIB: u64 = 1024;
 
-fn request(edit: Edit, key: &str) -> Write {
+pub(super) fn request(edit: Edit, key: &str) -> Write {
     Write { at: at(ORIGIN), edit, expected: None, repeat: Some(RepeatKey::new(KeyOrigin::Client, key)) }
 }
 
 /// Asks for a write and waits for it, also for room.
-fn ask(store: &mut Store, phext: &str, write: &Write) -> Result<Written, StoreError> {
+pub(super) fn ask(store: &mut Store, phext: &str, write: &Write) -> Result<Written, StoreError> {
     loop {
         match store.write(&name(phext), write) {
             Err(StoreError::NotYet) => run_jobs(store),
@@ -27,7 +27,7 @@ fn ask(store: &mut Store, phext: &str, write: &Write) -> Result<Written, StoreEr
 }
 
 /// Every file of the directory but the reserve, by its name, with its bytes.
-fn files(disk: &SimDisk) -> BTreeMap<String, u64> {
+pub(super) fn files(disk: &SimDisk) -> BTreeMap<String, u64> {
     let mut files = BTreeMap::new();
     let visited = disk.visit(&mut |file| {
         let name = file.to_str().unwrap();
@@ -44,7 +44,7 @@ fn names_of(disk: &SimDisk) -> Vec<String> {
     files(disk).into_keys().collect()
 }
 
-fn journals_bytes(disk: &SimDisk) -> u64 {
+pub(super) fn journals_bytes(disk: &SimDisk) -> u64 {
     files(disk).into_iter().filter(|(name, _)| name.ends_with(".journal")).map(|(_, bytes)| bytes).sum()
 }
 
@@ -132,77 +132,6 @@ fn an_end_at_any_change_of_the_disk_forgets_no_key_and_brings_no_text_back() {
 }
 
 #[test]
-fn journals_stay_within_the_quota_and_a_constant() {
-    let pace = Pace { journals_bytes: 256 * KIB, ..Pace::DEFAULT };
-    let quota_bytes = 64 * KIB;
-    let disk = SimDisk::new(1);
-    let mut store = on_sim(&disk, pace);
-    store.set_limits(Limits { quota_bytes: Some(quota_bytes), ..NO_LIMITS });
-    let mut longest_bytes = 0;
-    for round in 0..4 {
-        for phext in 0..16 {
-            // A long text that becomes a short one leaves a long journal.
-            for text in [30_000, 1] {
-                let write = request(Edit::Replace("x".repeat(text)), &format!("{round} {text}"));
-                // Fifteen others have a block each.
-                let written = ask(&mut store, &format!("p{phext}"), &write);
-                assert!(written.is_ok() || text == 30_000, "{written:?}");
-                longest_bytes = longest_bytes.max(journals_bytes(&disk));
-            }
-        }
-    }
-    assert!(longest_bytes > pace.journals_bytes / 2, "the test is too small: {longest_bytes}");
-    assert!(longest_bytes <= quota_bytes + pace.journals_bytes, "{longest_bytes}");
-    close(store);
-    let mut store = on_sim(&disk.kill(), pace);
-    for phext in 0..16 {
-        assert_eq!(scroll(&mut store, &format!("p{phext}"), ORIGIN), "x");
-        let write = request(Edit::Replace("x".to_owned()), "0 1");
-        assert!(ask(&mut store, &format!("p{phext}"), &write).unwrap().is_replay);
-    }
-}
-
-#[test]
-fn long_journals_of_phexts_that_are_not_in_memory_go_too() {
-    let disk = SimDisk::new(1);
-    let mut store = on_sim(&disk, Pace::DEFAULT);
-    for phext in 0..20 {
-        for text in [20_000, 1] {
-            let write = request(Edit::Replace("x".repeat(text)), &text.to_string());
-            ask(&mut store, &format!("p{phext}"), &write).unwrap();
-        }
-    }
-    close(store);
-    assert!(journals_bytes(&disk) > 400_000);
-    let pace = Pace { journals_bytes: 64 * KIB, ..Pace::DEFAULT };
-    let mut store = on_sim(&disk, pace);
-    store.set_limits(Limits { quota_bytes: Some(20 * 4 * KIB), ..NO_LIMITS });
-    // The account has been taken; the next one, which comes in time or before a refusal, looks for names.
-    while ask(&mut store, "new", &request(append("text"), "key")).is_err()
-        && journals_bytes(&disk) > pace.journals_bytes
-    {}
-    assert!(journals_bytes(&disk) <= pace.journals_bytes, "{:?}", files(&disk));
-    for phext in 0..20 {
-        let write = request(Edit::Replace("x".to_owned()), "1");
-        assert!(ask(&mut store, &format!("p{phext}"), &write).unwrap().is_replay);
-    }
-}
-
-#[test]
-fn keys_alone_make_no_journal_long() {
-    let pace = Pace { spent_journal_bytes: 4 * KIB, ..Pace::DEFAULT };
-    let disk = SimDisk::new(1);
-    let mut store = on_sim(&disk, pace);
-    put(&mut store, "notes", ORIGIN, "text").unwrap();
-    for number in 0..6000 {
-        let nothing = Write { at: at("2.1.1/1.1.1/1.1.1"), ..request(Edit::Remove, &number.to_string()) };
-        assert!(!ask(&mut store, "notes", &nothing).unwrap().is_replay);
-    }
-    let journal_bytes = disk.bytes(&journal_file("notes")).unwrap().len() as u64;
-    assert!(journal_bytes < 4096 * 74 + 5 * KIB, "{journal_bytes}");
-}
-
-#[test]
 fn a_hundred_thousand_names_leave_the_last_keys_and_nothing_else() {
     const NAMES: usize = 100_000;
     let disk = SimDisk::new(1);
@@ -219,11 +148,11 @@ fn a_hundred_thousand_names_leave_the_last_keys_and_nothing_else() {
     for disk in [disk.clone(), disk.kill()] {
         let mut store = on_sim(&disk, Pace::DEFAULT);
         let mut is_known = |number: usize| ask(&mut store, &number.to_string(), &delete).unwrap().is_replay;
-        assert!(is_known(NAMES - OF_ALL_PHEXTS.clients) && is_known(NAMES - 1));
-        assert!(!is_known(NAMES - OF_ALL_PHEXTS.clients - 1));
+        assert!(is_known(NAMES - RETIRED_KEYS.clients) && is_known(NAMES - 1));
+        assert!(!is_known(NAMES - RETIRED_KEYS.clients - 1));
     }
     let bytes = files(&disk)[".keys"];
-    assert!(bytes < OF_ALL_PHEXTS.clients as u64 * 74 + 1100 * KIB, "{bytes}");
+    assert!(bytes < RETIRED_KEYS.clients as u64 * 74 + 1100 * KIB, "{bytes}");
 }
 
 #[test]
@@ -339,4 +268,167 @@ fn the_key_of_a_write_that_came_meanwhile_and_was_refused_is_free() {
     assert!(matches!(store.is_settled(&tickets), Err(StoreError::DiskFull { .. })));
     assert!(!ask(&mut store, "notes", &write).unwrap().is_replay);
     assert_eq!(scroll(&mut store, "notes", ORIGIN), "new");
+}
+
+/// The next worker finds a phext without text whose journal cannot be written anew.
+#[test]
+fn a_delete_that_is_only_in_the_journal_neither_spins_nor_holds_up_the_end() {
+    let disk = SimDisk::new(1);
+    let mut store = on_sim(&disk, Pace::DEFAULT);
+    ask(&mut store, "notes", &request(append("text"), "1")).unwrap();
+    let _ = store.write(&name("notes"), &request(Edit::Remove, "2")).unwrap();
+    store.next_jobs().into_iter().for_each(|job| store.finish(job.run()));
+    drop(store);
+    let disk = disk.kill();
+    disk.remove(&FileName::Reserve).unwrap();
+    disk.set_capacity_bytes(Some(0));
+    let mut store = on_sim(&disk, Pace::DEFAULT);
+    assert_eq!(store.read(&name("notes")).unwrap().into_untold().scroll_count(), 0);
+    run_jobs(&mut store);
+    assert!(
+        store.next_wakeup().is_some_and(|wakeup| wakeup > Instant::now()),
+        "it is tried again, and not at once"
+    );
+    close(store);
+    disk.set_capacity_bytes(None);
+    let mut store = on_sim(&disk.kill(), Pace::DEFAULT);
+    assert_eq!(scroll(&mut store, "notes", ORIGIN), "");
+    assert!(ask(&mut store, "notes", &request(Edit::Remove, "2")).unwrap().is_replay);
+}
+
+#[test]
+fn a_journal_that_could_not_go_goes_later() {
+    let disk = SimDisk::new(1);
+    let pace = Pace { full_disk_delay: Duration::from_millis(1), ..Pace::DEFAULT };
+    let mut store = on_sim(&disk, pace);
+    // After the reserve and its journal. It leaves a key, and no text that would have to be saved.
+    disk.fail(Operation::Create, 3, Errno::ACCESS);
+    ask(&mut store, "notes", &request(Edit::Remove, "1")).unwrap();
+    assert_eq!(names_of(&disk), ["notes.journal"]);
+    while names_of(&disk) != [".keys"] {
+        assert!(store.next_wakeup().is_some());
+        run_jobs(&mut store);
+    }
+    assert!(store.is_at_rest() && store.next_wakeup().is_none());
+}
+
+#[test]
+fn while_files_go_there_is_nothing_to_wake_up_for() {
+    let disk = SimDisk::new(1);
+    let pace = Pace { save_delay: Duration::ZERO, ..Pace::DEFAULT };
+    let mut store = on_sim(&disk, pace);
+    ask(&mut store, "notes", &request(append("text"), "1")).unwrap();
+    let _ = store.write(&name("notes"), &request(Edit::Remove, "2")).unwrap();
+    // The record is on its way, then the files.
+    for _ in 0..2 {
+        let jobs = store.next_jobs();
+        assert_eq!((jobs.len(), store.next_wakeup()), (1, None));
+        assert!(store.next_jobs().is_empty());
+        jobs.into_iter().for_each(|job| store.finish(job.run()));
+    }
+    assert!(store.next_jobs().is_empty() && store.is_at_rest());
+}
+
+/// Journals full of keys that all have to go.
+#[test]
+fn many_keys_go_in_parts_and_their_file_stays_short() {
+    let disk = SimDisk::new(1);
+    let mut store = on_sim(&disk, Pace::DEFAULT);
+    for phext in 0..6 {
+        put(&mut store, &format!("p{phext}"), ORIGIN, "text").unwrap();
+        for number in 0..4200 {
+            let nothing = Write { at: at("2.1.1/1.1.1/1.1.1"), ..request(Edit::Remove, &number.to_string()) };
+            let _ = store.write(&name(&format!("p{phext}")), &nothing).unwrap();
+            if number % 500 == 0 {
+                run_jobs(&mut store);
+            }
+        }
+        run_jobs(&mut store);
+    }
+    assert!(journals_bytes(&disk) > 6 * 4096 * 74);
+    for phext in 0..6 {
+        store.cache.open_mut(&name(&format!("p{phext}"))).unwrap().give_up_journal(Instant::now());
+        store.active.insert(name(&format!("p{phext}")));
+    }
+    let mut most_bytes = 0;
+    loop {
+        let jobs = store.next_jobs();
+        if jobs.is_empty() {
+            break;
+        }
+        jobs.into_iter().for_each(|job| store.finish(job.run()));
+        most_bytes = most_bytes.max(files(&disk)[".keys"]);
+    }
+    assert_eq!(journals_bytes(&disk), 0);
+    assert!(most_bytes <= 3500 * KIB, "{most_bytes}");
+    let last = Write { at: at("2.1.1/1.1.1/1.1.1"), ..request(Edit::Remove, "4199") };
+    assert!(ask(&mut store, "p5", &last).unwrap().is_replay);
+}
+
+/// After an append that the disk refused, and before the next sync, the power goes: what is torn is no damage.
+#[test]
+fn keys_behind_refused_ones_are_torn_and_not_damaged() {
+    let disk = SimDisk::new(1);
+    let pace = Pace { full_disk_delay: Duration::ZERO, ..Pace::DEFAULT };
+    let mut store = on_sim(&disk, pace);
+    ask(&mut store, "first", &request(Edit::Remove, "1")).unwrap();
+    for number in 0..200 {
+        let _ = store.write(&name(&format!("n{number}")), &request(Edit::Remove, "2")).unwrap();
+    }
+    for job in store.next_jobs() {
+        store.finish(job.run());
+    }
+    disk.fail(Operation::Write, 1, Errno::NOSPC);
+    for job in store.next_jobs() {
+        store.finish(job.run());
+    }
+    let retirement = store.next_jobs();
+    assert_eq!(retirement.len(), 1);
+    // The records are written, and not yet synced.
+    disk.stop_after(1);
+    retirement.into_iter().for_each(|job| drop(job.run()));
+    for seed in 0..50 {
+        let mut store = on_sim(&disk.crash(seed), pace);
+        for phext in ["first", "n0", "n63", "n199"] {
+            let key = if phext == "first" { "1" } else { "2" };
+            assert!(ask(&mut store, phext, &request(Edit::Remove, key)).unwrap().is_replay, "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn a_repeat_rests_on_its_own_write_and_not_on_later_ones() {
+    let disk = SimDisk::new(1);
+    let mut store = on_sim(&disk, unsaved());
+    let write = request(append("first"), "1");
+    ask(&mut store, "notes", &write).unwrap();
+    let later = store.write(&name("notes"), &request(append("later"), "2")).unwrap().into_parts().1;
+    let (written, tickets) = store.write(&name("notes"), &write).unwrap().into_parts();
+    disk.fail(Operation::Write, 1, Errno::NOSPC);
+    run_jobs(&mut store);
+    assert!(matches!(store.is_settled(&later), Err(StoreError::DiskFull { .. })));
+    assert!(written.is_replay && store.has_settled(&tickets));
+}
+
+#[test]
+fn a_delete_is_seen_although_its_keys_have_no_place_to_go_to() {
+    let disk = SimDisk::new(1);
+    let mut store = on_sim(&disk, Pace::DEFAULT);
+    put(&mut store, "notes", ORIGIN, "text").unwrap();
+    ask(&mut store, "other", &request(Edit::Remove, "1")).unwrap();
+    close(store);
+    let deleted = disk.bytes(&journal_file("notes"));
+    assert!(deleted.is_some());
+    let mut store = on_sim(&disk, Pace::DEFAULT);
+    let _ = store.write(&name("notes"), &request(Edit::Remove, "2")).unwrap();
+    store.next_jobs().into_iter().for_each(|job| store.finish(job.run()));
+    drop(store);
+    let disk = disk.kill();
+    disk.replace_behind_our_back(&FileName::Keys, b"no keys");
+    let mut store = on_sim(&disk, Pace::DEFAULT);
+    let tickets = store.read(&name("notes")).unwrap().into_parts().1;
+    run_jobs(&mut store);
+    assert!(store.has_settled(&tickets));
+    assert_eq!(scroll(&mut store, "notes", ORIGIN), "");
+    close(store);
 }
