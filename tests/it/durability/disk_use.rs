@@ -21,7 +21,7 @@ const QUOTA_BYTES: u64 = MIB;
 /// Journals, remembered keys, the reserve, and a new file beside the one whose place it takes.
 const CONSTANT_BYTES: u64 = 20 * MIB;
 
-/// Kept in the journal, it is just too short for that to begin anew.
+/// Just under the length at which a new journal takes the place of the old one.
 const LONG_TEXT_BYTES: usize = 260_000;
 
 fn setup() -> Setup {

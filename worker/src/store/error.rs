@@ -62,7 +62,7 @@ pub enum StoreError {
     /// ask again after the next call of [`Store::finish`].
     #[error("something must be saved first")]
     NotYet,
-    /// A sync or a rename failed before: the store must be opened anew to know what is on disk.
+    /// A sync or a rename failed before: only a new start can tell what is on disk.
     #[error("the disk failed while it was written to, and what it holds is in doubt")]
     InDoubt,
     /// Anything else that the system says.

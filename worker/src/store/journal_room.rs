@@ -164,7 +164,7 @@ impl Store {
             match self.refresh(&name) {
                 Ok(()) => {}
                 Err(StoreError::NotYet) => return self.long_journals.push(name),
-                // Damage is remembered and logged; anything else shows again when somebody asks.
+                // Damage is remembered and logged; any other error comes again with the next request.
                 Err(_) => continue,
             }
             let Some(open) = self.cache.open_mut(&name) else { continue };

@@ -51,7 +51,7 @@ pub(super) struct NewKeys {
 /// Where they go.
 #[derive(Debug)]
 enum Place {
-    /// There are none, or none that the file does not have.
+    /// Nothing to write: there are no keys, or the file has all of them.
     None,
     EndOf(Journal),
     /// A new file, which has these first.

@@ -96,7 +96,7 @@ impl Store {
                 // Another program may have changed its file, so that there is nothing to save: then it is the next one's turn.
                 Ok(()) => {}
                 Err(StoreError::NotYet) => return,
-                // Damage is remembered and logged; anything else shows again when somebody asks.
+                // Damage is remembered and logged; any other error comes again with the next request.
                 Err(_) => _ = self.take_parked(&name),
             }
         }

@@ -154,7 +154,7 @@ impl PhextFiles {
         })
     }
 
-    /// What text and journal have; 0 where there is none.
+    /// The lengths of text and journal; a missing file has 0 bytes.
     pub(super) fn lengths(&self) -> Files {
         let bytes = |file: Option<Identity>| file.map_or(0, |file| file.bytes);
         Files { text_bytes: bytes(self.text), spare_bytes: bytes(self.journal) }

@@ -54,7 +54,8 @@ impl SaveBudget {
     }
 }
 
-/// The budgets of phexts that have left memory: they must not begin anew when those come back.
+/// The budgets of phexts that have left memory. A phext that comes back goes on with its own, for the first save of a new
+/// one is free.
 #[derive(Debug, Default)]
 pub(super) struct Budgets(HashMap<PhextName, SaveBudget>);
 

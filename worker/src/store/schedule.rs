@@ -99,7 +99,7 @@ impl Store {
         };
         let superseded: Vec<PhextName> = self.active.iter().filter(is_due).cloned().collect();
         for name in superseded {
-            // Damage is remembered and logged; anything else shows again when somebody asks.
+            // Damage is remembered and logged; any other error comes again with the next request.
             self.has_news |= self.refresh(&name).is_ok();
         }
     }

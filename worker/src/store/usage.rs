@@ -109,7 +109,7 @@ struct Found {
 }
 
 impl Usage {
-    /// Enters what a phext's files have; `None` when there are none.
+    /// Enters the lengths of a phext's files; `None` when it has no files.
     pub(super) fn set(&mut self, name: &PhextName, files: Option<Files>) {
         let digest = self.digests.hash_one(name);
         self.account.set(digest, files);

@@ -16,6 +16,15 @@ fn two_large(disk: &SimDisk) -> Store {
     store
 }
 
+/// Lets a phext's next save be paid for in a minute.
+fn spend_budget(store: &mut Store, phext: &str) {
+    let mut spent = SaveBudget::default();
+    spent.spend(0, Instant::now());
+    if let Some(open) = store.cache.open_mut(&name(phext)) {
+        open.set_budget(spent);
+    }
+}
+
 /// Replaces a text, and waits for memory too; gives how many saves that took.
 fn put_patiently(store: &mut Store, phext: &str, text: &str) -> usize {
     edit_patiently(store, phext, ORIGIN, Edit::Replace(text.to_owned()))
@@ -135,10 +144,7 @@ fn the_end_saves_all_that_were_parked_whatever_others_did_to_one() {
     let phexts = ["a", "b", "c"];
     for phext in phexts {
         put_patiently(&mut store, phext, &"x".repeat(2 * MIB));
-        // Its next save is paid for in a minute.
-        let mut spent = SaveBudget::default();
-        spent.spend(0, Instant::now());
-        store.cache.open_mut(&name(phext)).unwrap().set_budget(spent);
+        spend_budget(&mut store, phext);
         edit_patiently(&mut store, phext, "2.1.1/1.1.1/1.1.1", append("ours"));
     }
     assert_eq!(store.parked.len(), 2);
@@ -161,10 +167,8 @@ fn a_listing_has_what_a_parked_phext_has_and_leaves_it_there() {
     };
     let text = 2 * MIB as u64;
     assert_eq!(rows(&mut store), [(text, Some(1)), (text, Some(1))]);
-    let mut spent = SaveBudget::default();
-    spent.spend(0, Instant::now());
     let _ = store.load(&name("a")).unwrap();
-    store.cache.open_mut(&name("a")).unwrap().set_budget(spent);
+    spend_budget(&mut store, "a");
     edit_patiently(&mut store, "a", "1.1.1/1.1.1/1.1.2", append("y"));
     assert_eq!(scroll(&mut store, "b", ORIGIN).len(), 2 * MIB);
     assert_eq!(store.parked.len(), 1);
@@ -181,11 +185,7 @@ fn on_a_full_disk_parked_phexts_stay_out_of_memory() {
     let phexts = ["a", "b", "c", "d"];
     for phext in phexts {
         put_patiently(&mut store, phext, &"x".repeat(2 * MIB));
-        let mut spent = SaveBudget::default();
-        spent.spend(0, Instant::now());
-        if let Some(open) = store.cache.open_mut(&name(phext)) {
-            open.set_budget(spent);
-        }
+        spend_budget(&mut store, phext);
         edit_patiently(&mut store, phext, "2.1.1/1.1.1/1.1.1", append("y"));
     }
     disk.set_capacity_bytes(Some(0));

@@ -270,7 +270,7 @@ fn the_key_of_a_write_that_came_meanwhile_and_was_refused_is_free() {
     assert_eq!(scroll(&mut store, "notes", ORIGIN), "new");
 }
 
-/// The next worker finds a phext without text whose journal cannot be written anew.
+/// The next worker finds a phext without text, and has no room for a new journal.
 #[test]
 fn a_delete_that_is_only_in_the_journal_neither_spins_nor_holds_up_the_end() {
     let disk = SimDisk::new(1);
