@@ -52,6 +52,7 @@ pub(super) fn parse(
     let document = Document::new(path, text);
     let folder = layout::folder_of(path);
     let mut import = Import { document: &document, config, changes: Vec::new() };
+    import.check_unknown_fields(text, &entries);
     let mut customers: Vec<Customer> =
         entries.into_iter().filter_map(|entry| import.customer(entry, &folder)).collect();
     import.check_tokens(&customers);
@@ -82,7 +83,10 @@ impl Customer {
         Tenant {
             name: self.name,
             port: self.port,
-            state: if enabled == Some(false) { TenantState::Suspended } else { TenantState::Active },
+            state: match enabled {
+                None | Some(Some(true)) => TenantState::Active,
+                Some(None | Some(false)) => TenantState::Suspended,
+            },
             plan: None,
             quota_bytes: quota_mb.map(|mebibytes| mebibytes.saturating_mul(1 << 20)),
             data_dir: self.data_dir,
@@ -99,6 +103,28 @@ struct Import<'d> {
 }
 
 impl Import<'_> {
+    /// A field that may say that a tenant or its key is closed, or may only read, is refused: what it closes must not be
+    /// opened. Others are left out.
+    fn check_unknown_fields(&mut self, text: &str, entries: &[Entry]) {
+        let mut left_out: BTreeMap<&str, usize> = BTreeMap::new();
+        for (field, range) in entries.iter().flat_map(|entry| entry.span.unknown()) {
+            let value = text.get(range.clone()).unwrap_or_default();
+            if matches!(value, "true" | "false" | "null")
+                || MAY_CLOSE.contains(&field.to_ascii_lowercase().as_str())
+            {
+                let message = format!(
+                    "{field} is unknown here, and may say that the tenant is closed or may only read: take it out, and \
+                     write enabled = false (in JSON \"enabled\": false) for a tenant that is to be suspended"
+                );
+                self.document.mistake(Some(range.clone()), message);
+            } else {
+                *left_out.entry(field).or_default() += 1;
+            }
+        }
+        let told = |(field, count)| format!("{field:?} is unknown here, and left out (entries with it: {count})");
+        self.changes.extend(left_out.into_iter().map(told));
+    }
+
     /// `None` when something was wrong; it has been noted then.
     fn customer(&self, entry: Entry, folder: &Path) -> Option<Customer> {
         let label = self.label(&entry)?;
@@ -221,6 +247,28 @@ impl Import<'_> {
         }
     }
 }
+
+/// Unknown fields, in lower case, that may close a tenant or its key, whatever their values; so may any that is a truth value.
+const MAY_CLOSE: &[&str] = &[
+    "access",
+    "closed",
+    "deleted",
+    "disabled",
+    "expires",
+    "expires_at",
+    "expiry",
+    "mode",
+    "permission",
+    "permissions",
+    "revoked",
+    "role",
+    "scope",
+    "scopes",
+    "state",
+    "status",
+    "suspended",
+    "valid_until",
+];
 
 /// The fields that may hold a tenant's name, and its key.
 const NAME: &[&str] = &["name", "id", "data_dir"];

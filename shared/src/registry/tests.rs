@@ -161,6 +161,37 @@ fn the_format_with_an_admin_key() {
     assert_eq!((alice.state, alice.quota_bytes), (TenantState::Suspended, Some(500 << 20)));
 }
 
+/// Whatever may say that an entry is closed is understood or refused.
+#[test]
+fn a_closed_entry_of_an_old_format_is_never_opened() {
+    let entry = |more: &str| {
+        load(&format!("{{\"tenants\": [\n{{\"token\": \"t\", \"data_dir\": \"/d/a\", {more}}}]}}"))
+    };
+    for closed in ["false", "null"] {
+        let loaded = entry(&format!("\"enabled\": {closed}")).unwrap();
+        assert_eq!(loaded.registry.tenants[0].state, TenantState::Suspended, "{closed}");
+    }
+    assert_eq!(entry("\"enabled\": true").unwrap().registry.tenants[0].state, TenantState::Active);
+    for closed in [
+        "\"enable\": false",
+        "\"Enabled\": false",
+        "\"active\": null",
+        "\"disabled\": 1",
+        "\"status\": \"suspended\"",
+        "\"scope\": \"read\"",
+        "\"expires\": \"2020-01-01\"",
+        "\"enabled\": 0",
+        "\"enabled\": true, \"enabled\": false",
+    ] {
+        let mistakes = entry(closed).unwrap_err().0;
+        assert!(mistakes.iter().all(|mistake| mistake.position.unwrap().0 == 2), "{mistakes:#?}");
+    }
+    let toml = "[[tenants]]\ntoken = \"t\"\nname = \"alice\"\nactive = false\n";
+    assert!(load(toml).unwrap_err().to_string().starts_with("/srv/tenants:4:"));
+    let loaded = entry("\"email\": \"a@example.org\"").unwrap();
+    assert_eq!(loaded.changes[0], "\"email\" is unknown here, and left out (entries with it: 1)");
+}
+
 #[test]
 fn what_cannot_be_isolated_is_refused() {
     let same =

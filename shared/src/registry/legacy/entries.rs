@@ -24,7 +24,18 @@ pub(super) struct OldTenant {
     pub(super) port: Option<u16>,
     pub(super) data_dir: Option<String>,
     pub(super) quota_mb: Option<u64>,
-    pub(super) enabled: Option<bool>,
+    /// `Some(None)` is a null.
+    #[serde(default, deserialize_with = "given")]
+    pub(super) enabled: Option<Option<bool>>,
+}
+
+/// The fields of an entry, and the phext that the Python gateway named beside the tenant.
+const FIELDS: &[&str] =
+    &["token", "api_key", "name", "id", "port", "data_dir", "quota_mb", "enabled", "phext"];
+
+/// Tells a null from a field that is not there.
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<bool>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
 }
 
 /// One entry of the file.
@@ -43,6 +54,12 @@ impl Span {
     /// Where the first of these fields stands that is there; the entry itself when none is.
     pub(super) fn of(&self, fields: &[&str]) -> Range<usize> {
         fields.iter().find_map(|field| self.fields.get(*field)).unwrap_or(&self.whole).clone()
+    }
+
+    /// The fields that have no meaning here, and where their values stand.
+    pub(super) fn unknown(&self) -> impl Iterator<Item = (&str, &Range<usize>)> {
+        let fields = self.fields.iter().map(|(name, range)| (name.as_str(), range));
+        fields.filter(|(name, _)| !FIELDS.contains(name))
     }
 }
 
