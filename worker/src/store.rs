@@ -16,16 +16,16 @@ use sq_shared::coordinate::Coordinate;
 use sq_shared::phext_name::PhextName;
 
 use crate::store::admission::check_expected;
-use crate::store::cache::{Cache, Content, DamagedPhext};
+use crate::store::cache::{Cache, Content};
 use crate::store::counts::Counts;
+use crate::store::disk::Disk;
 use crate::store::disk::os::OsDisk;
-use crate::store::disk::{Disk, FileName};
 use crate::store::journal_room::Demand;
 use crate::store::keys::Keys;
 use crate::store::open_phext::{Clock, OpenPhext, Pace};
 use crate::store::queue::Refusal;
+use crate::store::reading::Reads;
 use crate::store::record::{Entry, TEXT_BYTES, fingerprint};
-use crate::store::recovery::{PhextFiles, RecoveryError, recover};
 use crate::store::reserve::Reserve;
 use crate::store::save_budget::Budgets;
 use crate::store::usage::Usage;
@@ -48,6 +48,7 @@ mod new_journal;
 mod open_phext;
 mod phext;
 mod queue;
+mod reading;
 mod record;
 mod recovery;
 mod repeats;
@@ -112,6 +113,8 @@ pub struct Store {
     counts: Arc<Counts>,
     /// Without them each read looks at its file.
     turns: Option<Turns>,
+    /// Without them files are read where they are needed.
+    reads: Option<Reads>,
     /// Something that requests may wait for has changed without a job.
     has_news: bool,
     /// The disk failed: what it holds is known only after a new start.
@@ -180,6 +183,7 @@ impl Store {
             long_journals: Vec::new(),
             counts: Arc::default(),
             turns: None,
+            reads: None,
             has_news: false,
             is_in_doubt: false,
             is_closing: false,
@@ -332,7 +336,7 @@ impl Store {
         write: &Write,
         clock: &Clock,
     ) -> Result<Option<Pending<Written>>, StoreError> {
-        self.keys.load(&*self.disk, clock.now)?;
+        self.load_keys(clock.now)?;
         let Some(key) = &write.repeat else { return Ok(None) };
         let of_phext = self.cache.open(name).and_then(|open| open.remembered(key, clock));
         let Some(known) = of_phext.or_else(|| self.keys.get(name, key, clock.now)) else { return Ok(None) };
@@ -374,75 +378,6 @@ impl Store {
     fn next_visit(&mut self) -> u64 {
         self.visits += 1;
         self.visits
-    }
-
-    /// Brings what is in memory up to date with the disk.
-    fn refresh(&mut self, name: &PhextName) -> Result<(), StoreError> {
-        if self.is_in_doubt {
-            return Err(StoreError::InDoubt);
-        }
-        self.cache.touch(name);
-        if self.is_current(name)? {
-            return Ok(());
-        }
-        self.make_room(name)?;
-        if self.cache.open(name).is_some() {
-            self.forget(name);
-        }
-        let parked = self.take_parked(name);
-        let files = PhextFiles::of(&*self.disk, name)?;
-        let quota_bytes = self.limits.quota_bytes;
-        match recover(&*self.disk, name, quota_bytes) {
-            Ok(None) => {
-                self.usage.set(name, None);
-                Ok(())
-            }
-            Ok(Some(recovered)) => {
-                let visit = self.next_visit();
-                let mut open =
-                    OpenPhext::from_recovered(name.clone(), visit, self.pace, recovered, Instant::now());
-                if let Some(budget) = self.budgets.take(name) {
-                    open.set_budget(budget);
-                }
-                if let Some(parked) = parked {
-                    open.unpark(*parked);
-                }
-                self.usage.set(name, Some(open.files()));
-                self.active.insert(name.clone());
-                self.cache.insert(name.clone(), Content::Open(Box::new(open)));
-                Ok(())
-            }
-            Err(RecoveryError::Io(error)) => Err(error.into()),
-            Err(RecoveryError::Damaged(damage)) => {
-                tracing::error!(phext = %name, %damage, "a phext is damaged, and is left alone");
-                self.usage.set(name, Some(files.lengths()));
-                let damaged = DamagedPhext { files, damage: damage.clone(), quota_bytes };
-                self.cache.insert(name.clone(), Content::Damaged(Box::new(damaged)));
-                Err(damage.into())
-            }
-        }
-    }
-
-    /// Whether what is in memory is what is on disk. What is known to be damaged is an error.
-    fn is_current(&self, name: &PhextName) -> Result<bool, StoreError> {
-        let identity = || self.disk.identity(&FileName::Phext(name.clone()));
-        match self.cache.get(name) {
-            None | Some(Content::Parked(_)) => Ok(false),
-            Some(Content::Damaged(known)) => {
-                let is_same = known.files == PhextFiles::of(&*self.disk, name)?;
-                if is_same && known.quota_bytes == self.limits.quota_bytes {
-                    return Err(known.damage.clone().into());
-                }
-                Ok(false)
-            }
-            Some(Content::Open(open)) => {
-                if open.is_own_file(identity()?) && !open.is_superseded() {
-                    return Ok(true);
-                }
-                // Jobs hold its files: it is read anew when they are done.
-                if open.is_quiet() { Ok(false) } else { Err(StoreError::NotYet) }
-            }
-        }
     }
 }
 

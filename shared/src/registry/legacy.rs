@@ -121,7 +121,8 @@ impl Import<'_> {
                 *left_out.entry(field).or_default() += 1;
             }
         }
-        let told = |(field, count)| format!("{field:?} is unknown here, and left out (entries with it: {count})");
+        let told =
+            |(field, count)| format!("{field:?} is unknown here, and left out (entries with it: {count})");
         self.changes.extend(left_out.into_iter().map(told));
     }
 

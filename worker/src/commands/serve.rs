@@ -157,7 +157,8 @@ fn alone(
     access: Access,
 ) -> Result<Worker, Failure> {
     let limits = Limits { quota_bytes: None, phexts: Some(PHEXTS), memory_bytes: MEMORY_BYTES };
-    let store = Store::open(directory, limits).map_err(Failure::from_error)?.looking_once_a_turn(turns);
+    let store = Store::open(directory, limits).map_err(Failure::from_error)?;
+    let store = store.looking_once_a_turn(turns).reading_in_jobs();
     Ok(Worker::alone(options.tenant.clone(), store, access, Some(BODY_BYTES)))
 }
 
@@ -172,7 +173,7 @@ async fn of_pool(
         Failure::Failed("--settings-from-stdin: standard input ended before the first line".into())
     })?;
     let store = Store::open(directory, Limits::from(&settings)).map_err(Failure::from_error)?;
-    let store = store.looking_once_a_turn(turns);
+    let store = store.looking_once_a_turn(turns).reading_in_jobs();
     Ok((Worker::of_pool(options.tenant.clone(), store, settings), Some(pool)))
 }
 

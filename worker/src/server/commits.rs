@@ -15,8 +15,8 @@ use crate::store::job::Job;
 use crate::store::usage::Scan;
 use crate::store::{StoreError, Ticket};
 
-/// How long a request waits for memory that is taken by phexts which must be saved first, or for a phext that
-/// another program has just changed.
+/// How long a request waits for a phext that must be read, for memory that is taken by phexts which must be saved first,
+/// or for a phext that another program has just changed.
 const WAIT: Duration = Duration::from_secs(10);
 
 /// What the requests and the jobs tell each other.

@@ -141,7 +141,7 @@ pub(super) fn problem_of(failure: &Failure, request_id: &str) -> Problem {
             Problem::new(Code::BodyTooLarge, format!("a text of {bytes} bytes is too long: send it in parts"))
         }
         Failure::Store(StoreError::NotYet) => {
-            Problem::new(Code::WorkerUnavailable, "something must be saved first, and takes long: try again")
+            Problem::new(Code::WorkerUnavailable, "the server's disk takes long to read or save what is needed: try again")
                 .retry_after_s(RETRY_AFTER_S)
         }
         Failure::Store(StoreError::QuotaExceeded { used, quota }) => Problem::new(

@@ -139,14 +139,18 @@ impl Cache {
         cached.bytes = bytes;
     }
 
-    /// The least recently used that may leave memory, apart from the one in use.
-    pub(super) fn oldest_idle(&self, in_use: &PhextName, parking: Option<ParkingRoom>) -> Option<PhextName> {
+    /// The least recently used that may leave memory, apart from those that are needed there.
+    pub(super) fn oldest_idle(
+        &self,
+        is_needed: impl Fn(&PhextName) -> bool,
+        parking: Option<ParkingRoom>,
+    ) -> Option<PhextName> {
         let is_idle = |name: &&PhextName| match self.get(name) {
             Some(Content::Open(open)) => open.is_clean() || parking.is_some_and(|room| open.may_park(room)),
             Some(Content::Damaged(_)) => true,
             Some(Content::Parked(_)) | None => false,
         };
-        self.by_use.values().filter(|name| *name != in_use).find(is_idle).cloned()
+        self.by_use.values().filter(|name| !is_needed(name)).find(is_idle).cloned()
     }
 
     /// All names, the least recently used first.

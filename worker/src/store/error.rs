@@ -58,9 +58,9 @@ pub enum StoreError {
         /// What it has.
         bytes: usize,
     },
-    /// A job must end first, for memory, for room on the disk, or because another program has changed the file:
-    /// ask again after the next call of [`Store::finish`].
-    #[error("something must be saved first")]
+    /// A job must end first: what is asked for must be read, or something saved, for memory or for room on the disk, or
+    /// another program has changed the file. Ask again after the next call of [`Store::finish`].
+    #[error("something must be read or saved first")]
     NotYet,
     /// A sync or a rename failed before: only a new start can tell what is on disk.
     #[error("the disk failed while it was written to, and what it holds is in doubt")]

@@ -12,6 +12,7 @@ use crate::store::disk::{Disk, DiskFile, FileName, Identity, is_full, is_harmles
 use crate::store::journal::{AppendError, Journal, read_full};
 use crate::store::new_journal::NewJournal;
 use crate::store::phext::Phext;
+use crate::store::reading::{ReadDone, ReadJob};
 use crate::store::record::FileDigest;
 use crate::store::reserve::Reserve;
 use crate::store::retirement::{RetireJob, Retired};
@@ -38,6 +39,8 @@ pub(super) enum Task {
     Phext(PhextName, Work),
     /// Those of phexts that need a journal no more.
     Retire(RetireJob),
+    /// One's that comes into memory, or the keys.
+    Read(ReadJob),
 }
 
 /// What is to be done with a phext's files.
@@ -65,6 +68,7 @@ pub struct Done(pub(super) io::Result<Finished>);
 pub(super) enum Finished {
     Phext(PhextName, Outcome),
     Retired(Retired),
+    Read(ReadDone),
 }
 
 #[derive(Debug)]
@@ -130,6 +134,7 @@ impl Job {
                 work.run(&*disk, &reserve, &name).map(|outcome| Finished::Phext(name, outcome))
             }
             Task::Retire(job) => job.run(&*disk, &reserve).map(Finished::Retired),
+            Task::Read(job) => Ok(Finished::Read(job.run(&*disk))),
         })
     }
 }

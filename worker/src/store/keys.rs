@@ -41,6 +41,13 @@ pub(super) struct Keys {
     durable_sequence: u64,
 }
 
+/// What the file has: the keys, and the last sequence.
+#[derive(Debug)]
+pub(super) struct FoundKeys {
+    identity: Option<Identity>,
+    content: Result<(Repeats, u64), Damage>,
+}
+
 /// Keys that are to be written.
 #[derive(Debug)]
 pub(super) struct NewKeys {
@@ -59,30 +66,28 @@ enum Place {
 }
 
 impl Keys {
-    /// Reads the file, unless that has been done.
-    pub(super) fn load(&mut self, disk: &dyn Disk, now: Instant) -> Result<(), RecoveryError> {
+    /// Whether the file has been read. It may be known to be damaged.
+    pub(super) fn are_known(&self, disk: &dyn Disk) -> Result<bool, RecoveryError> {
         if self.known.is_some() {
-            return Ok(());
+            return Ok(true);
         }
-        let identity = disk.identity(&FileName::Keys)?;
-        if let Some((damaged, damage)) = &self.damaged
-            && *damaged == identity
-        {
-            return Err(damage.clone().into());
-        }
-        let mut known = Repeats::new(RETIRED_KEYS);
-        match read(disk, &mut known, now) {
-            Ok(last_sequence) => {
+        let Some((damaged, damage)) = &self.damaged else { return Ok(false) };
+        if *damaged == disk.identity(&FileName::Keys)? { Err(damage.clone().into()) } else { Ok(false) }
+    }
+
+    /// Takes in what the file has.
+    pub(super) fn take_in(&mut self, found: FoundKeys) -> Result<(), Damage> {
+        match found.content {
+            Ok((known, last_sequence)) => {
                 (self.last_sequence, self.durable_sequence) = (last_sequence, last_sequence);
                 self.known = Some(known);
                 Ok(())
             }
-            Err(RecoveryError::Damaged(damage)) => {
+            Err(damage) => {
                 tracing::error!(%damage, "no phext is written, because a write that comes again could be made twice");
-                self.damaged = Some((identity, damage.clone()));
-                Err(damage.into())
+                self.damaged = Some((found.identity, damage.clone()));
+                Err(damage)
             }
-            Err(error) => Err(error),
         }
     }
 
@@ -149,6 +154,19 @@ impl Keys {
     /// What they take in memory.
     pub(super) fn memory_bytes(&self) -> u64 {
         self.known.as_ref().map_or(0, Repeats::memory_bytes)
+    }
+}
+
+impl FoundKeys {
+    pub(super) fn read(disk: &dyn Disk, now: Instant) -> io::Result<Self> {
+        let identity = disk.identity(&FileName::Keys)?;
+        let mut known = Repeats::new(RETIRED_KEYS);
+        let content = match read(disk, &mut known, now) {
+            Ok(last_sequence) => Ok((known, last_sequence)),
+            Err(RecoveryError::Damaged(damage)) => Err(damage),
+            Err(RecoveryError::Io(error)) => return Err(error),
+        };
+        Ok(Self { identity, content })
     }
 }
 

@@ -46,7 +46,10 @@ impl Store {
 
     fn evict(&mut self, in_use: &PhextName, incoming_bytes: u64, incoming_phexts: usize) {
         while self.is_too_full(incoming_bytes, incoming_phexts) {
-            let Some(oldest) = self.cache.oldest_idle(in_use, self.room_to_park()) else { return };
+            let is_needed = |name: &PhextName| {
+                name == in_use || self.reads.as_ref().is_some_and(|reads| reads.is_awaited(name))
+            };
+            let Some(oldest) = self.cache.oldest_idle(is_needed, self.room_to_park()) else { return };
             self.put_away(&oldest);
         }
     }

@@ -154,6 +154,11 @@ impl PhextFiles {
         })
     }
 
+    /// Whether there is a text, or a journal.
+    pub(super) fn are_any(&self) -> bool {
+        self.text.is_some() || self.journal.is_some()
+    }
+
     /// The lengths of text and journal; a missing file has 0 bytes.
     pub(super) fn lengths(&self) -> Files {
         let bytes = |file: Option<Identity>| file.map_or(0, |file| file.bytes);

@@ -8,14 +8,13 @@ use std::io;
 
 use sq_shared::phext_name::PhextName;
 
-use crate::store::Store;
 use crate::store::disk::{Disk, FileName, Identity, is_unwritable};
 use crate::store::job::{Job, Task};
 use crate::store::journal::Journal;
 use crate::store::keys::NewKeys;
 use crate::store::open_phext::{Clock, OpenPhext};
-use crate::store::recovery::RecoveryError;
 use crate::store::reserve::Reserve;
+use crate::store::{Store, StoreError};
 
 /// Most phexts of one job.
 const PHEXTS_AT_ONCE: usize = 64;
@@ -127,9 +126,13 @@ impl Store {
         if names.is_empty() {
             return None;
         }
-        if let Err(error) = self.keys.load(&*self.disk, clock.now) {
-            self.refuse_retirement(&error, clock);
-            return None;
+        match self.load_keys(clock.now) {
+            Ok(()) => {}
+            Err(StoreError::NotYet) => return None,
+            Err(error) => {
+                self.refuse_retirement(&error, clock);
+                return None;
+            }
         }
         let keys = names.iter().filter_map(|name| Some((name, &self.cache.open(name)?.repeats)));
         let keys = self.keys.gather(keys, clock.now);
@@ -156,7 +159,7 @@ impl Store {
     }
 
     /// The keys have no place to go to, so every journal stays.
-    fn refuse_retirement(&mut self, error: &RecoveryError, clock: &Clock) {
+    fn refuse_retirement(&mut self, error: &StoreError, clock: &Clock) {
         let mut refused = 0_u64;
         for name in &self.active {
             if let Some(open) = self.cache.open_mut(name)

@@ -22,6 +22,7 @@ impl Store {
             self.open_long_journal();
             self.open_due_parked();
             let given_up = self.collect_jobs(&mut jobs);
+            jobs.extend(self.next_reads());
             if given_up.is_empty() {
                 break;
             }
@@ -129,6 +130,7 @@ impl Store {
         match done.0 {
             Ok(Finished::Phext(name, outcome)) => self.finish_phext(&name, outcome, &clock()),
             Ok(Finished::Retired(retired)) => self.finish_retirement(retired, &clock()),
+            Ok(Finished::Read(done)) => self.finish_read(done),
             Err(error) => self.fail(&error),
         }
     }
@@ -157,7 +159,9 @@ impl Store {
 
     /// Whether no job is due or under way, once [`Store::next_jobs`] has been asked.
     pub fn is_at_rest(&self) -> bool {
-        let is_work_due = !self.active.is_empty() || self.wants_long_journals() || self.is_parked_due();
+        let is_reading = self.reads.as_ref().is_some_and(|reads| !reads.is_idle());
+        let is_work_due =
+            is_reading || !self.active.is_empty() || self.wants_long_journals() || self.is_parked_due();
         !is_work_due || self.is_in_doubt
     }
 }

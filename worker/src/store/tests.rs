@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use super::memory::OPEN_PHEXTS;
 use super::*;
+use crate::store::disk::FileName;
 use crate::store::disk::sim::{Operation, SimDisk};
 use crate::store::job::{Job, Task, Work};
 use proptest::prelude::*;
@@ -25,6 +26,7 @@ mod kill_points;
 mod limits;
 mod listing;
 mod parking;
+mod reading;
 mod recovery;
 mod repeats;
 mod retirement;
@@ -127,7 +129,7 @@ impl Job {
     fn work(&self) -> Option<&Work> {
         match &self.task {
             Task::Phext(_, work) => Some(work),
-            Task::Retire(_) => None,
+            Task::Retire(_) | Task::Read(_) => None,
         }
     }
 }

@@ -131,6 +131,9 @@ fn pace(random: &mut Random) -> Pace {
 /// With the smaller quota journals have little room, and some writes are refused.
 fn open_store(disk: &SimDisk, pace: Pace, turns: &Turns, random: &mut Random) -> Store {
     let mut store = on_sim(disk, pace).looking_once_a_turn(turns.clone());
+    if random.one_in(2) {
+        store = store.reading_in_jobs();
+    }
     let quota_bytes = [None, Some(9000)][usize::try_from(random.below(2)).unwrap()];
     store.set_limits(Limits { quota_bytes, ..NO_LIMITS });
     store
@@ -292,6 +295,11 @@ impl Life {
         self.store.finish(job.run());
     }
 
+    fn run_all_jobs(&mut self) {
+        self.jobs.drain(..).for_each(|job| self.store.finish(job.run()));
+        run_jobs(&mut self.store);
+    }
+
     /// The worker is killed or the power goes, and the next worker looks at what there is.
     fn cut(&mut self) {
         let seed = self.random.next();
@@ -307,25 +315,44 @@ impl Life {
         self.store = open_store(&self.disk, pace, &self.turns, &mut self.random);
         let mut is_to_settle = self.random.one_in(2);
         for (index, history) in self.histories.iter_mut().enumerate() {
-            let (found, _) = self.store.read(&phext(index)).unwrap().into_parts();
-            let found = found.iter().map(|(at, text)| (*at, text.to_owned())).collect();
+            let found = read_at_last(&mut self.store, &mut self.jobs, &phext(index));
             is_to_settle |= !history.judge(&found);
         }
         if is_to_settle {
-            run_jobs(&mut self.store);
+            self.run_all_jobs();
             self.histories.iter_mut().for_each(|history| history.acknowledged = history.attempts.len());
         }
     }
 
     fn close(&mut self) {
         self.store.close();
-        run_jobs(&mut self.store);
+        self.run_all_jobs();
         assert!(self.store.is_at_rest() && !self.store.is_in_doubt());
         for (index, history) in self.histories.iter().enumerate() {
             let text = self.disk.bytes(&FileName::Phext(phext(index))).unwrap_or_default();
             let saved = Phext::parse(&text).unwrap();
             let saved: Scrolls = saved.iter().map(|(at, text)| (*at, text.to_owned())).collect();
             assert_eq!(&saved, history.now());
+        }
+    }
+}
+
+/// What a phext has, once it has been read. Other jobs that come up meanwhile are left for later.
+fn read_at_last(store: &mut Store, jobs: &mut Vec<Job>, phext: &PhextName) -> Scrolls {
+    loop {
+        match store.read(phext) {
+            Ok(pending) => {
+                let (found, _) = pending.into_parts();
+                return found.iter().map(|(at, text)| (*at, text.to_owned())).collect();
+            }
+            Err(StoreError::NotYet) => {
+                let (reads, others): (Vec<_>, Vec<_>) =
+                    store.next_jobs().into_iter().partition(|job| matches!(job.task, Task::Read(_)));
+                assert!(!reads.is_empty(), "nothing is read");
+                jobs.extend(others);
+                reads.into_iter().for_each(|job| store.finish(job.run()));
+            }
+            Err(error) => panic!("{error}"),
         }
     }
 }

@@ -1,0 +1,161 @@
+//! A store that has files read by jobs: who waits for what, and what does not wait.
+
+use super::*;
+use crate::store::reading::{LARGE_BYTES, SHORT_AT_ONCE, STAYS};
+
+fn store_on(disk: &SimDisk) -> Store {
+    on_sim(disk, unsaved()).reading_in_jobs()
+}
+
+fn is_waited_for(store: &mut Store, phext: &str) -> bool {
+    matches!(store.read(&name(phext)), Err(StoreError::NotYet))
+}
+
+#[test]
+fn what_is_on_disk_alone_is_waited_for_and_nothing_else() {
+    let disk = SimDisk::new(1);
+    let mut store = store_on(&disk);
+    put(&mut store, "known", ORIGIN, "known").unwrap();
+    disk.replace_behind_our_back(&phext_file("cold"), b"cold");
+    assert!(is_waited_for(&mut store, "cold"));
+    let jobs = store.next_jobs();
+    assert!(is_waited_for(&mut store, "cold"));
+    assert!(store.next_jobs().is_empty(), "it is read once");
+    // What is in memory, and what does not exist, is there meanwhile; and writes are made.
+    assert_eq!(scroll(&mut store, "known", ORIGIN), "known");
+    assert_eq!(scroll(&mut store, "nothing", ORIGIN), "");
+    put(&mut store, "new", ORIGIN, "new").unwrap();
+    assert!(!store.is_at_rest());
+    jobs.into_iter().for_each(|job| store.finish(job.run()));
+    assert_eq!(scroll(&mut store, "cold", ORIGIN), "cold");
+}
+
+#[test]
+fn a_write_waits_for_its_phext_and_for_the_keys() {
+    let disk = SimDisk::new(1);
+    let key = RepeatKey::new(KeyOrigin::Client, "1");
+    let delete = Write { at: at(ORIGIN), edit: Edit::Remove, expected: None, repeat: Some(key) };
+    let mut store = store_on(&disk);
+    put(&mut store, "kept", ORIGIN, "kept").unwrap();
+    // Its key goes into `.keys`, for the phext has no text.
+    let _ = store.write(&name("gone"), &delete).unwrap();
+    run_jobs(&mut store);
+    let mut store = store_on(&disk.kill());
+    let write = Write { edit: append("!"), repeat: None, ..delete };
+    for wanted in ["the phext", "the keys"] {
+        assert!(matches!(store.write(&name("kept"), &write), Err(StoreError::NotYet)), "{wanted}");
+        run_jobs(&mut store);
+    }
+    let _ = store.write(&name("kept"), &write).unwrap();
+    assert_eq!(in_memory(&store, "kept"), "kept!");
+    let delete = Write { edit: Edit::Remove, repeat: Some(key), ..write };
+    assert!(store.write(&name("gone"), &delete).unwrap().into_untold().is_replay);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_an_error_for_whoever_asked() {
+    let disk = SimDisk::new(1);
+    disk.replace_behind_our_back(&phext_file("notes"), b"abc");
+    let mut store = store_on(&disk);
+    assert!(is_waited_for(&mut store, "notes"));
+    disk.fail(Operation::Read, 1, Errno::IO);
+    run_jobs(&mut store);
+    assert!(matches!(store.read(&name("notes")), Err(StoreError::Io(_))));
+    // It was told once, and is tried again.
+    assert!(is_waited_for(&mut store, "notes"));
+    run_jobs(&mut store);
+    assert_eq!(scroll(&mut store, "notes", ORIGIN), "abc");
+}
+
+#[test]
+fn an_error_that_nobody_has_come_for_is_tried_again() {
+    let disk = SimDisk::new(1);
+    disk.replace_behind_our_back(&phext_file("notes"), b"abc");
+    let mut store = store_on(&disk);
+    assert!(is_waited_for(&mut store, "notes"));
+    disk.fail(Operation::Read, 1, Errno::IO);
+    run_jobs(&mut store);
+    store.reads.as_mut().unwrap().age(STAYS);
+    assert!(is_waited_for(&mut store, "notes"));
+    run_jobs(&mut store);
+    assert_eq!(scroll(&mut store, "notes", ORIGIN), "abc");
+}
+
+#[test]
+fn damage_is_told_once_it_has_been_read() {
+    let disk = SimDisk::new(1);
+    disk.replace_behind_our_back(&phext_file("notes"), b"\xff");
+    let mut store = store_on(&disk);
+    assert!(is_waited_for(&mut store, "notes"));
+    run_jobs(&mut store);
+    assert!(matches!(store.read(&name("notes")), Err(StoreError::Damaged(_))));
+    assert!(store.next_jobs().is_empty());
+    disk.replace_behind_our_back(&phext_file("notes"), b"mended");
+    assert!(is_waited_for(&mut store, "notes"));
+    run_jobs(&mut store);
+    assert_eq!(scroll(&mut store, "notes", ORIGIN), "mended");
+}
+
+#[test]
+fn so_many_short_phexts_are_read_at_once_and_one_large_one() {
+    let disk = SimDisk::new(1);
+    let mut store = store_on(&disk);
+    let large = usize::try_from(LARGE_BYTES).unwrap();
+    for (phext, bytes) in [("large", large + 1), ("larger", large + 2)] {
+        disk.replace_behind_our_back(&phext_file(phext), &vec![b'x'; bytes]);
+        assert!(is_waited_for(&mut store, phext));
+    }
+    for number in 0..=SHORT_AT_ONCE {
+        // The longest that is short still.
+        disk.replace_behind_our_back(&phext_file(&number.to_string()), &vec![b'x'; large]);
+        assert!(is_waited_for(&mut store, &number.to_string()));
+    }
+    let jobs = store.next_jobs();
+    assert_eq!(jobs.len(), 1 + SHORT_AT_ONCE);
+    jobs.into_iter().for_each(|job| store.finish(job.run()));
+    assert_eq!(store.next_jobs().len(), 2);
+}
+
+/// While its files are read, a phext is not made anew beside what is read.
+#[test]
+fn a_phext_that_is_taken_away_while_it_is_read_is_written_to_afterwards() {
+    let disk = SimDisk::new(1);
+    disk.replace_behind_our_back(&phext_file("notes"), b"old");
+    let mut store = store_on(&disk);
+    assert!(is_waited_for(&mut store, "notes"));
+    let jobs = store.next_jobs();
+    disk.remove(&phext_file("notes")).unwrap();
+    let write = Write { at: at(ORIGIN), edit: append("new"), expected: None, repeat: None };
+    assert!(matches!(store.write(&name("notes"), &write), Err(StoreError::NotYet)));
+    jobs.into_iter().for_each(|job| store.finish(job.run()));
+    let (_, tickets) = store.write(&name("notes"), &write).unwrap().into_parts();
+    run_jobs(&mut store);
+    assert!(store.has_settled(&tickets));
+    assert_eq!(scroll(&mut store, "notes", ORIGIN), "new");
+    close(store);
+    assert_eq!(saved(&disk, "notes").unwrap(), "new");
+}
+
+#[test]
+fn requests_that_wait_do_not_drive_out_each_others_phexts() {
+    let disk = SimDisk::new(1);
+    let mut store = store_on(&disk);
+    store.set_limits(Limits { memory_bytes: 1500, ..NO_LIMITS });
+    let phexts = ["one", "two", "three"];
+    for phext in phexts {
+        disk.replace_behind_our_back(&phext_file(phext), &[b'x'; 1000]);
+        assert!(is_waited_for(&mut store, phext));
+    }
+    store.next_jobs().into_iter().for_each(|job| store.finish(job.run()));
+    // Others come first, and are in need of room.
+    disk.replace_behind_our_back(&phext_file("other"), &[b'x'; 1000]);
+    assert!(is_waited_for(&mut store, "other"));
+    assert_eq!(phexts.map(|phext| is_waited_for(&mut store, phext)), [false; 3]);
+    // Once they have been asked for they may go, and so may those that nobody has come for.
+    assert!(is_waited_for(&mut store, "other"));
+    run_jobs(&mut store);
+    store.reads.as_mut().unwrap().age(STAYS);
+    assert!(is_waited_for(&mut store, "two"));
+    run_jobs(&mut store);
+    assert_eq!(in_memory(&store, "other"), "");
+}
