@@ -1,11 +1,16 @@
-//! A disk that stalls: writes wait for it, and nothing else does.
+//! A disk that stalls: writes wait for it, and so does what only the disk has, and nothing else.
 
 use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
+use rustix::process::Signal;
 use sq_tests::client::Connection;
 use sq_tests::lone_worker::LoneWorker;
 use sq_tests::mount::{self, Mount};
 use sq_tests::root::Root;
+use sq_tests::strace::{self, Strace};
 use sq_tests::wait;
 
 /// Longer than a phext that is saved before each answer: only its journal is written to.
@@ -68,6 +73,66 @@ fn what_is_durable_is_read_while_writes_wait_for_the_disk() {
         assert_eq!(worker.client.get(&format!("/api/v2/{target}")).ok(), after, "{target}");
     }
     worker.stop();
+}
+
+/// What the disk gives only after a while, and a request that needs it.
+const SLOW: [(&str, &str); 4] = [
+    ("slow.phext", "select?p=slow&c=1.1.1/1.1.1/1.1.1"),
+    ("slow.journal", "toc?p=slow"),
+    ("slow.phext", "update?p=slow&c=1.1.1/1.1.1/1.1.1&s=new"),
+    (".keys", "update?p=other&c=1.1.1/1.1.1/1.1.1&s=new"),
+];
+
+#[test]
+fn a_phext_that_is_slow_to_be_read_stops_no_other() {
+    if !strace::works("a phext that is slow to be read") {
+        return;
+    }
+    // At once, for a worker does not end before the disk has answered.
+    thread::scope(|scope| {
+        for (file, target) in SLOW {
+            scope.spawn(move || serves_beside(file, target));
+        }
+    });
+}
+
+/// The worker answers everything but this request while the disk does not give it this file.
+fn serves_beside(slow_file: &str, target: &str) {
+    let root = Root::empty();
+    let data_dir = root.join("data");
+    fs::create_dir(&data_dir).unwrap();
+    leave_phexts(&data_dir);
+    let strace = Strace::new(&root.join("strace.log"), &["pread64"])
+        .only_paths([data_dir.join(slow_file)])
+        .inject_always("pread64", "delay_enter=15000000");
+    let worker = LoneWorker::spawn(&mut strace.command(&LoneWorker::command(&data_dir))).unwrap();
+    let mut waiting = asked(&worker, target);
+    for _ in 0..20 {
+        worker.client.get("/health").ok();
+        worker.client.get("/api/v2/version").ok();
+        assert_eq!(
+            worker.client.get("/api/v2/select?p=cold&c=1.1.1/1.1.1/1.1.1").ok(),
+            "cold",
+            "{slow_file}"
+        );
+        assert_eq!(worker.client.get("/api/v2/select?p=none&c=1.1.1/1.1.1/1.1.1").ok(), "", "{slow_file}");
+    }
+    assert!(!waiting.hears_within(Duration::from_millis(1)), "{slow_file} was read at once");
+}
+
+/// Two phexts, one of them with a journal, and keys of a phext that is gone.
+fn leave_phexts(data_dir: &Path) {
+    fs::write(data_dir.join("cold.phext"), "cold").unwrap();
+    let mut worker = LoneWorker::start(data_dir);
+    for (phext, command) in [("slow", "update"), ("gone", "delete")] {
+        let target = format!("/api/v2/{command}?p={phext}&c=1.1.1/1.1.1/1.1.1&s=old");
+        worker.client.request("GET", &target, "Idempotency-Key: 1\r\n", None).ok();
+    }
+    let has_files =
+        || ["slow.phext", "slow.journal", ".keys"].iter().all(|file| data_dir.join(file).exists());
+    wait::until("the files that are slow", has_files);
+    worker.signal(Signal::KILL);
+    worker.ended();
 }
 
 /// Asks, and does not wait for the answer.
