@@ -276,6 +276,9 @@ impl Store {
     pub fn write(&mut self, name: &PhextName, write: &Write) -> Result<Pending<Written>, StoreError> {
         self.forget_unwritable(name);
         self.refresh(name)?;
+        if self.cache.open(name).is_some_and(OpenPhext::is_unproven) {
+            return Err(StoreError::Unwritable);
+        }
         let clock = clock();
         if let Some(replay) = self.replay(name, write, &clock)? {
             return Ok(replay);
@@ -369,6 +372,10 @@ impl Store {
 
     /// A journal that could only be read may have become writable since: it is opened again.
     fn forget_unwritable(&mut self, name: &PhextName) {
+        // One that has just been read, for this write maybe, is as the disk has it.
+        if self.is_awaited(name) {
+            return;
+        }
         let is_unwritable = |open: &OpenPhext| open.has_unwritable_journal() && open.is_quiet();
         if self.cache.open(name).is_some_and(is_unwritable) {
             self.forget(name);

@@ -77,6 +77,8 @@ pub(super) enum Outcome {
     Appended(Journal),
     /// The old journal is durable.
     Refreshed,
+    /// The old journal can only be read, and the file system has failed: what of it is on disk cannot be told.
+    Unproven,
     /// The new journal is durable and has its name.
     Began(Journal),
     /// The records are in no journal, and the phext has the journal that it had.
@@ -147,8 +149,17 @@ impl Work {
                 Ok(appended.map_or_else(Outcome::Refused, Outcome::Appended))
             }
             Self::Refresh { journal, bytes } => match refresh(&*journal, bytes) {
-                // It can be read and no more, so nothing about it will change.
-                Err(error) if is_unwritable(&error) => Ok(Outcome::Refreshed),
+                // Where nothing more is written a sync has nothing to do, unless the file system stopped at an error.
+                Err(error) if is_unwritable(&error) => match journal.sync_data() {
+                    Ok(()) => Ok(Outcome::Refreshed),
+                    Err(error) => {
+                        tracing::error!(
+                            phext = %name, %error,
+                            "the file system has failed: the last writes may be in memory alone, and are not confirmed"
+                        );
+                        Ok(Outcome::Unproven)
+                    }
+                },
                 refreshed => refreshed.map(|()| Outcome::Refreshed),
             },
             Self::Begin { new, records, frees_room } => {

@@ -46,9 +46,7 @@ impl Store {
 
     fn evict(&mut self, in_use: &PhextName, incoming_bytes: u64, incoming_phexts: usize) {
         while self.is_too_full(incoming_bytes, incoming_phexts) {
-            let is_needed = |name: &PhextName| {
-                name == in_use || self.reads.as_ref().is_some_and(|reads| reads.is_awaited(name))
-            };
+            let is_needed = |name: &PhextName| name == in_use || self.is_awaited(name);
             let Some(oldest) = self.cache.oldest_idle(is_needed, self.room_to_park()) else { return };
             self.put_away(&oldest);
         }

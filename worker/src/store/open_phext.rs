@@ -14,7 +14,7 @@ use crate::store::job::{Job, Outcome, RefusedRecords, Task};
 use crate::store::journal::{Base, Journal};
 use crate::store::look::Look;
 use crate::store::phext::Phext;
-use crate::store::queue::{Fate, Queue};
+use crate::store::queue::{Fate, Queue, Refusal};
 use crate::store::record::{Entry, Generation, Stamp, fingerprint};
 use crate::store::recovery::{Recovered, RecoveredJournal, Tail};
 use crate::store::repeats::{KEYS_PER_PHEXT, Remembered, RepeatKey, Repeats};
@@ -75,6 +75,8 @@ pub(super) struct OpenPhext {
     /// The last state that may be told: what it has is durable and, where answers wait for that, saved. `None` until
     /// what a worker before left unsynced has been synced.
     durable: Option<Point>,
+    /// Refused when nobody can tell whether what a worker before left is on disk.
+    proof: Fate,
     pub(super) repeats: Repeats,
     /// The keys of records that the journal does not have yet.
     unwritten_keys: Vec<RepeatKey>,
@@ -147,6 +149,7 @@ impl OpenPhext {
             phext: Phext::default(),
             written: nothing.clone(),
             durable: Some(nothing),
+            proof: Fate::default(),
             repeats: Repeats::new(KEYS_PER_PHEXT),
             unwritten_keys: Vec::new(),
             file: None,
@@ -284,7 +287,7 @@ impl OpenPhext {
     /// What must be settled before its present state may be told; `None` when it is.
     pub(super) fn ticket(&self) -> Option<Ticket> {
         let in_flight = || self.in_flight.as_ref()?.queue.fate();
-        let fate = self.queue.fate().or_else(in_flight).cloned().unwrap_or_default();
+        let fate = self.queue.fate().or_else(in_flight).unwrap_or(&self.proof).clone();
         self.ticket_of(self.logged, self.last_edit, fate)
     }
 
@@ -294,7 +297,13 @@ impl OpenPhext {
             return self.ticket();
         }
         let Point { logged, edit, .. } = &self.written;
-        self.ticket_of(*logged, *edit, Fate::default())
+        self.ticket_of(*logged, *edit, self.proof.clone())
+    }
+
+    /// Whether what a worker before left may be in memory alone. It is read, because all that was acknowledged is in it; but
+    /// nothing that rests on it is confirmed.
+    pub(super) fn is_unproven(&self) -> bool {
+        self.proof.refusal().is_some()
     }
 
     /// The phext as it may be told: without what is not durable. Only after a worker that ended at work is there nothing
@@ -409,6 +418,10 @@ impl OpenPhext {
             }
             Outcome::Began(journal) => self.note_appended(journal),
             Outcome::Refreshed => self.note_refreshed(),
+            Outcome::Unproven => {
+                self.proof.refuse(Refusal::Unwritable);
+                self.note_refreshed();
+            }
             Outcome::Refused(RefusedRecords { records, error }) => {
                 self.note_refused(records, &error, clock);
             }

@@ -116,9 +116,7 @@ impl Reads {
         }
     }
 
-    /// Whether somebody is about to come for a phext that was just read: to give its place to another one would let
-    /// requests drive out each other's phexts and never be served.
-    pub(super) fn is_awaited(&self, name: &PhextName) -> bool {
+    fn is_awaited(&self, name: &PhextName) -> bool {
         self.awaited.iter().any(|(awaited, since)| awaited == name && since.elapsed() < STAYS)
     }
 
@@ -229,6 +227,12 @@ impl Store {
                 if open.is_quiet() { Ok(false) } else { Err(StoreError::NotYet) }
             }
         }
+    }
+
+    /// Whether somebody is about to come for a phext that was just read: to give its place to another one would let
+    /// requests drive out each other's phexts and never be served.
+    pub(super) fn is_awaited(&self, name: &PhextName) -> bool {
+        self.reads.as_ref().is_some_and(|reads| reads.is_awaited(name))
     }
 
     fn take_in(&mut self, name: &PhextName, found: FoundPhext) -> Result<(), StoreError> {

@@ -188,3 +188,39 @@ fn phexts_do_not_wait_for_each_other() {
     held.into_iter().for_each(|job| store.finish(job.run()));
     assert!(store.has_settled(&slow));
 }
+
+/// A file system that stops at an error refuses syncs as well as writes. The last write of the worker before, which that one
+/// refused, is in memory, and the next one sees it.
+#[test]
+fn what_a_failed_file_system_may_have_in_memory_alone_is_read_and_not_confirmed() {
+    let disk = SimDisk::new(1);
+    let keyed = |text: &str, key: &str| {
+        let repeat = Some(RepeatKey::new(KeyOrigin::Client, key));
+        Write { at: at(ORIGIN), edit: append(text), expected: None, repeat }
+    };
+    let mut store = on_sim(&disk, unsaved());
+    let _ = store.write(&name("notes"), &keyed("abc", "1")).unwrap();
+    run_jobs(&mut store);
+    let _ = store.write(&name("notes"), &keyed("d", "2")).unwrap();
+    disk.fail(Operation::SyncData, 1, Errno::ROFS);
+    run_jobs(&mut store);
+    assert!(store.is_in_doubt());
+    for is_failed in [true, false] {
+        let disk = disk.kill();
+        let mut store = on_sim(&disk, unsaved());
+        let read = read_tickets(&mut store, "notes");
+        let repeated = store.write(&name("notes"), &keyed("d", "2")).unwrap().into_parts().1;
+        // The reserve's, and the new journal's.
+        (1..=2).for_each(|nth| disk.fail(Operation::Create, nth, Errno::ROFS));
+        disk.fail(Operation::Write, 1, Errno::ROFS);
+        if is_failed {
+            disk.fail(Operation::SyncData, 1, Errno::ROFS);
+        }
+        run_jobs(&mut store);
+        assert!(store.has_settled(&read));
+        assert_eq!(scroll(&mut store, "notes", ORIGIN), "abcd");
+        assert_eq!(store.has_settled(&repeated), !is_failed);
+        let again = store.write(&name("notes"), &keyed("d", "2"));
+        assert_eq!(matches!(again, Err(StoreError::Unwritable)), is_failed, "{again:?}");
+    }
+}
