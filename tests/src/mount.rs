@@ -53,6 +53,12 @@ impl Mount {
         Self::new(&["-o", &format!("loop{options}"), image], point)
     }
 
+    /// A file mounted on itself: its name can be neither given away nor removed.
+    pub fn over_itself(file: &Path) -> Self {
+        process::run(Command::new("mount").arg("--bind").args([file, file])).success();
+        Self { point: file.to_owned() }
+    }
+
     fn new(arguments: &[&str], point: &Path) -> Self {
         fs::create_dir_all(point).expect("a folder to mount on");
         process::run(Command::new("mount").args(arguments).arg(point)).success();

@@ -1,4 +1,5 @@
-//! What stands where a new file is to be written, and is no plain file: it stops its own phext, and no other.
+//! What stands where a new file is to be written and does not give way, be it no plain file or a file on which another is
+//! mounted: it stops its own phext, and no other.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -6,6 +7,7 @@ use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode};
 use sq_tests::lone_worker::LoneWorker;
+use sq_tests::mount::{self, Mount};
 use sq_tests::root::Root;
 
 /// Puts something in the way.
@@ -81,4 +83,55 @@ fn check(what: &str, suffix: &str, put: Obstacle, is_in_memory: bool) {
     update(&worker, "notes").ok();
     assert_eq!(fs::read_to_string(data_dir.join("notes.phext")).unwrap(), "new", "{what}");
     worker.stop();
+}
+
+/// As files are given to a container one by one.
+#[test]
+fn a_file_on_which_another_is_mounted_stops_its_own_phext_alone() {
+    if !mount::works("a file that is mounted", &[]) {
+        return;
+    }
+    for suffix in [".phext", ".journal", ".phext.tmp", ".journal.tmp"] {
+        super::mention(suffix);
+        let root = Root::empty();
+        let data_dir = root.join("data");
+        fs::create_dir(&data_dir).unwrap();
+        let mut worker = LoneWorker::start(&data_dir);
+        let ask = |worker: &LoneWorker, command: &str, phext: &str| {
+            worker.client.get(&format!("/api/v2/{command}?p={phext}&c=1.1.1/1.1.1/1.1.1"))
+        };
+        for phext in ["notes", "other"] {
+            ask(&worker, "update", &format!("{phext}&s=old")).ok();
+        }
+        let file = data_dir.join(format!("notes{suffix}"));
+        if !file.exists() {
+            fs::write(&file, "left over").unwrap();
+        }
+        let mounted = Mount::over_itself(&file);
+        for _ in 0..2 {
+            // Written or refused, and never both; nor is what was read before gone.
+            let answer = ask(&worker, "update", "notes&s=new");
+            let is_written = answer.status == 200;
+            if !is_written {
+                answer.refused(503, "worker_unavailable");
+            }
+            let expected = if is_written { "new" } else { "old" };
+            assert_eq!(ask(&worker, "select", "notes").ok(), expected, "{suffix}");
+            ask(&worker, "update", "other&s=new").ok();
+            assert!(worker.try_ended().is_none(), "{suffix}");
+            // The next start has what this one acknowledged.
+            worker.kill();
+            worker = LoneWorker::start(&data_dir);
+            assert_eq!(ask(&worker, "select", "notes").ok(), expected, "{suffix}");
+            assert_eq!(ask(&worker, "select", "other").ok(), "new", "{suffix}");
+        }
+        ask(&worker, "delete", "other").ok();
+        ask(&worker, "delete", "notes");
+        assert!(worker.try_ended().is_none(), "{suffix}");
+        drop(mounted);
+        ask(&worker, "update", "notes&s=later").ok();
+        assert_eq!(ask(&worker, "select", "notes").ok(), "later", "{suffix}");
+        worker.stop();
+        assert_eq!(fs::read_to_string(data_dir.join("notes.phext")).unwrap(), "later", "{suffix}");
+    }
 }

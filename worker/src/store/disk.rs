@@ -109,10 +109,17 @@ pub(super) fn is_unwritable(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
 }
 
-/// Whether an error of a step that only makes, fills or names a new file says no more than that this cannot be done now:
+/// Whether an error says that a name is taken by what does not give way: a folder, or a file on which another is mounted.
+fn is_taken(error: &io::Error) -> bool {
+    use io::ErrorKind::{AlreadyExists, DirectoryNotEmpty, IsADirectory, NotADirectory, ResourceBusy};
+    let kind = error.kind();
+    matches!(kind, AlreadyExists | DirectoryNotEmpty | IsADirectory | NotADirectory | ResourceBusy)
+}
+
+/// Whether an error of a step that makes, fills, names or removes a file says no more than that this cannot be done now:
 /// what was there before is as it was.
 pub(super) fn is_harmless(error: &io::Error) -> bool {
-    is_full(error) || is_unwritable(error) || error.kind() == io::ErrorKind::AlreadyExists
+    is_full(error) || is_unwritable(error) || is_taken(error)
 }
 
 /// The path of a file, from its directory.

@@ -212,7 +212,7 @@ pub(super) fn begin(
         Ok(journal) => {
             journal.file.sync_all()?;
             match disk.rename(temporary, target) {
-                Err(error) if is_unwritable(&error) => {
+                Err(error) if is_harmless(&error) => {
                     remove(disk, temporary)?;
                     return Ok(Err(RefusedRecords { records, error }));
                 }
@@ -250,7 +250,7 @@ fn remove_new(disk: &dyn Disk, name: &PhextName) -> io::Result<()> {
 /// Removes a temporary file. One that cannot be removed gives way to the next one.
 fn remove(disk: &dyn Disk, file: &FileName) -> io::Result<()> {
     match disk.remove(file) {
-        Err(error) if is_unwritable(&error) => Ok(()),
+        Err(error) if is_harmless(&error) => Ok(()),
         removed => removed,
     }
 }

@@ -8,7 +8,7 @@ use std::io;
 
 use sq_shared::phext_name::PhextName;
 
-use crate::store::disk::{Disk, FileName, Identity, is_unwritable};
+use crate::store::disk::{Disk, FileName, Identity, is_harmless};
 use crate::store::job::{Job, Task};
 use crate::store::journal::Journal;
 use crate::store::keys::NewKeys;
@@ -111,7 +111,7 @@ impl Retiring {
 fn remove(disk: &dyn Disk, file: &FileName, is_text_gone: bool) -> io::Result<Removal> {
     match disk.remove(file) {
         Ok(()) => Ok(Removal::Removed),
-        Err(error) if is_unwritable(&error) => Ok(Removal::Refused { error, is_text_gone }),
+        Err(error) if is_harmless(&error) => Ok(Removal::Refused { error, is_text_gone }),
         Err(error) => Err(error),
     }
 }

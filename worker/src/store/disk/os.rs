@@ -16,7 +16,7 @@ use rustix::fs::{AtFlags, Dir, FallocateFlags, FileType, Mode, OFlags, StatxFlag
 use rustix::io::Errno;
 use sq_shared::service_user;
 
-use super::{Disk, DiskFile, FileName, Identity, file_of, is_unwritable, path_of};
+use super::{Disk, DiskFile, FileName, Identity, file_of, is_harmless, is_unwritable, path_of};
 
 #[cfg(test)]
 mod tests;
@@ -142,7 +142,7 @@ impl OsDisk {
             }
             match self.remove(&file) {
                 // It is in the way of its own phext only.
-                Err(error) if is_unwritable(&error) => {
+                Err(error) if is_harmless(&error) => {
                     tracing::warn!(file = %path_of(&file).display(), %error, "failed to remove a temporary file");
                 }
                 removed => removed?,

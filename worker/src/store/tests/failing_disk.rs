@@ -89,6 +89,41 @@ fn a_failed_sync_or_rename_is_the_end_and_what_was_settled_is_there() {
     assert!(failures > 30, "{failures}");
 }
 
+/// A name that does not give way, be it a folder or a file on which another is mounted, and a directory without room for a
+/// name: that stops the write or the save, and not the store.
+#[test]
+fn what_stops_a_step_that_names_or_removes_a_file_stops_that_step_alone() {
+    let mut stopped = 0;
+    for error in [Errno::BUSY, Errno::ISDIR, Errno::NOTDIR, Errno::NOTEMPTY, Errno::NOSPC, Errno::DQUOT] {
+        for operation in [Operation::Create, Operation::Rename, Operation::Remove] {
+            for nth in 1..8 {
+                let disk = SimDisk::new(nth);
+                disk.fail(operation, nth, error);
+                let mut store = on_sim(&disk, Pace { full_disk_delay: Duration::ZERO, ..Pace::DEFAULT });
+                let mut text = String::new();
+                for number in 0..4 {
+                    let more = format!("{number};");
+                    match write(&mut store, "notes", at(ORIGIN), append(&more)) {
+                        Ok(_) => text += &more,
+                        Err(StoreError::Io(_) | StoreError::DiskFull { .. }) => stopped += 1,
+                        Err(refused) => panic!("{operation:?} {nth} {error}: {refused}"),
+                    }
+                    if number == 1 && write(&mut store, "notes", at(ORIGIN), Edit::Remove).is_ok() {
+                        text.clear();
+                    }
+                    assert_eq!(scroll(&mut store, "notes", ORIGIN), text, "{operation:?} {nth} {error}");
+                }
+                // Only one step fails, and it may be the first of these.
+                let _ = put(&mut store, "other", ORIGIN, "x");
+                put(&mut store, "other", ORIGIN, "y").unwrap();
+                close(store);
+                assert_eq!(saved(&disk, "notes").unwrap_or_default(), text, "{operation:?} {nth} {error}");
+            }
+        }
+    }
+    assert!(stopped > 10, "{stopped}");
+}
+
 #[test]
 fn a_write_that_the_disk_refuses_is_not_made_and_the_store_goes_on() {
     let disk = SimDisk::new(1);

@@ -163,12 +163,7 @@ fn no_room_at_any_single_operation_loses_nothing() {
                         assert_eq!(scroll(&mut store, "notes", ORIGIN), text, "{operation:?} {nth}");
                     }
                     Err(StoreError::InDoubt) => {
-                        let syncs = [
-                            Operation::SyncDirectory,
-                            Operation::SyncData,
-                            Operation::SyncAll,
-                            Operation::Rename,
-                        ];
+                        let syncs = [Operation::SyncDirectory, Operation::SyncData, Operation::SyncAll];
                         assert!(syncs.contains(&operation), "{operation:?} {nth}");
                         possible.push(text.clone() + &more);
                         break;
