@@ -355,7 +355,10 @@ impl Store {
     fn log(&mut self, name: &PhextName, entry: &Entry<'_>, frees_room: bool, clock: &Clock) {
         if self.cache.open(name).is_none() {
             let visit = self.next_visit();
-            let new = OpenPhext::new(name.clone(), visit, self.pace);
+            let mut new = OpenPhext::new(name.clone(), visit, self.pace);
+            if let Some(budget) = self.budgets.take(name) {
+                new.set_budget(budget);
+            }
             self.cache.insert(name.clone(), Content::Open(Box::new(new)));
         }
         self.active.insert(name.clone());

@@ -21,7 +21,15 @@ const PARKED_BYTES: u64 = 1024 * 1024 * 1024;
 
 impl Store {
     pub(super) fn forget(&mut self, name: &PhextName) {
-        self.cache.remove(name);
+        self.take_out(name);
+    }
+
+    fn take_out(&mut self, name: &PhextName) -> Option<Box<OpenPhext>> {
+        let Some(Content::Open(open)) = self.cache.remove(name) else { return None };
+        if let Some(budget) = open.budget_to_keep() {
+            self.budgets.put(name.clone(), budget.clone(), Instant::now());
+        }
+        Some(open)
     }
 
     /// Makes room in memory for a phext that is about to be read. What must be saved before it can go is saved
@@ -59,11 +67,7 @@ impl Store {
     }
 
     fn put_away(&mut self, name: &PhextName) {
-        let Some(Content::Open(open)) = self.cache.remove(name) else { return };
-        if let Some(budget) = open.budget_to_keep() {
-            self.budgets.put(name.clone(), budget, Instant::now());
-        }
-        if let Some(parked) = open.park() {
+        if let Some(parked) = self.take_out(name).and_then(|open| open.park()) {
             self.active.remove(name);
             self.parked_bytes += parked.files.text_bytes;
             self.parked.insert((parked.save_due, name.clone()));

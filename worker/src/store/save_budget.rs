@@ -23,6 +23,8 @@ pub(super) struct SaveBudget {
     bytes: u64,
     /// Since when time pays; `None` when it has paid for a save.
     since: Option<Instant>,
+    /// What the last save had.
+    last_save_bytes: u64,
 }
 
 impl SaveBudget {
@@ -51,11 +53,17 @@ impl SaveBudget {
     pub(super) fn spend(&mut self, file_bytes: u64, now: Instant) {
         self.bytes = self.bytes.saturating_sub(file_bytes);
         self.since = Some(now);
+        self.last_save_bytes = file_bytes;
+    }
+
+    /// What the last save had.
+    pub(super) fn last_save_bytes(&self) -> u64 {
+        self.last_save_bytes
     }
 }
 
-/// The budgets of phexts that have left memory. A phext that comes back goes on with its own, for the first save of a new
-/// one is free.
+/// The budgets of phexts that have left memory, be it because nothing is left of them. A phext that comes back goes on with
+/// its own, for the first save of a new one is free.
 #[derive(Debug, Default)]
 pub(super) struct Budgets(HashMap<PhextName, SaveBudget>);
 

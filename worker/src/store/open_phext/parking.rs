@@ -65,9 +65,10 @@ impl OpenPhext {
         is_same.then(|| Journal::resume(Arc::clone(file), generation, bytes))
     }
 
-    /// What it has left to pay for saves, if that matters for its size.
-    pub(in crate::store) fn budget_to_keep(&self) -> Option<SaveBudget> {
-        (self.phext.file_bytes() > SMALLEST_WRITE_BYTES).then(|| self.budget.clone())
+    /// What it has left to pay for saves, if that matters for its size, or for that of its last save.
+    pub(in crate::store) fn budget_to_keep(&self) -> Option<&SaveBudget> {
+        let bytes = self.phext.file_bytes().max(self.budget.last_save_bytes());
+        (bytes > SMALLEST_WRITE_BYTES).then_some(&self.budget)
     }
 
     /// Goes on with the budget that it had when it left memory.

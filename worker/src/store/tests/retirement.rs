@@ -4,6 +4,7 @@ use super::foreign::write_behind_our_back;
 use super::*;
 use crate::store::disk::file_of;
 use crate::store::keys::RETIRED_KEYS;
+use crate::store::save_budget::SMALLEST_WRITE_BYTES;
 
 pub(super) const KIB: u64 = 1024;
 
@@ -431,4 +432,39 @@ fn a_delete_is_seen_although_its_keys_have_no_place_to_go_to() {
     assert!(store.has_settled(&tickets));
     assert_eq!(scroll(&mut store, "notes", ORIGIN), "");
     close(store);
+}
+
+/// One byte far out makes a file of hundreds of KiB. What is left to pay for the next one is known although nothing is left of
+/// the phext in between.
+#[test]
+fn a_phext_that_comes_and_goes_pays_for_its_saves() {
+    let disk = SimDisk::new(1);
+    let mut store = on_sim(&disk, Pace::DEFAULT);
+    let far = at("99999.99999.99999/99999.99999.99999/99999.99999.99999");
+    let (mut saved_bytes, mut file_bytes) = (0, 0);
+    let rounds = 40;
+    for _ in 0..rounds {
+        for edit in [append("x"), Edit::Remove] {
+            let write = Write { at: far, edit, expected: None, repeat: None };
+            let tickets = store.write(&name("notes"), &write).unwrap().into_parts().1;
+            file_bytes = store.cache.open(&name("notes")).unwrap().phext.file_bytes().max(file_bytes);
+            loop {
+                let jobs = store.next_jobs();
+                if jobs.is_empty() {
+                    break;
+                }
+                for job in jobs {
+                    if let Some(Work::Write { snapshot }) = job.work() {
+                        saved_bytes += snapshot.file_bytes();
+                    }
+                    store.finish(job.run());
+                }
+            }
+            assert!(store.has_settled(&tickets));
+        }
+    }
+    // Each write counts as 64 KiB, and pays for three times as much; the first save is free.
+    let paid_bytes = 2 * rounds * 3 * SMALLEST_WRITE_BYTES + file_bytes;
+    assert!(saved_bytes <= paid_bytes, "{saved_bytes} of {paid_bytes}");
+    assert!(rounds * file_bytes > 2 * paid_bytes, "a save in each round would be no more");
 }
