@@ -1,5 +1,4 @@
-//! Locks a worker in: the first act of `serve`, before its runtime starts and before it reads a byte that a
-//! client has sent. A worker that is taken over afterwards has its tenant's directory, its socket, and no more.
+//! Locks a worker in: the first act of `serve`, before it reads a byte that a client has sent. A worker that is taken over afterwards has its tenant's directory, its socket, and no more.
 //!
 //! Three walls, each of which would do for most of it: the root directory is the tenant's own, where the
 //! system lets us (`privileges`); Landlock allows files beneath that directory and no network (`files`); and
@@ -94,22 +93,31 @@ impl fmt::Display for Confinement {
 /// Locks this process in, for good: from now on it reaches what is in the directory, and the descriptors that
 /// it has. Must run in the first thread, before there is another: threads that are made later inherit it.
 ///
+/// `make_runtime` makes what waits for news, when everything holds but the limit on system calls: afterwards there is no
+/// second one. It starts no thread.
+///
 /// # Errors
-/// With `require`, that something of it cannot be had.
-pub fn confine(directory: BorrowedFd<'_>, enforcement: Enforcement) -> Result<Confinement, SandboxError> {
+/// With `require`, that something of it cannot be had; or what `make_runtime` says.
+pub fn confine<T>(
+    directory: BorrowedFd<'_>,
+    enforcement: Enforcement,
+    make_runtime: impl FnOnce() -> io::Result<T>,
+) -> Result<(Confinement, T), SandboxError> {
+    let made = |runtime: io::Result<T>| runtime.map_err(step("the runtime cannot be made"));
     privileges::limit_open_files()?;
     if enforcement == Enforcement::Off {
-        return Ok(Confinement::off());
+        return Ok((Confinement::off(), made(make_runtime())?));
     }
     privileges::limit_resources()?;
     let own_root = privileges::enter(directory)?;
     let landlock = files::allow_beneath(directory);
+    let runtime = made(make_runtime())?;
     let system_calls = system_calls::allow_needed();
     let confinement = Confinement { landlock, system_calls, own_root };
     if enforcement == Enforcement::Require {
         confinement.check()?;
     }
-    Ok(confinement)
+    Ok((confinement, runtime))
 }
 
 fn step<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> SandboxError {

@@ -52,8 +52,8 @@ fn confine(walls: &str, own: &Path) {
         refuse(&[libc::SYS_chroot, libc::SYS_unshare]);
     }
     let directory = DataDirectory::open(own).expect("the directory");
-    let confinement =
-        sandbox::confine(std::os::fd::AsFd::as_fd(&directory), Enforcement::Require).expect("a sandbox");
+    let directory = std::os::fd::AsFd::as_fd(&directory);
+    let (confinement, ()) = sandbox::confine(directory, Enforcement::Require, || Ok(())).expect("a sandbox");
     assert_eq!(confinement.own_root, walls == "all", "{confinement}");
 }
 

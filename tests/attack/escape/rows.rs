@@ -402,6 +402,13 @@ fn memory() -> Vec<Row> {
             let page = (std::ptr::from_ref(&here).addr() - FAR_DOWN) & !(PAGE - 1);
             plain(libc::SYS_mremap, &[page, PAGE, 2 * PAGE, libc::MREMAP_MAYMOVE as usize])
         }),
+        row("make another set of descriptors to wait for", |_| plain(libc::SYS_epoll_create1, &[0])),
+        row("make a descriptor that counts", |_| plain(libc::SYS_eventfd2, &[0, 0])),
+        row("make a pair of sockets", |_| {
+            let mut pair = [0_i32; 2];
+            let (domain, kind) = (libc::AF_UNIX as usize, libc::SOCK_STREAM as usize);
+            plain(libc::SYS_socketpair, &[domain, kind, 0, pair.as_mut_ptr().addr()])
+        }),
         row("take more addresses than there is memory", |_| {
             map(1 << 42, libc::PROT_READ, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE)
         }),

@@ -29,7 +29,8 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         return Err(Failure::Failed(format!("{} is no directory", options.data_dir.display())));
     }
     let directory = DataDirectory::open(&options.data_dir).map_err(Failure::from_error)?;
-    let confinement = confine(directory.as_fd(), Enforcement::Try).map_err(Failure::from_error)?;
+    let (confinement, ()) =
+        confine(directory.as_fd(), Enforcement::Try, || Ok(())).map_err(Failure::from_error)?;
     if !confinement.is_complete() {
         return Err(Failure::Failed(format!("a worker is NOT all confined here: {confinement}")));
     }

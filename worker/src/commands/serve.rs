@@ -1,7 +1,7 @@
 //! `sq-worker serve`: one tenant's worker, alone or as a child of the pool.
 
 use std::future::{Future, poll_fn};
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use sq_shared::registry::{Key, Scope};
 use sq_shared::shutdown::StopSignal;
 use sq_shared::tenant::TenantName;
 use sq_shared::token::{BearerToken, TokenDigest};
-use tokio::runtime::{Builder, LocalOptions};
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
 use crate::sandbox::{self, Confinement};
 use crate::server;
@@ -106,19 +106,12 @@ pub fn run(options: Options) -> Result<(), Failure> {
     if options.settings_from_stdin {
         sandbox::go_before_the_pool();
     }
-    let confinement = sandbox::confine(directory.as_fd(), enforcement).map_err(Failure::from_error)?;
+    let turns = Turns::default();
+    let (confinement, runtime) =
+        sandbox::confine(directory.as_fd(), enforcement, || runtime(&turns)).map_err(Failure::from_error)?;
     // Hundreds of workers write to one log.
     let _span = options.tenant.as_ref().map(|tenant| tracing::error_span!("worker", %tenant).entered());
     // From here on nothing can be opened but what is in the directory.
-    let turns = Turns::default();
-    let runtime = Builder::new_current_thread()
-        .enable_all()
-        .on_thread_park({
-            let turns = turns.clone();
-            move || turns.end()
-        })
-        .build_local(LocalOptions::default())
-        .map_err(Failure::from_error)?;
     let mut serving = pin!(async {
         let stop = StopSignal::new().map_err(Failure::from_error)?;
         let (worker, pool) = match access {
@@ -130,7 +123,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
             None => {
                 note_confinement(&confinement);
                 // Whoever started us may not care to read it.
-                let _ = writeln!(std::io::stdout(), "ready http://{address}");
+                let _ = writeln!(io::stdout(), "ready http://{address}");
             }
         }
         server::run(listener, Rc::new(worker), pool, stop).await.map_err(Failure::from_error)
@@ -140,6 +133,15 @@ pub fn run(options: Options) -> Result<(), Failure> {
         turns.end();
         serving.as_mut().poll(context)
     }))
+}
+
+/// One thread, and others for what waits for the disk once there is any of that.
+fn runtime(turns: &Turns) -> io::Result<LocalRuntime> {
+    let turns = turns.clone();
+    Builder::new_current_thread()
+        .enable_all()
+        .on_thread_park(move || turns.end())
+        .build_local(LocalOptions::default())
 }
 
 fn note_confinement(confinement: &Confinement) {
