@@ -35,6 +35,7 @@ pub mod shutdown;
 pub mod successor;
 pub mod telemetry;
 pub mod tenant;
+mod terminal_guard;
 pub mod token;
 pub mod toml_reader;
 pub mod trace_context;

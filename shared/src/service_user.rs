@@ -12,6 +12,7 @@ use nix::unistd::{Gid, Uid, User};
 
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::terminal_guard;
 
 /// Most symbolic links on the way of one path, as in the kernel.
 const LINKS: usize = 40;
@@ -104,12 +105,16 @@ pub fn refuse_foreign(path: &Path, opened: &File) -> io::Result<()> {
     )))
 }
 
-/// Makes it impossible to become root again, when the process acts as another user: for processes that serve.
+/// Makes it impossible to become root again, when the process acts as another user: for processes that serve. Only while the
+/// process has one thread.
 ///
 /// # Errors
 /// The system refuses.
 pub fn give_up_root() -> Result<(), Failure> {
     let Some(PathOwner { uid, gid, .. }) = SERVICE_USER.get().filter(|_| is_root()) else { return Ok(()) };
+    if let Err(error) = terminal_guard::refuse_typing() {
+        tracing::warn!(%error, "the processes could type into root's terminal: start them where there is none");
+    }
     nix::unistd::setresgid(*gid, *gid, *gid)
         .and_then(|()| nix::unistd::setresuid(*uid, *uid, *uid))
         .map_err(Failure::from_error)

@@ -18,4 +18,5 @@ mod noise;
 mod operator_ports;
 mod slow_readers;
 mod smuggling;
+mod terminal;
 mod utf8;

@@ -19,6 +19,7 @@ use field::Field;
 use rows::{Row, rows};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 use sq_shared::config::Enforcement;
+use sq_shared::service_user;
 use sq_worker::sandbox;
 use sq_worker::store::DataDirectory;
 
@@ -38,7 +39,18 @@ fn main() {
                 Err(error) => println!("denied {error}"),
             }
         }
-        _ => println!("usage: escape list | escape ROW WALLS OWN NEIGHBOUR PID PORT"),
+        ["type", system] => type_into_terminal(Path::new(system)),
+        _ => println!("usage: escape list | escape type SYSTEM | escape ROW WALLS OWN NEIGHBOUR PID PORT"),
+    }
+}
+
+/// Gives root up as what serves a system does, and types a space into the terminal.
+fn type_into_terminal(system: &Path) {
+    service_user::act_as_owner_of(system).expect("to act as the owner");
+    service_user::give_up_root().expect("to give root up");
+    match call(libc::SYS_ioctl, [0, libc::TIOCSTI as usize, c" ".as_ptr().addr(), 0, 0, 0]) {
+        Ok(_) => println!("allowed"),
+        Err(error) => println!("denied {error}"),
     }
 }
 
