@@ -9,6 +9,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod connection_places;
 pub mod coordinate;
 pub mod credential;
 pub mod failure;

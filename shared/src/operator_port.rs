@@ -1,14 +1,11 @@
-//! A port of the operator: a few connections at once, one request each, and always a place for one more. A program on
-//! this machine may open as many connections as it likes: when all places are taken, the connection that has kept the
-//! server waiting longest loses its place.
+//! A port of the operator: a few connections at once, one request each, and always a place for one more
+//! (`connection_places.rs`).
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::error::Error;
 use std::net::IpAddr;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
@@ -16,8 +13,9 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
+
+use crate::connection_places::{Place, Places, Stage};
 
 /// Connections at once: more than a scraper, some status pages and a provisioning script need.
 pub const CONNECTIONS: usize = 64;
@@ -27,13 +25,6 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longest head, in bytes; hyper takes no buffer below 8 KiB.
 const HEAD_BYTES: usize = 64 << 10;
-
-/// How long a connection may be without a whole head before it can lose its place. A client sends its head when it
-/// connects; even a flood of others lets it have this long.
-const SILENCE: Duration = Duration::from_millis(25);
-
-/// How long an answer may wait for its client before the connection can lose its place.
-const UNREAD: Duration = Duration::from_secs(1);
 
 /// How long to wait after a failure to accept, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -57,7 +48,7 @@ pub async fn serve<F, A, B>(
     A: Future<Output = Result<Response<B>, Infallible>> + Send + 'static,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
-    let places = Arc::new(Places::default());
+    let places = Places::new(CONNECTIONS);
     let accepting = async {
         loop {
             match listener.accept().await {
@@ -109,130 +100,6 @@ where
     });
     if let Err(error) = connection.serve_connection(TokioIo::new(stream), service).await {
         tracing::debug!(%error, "an operator's connection broke off");
-    }
-}
-
-/// What a connection waits for.
-#[derive(Clone, Copy)]
-enum Stage {
-    /// A whole head.
-    Silent,
-    /// Its answer. It keeps its place: the work is the server's.
-    InService,
-    /// That the client takes its answer.
-    Answering,
-}
-
-/// A connection that has a place.
-struct Holder {
-    stage: Stage,
-    since: Instant,
-    /// Dropped with the place, which ends the connection.
-    _stay: oneshot::Sender<Infallible>,
-}
-
-impl Holder {
-    /// From when on it keeps the server waiting.
-    fn is_overdue_at(&self) -> Option<Instant> {
-        match self.stage {
-            Stage::Silent => Some(self.since + SILENCE),
-            Stage::InService => None,
-            Stage::Answering => Some(self.since + UNREAD),
-        }
-    }
-}
-
-#[derive(Default)]
-struct Places {
-    holders: Mutex<Holders>,
-    /// A place was given back, or can be taken away sooner. The accept loop alone waits for it.
-    changed: Notify,
-}
-
-#[derive(Default)]
-struct Holders {
-    next: u64,
-    by_number: BTreeMap<u64, Holder>,
-}
-
-/// Whether there is a place.
-enum Room {
-    /// There is.
-    Free,
-    /// Not before this time; `None` while every connection waits for the server.
-    Later(Option<Instant>),
-}
-
-impl Places {
-    /// A place for one more connection, and what ends when the place is taken away again.
-    async fn take(places: &Arc<Self>) -> (Place, oneshot::Receiver<Infallible>) {
-        if !matches!(places.make_room(false), Room::Free) {
-            // What has come on the connections is read before any of them counts as silent.
-            tokio::task::yield_now().await;
-        }
-        while let Room::Later(at) = places.make_room(true) {
-            match at {
-                Some(at) => _ = tokio::time::timeout_at(at.into(), places.changed.notified()).await,
-                None => places.changed.notified().await,
-            }
-        }
-        let (stay, evicted) = oneshot::channel();
-        let mut holders = places.lock();
-        let number = holders.next;
-        holders.next += 1;
-        let holder = Holder { stage: Stage::Silent, since: Instant::now(), _stay: stay };
-        holders.by_number.insert(number, holder);
-        (Place { places: Arc::clone(places), number }, evicted)
-    }
-
-    /// Looks for room. When all places are taken and it `may_evict`, the connection that is overdue longest loses its own.
-    fn make_room(&self, may_evict: bool) -> Room {
-        let mut holders = self.lock();
-        if holders.by_number.len() < CONNECTIONS {
-            return Room::Free;
-        }
-        let overdue = |(number, holder): (&u64, &Holder)| Some((holder.is_overdue_at()?, *number));
-        match holders.by_number.iter().filter_map(overdue).min() {
-            Some((at, number)) if may_evict && at <= Instant::now() => {
-                holders.by_number.remove(&number);
-                Room::Free
-            }
-            next => Room::Later(next.map(|(at, _)| at)),
-        }
-    }
-
-    /// Ends when no connection is left.
-    async fn emptied(&self) {
-        while !self.lock().by_number.is_empty() {
-            self.changed.notified().await;
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Holders> {
-        // No code panics while it holds the lock.
-        self.holders.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A connection's place, given back when it is dropped.
-struct Place {
-    places: Arc<Places>,
-    number: u64,
-}
-
-impl Place {
-    fn enter(&self, stage: Stage) {
-        if let Some(holder) = self.places.lock().by_number.get_mut(&self.number) {
-            (holder.stage, holder.since) = (stage, Instant::now());
-        }
-        self.places.changed.notify_one();
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.places.lock().by_number.remove(&self.number);
-        self.places.changed.notify_one();
     }
 }
 

@@ -16,6 +16,7 @@ mod links;
 mod many_phexts;
 mod noise;
 mod operator_ports;
+mod slot_ports;
 mod slow_readers;
 mod smuggling;
 mod terminal;

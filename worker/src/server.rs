@@ -9,13 +9,14 @@
 
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
+use sq_shared::connection_places::{Places, Stage};
 use sq_shared::shutdown::StopSignal;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::server::settings::SettingsReader;
@@ -38,9 +39,9 @@ mod served;
 pub mod settings;
 pub mod worker;
 
-/// Most connections at once; more wait in the backlog. The gateway opens at most as many as a tenant
-/// may have requests in flight (64 by default), and a few more that it keeps open. An open connection
-/// costs about 10 KiB.
+/// Most connections at once. The gateway opens at most as many as a tenant may have requests in flight (64 by default), and
+/// a few more that it keeps open. When all places are taken, the oldest connection without a right key loses its own, and
+/// while there is none, more wait in the backlog. An open connection costs about 10 KiB.
 const CONNECTIONS: usize = 512;
 
 /// The reason to stop that is an error: the next worker reads from the disk what there is.
@@ -64,10 +65,17 @@ pub async fn run(
     mut pool: Option<SettingsReader>,
     mut stop: StopSignal,
 ) -> io::Result<()> {
-    let listener = TcpListener::from_std(listener)?;
-    let places = std::sync::Arc::new(Semaphore::new(CONNECTIONS));
+    // It stays open to the end: its number must not become that of a file (`sandbox/system_calls.rs`). Nobody listens any
+    // more when the last connection has ended, which is fine.
+    let listener = Rc::new(TcpListener::from_std(listener)?);
+    let places = Places::new(CONNECTIONS);
     let (stopping, stopped) = watch::channel(false);
-    let mut connections = JoinSet::new();
+    let accepting = tokio::task::spawn_local(accept(
+        Rc::clone(&listener),
+        Rc::clone(&worker),
+        Arc::clone(&places),
+        stopped,
+    ));
     let commits = tokio::task::spawn_local(commits::run(Rc::clone(&worker)));
     let reason = loop {
         tokio::select! {
@@ -78,28 +86,17 @@ pub async fn run(
             },
             () = idle(&worker) => break "idle",
             () = worker.store_failed.notified() => break STORE_FAILED,
-            (stream, place) = accept(&listener, &places) => {
-                connection::tune(&stream);
-                let serving = connection::serve(stream, Rc::clone(&worker), stopped.clone());
-                connections.spawn_local(async move {
-                    serving.await;
-                    drop(place);
-                });
-            }
-            Some(_) = connections.join_next() => {}
         }
     };
     info!(reason, "stopping");
-    // The socket stays open to the end: its number must not become that of a file (`sandbox/system_calls.rs`).
-    // Nobody listens any more when the last connection has ended, which is fine.
     let _ = stopping.send(true);
-    let drained = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(worker.drain(), drained).await.is_err() {
+    accepting.abort();
+    let _ = accepting.await;
+    if tokio::time::timeout(worker.drain(), places.emptied()).await.is_err() {
         warn!("some connections did not end in time and are cut off");
     }
     commits.abort();
     commits::close(&worker).await;
-    drop(listener);
     if worker.store.borrow().is_in_doubt() {
         return Err(io::Error::other(STORE_FAILED));
     }
@@ -111,21 +108,37 @@ pub async fn run(
 pub async fn run_connection(stream: impl AsyncRead + AsyncWrite + Unpin, worker: Rc<Worker>) {
     let (_never_stops, stopped) = watch::channel(false);
     let commits = tokio::task::spawn_local(commits::run(Rc::clone(&worker)));
-    connection::serve(stream, Rc::clone(&worker), stopped).await;
+    connection::serve(stream, Rc::clone(&worker), stopped, None).await;
     commits.abort();
     commits::close(&worker).await;
 }
 
-/// The next connection, when there is a place for it.
+/// Serves connections as there are places for them. A place is taken first, so that no connection is lost when this ends.
 async fn accept(
-    listener: &TcpListener,
-    places: &std::sync::Arc<Semaphore>,
-) -> (TcpStream, Option<OwnedSemaphorePermit>) {
-    // The semaphore is never closed, so there is always a place in the end.
-    let place = std::sync::Arc::clone(places).acquire_owned().await.ok();
+    listener: Rc<TcpListener>,
+    worker: Rc<Worker>,
+    places: Arc<Places>,
+    stopped: watch::Receiver<bool>,
+) {
+    loop {
+        let (place, evicted) = Places::take(&places).await;
+        let stream = next_connection(&listener).await;
+        place.enter(Stage::Silent);
+        connection::tune(&stream);
+        let serving = connection::serve(stream, Rc::clone(&worker), stopped.clone(), Some(place));
+        tokio::task::spawn_local(async move {
+            tokio::select! {
+                () = serving => {}
+                _ = evicted => {}
+            }
+        });
+    }
+}
+
+async fn next_connection(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, place),
+            Ok((stream, _)) => return stream,
             // The client gave up while it waited in the backlog.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {

@@ -1,19 +1,22 @@
 //! One connection, from its first byte to its end.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::os::fd::AsFd;
 use std::pin::pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use sq_shared::connection_places::{Place, Stage};
 use sq_shared::limits;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 use tracing::debug;
 
 use crate::server::activity::Busy;
@@ -37,20 +40,30 @@ const OWN_BYTES: usize = 4 * 1024;
 /// The largest head, which is also what hyper reads and writes at once at most.
 const HEAD_BYTES: usize = TARGET_BYTES + FIELD_BYTES + OWN_BYTES;
 
+/// How long a worker that stops waits for the first head of a connection. The gateway sends it as it connects.
+const FIRST_HEAD_AT_STOP: Duration = Duration::from_secs(2);
+
 /// Serves a connection until the client closes it, or until the worker stops and no request is left.
 pub(super) async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     worker: Rc<Worker>,
     mut stopping: watch::Receiver<bool>,
+    place: Option<Place>,
 ) {
-    let connection_id = worker.next_connection();
-    let first = Rc::new(FirstRequest { waiting: RefCell::new(Some(worker.busy())), came: Notify::new() });
+    let caller = Rc::new(Caller {
+        id: worker.next_connection(),
+        place,
+        is_known: Cell::new(false),
+        waiting: RefCell::new(Some(worker.busy())),
+        came: Notify::new(),
+    });
     let stops = stopping.clone();
     let service = service_fn(|request| {
         let (worker, busy, stops) = (Rc::clone(&worker), worker.busy(), stops.clone());
-        first.has_come();
+        let caller = Rc::clone(&caller);
+        caller.has_come();
         async move {
-            let mut response = request::answer(&worker, connection_id, request, busy).await;
+            let mut response = request::answer(&worker, &caller, request, busy).await;
             if *stops.borrow() {
                 // Says so before it closes: the client sends its next request elsewhere, and loses none.
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -72,13 +85,13 @@ pub(super) async fn serve(
     );
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = first.may_stop(&mut stopping) => {
+        () = caller.may_stop(&mut stopping) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
     };
     if let Err(error) = ended {
-        debug!(connection_id, %error, "connection ended early");
+        debug!(connection_id = caller.id, %error, "connection ended early");
     }
 }
 
@@ -90,26 +103,38 @@ pub(super) fn tune(stream: &TcpStream) {
     let _ = rustix::net::sockopt::set_tcp_user_timeout(stream.as_fd(), patience_ms);
 }
 
-/// Whether a connection has brought its first request. Until then its client believes that it will be
-/// served, so the worker is not idle, and a stop waits for it.
-struct FirstRequest {
+/// Who asks on a connection. Until the first request has come its client believes that it will be served, so the worker is
+/// not idle, and a stop waits for it a while.
+pub(super) struct Caller {
+    pub(super) id: u64,
+    place: Option<Place>,
+    is_known: Cell<bool>,
     waiting: RefCell<Option<Busy>>,
     came: Notify,
 }
 
-impl FirstRequest {
+impl Caller {
+    /// It has sent a right key, and keeps its place from now on.
+    pub(super) fn note_known(&self) {
+        if !self.is_known.replace(true)
+            && let Some(place) = &self.place
+        {
+            place.enter(Stage::InService);
+        }
+    }
+
     fn has_come(&self) {
         if self.waiting.borrow_mut().take().is_some() {
             self.came.notify_one();
         }
     }
 
-    /// Ends when the worker stops and the first request has come.
+    /// Ends when the worker stops and the first request has come, or does not come.
     async fn may_stop(&self, stopping: &mut watch::Receiver<bool>) {
         // The sender is gone only after it has said so.
         let _ = stopping.wait_for(|stopping| *stopping).await;
         if self.waiting.borrow().is_some() {
-            self.came.notified().await;
+            let _ = timeout(FIRST_HEAD_AT_STOP, self.came.notified()).await;
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::api::params::Params;
 use crate::api::{Command, Failure};
 use crate::server::activity::Busy;
 use crate::server::answer_body::AnswerBody;
+use crate::server::connection::Caller;
 use crate::server::respond::{self, Answer};
 use crate::server::worker::Worker;
 use crate::server::{authenticate, body, commits, conditions};
@@ -32,7 +33,7 @@ const HEALTH: &str = "/health";
 /// Answers a request, and writes its access line.
 pub(super) async fn answer(
     worker: &Rc<Worker>,
-    connection_id: u64,
+    caller: &Caller,
     request: Request<Incoming>,
     busy: Busy,
 ) -> Response<AnswerBody> {
@@ -44,7 +45,7 @@ pub(super) async fn answer(
     let command = command_name(&head);
     // Before anything is known to be right: what came, whether or not an answer goes back.
     debug!(tenant = tenant_name(worker), command, request_id, "a head came");
-    let mut answer = match handle(worker, connection_id, &head, &mut incoming, request_id).await {
+    let mut answer = match handle(worker, caller, &head, &mut incoming, request_id).await {
         Ok(answer) => answer,
         Err(problem) => {
             body::discard(&head.headers, &mut incoming).await;
@@ -100,7 +101,7 @@ fn log_access(
 
 async fn handle(
     worker: &Rc<Worker>,
-    connection_id: u64,
+    caller: &Caller,
     head: &Parts,
     incoming: &mut Incoming,
     request_id: &str,
@@ -108,6 +109,7 @@ async fn handle(
     check_host(head)?;
     let Target::Api(route) = target(head)? else { return Ok(Answer::health()) };
     authenticate::check(&worker.access(), route, &head.headers)?;
+    caller.note_known();
     let params = Params::parse(head.uri.query().unwrap_or("")).map_err(|error| {
         Problem::new(Code::InvalidUtf8, "the query is not UTF-8 once it is percent-decoded")
             .with("part", "query")
@@ -124,7 +126,7 @@ async fn handle(
         params,
         body,
         tenant: worker.tenant.as_ref(),
-        connection_id,
+        connection_id: caller.id,
         expected,
         repeat,
     };
