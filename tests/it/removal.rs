@@ -148,6 +148,32 @@ fn what_is_inside_the_data_root_goes_by_its_real_path() {
 }
 
 #[test]
+fn a_link_outside_the_data_root_is_left_unless_that_is_confirmed() {
+    let with_link = || {
+        let root = root("op/mylink", "data/hers");
+        fs::create_dir(root.join("op")).unwrap();
+        symlink("../data/hers", root.join("op/mylink")).unwrap();
+        root
+    };
+    for (options, stays) in [(&[][..], true), (&["--purge"], true), (&["--purge", "--yes"], false)] {
+        let root = with_link();
+        let link = root.join("op/mylink");
+        let told = remove(&root, options).success();
+        assert!(!root.join("data/hers").exists(), "{told}");
+        assert_eq!(link.is_symlink(), stays, "{told}");
+        assert_eq!(
+            told.contains(&format!("the link {} is outside the data root", shown(&link))),
+            stays,
+            "{told}"
+        );
+    }
+    let running = Deployment::up(with_link(), &[]);
+    let answer = running.admin().request("DELETE", "/admin/tenants/alice", "", None).json();
+    assert_eq!(answer["left_link"], shown(&running.join("op/mylink")), "{answer}");
+    assert!(running.join("op/mylink").is_symlink() && !running.join("data/hers").exists());
+}
+
+#[test]
 fn what_is_no_directory_is_left() {
     let outside = root("", "elsewhere");
     fs::write(outside.join("data/alice"), "a file").unwrap();

@@ -45,12 +45,18 @@ pub enum Removed {
         from: PathBuf,
         /// Where it is.
         to: PathBuf,
+        /// What led to it, and leads nowhere now.
+        link: Option<LeftLink>,
     },
     /// It was here, and is deleted.
-    Purged(PathBuf),
+    Purged(PathBuf, Option<LeftLink>),
     /// It is here as it was.
     Left(PathBuf, WhyLeft),
 }
+
+/// A link that the registry named as the directory, and that was left because it lies outside the data root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftLink(pub PathBuf);
 
 /// Why a directory was neither moved nor deleted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -146,12 +152,16 @@ pub fn put_away(config: &Config, tenant: &Tenant, disposal: Disposal) -> Result<
     let moved = archive(&config.gateway.data_root, tenant, &real, &directory);
     // To delete takes as long as there are files; nobody waits for it, and what a stop leaves of it is no tenant's.
     drop(registry);
-    let removed = match moved {
-        Ok(to) if disposal.purges => purge(&to).map(|()| Removed::Purged(real))?,
-        Ok(to) => Removed::Archived { from: real, to },
+    let archived = match moved {
+        Ok(to) if disposal.purges => {
+            purge(&to)?;
+            None
+        }
+        Ok(to) => Some(to),
         // The lock of its worker is still ours: until all of it is gone no other worker opens it.
         Err(error) if is_elsewhere(&error) && disposal.purges => {
-            purge(&real).map(|()| Removed::Purged(real))?
+            purge(&real)?;
+            None
         }
         Err(error) if is_elsewhere(&error) => {
             let archives = layout::archives_dir(&config.gateway.data_root);
@@ -159,8 +169,11 @@ pub fn put_away(config: &Config, tenant: &Tenant, disposal: Disposal) -> Result<
         }
         Err(error) => return Err(ChangeError::Directory(real, error)),
     };
-    remove_link(&named).map_err(|error| ChangeError::Directory(named, error))?;
-    Ok(removed)
+    let link = remove_link(&named, config, disposal).map_err(|error| ChangeError::Directory(named, error))?;
+    Ok(match archived {
+        Some(to) => Removed::Archived { from: real, to, link },
+        None => Removed::Purged(real, link),
+    })
 }
 
 /// Why the directory stays where it is; `None` when it may be moved or deleted. An error says that the mount points are
@@ -209,9 +222,18 @@ fn purge(directory: &Path) -> Result<(), ChangeError> {
     fs::remove_dir_all(directory).map_err(|error| ChangeError::NotPurged(directory.to_owned(), error))
 }
 
-/// A link that led to a directory that is gone leads nowhere, and would be in the way of the next tenant of its name.
-fn remove_link(named: &Path) -> io::Result<()> {
-    if named.is_symlink() { fs::remove_file(named) } else { Ok(()) }
+/// A link that led to a directory that is gone leads nowhere, and would be in the way of the next tenant of its name. One
+/// outside the data root is not ours to take.
+fn remove_link(named: &Path, config: &Config, disposal: Disposal) -> io::Result<Option<LeftLink>> {
+    let Some((folder, name)) = named.parent().zip(named.file_name()) else { return Ok(None) };
+    let link = layout::resolved(folder).join(name);
+    if !link.is_symlink() {
+        return Ok(None);
+    }
+    if !link.starts_with(layout::resolved(&config.gateway.data_root)) && !disposal.takes_foreign {
+        return Ok(Some(LeftLink(link)));
+    }
+    fs::remove_file(link).map(|()| None)
 }
 
 /// Neither a link nor a file; a pipe is not waited for.
