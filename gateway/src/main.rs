@@ -4,7 +4,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use mimalloc::MiMalloc;
 use sq_gateway::cli::{Cli, Command};
 use sq_gateway::commands::{check, healthcheck, import, provision, serve, tenants, up};
@@ -15,7 +14,10 @@ use sq_shared::telemetry;
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::of_process() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     telemetry::init(cli.log_format);
     let outcome = match cli.command {
         Command::Up(options) => up::run(&options, cli.log_format),

@@ -26,7 +26,7 @@ mod worker_socket;
 pub mod worker_wait;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use http::StatusCode;
@@ -176,7 +176,7 @@ impl Gateway {
 
     /// Sends the request to its worker once, and its answer to the client. The error says whether to try again.
     async fn attempt(&self, session: &mut Session, ctx: &mut Context, pool: &UpstreamPool) -> Result<()> {
-        let directory = ctx.directory.clone();
+        let (directory, worker_wait) = (ctx.directory.clone(), ctx.worker_wait);
         let admitted = ctx.admitted().ok_or_else(not_admitted)?;
         let upstream = route::upstream(&admitted.tenant, &directory);
         // A repeat gets a new connection: the kept ones may have died with the same worker, and each would cost an attempt.
@@ -184,7 +184,10 @@ impl Gateway {
         let stream = match kept {
             Some(stream) => stream,
             None => {
-                upstream_pool::connect(&upstream).await.map_err(|error| not_connected(error, admitted))?
+                let left = worker_wait.left(upstream.answer, Instant::now());
+                upstream_pool::connect(&upstream, left)
+                    .await
+                    .map_err(|error| not_connected(error, admitted))?
             }
         };
         let mut connection = UpstreamSession::new(stream);

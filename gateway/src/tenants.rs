@@ -5,6 +5,7 @@ pub mod change;
 pub mod error;
 pub mod keys;
 pub mod keys_file;
+pub mod mounts;
 pub mod new_tenants;
 pub mod remove;
 pub mod view;

@@ -35,14 +35,23 @@ pub fn default_tenant_dir(data_root: &Path, name: &TenantName) -> PathBuf {
 /// of one directory are the same after this.
 pub fn resolved(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    absolute.canonicalize().unwrap_or_else(|_| followed(&absolute))
+    absolute.canonicalize().unwrap_or_else(|_| followed(&absolute, |_| ()))
+}
+
+/// The folders, with their own links followed, in which the links on the way to a path lie. Who may write to one of them
+/// decides where the path leads.
+pub fn folders_of_links(path: &Path) -> Vec<PathBuf> {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut folders = Vec::new();
+    followed(&absolute, |folder| folders.push(folder.to_owned()));
+    folders
 }
 
 /// As many links as the kernel follows in one path; a circle of links ends there too.
 const LINKS: usize = 40;
 
-/// What `canonicalize` gives, for a path of which not all exists.
-fn followed(absolute: &Path) -> PathBuf {
+/// What `canonicalize` gives, for a path of which not all exists. Tells the folder of each link that it follows.
+fn followed(absolute: &Path, mut tell: impl FnMut(&Path)) -> PathBuf {
     let names = |path: &Path| -> Vec<OsString> {
         path.components().rev().map(|component| component.as_os_str().to_owned()).collect()
     };
@@ -57,6 +66,7 @@ fn followed(absolute: &Path) -> PathBuf {
         match next.read_link() {
             Ok(target) if links < LINKS => {
                 links += 1;
+                tell(&real);
                 rest.extend(names(&target));
             }
             _ => real = next,

@@ -70,8 +70,8 @@ pub const INTERIM_ANSWERS: usize = 4;
 /// must.
 pub const WORKER_BYTES_PER_S: u32 = 1024;
 
-/// How long the gateway waits for a TCP connection to a slot. The slot's socket is on this host or
-/// next to it, and its owner accepts in the kernel: only a full backlog makes this wait.
+/// How long the gateway waits for a TCP connection to a slot; less when less is left of `timeouts.answer`. The slot's
+/// socket is on this host or next to it, and its owner accepts in the kernel: only a full backlog makes this wait.
 pub const UPSTREAM_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Longest time the gateway keeps an idle connection to a worker. It is shorter than

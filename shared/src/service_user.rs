@@ -2,7 +2,7 @@
 //! the user could not go alone. Why so: `docs/decisions/0014-root-and-the-service-user.md`.
 
 use std::ffi::{CString, OsString};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
@@ -12,6 +12,7 @@ use nix::unistd::{Gid, Uid, User};
 
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::layout::folder_of;
 use crate::terminal_guard;
 
 /// Most symbolic links on the way of one path, as in the kernel.
@@ -103,6 +104,41 @@ pub fn refuse_foreign(path: &Path, opened: &File) -> io::Result<()> {
         owner.shown(),
         owner.owned.display()
     )))
+}
+
+/// Refuses a file that secrets are to be added to, and that another user may have put in their place, as anyone can in
+/// `/tmp`: its owner would read them. That is neither root, nor the user of the command, nor the one who controls the
+/// system or the file's folder.
+///
+/// # Errors
+/// It is another's, or the path cannot be looked at.
+pub fn refuse_planted(path: &Path, found: &Metadata) -> io::Result<()> {
+    let owner = found.uid();
+    let is_of_command = owner == 0 || owner == nix::unistd::getresuid()?.real.as_raw();
+    let is_of_system = || SERVICE_USER.get().is_some_and(|user| user.uid.as_raw() == owner);
+    if is_of_command || is_of_system() || !is_known_here(owner) {
+        return Ok(());
+    }
+    let of_folder = PathOwner::of(&folder_of(path))?;
+    if of_folder.is_some_and(|user| user.uid.as_raw() == owner) {
+        return Ok(());
+    }
+    Err(io::Error::other(format!(
+        "the file is there already and belongs to {}, who could read them; remove it, or name a file in a folder that \
+         only you may write to",
+        PathOwner::new(owner, path.to_owned())?.shown()
+    )))
+}
+
+/// The same for what is at the path, before anything is done.
+///
+/// # Errors
+/// It is another's, or the path cannot be looked at.
+pub fn refuse_planted_at(path: &Path) -> io::Result<()> {
+    as_owner_of(&folder_of(path), || match std::fs::symlink_metadata(path) {
+        Err(error) if is_absent(&error) => Ok(()),
+        found => refuse_planted(path, &found?),
+    })?
 }
 
 /// Makes it impossible to become root again, when the process acts as another user: for processes that serve. Only while the

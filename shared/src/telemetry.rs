@@ -1,11 +1,15 @@
 //! Logs: to standard error, as text or JSON, filtered by `RUST_LOG`. Only lines of this project's own code are written.
 
 use std::borrow::Cow;
+use std::fmt::Debug;
 use std::io::{self, IsTerminal, Write};
 
 use clap::ValueEnum;
 use tracing::Metadata;
+use tracing::field::Field;
+use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::filter::{FilterExt, LevelFilter, Targets, filter_fn};
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt};
@@ -44,14 +48,38 @@ pub fn init(format: LogFormat) {
     let wanted = std::env::var("RUST_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
     let filter = wanted.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
     let is_coloured = format == LogFormat::Text && io::stderr().is_terminal();
-    let lines = fmt::layer::<Registry>().with_writer(move || VisibleLines { format, is_coloured });
-    let lines = match format {
-        LogFormat::Text => lines.with_ansi(is_coloured).boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
-    };
+    let lines = lines(format, is_coloured, io::stderr);
     let filter = filter.and(filter_fn(is_ours));
     // A second subscriber cannot be set, and the first one then serves as well.
     let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
+}
+
+/// Writes each line to what `out` gives.
+fn lines<W: Write + 'static>(
+    format: LogFormat,
+    is_coloured: bool,
+    out: impl Fn() -> W + Send + Sync + 'static,
+) -> Box<dyn Layer<Registry> + Send + Sync> {
+    let lines =
+        fmt::layer::<Registry>().with_writer(move || VisibleLines { format, is_coloured, out: out() });
+    match format {
+        LogFormat::Text if is_coloured => {
+            lines.fmt_fields(debug_fn(write_coloured).delimited(" ")).with_ansi(true).boxed()
+        }
+        LogFormat::Text => lines.with_ansi(false).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    }
+}
+
+/// Writes a field in the colours of the library's own writer, but its value made visible before: in the finished line, an
+/// escape of the value's could not be told from those of the colours.
+fn write_coloured(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> std::fmt::Result {
+    let value = format!("{value:?}");
+    let value = visible::line(&value);
+    match field.name() {
+        "message" => write!(writer, "{value}"),
+        name => write!(writer, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m{value}"),
+    }
 }
 
 /// Whether a line is written by this project's code.
@@ -59,13 +87,14 @@ fn is_ours(line: &Metadata<'_>) -> bool {
     line.target().split("::").next().is_some_and(|first| OUR_TARGETS.contains(&first))
 }
 
-/// Standard error, with what a line hides made visible. The formatter writes a line in one piece.
-struct VisibleLines {
+/// Writes lines with what they hide made visible. The formatter writes a line in one piece.
+struct VisibleLines<W> {
     format: LogFormat,
     is_coloured: bool,
+    out: W,
 }
 
-impl VisibleLines {
+impl<W> VisibleLines<W> {
     fn visible<'l>(&self, line: &'l str) -> Cow<'l, str> {
         match (self.format, self.is_coloured) {
             (LogFormat::Json, _) => visible::json(line),
@@ -75,21 +104,80 @@ impl VisibleLines {
     }
 }
 
-impl Write for VisibleLines {
+impl<W: Write> Write for VisibleLines<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(bytes);
         let line = text.strip_suffix('\n').unwrap_or(&text);
         match self.visible(line) {
-            Cow::Borrowed(_) => io::stderr().write_all(bytes)?,
+            Cow::Borrowed(_) => self.out.write_all(bytes)?,
             Cow::Owned(mut line) => {
                 line.push('\n');
-                io::stderr().write_all(line.as_bytes())?;
+                self.out.write_all(line.as_bytes())?;
             }
         }
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(format: LogFormat, is_coloured: bool, log: impl Fn()) -> String {
+        let written = Lines::default();
+        let out = written.clone();
+        let lines = lines(format, is_coloured, move || out.clone());
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), log);
+        let bytes = written.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn on_a_terminal_no_value_has_colours_of_its_own() {
+        let hostile = "a\u{1b}[31m\u{1b}]0;title\u{7}\u{202e}\u{2066}b\n";
+        let error = io::Error::other(hostile);
+        let log = || {
+            let span = tracing::error_span!("worker", tenant = %hostile);
+            let error: &dyn std::error::Error = &error;
+            span.in_scope(
+                || tracing::warn!(path = %hostile, name = hostile, error, count = 3, "no {hostile}"),
+            );
+        };
+        let line = logged(LogFormat::Text, true, log);
+        let ours = ["\u{1b}[0m", "\u{1b}[1m", "\u{1b}[2m", "\u{1b}[3m", "\u{1b}[33m"];
+        let without = ours.iter().fold(line.clone(), |line, code| line.replace(code, ""));
+        assert!(line.contains("\u{1b}[33m"), "it has no colours: {line:?}");
+        let (text, end) = without.split_at(without.len() - 1);
+        assert!(end == "\n" && !text.contains(char::is_control), "{without:?}");
+        assert!(!text.contains(['\u{202e}', '\u{2066}']), "{without:?}");
+        assert_eq!(text.matches("\\u{1b}[31m").count(), 5, "{without:?}");
+        // Apart from the colours a line is the same in a file.
+        let plain = logged(LogFormat::Text, false, log);
+        let after_time = |line: &str| line.split_once(' ').map(|(_, rest)| rest.trim().to_owned()).unwrap();
+        // There the library escapes the message first, in its own way.
+        let escapes = [("\\n", "\\u{a}"), ("\\x1b", "\\u{1b}"), ("\\x07", "\\u{7}")];
+        let same_escapes = |line: &str| {
+            escapes.iter().fold(after_time(line), |line, (theirs, ours)| line.replace(theirs, ours))
+        };
+        assert_eq!(same_escapes(&without), same_escapes(&plain));
     }
 }

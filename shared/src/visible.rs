@@ -38,7 +38,7 @@ pub fn line(text: &str) -> Cow<'_, str> {
     escaped(text, |_| false, for_people)
 }
 
-/// The same for a line that may have colours of its own.
+/// The same for a line that has colours of its own: what it was made of must have been made visible before.
 pub fn coloured_line(text: &str) -> Cow<'_, str> {
     escaped(text, |character| character == ESCAPE, for_people)
 }

@@ -64,6 +64,21 @@ fn every_command_has_help_with_an_example() {
 }
 
 #[test]
+fn a_wrong_argument_is_repeated_so_that_no_terminal_obeys_it() {
+    let root = Root::empty();
+    for (arguments, shown) in [
+        (&["tenants", "show", "t\u{1b}[31m\u{202e}"][..], "'t\\u{1b}[31m\\u{202e}'"),
+        (&["tenants\u{7}\n"], "'tenants\\u{7}\\u{a}'"),
+        (&["provision", "--slots", "5\u{9b}"], "'5\\u{9b}'"),
+        (&["up", "--no\u{2066}thing"], "'--no\\u{2066}thing'"),
+    ] {
+        let outcome = root.gateway(arguments);
+        assert_eq!(outcome.code(), Some(2), "{outcome:?}");
+        assert!(outcome.stderr.contains(shown), "wanted {shown}: {outcome:?}");
+    }
+}
+
+#[test]
 fn wrong_usage_exits_with_2_and_says_so_on_stderr() {
     let root = Root::new(&Setup::default());
     for wrong in [

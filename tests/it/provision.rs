@@ -1,14 +1,14 @@
 //! Five hundred slots: provisioned in one go, each answering to its own key alone.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::process::Command;
 
 use sq_tests::deployment::Deployment;
-use sq_tests::process;
 use sq_tests::root::Root;
 use sq_tests::setup::Setup;
+use sq_tests::{notice, process};
 
 const SLOTS: usize = 500;
 const AT: &str = "p=own&c=1.1.1/1.1.1/1.1.1";
@@ -123,6 +123,39 @@ fn it_takes_the_lowest_free_ports_beside_other_tenants() {
     let running = Deployment::up(root, &[]);
     running.client(Some(&key)).get(&format!("/api/v2/select?{AT}")).problem(403, "tenant_reserved");
     running.client_of("alice").get(&format!("/api/v2/select?{AT}")).ok();
+}
+
+/// In a folder like /tmp anyone can be there first.
+#[test]
+fn keys_go_to_no_file_that_another_user_has_put_there() {
+    if !rustix::process::geteuid().is_root() {
+        notice::not_allowed_here("keys in a file of another user: only root can write to it");
+        return;
+    }
+    let shared = tempfile::tempdir().unwrap();
+    fs::set_permissions(shared.path(), Permissions::from_mode(0o1777)).unwrap();
+    let file = shared.path().join("keys.csv");
+    let mut plant = Command::new("setpriv");
+    plant.args(["--reuid", "65534", "--clear-groups", "sh", "-c", "umask 0; : >\"$1\"", "sh"]).arg(&file);
+    process::run(&mut plant).success();
+    let options = ["--slots", "2", "--keys-out", file.to_str().unwrap()];
+    let assert_refused = |root: &Root| {
+        let before = sq_tests::tree::files(root.path());
+        let outcome = provision(root, &options);
+        assert_eq!(outcome.code(), Some(1), "{outcome:?}");
+        for words in [file.to_str().unwrap(), "65534", "remove it"] {
+            assert!(outcome.stderr.contains(words), "{words}: {outcome:?}");
+        }
+        assert_eq!(fs::read_to_string(&file).unwrap(), "");
+        assert_eq!(sq_tests::tree::files(root.path()), before);
+    };
+    assert_refused(&Root::new(&Setup::default()));
+    let empty = Root::empty();
+    assert_refused(&empty);
+    // The owner of the system's root gets its keys anyway.
+    chown(empty.path(), Some(65534), Some(65534)).unwrap();
+    provision(&empty, &options).success();
+    assert_eq!(fs::read_to_string(&file).unwrap().lines().count(), 3);
 }
 
 #[test]

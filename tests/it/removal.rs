@@ -1,13 +1,15 @@
 //! What becomes of a removed tenant's directory: it is told by its real path, and what is outside the data root is
 //! neither moved nor deleted unless the operator confirms it.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use sq_tests::deployment::Deployment;
 use sq_tests::mount::{self, Mount};
-use sq_tests::process::Outcome;
+use sq_tests::process::{self, Outcome};
 use sq_tests::root::Root;
 use sq_tests::setup::{Setup, Tenant, registry_text};
 use sq_tests::wait;
@@ -146,6 +148,32 @@ fn what_is_inside_the_data_root_goes_by_its_real_path() {
 }
 
 #[test]
+fn a_link_outside_the_data_root_is_left_unless_that_is_confirmed() {
+    let with_link = || {
+        let root = root("op/mylink", "data/hers");
+        fs::create_dir(root.join("op")).unwrap();
+        symlink("../data/hers", root.join("op/mylink")).unwrap();
+        root
+    };
+    for (options, stays) in [(&[][..], true), (&["--purge"], true), (&["--purge", "--yes"], false)] {
+        let root = with_link();
+        let link = root.join("op/mylink");
+        let told = remove(&root, options).success();
+        assert!(!root.join("data/hers").exists(), "{told}");
+        assert_eq!(link.is_symlink(), stays, "{told}");
+        assert_eq!(
+            told.contains(&format!("the link {} is outside the data root", shown(&link))),
+            stays,
+            "{told}"
+        );
+    }
+    let running = Deployment::up(with_link(), &[]);
+    let answer = running.admin().request("DELETE", "/admin/tenants/alice", "", None).json();
+    assert_eq!(answer["left_link"], shown(&running.join("op/mylink")), "{answer}");
+    assert!(running.join("op/mylink").is_symlink() && !running.join("data/hers").exists());
+}
+
+#[test]
 fn what_is_no_directory_is_left() {
     let outside = root("", "elsewhere");
     fs::write(outside.join("data/alice"), "a file").unwrap();
@@ -212,6 +240,46 @@ fn a_mount_point_is_left() {
     put_text(inside.path());
     assert_refused(&root, &remove(&root, &["--purge"]), &root.join("data/alice"), "a b");
     assert!(has_text(inside.path()));
+}
+
+/// `remove`, in a mount namespace where this line of a shell has been run; its `$1` is the path.
+fn remove_after(root: &Root, script: &str, path: &Path, options: &[&str]) -> Outcome {
+    let config = shown(&root.config());
+    let arguments = [&["tenants", "remove", "alice", "--config", &config], options].concat();
+    process::run(&mut mount::in_private(script, path, &root.gateway_command(&arguments)))
+}
+
+#[test]
+fn a_mount_point_is_left_whatever_else_is_mounted_on_the_host() {
+    if !mount::works("removing a tenant beside a mount point whose name is not UTF-8", &["unshare"]) {
+        return;
+    }
+    let root = root("", "data/alice");
+    let mounted = Mount::tmpfs(&root.join("data/alice/inside"), "1m");
+    put_text(mounted.path());
+    let unrelated = root.join(OsStr::from_bytes(b"unrelated \xc3\xff"));
+    fs::create_dir(&unrelated).unwrap();
+    let also_mounted = "mount -t tmpfs tmpfs \"$1\"";
+    let refused = remove_after(&root, also_mounted, &unrelated, &["--purge"]);
+    assert_refused(&root, &refused, &root.join("data/alice"), "mounted");
+    let left = remove_after(&root, also_mounted, &unrelated, &[]);
+    assert_left(&root, left, &root.join("data/alice"), "mounted");
+    assert!(has_text(mounted.path()));
+}
+
+#[test]
+fn nothing_is_removed_while_the_mount_points_are_not_known() {
+    if !mount::works("removing a tenant without /proc", &["unshare"]) {
+        return;
+    }
+    let root = root("", "data/alice");
+    for options in [&[][..], &["--purge"], &["--purge", "--yes"]] {
+        let refused = remove_after(&root, "mount -t tmpfs tmpfs \"$1\"", Path::new("/proc"), options);
+        let told = &refused.stderr;
+        assert_eq!(refused.code(), Some(1), "{refused:?}");
+        assert!(told.contains("/proc/self/mountinfo") && told.contains("nothing was changed"), "{told}");
+        assert!(has_alice(&root) && has_text(&root.join("data/alice")), "{told}");
+    }
 }
 
 #[test]

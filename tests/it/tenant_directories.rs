@@ -126,6 +126,43 @@ fn no_directory_with_the_services_files_is_a_tenants() {
     }
 }
 
+/// Audit log, keys and locks lie beside the names that the operator gave, which may be links.
+#[test]
+fn no_directory_with_a_link_to_the_services_files_is_a_tenants() {
+    let root = Root::without_registry(&Setup::default());
+    for folder in ["etc/inner", "named", "on-the-way", "disk/data", "free"] {
+        fs::create_dir_all(root.join(folder)).unwrap();
+    }
+    let config = root.read("gateway.toml");
+    root.write(
+        "etc/gateway.toml",
+        &config.replacen("[gateway]", "[gateway]\ntenants = \"../named/tenants.toml\"", 1),
+    );
+    fs::remove_file(root.config()).unwrap();
+    for (target, link) in [
+        ("../on-the-way/gateway.toml", "named/gateway.toml"),
+        ("../etc/gateway.toml", "on-the-way/gateway.toml"),
+        ("../etc/tenants.toml", "named/tenants.toml"),
+        ("named", "folder"),
+        ("../disk/data", "named/data"),
+    ] {
+        symlink(target, root.join(link)).unwrap();
+    }
+    let check = |directory: &Path| {
+        let registry = native(&format!("{directory:?}"), None);
+        root.write("etc/tenants.toml", &registry);
+        root.gateway(&["check", "--config", "folder/gateway.toml"])
+    };
+    for directory in ["named", "on-the-way", "etc", "folder", "."] {
+        let outcome = check(&root.join(directory));
+        assert_eq!(outcome.code(), Some(1), "accepted: {directory} {outcome:?}");
+        assert!(outcome.stderr.contains("a directory that holds"), "{directory}: {outcome:?}");
+    }
+    for directory in ["free", "named/inner", "etc/inner"] {
+        check(&root.join(directory)).success();
+    }
+}
+
 #[test]
 fn what_names_no_directory_is_refused() {
     assert_refused("", None, "empty");

@@ -117,8 +117,22 @@ impl Drop for Mount {
     }
 }
 
+/// A command in a mount namespace of its own, after this line of a shell, whose `$1` is `path`: what that mounts is seen by
+/// no other process, and goes with the command.
+pub fn in_private(script: &str, path: &Path, command: &Command) -> Command {
+    let mut private = Command::new("unshare");
+    private.args(["--mount", "sh", "-ec", &format!("{script}; shift; exec \"$@\""), "sh"]).arg(path);
+    private.arg(command.get_program()).args(command.get_args());
+    if let Some(folder) = command.get_current_dir() {
+        private.current_dir(folder);
+    }
+    private
+}
+
 fn is_mounted(point: &Path) -> bool {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    // A mount point of somebody else's need not be UTF-8.
+    let mounts = fs::read("/proc/self/mounts").unwrap_or_default();
+    let mounts = String::from_utf8_lossy(&mounts);
     // A space in a path is written by its octal number there.
     let points = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(|at| at.replace("\\040", " "));
     points.into_iter().any(|at| Path::new(&at) == point)

@@ -139,6 +139,7 @@ impl From<ChangeError> for Refusal {
             ChangeError::Directories(_, error)
             | ChangeError::UnreadableDirectory(_, error)
             | ChangeError::KeysOut(_, error)
+            | ChangeError::UnknownMounts(error)
             | ChangeError::NoRandomNumbers(error) => Self::io(&error, &what, "nothing was changed"),
             ChangeError::WouldNotBePurged(..) => conflict(Code::DirectoryInUse, what),
             ChangeError::NotPurged(_, error) => Self::io(

@@ -1,6 +1,7 @@
 //! `/admin/tenants`: list, add, show, change, remove.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use axum::Json;
 use axum::extract::{FromRequestParts, Path, RawQuery, State};
@@ -20,7 +21,7 @@ use super::refusal::Refusal;
 use crate::tenants::change::{self, Change};
 use crate::tenants::keys_file::NewKey;
 use crate::tenants::new_tenants::Terms;
-use crate::tenants::remove::{self, Disposal, Removed};
+use crate::tenants::remove::{self, Disposal, LeftLink, Removed};
 use crate::tenants::view::TenantView;
 
 /// Where tenants are added. A tenant may have this name, and is asked for here as others are under theirs.
@@ -141,6 +142,8 @@ pub(super) struct RemovedTenant {
     archive: Option<String>,
     /// Why it was left where it was.
     why_left: Option<String>,
+    /// A link that led to it, and was left because it is outside the data root.
+    left_link: Option<String>,
 }
 
 /// Every tenant, with its keys' ids and the limits that hold for it.
@@ -248,18 +251,20 @@ pub(super) async fn remove(
 }
 
 fn removed_tenant(name: &TenantName, removed: Removed) -> RemovedTenant {
-    let (directory, path, archive, why_left) = match removed {
-        Removed::WithoutDirectory(path) => ("none", path, None, None),
-        Removed::Purged(path) => ("purged", path, None, None),
-        Removed::Archived { from, to } => ("archived", from, Some(to.to_string_lossy().into_owned()), None),
-        Removed::Left(path, why) => ("left", path, None, Some(why.to_string())),
+    let shown = |path: PathBuf| path.to_string_lossy().into_owned();
+    let (directory, path, archive, why_left, link) = match removed {
+        Removed::WithoutDirectory(path) => ("none", path, None, None, None),
+        Removed::Purged(path, link) => ("purged", path, None, None, link),
+        Removed::Archived { from, to, link } => ("archived", from, Some(shown(to)), None, link),
+        Removed::Left(path, why) => ("left", path, None, Some(why.to_string()), None),
     };
     RemovedTenant {
         name: name.to_string(),
         directory,
-        path: path.to_string_lossy().into_owned(),
+        path: shown(path),
         archive,
         why_left,
+        left_link: link.map(|LeftLink(path)| shown(path)),
     }
 }
 

@@ -12,6 +12,7 @@ use sq_shared::tenant::TenantName;
 
 use super::root::RootOptions;
 use crate::cli::{note, say};
+use crate::tenants::ChangeError;
 use crate::tenants::keys_file::KeysOut;
 use crate::tenants::new_tenants::{NewTenants, Terms};
 
@@ -51,11 +52,16 @@ fn parse_state(text: &str) -> Result<TenantState, String> {
 /// The slots do not suffice, or something cannot be written.
 pub fn run(options: &Options) -> Result<(), Failure> {
     let started = Instant::now();
+    let keys_out = options.keys_out.clone().map(KeysOut::from);
+    if let Some(out) = &keys_out {
+        options.root.act_for_its_user()?;
+        out.check().map_err(|error| ChangeError::KeysOut(out.clone(), error))?;
+    }
     let system = options.root.open_or_create()?;
     let registry =
         RegistryEdit::open(&system.config.gateway.tenants, &system.config).map_err(Failure::from_error)?;
     let names = missing_names(options, &registry)?;
-    let keys_out = options.keys_out.clone().map_or(KeysOut::File(system.keys_file), KeysOut::from);
+    let keys_out = keys_out.unwrap_or(KeysOut::File(system.keys_file));
     let progress = progress_bar(names.len() as u64);
     let terms = Terms { state: options.state, plan: options.plan.clone(), quota_bytes: None };
     let mut tenants = NewTenants::new(&system.config, registry);

@@ -70,6 +70,15 @@ impl RootOptions {
         self.load(config_file)
     }
 
+    /// Acts as the user who controls the system, as far as there is one yet.
+    ///
+    /// # Errors
+    /// A path cannot be looked at, or this process may not act as its owner.
+    pub fn act_for_its_user(&self) -> Result<(), Failure> {
+        let config_file = std::path::absolute(self.config_file()).map_err(Failure::from_error)?;
+        service_user::act_for_system(&config_file)
+    }
+
     fn config_file(&self) -> PathBuf {
         self.config.clone().unwrap_or_else(|| layout::config_file(&self.root))
     }

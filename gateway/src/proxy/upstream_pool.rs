@@ -119,12 +119,12 @@ impl IdleConnection {
     }
 }
 
-/// Makes a new connection to the worker.
+/// Makes a new connection to the worker, for a request that has so much time left.
 ///
 /// # Errors
 /// Nobody listens, or the worker's queue is full for too long.
-pub async fn connect(upstream: &Upstream) -> Result<Stream> {
-    let connected = timeout(UPSTREAM_CONNECT_TIMEOUT, TcpStream::connect(upstream.address)).await;
+pub async fn connect(upstream: &Upstream, left: Duration) -> Result<Stream> {
+    let connected = timeout(left.min(UPSTREAM_CONNECT_TIMEOUT), TcpStream::connect(upstream.address)).await;
     let socket = connected.map_err(|_| Error::new_up(ErrorType::ConnectTimedout))?.map_err(|error| {
         Error::because(ErrorType::ConnectError, "connecting to the worker", error).into_up()
     })?;
@@ -163,7 +163,7 @@ mod tests {
 
         /// A new connection, and the worker's end of it.
         async fn connection(&self) -> (Stream, TcpStream) {
-            let stream = connect(&self.upstream).await.unwrap();
+            let stream = connect(&self.upstream, IDLE_TIMEOUT).await.unwrap();
             (stream, self.listener.accept().await.unwrap().0)
         }
     }
@@ -182,6 +182,28 @@ mod tests {
         let moved = Worker::of_group(1).await;
         assert!(pool.take(&moved.upstream).is_none(), "the same tenant on another slot");
         assert!(pool.take(&alice.upstream).is_none(), "what led to the old slot is closed");
+    }
+
+    #[tokio::test]
+    async fn a_worker_whose_queue_is_full_is_waited_for_no_longer_than_the_request_has_left() {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        let upstream = Upstream { address, group: 1, idle_timeout: IDLE_TIMEOUT, answer: IDLE_TIMEOUT };
+        let mut queued = Vec::new();
+        loop {
+            let began = Instant::now();
+            match connect(&upstream, UPSTREAM_CONNECT_TIMEOUT / 20).await {
+                Ok(stream) => queued.push(stream),
+                Err(error) => {
+                    assert_eq!(*error.etype(), ErrorType::ConnectTimedout, "{error}");
+                    assert!(began.elapsed() < UPSTREAM_CONNECT_TIMEOUT / 2, "{:?}", began.elapsed());
+                    break;
+                }
+            }
+            assert!(queued.len() < 10, "the queue has no end");
+        }
     }
 
     #[tokio::test]

@@ -16,6 +16,12 @@ impl WorkerWait {
         *self.since.get_or_insert_with(Instant::now)
     }
 
+    /// How much is left of the time for an answer, which counts from when the first worker had the whole request.
+    pub fn left(self, answer_limit: Duration, now: Instant) -> Duration {
+        let waited = self.since.map(|since| now.saturating_duration_since(since));
+        answer_limit.saturating_sub(waited.unwrap_or_default())
+    }
+
     /// The head of the worker's answer is here; it may come before the request's end.
     pub fn answered(&mut self) {
         self.until.get_or_insert_with(Instant::now);
@@ -58,6 +64,9 @@ mod tests {
         repeated.begin();
         assert!(repeated.duration(Instant::now() + second) >= Some(second), "it still waits");
         let first = repeated.since;
+        assert_eq!(WorkerWait::default().left(second, now), second, "no worker had it");
+        assert!(repeated.left(second, Instant::now() + second / 2) <= second / 2);
+        assert_eq!(repeated.left(second, Instant::now() + 2 * second), Duration::ZERO);
         repeated.begin();
         assert_eq!(repeated.since, first);
         repeated.given_up();

@@ -90,6 +90,9 @@ pub enum ChangeError {
          directory stays", .0.display(), .1, .1.confirmation()
     )]
     WouldNotBePurged(PathBuf, WhyLeft),
+    /// A tenant is to be removed, and what is mounted in its directory is not known.
+    #[error("{0}; a file system may be mounted in the tenant's directory, and nothing was changed")]
+    UnknownMounts(io::Error),
     /// The directory of a removed tenant is deleted in part.
     #[error("the tenant is out of the registry, but not all of {} could be deleted: {}", .0.display(), .1)]
     NotPurged(PathBuf, io::Error),

@@ -62,6 +62,17 @@ impl fmt::Display for KeysOut {
 }
 
 impl KeysOut {
+    /// Whether keys may be written there, for a command that has changed nothing yet.
+    ///
+    /// # Errors
+    /// The file is another user's, who would read them, or cannot be looked at.
+    pub fn check(&self) -> io::Result<()> {
+        match self {
+            Self::File(path) => service_user::refuse_planted_at(path),
+            Self::StandardOutput => Ok(()),
+        }
+    }
+
     /// Writes keys, and waits until a file has them on disk: they are stored nowhere else.
     ///
     /// # Errors
@@ -72,7 +83,11 @@ impl KeysOut {
         }
         match self {
             Self::File(path) => service_user::as_owner_of(path, || {
-                secret_file::append(path, |file, is_new| write_csv(file, keys, is_new))
+                secret_file::append(path, |file, is_new| {
+                    // Somebody may have put it there since it was looked at.
+                    service_user::refuse_planted(path, &file.metadata()?)?;
+                    write_csv(file, keys, is_new)
+                })
             })?,
             Self::StandardOutput => write_csv(io::stdout().lock(), keys, true),
         }

@@ -118,6 +118,9 @@ impl<'c> NewTenants<'c> {
         if self.names.is_empty() {
             return Ok(Vec::new());
         }
+        if let Some(out) = keys_out {
+            out.check().map_err(|error| ChangeError::KeysOut(out.clone(), error))?;
+        }
         let data_root = &self.config.gateway.data_root;
         make_directories(data_root, &self.names, progress)
             .map_err(|error| ChangeError::Directories(data_root.clone(), error))?;

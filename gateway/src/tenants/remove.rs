@@ -16,7 +16,7 @@ use sq_shared::registry::{Tenant, directories};
 use sq_shared::secret_file;
 use sq_shared::tenant::TenantName;
 
-use super::{ChangeError, find, open};
+use super::{ChangeError, find, mounts, open};
 
 /// How long the pool may take to notice a change. Until it has, it starts a worker for whoever waits at the slot, and
 /// makes its directory anew: that must not be under our hands.
@@ -45,12 +45,18 @@ pub enum Removed {
         from: PathBuf,
         /// Where it is.
         to: PathBuf,
+        /// What led to it, and leads nowhere now.
+        link: Option<LeftLink>,
     },
     /// It was here, and is deleted.
-    Purged(PathBuf),
+    Purged(PathBuf, Option<LeftLink>),
     /// It is here as it was.
     Left(PathBuf, WhyLeft),
 }
+
+/// A link that the registry named as the directory, and that was left because it lies outside the data root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftLink(pub PathBuf);
 
 /// Why a directory was neither moved nor deleted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -88,7 +94,8 @@ pub fn remove(config: &Config, name: &TenantName, disposal: Disposal) -> Result<
     if disposal.purges {
         let real =
             layout::resolved(&layout::tenant_dir(&config.gateway.data_root, find(&open(config)?, name)?));
-        if let Some(why) = why_left(&real, config, disposal).filter(|_| real.exists()) {
+        let why = why_left(&real, config, disposal).map_err(ChangeError::UnknownMounts)?;
+        if let Some(why) = why.filter(|_| real.exists()) {
             return Err(ChangeError::WouldNotBePurged(real, why));
         }
     }
@@ -99,8 +106,10 @@ pub fn remove(config: &Config, name: &TenantName, disposal: Disposal) -> Result<
 /// Takes a tenant out of the registry.
 ///
 /// # Errors
-/// No tenant has this name, or the registry cannot be written.
+/// No tenant has this name, the registry cannot be written, or the mount points cannot be read: its directory could not be
+/// put away then.
 pub fn take_out(config: &Config, name: &TenantName) -> Result<Tenant, ChangeError> {
+    mounts::points().map_err(ChangeError::UnknownMounts)?;
     let mut registry = open(config)?;
     let tenant = find(&registry, name)?.clone();
     registry.remove(name)?;
@@ -127,7 +136,8 @@ pub fn put_away(config: &Config, tenant: &Tenant, disposal: Disposal) -> Result<
     }
     let directory = open_directory(&real).map_err(|error| ChangeError::Directory(real.clone(), error))?;
     wait_for_worker(&directory, &real)?;
-    if let Some(why) = why_left(&real, config, disposal) {
+    let why = why_left(&real, config, disposal);
+    if let Some(why) = why.map_err(|error| ChangeError::Directory(real.clone(), error))? {
         return Ok(Removed::Left(real, why));
     }
     // Locked, so that nobody adds a tenant with this directory between the question and the move.
@@ -142,12 +152,16 @@ pub fn put_away(config: &Config, tenant: &Tenant, disposal: Disposal) -> Result<
     let moved = archive(&config.gateway.data_root, tenant, &real, &directory);
     // To delete takes as long as there are files; nobody waits for it, and what a stop leaves of it is no tenant's.
     drop(registry);
-    let removed = match moved {
-        Ok(to) if disposal.purges => purge(&to).map(|()| Removed::Purged(real))?,
-        Ok(to) => Removed::Archived { from: real, to },
+    let archived = match moved {
+        Ok(to) if disposal.purges => {
+            purge(&to)?;
+            None
+        }
+        Ok(to) => Some(to),
         // The lock of its worker is still ours: until all of it is gone no other worker opens it.
         Err(error) if is_elsewhere(&error) && disposal.purges => {
-            purge(&real).map(|()| Removed::Purged(real))?
+            purge(&real)?;
+            None
         }
         Err(error) if is_elsewhere(&error) => {
             let archives = layout::archives_dir(&config.gateway.data_root);
@@ -155,38 +169,28 @@ pub fn put_away(config: &Config, tenant: &Tenant, disposal: Disposal) -> Result<
         }
         Err(error) => return Err(ChangeError::Directory(real, error)),
     };
-    remove_link(&named).map_err(|error| ChangeError::Directory(named, error))?;
-    Ok(removed)
+    let link = remove_link(&named, config, disposal).map_err(|error| ChangeError::Directory(named, error))?;
+    Ok(match archived {
+        Some(to) => Removed::Archived { from: real, to, link },
+        None => Removed::Purged(real, link),
+    })
 }
 
-/// Why the directory stays where it is; `None` when it may be moved or deleted.
-fn why_left(real: &Path, config: &Config, disposal: Disposal) -> Option<WhyLeft> {
+/// Why the directory stays where it is; `None` when it may be moved or deleted. An error says that the mount points are
+/// not known.
+fn why_left(real: &Path, config: &Config, disposal: Disposal) -> io::Result<Option<WhyLeft>> {
     let data_root = layout::resolved(&config.gateway.data_root);
     if !real.starts_with(&data_root) && !disposal.takes_foreign {
-        return Some(WhyLeft::Foreign(data_root));
+        return Ok(Some(WhyLeft::Foreign(data_root)));
     }
     // A link may lead elsewhere since the registry was read.
     if let Some(objection) = directories::unfit(real, config) {
-        return Some(WhyLeft::Unfit(objection));
+        return Ok(Some(WhyLeft::Unfit(objection)));
     }
     if !real.is_dir() {
-        return Some(WhyLeft::NotADirectory);
+        return Ok(Some(WhyLeft::NotADirectory));
     }
-    mounted_in(real).map(WhyLeft::Mounted)
-}
-
-/// The first mount point that is this directory or in it.
-fn mounted_in(real: &Path) -> Option<PathBuf> {
-    // Without /proc a mount point is still not moved: the kernel refuses that.
-    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(unescaped);
-    points.into_iter().find(|point| point.starts_with(real))
-}
-
-/// A path as the kernel writes it into a line: four characters have their octal number (proc_pid_mountinfo(5)).
-fn unescaped(text: &str) -> PathBuf {
-    let escapes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
-    escapes.iter().fold(text.to_owned(), |text, (escape, plain)| text.replace(escape, plain)).into()
+    Ok(mounts::first_in(real)?.map(WhyLeft::Mounted))
 }
 
 fn is_elsewhere(error: &io::Error) -> bool {
@@ -218,9 +222,18 @@ fn purge(directory: &Path) -> Result<(), ChangeError> {
     fs::remove_dir_all(directory).map_err(|error| ChangeError::NotPurged(directory.to_owned(), error))
 }
 
-/// A link that led to a directory that is gone leads nowhere, and would be in the way of the next tenant of its name.
-fn remove_link(named: &Path) -> io::Result<()> {
-    if named.is_symlink() { fs::remove_file(named) } else { Ok(()) }
+/// A link that led to a directory that is gone leads nowhere, and would be in the way of the next tenant of its name. One
+/// outside the data root is not ours to take.
+fn remove_link(named: &Path, config: &Config, disposal: Disposal) -> io::Result<Option<LeftLink>> {
+    let Some((folder, name)) = named.parent().zip(named.file_name()) else { return Ok(None) };
+    let link = layout::resolved(folder).join(name);
+    if !link.is_symlink() {
+        return Ok(None);
+    }
+    if !link.starts_with(layout::resolved(&config.gateway.data_root)) && !disposal.takes_foreign {
+        return Ok(Some(LeftLink(link)));
+    }
+    fs::remove_file(link).map(|()| None)
 }
 
 /// Neither a link nor a file; a pipe is not waited for.

@@ -126,7 +126,7 @@ impl Directory {
 /// Where the service has its own files.
 struct Service {
     data_root: PathBuf,
-    /// Each with what it is.
+    /// Each with what it is; a link by the folder that it is in.
     files: Vec<(&'static str, PathBuf)>,
     /// The folders around these files.
     folders: HashMap<Inode, &'static str>,
@@ -135,19 +135,25 @@ struct Service {
 impl Service {
     fn new(registry: &Path, config: &Config) -> Self {
         let data_root = layout::resolved(&config.gateway.data_root);
+        // Beside a file lie others by the name that it was given: the lock, keys.csv, audit.log.
         let named = [
-            ("the data root", data_root.clone()),
-            ("the config", layout::resolved(&config.path)),
-            ("the registry", layout::resolved(registry)),
-            ("the registry", layout::resolved(&config.gateway.tenants)),
+            ("the data root", "a link to the data root", config.gateway.data_root.as_path()),
+            ("the config", "a link to the config", &config.path),
+            ("the registry", "a link to the registry", registry),
+            ("the registry", "a link to the registry", &config.gateway.tenants),
         ];
+        let real = named.iter().map(|(what, _, path)| (*what, layout::resolved(path)));
+        let links = named.iter().flat_map(|(_, what, path)| {
+            layout::folders_of_links(path).into_iter().map(|folder| (*what, folder))
+        });
+        let files: Vec<_> = real.chain(links).collect();
         let around = |(what, path): &(&'static str, PathBuf)| {
             let inodes: Vec<Inode> = path.ancestors().filter_map(inode_at).collect();
             let what = *what;
             inodes.into_iter().map(move |inode| (inode, what))
         };
-        let folders = named.iter().rev().flat_map(around).collect();
-        Self { data_root, files: named.into(), folders }
+        let folders = files.iter().rev().flat_map(around).collect();
+        Self { data_root, files, folders }
     }
 
     /// What a directory is that no tenant may have.

@@ -113,6 +113,35 @@ fn a_key_in_a_place_for_something_else_is_not_repeated() {
 }
 
 #[test]
+fn a_key_without_quotes_is_not_repeated() {
+    for value in [
+        "777712345678",
+        "-7777123",
+        "7777.125",
+        "7777e200",
+        "7777123456789012345678901234567890",
+        "true",
+        "[7777]",
+    ] {
+        let json_or_toml = [
+            format!(r#"{{"tenants": [{{"name": "a", "api_key": {value}}}]}}"#),
+            format!(r#"{{"tenants": [{{"token": {value}}}]}}"#),
+            format!(r#"{{"tenants": {{"a": {value}}}}}"#),
+            format!(r#"{{"tenants": [{{"token": "t", "port": {value}}}]}}"#),
+            format!(r#"{{"tenants": [{{"token": "t", "enabled": {value}1}}]}}"#),
+            format!("[[tenants]]\ntoken = {value}\n"),
+            format!("[[tenants]]\ntoken = \"t\"\nport = {value}\n"),
+            format!("[[tenants]]\ntoken = pmb-{value}\n"),
+            format!("[[tenant]]\nname = \"a\"\nport = 1341\n[[tenant.key]]\nid = \"k1\"\nsha256 = {value}\n"),
+        ];
+        for text in json_or_toml {
+            let told = load(&text).unwrap_err().to_string();
+            assert!(!told.contains("7777") && !told.contains("true"), "{text}: {told}");
+        }
+    }
+}
+
+#[test]
 fn a_data_root_may_lie_in_a_directory_of_the_system_but_not_be_one() {
     let check = |data_root: &str, directory: &str| {
         let config = config(&format!("[gateway]\ndata_root = \"{data_root}\""));

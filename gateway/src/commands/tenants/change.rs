@@ -12,7 +12,7 @@ use crate::tenants::change::Change;
 use crate::tenants::keys::{self, Rotation};
 use crate::tenants::keys_file::NewKey;
 use crate::tenants::new_tenants::Terms;
-use crate::tenants::remove::{Disposal, Removed};
+use crate::tenants::remove::{Disposal, LeftLink, Removed};
 use crate::tenants::{ChangeError, change, remove};
 
 fn say_key(key: &NewKey) {
@@ -79,9 +79,9 @@ pub(super) fn remove(options: &Removing) -> Result<(), Failure> {
     let disposal = Disposal { purges: options.purge, takes_foreign: options.yes };
     let became = match remove::remove(&config, name, disposal)? {
         Removed::WithoutDirectory(path) => format!("it had no directory {}", path.display()),
-        Removed::Purged(path) => format!("its directory {} is deleted", path.display()),
-        Removed::Archived { from, to } => {
-            format!("its directory {} is now {}", from.display(), to.display())
+        Removed::Purged(path, link) => format!("its directory {} is deleted{}", path.display(), left(link)),
+        Removed::Archived { from, to, link } => {
+            format!("its directory {} is now {}{}", from.display(), to.display(), left(link))
         }
         Removed::Left(path, why) => {
             format!("its directory {} was left as it is, because {why}", path.display())
@@ -89,4 +89,11 @@ pub(super) fn remove(options: &Removing) -> Result<(), Failure> {
     };
     say(format_args!("tenant {name} is removed; {became}"));
     Ok(())
+}
+
+fn left(link: Option<LeftLink>) -> String {
+    let told = |LeftLink(path): LeftLink| {
+        format!("; the link {} is outside the data root, and was left as it is", path.display())
+    };
+    link.map(told).unwrap_or_default()
 }

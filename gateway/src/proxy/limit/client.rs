@@ -1,6 +1,6 @@
 //! What one client address may ask: so many requests, and so many wrong keys.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use governor::RateLimiter;
@@ -77,11 +77,14 @@ impl ClientLimits {
         charge_failure(self.failed_keys.as_deref(), client)
     }
 
-    /// Charges a wrong admin key to its client address.
+    /// Charges a wrong admin key to its client address. Every address of loopback is this machine, whose programs can call
+    /// from any of 16 million: they have one count. (For tenants' keys a proxy on this machine may say who its clients are.)
     ///
     /// # Errors
     /// The address has had its wrong keys.
     pub fn charge_failed_admin_key(&self, client: IpAddr) -> Result<(), LimitError> {
+        let is_this_machine = client.to_canonical().is_loopback();
+        let client = if is_this_machine { Ipv4Addr::LOCALHOST.into() } else { client };
         charge_failure(self.failed_admin_keys.as_deref(), client)
     }
 
@@ -122,6 +125,10 @@ fn charge_failure(limiter: Option<&KeyedLimiter>, client: IpAddr) -> Result<(), 
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use sq_shared::config::Config;
+
     use super::super::address_store::SHARED_PLACES;
     use super::*;
 
@@ -147,6 +154,17 @@ mod tests {
         assert_eq!(place("2001:db8:1:2::1"), place("2001:db8:1:2:ffff::9"));
         assert_ne!(place("2001:db8:1:2::1"), place("2001:db8:1:3::1"));
         assert_ne!(place("0.0.0.1"), place("::1"));
+    }
+
+    #[test]
+    fn all_of_loopback_has_one_count_of_wrong_admin_keys() {
+        let text = "[limits]\nfailed_keys = \"3/min\"";
+        let config = Config::parse(Path::new("/srv/gateway.toml"), text).unwrap();
+        let limits = ClientLimits::new(&config.limits, None);
+        let passes = |text: &str| limits.charge_failed_admin_key(text.parse().unwrap()).is_ok();
+        assert!(["127.0.0.1", "::1", "::ffff:127.9.9.9"].into_iter().all(passes));
+        assert!(!["127.0.0.2", "127.255.255.254", "::1", "::ffff:127.0.0.1"].into_iter().any(passes));
+        assert!(["192.0.2.1", "192.0.2.2", "2001:db8::1"].into_iter().all(passes));
     }
 
     #[test]

@@ -161,10 +161,16 @@ fn listed_in_toml(text: &str) -> Result<Read, toml::de::Error> {
     Ok((tenants, spanned.into_iter().map(span).collect()))
 }
 
-/// A message of serde's without the text that it found: that may be a key.
+/// A message of serde's without the value that it found, which may be a key: a text in quotes, or a number or a truth value
+/// in backticks (serde's `Unexpected`).
 fn without_value(message: &str) -> String {
-    match (message.split_once(": string \""), message.rsplit_once("\", expected ")) {
-        (Some((kind, _)), Some((_, expected))) => format!("{kind}: a string, expected {expected}"),
-        _ => message.to_owned(),
+    let (Some((kind, found)), Some((_, expected))) =
+        (message.split_once(": "), message.rsplit_once(", expected "))
+    else {
+        return message.to_owned();
+    };
+    match found.split(['"', '`']).next().unwrap_or_default().trim_end() {
+        "" => format!("{kind}, expected {expected}"),
+        found => format!("{kind}: a {found}, expected {expected}"),
     }
 }
