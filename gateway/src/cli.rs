@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io::Write;
-use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use sq_shared::telemetry::LogFormat;
@@ -20,26 +19,6 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
-}
-
-impl Cli {
-    /// Reads this process's arguments. When they are wrong, or ask for help, prints that and gives the exit code.
-    ///
-    /// # Errors
-    /// There is nothing more to do.
-    pub fn of_process() -> Result<Self, ExitCode> {
-        let error = match Self::try_parse() {
-            Ok(cli) => return Ok(cli),
-            Err(error) => error,
-        };
-        // clap repeats arguments as they are. Reading them again, made visible, gives the same error but for that.
-        let arguments =
-            std::env::args_os().map(|argument| visible::line(&argument.to_string_lossy()).into_owned());
-        let error = Self::try_parse_from(arguments).err().unwrap_or(error);
-        // Nobody may be there to read it.
-        let _ = error.print();
-        Err(ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)))
-    }
 }
 
 /// What `sq-gateway` can do.

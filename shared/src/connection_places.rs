@@ -37,7 +37,7 @@ struct Holder {
 
 impl Holder {
     /// From when on it keeps the server waiting.
-    fn is_overdue_at(&self) -> Option<Instant> {
+    fn overdue_at(&self) -> Option<Instant> {
         match self.stage {
             Stage::Silent => Some(self.since + SILENCE),
             Stage::InService => None,
@@ -104,7 +104,7 @@ impl Places {
         if holders.by_number.len() < self.most {
             return Room::Free;
         }
-        let overdue = |(number, holder): (&u64, &Holder)| Some((holder.is_overdue_at()?, *number));
+        let overdue = |(number, holder): (&u64, &Holder)| Some((holder.overdue_at()?, *number));
         match holders.by_number.iter().filter_map(overdue).min() {
             Some((at, number)) if may_evict && at <= Instant::now() => {
                 holders.by_number.remove(&number);

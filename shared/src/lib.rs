@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod command_line;
 pub mod config;
 pub mod connection_places;
 pub mod coordinate;

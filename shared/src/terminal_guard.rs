@@ -1,5 +1,5 @@
-//! What gives root up must not get it back through root's terminal: a program may type into the terminal that it was
-//! started from (`TIOCSTI`, and on a console `TIOCLINUX`), and root's shell reads that as root's.
+//! A process that has given root up must not get it back through root's terminal: a program may type into the terminal that
+//! it was started from (`TIOCSTI`, and on a console `TIOCLINUX`), and root's shell reads that as root's.
 //!
 //! Linux 6.2 lets the administrator forbid the first (`dev.tty.legacy_tiocsti = 0`), and only some distributions do.
 
@@ -14,6 +14,13 @@ use seccompiler::{
 /// `ioctl`'s requests that put characters into a terminal (`ioctl_tty(2)`, `ioctl_console(2)`).
 const TYPING: [u64; 2] = [nix::libc::TIOCSTI, 0x541c];
 
+/// Its numbers. A kernel that knows x32 programs takes theirs from any program (`__X32_SYSCALL_BIT`); older ones also the
+/// usual number with that bit.
+#[cfg(target_arch = "x86_64")]
+const IOCTL: &[i64] = &[nix::libc::SYS_ioctl, 0x4000_0000 + 514, 0x4000_0000 + nix::libc::SYS_ioctl];
+#[cfg(not(target_arch = "x86_64"))]
+const IOCTL: &[i64] = &[nix::libc::SYS_ioctl];
+
 /// Why the process may still type into its terminal.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum GuardError {
@@ -25,16 +32,21 @@ pub(crate) enum GuardError {
 
 /// Refuses it to this process and all that it starts, if it has a terminal. Threads that there are already may go on.
 pub(crate) fn refuse_typing() -> Result<(), GuardError> {
-    if File::open("/dev/tty").is_err() {
+    if File::open("/dev/tty").is_err_and(|error| error.raw_os_error() == Some(nix::libc::ENXIO)) {
+        // There is no terminal.
         return Ok(());
     }
     // The kernel takes 32 bits of the request.
     let request = |request| SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, request);
-    let rules: Result<Vec<SeccompRule>, BackendError> =
-        TYPING.into_iter().map(|typing| SeccompRule::new(vec![request(typing)?])).collect();
+    let typing = || -> Result<Vec<SeccompRule>, BackendError> {
+        TYPING.into_iter().map(|typing| SeccompRule::new(vec![request(typing)?])).collect()
+    };
+    let mut rules = BTreeMap::new();
+    for call in IOCTL {
+        rules.insert(*call, typing()?);
+    }
     let refused = SeccompAction::Errno(nix::libc::EPERM as u32);
     let architecture = TargetArch::try_from(std::env::consts::ARCH)?;
-    let rules = BTreeMap::from([(nix::libc::SYS_ioctl, rules?)]);
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, refused, architecture)?;
     let program: BpfProgram = filter.try_into()?;
     Ok(seccompiler::apply_filter(&program)?)

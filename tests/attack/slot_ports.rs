@@ -38,6 +38,9 @@ fn connections_without_a_right_key_keep_no_tenant_out() {
         drop(connections);
     }
     // Nor do they hold up a stop.
-    let _silent: Vec<Connection> = (0..HELD).map(|_| held(&stranger, "")).collect();
+    let _held: Vec<Connection> = ["", "G", &wrong]
+        .iter()
+        .flat_map(|opening| (0..HELD / 3).map(|_| held(&stranger, opening)))
+        .collect();
     running.stop();
 }

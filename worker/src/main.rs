@@ -4,13 +4,15 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use sq_shared::telemetry;
+use sq_shared::{command_line, telemetry};
 use sq_worker::cli::{Cli, Command};
 use sq_worker::commands::{fsck, healthcheck, pool, sandbox, serve};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match command_line::parse::<Cli>() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     telemetry::init(cli.log_format);
     let outcome = match cli.command {
         Command::Serve(options) => serve::run(options),

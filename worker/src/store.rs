@@ -105,6 +105,8 @@ pub struct Store {
     reserve: Arc<Reserve>,
     /// Those of phexts that have no journal.
     keys: Keys,
+    /// Those that have left memory because their journals could only be read, for a write that is asked for again.
+    reopened: BTreeSet<PhextName>,
     /// A job is about to remove files of phexts that do without.
     is_retiring: bool,
     /// Phexts that are not in memory, and whose journals take room that is needed.
@@ -179,6 +181,7 @@ impl Store {
             usage: Usage::default(),
             reserve: Arc::default(),
             keys: Keys::default(),
+            reopened: BTreeSet::new(),
             is_retiring: false,
             long_journals: Vec::new(),
             counts: Arc::default(),
@@ -274,7 +277,6 @@ impl Store {
     /// The phext is damaged, the scroll is not as expected, the key was used for another write, the quota or
     /// the disk is full, or the system refuses.
     pub fn write(&mut self, name: &PhextName, write: &Write) -> Result<Pending<Written>, StoreError> {
-        self.forget_unwritable(name);
         self.refresh(name)?;
         if self.cache.open(name).is_some_and(OpenPhext::is_unproven) {
             return Err(StoreError::Unwritable);
@@ -295,6 +297,7 @@ impl Store {
         self.check_queue(text_bytes)?;
         let demand = Demand { text_bytes, takes_room: after > before, frees_room: after < before };
         self.check_journals(name, demand, &clock)?;
+        self.reopen_unwritable(name)?;
         self.log(name, &entry, after <= before, &clock);
         self.trim(name);
         Ok(self.pending(name, written))
@@ -373,16 +376,17 @@ impl Store {
         }
     }
 
-    /// A journal that could only be read may have become writable since: it is opened again.
-    fn forget_unwritable(&mut self, name: &PhextName) {
-        // One that has just been read, for this write maybe, is as the disk has it.
-        if self.is_awaited(name) {
-            return;
-        }
+    /// A journal that could only be read may have become writable since: before a write it is opened again.
+    fn reopen_unwritable(&mut self, name: &PhextName) -> Result<(), StoreError> {
         let is_unwritable = |open: &OpenPhext| open.has_unwritable_journal() && open.is_quiet();
-        if self.cache.open(name).is_some_and(is_unwritable) {
-            self.forget(name);
+        if self.reopened.remove(name) || !self.cache.open(name).is_some_and(is_unwritable) {
+            return Ok(());
         }
+        self.reopened.insert(name.clone());
+        self.forget(name);
+        self.refresh(name)?;
+        self.reopened.remove(name);
+        Ok(())
     }
 
     fn next_visit(&mut self) -> u64 {

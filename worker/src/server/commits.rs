@@ -80,9 +80,11 @@ fn start_jobs(worker: &Rc<Worker>) {
 }
 
 async fn run_job(worker: Rc<Worker>, job: Job) {
-    // It neither panics nor is it cancelled; were it lost, its phext would just never be acknowledged.
-    let Ok(done) = spawn_blocking(|| job.run()).await else { return };
-    worker.store.borrow_mut().finish(done);
+    match spawn_blocking(|| job.run()).await {
+        Ok(done) => worker.store.borrow_mut().finish(done),
+        // It has panicked. Requests wait for it, and would wait for ever.
+        Err(_) => worker.store.borrow_mut().note_lost_job(),
+    }
     note_state(&worker);
     worker.commits.progress.notify_waiters();
 }
@@ -121,7 +123,7 @@ fn note_state(worker: &Worker) {
     let store = worker.store.borrow();
     if store.is_in_doubt() {
         worker.store_failed.notify_one();
-    } else if !store.is_at_rest() || store.is_scan_wanted() {
+    } else if store.may_have_jobs() || store.is_scan_wanted() {
         worker.commits.wake();
     }
 }

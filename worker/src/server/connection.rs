@@ -42,6 +42,7 @@ const HEAD_BYTES: usize = TARGET_BYTES + FIELD_BYTES + OWN_BYTES;
 
 /// How long a worker that stops waits for the first head of a connection. The gateway sends it as it connects.
 const FIRST_HEAD_AT_STOP: Duration = Duration::from_secs(2);
+const LATE_HEAD_AT_STOP: Duration = Duration::from_millis(100);
 
 /// Serves a connection until the client closes it, or until the worker stops and no request is left.
 pub(super) async fn serve(
@@ -86,6 +87,9 @@ pub(super) async fn serve(
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = caller.may_stop(&mut stopping) => {
+            if caller.is_silent() {
+                return;
+            }
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -129,12 +133,20 @@ impl Caller {
         }
     }
 
-    /// Ends when the worker stops and the first request has come, or does not come.
+    /// Whether it has sent no whole head yet.
+    fn is_silent(&self) -> bool {
+        self.waiting.borrow().is_some()
+    }
+
+    /// Ends when the worker stops and the first request is there, or has had its time.
     async fn may_stop(&self, stopping: &mut watch::Receiver<bool>) {
         // The sender is gone only after it has said so.
         let _ = stopping.wait_for(|stopping| *stopping).await;
-        if self.waiting.borrow().is_some() {
-            let _ = timeout(FIRST_HEAD_AT_STOP, self.came.notified()).await;
+        // The second wait lets in what came while this thread was busy.
+        for patience in [FIRST_HEAD_AT_STOP, LATE_HEAD_AT_STOP] {
+            if self.is_silent() {
+                let _ = timeout(patience, self.came.notified()).await;
+            }
         }
     }
 }

@@ -106,7 +106,15 @@ impl Maker {
         }
         drop(turn);
         for name in unsaved {
-            commits::ask(worker, || Ok(worker.store.borrow_mut().list_unsaved(&name, &mut piece)?)).await?;
+            match commits::ask(worker, || Ok(worker.store.borrow_mut().list_unsaved(&name, &mut piece)?))
+                .await
+            {
+                // The others are listed all the same.
+                Err(Failure::Store(StoreError::NotYet)) => {
+                    worker.store.borrow().list_unread(&name, &mut piece);
+                }
+                listed => listed?,
+            }
         }
         commits::settle(worker, &piece.tickets).await?;
         self.rows.add(&piece.into_rows(), json);

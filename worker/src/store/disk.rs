@@ -110,7 +110,7 @@ pub(super) fn is_unwritable(error: &io::Error) -> bool {
 }
 
 /// Whether an error says that a name is taken by what does not give way: a folder, or a file on which another is mounted.
-fn is_taken(error: &io::Error) -> bool {
+fn is_name_taken(error: &io::Error) -> bool {
     use io::ErrorKind::{AlreadyExists, DirectoryNotEmpty, IsADirectory, NotADirectory, ResourceBusy};
     let kind = error.kind();
     matches!(kind, AlreadyExists | DirectoryNotEmpty | IsADirectory | NotADirectory | ResourceBusy)
@@ -119,7 +119,7 @@ fn is_taken(error: &io::Error) -> bool {
 /// Whether an error of a step that makes, fills, names or removes a file says no more than that this cannot be done now:
 /// what was there before is as it was.
 pub(super) fn is_harmless(error: &io::Error) -> bool {
-    is_full(error) || is_unwritable(error) || is_taken(error)
+    is_full(error) || is_unwritable(error) || is_name_taken(error)
 }
 
 /// The path of a file, from its directory.

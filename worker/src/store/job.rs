@@ -148,19 +148,19 @@ impl Work {
                 let appended = append(disk, reserve, journal, records, frees_room)?;
                 Ok(appended.map_or_else(Outcome::Refused, Outcome::Appended))
             }
-            Self::Refresh { journal, bytes } => match refresh(&*journal, bytes) {
+            Self::Refresh { journal, bytes } => match rewrite(&*journal, bytes) {
                 // Where nothing more is written a sync has nothing to do, unless the file system stopped at an error.
-                Err(error) if is_unwritable(&error) => match journal.sync_data() {
-                    Ok(()) => Ok(Outcome::Refreshed),
+                Err(error) if is_unwritable(&error) => Ok(match journal.sync_data() {
+                    Ok(()) => Outcome::Refreshed,
                     Err(error) => {
                         tracing::error!(
                             phext = %name, %error,
                             "the file system has failed: the last writes may be in memory alone, and are not confirmed"
                         );
-                        Ok(Outcome::Unproven)
+                        Outcome::Unproven
                     }
-                },
-                refreshed => refreshed.map(|()| Outcome::Refreshed),
+                }),
+                rewritten => rewritten.and_then(|()| journal.sync_data()).map(|()| Outcome::Refreshed),
             },
             Self::Begin { new, records, frees_room } => {
                 let (temporary, target) =
@@ -255,7 +255,8 @@ fn remove(disk: &dyn Disk, file: &FileName) -> io::Result<()> {
     }
 }
 
-fn refresh(journal: &dyn DiskFile, bytes: u64) -> io::Result<()> {
+/// Writes a journal's records over themselves, so that a sync has something to do.
+fn rewrite(journal: &dyn DiskFile, bytes: u64) -> io::Result<()> {
     let mut buffer = vec![0; REFRESH_BYTES];
     let mut offset = 0;
     while offset < bytes {
@@ -267,7 +268,7 @@ fn refresh(journal: &dyn DiskFile, bytes: u64) -> io::Result<()> {
         journal.write_all_at(piece, offset)?;
         offset += wanted as u64;
     }
-    journal.sync_data()
+    Ok(())
 }
 
 fn write(disk: &dyn Disk, name: &PhextName, snapshot: &Phext) -> io::Result<Written> {

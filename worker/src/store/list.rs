@@ -298,12 +298,18 @@ impl Store {
                 Ok(())
             }
             Err(StoreError::Damaged(_) | StoreError::Io(_)) => {
-                let file = self.disk.identity(&FileName::Phext(name.clone())).ok().flatten();
-                piece.rows.push(row(file.map_or(0, |file| file.bytes), None));
+                self.list_unread(name, piece);
                 Ok(())
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Lists a phext whose scrolls cannot be read now.
+    pub fn list_unread(&self, name: &PhextName, piece: &mut Piece) {
+        let file = self.disk.identity(&FileName::Phext(name.clone())).ok().flatten();
+        let bytes = file.map_or(0, |file| file.bytes);
+        piece.rows.push(Listed { name: name.clone(), bytes, scrolls: None });
     }
 }
 

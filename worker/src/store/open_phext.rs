@@ -416,7 +416,11 @@ impl OpenPhext {
                 self.note_appended(journal);
                 self.note_only_keys();
             }
-            Outcome::Began(journal) => self.note_appended(journal),
+            Outcome::Began(journal) => {
+                // A new file is sure.
+                self.proof = Fate::default();
+                self.note_appended(journal);
+            }
             Outcome::Refreshed => self.note_refreshed(),
             Outcome::Unproven => {
                 self.proof.refuse(Refusal::Unwritable);

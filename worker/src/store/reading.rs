@@ -1,9 +1,9 @@
 //! How phexts come into memory, and the keys of those without journals. A store that serves requests has their files read
-//! by jobs: a disk that stalls then holds up those alone who wait for what only the disk has.
+//! by jobs: a stalled disk then delays only the requests that need data from it.
 //!
-//! While such a job is under way nothing else touches the phext's files, for it is not in memory, and whoever needs it
-//! there waits. One that another program has changed while it was in memory is read at once: its own jobs could be at work
-//! on its files a moment later.
+//! While such a job is under way nothing else touches the phext's files, for it is not in memory, and every request that
+//! needs it there waits. One that another program has changed while it was in memory is read at once: its own jobs could be
+//! at work on its files a moment later.
 
 use std::collections::VecDeque;
 use std::io;
@@ -21,15 +21,22 @@ use crate::store::recovery::{Damage, PhextFiles, Recovered, RecoveryError, recov
 use crate::store::usage::Files;
 use crate::store::{Store, StoreError};
 
-/// How long what was read stays for whoever asked for it: in memory, though others may need the room, or as the system's
-/// reason why it could not be read. Whoever has not come by then has gone.
-pub(super) const STAYS: Duration = Duration::from_secs(1);
+/// How long what was read stays for the request that waits for it: in memory, though others need the room, or as the reason
+/// why it could not be read. As long a request that has not asked again counts as gone.
+pub(super) const KEPT_FOR: Duration = Duration::from_secs(1);
 
-/// Files of more bytes than this are read one phext at a time: what is read is in no account of memory before its end.
-pub(super) const LARGE_BYTES: u64 = 1024 * 1024;
+/// Files of more bytes than this are read one phext at a time: what is read is in no account of memory before its end, and
+/// takes up to some twenty times as much there, if its scrolls are of one letter each.
+pub(super) const LARGE_BYTES: u64 = 128 * 1024;
 
 /// Most phexts whose files are shorter that are read at once.
 pub(super) const SHORT_AT_ONCE: usize = 8;
+
+/// Most reads that wait. Requests for more ask again.
+pub(super) const WAITING: usize = 256;
+
+/// Most errors that are kept.
+const FAILURES: usize = 64;
 
 /// What must be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,21 +45,38 @@ enum Wanted {
     Keys,
 }
 
-/// What is to be read by jobs, and what came of the last one that failed.
+/// What of it counts together, so that slow ones of one kind delay no other kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Keys,
+    Short,
+    Large,
+}
+
+/// What is to be read by jobs, and what came of the last ones.
 #[derive(Debug, Default)]
 pub(super) struct Reads {
     /// In the order in which they were asked for.
     waiting: VecDeque<Read>,
     under_way: Vec<Read>,
-    /// In memory, and not asked for since they were read.
-    awaited: Vec<(PhextName, Instant)>,
-    failed: Option<(Wanted, Instant, io::Error)>,
+    /// In memory, and not asked for since they were read: at most as many as are read at once.
+    awaited: VecDeque<Read>,
+    failed: VecDeque<Failure>,
 }
 
 #[derive(Debug, Clone)]
 struct Read {
     wanted: Wanted,
-    is_large: bool,
+    kind: Kind,
+    /// When it was last asked for, or was read.
+    at: Instant,
+}
+
+#[derive(Debug)]
+struct Failure {
+    wanted: Wanted,
+    at: Instant,
+    error: io::Error,
 }
 
 /// Reads what is wanted.
@@ -83,66 +107,127 @@ struct FoundPhext {
     content: Result<Option<Recovered>, Damage>,
 }
 
+impl Kind {
+    fn most_at_once(self) -> usize {
+        match self {
+            Self::Keys | Self::Large => 1,
+            Self::Short => SHORT_AT_ONCE,
+        }
+    }
+}
+
+impl Read {
+    fn is_recent(&self) -> bool {
+        self.at.elapsed() < KEPT_FOR
+    }
+}
+
 impl Reads {
     /// Whether nothing waits or is under way.
     pub(super) fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.under_way.is_empty()
     }
 
-    fn includes(&self, wanted: &Wanted) -> bool {
-        self.waiting.iter().chain(&self.under_way).any(|read| read.wanted == *wanted)
+    /// Whether a job may begin.
+    pub(super) fn is_any_due(&self) -> bool {
+        self.next().is_some()
     }
 
-    /// What has waited longest of all that may begin.
+    /// Gives up what no job has begun to read.
+    pub(super) fn clear(&mut self) {
+        self.waiting.clear();
+    }
+
+    /// Notes that it is asked for; whether it will be read already.
+    fn ask_again(&mut self, wanted: &Wanted) -> bool {
+        if let Some(read) = self.waiting.iter_mut().find(|read| read.wanted == *wanted) {
+            read.at = Instant::now();
+            return true;
+        }
+        self.under_way.iter().any(|read| read.wanted == *wanted)
+    }
+
+    fn want(&mut self, wanted: Wanted, kind: Kind) {
+        if self.waiting.len() >= WAITING {
+            self.waiting.retain(Read::is_recent);
+        }
+        if self.waiting.len() < WAITING {
+            self.waiting.push_back(Read { wanted, kind, at: Instant::now() });
+        }
+    }
+
+    /// The place of what has waited longest of all that may begin.
+    fn next(&self) -> Option<usize> {
+        self.waiting.iter().position(|read| {
+            let of_kind = self.under_way.iter().filter(|other| other.kind == read.kind).count();
+            of_kind < read.kind.most_at_once()
+        })
+    }
+
+    /// Begins the next read that a request still waits for.
     fn begin_next(&mut self) -> Option<Wanted> {
-        let may_begin = |read: &Read| {
-            let of_kind = self.under_way.iter().filter(|other| other.is_large == read.is_large).count();
-            of_kind < if read.is_large { 1 } else { SHORT_AT_ONCE }
-        };
-        let read = self.waiting.remove(self.waiting.iter().position(may_begin)?)?;
-        let wanted = read.wanted.clone();
-        self.under_way.push(read);
-        Some(wanted)
+        loop {
+            let read = self.waiting.remove(self.next()?)?;
+            if read.is_recent() {
+                let wanted = read.wanted.clone();
+                self.under_way.push(read);
+                return Some(wanted);
+            }
+        }
     }
 
     fn end(&mut self, wanted: Wanted, error: Option<io::Error>) {
-        let now = Instant::now();
-        self.under_way.retain(|read| read.wanted != wanted);
-        self.awaited.retain(|(_, since)| now.saturating_duration_since(*since) < STAYS);
-        match (wanted, error) {
-            (wanted, Some(error)) => self.failed = Some((wanted, now, error)),
-            (Wanted::Phext(name), None) => self.awaited.push((name, now)),
-            (Wanted::Keys, None) => {}
+        let Some(index) = self.under_way.iter().position(|read| read.wanted == wanted) else { return };
+        let (read, at) = (self.under_way.swap_remove(index), Instant::now());
+        match error {
+            Some(error) => {
+                self.failed.retain(|failure| failure.wanted != wanted);
+                self.failed.truncate(FAILURES - 1);
+                self.failed.push_front(Failure { wanted, at, error });
+            }
+            None => {
+                let (kind, mut places) = (read.kind, read.kind.most_at_once());
+                self.awaited.push_front(Read { at, ..read });
+                self.awaited.retain(|other| {
+                    let is_counted = other.kind == kind;
+                    let has_place = !is_counted || places > 0;
+                    places = places.saturating_sub(usize::from(is_counted));
+                    has_place && other.is_recent()
+                });
+            }
         }
     }
 
     fn is_awaited(&self, name: &PhextName) -> bool {
-        self.awaited.iter().any(|(awaited, since)| awaited == name && since.elapsed() < STAYS)
+        let is_it = |read: &Read| matches!(&read.wanted, Wanted::Phext(wanted) if wanted == name);
+        self.awaited.iter().any(|read| is_it(read) && read.is_recent())
     }
 
     fn note_used(&mut self, name: &PhextName) {
         if !self.awaited.is_empty() {
-            self.awaited.retain(|(awaited, _)| awaited != name);
+            self.awaited.retain(|read| !matches!(&read.wanted, Wanted::Phext(wanted) if wanted == name));
         }
     }
 
-    /// Why the last job could not read this, if it was just tried.
-    fn take_failure(&mut self, wanted: &Wanted) -> Option<io::Error> {
-        let (failed, at, error) = self.failed.take()?;
-        if failed == *wanted {
-            return (at.elapsed() < STAYS).then_some(error);
-        }
-        self.failed = Some((failed, at, error));
-        None
+    /// Why this could not be read a moment ago.
+    fn failure(&self, wanted: &Wanted) -> Option<io::Error> {
+        let failure = self.failed.iter().find(|failure| failure.wanted == *wanted)?;
+        let code = failure.error.raw_os_error();
+        let error = code.map_or_else(|| failure.error.kind().into(), io::Error::from_raw_os_error);
+        (failure.at.elapsed() < KEPT_FOR).then_some(error)
     }
 }
 
 #[cfg(test)]
 impl Reads {
-    /// So much time has passed since the last jobs.
+    /// So much time has passed since anything was asked for or read.
     pub(super) fn age(&mut self, age: Duration) {
-        let failed = self.failed.iter_mut().map(|(_, at, _)| at);
-        failed.chain(self.awaited.iter_mut().map(|(_, since)| since)).for_each(|at| *at -= age);
+        let reads = self.waiting.iter_mut().chain(&mut self.awaited).map(|read| &mut read.at);
+        reads.chain(self.failed.iter_mut().map(|failure| &mut failure.at)).for_each(|at| *at -= age);
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
     }
 }
 
@@ -172,8 +257,8 @@ impl FoundPhext {
 }
 
 impl Store {
-    /// Files are read by jobs, but for those of a phext that is in memory: until such a job has ended, whoever needs what
-    /// it reads is told [`StoreError::NotYet`].
+    /// Files are read by jobs, but for those of a phext that is in memory: until such a job has ended, an operation that
+    /// needs what it reads gives [`StoreError::NotYet`].
     #[must_use]
     pub fn reading_in_jobs(self) -> Self {
         Self { reads: Some(Reads::default()), ..self }
@@ -201,7 +286,8 @@ impl Store {
         {
             let Files { text_bytes, spare_bytes } = files.lengths();
             let is_large = text_bytes.saturating_add(spare_bytes) > LARGE_BYTES;
-            return self.want(Read { wanted: Wanted::Phext(name.clone()), is_large });
+            let kind = if is_large { Kind::Large } else { Kind::Short };
+            return self.want(Wanted::Phext(name.clone()), kind);
         }
         let found = FoundPhext::read(&*self.disk, name, self.limits.quota_bytes)?;
         self.take_in(name, found)
@@ -229,8 +315,8 @@ impl Store {
         }
     }
 
-    /// Whether somebody is about to come for a phext that was just read: to give its place to another one would let
-    /// requests drive out each other's phexts and never be served.
+    /// Whether a request is about to ask for a phext that was just read for it. If another one could take its place,
+    /// requests would drive out each other's phexts and never be served.
     pub(super) fn is_awaited(&self, name: &PhextName) -> bool {
         self.reads.as_ref().is_some_and(|reads| reads.is_awaited(name))
     }
@@ -275,7 +361,7 @@ impl Store {
         }
         self.check_reads(&Wanted::Keys)?;
         if self.reads.is_some() && self.disk.identity(&FileName::Keys)?.is_some() {
-            return self.want(Read { wanted: Wanted::Keys, is_large: false });
+            return self.want(Wanted::Keys, Kind::Keys);
         }
         Ok(self.keys.take_in(FoundKeys::read(&*self.disk, now)?)?)
     }
@@ -283,15 +369,15 @@ impl Store {
     /// What is known of a job that reads this.
     fn check_reads(&mut self, wanted: &Wanted) -> Result<(), StoreError> {
         let Some(reads) = &mut self.reads else { return Ok(()) };
-        if reads.includes(wanted) {
+        if reads.ask_again(wanted) {
             return Err(StoreError::NotYet);
         }
-        reads.take_failure(wanted).map_or(Ok(()), |error| Err(error.into()))
+        reads.failure(wanted).map_or(Ok(()), |error| Err(error.into()))
     }
 
-    fn want(&mut self, read: Read) -> Result<(), StoreError> {
+    fn want(&mut self, wanted: Wanted, kind: Kind) -> Result<(), StoreError> {
         if let Some(reads) = &mut self.reads {
-            reads.waiting.push_back(read);
+            reads.want(wanted, kind);
         }
         Err(StoreError::NotYet)
     }
@@ -307,7 +393,7 @@ impl Store {
         std::iter::from_fn(|| reads.begin_next()).map(job).collect()
     }
 
-    /// Takes in what was read. Damage is remembered, and whoever asks again is told of it.
+    /// Takes in what was read. Damage is remembered, and given to those who ask again.
     pub(super) fn finish_read(&mut self, ReadDone { wanted, found }: ReadDone) {
         let error = match found {
             Ok(Found::Phext(name, found)) => {

@@ -1,5 +1,6 @@
 //! Which work for the disk is due, whose turn it is, and what becomes of what came of it.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,6 +9,7 @@ use sq_shared::phext_name::PhextName;
 use crate::store::admission::is_tight;
 use crate::store::job::{Done, Finished, Job, Outcome};
 use crate::store::open_phext::{Clock, OpenPhext};
+use crate::store::reading::Reads;
 use crate::store::{Store, StoreError, Ticket, clock};
 
 /// Most bytes of new files that are written at once, beside one whose turn it is.
@@ -150,6 +152,9 @@ impl Store {
     /// [`Store::is_at_rest`].
     pub fn close(&mut self) {
         self.is_closing = true;
+        if let Some(reads) = &mut self.reads {
+            reads.clear();
+        }
         for name in &self.active {
             if let Some(open) = self.cache.open_mut(name) {
                 open.retry(Instant::now());
@@ -160,8 +165,21 @@ impl Store {
     /// Whether no job is due or under way, once [`Store::next_jobs`] has been asked.
     pub fn is_at_rest(&self) -> bool {
         let is_reading = self.reads.as_ref().is_some_and(|reads| !reads.is_idle());
-        let is_work_due =
-            is_reading || !self.active.is_empty() || self.wants_long_journals() || self.is_parked_due();
-        !is_work_due || self.is_in_doubt
+        self.is_in_doubt || !(is_reading || self.is_work_due())
+    }
+
+    /// Whether [`Store::next_jobs`] may have a job to give. A read that is under way is no reason to ask it.
+    pub fn may_have_jobs(&self) -> bool {
+        let is_read_due = self.reads.as_ref().is_some_and(Reads::is_any_due);
+        !self.is_in_doubt && (is_read_due || self.is_work_due())
+    }
+
+    fn is_work_due(&self) -> bool {
+        !self.active.is_empty() || self.wants_long_journals() || self.is_parked_due()
+    }
+
+    /// A job has ended without a result, which only a mistake of ours can do. What it did is known after a new start.
+    pub fn note_lost_job(&mut self) {
+        self.fail(&io::Error::other("a job ended without a result"));
     }
 }

@@ -171,6 +171,6 @@ fn without_value(message: &str) -> String {
     };
     match found.split(['"', '`']).next().unwrap_or_default().trim_end() {
         "" => format!("{kind}, expected {expected}"),
-        found => format!("{kind}: a {found}, expected {expected}"),
+        found => format!("{kind}: {found}, expected {expected}"),
     }
 }

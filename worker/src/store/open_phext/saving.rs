@@ -195,7 +195,13 @@ impl OpenPhext {
                     self.refuse(Queue::default(), error, clock);
                 }
             }
-            Refusal::Full | Refusal::Unwritable | Refusal::Failed(_) => self.fall_behind(error, clock),
+            Refusal::Full | Refusal::Unwritable => self.fall_behind(error, clock),
+            Refusal::Failed(_) => {
+                self.fall_behind(error, clock);
+                // All of it was written, maybe for nothing every time.
+                let paid_at = self.budget.paid_at(self.phext.file_bytes(), clock.now);
+                self.save_due = self.save_due.map(|due| due.max(paid_at));
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! A store that has files read by jobs: who waits for what, and what does not wait.
 
 use super::*;
-use crate::store::reading::{LARGE_BYTES, SHORT_AT_ONCE, STAYS};
+use crate::store::reading::{KEPT_FOR, LARGE_BYTES, SHORT_AT_ONCE, WAITING};
 
 fn store_on(disk: &SimDisk) -> Store {
     on_sim(disk, unsaved()).reading_in_jobs()
@@ -53,32 +53,95 @@ fn a_write_waits_for_its_phext_and_for_the_keys() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_an_error_for_whoever_asked() {
+fn each_request_is_told_why_its_phext_could_not_be_read() {
     let disk = SimDisk::new(1);
-    disk.replace_behind_our_back(&phext_file("notes"), b"abc");
     let mut store = store_on(&disk);
-    assert!(is_waited_for(&mut store, "notes"));
-    disk.fail(Operation::Read, 1, Errno::IO);
+    for phext in ["one", "two"] {
+        disk.replace_behind_our_back(&phext_file(phext), b"abc");
+        assert!(is_waited_for(&mut store, phext));
+    }
+    (1..=2).for_each(|nth| disk.fail(Operation::Open, nth, Errno::IO));
     run_jobs(&mut store);
-    assert!(matches!(store.read(&name("notes")), Err(StoreError::Io(_))));
-    // It was told once, and is tried again.
-    assert!(is_waited_for(&mut store, "notes"));
+    // Two requests wait for each.
+    for phext in ["one", "two", "one", "two"] {
+        let refused = store.read(&name(phext)).unwrap_err();
+        let StoreError::Io(error) = refused else { panic!("{refused}") };
+        assert_eq!(error.raw_os_error(), Some(Errno::IO.raw_os_error()));
+    }
+    // Later ones have it tried again.
+    store.reads.as_mut().unwrap().age(KEPT_FOR);
+    assert!(is_waited_for(&mut store, "one"));
     run_jobs(&mut store);
-    assert_eq!(scroll(&mut store, "notes", ORIGIN), "abc");
+    assert_eq!(scroll(&mut store, "one", ORIGIN), "abc");
 }
 
 #[test]
-fn an_error_that_nobody_has_come_for_is_tried_again() {
+fn what_no_request_waits_for_any_more_is_not_read() {
     let disk = SimDisk::new(1);
-    disk.replace_behind_our_back(&phext_file("notes"), b"abc");
     let mut store = store_on(&disk);
-    assert!(is_waited_for(&mut store, "notes"));
-    disk.fail(Operation::Read, 1, Errno::IO);
+    for phext in ["left", "waits"] {
+        disk.replace_behind_our_back(&phext_file(phext), phext.as_bytes());
+        assert!(is_waited_for(&mut store, phext));
+    }
+    store.reads.as_mut().unwrap().age(KEPT_FOR);
+    assert!(is_waited_for(&mut store, "waits"));
+    assert_eq!(store.next_jobs().len(), 1);
+    // Nor does the end wait for what no job has begun to read.
+    let mut store = store_on(&disk);
+    for number in 0..SHORT_AT_ONCE + 2 {
+        disk.replace_behind_our_back(&phext_file(&number.to_string()), b"text");
+        assert!(is_waited_for(&mut store, &number.to_string()));
+    }
+    let jobs = store.next_jobs();
+    store.close();
+    assert!(!store.is_at_rest() && store.next_jobs().is_empty());
+    jobs.into_iter().for_each(|job| store.finish(job.run()));
     run_jobs(&mut store);
-    store.reads.as_mut().unwrap().age(STAYS);
-    assert!(is_waited_for(&mut store, "notes"));
+    assert!(store.is_at_rest());
+}
+
+#[test]
+fn so_many_reads_wait_and_requests_for_more_ask_again() {
+    let disk = SimDisk::new(1);
+    let mut store = store_on(&disk);
+    for number in 0..=WAITING {
+        disk.replace_behind_our_back(&phext_file(&number.to_string()), b"text");
+        assert!(is_waited_for(&mut store, &number.to_string()));
+        let waiting = store.reads.as_ref().unwrap().waiting();
+        assert_eq!(waiting, (number + 1).min(WAITING));
+    }
+    let jobs = store.next_jobs();
+    jobs.into_iter().for_each(|job| store.finish(job.run()));
+    assert!(is_waited_for(&mut store, &WAITING.to_string()));
     run_jobs(&mut store);
-    assert_eq!(scroll(&mut store, "notes", ORIGIN), "abc");
+    assert_eq!(scroll(&mut store, &WAITING.to_string(), ORIGIN), "text");
+}
+
+/// A disk that withholds phexts does not withhold the keys, without which there are no writes.
+#[test]
+fn the_keys_do_not_wait_for_phexts_that_are_slow_to_be_read() {
+    let disk = SimDisk::new(1);
+    let mut store = on_sim(&disk, unsaved());
+    put(&mut store, "warm", ORIGIN, "text").unwrap();
+    let repeat = Some(RepeatKey::new(KeyOrigin::Client, "1"));
+    let delete = Write { at: at(ORIGIN), edit: Edit::Remove, expected: None, repeat };
+    let _ = store.write(&name("gone"), &delete).unwrap();
+    close(store);
+    let disk = disk.kill();
+    let mut store = store_on(&disk);
+    assert!(is_waited_for(&mut store, "warm"));
+    run_jobs(&mut store);
+    for number in 0..=SHORT_AT_ONCE {
+        disk.replace_behind_our_back(&phext_file(&number.to_string()), b"text");
+        assert!(is_waited_for(&mut store, &number.to_string()));
+    }
+    assert_eq!(store.next_jobs().len(), SHORT_AT_ONCE);
+    let write = Write { edit: append("!"), repeat: None, ..delete };
+    assert!(matches!(store.write(&name("warm"), &write), Err(StoreError::NotYet)));
+    let keys = store.next_jobs();
+    assert_eq!(keys.len(), 1);
+    keys.into_iter().for_each(|job| store.finish(job.run()));
+    let _ = store.write(&name("warm"), &write).unwrap();
 }
 
 #[test]
@@ -154,7 +217,7 @@ fn requests_that_wait_do_not_drive_out_each_others_phexts() {
     // Once they have been asked for they may go, and so may those that nobody has come for.
     assert!(is_waited_for(&mut store, "other"));
     run_jobs(&mut store);
-    store.reads.as_mut().unwrap().age(STAYS);
+    store.reads.as_mut().unwrap().age(KEPT_FOR);
     assert!(is_waited_for(&mut store, "two"));
     run_jobs(&mut store);
     assert_eq!(in_memory(&store, "other"), "");

@@ -222,5 +222,9 @@ fn what_a_failed_file_system_may_have_in_memory_alone_is_read_and_not_confirmed(
         assert_eq!(store.has_settled(&repeated), !is_failed);
         let again = store.write(&name("notes"), &keyed("d", "2"));
         assert_eq!(matches!(again, Err(StoreError::Unwritable)), is_failed, "{again:?}");
+        // Once all of it is in a new file, it is sure.
+        store.close();
+        run_jobs(&mut store);
+        assert!(store.write(&name("notes"), &keyed("d", "2")).unwrap().into_untold().is_replay);
     }
 }
