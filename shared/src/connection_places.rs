@@ -114,7 +114,7 @@ impl Places {
         }
     }
 
-    /// Ends when no connection is left. Nobody must be waiting for a place.
+    /// Ends when no connection is left. No call of [`Places::take`] may be waiting.
     pub async fn emptied(&self) {
         while !self.lock().by_number.is_empty() {
             self.changed.notified().await;

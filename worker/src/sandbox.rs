@@ -1,4 +1,5 @@
-//! Locks a worker in: the first act of `serve`, before it reads a byte that a client has sent. A worker that is taken over afterwards has its tenant's directory, its socket, and no more.
+//! Locks a worker in: the first act of `serve`, before it reads a byte that a client has sent. A worker that is taken over
+//! afterwards has its tenant's directory, its socket, and no more.
 //!
 //! Three walls, each of which would do for most of it: the root directory is the tenant's own, where the
 //! system lets us (`privileges`); Landlock allows files beneath that directory and no network (`files`); and

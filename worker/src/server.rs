@@ -65,8 +65,8 @@ pub async fn run(
     mut pool: Option<SettingsReader>,
     mut stop: StopSignal,
 ) -> io::Result<()> {
-    // It stays open to the end: its number must not become that of a file (`sandbox/system_calls.rs`). Nobody listens any
-    // more when the last connection has ended, which is fine.
+    // It stays open to the end: its number must not become that of a file (`sandbox/system_calls.rs`). The worker stops
+    // listening only then, and what waits in the backlog is the next one's.
     let listener = Rc::new(TcpListener::from_std(listener)?);
     let places = Places::new(CONNECTIONS);
     let (stopping, stopped) = watch::channel(false);

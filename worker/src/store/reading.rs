@@ -309,7 +309,7 @@ impl Store {
                 if open.is_own_file(identity()?) && !open.is_superseded() {
                     return Ok(true);
                 }
-                // Jobs hold its files: it is read anew when they are done.
+                // Jobs hold its files: it is read again when they are done.
                 if open.is_quiet() { Ok(false) } else { Err(StoreError::NotYet) }
             }
         }
