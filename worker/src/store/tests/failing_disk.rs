@@ -115,7 +115,10 @@ fn what_stops_a_step_that_names_or_removes_a_file_stops_that_step_alone() {
                 }
                 // Only one step fails, and it may be the first of these.
                 let first = put(&mut store, "other", ORIGIN, "x");
-                assert!(matches!(first, Ok(_) | Err(StoreError::Io(_) | StoreError::DiskFull { .. })), "{first:?}");
+                assert!(
+                    matches!(first, Ok(_) | Err(StoreError::Io(_) | StoreError::DiskFull { .. })),
+                    "{first:?}"
+                );
                 put(&mut store, "other", ORIGIN, "y").unwrap();
                 close(store);
                 assert_eq!(saved(&disk, "notes").unwrap_or_default(), text, "{operation:?} {nth} {error}");
