@@ -130,7 +130,7 @@ pub fn in_private(script: &str, path: &Path, command: &Command) -> Command {
 }
 
 fn is_mounted(point: &Path) -> bool {
-    // A mount point of somebody else's need not be UTF-8.
+    // Another's mount point need not be UTF-8.
     let mounts = fs::read("/proc/self/mounts").unwrap_or_default();
     let mounts = String::from_utf8_lossy(&mounts);
     // A space in a path is written by its octal number there.

@@ -84,7 +84,7 @@ impl KeysOut {
         match self {
             Self::File(path) => service_user::as_owner_of(path, || {
                 secret_file::append(path, |file, is_new| {
-                    // Somebody may have put it there since it was looked at.
+                    // It may have been put there since it was looked at.
                     service_user::refuse_planted(path, &file.metadata()?)?;
                     write_csv(file, keys, is_new)
                 })

@@ -82,7 +82,7 @@ fn start_jobs(worker: &Rc<Worker>) {
 async fn run_job(worker: Rc<Worker>, job: Job) {
     match spawn_blocking(|| job.run()).await {
         Ok(done) => worker.store.borrow_mut().finish(done),
-        // It has panicked. Requests wait for it, and would wait for ever.
+        // It has panicked. Requests wait for it, and nothing else would end their wait.
         Err(_) => worker.store.borrow_mut().note_lost_job(),
     }
     note_state(&worker);

@@ -107,7 +107,7 @@ pub(super) fn tune(stream: &TcpStream) {
     let _ = rustix::net::sockopt::set_tcp_user_timeout(stream.as_fd(), patience_ms);
 }
 
-/// Who asks on a connection. Until the first request has come its client believes that it will be served, so the worker is
+/// The client of a connection. Until the first request has come its client believes that it will be served, so the worker is
 /// not idle, and a stop waits for it a while.
 pub(super) struct Caller {
     pub(super) id: u64,

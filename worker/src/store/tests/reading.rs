@@ -179,7 +179,7 @@ fn so_many_short_phexts_are_read_at_once_and_one_large_one() {
     assert_eq!(store.next_jobs().len(), 2);
 }
 
-/// While its files are read, a phext is not made anew beside what is read.
+/// While its files are read, no second one is made beside what is read.
 #[test]
 fn a_phext_that_is_taken_away_while_it_is_read_is_written_to_afterwards() {
     let disk = SimDisk::new(1);
