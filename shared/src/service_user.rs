@@ -149,7 +149,7 @@ pub fn refuse_planted_at(path: &Path) -> io::Result<()> {
 pub fn give_up_root() -> Result<(), Failure> {
     let Some(PathOwner { uid, gid, .. }) = SERVICE_USER.get().filter(|_| is_root()) else { return Ok(()) };
     if let Err(error) = terminal_guard::refuse_typing() {
-        tracing::warn!(%error, "the processes could type into root's terminal: start them where there is none");
+        tracing::warn!(%error, "failed to refuse typing into root's terminal; start this without a terminal");
     }
     nix::unistd::setresgid(*gid, *gid, *gid)
         .and_then(|()| nix::unistd::setresuid(*uid, *uid, *uid))

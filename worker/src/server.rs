@@ -40,8 +40,8 @@ pub mod settings;
 pub mod worker;
 
 /// Most connections at once. The gateway opens at most as many as a tenant may have requests in flight (64 by default), and
-/// a few more that it keeps open. When all places are taken, the oldest connection without a right key loses its own, and
-/// while there is none, more wait in the backlog. An open connection costs about 10 KiB.
+/// a few more that it keeps open. When all places are taken, the oldest connection without a right key loses its own. If
+/// every connection has a right key, more wait in the backlog. An open connection costs about 10 KiB.
 const CONNECTIONS: usize = 512;
 
 /// The reason to stop that is an error: the next worker reads from the disk what there is.
