@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::limits::COORDINATE_PART;
 use crate::token::TokenDigest;
 use crate::toml_reader::{Document, Mistakes, Section};
 use crate::{layout, regular_file};
-use units::{Rate, parse_bytes, parse_count, parse_duration, parse_or_off};
+use units::{Rate, parse_bytes, parse_coordinate_part, parse_count, parse_duration, parse_or_off};
 
 /// The whole config, checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -103,6 +104,8 @@ pub struct Limits {
     pub quota_bytes: Option<u64>,
     /// How many phexts one tenant may have.
     pub phexts: Option<usize>,
+    /// The largest part of a new scroll's coordinate.
+    pub coordinate: Option<u32>,
 }
 
 /// How long the gateway waits.
@@ -322,6 +325,9 @@ impl Limits {
             body_bytes: section.parsed("body", parse_or_off(parse_bytes)).unwrap_or(Some(64 << 20)),
             quota_bytes: section.parsed("quota", parse_or_off(parse_bytes)).unwrap_or(Some(1 << 30)),
             phexts: count(&section, "phexts").unwrap_or(Some(100_000)),
+            coordinate: section
+                .integer_or("coordinate", parse_or_off(parse_coordinate_part))
+                .unwrap_or(Some(COORDINATE_PART)),
         };
         section.finish();
         limits

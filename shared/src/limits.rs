@@ -8,7 +8,7 @@ pub const TOKEN_BYTES: usize = 512;
 
 /// Longest phext name, in bytes: with `.journal.tmp` behind it, it stays under the 255 bytes that
 /// Linux file systems allow for a file name.
-pub const PHEXT_NAME_BYTES: usize = 200;
+pub const PHEXT_NAME_BYTES: usize = 240;
 
 /// Most keys of one tenant: a worker compares a request's key with each of them. Far more than the programs of one
 /// customer, and enough for a rotation each month of eight years before old keys must be taken out.
@@ -21,9 +21,13 @@ pub const KEY_NUMBER: u32 = 999_999_999;
 /// Longest tenant name: a letter and 62 more, the length of a DNS label (RFC 1035, 2.3.4).
 pub const TENANT_NAME_BYTES: usize = 63;
 
-/// Largest part of a coordinate. A coordinate is written to disk as breaks, so it costs as many
-/// bytes as its parts are large: at most 9 × 99,998.
+/// Largest part of a new scroll's coordinate, unless the config has another (`limits.coordinate`). A coordinate is
+/// written to disk as breaks, so it costs as many bytes as its parts are large: at most 9 × 99,998.
 pub const COORDINATE_PART: u32 = 99_999;
+
+/// Longest text of a coordinate, in bytes: a tenant's name and nine numbers of ten digits have 163 with what separates
+/// them; the rest is for zeros and spaces.
+pub const COORDINATE_TEXT_BYTES: usize = 240;
 
 /// Most header fields in one request. nginx and Apache stop at a like number; pingora at 256.
 pub const HEADER_FIELDS: usize = 100;

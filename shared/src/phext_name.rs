@@ -1,21 +1,19 @@
-//! The name of a phext, as it stands in `p=` and, with `.phext` behind it, on disk.
+//! The name of a phext, as it stands in `p=` and, with `.phext` behind it, on disk. One phext has an empty name: the
+//! unnamed one, of requests that do not say which, in the file `.phext`.
 
 use std::fmt;
 
 use crate::limits::PHEXT_NAME_BYTES;
 
-/// A phext's name: 1 to 200 bytes, no slash or backslash, no control character, no leading dot.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// A phext's name: up to 240 bytes, no slash or backslash, no control character, no leading dot.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PhextName(String);
 
 /// Why a text is not a phext's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPhextName {
-    /// Nothing between `p=` and the next `&`.
-    #[error("the phext's name is empty: give one of 1 to 200 bytes, as in p=notes")]
-    Empty,
-    /// More than 200 bytes.
-    #[error("the phext's name is longer than 200 bytes")]
+    /// More than 240 bytes.
+    #[error("the phext's name is longer than {PHEXT_NAME_BYTES} bytes")]
     TooLong,
     /// A leading dot: such files are hidden, and are ours for other ends.
     #[error("a phext's name does not begin with a dot")]
@@ -29,14 +27,11 @@ pub enum InvalidPhextName {
 }
 
 impl PhextName {
-    /// Checks a name as the client gave it, percent-decoded.
+    /// Checks a name as the client gave it, percent-decoded. Without one it is the unnamed phext's, as in SQ.
     ///
     /// # Errors
     /// Says which rule the name breaks.
     pub fn parse(text: &str) -> Result<Self, InvalidPhextName> {
-        if text.is_empty() {
-            return Err(InvalidPhextName::Empty);
-        }
         if text.contains(['/', '\\']) || text.starts_with("..") {
             return Err(InvalidPhextName::LeavesDirectory);
         }
@@ -50,6 +45,18 @@ impl PhextName {
             return Err(InvalidPhextName::TooLong);
         }
         Ok(Self(text.to_owned()))
+    }
+
+    /// The name of a phext whose file is in a folder of the tenant's directory, as in `old/notes`. Only a link that the
+    /// operator made leads there: no client can say such a name, for none that is parsed has a slash.
+    #[must_use]
+    pub fn in_folder(folder: &str, name: &Self) -> Self {
+        Self([folder, "/", name.as_str()].concat())
+    }
+
+    /// Whether its file is in a folder.
+    pub fn is_in_folder(&self) -> bool {
+        self.0.contains('/')
     }
 
     /// The name as text.
@@ -70,9 +77,10 @@ mod tests {
 
     #[test]
     fn each_rule_at_its_limit() {
-        assert!(PhextName::parse(&"n".repeat(200)).is_ok());
-        assert_eq!(PhextName::parse(&"n".repeat(201)), Err(InvalidPhextName::TooLong));
-        assert_eq!(PhextName::parse(""), Err(InvalidPhextName::Empty));
+        assert!(PhextName::parse(&"n".repeat(240)).is_ok());
+        assert_eq!(PhextName::parse(&"n".repeat(241)), Err(InvalidPhextName::TooLong));
+        assert_eq!(PhextName::parse(""), Ok(PhextName::default()));
+        assert_eq!(PhextName::parse("."), Err(InvalidPhextName::LeadingDot));
         assert_eq!(PhextName::parse(".a"), Err(InvalidPhextName::LeadingDot));
         assert_eq!(PhextName::parse("a\u{7f}"), Err(InvalidPhextName::ControlCharacter));
         assert_eq!(PhextName::parse("a\u{85}"), Err(InvalidPhextName::ControlCharacter));

@@ -238,13 +238,9 @@ fn too_many_coordinates(what: &str) -> Problem {
     Problem::new(Code::InvalidParameter, detail)
 }
 
-/// The phext that a request names.
+/// The phext that a request names; the unnamed one when it names none.
 fn phext_name(input: &Input<'_>) -> Result<PhextName, Problem> {
-    let name = input
-        .params
-        .get("p")
-        .ok_or_else(|| Problem::new(Code::MissingParameter, "say which phext: p=NAME, as in p=notes"))?;
-    PhextName::parse(name).map_err(|error| {
+    PhextName::parse(input.params.get("p").unwrap_or("")).map_err(|error| {
         let leaves = error == InvalidPhextName::LeavesDirectory;
         let code = if leaves { Code::ForbiddenPhext } else { Code::InvalidPhext };
         Problem::new(code, error.to_string())
@@ -262,7 +258,7 @@ fn coordinate(input: &Input<'_>) -> Result<Coordinate, Problem> {
 /// A coordinate in any place of a request.
 fn parse_coordinate(text: &str, tenant: Option<&TenantName>) -> Result<Coordinate, Problem> {
     Coordinate::parse(text, tenant).map_err(|error| {
-        let foreign = error == InvalidCoordinate::ForeignNamespace;
+        let foreign = matches!(error, InvalidCoordinate::ForeignNamespace { .. });
         let code = if foreign { Code::ForeignNamespace } else { Code::InvalidCoordinate };
         Problem::new(code, error.to_string())
     })

@@ -16,6 +16,8 @@ pub struct WorkerSettings {
     pub quota_bytes: Option<u64>,
     /// How many phexts the tenant may have; `None` is no limit.
     pub phexts: Option<usize>,
+    /// The largest part of a new scroll's coordinate; `None` is no limit.
+    pub coordinate: Option<u32>,
     /// What the worker may keep of its phexts in memory.
     pub memory_bytes: u64,
     /// A request's body; `None` is no limit.

@@ -15,7 +15,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use sq_shared::coordinate::Coordinate;
 use sq_shared::phext_name::PhextName;
 
-use crate::store::admission::check_expected;
+use crate::store::admission::{check_coordinate, check_expected};
 use crate::store::cache::{Cache, Content};
 use crate::store::counts::Counts;
 use crate::store::disk::Disk;
@@ -41,6 +41,7 @@ pub mod job;
 mod journal;
 mod journal_room;
 mod keys;
+mod links;
 mod list;
 mod look;
 mod memory;
@@ -64,6 +65,7 @@ pub mod usage;
 pub use crate::store::disk::os::{DataDirectory, OpenError};
 pub use crate::store::error::StoreError;
 pub use crate::store::journal::JournalDamage;
+pub use crate::store::links::BadLink;
 pub use crate::store::list::{Listed, Listing};
 pub use crate::store::look::Turns;
 pub use crate::store::phext::cursor::Cursor;
@@ -81,6 +83,8 @@ pub struct Limits {
     pub quota_bytes: Option<u64>,
     /// How many phexts; `None` is no limit.
     pub phexts: Option<usize>,
+    /// The largest part of a new scroll's coordinate; `None` is no limit.
+    pub coordinate: Option<u32>,
     /// What phexts may take in memory. The one in use is always kept, however large it is.
     pub memory_bytes: u64,
 }
@@ -228,7 +232,8 @@ impl Store {
     pub fn load(&mut self, name: &PhextName) -> Result<Pending<&Phext>, StoreError> {
         // Taken before the file is looked at, it is never newer than what it stands for.
         let look = self.turns.as_ref().map(Turns::look);
-        self.refresh(name)?;
+        let linked = self.refresh(name)?;
+        let name = linked.as_ref().unwrap_or(name);
         if let Some(open) = self.cache.open_mut(name) {
             open.looked = look;
         }
@@ -264,10 +269,12 @@ impl Store {
     /// # Errors
     /// It must be read, and that fails as [`Store::read`] does.
     pub fn glance(&mut self, name: &PhextName) -> Result<&Phext, StoreError> {
-        if self.cache.open(name).is_none() {
-            self.refresh(name)?;
-            self.trim(name);
+        if self.cache.open(name).is_some() {
+            return Ok(self.as_in_memory(name).into_untold());
         }
+        let linked = self.refresh(name)?;
+        let name = linked.as_ref().unwrap_or(name);
+        self.trim(name);
         Ok(self.as_in_memory(name).into_untold())
     }
 
@@ -277,7 +284,8 @@ impl Store {
     /// The phext is damaged, the scroll is not as expected, the key was used for another write, the quota or
     /// the disk is full, or the system refuses.
     pub fn write(&mut self, name: &PhextName, write: &Write) -> Result<Pending<Written>, StoreError> {
-        self.refresh(name)?;
+        let linked = self.refresh(name)?;
+        let name = linked.as_ref().unwrap_or(name);
         if self.cache.open(name).is_some_and(OpenPhext::is_unproven) {
             return Err(StoreError::Unwritable);
         }
@@ -289,6 +297,7 @@ impl Store {
         check_expected(phext.scroll(&write.at), write.expected.as_ref())?;
         let written = Written { bytes: answer_bytes(phext.scroll(&write.at), &write.edit), is_replay: false };
         let (before, after) = (phext.file_bytes(), phext.file_bytes_after(&write.at, &write.edit));
+        check_coordinate(phext.scroll(&write.at), write, self.limits.coordinate)?;
         let Some(entry) = entry(phext, write, written.bytes)? else { return Ok(self.pending(name, written)) };
         self.check_count(name, before, after, &clock)?;
         self.check_quota(before, after, &clock)?;

@@ -1,17 +1,22 @@
 //! Which scroll a write names, by the worker's rules: `p` and `c` of the query or, when that has no `p`, of a
-//! form, as its body goes by. What is no phext's name or no coordinate of the tenant's names nothing.
+//! form, as its body goes by. Without a `p` it is the unnamed phext. What is no phext's name or no coordinate of the
+//! tenant's names nothing.
 
 use http::HeaderMap;
 use memchr::{memchr, memrchr};
 use sq_shared::coordinate::Coordinate;
 use sq_shared::form;
-use sq_shared::limits::PHEXT_NAME_BYTES;
+use sq_shared::limits::{COORDINATE_TEXT_BYTES, PHEXT_NAME_BYTES};
 use sq_shared::phext_name::PhextName;
 use sq_shared::tenant::TenantName;
 
 /// What is kept of a value: more than a phext's name or a coordinate has, even when each of its bytes is escaped.
 /// What is longer stays too long.
-const VALUE_BYTES: usize = 3 * PHEXT_NAME_BYTES + 1;
+const VALUE_BYTES: usize = 3 * LONGEST_BYTES + 1;
+
+/// The longest that either may be.
+const LONGEST_BYTES: usize =
+    if PHEXT_NAME_BYTES > COORDINATE_TEXT_BYTES { PHEXT_NAME_BYTES } else { COORDINATE_TEXT_BYTES };
 
 /// What is kept of a pair whose end has not come.
 const PAIR_BYTES: usize = "%70=".len() + VALUE_BYTES;
@@ -36,6 +41,8 @@ struct Form {
     of_query: Values,
     /// A pair whose end has not come.
     pair: Vec<u8>,
+    /// Its last byte has come.
+    is_whole: bool,
 }
 
 impl NamedScroll {
@@ -45,7 +52,7 @@ impl NamedScroll {
         // What comes after it is no query (RFC 3986, 3.5); the worker's parser cuts it off as well.
         values.read(query.split(|byte| *byte == b'#').next().unwrap_or_default());
         let takes_form = values.phext.is_none() && form::is_form(headers);
-        let form = takes_form.then(|| Form { of_query: values.clone(), pair: Vec::new() });
+        let form = takes_form.then(|| Form { of_query: values.clone(), pair: Vec::new(), is_whole: false });
         Self { values, form }
     }
 
@@ -54,6 +61,7 @@ impl NamedScroll {
         if let Some(form) = &mut self.form {
             self.values = form.of_query.clone();
             form.pair.clear();
+            form.is_whole = false;
         }
     }
 
@@ -76,12 +84,16 @@ impl NamedScroll {
         if is_last {
             self.values.read(&form.pair);
             form.pair.clear();
+            form.is_whole = true;
         }
     }
 
-    /// The phext, if it names one.
+    /// The phext, unless what names it is no name, or a form has not come whole that may name it.
     pub(super) fn phext(&self) -> Option<PhextName> {
-        PhextName::parse(&form::decode(self.values.phext.as_ref()?)?).ok()
+        let may_come = self.form.as_ref().is_some_and(|form| !form.is_whole);
+        let unnamed = Some(&[][..]).filter(|_| !may_come);
+        let named = self.values.phext.as_deref().or(unnamed)?;
+        PhextName::parse(&form::decode(named)?).ok()
     }
 
     /// The coordinate, if it names one of the tenant's.
@@ -138,6 +150,9 @@ mod tests {
 
     const FORM: &str = "application/x-www-form-urlencoded";
 
+    /// How the unnamed phext is called here.
+    const UNNAMED: &str = "(unnamed)";
+
     fn named(query: &str, media_type: &'static str, body: &str, piece_bytes: usize) -> [Option<String>; 2] {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(media_type))]);
         let alice = "alice".parse().unwrap();
@@ -145,12 +160,17 @@ mod tests {
         // As when a worker dies, and the body is sent again.
         scroll.push(b"p=gone&c=9.9.9/9.9.9/9.9.9&p=go", false);
         scroll.restart();
+        if body.is_empty() {
+            scroll.push(b"", true);
+        }
         let mut sent = 0;
         for piece in body.as_bytes().chunks(piece_bytes) {
             sent += piece.len();
             scroll.push(piece, sent == body.len());
         }
-        [scroll.phext().map(|name| name.to_string()), scroll.coordinate(&alice).map(|at| at.to_string())]
+        let name =
+            |name: PhextName| if name == PhextName::default() { UNNAMED.into() } else { name.to_string() };
+        [scroll.phext().map(name), scroll.coordinate(&alice).map(|at| at.to_string())]
     }
 
     fn texts<const N: usize>(texts: [&str; N]) -> [Option<String>; N] {
@@ -164,9 +184,10 @@ mod tests {
             ("c=alice.1.1.1;1.1.1;1.1.2&s=x&%70=a+%C3%A4", ["a ä", "1.1.1/1.1.1/1.1.2"]),
             ("p=a&p=b&c=1.1.1/1.1.1/1.1.1&c=junk", ["b", ""]),
             ("p=../a&c=bob.1.1.1/1.1.1/1.1.1", ["", ""]),
-            ("p=a&p=&c&c=1.1.1/1.1.1/1.1.1%0a", ["", ""]),
+            ("p=a&p=&c&c=1.1.1/1.1.1/1.1.1%0a", [UNNAMED, ""]),
             ("p=a#b&c=1.1.1/1.1.1/1.1.1", ["a", ""]),
-            ("", ["", ""]),
+            ("c=+01.1.1;2.1.1+", [UNNAMED, "1.1.1/2.1.1/1.1.1"]),
+            ("", [UNNAMED, ""]),
         ] {
             assert_eq!(named(query, "text/plain", "p=b&c=2.1.1/1.1.1/1.1.1", 8), texts(expected), "{query}");
         }
@@ -182,7 +203,8 @@ mod tests {
                 ("c=2.1.1/1.1.1/1.1.1", "s=long&p=a", ["a", "2.1.1/1.1.1/1.1.1"]),
                 ("c=2.1.1/1.1.1/1.1.1", "c=3.1.1/1.1.1/1.1.1&p=a&p=b", ["b", "3.1.1/1.1.1/1.1.1"]),
                 ("p=q", "p=a&c=2.1.1/1.1.1/1.1.1", ["q", ""]),
-                ("p=", "p=a", ["", ""]),
+                ("p=", "p=a", [UNNAMED, ""]),
+                ("", "c=2.1.1&s=x", [UNNAMED, "2.1.1/1.1.1/1.1.1"]),
                 ("", &format!("%70={escaped}"), [&longest, ""]),
                 ("", &format!("p=a&%70={escaped}n"), ["", ""]),
                 ("", &format!("{}p=a", "s=x&".repeat(500)), ["a", ""]),
@@ -191,6 +213,19 @@ mod tests {
                 assert_eq!(named(query, FORM, body, piece_bytes), texts(expected), "{query} {body}");
             }
         }
+    }
+
+    #[test]
+    fn a_form_that_has_not_come_whole_names_no_phext() {
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(FORM))]);
+        let mut scroll = NamedScroll::new(b"c=1.1.1", &headers);
+        assert_eq!(scroll.phext(), None);
+        scroll.push(b"s=x&p=not", false);
+        assert_eq!(scroll.phext(), None);
+        scroll.push(b"", true);
+        assert_eq!(scroll.phext().unwrap().as_str(), "not");
+        scroll.restart();
+        assert_eq!(scroll.phext(), None);
     }
 
     /// Texts in which pairs, their names, escapes and coordinates begin, end, and come twice.
@@ -213,7 +248,10 @@ mod tests {
                 Some(phext) => (Some(phext), of_query.get("c")),
                 None => (of_form.get("p"), of_form.get("c").or(of_query.get("c"))),
             };
-            let phext = phext.and_then(|text| PhextName::parse(text).ok()).map(|name| name.to_string());
+            let phext = match phext {
+                None | Some("") => Some(UNNAMED.to_owned()),
+                Some(text) => PhextName::parse(text).ok().map(|name| name.to_string()),
+            };
             let coordinate = coordinate.and_then(|text| Coordinate::parse(text, Some(&alice)).ok());
             with_phext += usize::from(phext.is_some());
             with_coordinate += usize::from(coordinate.is_some());

@@ -78,6 +78,15 @@ pub fn parse_count(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "a count of at least 1, or \"off\"".to_owned())
 }
 
+/// The largest part of a coordinate: 1 to 4,294,967,295.
+///
+/// # Errors
+/// It is not a whole number, or out of this range.
+pub fn parse_coordinate_part(text: &str) -> Result<u32, String> {
+    let wrong = || format!("a number from 1 to {}, or \"off\"", u32::MAX);
+    text.parse().ok().filter(|part| *part > 0).ok_or_else(wrong)
+}
+
 /// Lets `"off"` stand for no limit, and reads everything else by `parse`.
 pub fn parse_or_off<T, E>(parse: impl Fn(&str) -> Result<T, E>) -> impl Fn(&str) -> Result<Option<T>, E> {
     move |text| if text == "off" { Ok(None) } else { parse(text).map(Some) }

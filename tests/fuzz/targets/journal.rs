@@ -154,7 +154,7 @@ fn write(store: &mut Store, mut found: Vec<(Coordinate, String)>) -> Vec<(Coordi
 fn open(dir: &Path) -> Store {
     Store::open(
         DataDirectory::open(dir).unwrap(),
-        Limits { quota_bytes: None, phexts: None, memory_bytes: 64 << 20 },
+        Limits { quota_bytes: None, phexts: None, coordinate: None, memory_bytes: 64 << 20 },
     )
     .unwrap()
 }

@@ -43,7 +43,7 @@ fn ask(dir: &Path, data: &[u8]) -> Vec<u8> {
     runtime.block_on(async {
         let store = Store::open(
             DataDirectory::open(dir).unwrap(),
-            Limits { quota_bytes: None, phexts: None, memory_bytes: 16 << 20 },
+            Limits { quota_bytes: None, phexts: None, coordinate: None, memory_bytes: 16 << 20 },
         )
         .unwrap();
         let tenant = "alice".parse().unwrap();

@@ -18,6 +18,8 @@ pub struct Input<'a> {
     pub params: Params,
     /// The body as text.
     pub body: String,
+    /// Whether the client said that the body is a text of no bytes: with a `Content-Length` of 0, and a `Content-Type`.
+    pub is_empty_text: bool,
     /// Whose worker this is, when it has a name.
     pub tenant: Option<&'a TenantName>,
     /// The number of the connection, which `status` answers.
@@ -30,7 +32,7 @@ pub struct Input<'a> {
 
 impl Input<'_> {
     /// Takes `p`, `c` and the text from a form. Only for a request whose query has no `p`: otherwise
-    /// the body is the text whatever its type is, because curl calls any text a form.
+    /// the body is the text whatever its type is, because curl calls any text a form. So is one that names none of them.
     ///
     /// # Errors
     /// The form is not UTF-8 once it is decoded.
@@ -38,18 +40,20 @@ impl Input<'_> {
         if self.params.get("p").is_some() || !takes_form(self.route) {
             return Ok(());
         }
-        let mut form = Params::parse(&std::mem::take(&mut self.body)).map_err(|error| {
+        let mut form = Params::parse(&self.body).map_err(|error| {
             Problem::new(Code::InvalidUtf8, "the form is not UTF-8 once it is percent-decoded")
                 .with("part", "body")
                 .with("offset", error.offset)
         })?;
+        let mut is_form = false;
         for (ours, theirs) in [("p", "p"), ("c", "c"), ("s", "content"), ("s", "s")] {
             if let Some(value) = form.take(theirs) {
+                is_form = true;
                 self.params.set(ours, value);
             }
         }
-        if let Some(text) = self.params.get("s") {
-            self.body = text.to_owned();
+        if is_form {
+            self.body = self.params.get("s").unwrap_or_default().to_owned();
         }
         Ok(())
     }
@@ -63,7 +67,11 @@ impl Input<'_> {
         let in_body = Some(self.body).filter(|body| !body.is_empty());
         let text = if self.is_post { in_body.or(in_query) } else { in_query.or(in_body) };
         text.ok_or_else(|| {
-            Problem::new(Code::MissingParameter, "send the text: as s= (it may be empty), or as the body")
+            Problem::new(
+                Code::MissingParameter,
+                "send the text as s= or as the body. To empty a scroll: s=, or a POST with Content-Length: 0 and a \
+                 Content-Type",
+            )
         })
     }
 
@@ -72,7 +80,10 @@ impl Input<'_> {
     /// # Errors
     /// There is none, or it has a break in it.
     pub(super) fn into_scroll(self) -> Result<String, Problem> {
-        let text = self.into_text()?;
+        let is_empty_text = self.is_post && self.is_empty_text;
+        let text = self
+            .into_text()
+            .or_else(|missing| if is_empty_text { Ok(String::new()) } else { Err(missing) })?;
         match breaks::first_break(&text) {
             None => Ok(text),
             Some(offset) => Err(Problem::new(

@@ -164,6 +164,7 @@ mod tests {
                 is_post: true,
                 params,
                 body,
+                is_empty_text: false,
                 tenant: None,
                 connection_id: 1,
                 expected: None,

@@ -11,7 +11,7 @@ use crate::store::breaks::Runs;
 const DEFAULT_LIMIT: usize = 100;
 
 /// SQ takes each pair of digits modulo this, the largest part of its first coordinates.
-const CHECKSUM_MODULUS: u32 = 999;
+const CHECKSUM_MODULUS: u64 = 999;
 
 /// Brings the text.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ impl Where {
 }
 
 /// The origin, and the places of all long runs, exclusive-or part by part. The result may have zeros.
-fn by_xor(text: &str, limit: usize) -> [u32; 9] {
+fn by_xor(text: &str, limit: usize) -> [u64; 9] {
     let mut composite = [1; 9];
     for run in Runs::new(text).filter(|run| run.text.len() >= limit) {
         for (part, other) in composite.iter_mut().zip(run.parts) {
@@ -69,11 +69,11 @@ fn by_xor(text: &str, limit: usize) -> [u32; 9] {
 }
 
 /// Each part from two digits of the checksum, read as the two ASCII bytes that they are.
-fn by_checksum(text: &str) -> [u32; 9] {
+fn by_checksum(text: &str) -> [u64; 9] {
     let digits = phext::checksum(text);
     let mut parts = [1; 9];
     for (part, pair) in parts.iter_mut().zip(digits.as_bytes().chunks_exact(2)) {
-        let value = pair.iter().fold(0, |value, digit| value << 8 | u32::from(*digit));
+        let value = pair.iter().fold(0, |value, digit| value << 8 | u64::from(*digit));
         *part = (value % CHECKSUM_MODULUS).max(1);
     }
     parts

@@ -7,7 +7,7 @@ use sq_shared::failure::Failure;
 use sq_shared::visible;
 
 use crate::store::fsck::{self, Checked, Finding, Origin};
-use crate::store::{Damage, JournalDamage, TextDamage};
+use crate::store::{BadLink, Damage, JournalDamage, TextDamage};
 
 /// Options of `fsck`.
 #[derive(Debug, clap::Args)]
@@ -79,6 +79,7 @@ fn describe(finding: &Finding) -> String {
             };
             format!("{}{origin}", count(*scrolls as u64, "scroll"))
         }
+        Finding::Link { target } => format!("a link to {target}.phext"),
         Finding::Journal { records, unsaved, torn_bytes, is_file_gone } => {
             let mut text = count(*records, "record");
             text += &match unsaved {
@@ -115,6 +116,7 @@ fn place(damage: &Damage) -> String {
             "its header is damaged, at byte 0".to_owned()
         }
         Damage::Journal(damage) | Damage::Keys(damage) => damage.to_string(),
+        Damage::Link(why) => format!("it is a link that {why}"),
         Damage::LargerThanQuota { .. } => damage.to_string(),
         Damage::InTheWay { .. } => "it is not a plain file, and is in the way of the next save".to_owned(),
     }
@@ -126,6 +128,10 @@ fn remedy(damage: &Damage) -> &'static str {
         | Damage::Journal(JournalDamage::NotAFile)
         | Damage::Keys(JournalDamage::NotAFile)
         | Damage::InTheWay { .. } => "move it out of the directory",
+        Damage::Link(BadLink::BesideJournal) => "or remove the journal, if none of its writes counts",
+        Damage::Link(_) => {
+            "let it lead to a .phext file of the same directory, or put that file in its place"
+        }
         Damage::Text(_) => "mend it there with an editor, or put a good copy in its place",
         Damage::Journal(_) => {
             "stop the worker, then take phext and journal from a backup, or move the journal out of the \
@@ -162,7 +168,7 @@ impl Totals {
                     totals.journals += 1;
                     totals.unsaved += unsaved.unwrap_or(0);
                 }
-                Finding::Keys { .. } | Finding::Reserve | Finding::Leftover => {}
+                Finding::Link { .. } | Finding::Keys { .. } | Finding::Reserve | Finding::Leftover => {}
                 Finding::Damaged(_) | Finding::Unreadable(_) => totals.bad += 1,
             }
         }

@@ -22,6 +22,7 @@ use crate::server::settings::SettingsReader;
 use crate::server::worker::{Access, Worker};
 use crate::store::{DataDirectory, Limits, Store, Turns};
 use sq_shared::failure::Failure;
+use sq_shared::limits::COORDINATE_PART;
 
 /// The first slot's port, where a worker that is started alone listens unless told otherwise.
 const DEFAULT_PORT: u16 = 1341;
@@ -158,7 +159,12 @@ fn alone(
     turns: Turns,
     access: Access,
 ) -> Result<Worker, Failure> {
-    let limits = Limits { quota_bytes: None, phexts: Some(PHEXTS), memory_bytes: MEMORY_BYTES };
+    let limits = Limits {
+        quota_bytes: None,
+        phexts: Some(PHEXTS),
+        coordinate: Some(COORDINATE_PART),
+        memory_bytes: MEMORY_BYTES,
+    };
     let store = Store::open(directory, limits).map_err(Failure::from_error)?;
     let store = store.looking_once_a_turn(turns).reading_in_jobs();
     Ok(Worker::alone(options.tenant.clone(), store, access, Some(BODY_BYTES)))

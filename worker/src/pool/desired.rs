@@ -66,6 +66,7 @@ impl Assignment {
                 keys: tenant.keys.clone(),
                 quota_bytes: limits.quota_bytes,
                 phexts: limits.phexts,
+                coordinate: config.limits.coordinate,
                 memory_bytes: limits.memory_bytes,
                 body_bytes: config.limits.body_bytes,
                 idle_timeout_ms: milliseconds(config.pool.idle_timeout),

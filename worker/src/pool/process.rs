@@ -261,6 +261,7 @@ mod tests {
             keys: Vec::new(),
             quota_bytes: Some(quota_bytes),
             phexts: None,
+            coordinate: None,
             memory_bytes: 1,
             body_bytes: None,
             idle_timeout_ms: 1,

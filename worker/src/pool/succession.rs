@@ -182,6 +182,7 @@ fn unknown_settings() -> WorkerSettings {
         keys: Vec::new(),
         quota_bytes: None,
         phexts: None,
+        coordinate: None,
         memory_bytes: 0,
         body_bytes: None,
         idle_timeout_ms: 0,

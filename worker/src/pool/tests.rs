@@ -22,6 +22,7 @@ fn pool(program: &str) -> (Pool, SocketAddr) {
         keys: Vec::new(),
         quota_bytes: None,
         phexts: None,
+        coordinate: None,
         memory_bytes: 1,
         body_bytes: None,
         idle_timeout_ms: 1,

@@ -53,6 +53,8 @@ const PLAIN: &[c_long] = &[
     libc::SYS_fstat,
     libc::SYS_newfstatat,
     libc::SYS_statx,
+    // A phext's file may be a link.
+    libc::SYS_readlinkat,
     libc::SYS_fstatfs,
     libc::SYS_getdents64,
     libc::SYS_fsync,
@@ -119,7 +121,6 @@ const UNKNOWN: &[c_long] = &[
     libc::SYS_getcwd,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_readlink,
-    libc::SYS_readlinkat,
     libc::SYS_faccessat,
     libc::SYS_faccessat2,
     libc::SYS_membarrier,

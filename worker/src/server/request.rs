@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use hyper::body::Incoming;
-use hyper::header;
+use hyper::header::{self, HeaderMap};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, Version};
 use percent_encoding::percent_decode_str;
@@ -125,6 +125,7 @@ async fn handle(
         is_post: head.method == Method::POST,
         params,
         body,
+        is_empty_text: is_empty_text(&head.headers),
         tenant: worker.tenant.as_ref(),
         connection_id: caller.id,
         expected,
@@ -165,6 +166,13 @@ async fn run(worker: &Rc<Worker>, command: &Command, request_id: &str) -> Result
             Err(_) => {}
         }
     }
+}
+
+/// Whether a client that sends no byte means a text of no bytes: an editor pushes an emptied scroll so. Who forgets the text
+/// names no type for it.
+fn is_empty_text(headers: &HeaderMap) -> bool {
+    let has_no_bytes = headers.get(header::CONTENT_LENGTH).is_some_and(|length| length == "0");
+    has_no_bytes && headers.contains_key(header::CONTENT_TYPE)
 }
 
 /// Where a request goes.

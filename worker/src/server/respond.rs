@@ -133,6 +133,13 @@ pub(super) fn problem_of(failure: &Failure, request_id: &str) -> Problem {
             "the scroll is not one that If-Match names (* names any that has a text; a weak tag, none): read it again, \
              and decide anew",
         ),
+        Failure::Store(StoreError::TooFar { limit }) => Problem::new(
+            Code::InvalidCoordinate,
+            format!(
+                "a new scroll's coordinate has parts of 1 to {limit} here (scrolls that are there already may be written): \
+                 take a nearer one, or ask the operator for a higher limits.coordinate"
+            ),
+        ),
         Failure::Store(StoreError::KeyReused) => Problem::new(
             Code::IdempotencyKeyReused,
             "this Idempotency-Key came with another write before: use a new one for each write",

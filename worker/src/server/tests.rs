@@ -23,6 +23,7 @@ fn settings(idle_timeout_ms: u64) -> WorkerSettings {
         keys: vec![Key { id: "k1".into(), sha256, scope: Scope::Write, expires_s: None }],
         quota_bytes: None,
         phexts: None,
+        coordinate: None,
         memory_bytes: 1 << 20,
         body_bytes: None,
         idle_timeout_ms,
@@ -34,7 +35,7 @@ fn store(dir: &Path, scroll: String) -> Store {
     std::fs::write(layout::phext_file(dir, &PhextName::parse("notes").unwrap()), scroll).unwrap();
     Store::open(
         DataDirectory::open(dir).unwrap(),
-        Limits { quota_bytes: None, phexts: None, memory_bytes: 1 << 20 },
+        Limits { quota_bytes: None, phexts: None, coordinate: None, memory_bytes: 1 << 20 },
     )
     .unwrap()
 }

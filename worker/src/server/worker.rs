@@ -144,7 +144,7 @@ impl Worker {
 
 impl From<&WorkerSettings> for Limits {
     fn from(settings: &WorkerSettings) -> Self {
-        let WorkerSettings { quota_bytes, phexts, memory_bytes, .. } = *settings;
-        Self { quota_bytes, phexts, memory_bytes }
+        let WorkerSettings { quota_bytes, phexts, coordinate, memory_bytes, .. } = *settings;
+        Self { quota_bytes, phexts, coordinate, memory_bytes }
     }
 }

@@ -7,7 +7,7 @@ use sq_shared::phext_name::PhextName;
 use crate::store::disk::Disk;
 use crate::store::open_phext::{Clock, OpenPhext};
 use crate::store::usage::cost;
-use crate::store::{Expected, Store, StoreError};
+use crate::store::{Expected, Store, StoreError, Write};
 
 /// Room that a write leaves free on the disk beside that for its phext's next save: for records of deletes,
 /// and for the blocks that files take beyond their bytes.
@@ -145,6 +145,13 @@ impl Store {
 /// Whether room on the disk is scarce.
 pub(super) fn is_tight(disk: &dyn Disk) -> bool {
     disk.free_bytes().is_ok_and(|free_bytes| free_bytes < TIGHT_BYTES)
+}
+
+/// A scroll that is there may be written wherever it is. A new one costs breaks on the way to it, in the file of its phext.
+pub(super) fn check_coordinate(scroll: &str, write: &Write, limit: Option<u32>) -> Result<(), StoreError> {
+    let is_new = scroll.is_empty() && !write.edit.text().is_empty();
+    let Some(limit) = limit.filter(|limit| is_new && write.at.largest_part() > *limit) else { return Ok(()) };
+    Err(StoreError::TooFar { limit })
 }
 
 pub(super) fn check_expected(scroll: &str, expected: Option<&Expected>) -> Result<(), StoreError> {

@@ -49,10 +49,9 @@ pub(super) fn leading_breaks(text: &str) -> Option<(usize, usize)> {
 }
 
 /// Moves the nine parts of a place across breaks of one kind: one part advances, and every smaller one starts again.
-pub(super) fn cross(parts: &mut [u32; 9], level: usize, count: usize) {
-    let count = u32::try_from(count).unwrap_or(u32::MAX);
+pub(super) fn cross(parts: &mut [u64; 9], level: usize, count: usize) {
     for (position, part) in parts.iter_mut().enumerate().skip(level) {
-        *part = if position == level { part.saturating_add(count) } else { 1 };
+        *part = if position == level { part.saturating_add(count as u64) } else { 1 };
     }
 }
 
@@ -113,7 +112,7 @@ impl Steps {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Run<'a> {
     /// Library first.
-    pub parts: [u32; 9],
+    pub parts: [u64; 9],
     /// Without a break.
     pub text: &'a str,
 }
@@ -123,7 +122,7 @@ pub struct Run<'a> {
 #[derive(Debug)]
 pub struct Runs<'a> {
     rest: Option<&'a str>,
-    parts: [u32; 9],
+    parts: [u64; 9],
 }
 
 impl<'a> Runs<'a> {
@@ -165,10 +164,10 @@ mod tests {
     use libphext::phext;
     use proptest::prelude::*;
 
-    fn oracle_parts(at: &phext::Coordinate) -> [u32; 9] {
+    fn oracle_parts(at: &phext::Coordinate) -> [u64; 9] {
         let (z, y, x) = (at.z, at.y, at.x);
         [z.library, z.shelf, z.series, y.collection, y.volume, y.book, x.chapter, x.section, x.scroll]
-            .map(|part| u32::try_from(part).unwrap())
+            .map(|part| part as u64)
     }
 
     proptest! {
@@ -183,8 +182,8 @@ mod tests {
 
     #[test]
     fn the_farthest_coordinate_costs_nine_times_its_parts() {
-        let far = Coordinate::from_parts([99_999; 9]).unwrap();
-        assert_eq!(breaks_between(&Coordinate::ORIGIN, &far), 9 * 99_998);
+        let far = Coordinate::from_parts([u32::MAX; 9]).unwrap();
+        assert_eq!(breaks_between(&Coordinate::ORIGIN, &far), 9 * (u64::from(u32::MAX) - 1));
         assert_eq!(breaks_between(&far, &far), 0);
     }
 

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use sq_shared::layout;
 use sq_shared::phext_name::PhextName;
 
+use crate::store::links::Followed;
+
 pub(super) mod os;
 #[cfg(test)]
 pub(super) mod sim;
@@ -40,6 +42,8 @@ pub(super) enum FileName {
 pub(super) trait Disk: Debug + Send + Sync {
     /// What the file is now; `None` when there is none.
     fn identity(&self, file: &FileName) -> io::Result<Option<Identity>>;
+    /// Where the link leads that stands in the place of a phext's file.
+    fn follow(&self, name: &PhextName) -> io::Result<Followed>;
     /// Opens a plain file to read and write it, not through a link; `None` when there is none.
     fn open(&self, file: &FileName) -> io::Result<Option<Box<dyn DiskFile>>>;
     /// Makes an empty file, in place of a plain one of this name; whoever has that one open keeps it. It is
@@ -113,7 +117,16 @@ pub(super) fn is_unwritable(error: &io::Error) -> bool {
 fn is_name_taken(error: &io::Error) -> bool {
     use io::ErrorKind::{AlreadyExists, DirectoryNotEmpty, IsADirectory, NotADirectory, ResourceBusy};
     let kind = error.kind();
-    matches!(kind, AlreadyExists | DirectoryNotEmpty | IsADirectory | NotADirectory | ResourceBusy)
+    // A link leads to a folder that is another file system.
+    matches!(
+        kind,
+        io::ErrorKind::CrossesDevices
+            | AlreadyExists
+            | DirectoryNotEmpty
+            | IsADirectory
+            | NotADirectory
+            | ResourceBusy
+    )
 }
 
 /// Whether an error of a step that makes, fills, names or removes a file says no more than that this cannot be done now:

@@ -46,6 +46,12 @@ pub enum StoreError {
     /// A temporary file of the phext is in the way, and is not a plain file.
     #[error("a temporary file is in the way")]
     Blocked,
+    /// The scroll would be a new one, farther away than new ones may be.
+    #[error("a new scroll's coordinate has parts of at most {limit}")]
+    TooFar {
+        /// The largest part that one may have.
+        limit: u32,
+    },
     /// The scroll is not what the write expects.
     #[error("the scroll has changed")]
     NotAsExpected,

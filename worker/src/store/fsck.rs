@@ -9,6 +9,7 @@ use sq_shared::phext_name::PhextName;
 use crate::store::disk::os::{OpenError, OsDisk};
 use crate::store::disk::{Disk, FileName, Identity, path_of};
 use crate::store::keys;
+use crate::store::links::{linked, linked_folder};
 use crate::store::phext::parser::PhextParser;
 use crate::store::record::FileDigest;
 use crate::store::recovery::{Damage, RecoveryError, Survey, read_text, survey};
@@ -42,6 +43,11 @@ pub enum Finding {
         scrolls: usize,
         /// Whose it is.
         origin: Origin,
+    },
+    /// Another name of a phext, or the name of one in a folder.
+    Link {
+        /// Its own name.
+        target: PhextName,
     },
     /// The journal of a phext.
     Journal {
@@ -114,6 +120,9 @@ pub fn check(dir: &Path) -> Result<Report, OpenError> {
             | FileName::Reserve => _ = others.insert(file),
         }
     }
+    let in_folders: Vec<PhextName> =
+        names.iter().filter_map(|name| linked_folder(&disk, name).ok().flatten()).collect();
+    names.extend(in_folders);
     let mut files = Vec::new();
     for name in names {
         let (phext, journal) = check_phext(&disk, &name);
@@ -158,6 +167,11 @@ struct TextFacts {
 /// What is in a phext's file and in its journal; none for one that is not there.
 fn check_phext(disk: &OsDisk, name: &PhextName) -> (Option<Finding>, Option<Finding>) {
     let journal = survey(disk, name);
+    match linked(disk, name) {
+        Ok(None) => {}
+        Ok(Some(target)) => return (Some(Finding::Link { target }), None),
+        Err(error) => return (Some(error.into()), None),
+    }
     let text = read_text(disk, name, None, None, PhextParser::counting()).map(|text| {
         let text = text?;
         let (identity, digest) = (text.identity, text.digest);

@@ -162,7 +162,7 @@ impl Store {
             && let Some(name) = self.long_journals.pop()
         {
             match self.refresh(&name) {
-                Ok(()) => {}
+                Ok(_) => {}
                 Err(StoreError::NotYet) => return self.long_journals.push(name),
                 // Damage is remembered and logged; any other error comes again with the next request.
                 Err(_) => continue,

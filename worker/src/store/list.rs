@@ -14,6 +14,7 @@ use sq_shared::{layout, limits};
 use crate::store::cache::Content;
 use crate::store::counts::{Counted, Counts, count};
 use crate::store::disk::{Disk, FileName, Identity, file_of};
+use crate::store::links::linked;
 use crate::store::open_phext::OpenPhext;
 use crate::store::recovery::{PhextFiles, RecoveryError};
 use crate::store::{Pending, Store, StoreError, Ticket};
@@ -188,6 +189,8 @@ fn look_at(
     name: &PhextName,
     quota_bytes: Option<u64>,
 ) -> Result<Option<Counted>, (u64, RecoveryError)> {
+    let linked = linked(disk, name).map_err(|error| (0, error))?;
+    let name = linked.as_ref().unwrap_or(name);
     let file = disk.identity(&FileName::Phext(name.clone())).map_err(|error| (0, error.into()))?;
     if let Some(file) = file
         && let Some(scrolls) = counts.get(name, &file)
@@ -230,8 +233,8 @@ impl Store {
         let after = listing.last.clone();
         let mut page =
             Page { after, names: BTreeSet::new(), bytes: 0, room_bytes: PAGE_BYTES, is_last: true };
-        // One that is new may not have a name in the directory yet.
-        self.cache.names().cloned().for_each(|name| page.add(name));
+        // One that is new may not have a name in the directory yet; one in a folder has that of the link.
+        self.cache.names().filter(|name| !name.is_in_folder()).cloned().for_each(|name| page.add(name));
         Ok(PageJob { disk: Arc::clone(&self.disk), page })
     }
 

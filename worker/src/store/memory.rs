@@ -99,10 +99,11 @@ impl Store {
             let Some((_, name)) = self.parked.first().cloned() else { return };
             match self.refresh(&name) {
                 // Another program may have changed its file, so that there is nothing to save: then it is the next one's turn.
-                Ok(()) => {}
+                Ok(None) => {}
                 Err(StoreError::NotYet) => return,
-                // Damage is remembered and logged; any other error comes again with the next request.
-                Err(_) => _ = self.take_parked(&name),
+                // Its file has become a link, or damage is remembered and logged; any other error comes again with the
+                // next request.
+                Ok(Some(_)) | Err(_) => _ = self.take_parked(&name),
             }
         }
     }

@@ -81,7 +81,7 @@ pub enum TextDamage {
         offset: usize,
     },
     /// A scroll stands beyond the largest coordinate.
-    #[error("the scroll at byte {offset} lies beyond 99999 in one of the nine parts of its coordinate")]
+    #[error("the scroll at byte {offset} lies beyond 4294967295 in one of the nine parts of its coordinate")]
     BeyondLimit {
         /// Where its text begins.
         offset: usize,

@@ -16,6 +16,7 @@ use crate::store::cache::{Content, DamagedPhext};
 use crate::store::disk::{Disk, FileName};
 use crate::store::job::{Job, Task};
 use crate::store::keys::FoundKeys;
+use crate::store::links::linked;
 use crate::store::open_phext::OpenPhext;
 use crate::store::recovery::{Damage, PhextFiles, Recovered, RecoveryError, recover};
 use crate::store::usage::Files;
@@ -264,8 +265,8 @@ impl Store {
         Self { reads: Some(Reads::default()), ..self }
     }
 
-    /// Brings what is in memory up to date with the disk.
-    pub(super) fn refresh(&mut self, name: &PhextName) -> Result<(), StoreError> {
+    /// Brings what is in memory up to date with the disk. Gives the phext's own name where this one is a link's.
+    pub(super) fn refresh(&mut self, name: &PhextName) -> Result<Option<PhextName>, StoreError> {
         if self.is_in_doubt {
             return Err(StoreError::InDoubt);
         }
@@ -274,8 +275,23 @@ impl Store {
             if let Some(reads) = &mut self.reads {
                 reads.note_used(name);
             }
-            return Ok(());
+            return Ok(None);
         }
+        if let Some(target) = linked(&*self.disk, name)? {
+            if self.cache.open(name).is_some() {
+                self.forget(name);
+            } else {
+                self.take_parked(name);
+            }
+            self.refresh(&target)?;
+            return Ok(Some(target));
+        }
+        self.read_in(name)?;
+        Ok(None)
+    }
+
+    /// Reads a phext's files into memory, or has that done.
+    fn read_in(&mut self, name: &PhextName) -> Result<(), StoreError> {
         self.check_reads(&Wanted::Phext(name.clone()))?;
         self.make_room(name)?;
         if self.cache.open(name).is_some() {

@@ -316,7 +316,7 @@ mod tests {
     }
 
     fn entries() -> impl Strategy<Value = Entry<'static>> {
-        let at = prop::array::uniform9(1..=99_999_u32);
+        let at = prop::array::uniform9(1..=u32::MAX);
         let edit = prop_oneof![
             "\\PC{0,40}".prop_map(Edit::Append),
             "\\PC{0,40}".prop_map(Edit::Replace),

@@ -14,6 +14,7 @@ use sq_shared::phext_name::PhextName;
 
 use crate::store::disk::{Disk, DiskFile, FileName, Identity};
 use crate::store::journal::{self, Base, End, Header, Journal, JournalDamage};
+use crate::store::links::BadLink;
 use crate::store::phext::parser::PhextParser;
 use crate::store::phext::{Phext, TextDamage};
 use crate::store::record::{Entry, FileDigest, Format, LARGEST_FOUND_SEQUENCE, Record, fingerprint};
@@ -29,6 +30,9 @@ pub enum Damage {
     /// Its file cannot be understood.
     #[error("the phext's .phext file is damaged: {0}")]
     Text(#[from] TextDamage),
+    /// Its file is a link that is not followed.
+    #[error("the phext's .phext file is a link that {0}")]
+    Link(BadLink),
     /// Its file is larger than all that the tenant may use, and the store did not write it.
     #[error(
         "the phext's .phext file has {bytes} bytes, more than the quota of {quota}: raise the quota, or make the file shorter"

@@ -24,6 +24,7 @@ mod full_disk;
 mod journal_room;
 mod kill_points;
 mod limits;
+mod links;
 mod listing;
 mod parking;
 mod reading;
@@ -35,7 +36,8 @@ mod seeds;
 mod settling;
 mod torn;
 
-const NO_LIMITS: Limits = Limits { quota_bytes: None, phexts: None, memory_bytes: u64::MAX };
+const NO_LIMITS: Limits =
+    Limits { quota_bytes: None, phexts: None, coordinate: None, memory_bytes: u64::MAX };
 
 fn open(dir: &Path) -> Store {
     scanned(Store::open(DataDirectory::open(dir).unwrap(), NO_LIMITS).unwrap())

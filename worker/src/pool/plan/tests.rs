@@ -117,6 +117,7 @@ fn assignment(tenant: usize, directory: usize, quota: u64) -> Arc<Assignment> {
         keys: Vec::new(),
         quota_bytes: Some(quota),
         phexts: None,
+        coordinate: None,
         memory_bytes: 1,
         body_bytes: None,
         idle_timeout_ms: u64::try_from(IDLE.as_millis()).unwrap(),

@@ -3,21 +3,27 @@
 //! Every file is reached from the open directory, never by the directory's path: what is locked is what is
 //! written, even when someone moves the directory away and puts another in its place.
 
-use std::ffi::{CStr, OsStr};
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, Dir, FallocateFlags, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
-use sq_shared::service_user;
+use sq_shared::phext_name::PhextName;
+use sq_shared::{layout, service_user};
 
 use super::{Disk, DiskFile, FileName, Identity, file_of, is_harmless, is_unwritable, path_of};
 
+use crate::store::links::{BadLink, Followed};
+
+mod links;
 #[cfg(test)]
 mod tests;
 
@@ -30,12 +36,17 @@ pub(in crate::store) struct OsDisk {
     /// Holds the lock, and is where every name is looked up.
     directory: File,
     access: Access,
+    /// The paths by which an absolute link may name the directory: as it was given, and without links.
+    own_paths: Vec<PathBuf>,
+    /// The folders in it that links lead to: they are synced with it.
+    folders: Mutex<BTreeSet<PathBuf>>,
 }
 
 /// A tenant's directory that is open, and not yet locked.
 #[derive(Debug)]
 pub struct DataDirectory {
     path: PathBuf,
+    own_paths: Vec<PathBuf>,
     directory: File,
 }
 
@@ -83,7 +94,7 @@ impl DataDirectory {
             Ok(directory)
         });
         let directory = opened.map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
-        Ok(Self { path: path.to_owned(), directory })
+        Ok(Self { path: path.to_owned(), own_paths: own_paths(path), directory })
     }
 }
 
@@ -96,12 +107,12 @@ impl AsFd for DataDirectory {
 impl OsDisk {
     /// Locks the directory, and removes what a killed worker left half written.
     pub(in crate::store) fn lock(directory: DataDirectory) -> Result<Self, OpenError> {
-        let DataDirectory { path, directory } = directory;
+        let DataDirectory { path, own_paths, directory } = directory;
         let wrap = |source| OpenError::Io { path: path.clone(), source };
         if !lock(&directory).map_err(wrap)? {
             return Err(OpenError::InUse(path));
         }
-        let disk = Self { directory, access: Access::Serve };
+        let disk = Self { directory, access: Access::Serve, own_paths, folders: Mutex::default() };
         disk.remove_leftovers().map_err(wrap)?;
         // A worker that was killed, or failed, between a rename and this sync: what it left is now served as
         // if it were acknowledged.
@@ -119,14 +130,15 @@ impl OsDisk {
     pub(in crate::store) fn inspect(path: &Path) -> Result<Self, OpenError> {
         let directory =
             open_directory(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
-        Ok(Self { directory, access: Access::Inspect })
+        let (own_paths, folders) = (own_paths(path), Mutex::default());
+        Ok(Self { directory, access: Access::Inspect, own_paths, folders })
     }
 
     /// Whether a worker has the directory locked.
     pub(in crate::store) fn is_in_use(&self) -> io::Result<bool> {
         // Through a descriptor of its own, so that it cannot change the lock that this may hold. The shared
         // lock goes with it at once; a worker that starts in this moment tries again (see `lock`).
-        let probe = open_directory_at(&self.directory, c".")?;
+        let probe = open_folder(&self.directory, Path::new("."))?;
         is_taken(probe.try_lock_shared())
     }
 
@@ -164,6 +176,10 @@ impl OsDisk {
         rustix::fs::openat(&self.directory, path_of(file), flags, Mode::RUSR | Mode::WUSR).map(File::from)
     }
 
+    fn folders(&self) -> MutexGuard<'_, BTreeSet<PathBuf>> {
+        self.folders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn check_access(&self) -> io::Result<()> {
         match self.access {
             Access::Serve => Ok(()),
@@ -175,6 +191,23 @@ impl OsDisk {
 impl Disk for OsDisk {
     fn identity(&self, file: &FileName) -> io::Result<Option<Identity>> {
         some_if_found(identity_of(&self.directory, &path_of(file), AtFlags::SYMLINK_NOFOLLOW))
+    }
+
+    fn follow(&self, name: &PhextName) -> io::Result<Followed> {
+        let file = path_of(&FileName::Phext(name.clone()));
+        let end = match links::follow(&self.directory, &self.own_paths, &file)? {
+            links::End::Within(end) if end == file => return Ok(Followed::NoLink),
+            links::End::Within(end) => end,
+            links::End::Outside => return Ok(Followed::Refused(BadLink::Outside)),
+            links::End::Nowhere => return Ok(Followed::Refused(BadLink::NoPhext)),
+        };
+        let Some(target) = layout::phext_at(&end) else { return Ok(Followed::Refused(BadLink::NoPhext)) };
+        if let Some(folder) = end.parent().filter(|_| target.is_in_folder()) {
+            // A folder that is not there may be a disk that is not there: what it holds is not empty.
+            open_folder(&self.directory, folder)?;
+            self.folders().insert(folder.to_owned());
+        }
+        Ok(Followed::To(target))
     }
 
     fn open(&self, file: &FileName) -> io::Result<Option<Box<dyn DiskFile>>> {
@@ -220,6 +253,9 @@ impl Disk for OsDisk {
 
     fn sync_directory(&self) -> io::Result<()> {
         self.check_access()?;
+        for folder in &*self.folders() {
+            open_folder(&self.directory, folder)?.sync_all()?;
+        }
         self.directory.sync_all()
     }
 
@@ -316,7 +352,11 @@ fn open_directory(path: &Path) -> io::Result<File> {
     Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
 }
 
-fn open_directory_at(directory: &File, path: &CStr) -> io::Result<File> {
+fn own_paths(path: &Path) -> Vec<PathBuf> {
+    [std::path::absolute(path), path.canonicalize()].into_iter().flatten().collect()
+}
+
+fn open_folder(directory: &File, path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(directory, path, flags, Mode::empty())?.into())
 }

@@ -12,6 +12,10 @@ use rustix::io::Errno;
 use self::faults::Faults;
 use self::random::Random;
 use self::state::State;
+use sq_shared::phext_name::PhextName;
+
+use crate::store::links::Followed;
+
 use super::{Disk, DiskFile, FileName, Identity, path_of};
 
 mod fate;
@@ -126,6 +130,11 @@ impl Disk for SimDisk {
         let mut state = self.state();
         state.strike(Operation::Identity)?;
         Ok(state.names.cached.get(file).map(|inode| state.identity(*inode)))
+    }
+
+    /// It has no links.
+    fn follow(&self, _: &PhextName) -> io::Result<Followed> {
+        Ok(Followed::NoLink)
     }
 
     fn open(&self, file: &FileName) -> io::Result<Option<Box<dyn DiskFile>>> {

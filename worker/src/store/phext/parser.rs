@@ -20,7 +20,7 @@ pub(in crate::store) struct PhextParser {
     /// Without it the scrolls are counted, and none is kept.
     builder: Option<PageBuilder>,
     /// Where the next text stands; may be larger than a coordinate, as long as there is none.
-    parts: [u32; 9],
+    parts: [u64; 9],
     /// The last scroll that has a text, and whether the next text belongs to it.
     here: Coordinate,
     is_inside: bool,
@@ -48,6 +48,12 @@ impl PhextParser {
     /// One that makes a phext without scrolls, which knows how many it would have.
     pub(in crate::store) fn counting() -> Self {
         Self { builder: None, ..Self::default() }
+    }
+
+    /// One that has come to a place already.
+    #[cfg(test)]
+    pub(super) fn at(parts: [u64; 9]) -> Self {
+        Self { parts, ..Self::default() }
     }
 
     /// Takes the next bytes.
@@ -117,7 +123,8 @@ impl PhextParser {
             return Ok(());
         }
         if !self.is_inside {
-            let at = Coordinate::from_parts(self.parts).ok_or(TextDamage::BeyondLimit { offset })?;
+            let parts = self.parts.map(|part| u32::try_from(part).unwrap_or(0));
+            let at = Coordinate::from_parts(parts).ok_or(TextDamage::BeyondLimit { offset })?;
             if let Some(page) = self.builder.as_mut().and_then(|builder| builder.begin(at)) {
                 self.phext.put_page(Arc::new(page));
             }

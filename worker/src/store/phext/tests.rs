@@ -172,10 +172,21 @@ proptest! {
 #[test]
 fn a_scroll_at_the_limit_and_one_past() {
     let breaks = |count| format!("{}a", "\x17".repeat(count)).into_bytes();
-    assert_eq!(Phext::parse(&breaks(99_998)).unwrap().scroll_count(), 1);
-    assert_eq!(Phext::parse(&breaks(99_999)).unwrap_err(), TextDamage::BeyondLimit { offset: 99_999 });
+    // As many breaks as lead to the last coordinate would be 4 GiB: the first ones are taken as read.
+    let behind = |parts: [u64; 9], text: &[u8]| {
+        let mut parser = PhextParser::at(parts);
+        parser.push(text).and_then(|()| parser.finish())
+    };
+    let last = behind([1, 1, 1, 1, 1, 1, 1, 1, u64::from(u32::MAX) - 1], &breaks(1)).unwrap();
+    assert_eq!(last.iter().next().unwrap().0.largest_part(), u32::MAX);
+    for text in [&b"a"[..], &breaks(1), &breaks(200_000)] {
+        let offset = text.len() - 1;
+        let past = behind([1, 1, 1, 1, 1, 1, 1, 1, u64::from(u32::MAX) + 1], text);
+        assert_eq!(past.unwrap_err(), TextDamage::BeyondLimit { offset });
+    }
     assert_eq!(Phext::parse(b"ab\xff").unwrap_err(), TextDamage::NotUtf8 { offset: 2 });
     assert_eq!(Phext::parse(&vec![0x17; 200_000]).unwrap().scroll_count(), 0);
+    assert_eq!(Phext::parse(&breaks(200_000)).unwrap().join().as_bytes(), breaks(200_000));
     let far = Phext::parse(&breaks(99_998)).unwrap();
     let mut joined = far.joined();
     let mut buffer = Vec::new();
