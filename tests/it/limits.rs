@@ -257,10 +257,10 @@ fn names_coordinates_and_tokens() {
         client.get(&format!("{}&s=x", UPDATE.replace("p=text", &format!("p={}", "n".repeat(length)))))
     };
     let at = |c: &str| client.get(&format!("/api/v2/update?p=text&c={c}&s=x"));
-    assert_eq!(named(200).ok(), "Updated 1 bytes");
+    assert_eq!(named(240).ok(), "Updated 1 bytes");
     at("1.1.1/1.1.1/1.1.99999").ok();
     let stored = running.stored();
-    named(201).problem(400, "invalid_phext");
+    named(241).problem(400, "invalid_phext");
     at("1.1.1/1.1.1/1.1.100000").problem(400, "invalid_coordinate");
     at("1.1.1/1.1.1/1.1.0").problem(400, "invalid_coordinate");
     at("99999999999999999999.1.1/1.1.1/1.1.1").problem(400, "invalid_coordinate");
