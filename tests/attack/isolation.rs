@@ -82,12 +82,16 @@ fn the_check_sees_a_stranger_wherever_it_stands() {
     assert_eq!(strangers("{\"phext\":\"of-user050\"}", "user001"), ["user050"]);
 }
 
+/// The phexts that each tenant has, one of them without a name.
+const PHEXTS: [&str; 2] = ["p=shared&", ""];
+
 /// A request of the load: its method, its target and its body.
 fn request_of(name: &str, random: &mut Random) -> (&'static str, String, String) {
     let at = format!("c=1.1.1/1.1.1/1.1.{}", random.below(SCROLLS) + 1);
     let read = |target: String| ("GET", target, String::new());
+    let p = *random.pick(&PHEXTS);
     match random.below(20) {
-        0..8 => read(format!("/api/v2/select?p=shared&{at}")),
+        0..8 => read(format!("/api/v2/select?{p}{at}")),
         8..10 => read("/api/v2/get?p=shared".to_owned()),
         10..12 => read("/api/v2/toc?p=shared".to_owned()),
         12..14 => read("/api/v2/json-export?p=shared".to_owned()),
@@ -95,7 +99,7 @@ fn request_of(name: &str, random: &mut Random) -> (&'static str, String, String)
         15 => read("/api/v2/phexts".to_owned()),
         16..19 => {
             let text = format!("{} number {}", mark_of(name), random.next_u64());
-            ("POST", format!("/api/v2/update?p=shared&{at}"), text)
+            ("POST", format!("/api/v2/update?{p}{at}"), text)
         }
         _ => ("POST", format!("/api/v2/insert?p=of-{name}&{at}"), mark_of(name)),
     }
@@ -243,8 +247,10 @@ fn fill(clients: &[Client]) {
             scope.spawn(move || {
                 let name = name_of(tenant + 1);
                 for scroll in 1..=SCROLLS {
-                    let target = format!("/api/v2/update?p=shared&c=1.1.1/1.1.1/1.1.{scroll}");
-                    client.post(&target, mark_of(&name)).ok();
+                    for p in PHEXTS {
+                        let target = format!("/api/v2/update?{p}c=1.1.1/1.1.1/1.1.{scroll}");
+                        client.post(&target, mark_of(&name)).ok();
+                    }
                 }
                 client.post(&format!("/api/v2/update?p=of-{name}&c=1.1.1/1.1.1/1.1.1"), mark_of(&name)).ok();
                 if tenant < 2 {

@@ -127,13 +127,13 @@ impl Board {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// One of the scrolls that are in use now. Some share a phext, one has its own, some are in a large one.
+    /// One of the scrolls that are in use now. Some share a phext, one is in the unnamed phext, some are in a large one.
     fn scroll(&self, tenant: &'static str, random: &mut Random) -> Scroll {
         let generation = self.calls() / (SCROLLS * CALLS_PER_SCROLL * self.tenants);
         let index = random.below(SCROLLS);
         let (phext, number) = match index {
             0..SCROLLS_PER_PHEXT => (format!("shared-{generation}"), index + 1),
-            SCROLLS_PER_PHEXT => (format!("own-{generation}"), 1),
+            SCROLLS_PER_PHEXT => (String::new(), generation + 1),
             _ => (LARGE.to_owned(), generation * SCROLLS + index),
         };
         Scroll { tenant, phext, number }

@@ -1,16 +1,18 @@
 //! Our worker beside the real `sq` 0.6.0: the same operations give the same bytes, and each difference
-//! on purpose is asserted on both sides.
+//! on purpose is asserted on both sides (`differences`).
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::Value;
 use sq_tests::client::percent_encoded;
 use sq_tests::peers::{self, Server};
 use sq_tests::random::Random;
-use sq_tests::{binaries, tree};
+use sq_tests::binaries;
 use tempfile::TempDir;
+
+mod differences;
 
 const KEY: &str = "pmb-v1-compat-key";
 const OPERATIONS: usize = 250;
@@ -228,107 +230,6 @@ fn plus_and_percent_are_decoded_as_in_sq() {
         pair.assert_same(&get(format!("/api/v2/update?p=notes&c=1.1.1/1.1.1/1.1.1&s={written}")));
         pair.assert_same(&get("/api/v2/select?p=notes&c=1.1.1/1.1.1/1.1.1".to_owned()));
     }
-}
-
-#[test]
-fn text_that_is_not_utf8_differs() {
-    let Some(pair) = Pair::start("sq and text that is not UTF-8") else { return };
-    let target = "/api/v2/update?p=notes&c=1.1.1/1.1.1/1.1.1";
-    let select = "/api/v2/select?p=notes&c=1.1.1/1.1.1/1.1.1";
-    pair.peer.client.post(target, b"\xff\xfe\xfd").ok();
-    assert_eq!(pair.peer.client.get(select).ok(), "\u{fffd}\u{fffd}\u{fffd}");
-    pair.ours.client.post(target, b"\xff\xfe\xfd").refused(400, "invalid_utf8");
-    assert_eq!(pair.ours.client.get(select).ok(), "");
-}
-
-#[test]
-fn coordinates_that_are_none_differ() {
-    let Some(pair) = Pair::start("sq and coordinates that are none") else { return };
-    for (phext, c) in [("one", "c=garbage"), ("two", "c="), ("three", "unused=1")] {
-        pair.peer.client.get(&format!("/api/v2/update?p={phext}&{c}&s=x")).ok();
-        assert_eq!(pair.peer.client.get(&format!("/api/v2/select?p={phext}&c=1.1.1/1.1.1/1.1.1")).ok(), "x");
-        let ours = pair.ours.client.get(&format!("/api/v2/update?p={phext}&{c}&s=x"));
-        ours.refused(400, if c == "unused=1" { "missing_parameter" } else { "invalid_coordinate" });
-        assert!(!pair.file("ours", phext).exists());
-    }
-}
-
-#[test]
-fn a_break_inside_a_scroll_differs() {
-    let Some(pair) = Pair::start("sq and a break inside a scroll") else { return };
-    let target = "/api/v2/update?p=notes&c=1.1.1/1.1.1/1.1.1";
-    pair.peer.client.post(target, "a\u{17}b").ok();
-    assert_eq!(pair.peer.client.get("/api/v2/get?p=notes").ok(), "a\u{17}b");
-    pair.ours.client.post(target, "a\u{17}b").refused(400, "break_in_scroll");
-    assert!(!pair.file("ours", "notes").exists());
-}
-
-#[test]
-fn reading_what_does_not_exist_differs() {
-    let Some(pair) = Pair::start("sq and phexts that do not exist") else { return };
-    let files = |side: &str| {
-        tree::files(&pair.folder.path().join(side).join("data")).into_iter().filter(is_phext).count()
-    };
-    let reads = ["select", "toc", "get", "delta"];
-    for (number, command) in reads.iter().enumerate() {
-        pair.assert_same(&get(format!("/api/v2/{command}?p=none{number}&c=1.1.1/1.1.1/1.1.1")));
-    }
-    assert_eq!((files("peer"), files("ours")), (reads.len(), 0));
-}
-
-fn is_phext(path: &PathBuf) -> bool {
-    Path::new(path).extension().is_some_and(|end| end == "phext")
-}
-
-#[test]
-fn what_names_a_path_differs() {
-    let Some(pair) = Pair::start("sq and the paths that it tells") else { return };
-    pair.assert_same(&get("/api/v2/update?p=notes&c=1.1.1/1.1.1/1.1.1&s=x".to_owned()));
-    let (peer, ours) = pair.ask(&get("/api/v2/load?p=notes".to_owned()));
-    assert!(peer.starts_with("Loaded /") && peer.ends_with("/data/notes.phext"), "{peer}");
-    assert_eq!(ours, "Loaded notes.phext");
-    let (peer, ours) = pair.ask(&get("/api/v2/status?p=notes".to_owned()));
-    assert!(peer.starts_with("Hosting: /"), "{peer}");
-    let lines: Vec<&str> = ours.lines().collect();
-    assert!(lines[0].starts_with("Hosting: notes") && lines[1].starts_with("Connection ID: "), "{ours}");
-    assert_eq!((lines[2], lines[3], lines.len()), ("Phext Size: 1", "Scrolls: 1", 4));
-}
-
-#[test]
-fn the_export_differs() {
-    let Some(pair) = Pair::start("the export of sq") else { return };
-    let scroll = "a \"quote\"\\ and\ttab\n";
-    for at in ["1.1.1/1.1.1/1.1.2", "1.1.1/1.1.1/1.1.1", "2.1.1/1.1.1/1.1.1"] {
-        pair.assert_same(&post(format!("/api/v2/update?p=notes&c={at}"), scroll.to_owned()));
-    }
-    let export = |server: &Server| server.client.get("/api/v2/json-export?p=notes");
-    assert!(serde_json::from_slice::<Value>(&export(&pair.peer).body).is_err(), "sq escapes by now");
-    let ours = export(&pair.ours).json();
-    let rows: Vec<_> = ours
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|row| (row["coord"].as_str().unwrap(), row["scroll"].as_str().unwrap()))
-        .collect();
-    assert_eq!(
-        rows,
-        [("1.1.1/1.1.1/1.1.1", scroll), ("1.1.1/1.1.1/1.1.2", scroll), ("2.1.1/1.1.1/1.1.1", scroll)]
-    );
-    let files = |side: &str| tree::files(&pair.folder.path().join(side).join("data"));
-    let is_export = |path: &PathBuf| path.extension().is_some_and(|end| end == "json");
-    assert!(files("peer").iter().any(is_export) && !files("ours").iter().any(is_export));
-}
-
-#[test]
-fn routes_and_methods_differ() {
-    let Some(pair) = Pair::start("the routes of sq") else { return };
-    pair.assert_same(&get("/api/v2/update?p=notes&c=1.1.1/1.1.1/1.1.1&s=gone".to_owned()));
-    let delete = "/api/v2/delete?p=notes&c=1.1.1/1.1.1/1.1.1";
-    assert_eq!(pair.peer.client.post(delete, "").status, 404);
-    assert_eq!(pair.ours.client.post(delete, "").ok(), "Removed 4 bytes");
-    assert_eq!(pair.peer.client.get("/api/v2/selectx?p=notes&c=1.1.1/1.1.1/1.1.1").ok(), "gone");
-    pair.ours.client.get("/api/v2/selectx?p=notes&c=1.1.1/1.1.1/1.1.1").refused(404, "unknown_route");
-    assert_ne!(pair.ours.client.get("/api/v2/version").ok(), "0.6.0");
 }
 
 #[test]

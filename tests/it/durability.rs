@@ -27,6 +27,9 @@ mod temporary_files;
 /// The phext that every test here makes large with [`sq_tests::large_phext`].
 const LARGE: &str = "large";
 
+/// The small one is the unnamed phext.
+const SMALL: &str = "";
+
 fn append(phext: &str, number: usize, text: &str) -> Write {
     Write::new(phext, number, Edit::Append(text.to_owned()))
 }
@@ -43,7 +46,7 @@ fn remove(phext: &str, number: usize) -> Write {
 fn assert_next_start_serves(data_dir: &Path, ledger: &Ledger) {
     let worker = LoneWorker::start(data_dir);
     ledger.judge(&state_of(&worker.client).unwrap());
-    for phext in ["small", LARGE] {
+    for phext in [SMALL, LARGE] {
         ledger.perform(&worker.client, append(phext, 40, "the next start")).unwrap().ok();
     }
     let state = state_of(&worker.client).unwrap();

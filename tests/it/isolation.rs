@@ -16,7 +16,7 @@ fn deployment() -> Deployment {
     let tenants = NAMES.iter().zip(1341..).map(|(name, port)| Tenant::new(name, port)).collect();
     let running = Deployment::start(&Setup { tenants, ..Setup::default() });
     for name in NAMES {
-        for phext in ["shared", name] {
+        for phext in ["shared", name, ""] {
             let target = format!("/api/v2/update?p={phext}&{AT}");
             running.client_of(name).post(&target, secret(name)).ok();
         }
@@ -36,7 +36,7 @@ fn every_key_sees_its_own_data_alone_by_every_route() {
         let client = running.client_of(name);
         for other in NAMES.iter().filter(|other| **other != name) {
             for route in Route::ALL.into_iter().filter(|route| !route.writes()) {
-                for phext in ["shared", other] {
+                for phext in ["shared", other, ""] {
                     let range = "from=1.1.1/1.1.1/1.1.1&to=9.9.9/9.9.9/9.9.9";
                     let target = format!("/api/v2/{}?p={phext}&{AT}&{range}", route.name());
                     let by_post = route.methods() == Methods::Post;
@@ -72,7 +72,7 @@ fn a_write_lands_in_the_keys_own_directory_alone() {
             }
         }
         assert_eq!(others_of(name), others, "{name} changed what is not its own");
-        for phext in ["shared", name] {
+        for phext in ["shared", name, ""] {
             running.client_of(name).post(&format!("/api/v2/update?p={phext}&{AT}"), secret(name)).ok();
         }
     }

@@ -34,6 +34,7 @@ mod admission;
 pub mod breaks;
 mod cache;
 mod counts;
+mod damage;
 mod disk;
 mod error;
 pub mod fsck;
@@ -62,6 +63,7 @@ mod tests;
 mod ticket;
 pub mod usage;
 
+pub use crate::store::damage::Damage;
 pub use crate::store::disk::os::{DataDirectory, OpenError};
 pub use crate::store::error::StoreError;
 pub use crate::store::journal::JournalDamage;
@@ -72,7 +74,6 @@ pub use crate::store::phext::cursor::Cursor;
 pub use crate::store::phext::joined::Joined;
 pub use crate::store::phext::scroll::{Fragments, Scroll};
 pub use crate::store::phext::{Edit, Phext, State, TextDamage};
-pub use crate::store::recovery::Damage;
 pub use crate::store::repeats::{KeyOrigin, RepeatKey};
 pub use crate::store::ticket::{Pending, Ticket};
 

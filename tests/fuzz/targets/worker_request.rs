@@ -67,7 +67,7 @@ fn assert_in_order(root: &Path, dir: &Path) {
     for file in fsck::check(dir).unwrap().files {
         let is_good = match file.finding {
             Finding::Phext { .. } | Finding::Journal { .. } | Finding::Keys { .. } | Finding::Reserve => true,
-            Finding::Leftover | Finding::Damaged(_) | Finding::Unreadable(_) => false,
+            Finding::Link { .. } | Finding::Leftover | Finding::Damaged(_) | Finding::Unreadable(_) => false,
         };
         assert!(is_good, "{file:?}");
     }

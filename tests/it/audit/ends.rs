@@ -99,11 +99,11 @@ fn a_refused_write_has_its_line_and_names_nothing_that_is_none() {
     let of = |phext: &Value, coordinate: Value, status| (phext.clone(), coordinate, Value::Null, status);
     let whole = || json!(FULL);
     let cases: &[Case<'_>] = &[
-        ("POST", "update?p=a&c=1.1.1".to_owned(), "", Some(b"x"), of(&a, none.clone(), 400)),
+        ("POST", "update?p=a&c=1.1".to_owned(), "", Some(b"x"), of(&a, none.clone(), 400)),
         ("POST", "update?p=a&c=bob.1.1.1/1.1.1/1.1.1".to_owned(), "", Some(b"x"), of(&a, none.clone(), 403)),
         ("POST", format!("update?p=..%2Fa&{AT}"), "", Some(b"x"), of(&none, whole(), 403)),
         ("POST", format!("update?p={forged}&{AT}"), "", Some(b"x"), of(&none, whole(), 400)),
-        ("POST", format!("update?{AT}"), "", Some(b"x"), of(&none, whole(), 400)),
+        ("POST", format!("update?{AT}"), "", Some(b"x\x17"), of(&json!(""), whole(), 400)),
         ("POST", format!("update?p=a&{AT}"), "", Some(b"a\xff"), of(&a, whole(), 400)),
         ("POST", format!("update?p=a&{AT}&s=%ff"), "", None, of(&a, whole(), 400)),
         ("POST", format!("update?p=a&{AT}"), "", Some(&long), of(&a, whole(), 413)),

@@ -8,7 +8,7 @@ use sq_tests::mount::{self, Mount};
 use sq_tests::notice::say;
 use sq_tests::root::Root;
 
-use super::{append, assert_files_hold_everything, remove};
+use super::{SMALL, append, assert_files_hold_everything, remove};
 
 /// More writes than any of the disks has room for.
 const MOST_WRITES: usize = 4000;
@@ -72,7 +72,7 @@ fn fill_and_make_room(data_dir: &Path, filling: &Filling) {
     for number in taken..taken + 3 {
         is_taken(&worker, &ledger, filling.write(number));
     }
-    is_taken(&worker, &ledger, append("small", 1, &"x".repeat(filling.text_bytes)));
+    is_taken(&worker, &ledger, append(SMALL, 1, &"x".repeat(filling.text_bytes)));
     say(&format!("full disk: {taken} writes of {} bytes fit", filling.text_bytes));
     ledger.judge(&state_of(&worker.client).unwrap());
 
@@ -82,14 +82,14 @@ fn fill_and_make_room(data_dir: &Path, filling: &Filling) {
         ledger.perform(&worker.client, removed(number)).unwrap().ok();
     }
     ledger.judge(&state_of(&worker.client).unwrap());
-    ledger.perform(&worker.client, append("small", 1, "there is room again")).unwrap().ok();
+    ledger.perform(&worker.client, append(SMALL, 1, "there is room again")).unwrap().ok();
     ledger.perform(&worker.client, filling.write(0)).unwrap().ok();
     ledger.judge(&state_of(&worker.client).unwrap());
 
     worker.kill();
     let worker = LoneWorker::start(data_dir);
     ledger.judge(&state_of(&worker.client).unwrap());
-    ledger.perform(&worker.client, remove("small", 1)).unwrap().ok();
+    ledger.perform(&worker.client, remove(SMALL, 1)).unwrap().ok();
     ledger.judge(&state_of(&worker.client).unwrap());
     assert_files_hold_everything(data_dir, worker);
 }

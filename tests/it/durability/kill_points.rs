@@ -16,7 +16,7 @@ use sq_tests::root::Root;
 use sq_tests::strace::{self, Strace};
 use sq_tests::wait;
 
-use super::{LARGE, append, assert_next_start_serves, file_has, mention, remove, replace};
+use super::{LARGE, SMALL, append, assert_next_start_serves, file_has, mention, remove, replace};
 
 /// The system calls that can change files, and those that can carry an answer.
 const CALLS: [&str; 20] = [
@@ -153,12 +153,13 @@ fn script(worker: &mut LoneWorker, ledger: &Ledger, data_dir: &Path) -> Option<(
     let perform = |worker: &LoneWorker, write: Write| {
         ledger.perform(&worker.client, write).ok().map(|answer| _ = answer.ok())
     };
-    perform(worker, replace("small", 1, "first"))?;
-    perform(worker, append("small", 2, "second\n"))?;
-    perform(worker, append("small", 1, ", and more"))?;
-    perform(worker, remove("small", 2))?;
+    perform(worker, replace(SMALL, 1, "first"))?;
+    perform(worker, append(SMALL, 2, "second\n"))?;
+    perform(worker, append(SMALL, 1, ", and more"))?;
+    perform(worker, remove(SMALL, 2))?;
     perform(worker, append(LARGE, 3, "large and\n"))?;
     perform(worker, replace("new", 7, "in a phext that was not there"))?;
+    perform(worker, append(LARGE, large_phext::FAR, "and farther"))?;
     perform(worker, remove(LARGE, 5))?;
     perform(worker, remove("new", 7))?;
     perform(worker, append(LARGE, 30, LAST_BEFORE_SAVE))?;
@@ -166,5 +167,5 @@ fn script(worker: &mut LoneWorker, ledger: &Ledger, data_dir: &Path) -> Option<(
         file_has(data_dir, LARGE, LAST_BEFORE_SAVE) || worker.try_ended().is_some()
     });
     perform(worker, replace(LARGE, 30, "left to the stop"))?;
-    perform(worker, replace("small", 1, "last"))
+    perform(worker, replace(SMALL, 1, "last"))
 }

@@ -28,7 +28,7 @@ use sq_tests::random::Random;
 use sq_tests::root::Root;
 use sq_tests::wait;
 
-use super::{LARGE, append, mention, remove, replace};
+use super::{LARGE, SMALL, append, mention, remove, replace};
 
 /// How often the power is cut.
 const CUTS: usize = 30;
@@ -113,7 +113,7 @@ fn a_power_cut_takes_nothing_acknowledged() {
     process::run(Command::new("sync").arg("-f").arg(disk.data_dir())).success();
     let worker = LoneWorker::start(&disk.data_dir());
     thread::scope(|scope| {
-        for (writer, phext) in ["small", LARGE].into_iter().enumerate() {
+        for (writer, phext) in [SMALL, LARGE].into_iter().enumerate() {
             let (client, writing) = (worker.client.clone(), &writing);
             scope.spawn(move || write(writer, phext, &client, writing));
         }
@@ -177,7 +177,7 @@ fn judge_cut(disk: &Disk, writing: &Writing, which: (usize, When), cut: &Path, w
     let worker = LoneWorker::start(&booted.path().join("data"));
     mention(which);
     writing.ledger.judge_between(window.0, window.1, &state_of(&worker.client).unwrap());
-    replace("small", 40, "after the cut").send(&worker.client).unwrap().ok();
+    replace(SMALL, 40, "after the cut").send(&worker.client).unwrap().ok();
     worker.stop();
     drop(booted);
     fs::remove_file(cut).unwrap();

@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use sq_shared::phext_name::PhextName;
 
+use crate::store::damage::Damage;
 use crate::store::open_phext::OpenPhext;
 use crate::store::open_phext::parking::{Parked, ParkingRoom};
-use crate::store::recovery::{Damage, PhextFiles};
+use crate::store::recovery::PhextFiles;
 use crate::store::usage::Files;
 
 /// What is known of a phext.

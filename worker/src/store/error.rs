@@ -2,7 +2,8 @@
 
 use std::io;
 
-use crate::store::recovery::{Damage, RecoveryError};
+use crate::store::damage::Damage;
+use crate::store::recovery::RecoveryError;
 
 /// Why an operation failed. What was acknowledged still stands. A write that failed is not on disk, unless
 /// the system refused a sync or a rename: then it may be, and every later operation is

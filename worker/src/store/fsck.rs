@@ -6,13 +6,14 @@ use std::path::Path;
 
 use sq_shared::phext_name::PhextName;
 
+use crate::store::damage::Damage;
 use crate::store::disk::os::{OpenError, OsDisk};
 use crate::store::disk::{Disk, FileName, Identity, path_of};
 use crate::store::keys;
 use crate::store::links::{linked, linked_folder};
 use crate::store::phext::parser::PhextParser;
 use crate::store::record::FileDigest;
-use crate::store::recovery::{Damage, RecoveryError, Survey, read_text, survey};
+use crate::store::recovery::{RecoveryError, Survey, read_text, survey};
 
 /// What a directory holds.
 #[derive(Debug)]

@@ -9,12 +9,13 @@ use std::time::Instant;
 
 use sq_shared::phext_name::PhextName;
 
+use crate::store::damage::Damage;
 use crate::store::disk::{Disk, FileName, Identity};
 use crate::store::job::{append, begin};
 use crate::store::journal::{self, Base, Journal, JournalDamage};
 use crate::store::new_journal::NewJournal;
 use crate::store::record::{Entry, LARGEST_FOUND_SEQUENCE, REPEAT_BYTES, Stamp, encode};
-use crate::store::recovery::{Damage, Opened, RecoveryError, open_plain};
+use crate::store::recovery::{Opened, RecoveryError, open_plain};
 use crate::store::repeats::{MostKeys, Remembered, RepeatKey, Repeats};
 use crate::store::reserve::Reserve;
 

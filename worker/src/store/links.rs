@@ -6,8 +6,9 @@ use std::io;
 
 use sq_shared::phext_name::PhextName;
 
+use crate::store::damage::Damage;
 use crate::store::disk::{Disk, FileName};
-use crate::store::recovery::{Damage, RecoveryError};
+use crate::store::recovery::RecoveryError;
 
 /// Why a link is not followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

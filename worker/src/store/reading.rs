@@ -13,12 +13,13 @@ use std::time::{Duration, Instant};
 use sq_shared::phext_name::PhextName;
 
 use crate::store::cache::{Content, DamagedPhext};
+use crate::store::damage::Damage;
 use crate::store::disk::{Disk, FileName};
 use crate::store::job::{Job, Task};
 use crate::store::keys::FoundKeys;
 use crate::store::links::linked;
 use crate::store::open_phext::OpenPhext;
-use crate::store::recovery::{Damage, PhextFiles, Recovered, RecoveryError, recover};
+use crate::store::recovery::{PhextFiles, Recovered, RecoveryError, recover};
 use crate::store::usage::Files;
 use crate::store::{Store, StoreError};
 

@@ -12,9 +12,9 @@ use std::time::Instant;
 
 use sq_shared::phext_name::PhextName;
 
+use crate::store::damage::Damage;
 use crate::store::disk::{Disk, DiskFile, FileName, Identity};
 use crate::store::journal::{self, Base, End, Header, Journal, JournalDamage};
-use crate::store::links::BadLink;
 use crate::store::phext::parser::PhextParser;
 use crate::store::phext::{Phext, TextDamage};
 use crate::store::record::{Entry, FileDigest, Format, LARGEST_FOUND_SEQUENCE, Record, fingerprint};
@@ -23,39 +23,6 @@ use crate::store::usage::Files;
 
 /// How much of a file is read at once.
 const READ_BYTES: usize = 256 * 1024;
-
-/// Why a phext is neither read nor written.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Damage {
-    /// Its file cannot be understood.
-    #[error("the phext's .phext file is damaged: {0}")]
-    Text(#[from] TextDamage),
-    /// Its file is a link that is not followed.
-    #[error("the phext's .phext file is a link that {0}")]
-    Link(BadLink),
-    /// Its file is larger than all that the tenant may use, and the store did not write it.
-    #[error(
-        "the phext's .phext file has {bytes} bytes, more than the quota of {quota}: raise the quota, or make the file shorter"
-    )]
-    LargerThanQuota {
-        /// What it has.
-        bytes: u64,
-        /// What the tenant may use.
-        quota: u64,
-    },
-    /// What is about to replace one of its files is not a plain file, and cannot be written.
-    #[error("the phext's {suffix}.tmp is not a plain file, and is in the way: remove it")]
-    InTheWay {
-        /// Which of the two.
-        suffix: &'static str,
-    },
-    /// Its journal cannot be understood.
-    #[error("the phext's .journal file is damaged: {0}")]
-    Journal(#[from] JournalDamage),
-    /// The keys of all phexts cannot be understood, so no phext is written.
-    #[error("the tenant's .keys file is damaged: {0}")]
-    Keys(JournalDamage),
-}
 
 /// Why a phext did not come into memory.
 #[derive(Debug, thiserror::Error)]

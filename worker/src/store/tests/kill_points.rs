@@ -5,6 +5,12 @@ use super::*;
 /// Seeds of power cuts for each point: what was not synced stays, goes, or is torn.
 const CUTS: u64 = 6;
 
+/// The unnamed phext is the small one.
+const SMALL: &str = "";
+
+/// A scroll that is farther away than a new one may be.
+const FAR: &str = "1.1.1/1.1.1/1.1.100001";
+
 /// The script: two phexts, one saved before each answer and one later, long enough for journals to begin anew.
 const WRITES: usize = 24;
 
@@ -13,11 +19,12 @@ fn pace() -> Pace {
 }
 
 fn edit(number: usize) -> (&'static str, Coordinate, Edit) {
-    let place = at(["1.1.1/1.1.1/1.1.1", "1.1.1/1.1.1/1.1.3"][number / 2 % 2]);
+    let is_large = number % 2 == 0;
+    let place = at([ORIGIN, if is_large { FAR } else { "1.1.1/1.1.1/1.1.3" }][number / 2 % 2]);
     let text = format!("{number};{}", "x".repeat(number * 5));
     match number % 8 {
-        5 => ("small", place, Edit::Remove),
-        number if number % 2 == 1 => ("small", place, Edit::Replace(text[..text.len().min(40)].to_owned())),
+        5 => (SMALL, place, Edit::Remove),
+        number if number % 2 == 1 => (SMALL, place, Edit::Replace(text[..text.len().min(40)].to_owned())),
         _ => ("large", place, append(&text)),
     }
 }
@@ -25,7 +32,7 @@ fn edit(number: usize) -> (&'static str, Coordinate, Edit) {
 type Texts = [String; 2];
 
 fn texts(store: &mut Store) -> Texts {
-    ["small", "large"].map(|phext| store.read(&name(phext)).unwrap().into_parts().0.join())
+    [SMALL, "large"].map(|phext| store.read(&name(phext)).unwrap().into_parts().0.join())
 }
 
 /// Runs the script until the disk stops. Gives what the phexts were after each write, and how many were
@@ -38,7 +45,7 @@ fn run(disk: &SimDisk) -> (Vec<Texts>, usize) {
         let write = Write { at: place, edit, expected: None, repeat: None };
         let Ok(pending) = store.write(&name(phext), &write) else { break };
         let (_, tickets) = pending.into_parts();
-        states.push(["small", "large"].map(|phext| in_memory(&store, phext)));
+        states.push([SMALL, "large"].map(|phext| in_memory(&store, phext)));
         // Now and then two writes go together.
         if number % 3 != 1 {
             run_jobs(&mut store);
@@ -91,10 +98,10 @@ fn an_end_at_any_change_of_the_disk_loses_nothing_acknowledged() {
             let mut store = on_sim(&after, pace());
             judge(&states, acknowledged, &texts(&mut store), point);
             // The next start serves, and saves what it has.
-            put(&mut store, "small", ORIGIN, "next").unwrap();
+            put(&mut store, SMALL, ORIGIN, "next").unwrap();
             let served = texts(&mut store);
             close(store);
-            assert_eq!(["small", "large"].map(|phext| saved(&after, phext).unwrap_or_default()), served);
+            assert_eq!([SMALL, "large"].map(|phext| saved(&after, phext).unwrap_or_default()), served);
         }
     }
 }
