@@ -6,10 +6,10 @@ use std::fs;
 use std::path::PathBuf;
 
 use serde_json::Value;
+use sq_tests::binaries;
 use sq_tests::client::percent_encoded;
 use sq_tests::peers::{self, Server};
 use sq_tests::random::Random;
-use sq_tests::binaries;
 use tempfile::TempDir;
 
 mod differences;

@@ -2,8 +2,8 @@
 //! be served.
 
 use std::fmt::Write;
-use std::fs;
-use std::os::unix::fs::symlink;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -281,9 +281,12 @@ fn a_state_that_lasts_names_no_time_to_try_again() {
     fs::create_dir_all(alice.join("way.phext.tmp/full")).unwrap();
     fs::create_dir_all(alice.join("folder.phext")).unwrap();
     process::run(Command::new("mkfifo").arg(alice.join("pipe.phext"))).success();
+    symlink("disk/notes.phext", alice.join("absent.phext")).unwrap();
+    fs::write(alice.join("closed.phext"), "x").unwrap();
+    fs::set_permissions(alice.join("closed.phext"), Permissions::from_mode(0)).unwrap();
     let running = Deployment::up(root, &[]);
     let client = running.client_of("alice");
-    for phext in ["binary", "torn", "large", "way", "folder", "pipe"] {
+    for phext in ["binary", "torn", "large", "way", "folder", "pipe", "absent", "closed"] {
         lasting(&client.get(&format!("/api/v2/toc?p={phext}")));
         lasting(&client.get(&format!("/api/v2/update?p={phext}&c=1.1.1&s=x")));
     }

@@ -1,7 +1,9 @@
 //! What goes back: outcomes, failures and problems as HTTP. The only place that knows which status a
 //! failure of a command has.
 
+use std::borrow::Cow;
 use std::fmt::Write;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -133,13 +135,7 @@ pub(super) fn problem_of(failure: &Failure, request_id: &str) -> Problem {
             "the scroll is not one that If-Match names (* names any that has a text; a weak tag, none): read it again, \
              and decide anew",
         ),
-        Failure::Store(StoreError::TooFar { limit }) => Problem::new(
-            Code::InvalidCoordinate,
-            format!(
-                "a new scroll's coordinate has parts of 1 to {limit} here (scrolls that are there already may be written): \
-                 take a nearer one, or ask the operator for a higher limits.coordinate"
-            ),
-        ),
+        Failure::Store(StoreError::TooFar { limit }) => too_far(*limit),
         Failure::Store(StoreError::KeyReused) => Problem::new(
             Code::IdempotencyKeyReused,
             "this Idempotency-Key came with another write before: use a new one for each write",
@@ -151,20 +147,18 @@ pub(super) fn problem_of(failure: &Failure, request_id: &str) -> Problem {
             Problem::new(Code::WorkerUnavailable, "the server's disk takes long to read or save what is needed: try again")
                 .retry_after_s(RETRY_AFTER_S)
         }
-        Failure::Store(StoreError::QuotaExceeded { used, quota }) => Problem::new(
-            Code::QuotaExceeded,
+        Failure::Store(StoreError::QuotaExceeded { used, quota }) => over_quota(
             "the write needs more than the quota leaves: delete or shorten scrolls (a phext with a text takes 4 KiB at least)",
-        )
-        .with("used", *used)
-        .with("quota", *quota),
-        Failure::Store(StoreError::TooManyPhexts { phexts, limit, used, quota }) => Problem::new(
-            Code::QuotaExceeded,
+            *used,
+            Some(*quota),
+        ),
+        Failure::Store(StoreError::TooManyPhexts { phexts, limit, used, quota }) => over_quota(
             format!("the tenant may have {limit} phexts, and has {phexts}: write to one of them, delete all that is in one, or ask the operator for more"),
+            *used,
+            *quota,
         )
         .with("phexts", *phexts)
-        .with("phexts_limit", *limit)
-        .with("used", *used)
-        .with("quota", *quota),
+        .with("phexts_limit", *limit),
         Failure::Store(StoreError::DiskFull { used, quota }) => {
             error!(request_id, "the disk is full");
             Problem::new(Code::DiskFull, "the server's disk is full: nothing was written; tell its operator")
@@ -183,10 +177,34 @@ pub(super) fn problem_of(failure: &Failure, request_id: &str) -> Problem {
             "a temporary file of this phext (.phext.tmp or .journal.tmp) is not a plain file, and is in the way: \
              nothing was written; tell the server's operator to remove it",
         ),
+        Failure::Store(StoreError::Io(error)) if is_out_of_reach(error) => lasting(
+            failure,
+            request_id,
+            "the server may not open a file of this phext, or the folder that a link leads to is not there: nothing was \
+             read or written; tell the server's operator",
+        ),
         Failure::Store(StoreError::Io(_) | StoreError::InDoubt) => {
             unavailable(failure, request_id, "the server's disk failed: nothing was acknowledged")
         }
     }
+}
+
+fn too_far(limit: u32) -> Problem {
+    let detail = format!(
+        "a new scroll's coordinate has parts of 1 to {limit} here (scrolls that are there already may be written): take a \
+         nearer one, or ask the operator for a higher limits.coordinate"
+    );
+    Problem::new(Code::InvalidCoordinate, detail)
+}
+
+fn over_quota(detail: impl Into<Cow<'static, str>>, used: u64, quota: Option<u64>) -> Problem {
+    Problem::new(Code::QuotaExceeded, detail).with("used", used).with("quota", quota)
+}
+
+/// Whether a file stays as it is until the operator changes its mode, its owner or its folder.
+fn is_out_of_reach(error: &io::Error) -> bool {
+    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
+    matches!(error.kind(), NotADirectory | NotFound | PermissionDenied)
 }
 
 /// What a client is told of damage.
