@@ -1,11 +1,7 @@
 //! The command line of `sq-gateway`.
 
-use std::fmt;
-use std::io::Write;
-
 use clap::{Parser, Subcommand};
 use sq_shared::telemetry::LogFormat;
-use sq_shared::visible;
 
 use crate::commands::{check, healthcheck, import, provision, serve, tenants, up};
 
@@ -38,21 +34,4 @@ pub enum Command {
     Check(check::Options),
     /// Ask a URL once: exit 0 when it answers with a success, else 1.
     Healthcheck(healthcheck::Options),
-}
-
-/// Prints a line of a command's result. A closed pipe is no error: `sq-gateway tenants list | head` is fine.
-pub fn say(line: impl fmt::Display) {
-    let mut stdout = std::io::stdout().lock();
-    let _ = writeln!(stdout, "{}", visible::text(&line.to_string()));
-    let _ = stdout.flush();
-}
-
-/// The same for a result as JSON, which is read back exactly.
-pub fn say_json(value: &serde_json::Value) {
-    say(visible::json(&value.to_string()));
-}
-
-/// Prints a remark about a result on standard error, apart from the result itself.
-pub fn note(line: impl fmt::Display) {
-    let _ = writeln!(std::io::stderr(), "{}", visible::text(&line.to_string()));
 }

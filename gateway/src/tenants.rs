@@ -13,20 +13,56 @@ pub mod view;
 use sq_shared::config::Config;
 use sq_shared::registry::Tenant;
 use sq_shared::registry::edit::{EditError, RegistryEdit};
+use sq_shared::regular_file;
 use sq_shared::tenant::TenantName;
 
 pub use error::ChangeError;
+use keys_file::{KeysOut, NewKey};
 
 /// Locks the registry and reads it. Only `up`, `provision` and `import` make a new one.
 ///
 /// # Errors
 /// It is not there, has mistakes, or is in an old format.
 pub fn open(config: &Config) -> Result<RegistryEdit, ChangeError> {
-    let file = &config.gateway.tenants;
-    if !file.exists() {
-        return Err(ChangeError::NoRegistry(file.clone()));
+    if !is_there(config)? {
+        return Err(ChangeError::NoRegistry(config.gateway.tenants.clone()));
     }
-    Ok(RegistryEdit::open(file, config)?)
+    Ok(RegistryEdit::open(&config.gateway.tenants, config)?)
+}
+
+/// Whether there is a registry. A link that leads to nothing yet is none, and one that leads nowhere is a mistake.
+///
+/// # Errors
+/// It cannot be looked at.
+pub fn is_there(config: &Config) -> Result<bool, ChangeError> {
+    let file = &config.gateway.tenants;
+    let found = regular_file::target_of(file).and_then(|target| target.try_exists());
+    Ok(found.map_err(|error| EditError::Io(file.clone(), error))?)
+}
+
+/// Hands new keys over, and then puts the registry in force that takes them: were it the other way round, a crash, a full
+/// disk or a closed pipe in between would leave a tenant whose key is lost.
+///
+/// # Errors
+/// The keys cannot be handed over, or the registry cannot be written. It is as it was then, and a file has the keys no
+/// more.
+fn commit_with_keys(
+    registry: RegistryEdit,
+    config: &Config,
+    keys: &[NewKey],
+    out: &KeysOut,
+) -> Result<(), ChangeError> {
+    let change = registry.prepare(config)?;
+    let handed_over = out.hand_over(keys).map_err(|error| ChangeError::KeysOut(out.clone(), error))?;
+    match change.publish() {
+        Ok(_) => Ok(()),
+        // It takes the keys.
+        Err(error @ EditError::NotSynced(..)) => Err(error.into()),
+        Err(error) => Err(match (handed_over.take_back(), out) {
+            (Ok(()), KeysOut::File(_) | KeysOut::Caller) => error.into(),
+            _ => ChangeError::DeadKeys(out.clone(), error),
+        }),
+    }
 }
 
 fn find<'r>(registry: &'r RegistryEdit, name: &TenantName) -> Result<&'r Tenant, ChangeError> {

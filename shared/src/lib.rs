@@ -24,6 +24,7 @@ pub mod limits;
 pub mod loopback;
 pub mod open_files;
 pub mod operator_port;
+pub mod output;
 pub mod phext_name;
 pub mod problem;
 pub mod registry;

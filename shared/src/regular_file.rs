@@ -1,11 +1,11 @@
 //! Opens regular files and nothing else: another user of a folder may have put a link or a pipe in a file's place.
 
 use std::fs::{File, Metadata};
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
+use rustix::fs::{AtFlags, CWD, FileType, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 /// Reads a whole file. Links are followed, because a config may lie behind one; a pipe is refused instead of waited for.
@@ -20,21 +20,33 @@ pub fn read_to_string(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// Opens a file to append to it, or makes it with mode 0600.
+/// Opens a file to append to it, and to read what it ends with, or makes it with mode 0600.
 ///
 /// # Errors
 /// It cannot be opened, is a link, or is not a regular file; or it has a second name (a hard link), so that its owner may
 /// not expect anyone to write to it here.
 pub fn open_append(path: &Path) -> io::Result<File> {
     let no_wait = flags(OFlags::NOFOLLOW | OFlags::NONBLOCK);
-    let opened = File::options().create(true).append(true).mode(0o600).custom_flags(no_wait).open(path);
+    let opened =
+        File::options().create(true).read(true).append(true).mode(0o600).custom_flags(no_wait).open(path);
     let file = opened.map_err(explain)?;
-    let found = file.metadata()?;
-    check_type(&found)?;
+    check_appendable(&file.metadata()?)?;
+    Ok(file)
+}
+
+/// Whether a file may be appended to, for who has not opened it yet. (What has been opened is no link.)
+///
+/// # Errors
+/// As for [`open_append`].
+pub fn check_appendable(found: &Metadata) -> io::Result<()> {
+    if found.is_symlink() {
+        return Err(explain(Errno::LOOP.into()));
+    }
+    check_type(found)?;
     if found.nlink() > 1 {
         return Err(io::Error::other("has a second name (a hard link), and is not written to: remove it"));
     }
-    Ok(file)
+    Ok(())
 }
 
 /// Makes a file of mode 0600 that was not there, or was left over by a process that ended before it renamed it.
@@ -43,9 +55,72 @@ pub fn open_append(path: &Path) -> io::Result<File> {
 /// It cannot be made, or what is there cannot be removed.
 pub fn create_new(path: &Path) -> io::Result<File> {
     match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => File::options().create_new(true).write(true).mode(0o600).open(path),
     }
+}
+
+/// Most symbolic links that lead from one to the next, as in the kernel.
+const LINKS: usize = 40;
+
+/// The file that a path leads to, which may not be there yet: the path itself, or the end of the links that it is. A file
+/// is replaced and locked at its target, so that a link stays a link, and all names of one file have one lock.
+///
+/// # Errors
+/// The links lead in a circle; one of them was made by another user than this process's, root, or the owner of the folder
+/// that it is in, as anyone can in `/tmp`; or the path cannot be looked at.
+pub fn target_of(path: &Path) -> io::Result<PathBuf> {
+    let mut file = path.to_owned();
+    for _ in 0..=LINKS {
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", file.display()));
+        let found = match std::fs::symlink_metadata(&file) {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                return Ok(file);
+            }
+            found => found.map_err(named)?,
+        };
+        if !found.is_symlink() {
+            return Ok(file);
+        }
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let trusted = [0, rustix::process::geteuid().as_raw(), folder.metadata().map_err(named)?.uid()];
+        if !trusted.contains(&found.uid()) {
+            let text = format!("is a symbolic link of user {}, and is not followed: remove it", found.uid());
+            return Err(named(io::Error::other(text)));
+        }
+        file = folder.join(std::fs::read_link(&file).map_err(named)?);
+    }
+    Err(io::Error::other(format!("{}: symbolic links lead from one to the next without end", path.display())))
+}
+
+/// Whether another file can be renamed over this one, which may not be there yet.
+///
+/// # Errors
+/// It is a mount point, as in a container that was given this one file; it is set immutable; or it is no file.
+pub fn check_replaceable(path: &Path) -> io::Result<()> {
+    let found = rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE);
+    let found = match found {
+        Err(Errno::NOENT) => return Ok(()),
+        // What the system cannot say, the rename will.
+        Err(Errno::NOSYS) => return Ok(()),
+        found => found?,
+    };
+    if FileType::from_raw_mode(found.stx_mode.into()) == FileType::Directory {
+        return Err(io::Error::other("is a directory"));
+    }
+    if found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+        return Err(io::Error::new(
+            ErrorKind::ResourceBusy,
+            "is a mount point (a bind mount), and cannot be replaced: mount the folder that it is in instead",
+        ));
+    }
+    if found.stx_attributes.intersects(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND) {
+        return Err(io::Error::new(
+            ErrorKind::PermissionDenied,
+            "is set immutable or append-only, and cannot be replaced: chattr -i -a",
+        ));
+    }
+    Ok(())
 }
 
 fn check_type(found: &Metadata) -> io::Result<()> {
@@ -71,6 +146,32 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+
+    #[test]
+    fn a_link_is_followed_to_what_is_not_there_yet_and_not_round_and_round() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::create_dir_all(path("deep/er")).unwrap();
+        std::fs::write(path("deep/file"), "").unwrap();
+        symlink("deep/er", path("folder")).unwrap();
+        symlink("folder/../file", path("relative")).unwrap();
+        symlink(path("relative"), path("chain")).unwrap();
+        symlink("deep/absent", path("dangling")).unwrap();
+        symlink("round", path("square")).unwrap();
+        symlink("square", path("round")).unwrap();
+        let inode = |path: PathBuf| path.metadata().unwrap().ino();
+        for name in ["deep/file", "relative", "chain", "folder/../../relative"] {
+            let target = target_of(&path(name)).unwrap();
+            assert!(!target.is_symlink(), "{name}");
+            assert_eq!(inode(target), inode(path("deep/file")), "{name}");
+        }
+        assert_eq!(target_of(&path("dangling")).unwrap(), path("deep/absent"));
+        assert_eq!(target_of(&path("absent/file")).unwrap(), path("absent/file"));
+        assert!(target_of(&path("round")).unwrap_err().to_string().contains("without end"));
+        check_replaceable(&path("deep/absent")).unwrap();
+        check_replaceable(&path("deep/file")).unwrap();
+        check_replaceable(&path("deep")).unwrap_err();
+    }
 
     #[test]
     fn what_is_no_regular_file_is_neither_read_nor_written() {

@@ -1,38 +1,202 @@
 //! Files that only their owner may read, and directories that only their owner may enter: written so that a
-//! power cut leaves the old content or the new. None is written through a link.
+//! power cut leaves the old content or the new, and a full disk the old one. None is written through a link.
 
-use std::fs::{DirBuilder, File, Permissions};
+use std::fs::{DirBuilder, File, Permissions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt, FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use crate::file_lock::lock_within;
 use crate::{layout, regular_file};
 
-/// Puts a file of mode 0600 in the place of what was there, by rename.
-///
-/// # Errors
-/// The folder cannot be written to.
-pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    let temporary = layout::temporary(path);
-    let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", temporary.display()));
-    let mut file = regular_file::create_new(&temporary).map_err(named)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)?;
-    sync_folder_of(path)
+/// How long one who adds to a file waits for another who does.
+const APPEND_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The longest line that a file is looked through for from its end on.
+const LINE_BYTES: u64 = 8 << 10;
+
+/// A file of mode 0600 that is written and synced, and not yet in the place of another. Dropped, it is gone again. A link
+/// stays what it is: what it leads to is replaced.
+#[derive(Debug)]
+pub struct Replacement {
+    /// `None` once it is renamed.
+    temporary: Option<PathBuf>,
+    target: PathBuf,
 }
 
-/// Adds to a file, which is made with mode 0600 when it is missing, and made so when it was not. `write` gets
-/// the file and whether it was empty.
+/// Why a file is not, or may not be, in the place of another.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// What was there is there still.
+    #[error("{0}")]
+    NotReplaced(io::Error),
+    /// It is replaced, and a power cut may take that back.
+    #[error("it is written, but may be lost in a power cut: its folder cannot be synced: {0}")]
+    NotSynced(io::Error),
+}
+
+impl From<PublishError> for io::Error {
+    fn from(error: PublishError) -> Self {
+        let (PublishError::NotReplaced(cause) | PublishError::NotSynced(cause)) = &error;
+        Self::new(cause.kind(), error.to_string())
+    }
+}
+
+impl Replacement {
+    /// Writes what is to take the place of a file, beside it.
+    ///
+    /// # Errors
+    /// The folder cannot be written to, or has no room; or the file cannot be replaced. Nothing is left behind then.
+    pub fn write(path: &Path, content: &[u8]) -> io::Result<Self> {
+        let target = regular_file::target_of(path)?;
+        regular_file::check_replaceable(&target)?;
+        let temporary = layout::temporary(&target);
+        let named =
+            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", temporary.display()));
+        let mut file = regular_file::create_new(&temporary).map_err(named)?;
+        // From here on, dropped, it goes.
+        let replacement = Self { temporary: Some(temporary.clone()), target };
+        file.write_all(content).and_then(|()| file.sync_all()).map_err(named)?;
+        Ok(replacement)
+    }
+
+    /// Renames it, and waits until that is on disk.
+    ///
+    /// # Errors
+    /// It cannot be renamed, or that cannot be synced.
+    pub fn publish(mut self) -> Result<(), PublishError> {
+        if let Some(temporary) = &self.temporary {
+            std::fs::rename(temporary, &self.target).map_err(PublishError::NotReplaced)?;
+        }
+        self.temporary = None;
+        sync_folder_of(&self.target).map_err(PublishError::NotSynced)
+    }
+}
+
+impl Drop for Replacement {
+    fn drop(&mut self) {
+        if let Some(temporary) = &self.temporary {
+            // One that cannot be removed is replaced by the next.
+            let _ = std::fs::remove_file(temporary);
+        }
+    }
+}
+
+/// Lines that were added to a file, and are on disk.
+#[derive(Debug)]
+pub struct Appended {
+    file: File,
+    path: PathBuf,
+    /// How long the file was before, and is now; it was made for them when this began with nothing.
+    before: u64,
+    after: u64,
+    is_new: bool,
+}
+
+/// What a file ends with, behind its last line break.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tail {
+    /// A whole line, which only lacks the line break.
+    Line,
+    /// The beginning of one, left by a program that was stopped while it wrote.
+    Torn,
+    /// Something else, which is not ours to cut off.
+    Foreign,
+}
+
+/// What is to be added to a file of lines.
+pub struct Lines<'l> {
+    /// The first line of a file that is empty.
+    pub head: &'l [u8],
+    /// The lines, each with a line break at its end.
+    pub lines: &'l [u8],
+    /// Says what the bytes behind the last line break are.
+    pub tail: fn(&[u8]) -> Tail,
+}
+
+/// Adds whole lines to a file, all or none, and waits until they are on disk. The file is made with mode 0600 when it is
+/// missing, and made so when it was not. `check` sees it before anything is done to it.
 ///
 /// # Errors
-/// The file cannot be written, or `write` fails.
-pub fn append(path: &Path, write: impl FnOnce(&File, bool) -> io::Result<()>) -> io::Result<()> {
+/// The file cannot be written, has no room, or `check` fails. It is as it was then.
+pub fn append(
+    path: &Path,
+    lines: &Lines,
+    check: impl FnOnce(&File) -> io::Result<()>,
+) -> io::Result<Appended> {
+    let is_new = !path.exists();
     let file = regular_file::open_append(path)?;
-    file.set_permissions(Permissions::from_mode(0o600))?;
-    write(&file, file.metadata()?.len() == 0)?;
-    file.sync_all()?;
-    sync_folder_of(path)
+    check(&file)?;
+    lock_within(&file, APPEND_PATIENCE).map_err(|error| match error {
+        TryLockError::WouldBlock => io::Error::other("another process is adding to it"),
+        TryLockError::Error(error) => error,
+    })?;
+    let before = file.metadata()?.len();
+    let mut appended = Appended { file, path: path.to_owned(), before, after: before, is_new };
+    let written = appended.write(lines);
+    match written {
+        Ok(()) => Ok(appended),
+        Err(error) => {
+            appended.after = appended.file.metadata()?.len();
+            appended.take_back()?;
+            Err(error)
+        }
+    }
+}
+
+impl Appended {
+    fn write(&mut self, lines: &Lines) -> io::Result<()> {
+        self.file.set_permissions(Permissions::from_mode(0o600))?;
+        let tail = self.tail()?;
+        let mut text = Vec::new();
+        match (lines.tail)(&tail) {
+            _ if self.before == 0 => text.extend(lines.head),
+            _ if tail.is_empty() => {}
+            Tail::Line => text.push(b'\n'),
+            Tail::Torn => {
+                self.before -= tail.len() as u64;
+                self.file.set_len(self.before)?;
+            }
+            Tail::Foreign => {
+                return Err(io::Error::other(
+                    "its last line has no end, and is not one of these: end it with a line break, or name another file",
+                ));
+            }
+        }
+        text.extend(lines.lines);
+        (&self.file).write_all(&text)?;
+        self.file.sync_all()?;
+        sync_folder_of(&self.path)?;
+        self.after = self.before + text.len() as u64;
+        Ok(())
+    }
+
+    /// What is behind the last line break. After a power cut that may be zeros, of a length that came to disk before
+    /// the bytes.
+    fn tail(&self) -> io::Result<Vec<u8>> {
+        let from = self.before.saturating_sub(LINE_BYTES);
+        let mut end = vec![0; usize::try_from(self.before - from).unwrap_or_default()];
+        self.file.read_exact_at(&mut end, from)?;
+        let tail = end.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        Ok(end.split_off(tail))
+    }
+
+    /// Makes the file what it was before, unless others have added to it: for lines that are not true after all.
+    ///
+    /// # Errors
+    /// It cannot be cut off. The lines stay then.
+    pub fn take_back(self) -> io::Result<()> {
+        if self.is_new && self.before == 0 {
+            std::fs::remove_file(&self.path)?;
+            return sync_folder_of(&self.path);
+        }
+        if self.file.metadata()?.len() == self.after {
+            self.file.set_len(self.before)?;
+            self.file.sync_all()?;
+        }
+        Ok(())
+    }
 }
 
 /// Makes a directory that only its owner may enter, and those above it that are missing.

@@ -13,7 +13,7 @@ use nix::unistd::{Gid, Uid, User};
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::layout::folder_of;
-use crate::terminal_guard;
+use crate::{regular_file, terminal_guard};
 
 /// Most symbolic links on the way of one path, as in the kernel.
 const LINKS: usize = 40;
@@ -137,7 +137,11 @@ pub fn refuse_planted(path: &Path, found: &Metadata) -> io::Result<()> {
 pub fn refuse_planted_at(path: &Path) -> io::Result<()> {
     as_owner_of(&folder_of(path), || match std::fs::symlink_metadata(path) {
         Err(error) if is_absent(&error) => Ok(()),
-        found => refuse_planted(path, &found?),
+        found => {
+            let found = found?;
+            refuse_planted(path, &found)?;
+            regular_file::check_appendable(&found)
+        }
     })?
 }
 

@@ -22,7 +22,7 @@ pub mod storage;
 mod succession;
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
@@ -34,9 +34,9 @@ use std::time::Instant;
 use rustix::process::Signal;
 use sq_shared::config::Config;
 use sq_shared::registry::Registry;
-use sq_shared::service_manager;
 use sq_shared::shutdown::{StopSignal, hangups, upgrades};
 use sq_shared::watch::FileWatch;
+use sq_shared::{output, service_manager};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
@@ -208,9 +208,7 @@ impl Pool {
         let (slots, tenants, active) =
             (self.sockets.len(), self.accounts.len(), self.desired.assignments.len());
         tracing::info!(slots, tenants, active, "pool ready");
-        // Whoever started the pool may not listen.
-        let mut stdout = io::stdout();
-        let _ = writeln!(stdout, "ready slots={slots} tenants={tenants}").and_then(|()| stdout.flush());
+        output::announce(format_args!("ready slots={slots} tenants={tenants}"));
         service_manager::ready(&format!("slots={slots} tenants={tenants}"));
     }
 

@@ -17,6 +17,7 @@ use super::body::Fields;
 use super::refusal::Refusal;
 use super::tenants::{IssuedKey, Named};
 use crate::tenants::keys::{self, Rotation};
+use crate::tenants::keys_file::KeysOut;
 
 /// What a new key is like, or which key it replaces.
 #[derive(Default, Deserialize, ToSchema)]
@@ -69,11 +70,11 @@ pub(super) async fn add(
         let key = match &terms.replaces {
             Some(id) => {
                 let grace = terms.grace_s.filter(|seconds| *seconds > 0).map(Duration::from_secs);
-                keys::rotate(&config, &name, Rotation { key: Some(id), grace }, now_s)
+                keys::rotate(&config, &name, Rotation { key: Some(id), grace }, now_s, &KeysOut::Caller)
             }
             None => {
                 let scope = terms.scope.unwrap_or(Scope::Write);
-                keys::add(&config, &name, scope, terms.expires.map(|expiry| expiry.0))
+                keys::add(&config, &name, scope, terms.expires.map(|expiry| expiry.0), &KeysOut::Caller)
             }
         }?;
         reloader.put_in_force();

@@ -100,7 +100,7 @@ impl From<ChangeError> for Refusal {
         let conflict = |code, detail: String| Self(Problem::new(code, detail));
         let what = error.to_string();
         match error {
-            ChangeError::Edit(error) => error.into(),
+            ChangeError::Edit(error) | ChangeError::DeadKeys(_, error) => error.into(),
             ChangeError::NoRegistry(file) => Mistakes::about(&file, "the registry is not there").into(),
             ChangeError::Exists(name) => {
                 conflict(Code::TenantExists, format!("There is a tenant {name} already; take another name"))
@@ -177,14 +177,20 @@ impl From<EditError> for Refusal {
                 let detail = "This edit would not be read back as it was meant, and nothing was changed";
                 Self(Problem::new(Code::Internal, detail))
             }
-            error @ EditError::Locked(_) => {
+            error @ (EditError::Locked(_) | EditError::Moved(_)) => {
                 tracing::error!(%error, "the admin API cannot change the registry");
-                let detail = "Another process holds the registry's lock, and nothing was changed: see the gateway's log";
+                let detail =
+                    "Another process holds the registry, and nothing was changed: see the gateway's log";
                 Self(Problem::new(Code::FilesUnavailable, detail).retry_after_s(RETRY_S))
             }
             EditError::Io(path, error) => {
                 Self::io(&error, &format!("{}: {error}", path.display()), "nothing was changed")
             }
+            EditError::NotSynced(path, error) => Self::io(
+                &error,
+                &format!("{}: {error}", path.display()),
+                "the change is made, but a power cut may take it back",
+            ),
         }
     }
 }

@@ -19,7 +19,7 @@ use super::Admin;
 use super::body::{Fields, given, parsed};
 use super::refusal::Refusal;
 use crate::tenants::change::{self, Change};
-use crate::tenants::keys_file::NewKey;
+use crate::tenants::keys_file::{KeysOut, NewKey};
 use crate::tenants::new_tenants::Terms;
 use crate::tenants::remove::{self, Disposal, LeftLink, Removed};
 use crate::tenants::view::TenantView;
@@ -174,7 +174,7 @@ pub(super) async fn add(
         check_plan(&config, new.plan.as_deref())?;
         let quota_bytes = new.quota_mb.map(|quota| quota.bytes);
         let terms = Terms { state: TenantState::Active, plan: new.plan, quota_bytes };
-        let key = change::add(&config, name, &terms, false)?;
+        let key = change::add(&config, name, &terms, false, &KeysOut::Caller)?;
         reloader.put_in_force();
         Ok(key)
     });

@@ -6,10 +6,9 @@ use std::path::PathBuf;
 use sq_shared::clock::now_s;
 use sq_shared::config::Config;
 use sq_shared::failure::Failure;
+use sq_shared::output::{note, say};
 use sq_shared::registry::{Registry, Tenant, TenantState};
 use sq_shared::service_user;
-
-use crate::cli::{note, say};
 
 /// Options of `check`.
 #[derive(Debug, clap::Args)]
@@ -34,8 +33,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     for tenant in active.filter(is_shut_out) {
         note(format_args!("warning: tenant {} is active and has no valid key", tenant.name));
     }
-    say("ok");
-    Ok(())
+    say("ok")
 }
 
 fn as_list(mistakes: sq_shared::toml_reader::Mistakes) -> Failure {

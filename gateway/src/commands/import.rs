@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use sq_shared::failure::Failure;
+use sq_shared::output::{confirm, note, say};
 use sq_shared::registry::edit::render;
 use sq_shared::registry::{Format, Registry};
-use sq_shared::{secret_file, service_user};
+use sq_shared::secret_file::Replacement;
+use sq_shared::service_user;
 
 use super::root::RootOptions;
-use crate::cli::{note, say};
 
 /// Options of `import`.
 #[derive(Debug, clap::Args)]
@@ -50,12 +51,14 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         let message = "the imported registry would not be read back as it was meant; nothing was written";
         return Err(Failure::Failed(message.to_owned()));
     }
-    service_user::as_owner_of(out, || secret_file::replace(out, text.as_bytes()))
-        .flatten()
-        .map_err(|error| Failure::Failed(format!("cannot write {}: {error}", out.display())))?;
-    for change in &loaded.changes {
-        say(change);
-    }
+    let cannot_write = |error| Failure::Failed(format!("cannot write {}: {error}", out.display()));
+    let imported = service_user::as_owner_of(out, || {
+        let registry = Replacement::write(out, text.as_bytes()).map_err(cannot_write)?;
+        // A customer whose name or port is another must hear of it, so nothing is imported before this is said.
+        loaded.changes.iter().try_for_each(say)?;
+        registry.publish().map_err(|error| cannot_write(error.into()))
+    });
+    imported.map_err(Failure::from_error)??;
     for tenant in &loaded.registry.tenants {
         if let Some(directory) = tenant.data_dir.as_ref().filter(|directory| !directory.exists()) {
             note(format_args!(
@@ -65,6 +68,5 @@ pub fn run(options: &Options) -> Result<(), Failure> {
             ));
         }
     }
-    say(format_args!("imported {} tenants to {}", loaded.registry.tenants.len(), out.display()));
-    Ok(())
+    confirm(format_args!("imported {} tenants to {}", loaded.registry.tenants.len(), out.display()))
 }

@@ -6,12 +6,12 @@ use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use sq_shared::failure::Failure;
+use sq_shared::output::{confirm, note};
 use sq_shared::registry::TenantState;
 use sq_shared::registry::edit::RegistryEdit;
 use sq_shared::tenant::TenantName;
 
 use super::root::RootOptions;
-use crate::cli::{note, say};
 use crate::tenants::ChangeError;
 use crate::tenants::keys_file::KeysOut;
 use crate::tenants::new_tenants::{NewTenants, Terms};
@@ -67,20 +67,22 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     let mut tenants = NewTenants::new(&system.config, registry);
     tenants.add(names, &terms)?;
     tenants.refuse_used_directories()?;
-    let made = tenants.commit(Some(&keys_out), || progress.inc(1))?.len();
+    let made = tenants.commit(&keys_out, || progress.inc(1))?.len();
     progress.finish_and_clear();
     let there = usize::from(options.slots) - made;
     let seconds = started.elapsed().as_secs_f32();
     let result = format!("provisioned {made} tenants ({there} were there) in {seconds:.2} s");
     match keys_out {
-        // Nothing but keys goes there.
-        KeysOut::StandardOutput => note(result),
         KeysOut::File(file) if made > 0 => {
-            say(format_args!("{result}; their keys are in {}", file.display()))
+            confirm(format_args!("{result}; their keys are in {}", file.display()))
         }
-        KeysOut::File(_) => say(result),
+        KeysOut::File(_) => confirm(result),
+        // Nothing but keys goes there.
+        KeysOut::StandardOutput | KeysOut::Screen | KeysOut::Caller => {
+            note(result);
+            Ok(())
+        }
     }
-    Ok(())
 }
 
 fn missing_names(options: &Options, registry: &RegistryEdit) -> Result<Vec<TenantName>, Failure> {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use sq_shared::config::Config;
 use sq_shared::failure::Failure;
+use sq_shared::secret_file::{PublishError, Replacement};
 use sq_shared::token::BearerToken;
 use sq_shared::{layout, secret_file, service_user};
 
@@ -103,6 +104,13 @@ fn create(root: &Path, config_file: &Path) -> io::Result<()> {
     let token = BearerToken::generate().map_err(io::Error::other)?;
     let config = SAMPLE_CONFIG.replace(SAMPLE_DIGEST, &token.digest().to_string());
     let admin = NewKey { tenant: ADMIN.to_owned(), port: None, key_id: "admin".to_owned(), token };
-    KeysOut::File(layout::keys_file(root)).write(&[admin])?;
-    secret_file::replace(config_file, config.as_bytes())
+    let config = Replacement::write(config_file, config.as_bytes())?;
+    let handed_over = KeysOut::File(layout::keys_file(root)).hand_over(&[admin])?;
+    match config.publish() {
+        Err(error @ PublishError::NotReplaced(_)) => {
+            handed_over.take_back()?;
+            Err(error.into())
+        }
+        published => Ok(published?),
+    }
 }

@@ -6,9 +6,8 @@ use std::time::Duration;
 use sq_shared::failure::Failure;
 use sq_shared::layout;
 use sq_shared::shutdown::{self, StopSignal};
-use sq_shared::{service_manager, service_user, successor};
+use sq_shared::{output, service_manager, service_user, successor};
 
-use crate::cli::say;
 use crate::directory::reload::Source;
 use crate::handover::{self, GiveError, Taken, Taker};
 use crate::listen::{Role, Sockets};
@@ -183,6 +182,6 @@ pub fn on_control_thread(work: impl Future<Output = Result<(), Failure>>) -> Res
 /// What `serve` and `up` say when a request would be answered: in a line, and to the service manager.
 pub fn announce(server: &Server) {
     let serving = format!("{} tenants={}", url(server.address()), server.tenant_count());
-    say(format_args!("ready {serving}"));
+    output::announce(format_args!("ready {serving}"));
     service_manager::ready(&format!("serving {serving}"));
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use sq_shared::config::ListenAddress;
 use sq_shared::failure::Failure;
+use sq_shared::output::{self, note};
 use sq_shared::registry::TenantState;
 use sq_shared::registry::edit::RegistryEdit;
 use sq_shared::service_user;
@@ -13,12 +14,12 @@ use sq_shared::telemetry::LogFormat;
 
 use super::root::{RootOptions, System};
 use super::serve::{announce, on_control_thread};
-use crate::cli::{note, say};
 use crate::directory::Directory;
 use crate::directory::reload::Source;
 use crate::listen::Sockets;
 use crate::phase::End;
 use crate::server::{Server, url};
+use crate::tenants::is_there;
 use crate::tenants::keys_file::{KeysOut, NewKey};
 use crate::tenants::new_tenants::{NewTenants, Terms};
 use pool_child::PoolChild;
@@ -56,7 +57,7 @@ pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
         service_user::act_as_owner_of(tenants)?;
     }
     let new_keys = match tenants {
-        None if !system.config.gateway.tenants.exists() => create_first_tenants(&system)?,
+        None if !is_there(&system.config)? => create_first_tenants(&system)?,
         _ => Vec::new(),
     };
     if new_keys.is_empty() && system.keys_file.exists() {
@@ -98,7 +99,7 @@ async fn serve_with_pool(
     let sockets = Sockets::bind(&directory.config).map_err(Failure::from_error)?;
     let server = Server::start(directory, sockets).map_err(Failure::from_error)?;
     for key in new_keys {
-        say(curl_line(&server, key));
+        output::announce(curl_line(&server, key));
     }
     announce(&server);
     let until = async {
@@ -127,5 +128,5 @@ fn create_first_tenants(system: &System) -> Result<Vec<NewKey>, Failure> {
     let terms = Terms { state: TenantState::Active, plan: None, quota_bytes: None };
     tenants.add(names.collect::<Result<_, _>>()?, &terms)?;
     tenants.refuse_used_directories()?;
-    Ok(tenants.commit(Some(&KeysOut::File(system.keys_file.clone())), || ())?)
+    Ok(tenants.commit(&KeysOut::File(system.keys_file.clone()), || ())?)
 }

@@ -4,7 +4,7 @@ use sq_shared::config::Config;
 use sq_shared::registry::{Tenant, TenantState};
 use sq_shared::tenant::TenantName;
 
-use super::keys_file::NewKey;
+use super::keys_file::{KeysOut, NewKey};
 use super::new_tenants::{NewTenants, Terms};
 use super::{ChangeError, find, open};
 
@@ -21,11 +21,17 @@ pub struct Change {
 
 /// Adds a tenant on the lowest free slot. `adopts` gives it the directory of its name even when that holds phexts.
 ///
-/// Gives its key.
+/// Gives its key, which has gone to `keys_out` before.
 ///
 /// # Errors
 /// The name is taken, no slot is free, or something cannot be written.
-pub fn add(config: &Config, name: TenantName, terms: &Terms, adopts: bool) -> Result<NewKey, ChangeError> {
+pub fn add(
+    config: &Config,
+    name: TenantName,
+    terms: &Terms,
+    adopts: bool,
+    keys_out: &KeysOut,
+) -> Result<NewKey, ChangeError> {
     let registry = open(config)?;
     if registry.registry().find(&name).is_some() {
         return Err(ChangeError::Exists(name));
@@ -35,8 +41,7 @@ pub fn add(config: &Config, name: TenantName, terms: &Terms, adopts: bool) -> Re
     if !adopts {
         tenants.refuse_used_directories()?;
     }
-    tenants.commit(None, || ())?;
-    Ok(key)
+    tenants.commit_one(key, keys_out)
 }
 
 /// Changes a tenant, all of it or nothing. Gives the tenant as it is then.

@@ -61,8 +61,11 @@ pub enum ChangeError {
     #[error("cannot make directories in {}: {}", .0.display(), .1)]
     Directories(PathBuf, io::Error),
     /// The new keys cannot be written where they are to go.
-    #[error("cannot write the keys to {0}: {1}")]
+    #[error("cannot write the keys to {0}: {1}; nothing was changed")]
     KeysOut(KeysOut, io::Error),
+    /// The new keys are handed over, and the registry does not take them.
+    #[error("{1}; nothing was changed, and the new keys that went to {0} are not valid")]
+    DeadKeys(KeysOut, EditError),
     /// The operating system has no random numbers to give.
     #[error("cannot make a key: {0}")]
     NoRandomNumbers(io::Error),

@@ -8,8 +8,8 @@ use sq_shared::registry::edit::{EditError, RegistryEdit};
 use sq_shared::registry::{Key, Scope, Tenant};
 use sq_shared::tenant::TenantName;
 
-use super::keys_file::NewKey;
-use super::{ChangeError, find, open};
+use super::keys_file::{KeysOut, NewKey};
+use super::{ChangeError, commit_with_keys, find, open};
 
 /// Which key is replaced, and how.
 #[derive(Debug, Clone, Copy)]
@@ -20,7 +20,7 @@ pub struct Rotation<'k> {
     pub grace: Option<Duration>,
 }
 
-/// Gives a tenant one more key.
+/// Gives a tenant one more key, which has gone to `keys_out` before.
 ///
 /// # Errors
 /// There is no such tenant, it has too many keys, or the registry cannot be written.
@@ -29,13 +29,15 @@ pub fn add(
     name: &TenantName,
     scope: Scope,
     expires_s: Option<i64>,
+    keys_out: &KeysOut,
 ) -> Result<NewKey, ChangeError> {
     let registry = open(config)?;
     let tenant = find(&registry, name)?.clone();
-    commit_new_key(config, registry, &tenant, scope, expires_s)
+    commit_new_key(config, registry, &tenant, (scope, expires_s), keys_out)
 }
 
-/// Replaces a key in one step. The new one may do what the old one might, for as long as it might.
+/// Replaces a key in one step. The new one, which has gone to `keys_out` before, may do what the old one might, for as
+/// long as it might.
 ///
 /// # Errors
 /// There is no such tenant or key, the key has expired, or the registry cannot be written.
@@ -44,11 +46,12 @@ pub fn rotate(
     name: &TenantName,
     rotation: Rotation<'_>,
     now_s: i64,
+    keys_out: &KeysOut,
 ) -> Result<NewKey, ChangeError> {
     let mut registry = open(config)?;
     let tenant = find(&registry, name)?.clone();
     let Some(old) = key_to_replace(&tenant, rotation.key, now_s)? else {
-        return commit_new_key(config, registry, &tenant, Scope::Write, None);
+        return commit_new_key(config, registry, &tenant, (Scope::Write, None), keys_out);
     };
     match rotation.grace {
         Some(grace) => {
@@ -58,7 +61,7 @@ pub fn rotate(
         }
         None => registry.remove_key(name, &old.id)?,
     }
-    commit_new_key(config, registry, &tenant, old.scope, old.expires_s)
+    commit_new_key(config, registry, &tenant, (old.scope, old.expires_s), keys_out)
 }
 
 /// Takes a key out.
@@ -112,13 +115,14 @@ fn commit_new_key(
     config: &Config,
     mut registry: RegistryEdit,
     tenant: &Tenant,
-    scope: Scope,
-    expires_s: Option<i64>,
+    (scope, expires_s): (Scope, Option<i64>),
+    keys_out: &KeysOut,
 ) -> Result<NewKey, ChangeError> {
+    keys_out.check().map_err(|error| ChangeError::KeysOut(keys_out.clone(), error))?;
     let id = tenant.next_key_id().ok_or_else(|| EditError::NoMoreIds(tenant.name.clone()))?;
     let (key, entry) =
         NewKey::generate(tenant.name.as_str(), tenant.port, id).map_err(ChangeError::NoRandomNumbers)?;
     registry.add_key(&tenant.name, &Key { scope, expires_s, ..entry })?;
-    registry.commit(config)?;
+    commit_with_keys(registry, config, std::slice::from_ref(&key), keys_out)?;
     Ok(key)
 }

@@ -3,17 +3,17 @@
 
 use std::fs::DirEntry;
 use std::io::{self, ErrorKind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sq_shared::config::Config;
 use sq_shared::layout;
-use sq_shared::registry::edit::RegistryEdit;
+use sq_shared::registry::edit::{EditError, RegistryEdit};
 use sq_shared::registry::{Tenant, TenantState};
 use sq_shared::secret_file;
 use sq_shared::tenant::TenantName;
 
-use super::ChangeError;
 use super::keys_file::{KeysOut, NewKey};
+use super::{ChangeError, commit_with_keys};
 
 /// What a new tenant may have beside a name.
 #[derive(Debug, Clone)]
@@ -53,7 +53,7 @@ impl<'c> NewTenants<'c> {
         Ok(self.registry.check(self.config)?)
     }
 
-    /// Adds one on the lowest free slot, and gives its key, which is good when it has been committed.
+    /// Adds one on the lowest free slot, and gives its key, for [`Self::commit_one`].
     ///
     /// # Errors
     /// No slot is free, or the whole would not be a valid registry.
@@ -109,26 +109,45 @@ impl<'c> NewTenants<'c> {
         Ok(())
     }
 
-    /// Makes the directories, writes the keys out, and writes the registry, in this order: were it another,
-    /// a crash in between would leave a tenant whose key nobody has. Gives the keys.
+    /// Makes the directories, hands the keys over, and writes the registry, in this order. Gives the keys.
     ///
     /// # Errors
-    /// Something cannot be written.
-    pub fn commit(self, keys_out: Option<&KeysOut>, progress: impl Fn()) -> Result<Vec<NewKey>, ChangeError> {
-        if self.names.is_empty() {
-            return Ok(Vec::new());
+    /// Something cannot be written. The registry is as it was, and so are the directories.
+    pub fn commit(mut self, keys_out: &KeysOut, progress: impl Fn()) -> Result<Vec<NewKey>, ChangeError> {
+        let keys = std::mem::take(&mut self.keys);
+        if !keys.is_empty() {
+            self.put_in_force(&keys, keys_out, progress)?;
         }
-        if let Some(out) = keys_out {
-            out.check().map_err(|error| ChangeError::KeysOut(out.clone(), error))?;
-        }
+        Ok(keys)
+    }
+
+    /// The same for one that [`Self::add_one`] has added.
+    ///
+    /// # Errors
+    /// As for [`Self::commit`].
+    pub fn commit_one(self, key: NewKey, keys_out: &KeysOut) -> Result<NewKey, ChangeError> {
+        self.put_in_force(std::slice::from_ref(&key), keys_out, || ())?;
+        Ok(key)
+    }
+
+    fn put_in_force(
+        self,
+        keys: &[NewKey],
+        keys_out: &KeysOut,
+        progress: impl Fn(),
+    ) -> Result<(), ChangeError> {
+        keys_out.check().map_err(|error| ChangeError::KeysOut(keys_out.clone(), error))?;
         let data_root = &self.config.gateway.data_root;
-        make_directories(data_root, &self.names, progress)
-            .map_err(|error| ChangeError::Directories(data_root.clone(), error))?;
-        if let Some(out) = keys_out {
-            out.write(&self.keys).map_err(|error| ChangeError::KeysOut(out.clone(), error))?;
+        let mut made = Vec::new();
+        let done = make_directories(data_root, &self.names, &mut made, progress)
+            .map_err(|error| ChangeError::Directories(data_root.clone(), error))
+            .and_then(|()| commit_with_keys(self.registry, self.config, keys, keys_out));
+        // When only the sync failed, they are tenants' now.
+        if !matches!(done, Ok(()) | Err(ChangeError::Edit(EditError::NotSynced(..)))) {
+            // One that holds something meanwhile stays.
+            made.iter().rev().for_each(|directory| _ = std::fs::remove_dir(directory));
         }
-        self.registry.commit(self.config)?;
-        Ok(self.keys)
+        done
     }
 }
 
@@ -141,9 +160,19 @@ fn first_entry(directory: &Path) -> io::Result<Option<DirEntry>> {
     }
 }
 
-fn make_directories(data_root: &Path, names: &[TenantName], progress: impl Fn()) -> io::Result<()> {
+/// Notes in `made` which of them were not there.
+fn make_directories(
+    data_root: &Path,
+    names: &[TenantName],
+    made: &mut Vec<PathBuf>,
+    progress: impl Fn(),
+) -> io::Result<()> {
     for name in names {
-        secret_file::create_dir(&layout::default_tenant_dir(data_root, name))?;
+        let directory = layout::default_tenant_dir(data_root, name);
+        if !directory.exists() {
+            secret_file::create_dir(&directory)?;
+            made.push(directory);
+        }
         progress();
     }
     secret_file::sync_dir(data_root)

@@ -11,9 +11,10 @@ use super::{Format, Key, Registry, Scope, Tenant, TenantState};
 use crate::clock;
 use crate::config::Config;
 use crate::limits::{KEY_NUMBER, KEYS_PER_TENANT};
+use crate::regular_file;
+use crate::secret_file::{PublishError, Replacement};
 use crate::tenant::TenantName;
 use crate::toml_reader::Mistakes;
-use crate::{regular_file, secret_file};
 
 /// A registry that nobody else can change until it is dropped.
 pub struct RegistryEdit {
@@ -67,6 +68,37 @@ pub enum EditError {
     /// The file could not be read or written.
     #[error("{0}: {1}")]
     Io(PathBuf, io::Error),
+    /// The registry is a link, and leads elsewhere than it did when the change began.
+    #[error("{0}: the symbolic link leads to another file than a moment ago; nothing was changed, try again")]
+    Moved(PathBuf),
+    /// The change is made, and a power cut may take it back.
+    #[error("{0}: {1}")]
+    NotSynced(PathBuf, io::Error),
+}
+
+/// A changed registry that is written beside the one in force. Dropped, the change is not made.
+pub struct PreparedEdit {
+    path: PathBuf,
+    replacement: Replacement,
+    lock: RegistryLock,
+}
+
+impl PreparedEdit {
+    /// Puts it in force. Gives the lock back, for whom has more to do before others may change the registry.
+    ///
+    /// # Errors
+    /// It could not be renamed, and nothing is changed; or it is in force, and that could not be synced.
+    pub fn publish(self) -> Result<RegistryLock, EditError> {
+        let Self { path, replacement, lock } = self;
+        if regular_file::target_of(&path).ok().as_deref() != Some(lock.target()) {
+            return Err(EditError::Moved(path));
+        }
+        match replacement.publish() {
+            Ok(()) => Ok(lock),
+            Err(PublishError::NotReplaced(error)) => Err(EditError::Io(path, error)),
+            Err(error @ PublishError::NotSynced(_)) => Err(EditError::NotSynced(path, error.into())),
+        }
+    }
 }
 
 impl RegistryEdit {
@@ -76,7 +108,7 @@ impl RegistryEdit {
     /// It has mistakes, is in an old format, or cannot be read or locked.
     pub fn open(path: &Path, config: &Config) -> Result<Self, EditError> {
         let lock = RegistryLock::take(path, LOCK_PATIENCE)?;
-        let text = match regular_file::read_to_string(path) {
+        let text = match regular_file::read_to_string(lock.target()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let (document, registry) = (DocumentMut::new(), Registry::default());
                 return Ok(Self { path: path.to_owned(), document, registry, is_checked: false, lock });
@@ -209,16 +241,24 @@ impl RegistryEdit {
         Ok(())
     }
 
-    /// Writes the file, unless the whole of it would not be a valid registry. Gives the lock back, for whom has
-    /// more to do before others may change the registry.
+    /// Writes the file, unless the whole of it would not be a valid registry.
     ///
     /// # Errors
     /// A mistake that the changes made, or the file could not be written.
-    pub fn commit(mut self, config: &Config) -> Result<RegistryLock, EditError> {
+    pub fn commit(self, config: &Config) -> Result<(), EditError> {
+        self.prepare(config)?.publish().map(drop)
+    }
+
+    /// Does all of it but the last step. What must be done before the change is in force, such as to hand a key over,
+    /// is done then, when a full disk can no longer be in the way.
+    ///
+    /// # Errors
+    /// As for [`Self::commit`]; nothing is changed or left behind.
+    pub fn prepare(mut self, config: &Config) -> Result<PreparedEdit, EditError> {
         self.check(config)?;
-        let written = secret_file::replace(&self.path, self.text().as_bytes());
-        written.map_err(|error| EditError::Io(self.path, error))?;
-        Ok(self.lock)
+        let written = Replacement::write(self.lock.target(), self.text().as_bytes());
+        let replacement = written.map_err(|error| EditError::Io(self.path.clone(), error))?;
+        Ok(PreparedEdit { path: self.path, replacement, lock: self.lock })
     }
 
     fn text(&self) -> String {

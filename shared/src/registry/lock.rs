@@ -1,7 +1,7 @@
 //! One writer of the registry at a time: the commands and the admin API hold this lock from reading it to writing it.
 
 use std::fs::{File, TryLockError};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::edit::EditError;
@@ -13,19 +13,31 @@ use crate::{layout, regular_file};
 pub const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 
 /// While it lives, nobody else changes the registry.
-pub struct RegistryLock(#[expect(dead_code, reason = "the lock is the open file")] File);
+pub struct RegistryLock {
+    /// The registry, behind all links: one file has one lock, whatever it is called.
+    target: PathBuf,
+    #[expect(dead_code, reason = "the lock is the open file")]
+    file: File,
+}
 
 impl RegistryLock {
     /// Waits for its turn.
     pub(super) fn take(registry: &Path, patience: Duration) -> Result<Self, EditError> {
-        let path = layout::registry_lock(registry);
+        let target = regular_file::target_of(registry);
+        let target = target.map_err(|error| EditError::Io(registry.to_owned(), error))?;
+        let path = layout::registry_lock(&target);
         let failed = |error| EditError::Io(path.clone(), error);
         let file = regular_file::open_append(&path).map_err(failed)?;
         match lock_within(&file, patience) {
-            Ok(()) => Ok(Self(file)),
+            Ok(()) => Ok(Self { target, file }),
             Err(TryLockError::WouldBlock) => Err(EditError::Locked(path)),
             Err(TryLockError::Error(error)) => Err(failed(error)),
         }
+    }
+
+    /// The file that is locked, and so the one to be read and replaced.
+    pub(super) fn target(&self) -> &Path {
+        &self.target
     }
 }
 

@@ -1,9 +1,9 @@
 //! `sq-worker fsck`: what a tenant's directory holds, and whether all of it can be read.
 
-use std::io::Write;
 use std::path::PathBuf;
 
 use sq_shared::failure::Failure;
+use sq_shared::output::{note, say};
 use sq_shared::visible;
 
 use crate::store::fsck::{self, Checked, Finding, Origin};
@@ -31,28 +31,24 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     if report.is_in_use {
         let dir = options.dir.display().to_string();
         let dir = visible::line(&dir);
-        // Nobody is there to tell when standard error is closed; the same holds for the lines below.
-        let _ = writeln!(
-            std::io::stderr(),
+        note(format_args!(
             "sq-worker: a worker has {dir} open: what it is writing now may look unfinished, or like another program's"
-        );
+        ));
     }
     if report.files.is_empty() {
         let dir = options.dir.display().to_string();
         let dir = visible::line(&dir);
-        let _ =
-            writeln!(std::io::stderr(), "sq-worker: {dir} has no phexts: give the directory of one tenant");
+        note(format_args!("sq-worker: {dir} has no phexts: give the directory of one tenant"));
     }
     let names: Vec<_> = report.files.iter().map(|file| visible::line(&file.name)).collect();
     let name_width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
     let bytes_width = report.files.iter().map(|file| file.bytes.to_string().len()).max().unwrap_or(0);
-    let mut output = std::io::stdout().lock();
     for (name, Checked { bytes, finding, .. }) in names.iter().zip(&report.files) {
         let (state, text) = (state(finding), describe(finding));
-        let _ = writeln!(output, "{name:<name_width$}  {state:<7}  {bytes:>bytes_width$}  {text}");
+        say(format_args!("{name:<name_width$}  {state:<7}  {bytes:>bytes_width$}  {text}"))?;
     }
     let totals = Totals::of(&report.files);
-    let _ = writeln!(output, "{}", totals.line());
+    say(totals.line())?;
     match totals.bad {
         0 => Ok(()),
         bad => Err(Failure::Failed(format!("{} damaged or unreadable", count(bad, "file")))),

@@ -1,11 +1,11 @@
 //! `sq-worker sandbox`: says what would confine a worker on this machine.
 
-use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use sq_shared::config::Enforcement;
 use sq_shared::failure::Failure;
+use sq_shared::output::{self, say};
 
 use crate::sandbox::{close_inherited, confine};
 use crate::store::DataDirectory;
@@ -24,6 +24,7 @@ pub struct Options {
 /// # Errors
 /// Not everything that `sandbox = "require"` asks for.
 pub fn run(options: &Options) -> Result<(), Failure> {
+    output::check_open().map_err(|error| output::failure(&error))?;
     close_inherited(false).map_err(Failure::from_error)?;
     if !options.data_dir.is_dir() {
         return Err(Failure::Failed(format!("{} is no directory", options.data_dir.display())));
@@ -34,7 +35,5 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     if !confinement.is_complete() {
         return Err(Failure::Failed(format!("a worker is NOT all confined here: {confinement}")));
     }
-    // Nobody may be there to read it.
-    let _ = writeln!(std::io::stdout(), "a worker is confined: {confinement}");
-    Ok(())
+    say(format_args!("a worker is confined: {confinement}"))
 }

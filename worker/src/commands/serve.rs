@@ -1,7 +1,7 @@
 //! `sq-worker serve`: one tenant's worker, alone or as a child of the pool.
 
 use std::future::{Future, poll_fn};
-use std::io::{self, Write};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -23,6 +23,7 @@ use crate::server::worker::{Access, Worker};
 use crate::store::{DataDirectory, Limits, Store, Turns};
 use sq_shared::failure::Failure;
 use sq_shared::limits::COORDINATE_PART;
+use sq_shared::output;
 
 /// The first slot's port, where a worker that is started alone listens unless told otherwise.
 const DEFAULT_PORT: u16 = 1341;
@@ -123,8 +124,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
             Some(_) => tracing::debug!("confined: {confinement}"),
             None => {
                 note_confinement(&confinement);
-                // Whoever started us may not care to read it.
-                let _ = writeln!(io::stdout(), "ready http://{address}");
+                output::announce(format_args!("ready http://{address}"));
             }
         }
         server::run(listener, Rc::new(worker), pool, stop).await.map_err(Failure::from_error)

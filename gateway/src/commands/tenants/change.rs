@@ -4,19 +4,18 @@ use std::time::Duration;
 
 use sq_shared::clock::{later_s, now_s, rfc3339};
 use sq_shared::failure::Failure;
+use sq_shared::output::{confirm, note};
 use sq_shared::registry::TenantState;
 
 use super::{Adding, AddingKey, Named, Removing, Revoking, Rotating};
-use crate::cli::{note, say};
 use crate::tenants::change::Change;
 use crate::tenants::keys::{self, Rotation};
-use crate::tenants::keys_file::NewKey;
+use crate::tenants::keys_file::KeysOut;
 use crate::tenants::new_tenants::Terms;
 use crate::tenants::remove::{Disposal, LeftLink, Removed};
 use crate::tenants::{ChangeError, change, remove};
 
-fn say_key(key: &NewKey) {
-    say(format_args!("{} {} {}", key.tenant, key.key_id, key.token.expose()));
+fn note_key() {
     note("This is the only time that the key is shown. A running gateway takes it within a second.");
 }
 
@@ -24,15 +23,15 @@ pub(super) fn add(options: &Adding) -> Result<(), Failure> {
     let config = options.root.open()?.config;
     let state = if options.reserved { TenantState::Reserved } else { TenantState::Active };
     let terms = Terms { state, plan: options.plan.clone(), quota_bytes: options.quota };
-    say_key(&change::add(&config, options.name.clone(), &terms, options.adopt)?);
+    change::add(&config, options.name.clone(), &terms, options.adopt, &KeysOut::Screen)?;
+    note_key();
     Ok(())
 }
 
 pub(super) fn set_state(options: &Named, state: TenantState) -> Result<(), Failure> {
     let config = options.root.open()?.config;
     change::change(&config, &options.name, &Change { state: Some(state), ..Change::default() })?;
-    say(format_args!("tenant {} is {state}", options.name));
-    Ok(())
+    confirm(format_args!("tenant {} is {state}", options.name))
 }
 
 pub(super) fn add_key(options: &AddingKey) -> Result<(), Failure> {
@@ -46,14 +45,16 @@ pub(super) fn add_key(options: &AddingKey) -> Result<(), Failure> {
         return Err(Failure::Usage(format!("{shown} is over: such a key would never be taken")));
     }
     let config = options.root.open()?.config;
-    say_key(&keys::add(&config, &options.name, options.scope, expires_s)?);
+    keys::add(&config, &options.name, options.scope, expires_s, &KeysOut::Screen)?;
+    note_key();
     Ok(())
 }
 
 pub(super) fn rotate_key(options: &Rotating) -> Result<(), Failure> {
     let config = options.root.open()?.config;
     let rotation = Rotation { key: options.key.as_deref(), grace: options.grace };
-    say_key(&keys::rotate(&config, &options.name, rotation, now_s())?);
+    keys::rotate(&config, &options.name, rotation, now_s(), &KeysOut::Screen)?;
+    note_key();
     Ok(())
 }
 
@@ -67,10 +68,9 @@ pub(super) fn revoke_key(options: &Revoking) -> Result<(), Failure> {
         Some(id) => keys::revoke(&config, &options.name, id).map(|()| vec![id.clone()]),
         None => keys::revoke_expired(&config, &options.name, now_s()),
     };
-    for id in ids? {
-        say(format_args!("key {id} of tenant {} is revoked", options.name));
-    }
-    Ok(())
+    let line = |id: String| format!("key {id} of tenant {} is revoked", options.name);
+    let lines: Vec<String> = ids?.into_iter().map(line).collect();
+    if lines.is_empty() { Ok(()) } else { confirm(lines.join("\n")) }
 }
 
 pub(super) fn remove(options: &Removing) -> Result<(), Failure> {
@@ -87,8 +87,7 @@ pub(super) fn remove(options: &Removing) -> Result<(), Failure> {
             format!("its directory {} was left as it is, because {why}", path.display())
         }
     };
-    say(format_args!("tenant {name} is removed; {became}"));
-    Ok(())
+    confirm(format_args!("tenant {name} is removed; {became}"))
 }
 
 fn left(link: Option<LeftLink>) -> String {

@@ -5,12 +5,12 @@ use sq_shared::clock::{now_s, rfc3339};
 use sq_shared::config::Config;
 use sq_shared::failure::Failure;
 use sq_shared::layout;
+use sq_shared::output::{say, say_json};
 use sq_shared::registry::edit::EditError;
 use sq_shared::registry::{Key, Registry, Tenant};
 
 use super::super::root::System;
 use super::{Listing, Showing};
-use crate::cli::{say, say_json};
 use crate::tenants::view::TenantView;
 
 pub(super) fn list(options: &Listing) -> Result<(), Failure> {
@@ -18,14 +18,13 @@ pub(super) fn list(options: &Listing) -> Result<(), Failure> {
     if options.json {
         let tenants: Vec<Value> =
             registry.tenants.iter().map(|tenant| as_json(tenant, &system.config)).collect();
-        say_json(&Value::from(tenants));
-        return Ok(());
+        return say_json(&Value::from(tenants));
     }
-    say(format_args!("{:<24} {:>5} {:<9} {:<12} KEYS", "TENANT", "PORT", "STATE", "PLAN"));
+    say(format_args!("{:<24} {:>5} {:<9} {:<12} KEYS", "TENANT", "PORT", "STATE", "PLAN"))?;
     for tenant in &registry.tenants {
         let plan = tenant.plan.as_deref().unwrap_or("-");
         let (name, state, keys) = (tenant.name.as_str(), tenant.state.as_str(), tenant.keys.len());
-        say(format_args!("{name:<24} {:>5} {state:<9} {plan:<12} {keys}", tenant.port));
+        say(format_args!("{name:<24} {:>5} {state:<9} {plan:<12} {keys}", tenant.port))?;
     }
     Ok(())
 }
@@ -35,27 +34,26 @@ pub(super) fn show(options: &Showing) -> Result<(), Failure> {
     let no_such = || Failure::from_error(EditError::NoSuchTenant(options.name.clone()));
     let tenant = registry.find(&options.name).ok_or_else(no_such)?;
     if options.json {
-        say_json(&as_json(tenant, &system.config));
-        return Ok(());
+        return say_json(&as_json(tenant, &system.config));
     }
     let limits = tenant.limits(&system.config);
     let or_off = |limit: Option<String>| limit.unwrap_or_else(|| "off".to_owned());
-    say(format_args!("tenant     {}", tenant.name));
-    say(format_args!("port       {}", tenant.port));
-    say(format_args!("state      {}", tenant.state));
-    say(format_args!("plan       {}", tenant.plan.as_deref().unwrap_or("-")));
+    say(format_args!("tenant     {}", tenant.name))?;
+    say(format_args!("port       {}", tenant.port))?;
+    say(format_args!("state      {}", tenant.state))?;
+    say(format_args!("plan       {}", tenant.plan.as_deref().unwrap_or("-")))?;
     say(format_args!(
         "directory  {}",
         layout::tenant_dir(&system.config.gateway.data_root, tenant).display()
-    ));
-    say(format_args!("rate       {}", or_off(limits.per_tenant.map(|rate| rate.to_string()))));
-    say(format_args!("in flight  {}", or_off(limits.in_flight.map(|count| count.to_string()))));
-    say(format_args!("quota      {}", or_off(limits.quota_bytes.map(|bytes| format!("{bytes} bytes")))));
+    ))?;
+    say(format_args!("rate       {}", or_off(limits.per_tenant.map(|rate| rate.to_string()))))?;
+    say(format_args!("in flight  {}", or_off(limits.in_flight.map(|count| count.to_string()))))?;
+    say(format_args!("quota      {}", or_off(limits.quota_bytes.map(|bytes| format!("{bytes} bytes")))))?;
     let now_s = now_s();
     for key in &tenant.keys {
         let verb = if key.is_valid_at(now_s) { "expires" } else { "expired" };
         let expires = expires(key).map(|time| format!(", {verb} {time}")).unwrap_or_default();
-        say(format_args!("key        {} ({}{expires})", key.id, key.scope.as_str()));
+        say(format_args!("key        {} ({}{expires})", key.id, key.scope.as_str()))?;
     }
     Ok(())
 }

@@ -1,0 +1,175 @@
+//! What a command prints: its result on standard output, and remarks about it on standard error. A result that cannot be
+//! written is a failure, whatever the command has done: a full disk or a reader that is gone must not look like success.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FileType, OFlags, major, minor};
+
+use crate::failure::Failure;
+use crate::visible;
+
+/// `/dev/null` (null(4)).
+const NULL_DEVICE: (u32, u32) = (1, 3);
+
+/// How long a reader has to take what was handed over to it. One that takes longer has it in its pipe.
+const READER_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often it is looked at.
+const LOOK_INTERVAL: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+
+/// Prints a line of a command's result.
+///
+/// # Errors
+/// It cannot be written.
+pub fn say(line: impl fmt::Display) -> Result<(), Failure> {
+    let line = line.to_string();
+    print(format!("{}\n", visible::text(&line)).as_bytes()).map_err(|error| failure(&error))
+}
+
+/// The same for a result as JSON, which is read back exactly.
+///
+/// # Errors
+/// It cannot be written.
+pub fn say_json(value: &serde_json::Value) -> Result<(), Failure> {
+    say(visible::json(&value.to_string()))
+}
+
+/// Says that a change was made. When standard output takes it not, the failure says so instead.
+///
+/// # Errors
+/// It cannot be written.
+pub fn confirm(line: impl fmt::Display) -> Result<(), Failure> {
+    let line = line.to_string();
+    say(&line).map_err(|failure| match failure {
+        Failure::Failed(why) => Failure::Failed(format!("done, but {why}; it was to say: {line}")),
+        usage @ Failure::Usage(_) => usage,
+    })
+}
+
+/// Prints a remark about a result on standard error, apart from the result itself.
+pub fn note(line: impl fmt::Display) {
+    // A remark that cannot be made leaves the result as it is.
+    let _ = writeln!(io::stderr(), "{}", visible::text(&line.to_string()));
+}
+
+/// Says that a server is ready. One that cannot say so serves all the same, and one without standard output is a service.
+pub fn announce(line: impl fmt::Display) {
+    let line = line.to_string();
+    if let Err(error) = write(format!("{}\n", visible::text(&line)).as_bytes()) {
+        tracing::warn!(%error, "cannot write to standard output; serving all the same");
+    }
+}
+
+/// Writes what is stored nowhere else, such as a new key, and waits until the other end of a pipe has taken it.
+///
+/// # Errors
+/// It cannot be written, or the reader is gone with some of it unread.
+pub fn hand_over(bytes: &[u8]) -> io::Result<()> {
+    print(bytes)?;
+    wait_for_reader(&io::stdout(), READER_PATIENCE)
+}
+
+/// Whether anything can be written to standard output at all, for a command that has changed nothing yet.
+///
+/// # Errors
+/// Standard output is closed.
+pub fn check_open() -> io::Result<()> {
+    // Once: a worker that has locked itself in may not look.
+    static IS_CLOSED: OnceLock<bool> = OnceLock::new();
+    if *IS_CLOSED.get_or_init(|| is_closed(&io::stdout())) {
+        return Err(io::Error::other("it is closed, or is /dev/null opened to be read as well"));
+    }
+    Ok(())
+}
+
+/// Why a result is not where it should be.
+pub fn failure(error: &io::Error) -> Failure {
+    Failure::Failed(format!("cannot write to standard output: {error}"))
+}
+
+fn print(bytes: &[u8]) -> io::Result<()> {
+    check_open()?;
+    write(bytes)
+}
+
+fn write(bytes: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(bytes)?;
+    stdout.flush()
+}
+
+/// A descriptor that was closed when the process started. Rust's runtime has opened `/dev/null` in its place, for reading
+/// and writing, so that no other file gets the number; a shell's `>/dev/null` is for writing alone. Programs that hand on
+/// a `/dev/null` of both kinds, as Python's `DEVNULL`, cannot be told apart from that.
+fn is_closed(output: &impl AsFd) -> bool {
+    let Ok((found, flags)) =
+        rustix::fs::fstat(output).and_then(|found| Ok((found, rustix::fs::fcntl_getfl(output)?)))
+    else {
+        return true;
+    };
+    let is_null = FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice
+        && (major(found.st_rdev), minor(found.st_rdev)) == NULL_DEVICE;
+    is_null && flags & OFlags::RWMODE == OFlags::RDWR
+}
+
+/// A pipe takes what is written also when its reader is about to end without a look. What the reader has not taken when
+/// it ends is lost.
+fn wait_for_reader(output: &impl AsFd, patience: Duration) -> io::Result<()> {
+    let found = rustix::fs::fstat(output)?;
+    if FileType::from_raw_mode(found.st_mode) != FileType::Fifo {
+        return Ok(());
+    }
+    let began = Instant::now();
+    while rustix::io::ioctl_fionread(output)? > 0 && began.elapsed() < patience {
+        let mut reader = [PollFd::new(output, PollFlags::empty())];
+        poll(&mut reader, Some(&LOOK_INTERVAL))?;
+        let [reader] = reader;
+        if reader.revents().contains(PollFlags::ERR) {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::{Read, pipe};
+
+    use super::*;
+
+    #[test]
+    fn a_null_device_for_reading_and_writing_is_a_closed_output() {
+        let null = |read| File::options().read(read).write(true).open("/dev/null").unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let file = File::create_new(folder.path().join("file")).unwrap();
+        assert!(is_closed(&null(true)));
+        assert!(!is_closed(&null(false)) && !is_closed(&file));
+        let zero = File::options().read(true).write(true).open("/dev/zero").unwrap();
+        assert!(!is_closed(&zero));
+    }
+
+    #[test]
+    fn what_a_reader_leaves_unread_is_not_handed_over() {
+        let (reader, mut writer) = pipe().unwrap();
+        writer.write_all(b"key").unwrap();
+        drop(reader);
+        let refused = wait_for_reader(&writer, READER_PATIENCE).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::BrokenPipe);
+
+        let (mut reader, mut writer) = pipe().unwrap();
+        writer.write_all(b"key").unwrap();
+        reader.read_exact(&mut [0; 3]).unwrap();
+        drop(reader);
+        wait_for_reader(&writer, READER_PATIENCE).unwrap();
+
+        let (_reader, mut writer) = pipe().unwrap();
+        writer.write_all(b"key").unwrap();
+        wait_for_reader(&writer, Duration::from_millis(5)).unwrap();
+    }
+}
