@@ -21,7 +21,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use sq_shared::config::Enforcement;
-use sq_shared::shutdown;
+use sq_shared::{file_error, shutdown};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use ending::Written;
@@ -51,8 +51,9 @@ pub enum AuditUnavailable {
 pub enum AuditError {
     /// The file cannot be opened, and the config insists on it.
     #[error(
-        "cannot open the audit log {0}: {1}; make it a file that this user may write, or set gateway.audit to \
-         \"try\" or \"off\""
+        "cannot open the audit log {0}: {text}; make it a file that this user may write, or set gateway.audit to \
+         \"try\" or \"off\"",
+        text = file_error::text(.0, .1)
     )]
     Open(PathBuf, io::Error),
     /// The system gives no thread.

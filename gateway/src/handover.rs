@@ -17,6 +17,7 @@ use std::time::Duration;
 use rustix::fs::Mode;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use socket2::SockRef;
+use sq_shared::file_error;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -53,7 +54,7 @@ pub enum GiveError {
 #[derive(Debug, thiserror::Error)]
 pub enum TakeError {
     /// Nothing can wait there.
-    #[error("cannot wait for the running gateway at {0}: {1}; does another `serve --upgrade` wait?")]
+    #[error("cannot wait for the running gateway at {0}: {text}; does another `serve --upgrade` wait?", text = file_error::text(.0, .1))]
     Wait(PathBuf, io::Error),
     /// Nobody gave any.
     #[error(

@@ -12,6 +12,7 @@ use rustix::net::AddressFamily;
 use rustix::net::sockopt::socket_domain;
 use socket2::{SockFilter, SockRef};
 use sq_shared::config::{Config, ListenAddress};
+use sq_shared::file_error;
 use sq_shared::limits::{CLIENT_BACKLOG, CLIENT_UNSENT_BYTES};
 
 use crate::edge::Listener;
@@ -143,7 +144,8 @@ impl Listening {
         let bound = match address {
             ListenAddress::Tcp(address) => bind_tcp(*address).map(Self::Tcp),
             ListenAddress::Unix(path) => {
-                bind_unix(path).map(|listener| Self::Unix(listener, FileId::of_socket(path)))
+                let bound = bind_unix(path).map_err(|error| file_error::explained(path, error));
+                bound.map(|listener| Self::Unix(listener, FileId::of_socket(path)))
             }
         };
         bound.map_err(|error| BindError(address.clone(), error))

@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use crate::limits::COORDINATE_PART;
 use crate::token::TokenDigest;
 use crate::toml_reader::{Document, Mistakes, Section};
-use crate::{layout, regular_file};
+use crate::{file_error, layout, regular_file};
 use units::{Rate, parse_bytes, parse_coordinate_part, parse_count, parse_duration, parse_or_off};
 
 /// The whole config, checked.
@@ -179,7 +179,8 @@ impl Config {
     /// # Errors
     /// Every mistake in it, or that it cannot be read.
     pub fn load(path: &Path) -> Result<Self, Mistakes> {
-        let text = regular_file::read_to_string(path).map_err(|error| Mistakes::about(path, error))?;
+        let text = regular_file::read_to_string(path)
+            .map_err(|error| Mistakes::about(path, file_error::text(path, &error)))?;
         Self::parse(path, &text)
     }
 

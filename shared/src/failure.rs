@@ -8,11 +8,13 @@ use std::process::ExitCode;
 use crate::{service_user, visible};
 
 /// Why a command ended badly.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// The command line does not fit together.
+    #[error("{0}")]
     Usage(String),
     /// Everything else.
+    #[error("{0}")]
     Failed(String),
 }
 

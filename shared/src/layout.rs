@@ -128,6 +128,13 @@ pub fn remembered_keys_file(tenant_dir: &Path) -> PathBuf {
     tenant_dir.join(".keys")
 }
 
+/// Whether a file of this name in a tenant's directory is a worker's to read and write.
+pub fn is_of_worker(file_name: &OsStr) -> bool {
+    let here = Path::new("");
+    stem(file_name).is_some()
+        || [reserve_file(here), remembered_keys_file(here)].iter().any(|own| own == file_name)
+}
+
 /// The file that is written and synced before it takes the place of `path`.
 pub fn temporary(path: &Path) -> PathBuf {
     with_suffix(path, TEMPORARY_SUFFIX)

@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod clock;
 pub mod command_line;
 pub mod config;
@@ -14,6 +15,7 @@ pub mod connection_places;
 pub mod coordinate;
 pub mod credential;
 pub mod failure;
+pub mod file_error;
 pub mod file_lock;
 pub mod form;
 pub mod headers;

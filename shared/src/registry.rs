@@ -19,10 +19,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, TenantLimits};
 use crate::limits::KEY_NUMBER;
-use crate::regular_file;
 use crate::tenant::TenantName;
 use crate::token::TokenDigest;
 use crate::toml_reader::{Document, Mistakes};
+use crate::{file_error, regular_file};
 
 /// Every tenant, checked: names, ports, keys and directories are each one tenant's alone.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -118,7 +118,8 @@ impl Registry {
     /// # Errors
     /// Every mistake in it, or that it cannot be read.
     pub fn load(path: &Path, config: &Config) -> Result<Loaded, Mistakes> {
-        let text = regular_file::read_to_string(path).map_err(|error| Mistakes::about(path, error))?;
+        let text = regular_file::read_to_string(path)
+            .map_err(|error| Mistakes::about(path, file_error::text(path, &error)))?;
         Self::parse(path, &text, config)
     }
 

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, FileType, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
+use crate::file_error;
+
 /// Reads a whole file. Links are followed, because a config may lie behind one; a pipe is refused instead of waited for.
 ///
 /// # Errors
@@ -72,7 +74,7 @@ const LINKS: usize = 40;
 pub fn target_of(path: &Path) -> io::Result<PathBuf> {
     let mut file = path.to_owned();
     for _ in 0..=LINKS {
-        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", file.display()));
+        let named = |error| file_error::named(&file, error);
         let found = match std::fs::symlink_metadata(&file) {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
                 return Ok(file);
@@ -181,7 +183,7 @@ mod tests {
         std::fs::hard_link(path("victim"), path("second-name")).unwrap();
         symlink(path("victim"), path("link")).unwrap();
         symlink(path("absent"), path("dangling")).unwrap();
-        rustix::fs::mkfifoat(rustix::fs::CWD, path("pipe"), rustix::fs::Mode::RWXU).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, path("pipe"), Mode::RWXU).unwrap();
         std::fs::create_dir(path("folder")).unwrap();
         for name in ["second-name", "link", "dangling", "pipe", "folder"] {
             open_append(&path(name)).expect_err(name);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::file_lock::lock_within;
-use crate::{layout, regular_file};
+use crate::{file_error, layout, regular_file};
 
 /// How long one who adds to a file waits for another who does.
 const APPEND_PATIENCE: Duration = Duration::from_secs(30);
@@ -52,8 +52,7 @@ impl Replacement {
         let target = regular_file::target_of(path)?;
         regular_file::check_replaceable(&target)?;
         let temporary = layout::temporary(&target);
-        let named =
-            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", temporary.display()));
+        let named = |error| file_error::named(&temporary, error);
         let mut file = regular_file::create_new(&temporary).map_err(named)?;
         // From here on, dropped, it goes.
         let replacement = Self { temporary: Some(temporary.clone()), target };

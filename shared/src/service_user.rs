@@ -68,6 +68,27 @@ pub fn act_as_owner_of(path: &Path) -> Result<(), Failure> {
 /// # Errors
 /// The path cannot be looked at, or this process may not act as its owner.
 pub fn as_owner_of<T>(path: &Path, work: impl FnOnce() -> T) -> io::Result<T> {
+    acting_as(|| PathOwner::of(path), work)
+}
+
+/// Does one thing as the owner of a directory, to see what that user may do there.
+///
+/// # Errors
+/// As for [`as_owner_of`].
+pub fn as_owner_of_directory<T>(path: &Path, work: impl FnOnce() -> T) -> io::Result<T> {
+    let owner = || match path.metadata()?.uid() {
+        // Left behind by root, maybe.
+        0 => PathOwner::of(path),
+        uid if is_known_here(uid) => PathOwner::new(uid, path.to_owned()).map(Some),
+        _ => Ok(None),
+    };
+    acting_as(owner, work)
+}
+
+fn acting_as<T>(
+    owner: impl FnOnce() -> io::Result<Option<PathOwner>>,
+    work: impl FnOnce() -> T,
+) -> io::Result<T> {
     if !is_root() {
         return Ok(work());
     }
@@ -75,7 +96,7 @@ pub fn as_owner_of<T>(path: &Path, work: impl FnOnce() -> T) -> io::Result<T> {
     if usual.is_some() {
         switch_to(None)?;
     }
-    let owner = PathOwner::of(path)?;
+    let owner = owner()?;
     if owner.is_some() {
         switch_to(owner.as_ref())?;
     }
@@ -143,6 +164,47 @@ pub fn refuse_planted_at(path: &Path) -> io::Result<()> {
             regular_file::check_appendable(&found)
         }
     })?
+}
+
+/// For who is not root, which acts as the owner: refuses to work on what is another user's, when nothing of it is this
+/// one's. It would leave files there that the owner cannot read. What is root's may be made for this user.
+///
+/// # Errors
+/// One of the files or directories is another user's.
+pub fn refuse_wrong_user(paths: &[&Path]) -> Result<(), Failure> {
+    let me = nix::unistd::geteuid();
+    if is_root() {
+        return Ok(());
+    }
+    let owners = || paths.iter().filter_map(|path| Some((path, path.metadata().ok()?.uid())));
+    if owners().any(|(_, owner)| owner == me.as_raw()) {
+        return Ok(());
+    }
+    let Some((path, owner)) = owners().find(|(_, owner)| *owner != 0 && is_known_here(*owner)) else {
+        return Ok(());
+    };
+    Err(Failure::Failed(format!(
+        "{} belongs to {}, and this is {}, whose files that user could not read: nothing was done. Run it as that user \
+         (`sudo -u '#{owner}' …`), or as root, which acts as that user; or give all of it to this one (`chown -R {me} …`)",
+        path.display(),
+        user(owner),
+        user(me.as_raw()),
+    )))
+}
+
+/// The same for a system that is to be served.
+///
+/// # Errors
+/// It is another user's.
+pub fn refuse_wrong_user_of(config_file: &Path) -> Result<(), Failure> {
+    // Its mistakes are reported when it is loaded to be used.
+    let Ok(config) = Config::load(config_file) else { return Ok(()) };
+    refuse_wrong_user(&[&config.gateway.data_root, &config.gateway.tenants])
+}
+
+/// A user as a person reads it: with a name, if the system knows one.
+pub fn user(uid: u32) -> String {
+    PathOwner::new(uid, PathBuf::new()).map_or_else(|_| format!("user {uid}"), |owner| owner.shown())
 }
 
 /// Makes it impossible to become root again, when the process acts as another user: for processes that serve. Only while the

@@ -53,3 +53,4 @@ mod tidy;
 mod upgrade;
 mod utf8;
 mod worker_fields;
+mod wrong_user;

@@ -177,6 +177,11 @@ impl From<EditError> for Refusal {
                 let detail = "This edit would not be read back as it was meant, and nothing was changed";
                 Self(Problem::new(Code::Internal, detail))
             }
+            error @ EditError::WrongUser(_) => {
+                tracing::error!(%error, "the admin API cannot change the registry");
+                let detail = "The registry is another user's, and nothing was changed: see the gateway's log";
+                Self(Problem::new(Code::FilesUnavailable, detail))
+            }
             error @ (EditError::Locked(_) | EditError::Moved(_)) => {
                 tracing::error!(%error, "the admin API cannot change the registry");
                 let detail =

@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use sq_shared::file_error;
 use tokio::sync::Notify;
 
 use super::AuditUnavailable;
@@ -61,7 +62,7 @@ impl Health {
     /// Notes that the file cannot be written; says so when it could before.
     pub(super) fn fail(&self, path: &Path, error: &io::Error) {
         if !self.is_failing.swap(true, Ordering::AcqRel) {
-            let path = path.display();
+            let (error, path) = (file_error::text(path, error), path.display());
             let consequence = if self.is_required {
                 "writes are refused until it can be"
             } else {

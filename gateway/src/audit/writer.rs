@@ -165,7 +165,7 @@ impl Writer {
     /// Leaves the file to whoever has renamed it, and goes on with the one that the path names now.
     fn reopen(&mut self) {
         if let Some(Err(error)) = self.file.take().map(|file| file.sync()) {
-            tracing::warn!(%error, "the audit log before this one may not be on disk");
+            tracing::warn!(path = %self.path.display(), %error, "the audit log before this one may not be on disk");
         }
         self.write(&mut Vec::new());
         tracing::info!(path = %self.path.display(), "the audit log is opened anew");
@@ -176,7 +176,7 @@ impl Writer {
         let synced = written.and_then(|()| self.file.as_ref().map_or(Ok(()), AuditFile::sync));
         if let Err(error) = synced {
             let lost_lines = self.waiting.len();
-            tracing::error!(lost_lines, %error, "the audit log could not be written to its end");
+            tracing::error!(lost_lines, path = %self.path.display(), %error, "the audit log could not be written to its end");
         }
     }
 }

@@ -1,6 +1,8 @@
 //! `sq-gateway check`: every mistake in the config and the registry, each with file and line. An expired key is
 //! no mistake, for that is what it was to become; a tenant whom nobody can use any more is worth a warning.
 
+mod files;
+
 use std::path::PathBuf;
 
 use sq_shared::clock::now_s;
@@ -33,6 +35,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     for tenant in active.filter(is_shut_out) {
         note(format_args!("warning: tenant {} is active and has no valid key", tenant.name));
     }
+    files::check(&config, &loaded.registry)?;
     say("ok")
 }
 

@@ -8,7 +8,7 @@ use sq_shared::config::Config;
 use sq_shared::failure::Failure;
 use sq_shared::secret_file::{PublishError, Replacement};
 use sq_shared::token::BearerToken;
-use sq_shared::{layout, secret_file, service_user};
+use sq_shared::{file_error, layout, regular_file, secret_file, service_user};
 
 use crate::tenants::keys_file::{ADMIN, KeysOut, NewKey};
 
@@ -63,12 +63,23 @@ impl RootOptions {
     pub fn open_or_create(&self) -> Result<System, Failure> {
         let config_file = self.config_file();
         service_user::act_as_owner_of(&config_file)?;
-        if self.config.is_none() && !config_file.exists() {
-            create(&self.root, &config_file).map_err(|error| {
-                Failure::Failed(format!("cannot write {}: {error}", config_file.display()))
-            })?;
+        if self.config.is_none() {
+            service_user::refuse_wrong_user(&[&self.root, &config_file])?;
+            let cannot = |error| Failure::Failed(format!("cannot write {}: {error}", config_file.display()));
+            let is_there = regular_file::target_of(&config_file).and_then(|target| target.try_exists());
+            if !is_there.map_err(|error| file_error::explained(&config_file, error)).map_err(cannot)? {
+                // Where the config will lead. One that root makes in a folder of root's could not be read by the user who
+                // has the data.
+                for part in ["tenants.toml", "data"] {
+                    service_user::act_as_owner_of(&self.root.join(part))?;
+                }
+                create(&self.root, &config_file).map_err(cannot)?;
+            }
         }
-        self.load(config_file)
+        let system = self.load(config_file)?;
+        let gateway = &system.config.gateway;
+        service_user::refuse_wrong_user(&[&gateway.data_root, &gateway.tenants])?;
+        Ok(system)
     }
 
     /// Acts as the user who controls the system, as far as there is one yet.
@@ -100,12 +111,14 @@ impl RootOptions {
 /// The admin's key goes to the CSV first: were it the other way round, a crash between the two would leave
 /// an admin API that nobody can open.
 fn create(root: &Path, config_file: &Path) -> io::Result<()> {
-    secret_file::create_dir(root)?;
+    secret_file::create_dir(root).map_err(|error| file_error::named(root, error))?;
     let token = BearerToken::generate().map_err(io::Error::other)?;
     let config = SAMPLE_CONFIG.replace(SAMPLE_DIGEST, &token.digest().to_string());
     let admin = NewKey { tenant: ADMIN.to_owned(), port: None, key_id: "admin".to_owned(), token };
     let config = Replacement::write(config_file, config.as_bytes())?;
-    let handed_over = KeysOut::File(layout::keys_file(root)).hand_over(&[admin])?;
+    let keys_file = layout::keys_file(root);
+    let handed_over = KeysOut::File(keys_file.clone()).hand_over(&[admin]);
+    let handed_over = handed_over.map_err(|error| file_error::named(&keys_file, error))?;
     match config.publish() {
         Err(error @ PublishError::NotReplaced(_)) => {
             handed_over.take_back()?;

@@ -44,6 +44,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
     let Options { config, admin_key_file, upgrade } = options;
     service_user::act_for_system(&config)?;
     service_user::give_up_root()?;
+    service_user::refuse_wrong_user_of(&config)?;
     let source = Source { config, listen: None, tenants: None, admin_key_file };
     on_control_thread(serve(source, upgrade))
 }

@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sq_shared::config::Config;
 use sq_shared::registry::Registry;
 use sq_shared::registry::difference::Difference;
-use sq_shared::regular_file;
 use sq_shared::shutdown;
 use sq_shared::token::{BearerToken, TokenDigest};
 use sq_shared::toml_reader::Mistakes;
 use sq_shared::watch::FileWatch;
+use sq_shared::{file_error, regular_file};
 use zeroize::Zeroizing;
 
 use super::{Directory, SharedDirectory};
@@ -105,7 +105,8 @@ impl Source {
 
 /// The digest of the key that a file holds; a line's end after it is not part of it.
 fn read_key(file: &Path) -> Result<TokenDigest, Mistakes> {
-    let text = regular_file::read_to_string(file).map_err(|error| Mistakes::about(file, error))?;
+    let unreadable = |error| Mistakes::about(file, file_error::text(file, &error));
+    let text = regular_file::read_to_string(file).map_err(unreadable)?;
     let text = Zeroizing::new(text);
     let key =
         BearerToken::parse(text.as_bytes().trim_ascii_end()).map_err(|error| Mistakes::about(file, error))?;

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use sq_shared::failure::Failure;
+use sq_shared::file_error;
 use sq_shared::registry::edit::EditError;
 use sq_shared::tenant::TenantName;
 
@@ -54,7 +55,7 @@ pub enum ChangeError {
     /// Whether the directory of a new tenant holds something cannot be seen.
     #[error(
         "cannot read {}: {}; what it may hold would be the new tenant's to read, and nothing was changed",
-        .0.display(), .1
+        .0.display(), file_error::text(.0, .1)
     )]
     UnreadableDirectory(PathBuf, io::Error),
     /// Directories in the data root cannot be made.
@@ -97,10 +98,10 @@ pub enum ChangeError {
     #[error("{0}; a file system may be mounted in the tenant's directory, and nothing was changed")]
     UnknownMounts(io::Error),
     /// The directory of a removed tenant is deleted in part.
-    #[error("the tenant is out of the registry, but not all of {} could be deleted: {}", .0.display(), .1)]
+    #[error("the tenant is out of the registry, but not all of {} could be deleted: {}", .0.display(), file_error::text(.0, .1))]
     NotPurged(PathBuf, io::Error),
     /// The directory of a removed tenant can be neither moved nor deleted.
-    #[error("the tenant is out of the registry, but {} was left as it is: {}", .0.display(), .1)]
+    #[error("the tenant is out of the registry, but {} was left as it is: {}", .0.display(), file_error::text(.0, .1))]
     Directory(PathBuf, io::Error),
 }
 

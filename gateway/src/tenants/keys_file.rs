@@ -9,7 +9,7 @@ use sq_shared::registry::Key;
 use sq_shared::registry::edit::write_key;
 use sq_shared::secret_file::{Appended, Lines, Tail};
 use sq_shared::token::BearerToken;
-use sq_shared::{output, secret_file, service_user};
+use sq_shared::{file_error, output, secret_file, service_user};
 
 /// What stands in the column `tenant` for the key of the admin API.
 pub const ADMIN: &str = "(admin)";
@@ -89,7 +89,9 @@ impl KeysOut {
     /// The file is another user's, who would read them, is a link, or cannot be looked at; or standard output is closed.
     pub fn check(&self) -> io::Result<()> {
         match self {
-            Self::File(path) => service_user::refuse_planted_at(path),
+            Self::File(path) => {
+                service_user::refuse_planted_at(path).map_err(|error| file_error::explained(path, error))
+            }
             Self::StandardOutput | Self::Screen => output::check_open(),
             Self::Caller => Ok(()),
         }
@@ -109,9 +111,10 @@ impl KeysOut {
                 let lines = Lines { head: &head, lines: &rows, tail };
                 let appended = service_user::as_owner_of(path, || {
                     // It may have been put there since it was looked at.
-                    secret_file::append(path, &lines, |file| {
+                    let appended = secret_file::append(path, &lines, |file| {
                         service_user::refuse_planted(path, &file.metadata()?)
-                    })
+                    });
+                    appended.map_err(|error| file_error::explained(path, error))
                 })??;
                 return Ok(HandedOver(Some((path.clone(), appended))));
             }

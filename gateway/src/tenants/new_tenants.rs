@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use sq_shared::config::Config;
+use sq_shared::file_error;
 use sq_shared::layout;
 use sq_shared::registry::edit::{EditError, RegistryEdit};
 use sq_shared::registry::{Tenant, TenantState};
@@ -170,10 +171,10 @@ fn make_directories(
     for name in names {
         let directory = layout::default_tenant_dir(data_root, name);
         if !directory.exists() {
-            secret_file::create_dir(&directory)?;
+            secret_file::create_dir(&directory).map_err(|error| file_error::named(&directory, error))?;
             made.push(directory);
         }
         progress();
     }
-    secret_file::sync_dir(data_root)
+    secret_file::sync_dir(data_root).map_err(|error| file_error::named(data_root, error))
 }

@@ -11,10 +11,10 @@ use super::{Format, Key, Registry, Scope, Tenant, TenantState};
 use crate::clock;
 use crate::config::Config;
 use crate::limits::{KEY_NUMBER, KEYS_PER_TENANT};
-use crate::regular_file;
 use crate::secret_file::{PublishError, Replacement};
 use crate::tenant::TenantName;
 use crate::toml_reader::Mistakes;
+use crate::{file_error, regular_file, service_user};
 
 /// A registry that nobody else can change until it is dropped.
 pub struct RegistryEdit {
@@ -66,8 +66,11 @@ pub enum EditError {
     )]
     Locked(PathBuf),
     /// The file could not be read or written.
-    #[error("{0}: {1}")]
+    #[error("{0}: {text}", text = file_error::text(.0, .1))]
     Io(PathBuf, io::Error),
+    /// The file is another user's, who could not read it any more.
+    #[error("{0}")]
+    WrongUser(String),
     /// The registry is a link, and leads elsewhere than it did when the change began.
     #[error("{0}: the symbolic link leads to another file than a moment ago; nothing was changed, try again")]
     Moved(PathBuf),
@@ -107,6 +110,9 @@ impl RegistryEdit {
     /// # Errors
     /// It has mistakes, is in an old format, or cannot be read or locked.
     pub fn open(path: &Path, config: &Config) -> Result<Self, EditError> {
+        let target = regular_file::target_of(path).map_err(|error| EditError::Io(path.to_owned(), error))?;
+        service_user::refuse_wrong_user(&[&target])
+            .map_err(|failure| EditError::WrongUser(failure.to_string()))?;
         let lock = RegistryLock::take(path, LOCK_PATIENCE)?;
         let text = match regular_file::read_to_string(lock.target()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -1,10 +1,13 @@
 //! `sq-worker fsck`: what a tenant's directory holds, and whether all of it can be read.
 
-use std::path::PathBuf;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
+use sq_shared::access::{self, Denied};
 use sq_shared::failure::Failure;
 use sq_shared::output::{note, say};
-use sq_shared::visible;
+use sq_shared::{service_user, visible};
 
 use crate::store::fsck::{self, Checked, Finding, Origin};
 use crate::store::{BadLink, Damage, JournalDamage, TextDamage};
@@ -49,10 +52,34 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     }
     let totals = Totals::of(&report.files);
     say(totals.line())?;
-    match totals.bad {
-        0 => Ok(()),
-        bad => Err(Failure::Failed(format!("{} damaged or unreadable", count(bad, "file")))),
+    let denied = denied(&options.dir);
+    denied.iter().try_for_each(say)?;
+    let mut wrong = Vec::new();
+    if totals.bad > 0 {
+        wrong.push(format!("{} damaged or unreadable", count(totals.bad, "file")));
     }
+    if !denied.is_empty() {
+        let files = count(denied.len() as u64, "path");
+        wrong.push(format!("{files} that the directory's owner may not use"));
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(Failure::Failed(wrong.join(", "))) }
+}
+
+/// What the directory's owner, as whom a worker serves it, may not use. Another user than that one and root cannot tell; nor
+/// can root in a container that may not act as others.
+fn denied(dir: &Path) -> Vec<Denied> {
+    let me = rustix::process::geteuid().as_raw();
+    let is_mine = dir.metadata().is_ok_and(|found| found.uid() == me);
+    let looked = match me {
+        0 => service_user::as_owner_of_directory(dir, || access::tenant_directory(dir)),
+        _ if is_mine => Ok(access::tenant_directory(dir)),
+        _ => Err(io::Error::other("it is another user's: run this as that user, or as root")),
+    };
+    looked.unwrap_or_else(|why| {
+        let dir = dir.display();
+        note(format_args!("sq-worker: {dir}: whether its owner may use all files was not looked at: {why}"));
+        Vec::new()
+    })
 }
 
 fn is_bad(finding: &Finding) -> bool {

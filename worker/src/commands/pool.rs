@@ -43,6 +43,7 @@ pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
         service_user::act_as_owner_of(tenants)?;
     }
     service_user::give_up_root()?;
+    service_user::refuse_wrong_user_of(&options.config)?;
     let source = Source { config: options.config.clone(), tenants: options.tenants.clone() };
     let (config, registry) = source.load().map_err(Failure::from_error)?;
     let program = Program::current().map_err(|error| {

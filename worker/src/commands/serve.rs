@@ -23,7 +23,7 @@ use crate::server::worker::{Access, Worker};
 use crate::store::{DataDirectory, Limits, Store, Turns};
 use sq_shared::failure::Failure;
 use sq_shared::limits::COORDINATE_PART;
-use sq_shared::output;
+use sq_shared::{output, service_user};
 
 /// The first slot's port, where a worker that is started alone listens unless told otherwise.
 const DEFAULT_PORT: u16 = 1341;
@@ -101,6 +101,10 @@ pub fn run(options: Options) -> Result<(), Failure> {
     let address = listener.local_addr().map_err(Failure::from_error)?;
     if options.no_auth && !address.ip().is_loopback() {
         return Err(not_loopback(address));
+    }
+    if !options.settings_from_stdin {
+        // The pool has seen to it.
+        service_user::refuse_wrong_user(&[&options.data_dir])?;
     }
     let directory = DataDirectory::open(&options.data_dir).map_err(Failure::from_error)?;
     // Its flags are the pool's too, so that they cannot be changed from inside.

@@ -34,6 +34,7 @@ use rustix::net::{
 };
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
+use sq_shared::file_error;
 use sq_shared::tenant::TenantName;
 
 /// How long a new pool waits for the old one.
@@ -124,7 +125,7 @@ pub fn receive(path: &Path) -> Result<Handover, String> {
     let explain = |error: io::Error| {
         let why = match error.kind() {
             io::ErrorKind::AddrInUse => "another new pool waits there".to_owned(),
-            _ => error.to_string(),
+            _ => file_error::text(path, &error),
         };
         format!("cannot listen on {} for the pool that hands over: {why}", path.display())
     };

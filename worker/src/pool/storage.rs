@@ -14,8 +14,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sq_shared::layout;
 use sq_shared::tenant::TenantName;
+use sq_shared::{file_error, layout};
 use tokio::sync::watch;
 
 use super::desired::Account;
@@ -121,7 +121,7 @@ impl Size {
         let mut size = Self::default();
         let entries = match fs::read_dir(data_dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(size),
-            entries => entries?,
+            entries => entries.map_err(|error| file_error::explained(data_dir, error))?,
         };
         for entry in entries {
             let entry = entry?;
@@ -130,7 +130,7 @@ impl Size {
                 Ok(_) => {}
                 // Removed since it was listed.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+                Err(error) => return Err(file_error::named(&entry.path(), error)),
             }
         }
         Ok(size)

@@ -214,8 +214,8 @@ impl Reads {
     /// Why this could not be read a moment ago.
     fn failure(&self, wanted: &Wanted) -> Option<io::Error> {
         let failure = self.failed.iter().find(|failure| failure.wanted == *wanted)?;
-        let code = failure.error.raw_os_error();
-        let error = code.map_or_else(|| failure.error.kind().into(), io::Error::from_raw_os_error);
+        let again = || io::Error::new(failure.error.kind(), failure.error.to_string());
+        let error = failure.error.raw_os_error().map_or_else(again, io::Error::from_raw_os_error);
         (failure.at.elapsed() < KEPT_FOR).then_some(error)
     }
 }

@@ -14,10 +14,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, Dir, FallocateFlags, FileType, Mode, OFlags, StatxFlags};
+use rustix::fs::{AtFlags, Dir, FallocateFlags, FileType, Mode, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 use sq_shared::phext_name::PhextName;
-use sq_shared::{layout, service_user};
+use sq_shared::{file_error, layout, service_user};
 
 use super::{Disk, DiskFile, FileName, Identity, file_of, is_harmless, is_unwritable, path_of};
 
@@ -62,6 +62,8 @@ enum Access {
 #[derive(Debug)]
 struct OsFile {
     file: File,
+    /// What it was called when it was opened, for errors.
+    name: PathBuf,
     /// Why it could only be opened for reading.
     unwritable: Option<Errno>,
 }
@@ -93,7 +95,8 @@ impl DataDirectory {
             service_user::refuse_foreign(path, &directory)?;
             Ok(directory)
         });
-        let directory = opened.map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+        let explained = opened.map_err(|error| file_error::explained(path, error));
+        let directory = explained.map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
         Ok(Self { path: path.to_owned(), own_paths: own_paths(path), directory })
     }
 }
@@ -180,6 +183,17 @@ impl OsDisk {
         self.folders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// An error that says which file it is about, and whose that is when it is denied: a log line has no other name of it,
+    /// and a worker may ask nobody what its user, or the file's, is called.
+    fn named(&self, file: &FileName, error: impl Into<io::Error>) -> io::Error {
+        let path = path_of(file);
+        let of_file = || statx_of(&self.directory, &path, AtFlags::SYMLINK_NOFOLLOW);
+        named(&path, error.into(), || {
+            // One that cannot be made is denied by its directory.
+            of_file().or_else(|_| statx_of(&self.directory, Path::new(""), AtFlags::EMPTY_PATH))
+        })
+    }
+
     fn check_access(&self) -> io::Result<()> {
         match self.access {
             Access::Serve => Ok(()),
@@ -190,12 +204,14 @@ impl OsDisk {
 
 impl Disk for OsDisk {
     fn identity(&self, file: &FileName) -> io::Result<Option<Identity>> {
-        some_if_found(identity_of(&self.directory, &path_of(file), AtFlags::SYMLINK_NOFOLLOW))
+        let found = identity_of(&self.directory, &path_of(file), AtFlags::SYMLINK_NOFOLLOW);
+        some_if_found(found).map_err(|error| self.named(file, error))
     }
 
     fn follow(&self, name: &PhextName) -> io::Result<Followed> {
-        let file = path_of(&FileName::Phext(name.clone()));
-        let end = match links::follow(&self.directory, &self.own_paths, &file)? {
+        let link = FileName::Phext(name.clone());
+        let (file, wrap) = (path_of(&link), |error| self.named(&link, error));
+        let end = match links::follow(&self.directory, &self.own_paths, &file).map_err(wrap)? {
             links::End::Within(end) if end == file => return Ok(Followed::NoLink),
             links::End::Within(end) => end,
             links::End::Outside => return Ok(Followed::Refused(BadLink::Outside)),
@@ -204,7 +220,7 @@ impl Disk for OsDisk {
         let Some(target) = layout::phext_at(&end) else { return Ok(Followed::Refused(BadLink::NoPhext)) };
         if let Some(folder) = end.parent().filter(|_| target.is_in_folder()) {
             // A folder that is not there may be a disk that is not there: what it holds is not empty.
-            open_folder(&self.directory, folder)?;
+            open_folder(&self.directory, folder).map_err(wrap)?;
             self.folders().insert(folder.to_owned());
         }
         Ok(Followed::To(target))
@@ -222,7 +238,8 @@ impl Disk for OsDisk {
             }
             opened => (opened, None),
         };
-        Ok(some_if_found(opened)?.map(|file| boxed(file, unwritable)))
+        let opened = some_if_found(opened).map_err(|error| self.named(file, error))?;
+        Ok(opened.map(|opened| boxed(opened, path_of(file), unwritable)))
     }
 
     fn create(&self, file: &FileName) -> io::Result<Box<dyn DiskFile>> {
@@ -237,18 +254,19 @@ impl Disk for OsDisk {
             }
             made => made,
         };
-        Ok(boxed(made?, None))
+        made.map(|made| boxed(made, path_of(file), None)).map_err(|error| self.named(file, error))
     }
 
     fn rename(&self, from: &FileName, to: &FileName) -> io::Result<()> {
         self.check_access()?;
-        Ok(rustix::fs::renameat(&self.directory, path_of(from), &self.directory, path_of(to))?)
+        let renamed = rustix::fs::renameat(&self.directory, path_of(from), &self.directory, path_of(to));
+        renamed.map_err(|error| self.named(to, error))
     }
 
     fn remove(&self, file: &FileName) -> io::Result<()> {
         self.check_access()?;
         let removed = rustix::fs::unlinkat(&self.directory, path_of(file), AtFlags::empty());
-        some_if_found(removed).map(|_| ())
+        some_if_found(removed).map(|_| ()).map_err(|error| self.named(file, error))
     }
 
     fn sync_directory(&self) -> io::Result<()> {
@@ -256,17 +274,18 @@ impl Disk for OsDisk {
         for folder in &*self.folders() {
             open_folder(&self.directory, folder)?.sync_all()?;
         }
-        self.directory.sync_all()
+        self.directory.sync_all().map_err(of_directory)
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
-        let room = rustix::fs::fstatvfs(&self.directory)?;
+        let room = rustix::fs::fstatvfs(&self.directory).map_err(|error| of_directory(error.into()))?;
         Ok(room.f_bavail.saturating_mul(room.f_frsize))
     }
 
     fn visit(&self, found: &mut dyn FnMut(&OsStr)) -> io::Result<()> {
-        for entry in Dir::read_from(&self.directory)? {
-            found(OsStr::from_bytes(entry?.file_name().to_bytes()));
+        for entry in Dir::read_from(&self.directory).map_err(|error| of_directory(error.into()))? {
+            let entry = entry.map_err(|error| of_directory(error.into()))?;
+            found(OsStr::from_bytes(entry.file_name().to_bytes()));
         }
         Ok(())
     }
@@ -274,13 +293,17 @@ impl Disk for OsDisk {
 
 impl OsFile {
     fn check_writable(&self) -> io::Result<()> {
-        self.unwritable.map_or(Ok(()), |reason| Err(reason.into()))
+        self.unwritable.map_or(Ok(()), |reason| Err(self.named(reason.into())))
+    }
+
+    fn named(&self, error: io::Error) -> io::Error {
+        named(&self.name, error, || statx_of(&self.file, Path::new(""), AtFlags::EMPTY_PATH))
     }
 }
 
 impl DiskFile for OsFile {
     fn identity(&self) -> io::Result<Identity> {
-        Ok(identity_of(&self.file, Path::new(""), AtFlags::EMPTY_PATH)?)
+        identity_of(&self.file, Path::new(""), AtFlags::EMPTY_PATH).map_err(|error| self.named(error.into()))
     }
 
     fn is_writable(&self) -> bool {
@@ -288,17 +311,17 @@ impl DiskFile for OsFile {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(buffer, offset)
+        self.file.read_at(buffer, offset).map_err(|error| self.named(error))
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.check_writable()?;
-        self.file.write_all_at(bytes, offset)
+        self.file.write_all_at(bytes, offset).map_err(|error| self.named(error))
     }
 
     fn set_bytes(&self, bytes: u64) -> io::Result<()> {
         self.check_writable()?;
-        self.file.set_len(bytes)
+        self.file.set_len(bytes).map_err(|error| self.named(error))
     }
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
@@ -308,20 +331,39 @@ impl DiskFile for OsFile {
             return Ok(());
         }
         let allocate = || rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, bytes);
-        Ok(rustix::io::retry_on_intr(allocate)?)
+        rustix::io::retry_on_intr(allocate).map_err(|error| self.named(error.into()))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data()
+        self.file.sync_data().map_err(|error| self.named(error))
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        self.file.sync_all()
+        self.file.sync_all().map_err(|error| self.named(error))
     }
 }
 
-fn boxed(file: File, unwritable: Option<Errno>) -> Box<dyn DiskFile> {
-    Box::new(OsFile { file, unwritable })
+/// The same error with a file's name; and with its owner and mode when it is denied.
+fn named(path: &Path, error: io::Error, found: impl FnOnce() -> rustix::io::Result<Statx>) -> io::Error {
+    let is_denied = error.kind() == io::ErrorKind::PermissionDenied;
+    let whose = found().ok().filter(|_| is_denied).map(|found| {
+        let (owner, mode) = (found.stx_uid, found.stx_mode & 0o7777);
+        format!("; it belongs to user {owner}, mode {mode:04o}")
+    });
+    let path = path.display();
+    io::Error::new(error.kind(), format!("{path}: {error}{}", whose.unwrap_or_default()))
+}
+
+fn of_directory(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("the directory itself: {error}"))
+}
+
+fn boxed(file: File, name: PathBuf, unwritable: Option<Errno>) -> Box<dyn DiskFile> {
+    Box::new(OsFile { file, name, unwritable })
+}
+
+fn statx_of(directory: impl AsFd, path: &Path, flags: AtFlags) -> rustix::io::Result<Statx> {
+    rustix::fs::statx(directory, path, flags, StatxFlags::UID | StatxFlags::MODE)
 }
 
 fn identity_of(directory: impl AsFd, path: &Path, flags: AtFlags) -> rustix::io::Result<Identity> {

@@ -1,0 +1,62 @@
+//! Whether the files of a system are its user's to use: one that root or another user has left there is served as an error.
+
+use std::os::unix::fs::MetadataExt;
+
+use rustix::process::geteuid;
+use sq_shared::access::{self, Denied};
+use sq_shared::config::Config;
+use sq_shared::failure::Failure;
+use sq_shared::layout;
+use sq_shared::output::note;
+use sq_shared::registry::Registry;
+
+/// How many are listed. One mistake of a `cp` may be behind thousands.
+const LISTED: usize = 100;
+
+/// Looks at the files as the system's user.
+///
+/// # Errors
+/// There are some that this user may not use.
+pub(super) fn check(config: &Config, registry: &Registry) -> Result<(), Failure> {
+    let gateway = &config.gateway;
+    let me = geteuid().as_raw();
+    let owners = [&gateway.data_root, &gateway.tenants].map(|path| path.metadata().map(|found| found.uid()));
+    if me != 0 && !owners.iter().flatten().any(|owner| *owner == me) {
+        note(
+            "warning: run this as root, or as the user whose system it is, to see whether that user may use all files",
+        );
+        return Ok(());
+    }
+    let denied = denied(config, registry);
+    if denied.is_empty() {
+        return Ok(());
+    }
+    let mut lines: Vec<String> = denied.iter().take(LISTED).map(Denied::to_string).collect();
+    if denied.len() > LISTED {
+        lines.push(format!("and {} more", denied.len() - LISTED));
+    }
+    let plural = if denied.len() == 1 { "" } else { "s" };
+    let text = lines.join("\n");
+    Err(Failure::Failed(format!("{} path{plural} that the system's user may not use\n{text}", denied.len())))
+}
+
+fn denied(config: &Config, registry: &Registry) -> Vec<Denied> {
+    let gateway = &config.gateway;
+    // They may be links, which lead to what matters.
+    let (config_file, registry_file) = (layout::resolved(&config.path), layout::resolved(&gateway.tenants));
+    let files = [
+        layout::registry_lock(&registry_file),
+        layout::audit_log(&config.path),
+        layout::keys_file(&layout::folder_of(&config.path)),
+    ];
+    let mut found = Vec::new();
+    // What cannot be read has been reported, or is not there.
+    found.extend(access::readable_file(&config_file));
+    found.extend(access::readable_file(&registry_file));
+    found.extend(files.iter().filter_map(|file| access::file(file)));
+    found.extend(access::directory(&layout::resolved(&gateway.data_root)));
+    for tenant in &registry.tenants {
+        found.extend(access::tenant_directory(&layout::tenant_dir(&gateway.data_root, tenant)));
+    }
+    found
+}

@@ -1,0 +1,96 @@
+//! Whether the user whose system it is may use its files. One that another user has put there, or that root has left
+//! behind, is served as an error until somebody gives it back; so `check` and `fsck` look for such.
+
+use std::fmt;
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, AtFlags, CWD};
+
+use crate::layout;
+use crate::service_user::user;
+
+/// A file or directory that this process's user may not use.
+#[derive(Debug)]
+pub struct Denied {
+    path: PathBuf,
+    is_directory: bool,
+    owner: u32,
+    mode: u32,
+    /// Who may not.
+    uid: u32,
+    reason: io::Error,
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        let (owner, uid) = (user(self.owner), user(self.uid));
+        let what = if self.is_directory { "use the directory" } else { "read and write it" };
+        write!(
+            f,
+            "{path}: {uid} may not {what}: {}; it belongs to {owner}, mode {:04o}: ",
+            self.reason, self.mode
+        )?;
+        match (self.owner == self.uid, self.reason.kind()) {
+            (_, io::ErrorKind::PermissionDenied) if self.reason.raw_os_error() == Some(EPERM) => {
+                write!(f, "chattr -i -a {path}")
+            }
+            (true, _) if self.is_directory => write!(f, "chmod u+rwx {path}"),
+            (true, _) => write!(f, "chmod u+rw {path}"),
+            (false, _) => write!(f, "chown {} {path}", self.uid),
+        }
+    }
+}
+
+/// "Operation not permitted", which the system says of files that are set immutable.
+const EPERM: i32 = 1;
+
+/// A file that is to be read and written.
+pub fn file(path: &Path) -> Option<Denied> {
+    denied(path, Access::READ_OK | Access::WRITE_OK)
+}
+
+/// A file that is only read, or replaced as a whole.
+pub fn readable_file(path: &Path) -> Option<Denied> {
+    denied(path, Access::READ_OK)
+}
+
+/// A directory that files are made in.
+pub fn directory(path: &Path) -> Option<Denied> {
+    denied(path, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK)
+}
+
+/// A tenant's directory, and what of it is a worker's to use.
+pub fn tenant_directory(path: &Path) -> Vec<Denied> {
+    // It may be a link, which leads to what matters.
+    let path = &layout::resolved(path);
+    let mut found: Vec<Denied> = directory(path).into_iter().collect();
+    // One that cannot be listed is among them.
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    let of_worker = entries.filter(|entry| layout::is_of_worker(&entry.file_name()));
+    let mut files: Vec<Denied> = of_worker.filter_map(|entry| file(&entry.path())).collect();
+    files.sort_by(|one, other| one.path.cmp(&other.path));
+    found.extend(files);
+    found
+}
+
+/// `None` also for what is not there, for a link, which is not this user's to use, and for a disk that can only be read:
+/// that is no matter of users.
+fn denied(path: &Path, wanted: Access) -> Option<Denied> {
+    let found = std::fs::symlink_metadata(path).ok()?;
+    if found.is_symlink() {
+        return None;
+    }
+    let refused = rustix::fs::accessat(CWD, path, wanted, AtFlags::EACCESS).err()?;
+    let reason = io::Error::from(refused);
+    (reason.kind() == io::ErrorKind::PermissionDenied).then(|| Denied {
+        path: path.to_owned(),
+        is_directory: found.is_dir(),
+        owner: found.uid(),
+        mode: found.permissions().mode() & 0o7777,
+        uid: rustix::process::geteuid().as_raw(),
+        reason,
+    })
+}

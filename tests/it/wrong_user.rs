@@ -1,0 +1,305 @@
+//! A system is one user's. Root acts as that user; anyone else is refused, and told what to do; and what another user left
+//! in it is found, and named wherever it is in the way.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use rustix::process::geteuid;
+use sq_tests::deployment::Deployment;
+use sq_tests::lone_worker::LoneWorker;
+use sq_tests::process::{self, Outcome};
+use sq_tests::root::Root;
+use sq_tests::setup::Setup;
+use sq_tests::{binaries, notice, tree, wait};
+use tempfile::TempDir;
+
+/// Whose the system is.
+const USER: u32 = 65534;
+
+/// Somebody else, who may write there.
+const OTHER: u32 = 65533;
+
+const WRITE: &str = "/api/v2/insert?p=notes&c=1.1.1/1.1.1/1.1.1";
+const READ: &str = "/api/v2/select?p=notes&c=1.1.1/1.1.1/1.1.1";
+
+fn is_root(what: &str) -> bool {
+    if !geteuid().is_root() {
+        notice::not_allowed_here(what);
+    }
+    geteuid().is_root()
+}
+
+/// Gives a folder and all in it to a user, and lets everybody in.
+fn give(path: &Path, user: u32) {
+    lchown(path, Some(user), Some(user)).unwrap();
+    let is_folder = path.is_dir();
+    fs::set_permissions(path, Permissions::from_mode(if is_folder { 0o777 } else { 0o666 })).unwrap();
+    if is_folder {
+        fs::read_dir(path).unwrap().for_each(|entry| give(&entry.unwrap().path(), user));
+    }
+}
+
+/// A system of the user's, with a phext of alice's.
+fn system(setup: &Setup) -> Root {
+    let root = Root::new(setup);
+    fs::create_dir_all(root.join("data/alice")).unwrap();
+    root.write("data/alice/notes.phext", "text");
+    root.write("old.json", r#"{"tenants": {"tok-1": {"name": "zoe", "data_dir": "zoe"}}}"#);
+    give(root.path(), USER);
+    root
+}
+
+/// The programs where every user may start them.
+fn programs() -> (TempDir, [PathBuf; 2]) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    let copied = [binaries::gateway(), binaries::worker()].map(|program| {
+        let copy = folder.path().join(program.file_name().unwrap());
+        fs::copy(&program, &copy).unwrap();
+        copy
+    });
+    (folder, copied)
+}
+
+fn run_as(user: u32, root: &Root, program: &Path, line: &str) -> Outcome {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", &user.to_string(), "--regid", &user.to_string(), "--clear-groups"]);
+    command.arg(program).args(line.split(' ')).current_dir(root.path()).env_remove("RUST_LOG");
+    process::run(&mut command)
+}
+
+fn owners(root: &Root) -> Vec<(PathBuf, u32)> {
+    let paths = tree::files(root.path()).into_iter();
+    paths.map(|path| (path.clone(), fs::symlink_metadata(root.join(&path)).unwrap().uid())).collect()
+}
+
+#[test]
+fn up_as_root_leaves_nothing_that_the_owner_cannot_use() {
+    if !is_root("a system that root starts for another user") {
+        return;
+    }
+    let root = Arc::new(system(&Setup::default()));
+    fs::remove_file(root.registry()).unwrap();
+    fs::remove_dir_all(root.join("data")).unwrap();
+    let running = Deployment::up(Arc::clone(&root), &[]);
+    let keys = root.read("keys.csv");
+    let key = keys.lines().find_map(|line| line.strip_prefix("bob,")).unwrap().rsplit(',').next().unwrap();
+    running.client(Some(key)).post(WRITE, "more").ok();
+    running.stop();
+    // The harness keeps what was printed.
+    let is_ours = |path: &Path| !path.starts_with("up.stdout") && !path.starts_with("up.log");
+    for (path, owner) in owners(&root).into_iter().filter(|(path, _)| is_ours(path)) {
+        assert_eq!(owner, USER, "{}", path.display());
+    }
+    assert_eq!(root.gateway(&["check", "--config", "gateway.toml"]).success(), "ok\n");
+    let (_folder, [gateway, worker]) = programs();
+    assert_eq!(run_as(USER, &root, &gateway, "check --config gateway.toml").success(), "ok\n");
+    run_as(USER, &root, &worker, "fsck data/bob").success();
+}
+
+/// The folder is root's, and the data another user's: a config that root makes there would be root's alone.
+#[test]
+fn a_new_config_beside_another_users_data_is_not_made_for_root_alone() {
+    if !is_root("a system that root makes for another user's data") {
+        return;
+    }
+    let root = Root::empty();
+    fs::set_permissions(root.path(), Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir(root.join("data")).unwrap();
+    chown(root.join("data"), Some(USER), Some(USER)).unwrap();
+    let provision = ["provision", "--slots", "1", "--root", "."];
+    let refused = root.gateway(&provision);
+    assert_eq!(refused.code(), Some(1), "{refused:?}");
+    for words in ["gateway.toml", "Permission denied", "belongs to user root (0)", "chown"] {
+        assert!(refused.stderr.contains(words), "{words}: {refused:?}");
+    }
+    assert!(tree::files(root.path()).is_empty());
+    chown(root.path(), Some(USER), Some(USER)).unwrap();
+    root.gateway(&provision).success();
+    assert!(owners(&root).iter().all(|(_, owner)| *owner == USER), "{:?}", owners(&root));
+}
+
+#[test]
+fn anyone_else_is_refused_and_told_what_to_do() {
+    if !is_root("commands of another user") {
+        return;
+    }
+    let root = system(&Setup::default());
+    let (_folder, [gateway, worker]) = programs();
+    let before = owners(&root);
+    let registry = root.read("tenants.toml");
+    for (program, line) in [
+        (&gateway, "up --root ."),
+        (&gateway, "serve --config gateway.toml"),
+        (&gateway, "provision --slots 1 --root ."),
+        (&gateway, "tenants add dora --root ."),
+        (&gateway, "tenants rotate-key alice --root ."),
+        (&gateway, "tenants suspend alice --root ."),
+        (&gateway, "import old.json --out new.toml --root ."),
+        (&worker, "pool --config gateway.toml"),
+        (&worker, "serve --data-dir data/alice --key secret"),
+    ] {
+        let refused = run_as(OTHER, &root, program, line);
+        assert_eq!(refused.code(), Some(1), "{line}: {refused:?}");
+        for words in [&format!("({USER})"), &format!("({OTHER})"), "sudo -u", "as root", "chown"] {
+            let is_said =
+                refused.stderr.contains(words) || refused.stderr.contains(words.trim_matches(['(', ')']));
+            assert!(is_said, "{words}: {line}: {refused:?}");
+        }
+        assert_eq!((refused.stdout.as_str(), owners(&root)), ("", before.clone()), "{line}");
+        assert_eq!(root.read("tenants.toml"), registry, "{line}");
+    }
+    // A new system in another's folder, too.
+    let empty = Root::empty();
+    give(empty.path(), USER);
+    let refused = run_as(OTHER, &empty, &gateway, "provision --slots 1 --root .");
+    assert!(refused.code() == Some(1) && refused.stderr.contains("belongs to"), "{refused:?}");
+    assert!(tree::files(empty.path()).is_empty());
+    // Who only looks may look.
+    run_as(OTHER, &root, &gateway, "tenants list --root .").success();
+    run_as(OTHER, &root, &worker, "fsck data/alice").success();
+    // The owner may do all of it, and so may a user to whom root's folder is open.
+    run_as(USER, &root, &gateway, "tenants add dora --root .").success();
+    let roots = Root::new(&Setup::default());
+    give(roots.path(), 0);
+    run_as(OTHER, &roots, &gateway, "tenants add dora --root .").success();
+}
+
+/// A path that root left behind, or that the owner has locked itself out of.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    OfRoot,
+    NoMode,
+}
+
+#[test]
+fn check_and_fsck_find_what_the_owner_cannot_use() {
+    if !is_root("files of root in another user's system") {
+        return;
+    }
+    let (_folder, [gateway, worker]) = programs();
+    let in_tenant = ["data/alice/notes.phext", "data/alice/notes.journal", "data/alice/.keys", "data/alice"];
+    let in_root = ["keys.csv", "audit.log", "tenants.toml.lock", "data"];
+    for path in in_tenant.into_iter().chain(in_root) {
+        for fault in [Fault::OfRoot, Fault::NoMode] {
+            let root = system(&Setup::default());
+            if !root.join(path).exists() {
+                root.write(path, "");
+            }
+            give(root.path(), USER);
+            let what = root.join(path);
+            fs::set_permissions(&what, Permissions::from_mode(0)).unwrap();
+            if matches!(fault, Fault::OfRoot) {
+                chown(&what, Some(0), Some(0)).unwrap();
+                let mode = if what.is_dir() { 0o755 } else { 0o644 };
+                fs::set_permissions(&what, Permissions::from_mode(mode)).unwrap();
+            }
+            let mut outcomes = vec![
+                root.gateway(&["check", "--config", "gateway.toml"]),
+                run_as(USER, &root, &gateway, "check --config gateway.toml"),
+            ];
+            if in_tenant.contains(&path) {
+                let mut fsck = Command::new(&worker);
+                outcomes.push(process::run(fsck.args(["fsck", "data/alice"]).current_dir(root.path())));
+                // A directory that cannot be listed is an error of its own.
+                if path != "data/alice" {
+                    outcomes.push(run_as(USER, &root, &worker, "fsck data/alice"));
+                }
+            }
+            for outcome in outcomes {
+                assert_eq!(outcome.code(), Some(1), "{fault:?} {path}: {outcome:?}");
+                let told = outcome.stdout + &outcome.stderr;
+                let remedy = match fault {
+                    Fault::OfRoot => format!("chown {USER} "),
+                    Fault::NoMode => "chmod u+rw".to_owned(),
+                };
+                let lines: Vec<&str> = told.lines().filter(|line| line.contains(&remedy)).collect();
+                let line = lines.first().unwrap_or_else(|| panic!("{fault:?} {path}: {told}"));
+                for words in [path, "Permission denied", "mode 0", "belongs to"] {
+                    assert!(line.contains(words), "{words}: {fault:?} {path}: {told}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_in_the_way_is_named_in_the_log_and_not_to_the_client() {
+    if !is_root("files of root in another user's system") {
+        return;
+    }
+    let setup = Setup { gateway: "audit = \"try\"".to_owned(), ..Setup::default() };
+    let root = Arc::new(system(&setup));
+    for path in ["data/alice/notes.phext", "audit.log"] {
+        root.write(path, "");
+        chown(root.join(path), Some(0), Some(0)).unwrap();
+        fs::set_permissions(root.join(path), Permissions::from_mode(0o600)).unwrap();
+    }
+    let running = Deployment::up(Arc::clone(&root), &[]);
+    for answer in [running.client_of("alice").get(READ), running.client_of("alice").post(WRITE, "more")] {
+        assert_eq!(answer.status, 503, "{answer:?}");
+        let text = answer.text();
+        assert!(!text.contains("notes.phext") && !text.contains("belongs to"), "{text}");
+    }
+    running.client_of("bob").post(WRITE, "his").ok();
+    let denied = |file: &str| {
+        let log = running.log();
+        log.lines().any(|line| {
+            ["Permission denied", "0600", "belongs to"].iter().all(|words| line.contains(words))
+                && line.contains(file)
+        })
+    };
+    wait::until("a line about the phext", || denied("notes.phext"));
+    wait::until("a line about the audit log", || denied("audit.log"));
+    running.stop();
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named_with_its_owner() {
+    if !is_root("files of root in another user's system") {
+        return;
+    }
+    let (_folder, [gateway, worker]) = programs();
+    for (path, line) in [
+        ("gateway.toml", "check --config gateway.toml"),
+        ("tenants.toml", "check --config gateway.toml"),
+        ("tenants.toml", "tenants list --root ."),
+        ("tenants.toml", "up --root ."),
+        ("tenants.toml.lock", "tenants suspend alice --root ."),
+        ("keys.csv", "provision --slots 3 --root ."),
+    ] {
+        let root = system(&Setup::default());
+        if !root.join(path).exists() {
+            root.write(path, "");
+        }
+        chown(root.join(path), Some(0), Some(0)).unwrap();
+        fs::set_permissions(root.join(path), Permissions::from_mode(0o600)).unwrap();
+        let refused = run_as(USER, &root, &gateway, line);
+        assert_eq!(refused.code(), Some(1), "{line}: {refused:?}");
+        for words in [path, "Permission denied", "belongs to user root (0)", "mode 0600"] {
+            assert!(refused.stderr.contains(words), "{words}: {line}: {refused:?}");
+        }
+    }
+    // A folder that may not be entered, and one that nothing can be made in.
+    let root = system(&Setup::default());
+    chown(root.join("data/alice"), Some(0), Some(0)).unwrap();
+    fs::set_permissions(root.join("data/alice"), Permissions::from_mode(0o700)).unwrap();
+    let refused =
+        run_as(USER, &root, &worker, "serve --data-dir data/alice --key secret --listen 127.0.0.1:0");
+    for words in ["data/alice", "Permission denied", "belongs to user root (0)"] {
+        assert!(refused.stderr.contains(words), "{words}: {refused:?}");
+    }
+    chown(root.join("data"), Some(0), Some(0)).unwrap();
+    fs::set_permissions(root.join("data"), Permissions::from_mode(0o755)).unwrap();
+    let refused = run_as(USER, &root, &gateway, "tenants add dora --root .");
+    for words in ["data/dora", "Permission denied", "/data belongs to user root (0)"] {
+        assert!(refused.stderr.contains(words), "{words}: {refused:?}");
+    }
+    // A worker alone says it too.
+    let lone = Root::empty();
+    fs::create_dir(lone.join("notes")).unwrap();
+    LoneWorker::start(&lone.join("notes")).stop();
+}
