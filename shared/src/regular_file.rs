@@ -183,7 +183,7 @@ mod tests {
         std::fs::hard_link(path("victim"), path("second-name")).unwrap();
         symlink(path("victim"), path("link")).unwrap();
         symlink(path("absent"), path("dangling")).unwrap();
-        rustix::fs::mkfifoat(rustix::fs::CWD, path("pipe"), Mode::RWXU).unwrap();
+        rustix::fs::mkfifoat(CWD, path("pipe"), rustix::fs::Mode::RWXU).unwrap();
         std::fs::create_dir(path("folder")).unwrap();
         for name in ["second-name", "link", "dangling", "pipe", "folder"] {
             open_append(&path(name)).expect_err(name);
