@@ -11,15 +11,56 @@ use rustix::io::Errno;
 use crate::file_error;
 
 /// Reads a whole file. Links are followed, because a config may lie behind one; a pipe is refused instead of waited for.
+/// The mark that some editors put in front of UTF-8 is not part of the text.
 ///
 /// # Errors
 /// It cannot be opened or read, is no regular file, or is not UTF-8.
 pub fn read_to_string(path: &Path) -> io::Result<String> {
     let mut file = File::options().read(true).custom_flags(flags(OFlags::NONBLOCK)).open(path)?;
     check_type(&file.metadata()?)?;
-    let mut text = String::new();
-    file.read_to_string(&mut text)?;
-    Ok(text)
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    if bytes.starts_with(UTF8_MARK) {
+        bytes.drain(..UTF8_MARK.len());
+    }
+    check_encoding(&bytes)?;
+    String::from_utf8(bytes)
+        .map_err(|error| not_text(not_utf8(error.as_bytes(), error.utf8_error().valid_up_to())))
+}
+
+/// The byte order mark, U+FEFF, in UTF-8.
+const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// The byte order marks of the other encodings that editors write (little endian, big endian).
+const OTHER_MARKS: [(&[u8], &str); 4] = [
+    (b"\xff\xfe\0\0", "UTF-32"),
+    (b"\0\0\xfe\xff", "UTF-32"),
+    (b"\xff\xfe", "UTF-16"),
+    (b"\xfe\xff", "UTF-16"),
+];
+
+/// Names the encoding where it can be told. A text of ours has no byte 0; UTF-16 without a mark has many.
+fn check_encoding(bytes: &[u8]) -> io::Result<()> {
+    let marked = OTHER_MARKS.iter().find(|(mark, _)| bytes.starts_with(mark));
+    if let Some((_, encoding)) = marked {
+        return Err(not_text(format!("is {encoding}: save it as UTF-8")));
+    }
+    match bytes.iter().position(|byte| *byte == 0) {
+        Some(offset) => Err(not_text(format!(
+            "has a zero byte (byte {offset}), as UTF-16 has many: save it as UTF-8 text"
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn not_utf8(bytes: &[u8], valid_up_to: usize) -> String {
+    let before = bytes.get(..valid_up_to).unwrap_or_default();
+    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+    format!("is not UTF-8 (line {line}, byte {valid_up_to}): save it as UTF-8")
+}
+
+fn not_text(message: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, message)
 }
 
 /// Opens a file to append to it, and to read what it ends with, or makes it with mode 0600.

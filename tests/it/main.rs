@@ -18,6 +18,7 @@ mod client_habits;
 mod compat;
 mod crash;
 mod durability;
+mod encodings;
 mod errors;
 mod exchange;
 mod framing;
