@@ -1,6 +1,7 @@
 //! Logs: to standard error, as text or JSON, filtered by `RUST_LOG`. Only lines of this project's own code are written.
 
 use std::borrow::Cow;
+use std::ffi::OsString;
 use std::fmt::Debug;
 use std::io::{self, IsTerminal, Write};
 
@@ -47,11 +48,41 @@ const OUR_TARGETS: [&str; 5] = ["sq_gateway", "sq_worker", "sq_shared", "access"
 pub fn init(format: LogFormat) {
     let wanted = std::env::var("RUST_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
     let filter = wanted.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
-    let is_coloured = format == LogFormat::Text && io::stderr().is_terminal();
+    let is_coloured = format == LogFormat::Text && io::stderr().is_terminal() && !refuses_colours(&variable);
     let lines = lines(format, is_coloured, io::stderr);
     let filter = filter.and(filter_fn(is_ours));
     // A second subscriber cannot be set, and the first one then serves as well.
     let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
+}
+
+/// What the environment says of a variable.
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
+}
+
+/// The variable by which a user refuses colours (<https://no-color.org>).
+pub const NO_COLOR: &str = "NO_COLOR";
+
+/// Whether standard error is a terminal on which the environment wants no colours. Programs that are started with another
+/// environment are told so with [`NO_COLOR`].
+pub fn is_terminal_without_colours() -> bool {
+    io::stderr().is_terminal() && refuses_colours(&variable)
+}
+
+/// Whether standard error is a terminal on which a line can be drawn again.
+pub fn can_redraw() -> bool {
+    io::stderr().is_terminal() && !is_dumb(&variable)
+}
+
+/// The same as in clap, which colours help and errors: `NO_COLOR` that is not empty, `CLICOLOR=0`, `TERM=dumb`.
+fn refuses_colours(variable: &impl Fn(&str) -> Option<OsString>) -> bool {
+    variable(NO_COLOR).is_some_and(|value| !value.is_empty())
+        || variable("CLICOLOR").is_some_and(|value| value == "0")
+        || is_dumb(variable)
+}
+
+fn is_dumb(variable: &impl Fn(&str) -> Option<OsString>) -> bool {
+    variable("TERM").is_some_and(|terminal| terminal == "dumb")
 }
 
 /// Writes each line to what `out` gives.
@@ -108,13 +139,15 @@ impl<W: Write> Write for VisibleLines<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(bytes);
         let line = text.strip_suffix('\n').unwrap_or(&text);
-        match self.visible(line) {
-            Cow::Borrowed(_) => self.out.write_all(bytes)?,
+        // A terminal that was closed, a reader that is gone, a full disk: told of it, the library would panic when it
+        // cannot print that either.
+        let _ = match self.visible(line) {
+            Cow::Borrowed(_) => self.out.write_all(bytes),
             Cow::Owned(mut line) => {
                 line.push('\n');
-                self.out.write_all(line.as_bytes())?;
+                self.out.write_all(line.as_bytes())
             }
-        }
+        };
         Ok(bytes.len())
     }
 
@@ -149,6 +182,39 @@ mod tests {
         tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), log);
         let bytes = written.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn colours_are_refused_as_other_programs_take_it() {
+        let refuses = |variables: &[(&str, &str)]| {
+            let known = |name: &str| variables.iter().find(|(known, _)| *known == name);
+            refuses_colours(&|name: &str| known(name).map(|(_, value)| OsString::from(value)))
+        };
+        for refusing in [("NO_COLOR", "1"), ("NO_COLOR", "0"), ("CLICOLOR", "0"), ("TERM", "dumb")] {
+            assert!(refuses(&[refusing, ("CLICOLOR_FORCE", "1")]), "{refusing:?}");
+        }
+        for taking in [("NO_COLOR", ""), ("CLICOLOR", "1"), ("TERM", "xterm"), ("COLOR", "never")] {
+            assert!(!refuses(&[taking]), "{taking:?}");
+        }
+        assert!(!refuses(&[]));
+    }
+
+    #[test]
+    fn a_reader_that_is_gone_stops_no_line() {
+        struct Gone;
+        impl Write for Gone {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+        }
+        let mut lines = VisibleLines { format: LogFormat::Text, is_coloured: false, out: Gone };
+        for line in ["plain\n", "hidden \u{202e}\n"] {
+            lines.write_all(line.as_bytes()).unwrap();
+        }
     }
 
     #[test]

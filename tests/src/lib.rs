@@ -40,6 +40,7 @@ pub mod separate;
 pub mod session;
 pub mod setup;
 pub mod strace;
+pub mod terminal;
 pub mod tls_curl;
 pub mod tree;
 pub mod utf8_body;

@@ -1,7 +1,6 @@
 //! `sq-gateway provision`: many tenants at once.
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal};
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -9,6 +8,7 @@ use sq_shared::failure::Failure;
 use sq_shared::output::{confirm, note};
 use sq_shared::registry::TenantState;
 use sq_shared::registry::edit::RegistryEdit;
+use sq_shared::telemetry;
 use sq_shared::tenant::TenantName;
 
 use super::root::RootOptions;
@@ -97,9 +97,9 @@ fn missing_names(options: &Options, registry: &RegistryEdit) -> Result<Vec<Tenan
     Ok(names)
 }
 
-/// A bar on a terminal, nothing elsewhere.
+/// A bar on a terminal that can draw one, nothing elsewhere.
 fn progress_bar(length: u64) -> ProgressBar {
-    if !io::stderr().is_terminal() {
+    if !telemetry::can_redraw() {
         return ProgressBar::hidden();
     }
     let style = ProgressStyle::with_template("provisioning {wide_bar} {pos}/{len} slots {eta}");

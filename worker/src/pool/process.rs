@@ -13,7 +13,7 @@ use command_fds::{CommandFdExt, FdMapping};
 
 use rustix::process::{Pid, Signal, kill_process};
 use sq_shared::config::Enforcement;
-use sq_shared::telemetry::LogFormat;
+use sq_shared::telemetry::{self, LogFormat};
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
 use tokio::process::{Child, ChildStdin, Command};
@@ -38,6 +38,8 @@ pub struct Launcher {
     program: Option<Program>,
     log_format: &'static str,
     rust_log: Option<OsString>,
+    /// Workers write to the pool's standard error, where nobody wants colours.
+    refuses_colours: bool,
     sandbox: Enforcement,
 }
 
@@ -66,6 +68,7 @@ impl Launcher {
             program: Some(program),
             log_format: log_format.as_str(),
             rust_log: std::env::var_os("RUST_LOG"),
+            refuses_colours: telemetry::is_terminal_without_colours(),
             sandbox,
         }
     }
@@ -95,7 +98,8 @@ impl Launcher {
     /// Workers are this program; for tests.
     #[cfg(test)]
     pub(super) fn of_program(executable: PathBuf) -> Self {
-        Self { executable, program: None, log_format: "text", rust_log: None, sandbox: Enforcement::Off }
+        let (program, rust_log, sandbox) = (None, None, Enforcement::Off);
+        Self { executable, program, log_format: "text", rust_log, refuses_colours: false, sandbox }
     }
 
     /// Starts a worker on a slot's socket.
@@ -140,6 +144,9 @@ impl Launcher {
         command.env_clear().env("LISTEN_FDS", "1");
         if let Some(rust_log) = &self.rust_log {
             command.env("RUST_LOG", rust_log);
+        }
+        if self.refuses_colours {
+            command.env(telemetry::NO_COLOR, "1");
         }
         command.stdin(Stdio::piped());
         // Ctrl-C at a terminal is for the pool: it stops the workers in order.

@@ -1,0 +1,66 @@
+//! A terminal of a test's own, in which a program runs, and which can be closed under it.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use crate::process::{contents, kill_and_reap};
+use crate::{binaries, notice, wait};
+
+/// A terminal, by util-linux's `script`. Dropping it closes it.
+#[derive(Debug)]
+pub struct Terminal {
+    script: Child,
+    shown: File,
+}
+
+impl Terminal {
+    /// Whether this machine has one to give; says so otherwise.
+    pub fn is_there(what: &str) -> bool {
+        let is_there = binaries::on_path("script").is_some();
+        if !is_there {
+            notice::skip(&format!("{what}: script is missing; apt-get install bsdutils"));
+        }
+        is_there
+    }
+
+    /// Runs a line of the shell in a folder; the shell is the session's leader.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    pub fn run(folder: &Path, line: &str, environment: &[(&str, &str)]) -> Self {
+        let shown = tempfile::tempfile().expect("a file for what it shows");
+        let mut command = Command::new("script");
+        command.args(["-qefc", line, "/dev/null"]).current_dir(folder);
+        for cleared in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "RUST_LOG"] {
+            command.env_remove(cleared);
+        }
+        command.env("SHELL", "/bin/sh").env("TERM", "xterm").envs(environment.iter().copied());
+        command.stdin(Stdio::null()).stdout(shown.try_clone().expect("its handle")).stderr(Stdio::null());
+        let script = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        Self { script, shown }
+    }
+
+    /// What it shows.
+    pub fn shown(&mut self) -> String {
+        contents(&mut self.shown)
+    }
+
+    /// Waits for the end of what runs in it.
+    pub fn ended(&mut self) -> ExitStatus {
+        wait::until_some("the end of what runs in the terminal", || {
+            self.script.try_wait().expect("a child of ours")
+        })
+    }
+
+    /// Closes it: the kernel tells the leader of its session.
+    pub fn close(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        kill_and_reap(&mut self.script);
+    }
+}
