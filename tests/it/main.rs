@@ -37,6 +37,7 @@ mod old_registries;
 mod operations;
 mod output;
 mod page;
+mod passed_on;
 mod pool_metrics;
 mod pool_upgrade;
 mod provision;

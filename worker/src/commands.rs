@@ -1,7 +1,8 @@
-//! One file a subcommand: its options and `run`.
+//! One file a subcommand: its options and `run`. `passed_on` is what `serve` is given.
 
 pub mod fsck;
 pub mod healthcheck;
+pub mod passed_on;
 pub mod pool;
 pub mod sandbox;
 pub mod serve;

@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::rc::Rc;
 
-use listenfd::ListenFd;
 use sq_shared::config::Enforcement;
 use sq_shared::registry::{Key, Scope};
 use sq_shared::shutdown::StopSignal;
@@ -16,6 +15,7 @@ use sq_shared::tenant::TenantName;
 use sq_shared::token::{BearerToken, TokenDigest};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
+use crate::commands::passed_on;
 use crate::sandbox::{self, Confinement};
 use crate::server;
 use crate::server::settings::SettingsReader;
@@ -50,8 +50,8 @@ pub struct Options {
     /// The tenant's name, which may stand in front of a coordinate and stands in the logs.
     #[arg(long, env = "SQ_TENANT", value_name = "NAME")]
     tenant: Option<TenantName>,
-    /// Where to listen [default: 127.0.0.1, on the port in SQ_PORT or 1341]. A socket that is passed
-    /// on (LISTEN_FDS) comes first.
+    /// Where to listen [default: 127.0.0.1, on the port in SQ_PORT or 1341]. A socket that systemd passes
+    /// on (LISTEN_FDS, LISTEN_PID) comes first.
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
     /// A key that may read and write; may be given more than once. Better in the environment, where
@@ -92,12 +92,15 @@ pub fn run(options: Options) -> Result<(), Failure> {
     rustix::thread::set_name(c"sq-worker").map_err(Failure::from_error)?;
     // In force or not, `try` says so; what the pool gives its workers, it has tried before.
     let enforcement = options.sandbox.unwrap_or(Enforcement::Try);
-    let passed_on = ListenFd::from_env();
+    let passed_on = passed_on::sockets(options.settings_from_stdin)?;
     if enforcement != Enforcement::Off {
         sandbox::close_inherited(passed_on.len() > 0).map_err(Failure::from_error)?;
     }
     let access = if options.settings_from_stdin { None } else { Some(access(&options)?) };
-    let listener = listener(&options, passed_on)?;
+    let listener = match passed_on::listener(passed_on)? {
+        Some(listener) => listener,
+        None => bind(&options)?,
+    };
     let address = listener.local_addr().map_err(Failure::from_error)?;
     if options.no_auth && !address.ip().is_loopback() {
         return Err(not_loopback(address));
@@ -216,12 +219,8 @@ fn given_key((sha256, number): (TokenDigest, u32)) -> Key {
     Key { id: format!("k{number}"), sha256, scope: Scope::Write, expires_s: None }
 }
 
-/// The socket that was passed on, or one of our own.
-fn listener(options: &Options, mut passed_on: ListenFd) -> Result<TcpListener, Failure> {
-    let inherited = passed_on.take_tcp_listener(0);
-    if let Some(listener) = inherited.map_err(|error| Failure::Failed(format!("LISTEN_FDS: {error}")))? {
-        return Ok(listener);
-    }
+/// A socket of our own.
+fn bind(options: &Options) -> Result<TcpListener, Failure> {
     let address = match options.listen {
         Some(address) => address,
         None => SocketAddr::from((Ipv4Addr::LOCALHOST, port_from_environment()?)),
