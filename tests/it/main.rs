@@ -15,6 +15,7 @@ mod browser;
 mod cli;
 mod client_address;
 mod client_habits;
+mod clock_before_1970;
 mod colours;
 mod compat;
 mod crash;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use sq_shared::clock;
 use sq_shared::failure::Failure;
 use sq_shared::layout;
 use sq_shared::shutdown::{self, StopSignal};
@@ -45,6 +46,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
     service_user::act_for_system(&config)?;
     service_user::give_up_root()?;
     service_user::refuse_wrong_user_of(&config)?;
+    clock::check()?;
     let source = Source { config, listen: None, tenants: None, admin_key_file };
     on_control_thread(serve(source, upgrade))
 }

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use sq_shared::clock;
 use sq_shared::config::ListenAddress;
 use sq_shared::failure::Failure;
 use sq_shared::output::{self, note};
@@ -50,6 +51,7 @@ const FIRST_TENANTS: [&str; 2] = ["alice", "bob"];
 /// # Errors
 /// Something cannot be made, the config or the registry has mistakes, or an address is taken.
 pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
+    clock::check()?;
     let system = options.root.open_or_create()?;
     let tenants =
         options.tenants.as_ref().map(std::path::absolute).transpose().map_err(Failure::from_error)?;

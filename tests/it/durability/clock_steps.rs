@@ -1,25 +1,12 @@
 //! The time of day is set while a worker is down: a write that is sent again is still made once.
 
-use std::path::PathBuf;
-
+use sq_tests::faketime;
 use sq_tests::lone_worker::LoneWorker;
-use sq_tests::notice;
 use sq_tests::root::Root;
-
-/// The library that gives a process another time of day.
-fn faketime() -> Option<PathBuf> {
-    let folders = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
-    let found =
-        folders.map(|folder| folder.path().join("faketime/libfaketime.so.1")).find(|path| path.is_file());
-    if found.is_none() {
-        notice::skip("steps of the clock: libfaketime is missing; apt-get install faketime");
-    }
-    found
-}
 
 #[test]
 fn a_repeated_write_is_made_once_however_the_clock_steps() {
-    let Some(library) = faketime() else { return };
+    let Some(library) = faketime::library("steps of the clock") else { return };
     for key in ["Idempotency-Key: k", "X-SQ-Repeat-Key: k"] {
         // Behind the lifetime of a gateway's key, and of a client's; a year; and before the first write.
         for offset in ["+11m", "+25h", "+365d", "-25h", "-365d"] {
@@ -32,10 +19,7 @@ fn a_repeated_write_is_made_once_however_the_clock_steps() {
             insert(&worker).ok();
             worker.kill();
             let mut command = LoneWorker::command(root.path());
-            command
-                .env("LD_PRELOAD", &library)
-                .env("FAKETIME", offset)
-                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+            faketime::set(&mut command, &library, offset);
             let worker = LoneWorker::spawn(&mut command).unwrap();
             let answer = insert(&worker);
             assert_eq!(answer.ok(), "Inserted 4 bytes", "{key} {offset}");

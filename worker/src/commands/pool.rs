@@ -13,7 +13,7 @@ use crate::pool::handover::{self, Handover};
 use crate::pool::process::Launcher;
 use crate::pool::program::Program;
 use sq_shared::failure::Failure;
-use sq_shared::{layout, open_files, service_user};
+use sq_shared::{clock, layout, open_files, service_user};
 
 /// Options of `pool`.
 #[derive(Debug, clap::Args)]
@@ -44,6 +44,7 @@ pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
     }
     service_user::give_up_root()?;
     service_user::refuse_wrong_user_of(&options.config)?;
+    clock::check()?;
     let source = Source { config: options.config.clone(), tenants: options.tenants.clone() };
     let (config, registry) = source.load().map_err(Failure::from_error)?;
     let program = Program::current().map_err(|error| {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::rc::Rc;
 
+use sq_shared::clock;
 use sq_shared::config::Enforcement;
 use sq_shared::registry::{Key, Scope};
 use sq_shared::shutdown::StopSignal;
@@ -96,6 +97,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
     if enforcement != Enforcement::Off {
         sandbox::close_inherited(passed_on.len() > 0).map_err(Failure::from_error)?;
     }
+    clock::check()?;
     let access = if options.settings_from_stdin { None } else { Some(access(&options)?) };
     let listener = match passed_on::listener(passed_on)? {
         Some(listener) => listener,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sq_shared::clock::{later_s, now_s, rfc3339};
+use sq_shared::clock::{self, later_s, now_s, rfc3339};
 use sq_shared::failure::Failure;
 use sq_shared::output::{confirm, note};
 use sq_shared::registry::TenantState;
@@ -52,14 +52,19 @@ pub(super) fn add_key(options: &AddingKey) -> Result<(), Failure> {
 
 pub(super) fn rotate_key(options: &Rotating) -> Result<(), Failure> {
     let config = options.root.open()?.config;
+    if options.grace.is_some() {
+        clock::check()?;
+    }
     let rotation = Rotation { key: options.key.as_deref(), grace: options.grace };
     keys::rotate(&config, &options.name, rotation, now_s(), &KeysOut::Screen)?;
     note_key();
     Ok(())
 }
 
-fn later(now_s: i64, duration: Duration) -> Result<i64, ChangeError> {
-    later_s(now_s, duration).ok_or(ChangeError::TooFarAhead)
+/// The time so long after now. (On a wrong clock it would be over by the time that the clock is right.)
+fn later(now_s: i64, duration: Duration) -> Result<i64, Failure> {
+    clock::check()?;
+    Ok(later_s(now_s, duration).ok_or(ChangeError::TooFarAhead)?)
 }
 
 pub(super) fn revoke_key(options: &Revoking) -> Result<(), Failure> {
