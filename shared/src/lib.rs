@@ -18,6 +18,7 @@ pub mod failure;
 pub mod file_error;
 pub mod file_lock;
 pub mod form;
+pub mod hangup;
 pub mod headers;
 pub mod healthcheck;
 pub mod idempotency;

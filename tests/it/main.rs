@@ -53,6 +53,7 @@ mod service;
 mod sq_files;
 mod stop;
 mod tenant_directories;
+mod terminal_closed;
 mod tidy;
 mod upgrade;
 mod utf8;

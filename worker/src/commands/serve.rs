@@ -11,7 +11,7 @@ use std::rc::Rc;
 use sq_shared::clock;
 use sq_shared::config::Enforcement;
 use sq_shared::registry::{Key, Scope};
-use sq_shared::shutdown::StopSignal;
+use sq_shared::shutdown::{self, StopSignal};
 use sq_shared::tenant::TenantName;
 use sq_shared::token::{BearerToken, TokenDigest};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
@@ -117,6 +117,8 @@ pub fn run(options: Options) -> Result<(), Failure> {
     if options.settings_from_stdin {
         sandbox::go_before_the_pool();
     }
+    // Known only from outside the walls. The pool stops its workers itself.
+    let ends_with_terminal = !options.settings_from_stdin && shutdown::ends_with_terminal();
     let turns = Turns::default();
     let (confinement, runtime) =
         sandbox::confine(directory.as_fd(), enforcement, || runtime(&turns)).map_err(Failure::from_error)?;
@@ -124,7 +126,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
     let _span = options.tenant.as_ref().map(|tenant| tracing::error_span!("worker", %tenant).entered());
     // From here on nothing can be opened but what is in the directory.
     let mut serving = pin!(async {
-        let stop = StopSignal::new().map_err(Failure::from_error)?;
+        let stop = StopSignal::of_worker(ends_with_terminal).map_err(Failure::from_error)?;
         let (worker, pool) = match access {
             Some(access) => (alone(&options, directory, turns.clone(), access)?, None),
             None => of_pool(&options, directory, turns.clone()).await?,
