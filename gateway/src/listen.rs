@@ -53,6 +53,16 @@ pub enum Role {
     Admin,
 }
 
+impl Role {
+    /// As a log line names it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Clients => "clients",
+            Self::Admin => "admin",
+        }
+    }
+}
+
 /// A listening socket.
 #[derive(Debug)]
 pub enum Listening {

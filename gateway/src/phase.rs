@@ -1,5 +1,6 @@
 //! How far the gateway is on its way from start to end, and what each phase means for a client's connection.
 
+use std::fmt;
 use std::time::Duration;
 
 /// How long a stopping gateway keeps connections without a request. A client that has one may be sending its next
@@ -41,6 +42,15 @@ pub enum End {
         /// Whether the other process has the client socket.
         has_client_socket: bool,
     },
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stop => "stop",
+            Self::HandedOver { .. } => "handed over",
+        })
+    }
 }
 
 impl Phase {

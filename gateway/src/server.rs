@@ -243,7 +243,7 @@ impl Server {
     /// it has, before it can know of the stop. When nobody is connected there is nothing to wait for but handshakes.
     async fn stop_accepting(&self, end: End, drain: Duration) {
         // To be logged when it is so: whoever reads it may rely on what the phase means.
-        let log = || tracing::info!(limit_s = drain.as_secs_f32(), ?end, "draining");
+        let log = || tracing::info!(limit_s = drain.as_secs_f32(), %end, "draining");
         match end {
             End::Stop => {
                 service_manager::stopping();

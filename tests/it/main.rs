@@ -51,6 +51,7 @@ mod repeats;
 mod seed;
 mod service;
 mod sq_files;
+mod signals;
 mod stop;
 mod tenant_directories;
 mod terminal_closed;

@@ -97,7 +97,8 @@ async fn start(source: &Source, taken: Option<Taken>) -> Result<Server, Failure>
         return Err(Failure::from_error(error));
     }
     announce(&server);
-    tracing::info!(taken = ?roles, "this gateway serves in the place of the one before");
+    let taken: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
+    tracing::info!(taken = taken.join(", "), "this gateway serves in the place of the one before");
     Ok(server)
 }
 

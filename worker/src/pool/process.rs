@@ -250,7 +250,8 @@ fn deliver(child: &Child, signal: Signal) {
     if let Some(pid) = pid
         && let Err(error) = kill_process(pid, signal)
     {
-        tracing::error!(%error, pid = pid.as_raw_nonzero().get(), ?signal, "cannot signal a worker");
+        let name = if signal == Signal::KILL { "SIGKILL" } else { "SIGTERM" };
+        tracing::error!(%error, pid = pid.as_raw_nonzero().get(), signal = name, "cannot signal a worker");
     }
 }
 

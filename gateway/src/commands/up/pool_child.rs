@@ -57,7 +57,8 @@ impl PoolChild {
     pub(super) async fn keep_alive(&mut self) {
         loop {
             let status = self.ended().await;
-            tracing::error!(?status, "the pool died and is started again");
+            let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+            tracing::error!(status, "the pool died and is started again");
             tokio::time::sleep(RESTART_PAUSE).await;
             while let Err(Failure::Usage(error) | Failure::Failed(error)) = self.start().await {
                 tracing::error!(error, "the pool did not start; trying again");
