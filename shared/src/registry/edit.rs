@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::limits::{KEY_NUMBER, KEYS_PER_TENANT};
 use crate::secret_file::{PublishError, Replacement};
 use crate::tenant::TenantName;
-use crate::toml_reader::Mistakes;
+use crate::toml_reader::{Mistake, Mistakes};
 use crate::{file_error, regular_file, service_user};
 
 /// A registry that nobody else can change until it is dropped.
@@ -237,9 +237,7 @@ impl RegistryEdit {
         if self.is_checked {
             return Ok(());
         }
-        // In the same folder: directories of tenants are named from there.
-        let shown = self.path.with_file_name("the changed registry");
-        let read = Registry::parse(&shown, &self.text(), config)?.registry;
+        let read = Registry::parse(&self.path, &self.text(), config).map_err(as_it_would_be)?.registry;
         if read != self.registry {
             return Err(EditError::ReadsOtherwise(self.path.clone()));
         }
@@ -396,6 +394,15 @@ fn key_table(key: &Key) -> Table {
 /// `None` for a time that cannot be written; none was read or made then.
 fn toml_time(seconds: i64) -> Option<toml_edit::Datetime> {
     clock::rfc3339(seconds)?.parse().ok()
+}
+
+/// Says of each mistake that its place is in a text which was not written.
+fn as_it_would_be(Mistakes(mistakes): Mistakes) -> Mistakes {
+    let told = |mistake: Mistake| {
+        let message = format!("{} (in the file as it would be; nothing was changed)", mistake.message);
+        Mistake { message, ..mistake }
+    };
+    Mistakes(mistakes.into_iter().map(told).collect())
 }
 
 /// A key with the scope `write` and no end, for a token's digest.
