@@ -56,6 +56,7 @@ mod stop;
 mod tenant_directories;
 mod terminal_closed;
 mod tidy;
+mod units;
 mod upgrade;
 mod utf8;
 mod worker_fields;

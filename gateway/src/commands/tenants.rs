@@ -6,7 +6,7 @@ mod read;
 use std::time::Duration;
 
 use sq_shared::clock::parse_rfc3339;
-use sq_shared::config::units::{parse_bytes, parse_duration};
+use sq_shared::config::units::{parse_duration, parse_size};
 use sq_shared::failure::Failure;
 use sq_shared::registry::{Scope, TenantState};
 use sq_shared::tenant::TenantName;
@@ -80,8 +80,8 @@ struct Adding {
     /// Its plan, one of those in the config.
     #[arg(long, value_name = "NAME")]
     plan: Option<String>,
-    /// A quota of its own, before the plan's.
-    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    /// A quota of its own, before the plan's, such as 5GiB.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     quota: Option<u64>,
     /// Keep the slot, and serve it only after `activate`.
     #[arg(long)]
@@ -125,7 +125,7 @@ struct AddingKey {
     /// Refuse it from this time on, such as 2027-01-01T00:00:00Z.
     #[arg(long, value_name = "TIME", value_parser = parse_rfc3339, conflicts_with = "expires_in")]
     expires: Option<i64>,
-    /// Refuse it after this time, such as 30d.
+    /// Refuse it after this time, such as 12h or 30d.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     expires_in: Option<Duration>,
     #[command(flatten)]
@@ -139,7 +139,7 @@ struct Rotating {
     /// Which key is replaced; may be left out when only one is valid.
     #[arg(long, value_name = "ID")]
     key: Option<String>,
-    /// Take the old key for so long, such as 24h. (Never longer than it was to be taken anyway.)
+    /// Take the old key for so long, such as 24h or 7d. (Never longer than it was to be taken anyway.)
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     grace: Option<Duration>,
     #[command(flatten)]

@@ -51,12 +51,15 @@ impl fmt::Display for Rate {
     }
 }
 
-/// A duration such as `300ms`, `10s`, `5m`; longer than zero.
+/// A duration such as `300ms`, `10s`, `5m`, `24h`, `30d`; longer than zero.
 ///
 /// # Errors
 /// It is none of these.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || "a duration longer than zero, as in 300ms, 10s, 5m".to_owned();
+    if let Some(number) = without_unit(text) {
+        return Err(format!("a duration has a unit, as in {number}s, {number}m, {number}h or {number}d"));
+    }
+    let wrong = || "a duration longer than zero, as in 300ms, 10s, 5m, 24h, 30d".to_owned();
     humantime::parse_duration(text).ok().filter(|duration| !duration.is_zero()).ok_or_else(wrong)
 }
 
@@ -68,6 +71,26 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let wrong = || "a size of at least a byte, as in 64KiB, 64MiB, 1GiB".to_owned();
     let size: bytesize::ByteSize = text.parse().map_err(|_| wrong())?;
     Some(size.as_u64()).filter(|bytes| *bytes > 0).ok_or_else(wrong)
+}
+
+/// A size as a command takes it: with its unit, for someone who types `5` does not mean five bytes.
+///
+/// # Errors
+/// It is no size, or has no unit.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    match without_unit(text) {
+        Some(number) => {
+            Err(format!("a size has a unit, as in {number}MiB or {number}GiB, or {number}B for bytes"))
+        }
+        None => parse_bytes(text),
+    }
+}
+
+/// A number that stands alone.
+fn without_unit(text: &str) -> Option<&str> {
+    let number = text.trim();
+    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    (is_number && number != "0").then_some(number)
 }
 
 /// A count of at least 1.
@@ -90,4 +113,43 @@ pub fn parse_coordinate_part(text: &str) -> Result<u32, String> {
 /// Lets `"off"` stand for no limit, and reads everything else by `parse`.
 pub fn parse_or_off<T, E>(parse: impl Fn(&str) -> Result<T, E>) -> impl Fn(&str) -> Result<Option<T>, E> {
     move |text| if text == "off" { Ok(None) } else { parse(text).map(Some) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_wants_the_unit_of_a_size() {
+        for (text, bytes) in
+            [("5GiB", 5 << 30), ("5 MiB", 5 << 20), ("1.5KiB", 1536), ("5B", 5), ("5kb", 5000)]
+        {
+            assert_eq!(parse_size(text).unwrap(), bytes, "{text}");
+        }
+        for text in ["5", " 5 ", "1.5", "1073741824"] {
+            let error = parse_size(text).unwrap_err();
+            assert!(error.contains(&format!("{}GiB", text.trim())), "{error}");
+        }
+        for text in ["", "0", "-5", "GiB", "5 apples", "0B", "5GiB/s"] {
+            parse_size(text).expect_err(text);
+        }
+        // A registry or a config may have a plain number of bytes.
+        assert_eq!(parse_bytes("5").unwrap(), 5);
+    }
+
+    #[test]
+    fn a_duration_without_a_unit_is_told_which_there_are() {
+        for text in ["24", " 30 ", "1.5"] {
+            let error = parse_duration(text).unwrap_err();
+            assert!(
+                ["h", "d"].iter().all(|unit| error.contains(&format!("{}{unit}", text.trim()))),
+                "{error}"
+            );
+        }
+        for text in ["", "0", "0s", "soon", "-1h", "5 apples"] {
+            let error = parse_duration(text).unwrap_err();
+            assert!(error.contains("24h, 30d"), "{text}: {error}");
+        }
+        assert_eq!(parse_duration("30d").unwrap(), Duration::from_secs(30 * 86_400));
+    }
 }
