@@ -1,10 +1,10 @@
 //! `gateway.toml`: the config of the gateway and of the pool. `config/gateway.toml` documents every
 //! field; its values are the defaults here, and a test holds the two together.
 
+mod listen_address;
 pub mod units;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,8 @@ use crate::limits::COORDINATE_PART;
 use crate::token::TokenDigest;
 use crate::toml_reader::{Document, Mistakes, Section};
 use crate::{file_error, layout, regular_file};
+use listen_address::parse_address;
+pub use listen_address::{ListenAddress, SOCKET_PATH_BYTES};
 use units::{Rate, parse_bytes, parse_coordinate_part, parse_count, parse_duration, parse_or_off};
 
 /// The whole config, checked.
@@ -36,15 +38,6 @@ pub struct Config {
     pub pool: Pool,
     /// `[plan.*]`
     pub plans: BTreeMap<String, Plan>,
-}
-
-/// Where a server listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ListenAddress {
-    /// An address and a port; port 0 lets the system choose.
-    Tcp(SocketAddr),
-    /// A socket file, written `unix:/path`.
-    Unix(PathBuf),
 }
 
 /// What belongs to the gateway, or to gateway and pool both.
@@ -184,11 +177,27 @@ impl Config {
         Self::parse(path, &text)
     }
 
+    /// Reads a config file as far as it can be: where it has mistakes, the defaults stand.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn load_as_far_as_possible(path: &Path) -> Result<(Self, Option<Mistakes>), Mistakes> {
+        let text = regular_file::read_to_string(path).map_err(|error| Mistakes::about(path, error))?;
+        Ok(Self::read(path, &text))
+    }
+
     /// Reads a config's text. Relative paths in it are relative to the file.
     ///
     /// # Errors
     /// Every mistake in it.
     pub fn parse(path: &Path, text: &str) -> Result<Self, Mistakes> {
+        match Self::read(path, text) {
+            (config, None) => Ok(config),
+            (_, Some(mistakes)) => Err(mistakes),
+        }
+    }
+
+    fn read(path: &Path, text: &str) -> (Self, Option<Mistakes>) {
         let document = Document::new(path, text);
         let table = document.parse();
         let root = Section::root(&document, &table);
@@ -204,7 +213,8 @@ impl Config {
         };
         config.check_addresses(&root);
         root.finish();
-        document.finish(config)
+        let mistakes = document.finish(()).err();
+        (config, mistakes)
     }
 
     /// No two servers of ours may want one port.
@@ -402,10 +412,6 @@ fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     one.port() != 0 && one.port() == other.port() && same_ip
 }
 
-fn parse_address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "an address and a port, as in 127.0.0.1:1337".to_owned())
-}
-
 fn parse_network(text: &str) -> Result<IpNet, String> {
     let address = text.parse::<IpAddr>().map(IpNet::from);
     address.or_else(|_| text.parse()).map_err(|_| format!("\"{text}\" is not a network, as in 10.0.0.0/8"))
@@ -435,27 +441,6 @@ fn parse_slots(text: &str) -> Result<RangeInclusive<u16>, String> {
         (0 < first && first <= last).then_some(first..=last)
     });
     range.ok_or_else(|| "a range of ports, as in 1341-1840".to_owned())
-}
-
-impl FromStr for ListenAddress {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.strip_prefix("unix:") {
-            Some(path) if Path::new(path).is_absolute() => Ok(Self::Unix(path.into())),
-            Some(_) => Err("a socket file has an absolute path, as in unix:/run/sq/gateway.sock".to_owned()),
-            None => parse_address(text).map(Self::Tcp),
-        }
-    }
-}
-
-impl fmt::Display for ListenAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => write!(f, "{address}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
 }
 
 impl Enforcement {

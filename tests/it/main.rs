@@ -12,6 +12,7 @@ mod admin;
 mod audit;
 mod auth;
 mod browser;
+mod check;
 mod cli;
 mod client_address;
 mod client_habits;

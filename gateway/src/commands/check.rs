@@ -1,9 +1,10 @@
-//! `sq-gateway check`: every mistake in the config and the registry, each with file and line. An expired key is
-//! no mistake, for that is what it was to become; a tenant whom nobody can use any more is worth a warning.
+//! `sq-gateway check`: every mistake in the config and the registry, each with file and line, and addresses that cannot be
+//! listened on. An expired key is no mistake, for that is what it was to become; a tenant whom nobody can use any more is
+//! worth a warning, and so is an address that other machines reach.
 
+mod addresses;
 mod files;
 
-use std::path::PathBuf;
 
 use sq_shared::clock::now_s;
 use sq_shared::config::Config;
@@ -11,35 +12,69 @@ use sq_shared::failure::Failure;
 use sq_shared::output::{note, say};
 use sq_shared::registry::{Registry, Tenant, TenantState};
 use sq_shared::service_user;
+use sq_shared::toml_reader::{Mistake, Mistakes};
+
+use super::root::NamedSystem;
 
 /// Options of `check`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  sq-gateway check --config /etc/sq/gateway.toml")]
+#[command(
+    after_help = "Example:\n  sq-gateway check --root /srv/sq\n  sq-gateway check --config /etc/sq/gateway.toml"
+)]
 pub struct Options {
-    /// The config; the registry is the one it names.
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    #[command(flatten)]
+    system: NamedSystem,
 }
 
-/// Checks both files.
+/// Checks both files, and the addresses.
 ///
 /// # Errors
 /// There are mistakes.
 pub fn run(options: &Options) -> Result<(), Failure> {
-    service_user::act_for_system(&options.config)?;
-    let config = Config::load(&options.config).map_err(as_list)?;
-    let loaded = Registry::load(&config.gateway.tenants, &config).map_err(as_list)?;
-    let now_s = now_s();
-    let is_shut_out = |tenant: &&Tenant| !tenant.keys.iter().any(|key| key.is_valid_at(now_s));
-    let active = loaded.registry.tenants.iter().filter(|tenant| tenant.state == TenantState::Active);
-    for tenant in active.filter(is_shut_out) {
-        note(format_args!("warning: tenant {} is active and has no valid key", tenant.name));
+    let config_file = options.system.config_file();
+    let config_file = config_file
+        .ok_or_else(|| Failure::Usage("name the system to check: --root DIR, or --config FILE".to_owned()))?;
+    service_user::act_for_system(&config_file)?;
+    let (config, mistakes) = Config::load_as_far_as_possible(&config_file).map_err(as_list)?;
+    let mut mistakes = mistakes.map(|Mistakes(mistakes)| mistakes).unwrap_or_default();
+    // Where the config has mistakes, it has not been asked for them.
+    service_user::act_as_owner_of(&config.gateway.tenants)?;
+    service_user::act_as_owner_of(&config.gateway.data_root)?;
+    let is_guessed = !mistakes.is_empty();
+    let registry = match Registry::load(&config.gateway.tenants, &config) {
+        Ok(loaded) => Some(loaded.registry),
+        Err(Mistakes(of_registry)) => {
+            mistakes.extend(of_registry);
+            if is_guessed {
+                note("the registry was read with the defaults in the place of what is wrong in the config");
+            }
+            None
+        }
+    };
+    registry.iter().for_each(warn_of_tenants_shut_out);
+    let found = addresses::look(&config);
+    for warning in &found.warnings {
+        note(format_args!("warning: {warning}"));
     }
-    files::check(&config, &loaded.registry)?;
+    let about_config = |message| Mistake { file: config_file.clone(), position: None, message };
+    mistakes.extend(found.mistakes.into_iter().map(about_config));
+    if !mistakes.is_empty() {
+        return Err(as_list(Mistakes(mistakes)));
+    }
+    registry.iter().try_for_each(|registry| files::check(&config, registry))?;
     say("ok")
 }
 
-fn as_list(mistakes: sq_shared::toml_reader::Mistakes) -> Failure {
+fn warn_of_tenants_shut_out(registry: &Registry) {
+    let now_s = now_s();
+    let is_shut_out = |tenant: &&Tenant| !tenant.keys.iter().any(|key| key.is_valid_at(now_s));
+    let active = registry.tenants.iter().filter(|tenant| tenant.state == TenantState::Active);
+    for tenant in active.filter(is_shut_out) {
+        note(format_args!("warning: tenant {} is active and has no valid key", tenant.name));
+    }
+}
+
+fn as_list(mistakes: Mistakes) -> Failure {
     let count = mistakes.0.len();
     let plural = if count == 1 { "" } else { "s" };
     Failure::Failed(format!("{count} mistake{plural}\n{mistakes}"))

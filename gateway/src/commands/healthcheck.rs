@@ -1,14 +1,22 @@
 //! `sq-gateway healthcheck`: what a container's health check calls.
 
+use sq_shared::config::Config;
 use sq_shared::failure::Failure;
+use sq_shared::{healthcheck, service_user};
+
+use super::root::NamedSystem;
 
 /// Options of `healthcheck`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  sq-gateway healthcheck http://127.0.0.1:1337/ready")]
+#[command(
+    after_help = "Example:\n  sq-gateway healthcheck http://127.0.0.1:1337/ready\n  sq-gateway healthcheck --root /srv/sq"
+)]
 pub struct Options {
     /// What to ask.
-    #[arg(default_value = "http://127.0.0.1:1337/health")]
+    #[arg(default_value = "http://127.0.0.1:1337/health", conflicts_with_all = ["root", "config"])]
     url: String,
+    #[command(flatten)]
+    system: NamedSystem,
 }
 
 /// Asks once.
@@ -16,5 +24,10 @@ pub struct Options {
 /// # Errors
 /// There is no answer within five seconds, or it is not a success.
 pub fn run(options: &Options) -> Result<(), Failure> {
-    sq_shared::healthcheck::check(&options.url).map_err(Failure::Failed)
+    let Some(config_file) = options.system.config_file() else {
+        return healthcheck::check(&options.url).map_err(Failure::Failed);
+    };
+    service_user::act_for_system(&config_file)?;
+    let config = Config::load(&config_file).map_err(Failure::from_error)?;
+    healthcheck::check_address(&config.gateway.listen).map_err(Failure::Failed)
 }

@@ -29,6 +29,25 @@ pub struct RootOptions {
     config: Option<PathBuf>,
 }
 
+/// A system that must be there, named by one of two options.
+#[derive(Debug, Clone, clap::Args)]
+#[group(multiple = false)]
+pub struct NamedSystem {
+    /// The folder that holds the whole system; the config is its gateway.toml.
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// The config; the registry is the one it names.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl NamedSystem {
+    /// Its config; `None` when no system was named.
+    pub fn config_file(&self) -> Option<PathBuf> {
+        self.config.clone().or_else(|| self.root.as_deref().map(layout::config_file))
+    }
+}
+
 /// A config and the file that new keys go to.
 pub struct System {
     /// The config's file.

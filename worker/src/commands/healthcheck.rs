@@ -1,14 +1,26 @@
 //! `sq-worker healthcheck`: what a container's health check calls.
 
+use std::path::{Path, PathBuf};
+
+use sq_shared::config::{Config, ListenAddress};
 use sq_shared::failure::Failure;
+use sq_shared::{healthcheck, layout, service_user};
 
 /// Options of `healthcheck`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  sq-worker healthcheck http://127.0.0.1:1339/health")]
+#[command(
+    after_help = "Example:\n  sq-worker healthcheck http://127.0.0.1:1339/health\n  sq-worker healthcheck --root /srv/sq"
+)]
 pub struct Options {
     /// What to ask: the pool's status, or a worker's /health.
-    #[arg(default_value = "http://127.0.0.1:1339/health")]
+    #[arg(default_value = "http://127.0.0.1:1339/health", conflicts_with_all = ["root", "config"])]
     url: String,
+    /// Ask the pool of the system in this folder, wherever its config says that the pool's status is.
+    #[arg(long, value_name = "DIR", conflicts_with = "config")]
+    root: Option<PathBuf>,
+    /// The same, by the config itself.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 /// Asks once.
@@ -16,5 +28,21 @@ pub struct Options {
 /// # Errors
 /// There is no answer within five seconds, or it is not a success.
 pub fn run(options: &Options) -> Result<(), Failure> {
-    sq_shared::healthcheck::check(&options.url).map_err(Failure::Failed)
+    let of_root = options.root.as_deref().map(layout::config_file);
+    let Some(config_file) = options.config.clone().or(of_root) else {
+        return healthcheck::check(&options.url).map_err(Failure::Failed);
+    };
+    check_pool(&config_file)
+}
+
+fn check_pool(config_file: &Path) -> Result<(), Failure> {
+    service_user::act_for_system(config_file)?;
+    let config = Config::load(config_file).map_err(Failure::from_error)?;
+    let address = config.pool.status_listen.ok_or_else(|| {
+        Failure::Failed(format!(
+            "{}: pool.status_listen is off, so that the pool cannot be asked; name a worker's URL",
+            config_file.display()
+        ))
+    })?;
+    healthcheck::check_address(&ListenAddress::Tcp(address)).map_err(Failure::Failed)
 }
