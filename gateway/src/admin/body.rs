@@ -77,6 +77,12 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
         Refusal(problem.with("part", "body").with("offset", error.valid_up_to()))
     })?;
     let text = if text.trim().is_empty() { "{}" } else { text };
+    // Where the body may be left out, the description allows null in its place.
+    if text.trim() == "null"
+        && let Ok(nothing) = serde_json::from_str(text)
+    {
+        return Ok(nothing);
+    }
     // serde would read a struct's fields from an array too.
     if !text.trim_start().starts_with('{') {
         return Err(Refusal(Problem::new(

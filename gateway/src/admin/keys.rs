@@ -61,8 +61,9 @@ impl TryFrom<String> for Expiry {
 pub(super) async fn add(
     State(admin): State<Admin>,
     Named(name): Named,
-    Fields(terms): Fields<KeyTerms>,
+    Fields(terms): Fields<Option<KeyTerms>>,
 ) -> Result<impl IntoResponse, Refusal> {
+    let terms = terms.unwrap_or_default();
     let now_s = now_s();
     terms.check(now_s)?;
     let key = admin.run(move |reloader| {

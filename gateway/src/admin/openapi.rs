@@ -7,13 +7,14 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use serde::Serialize;
 use sq_shared::headers::PROBLEM_JSON;
-use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::path::{Operation, Parameter, ParameterIn, PathItem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Components, ContentBuilder, OpenApi, Ref, RefOr, Response};
 use utoipa::{OpenApi as _, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 
 use super::Admin;
+use super::tenants::{ADD, NAMED};
 
 /// The name of the security scheme.
 const ADMIN_KEY: &str = "admin_key";
@@ -131,8 +132,31 @@ pub(super) fn mark_keyed(mut router: OpenApiRouter<Admin>) -> OpenApiRouter<Admi
     router
 }
 
+/// What stands at a tenant's path stands at that of a tenant called `add` too, beside the adding itself: a description of
+/// the path itself comes before one with a parameter.
+fn describe_tenant_add(document: &mut OpenApi) {
+    let mut described = document.paths.paths.get(NAMED).cloned().unwrap_or_default();
+    let own = [&mut described.get, &mut described.patch, &mut described.delete];
+    for operation in own.into_iter().filter_map(Option::as_mut) {
+        operation.operation_id = operation.operation_id.take().map(|id| format!("{id}_add"));
+        operation.summary =
+            operation.summary.take().map(|summary| format!("{summary} Here: of the tenant called add."));
+        let parameters = operation.parameters.take().unwrap_or_default();
+        let others: Vec<_> = parameters.into_iter().filter(|parameter| !is_name(parameter)).collect();
+        operation.parameters = Some(others).filter(|others| !others.is_empty());
+    }
+    if let Some(add) = document.paths.paths.get_mut(ADD) {
+        (add.get, add.patch, add.delete) = (described.get, described.patch, described.delete);
+    }
+}
+
+fn is_name(parameter: &RefOr<Parameter>) -> bool {
+    matches!(parameter, RefOr::T(parameter) if matches!(parameter.parameter_in, ParameterIn::Path))
+}
+
 /// The whole document, each refusal in the one form that it has.
 pub(super) fn text(mut document: OpenApi) -> Text {
+    describe_tenant_add(&mut document);
     for operation in operations(&mut document) {
         let misdirected = "`misdirected`: the Host is none of this machine.";
         operation

@@ -27,6 +27,9 @@ use crate::tenants::view::TenantView;
 /// Where tenants are added. A tenant may have this name, and is asked for here as others are under theirs.
 pub(super) const ADD: &str = "/admin/tenants/add";
 
+/// Where a tenant is shown, changed and removed.
+pub(super) const NAMED: &str = "/admin/tenants/{name}";
+
 /// The largest quota, 1 PiB: beyond any disk that a tenant's host has.
 const QUOTA_MIB_MAX: u64 = 1 << 30;
 
@@ -69,6 +72,7 @@ pub(super) struct NewTenant {
 /// What is to be another; what is left out stays.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(min_properties = 1)]
 pub(super) struct TenantChange {
     /// `active`, `reserved` or `suspended`.
     #[serde(default, deserialize_with = "parsed")]

@@ -104,3 +104,68 @@ fn the_answers_have_the_members_that_it_names() {
     let named = schemas["Problem"]["properties"].as_object().unwrap();
     assert!(problem.as_object().unwrap().keys().all(|member| named.contains_key(member)), "{problem}");
 }
+
+/// `Allow` and the description say the same, of every path.
+#[test]
+fn a_405_lists_the_methods_that_are_described() {
+    let (running, api) = start();
+    for name in ["add", "zoe"] {
+        api.add(name);
+    }
+    for (path, item) in api.document["paths"].as_object().unwrap() {
+        let mut described: BTreeSet<String> =
+            item.as_object().unwrap().keys().map(|method| method.to_uppercase()).collect();
+        if described.contains("GET") {
+            described.insert("HEAD".to_owned());
+        }
+        let target = path.replace("{name}", "zoe").replace("{id}", "k1");
+        for method in ["PUT", "OPTIONS", "PATCH", "DELETE", "POST", "GET"] {
+            if described.contains(method) {
+                continue;
+            }
+            let refused = running.admin().request(method, &target, "", None);
+            refused.problem(405, "method_not_allowed");
+            let allow = refused.header("allow").unwrap_or_else(|| panic!("{method} {target}: {refused}"));
+            let allowed: BTreeSet<String> = allow.split(',').map(|method| method.trim().to_owned()).collect();
+            assert_eq!(allowed, described, "{method} {target}");
+            assert_eq!(allow.split(',').count(), allowed.len(), "a method is there twice: {allow}");
+        }
+    }
+}
+
+/// A body that the description allows is taken, and one that it does not allow is refused.
+#[test]
+fn empty_bodies_and_nulls_are_taken_as_described() {
+    let (_running, api) = start();
+    let schemas = &api.document["components"]["schemas"];
+    for (method, target, schema) in [
+        ("post", "/admin/tenants/add", "NewTenant"),
+        ("patch", "/admin/tenants/{name}", "TenantChange"),
+        ("patch", "/admin/tenants/add", "TenantChange"),
+        ("post", "/admin/tenants/{name}/keys", "KeyTerms"),
+    ] {
+        let body = &api.document["paths"][target][method]["requestBody"];
+        let (schema, is_required) = (&schemas[schema], body["required"] == true);
+        let needs_fields = schema["minProperties"] == 1 || schema["required"].is_array();
+        let takes_null = body["content"]["application/json"]["schema"].to_string().contains("\"null\"");
+        let at = target.replace("{name}", "alice");
+        if target == "/admin/tenants/add" && method == "patch" {
+            api.add("add");
+        }
+        let status = |body: Option<&str>| api.call(&method.to_uppercase(), &at, body).status;
+        assert_eq!(status(Some("{}")) < 300, !needs_fields, "{method} {target} {{}}");
+        assert_eq!(status(Some(" null ")) < 300, takes_null, "{method} {target} null");
+        assert_eq!(status(None) < 300, !is_required, "{method} {target} without a body");
+        // A field that may be null.
+        for (field, described) in schema["properties"].as_object().unwrap() {
+            let may_be_null =
+                described["type"].as_array().is_some_and(|types| types.contains(&"null".into()));
+            let mut fields = serde_json::Map::from_iter([(field.clone(), Value::Null)]);
+            if schema["required"].is_array() && field != "name" {
+                fields.insert("name".to_owned(), format!("x-{}", field.replace('_', "-")).into());
+            }
+            let body = Value::from(fields).to_string();
+            assert_eq!(status(Some(&body)) < 300, may_be_null, "{method} {target} {body}");
+        }
+    }
+}
