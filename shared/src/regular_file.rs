@@ -60,7 +60,7 @@ fn not_utf8(bytes: &[u8], valid_up_to: usize) -> String {
 }
 
 fn not_text(message: String) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, message)
+    io::Error::new(ErrorKind::InvalidData, message)
 }
 
 /// Opens a file to append to it, and to read what it ends with, or makes it with mode 0600.

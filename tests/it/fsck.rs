@@ -1,5 +1,7 @@
 //! `sq-worker fsck`: what it says of a directory, and that it leaves every byte as it is.
 
+mod tenants;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

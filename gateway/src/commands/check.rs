@@ -5,7 +5,6 @@
 mod addresses;
 mod files;
 
-
 use sq_shared::clock::now_s;
 use sq_shared::config::Config;
 use sq_shared::failure::Failure;

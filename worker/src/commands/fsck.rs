@@ -1,5 +1,8 @@
-//! `sq-worker fsck`: what a tenant's directory holds, and whether all of it can be read.
+//! `sq-worker fsck`: what the directory of a tenant holds, or of every tenant, and whether all of it can be read.
 
+mod directories;
+
+use std::fmt;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -7,62 +10,119 @@ use std::path::{Path, PathBuf};
 use sq_shared::access::{self, Denied};
 use sq_shared::failure::Failure;
 use sq_shared::output::{note, say};
-use sq_shared::{service_user, visible};
+use sq_shared::{layout, service_user, visible};
 
-use crate::store::fsck::{self, Checked, Finding, Origin};
+use crate::store::fsck::{self, Checked, Finding, Origin, Report};
 use crate::store::{BadLink, Damage, JournalDamage, TextDamage};
+use directories::TenantDirectory;
 
 /// Options of `fsck`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Example:
+Examples:
   sq-worker fsck ./sq-data/data/alice
+  sq-worker fsck ./sq-data/data
+  sq-worker fsck --root ./sq-data
 
-It only reads, so a worker may serve the directory meanwhile. It exits with 1 when a file is damaged.")]
+It only reads, so workers may serve the directories meanwhile. It exits with 1 when a file is damaged.")]
 pub struct Options {
-    /// The tenant's directory.
-    #[arg(value_name = "DIR")]
-    dir: PathBuf,
+    /// A tenant's directory, or a data root: the folder of all tenants' directories.
+    #[arg(value_name = "DIR", required_unless_present_any = ["root", "config"], conflicts_with_all = ["root", "config"])]
+    dir: Option<PathBuf>,
+    /// Verify every tenant of the system in this folder, wherever the registry says that its directory is.
+    #[arg(long, value_name = "DIR", conflicts_with = "config")]
+    root: Option<PathBuf>,
+    /// The same, by the system's config.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
-/// Prints a line a file, and a last one with all of them together.
+/// Prints a line a file, and a last one with all of them together. Of several tenants, each line begins with the name.
 ///
 /// # Errors
-/// The directory cannot be read, or a file in it is damaged.
+/// A directory cannot be read, or a file in one is damaged.
 pub fn run(options: &Options) -> Result<(), Failure> {
-    let report = fsck::check(&options.dir).map_err(Failure::from_error)?;
+    let of_root = options.root.as_deref().map(layout::config_file);
+    if let Some(config_file) = options.config.clone().or(of_root) {
+        return check_all(&directories::of_registry(&config_file)?);
+    }
+    let dir = options.dir.as_deref().unwrap_or(Path::new("."));
+    let config_file = layout::config_file(dir);
+    let directories = if config_file.is_file() {
+        directories::of_registry(&config_file)?
+    } else {
+        directories::of_data_root(dir)?
+    };
+    if !directories.is_empty() {
+        return check_all(&directories);
+    }
+    let report = fsck::check(dir).map_err(Failure::from_error)?;
+    if report.files.is_empty() {
+        let dir = dir.display();
+        remark(format_args!("{dir} has no phexts: give the directory of one tenant, or of all of them"));
+    }
+    note_use(&report, dir);
+    print(&report.files, None)?;
+    let mut totals = Totals::of(&report.files);
+    say(totals.line())?;
+    totals.denied += print_denied(dir)?;
+    totals.result(0)
+}
+
+/// Every tenant's directory, one after the other.
+fn check_all(directories: &[TenantDirectory]) -> Result<(), Failure> {
+    let (mut totals, mut unreadable) = (Totals::default(), 0);
+    for TenantDirectory { tenant, dir } in directories {
+        if !dir.exists() {
+            remark(format_args!("tenant {tenant} has no directory {}", dir.display()));
+            continue;
+        }
+        match fsck::check(dir) {
+            Ok(report) => {
+                note_use(&report, dir);
+                print(&report.files, Some(tenant))?;
+                totals.add(&Totals::of(&report.files));
+                totals.denied += print_denied(dir)?;
+            }
+            Err(error) => {
+                unreadable += 1;
+                say(format_args!("{tenant}/  DAMAGED  {error}"))?;
+            }
+        }
+    }
+    say(format_args!("{}: {}", count(directories.len() as u64, "tenant"), totals.line()))?;
+    totals.result(unreadable)
+}
+
+/// A line a file.
+fn print(files: &[Checked], tenant: Option<&str>) -> Result<(), Failure> {
+    let shown = |file: &Checked| match tenant {
+        Some(tenant) => visible::line(&format!("{tenant}/{}", file.name)).into_owned(),
+        None => visible::line(&file.name).into_owned(),
+    };
+    let names: Vec<_> = files.iter().map(shown).collect();
+    let name_width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+    let bytes_width = files.iter().map(|file| file.bytes.to_string().len()).max().unwrap_or(0);
+    names.iter().zip(files).try_for_each(|(name, Checked { bytes, finding, .. })| {
+        let (state, text) = (state(finding), describe(finding));
+        say(format_args!("{name:<name_width$}  {state:<7}  {bytes:>bytes_width$}  {text}"))
+    })
+}
+
+fn note_use(report: &Report, dir: &Path) {
     if report.is_in_use {
-        let dir = options.dir.display().to_string();
-        let dir = visible::line(&dir);
-        note(format_args!(
-            "sq-worker: a worker has {dir} open: what it is writing now may look unfinished, or like another program's"
+        remark(format_args!(
+            "a worker has {} open: what it is writing now may look unfinished, or like another program's",
+            dir.display()
         ));
     }
-    if report.files.is_empty() {
-        let dir = options.dir.display().to_string();
-        let dir = visible::line(&dir);
-        note(format_args!("sq-worker: {dir} has no phexts: give the directory of one tenant"));
-    }
-    let names: Vec<_> = report.files.iter().map(|file| visible::line(&file.name)).collect();
-    let name_width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
-    let bytes_width = report.files.iter().map(|file| file.bytes.to_string().len()).max().unwrap_or(0);
-    for (name, Checked { bytes, finding, .. }) in names.iter().zip(&report.files) {
-        let (state, text) = (state(finding), describe(finding));
-        say(format_args!("{name:<name_width$}  {state:<7}  {bytes:>bytes_width$}  {text}"))?;
-    }
-    let totals = Totals::of(&report.files);
-    say(totals.line())?;
-    let denied = denied(&options.dir);
+}
+
+/// A line for each path that the directory's owner may not use; gives how many there are.
+fn print_denied(dir: &Path) -> Result<u64, Failure> {
+    let denied = denied(dir);
     denied.iter().try_for_each(say)?;
-    let mut wrong = Vec::new();
-    if totals.bad > 0 {
-        wrong.push(format!("{} damaged or unreadable", count(totals.bad, "file")));
-    }
-    if !denied.is_empty() {
-        let files = count(denied.len() as u64, "path");
-        wrong.push(format!("{files} that the directory's owner may not use"));
-    }
-    if wrong.is_empty() { Ok(()) } else { Err(Failure::Failed(wrong.join(", "))) }
+    Ok(denied.len() as u64)
 }
 
 /// What the directory's owner, as whom a worker serves it, may not use. Another user than that one and root cannot tell; nor
@@ -77,9 +137,14 @@ fn denied(dir: &Path) -> Vec<Denied> {
     };
     looked.unwrap_or_else(|why| {
         let dir = dir.display();
-        note(format_args!("sq-worker: {dir}: whether its owner may use all files was not looked at: {why}"));
+        remark(format_args!("{dir}: whether its owner may use all files was not looked at: {why}"));
         Vec::new()
     })
+}
+
+/// Prints a remark, apart from the result.
+fn remark(line: impl fmt::Display) {
+    note(format_args!("sq-worker: {}", visible::line(&line.to_string())));
 }
 
 fn is_bad(finding: &Finding) -> bool {
@@ -176,6 +241,8 @@ struct Totals {
     journals: u64,
     unsaved: u64,
     bad: u64,
+    /// Paths that the directory's owner may not use.
+    denied: u64,
 }
 
 impl Totals {
@@ -196,6 +263,33 @@ impl Totals {
             }
         }
         totals
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.phexts += other.phexts;
+        self.scrolls += other.scrolls;
+        self.journals += other.journals;
+        self.unsaved += other.unsaved;
+        self.bad += other.bad;
+        self.denied += other.denied;
+    }
+
+    /// Bad when a file is, or when so many directories could not be read.
+    fn result(&self, unreadable: u64) -> Result<(), Failure> {
+        let counted = |parts: &[(u64, &str)]| -> Vec<String> {
+            parts.iter().filter(|(bad, _)| *bad > 0).map(|(bad, noun)| count(*bad, noun)).collect()
+        };
+        let mut wrong = Vec::new();
+        let bad = counted(&[(self.bad, "file"), (unreadable, "tenant")]);
+        if !bad.is_empty() {
+            wrong.push(format!("{} damaged or unreadable", bad.join(" and ")));
+        }
+        wrong.extend(
+            counted(&[(self.denied, "path")])
+                .iter()
+                .map(|paths| format!("{paths} that the directory's owner may not use")),
+        );
+        if wrong.is_empty() { Ok(()) } else { Err(Failure::Failed(wrong.join(", "))) }
     }
 
     fn line(&self) -> String {
