@@ -8,7 +8,7 @@ use sq_tests::client::Client;
 use sq_tests::deployment::Deployment;
 use sq_tests::root::Root;
 use sq_tests::scrape::reload_by;
-use sq_tests::setup::Setup;
+use sq_tests::setup::{ADMIN_KEY, Setup};
 
 const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
 const UPDATE: &str = "/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1";
@@ -267,4 +267,51 @@ fn a_reload_that_would_merge_customers_changes_nothing() {
     // With a name of its own the second customer is served, and reads nothing of the first one's.
     reload_by(&running, "accepted", || running.write("old", &(alice + &python("t2", "bob", 1342, "b"))));
     assert_eq!(running.client(Some("t2")).get(SELECT).ok(), "");
+}
+
+/// The key of the admin API, and whatever else stands beside the tenants, has no place in a registry of ours.
+#[test]
+fn what_stands_beside_the_tenants_is_told_to_be_left_out() {
+    let entry = r#"{"id": "zoe", "api_key": "tok-1", "data_dir": "zoe"}"#;
+    let by_token = r#""tenants": {"tok-1": {"name": "zoe", "data_dir": "zoe"}}}"#;
+    for (text, told) in [
+        (listed("\"admin_key\": \"old-admin-key\", ", &[entry]), "admin_key is not taken over"),
+        (format!("{{\"admin_key\": \"old-admin-key\", {by_token}"), "admin_key is not taken over"),
+        (
+            "admin_key = \"old-admin-key\"\n".to_owned() + &python("tok-1", "zoe", 1341, "z"),
+            "admin_key is not taken over",
+        ),
+        (listed("\"listen\": \"0.0.0.0:80\", ", &[entry]), "\"listen\", beside the tenants, is unknown here"),
+        (
+            "[server]\nport = 80\n".to_owned() + &python("tok-1", "zoe", 1341, "z"),
+            "\"server\", beside the tenants",
+        ),
+    ] {
+        let root = Root::without_registry(&Setup::default());
+        root.write("old", &text);
+        let imported = root.with_config(&["import", "old", "--out", "new.toml"]).success();
+        assert!(imported.contains(told), "{text}: {imported}");
+        let running = Deployment::up(root, &["--tenants", "old"]);
+        assert!(running.log().contains(told), "{text}: {}", running.log());
+        assert!(
+            !imported.contains("old-admin-key") && !running.log().contains("old-admin-key"),
+            "a key is shown"
+        );
+        // The key of the config is the one.
+        assert_eq!(running.admin().get("/admin/tenants").status, 200);
+        assert_eq!(running.admin_with(Some("old-admin-key")).get("/admin/tenants").status, 401);
+        running.client(Some("tok-1")).get(SELECT).ok();
+    }
+}
+
+#[test]
+fn an_admin_key_that_is_in_force_already_is_not_lost() {
+    let entry = r#"{"id": "zoe", "api_key": "tok-1", "data_dir": "zoe"}"#;
+    for key in [ADMIN_KEY, ""] {
+        let root = Root::without_registry(&Setup::default());
+        root.write("old", &listed(&format!("\"admin_key\": \"{key}\", "), &[entry]));
+        let running = Deployment::up(root, &["--tenants", "old"]);
+        assert!(!running.log().contains("admin_key"), "{}", running.log());
+        assert_eq!(running.admin_with(Some(ADMIN_KEY)).get("/admin/tenants").status, 200);
+    }
 }

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sq_shared::config::Config;
-use sq_shared::registry::Registry;
 use sq_shared::registry::difference::Difference;
+use sq_shared::registry::{Loaded, Registry};
 use sq_shared::shutdown;
 use sq_shared::token::{BearerToken, TokenDigest};
 use sq_shared::toml_reader::Mistakes;
@@ -98,7 +98,11 @@ impl Source {
         for field in waiting {
             tracing::warn!(field, "this change takes effect at the gateway's next start");
         }
-        let registry = Registry::load(&config.gateway.tenants, &config)?.registry;
+        let Loaded { registry, changes, .. } = Registry::load(&config.gateway.tenants, &config)?;
+        if previous.is_none() {
+            let path = config.gateway.tenants.display();
+            changes.iter().for_each(|change| tracing::warn!(%path, "old registry: {change}"));
+        }
         Ok(Directory::new(config, registry, previous))
     }
 }

@@ -23,8 +23,11 @@ use entries::{Entry, OldTenant};
 pub(super) fn recognise(text: &str) -> Option<Format> {
     if text.trim_start().starts_with('{') {
         let value: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
-        let first = value.get("tenants").and_then(|tenants| tenants.get(0));
-        let admin_key = value.get("admin_key").is_some();
+        let tenants = value.get("tenants");
+        let first = tenants.and_then(|tenants| tenants.get(0));
+        // Beside tenants by their tokens it says nothing of the format.
+        let by_token = tenants.is_some_and(serde_json::Value::is_object);
+        let admin_key = value.get("admin_key").is_some() && !by_token;
         return Some(match first {
             Some(tenant) if admin_key || tenant.get("api_key").is_some() => Format::AdminKey,
             Some(_) => Format::SqRouter,
@@ -53,6 +56,7 @@ pub(super) fn parse(
     let folder = layout::folder_of(path);
     let mut import = Import { document: &document, config, changes: Vec::new() };
     import.check_unknown_fields(text, &entries);
+    import.tell_of_other_members(text, format);
     let mut customers: Vec<Customer> =
         entries.into_iter().filter_map(|entry| import.customer(entry, &folder)).collect();
     import.check_tokens(&customers);
@@ -124,6 +128,27 @@ impl Import<'_> {
         let told =
             |(field, count)| format!("{field:?} is unknown here, and left out (entries with it: {count})");
         self.changes.extend(left_out.into_iter().map(told));
+    }
+
+    /// What stands beside the tenants is left out, the key of the admin API among it: a registry of ours has none.
+    fn tell_of_other_members(&mut self, text: &str, format: Format) {
+        for (member, value) in entries::other_members(text, format) {
+            let is_in_force = || {
+                let token = value.as_deref().and_then(|value| BearerToken::parse(value.as_bytes()).ok());
+                token.is_some_and(|token| self.config.gateway.admin_key == Some(token.digest()))
+            };
+            if member != ADMIN_KEY {
+                // A key that stands in the wrong place is not repeated.
+                let is_word = member.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+                let shown = if is_word { member.as_str() } else { "a member" };
+                self.changes.push(format!("{shown:?}, beside the tenants, is unknown here, and left out"));
+            } else if !is_in_force() {
+                self.changes.push(format!(
+                    "{ADMIN_KEY} is not taken over: the admin API takes the key of gateway.admin_key_sha256 alone; to keep \
+                     the old one, write what `printf %s OLD_KEY | sha256sum` prints there"
+                ));
+            }
+        }
     }
 
     /// `None` when something was wrong; it has been noted then.
@@ -283,6 +308,9 @@ const MAY_CLOSE: &[&str] = &[
     "suspended",
     "valid_until",
 ];
+
+/// Where a file has the key of the admin API.
+const ADMIN_KEY: &str = "admin_key";
 
 /// The fields that may hold a tenant's name, and its key.
 const NAME: &[&str] = &["name", "id", "data_dir"];

@@ -122,6 +122,30 @@ pub(super) fn read(path: &Path, text: &str, format: Format) -> Result<Vec<Entry>
     Ok(tenants.into_iter().zip(spans).map(|(old, span)| Entry { old, span }).collect())
 }
 
+/// The members of the whole file but the tenants, with those values that are texts. One that is empty says nothing.
+pub(super) fn other_members(text: &str, format: Format) -> Vec<(String, Option<String>)> {
+    let members: Vec<(String, Option<String>)> = match format {
+        Format::SqHost | Format::SqRouter | Format::AdminKey => {
+            let Ok(Members(members)) = serde_json::from_str::<Members<serde_json::Value>>(text) else {
+                return Vec::new();
+            };
+            let shown = |value: serde_json::Value| match value {
+                serde_json::Value::Null => Some(String::new()),
+                value => value.as_str().map(str::to_owned),
+            };
+            members.into_iter().map(|(name, value)| (name, shown(value))).collect()
+        }
+        Format::PythonGateway | Format::Native => {
+            let table: toml::Table = text.parse().unwrap_or_default();
+            table.into_iter().map(|(name, value)| (name, value.as_str().map(str::to_owned))).collect()
+        }
+    };
+    let says_something = |(name, value): &(String, Option<String>)| {
+        name != "tenants" && value.as_ref().is_none_or(|value| !value.is_empty())
+    };
+    members.into_iter().filter(says_something).collect()
+}
+
 type Read = (Vec<OldTenant>, Vec<Span>);
 
 fn by_token(text: &str) -> serde_json::Result<Read> {
@@ -169,7 +193,8 @@ fn without_value(message: &str) -> String {
     else {
         return message.to_owned();
     };
-    match found.split(['"', '`']).next().unwrap_or_default().trim_end() {
+    let found = found.split(['"', '`']).next().unwrap_or_default();
+    match found.split(", expected ").next().unwrap_or_default().trim_end() {
         "" => format!("{kind}, expected {expected}"),
         found => format!("{kind}: {found}, expected {expected}"),
     }
