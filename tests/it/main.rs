@@ -51,6 +51,7 @@ mod removal;
 mod repeats;
 mod seed;
 mod service;
+mod set_up;
 mod signals;
 mod sq_files;
 mod stop;
