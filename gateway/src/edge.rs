@@ -2,6 +2,7 @@
 //! next head of the same connection.
 
 mod byte_set;
+pub mod departure;
 mod framing;
 pub mod head;
 mod idle;

@@ -25,7 +25,9 @@ pub mod worker_answer;
 mod worker_socket;
 pub mod worker_wait;
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -89,6 +91,7 @@ impl Gateway {
         peer: Peer,
         pool: &UpstreamPool,
     ) -> Option<Stream> {
+        let before = edge::departure::read_bytes(&stream).saturating_sub(head.len() as u64);
         let mut session = Session::new(stream);
         session.set_pipelined_prefix(head);
         if !matches!(session.read_request().await, Ok(Some(_))) {
@@ -96,6 +99,7 @@ impl Gateway {
             return None;
         }
         let mut ctx = Context::new(self.directory.load_full(), peer);
+        ctx.head_end = before + session.get_headers_raw_bytes().len() as u64;
         let outcome = self.handle(&mut session, &mut ctx, pool).await;
         if let Err(error) = &outcome {
             self.answer_failure(&mut session, &mut ctx, error).await;
@@ -111,10 +115,15 @@ impl Gateway {
 
     /// Checks the request, and has it answered.
     async fn handle(&self, session: &mut Session, ctx: &mut Context, pool: &UpstreamPool) -> Result<()> {
-        self.set_up(session);
+        self.set_up(session, ctx);
         ctx.trace = self.traces.join(&session.req_header().headers);
         let phase = *self.phase.borrow();
-        match admit(&self.audit, phase, session.req_header(), ctx) {
+        let admission = admit(&self.audit, phase, session.req_header(), ctx);
+        if !matches!(admission, Ok(Admission::Forward)) {
+            hear_of_end(session);
+            self.close_at_the_end(session, ctx);
+        }
+        match admission {
             Ok(Admission::Forward) => {
                 self.forward(session, ctx, pool).await?;
                 // The worker may have answered before the body's end.
@@ -132,7 +141,7 @@ impl Gateway {
         }
     }
 
-    fn set_up(&self, session: &mut Session) {
+    fn set_up(&self, session: &mut Session, ctx: &Context) {
         // Nothing here changes protocols, so an upgrade that is asked for is ignored (RFC 9110, 7.8).
         session.req_header_mut().remove_header(&http::header::UPGRADE);
         // A second request that comes before the first one's answer must not cut that answer off; see `serve`.
@@ -144,7 +153,7 @@ impl Gateway {
         if session.req_header().headers.contains_key(http::header::TRANSFER_ENCODING) {
             session.set_server_keepalive(None);
         }
-        self.close_at_the_end(session);
+        self.close_at_the_end(session, ctx);
     }
 
     /// Sends the request to its worker, again if that one died under it, until there is an answer.
@@ -245,7 +254,8 @@ impl Gateway {
         let has_key = ctx.keys().is_some_and(|keys| keys.of_client.is_some());
         ctx.admitted().ok_or_else(not_admitted)?.has_answer = true;
         ctx.end_audit_line(&Ending::answered(worker, has_key)).await;
-        self.close_at_the_end(session);
+        hear_of_end(session);
+        self.close_at_the_end(session, ctx);
         forward::answer_head(worker, session.req_header(), ctx)
     }
 
@@ -300,11 +310,28 @@ impl Gateway {
         Error::new_up(ErrorType::HTTPStatus(503))
     }
 
-    /// When the gateway ends, each answer says that it is the last one of its connection.
-    fn close_at_the_end(&self, session: &mut Session) {
-        if self.phase.borrow().is_ending() {
+    /// When the gateway ends, or another request has already been read with this one, the answer says that it is the last
+    /// one of its connection.
+    fn close_at_the_end(&self, session: &mut Session, ctx: &Context) {
+        if self.phase.borrow().is_ending() || has_next_request(session, ctx) {
             session.set_server_keepalive(None);
         }
+    }
+}
+
+/// Whether more has been read than the request. (Behind a body in chunks, nothing is taken for a request anyway.)
+fn has_next_request(session: &Session, ctx: &Context) -> bool {
+    let behind_head = edge::departure::read_bytes(session.stream()).saturating_sub(ctx.head_end);
+    behind_head > 0 && behind_head > BodyMeter::declared_bytes(session.req_header()).unwrap_or(0)
+}
+
+/// Takes note of what has come behind a request by the time of its answer: that the client sends nothing more, or a request
+/// that must not cut this one's answer off. What comes later is found when the next head is waited for.
+fn hear_of_end(session: &mut Session) {
+    if session.is_body_done() {
+        let mut heard = pin!(tokio::task::unconstrained(session.read_body_or_idle(true)));
+        // The kernel is asked only if it has already told of news. A client that is gone is noticed as it is written to.
+        let _ = heard.as_mut().poll(&mut std::task::Context::from_waker(Waker::noop()));
     }
 }
 

@@ -86,7 +86,9 @@ where
 {
     let mut connection = http1::Builder::new();
     connection.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES);
-    connection.keep_alive(false);
+    connection.keep_alive(false).title_case_headers(true);
+    // A client that has sent all that it will may still wait for its answer (RFC 9112, 9.6).
+    connection.half_close(true);
     // hyper asks for an answer when it has a whole head.
     let place = &place;
     let service = service_fn(move |request| {

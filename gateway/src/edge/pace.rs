@@ -4,15 +4,19 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pingora::protocols::l4::ext::get_tcp_info;
 use rustix::net::sockopt::set_socket_linger;
 use sq_shared::limits::{ANSWER_WINDOW, ANSWER_WINDOW_BYTES};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep};
+
+/// What every answer begins with, whatever it is.
+pub(super) const ANSWER_BEGINNING: &[u8] = b"HTTP/1.1 ";
 
 /// A TCP or Unix connection.
 pub(super) trait Socket: AsyncRead + AsyncWrite + std::fmt::Debug + Unpin + Send + Sync {
@@ -23,6 +27,12 @@ pub(super) trait Socket: AsyncRead + AsyncWrite + std::fmt::Debug + Unpin + Send
     /// Makes the kernel forget what it has not sent, once the socket is closed. It would keep it for minutes, for a
     /// client that does not want it.
     fn reset_on_close(&self);
+
+    /// Writes what the kernel has room for now.
+    fn write_now(&self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Ends when the kernel knows that the connection is broken: neither end has any use for it.
+    fn broken(&self) -> impl Future<Output = ()> + Send;
 }
 
 impl Socket for TcpStream {
@@ -35,6 +45,14 @@ impl Socket for TcpStream {
         // Without it the client only learns later that it was cut off.
         let _ = set_socket_linger(self.as_fd(), Some(Duration::ZERO));
     }
+
+    fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.try_write(bytes)
+    }
+
+    async fn broken(&self) {
+        let _ = self.ready(Interest::ERROR).await;
+    }
 }
 
 impl Socket for UnixStream {
@@ -43,13 +61,25 @@ impl Socket for UnixStream {
     }
 
     fn reset_on_close(&self) {}
+
+    fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.try_write(bytes)
+    }
+
+    async fn broken(&self) {
+        let _ = self.ready(Interest::ERROR).await;
+    }
 }
 
 /// A connection whose writes fail once the client is too slow.
 #[derive(Debug)]
 pub(super) struct Paced<S> {
     socket: S,
+    read_bytes: u64,
     written_bytes: u64,
+    /// How many bytes of the next answer the client has already ([`Paced::write_ahead`]). A session lends its stream only
+    /// for reading, hence the atomic.
+    ahead_bytes: AtomicUsize,
     /// From the first time that the client made the gateway wait. Most never do.
     window: Option<Box<Window>>,
     is_cut_off: bool,
@@ -87,7 +117,36 @@ impl Window {
 
 impl<S: Socket> Paced<S> {
     pub(super) fn new(socket: S) -> Self {
-        Self { socket, written_bytes: 0, window: None, is_cut_off: false }
+        let ahead_bytes = AtomicUsize::new(0);
+        Self { socket, read_bytes: 0, written_bytes: 0, ahead_bytes, window: None, is_cut_off: false }
+    }
+
+    /// How many bytes have been read of all that the client has sent.
+    pub(super) fn read_bytes(&self) -> u64 {
+        self.read_bytes
+    }
+
+    /// Ends when the connection is known to be broken.
+    pub(super) async fn broken(&self) {
+        self.socket.broken().await;
+    }
+
+    /// How many bytes of the next answer the client has already.
+    pub(super) fn ahead_bytes(&self) -> usize {
+        self.ahead_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Sends the next byte of the answer that is still to come, of which the beginning is always the same. Nothing may
+    /// have been written that is not flushed.
+    pub(super) fn write_ahead(&self) -> io::Result<()> {
+        let ahead_bytes = self.ahead_bytes();
+        let Some(next) = ANSWER_BEGINNING.get(ahead_bytes..=ahead_bytes) else { return Ok(()) };
+        match self.socket.write_now(next) {
+            Ok(count) => self.ahead_bytes.store(ahead_bytes + count, Ordering::Relaxed),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     /// Makes the end of the connection a reset, so that the client knows that its answer is not whole.
@@ -129,7 +188,10 @@ impl<S: Socket> AsyncRead for Paced<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.socket).poll_read(cx, buffer))?;
+        self.read_bytes += (buffer.filled().len() - before) as u64;
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -138,16 +200,23 @@ impl<S: Socket> AsyncWrite for Paced<S> {
         if self.is_cut_off {
             return Poll::Ready(Err(too_slow()));
         }
-        let Poll::Ready(written) = Pin::new(&mut self.socket).poll_write(cx, bytes) else {
+        let ahead_bytes = (*self.ahead_bytes.get_mut()).min(bytes.len());
+        let rest = bytes.get(ahead_bytes..).unwrap_or_default();
+        if rest.is_empty() {
+            *self.ahead_bytes.get_mut() -= ahead_bytes;
+            return Poll::Ready(Ok(ahead_bytes));
+        }
+        let Poll::Ready(written) = Pin::new(&mut self.socket).poll_write(cx, rest) else {
             return self.poll_patience(cx).map(Err);
         };
         if let Ok(count) = written {
             self.written_bytes += count as u64;
+            *self.ahead_bytes.get_mut() = 0;
         }
         if let Some(window) = &mut self.window {
             window.go_on();
         }
-        Poll::Ready(written)
+        Poll::Ready(written.map(|count| ahead_bytes + count))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -161,8 +230,8 @@ impl<S: Socket> AsyncWrite for Paced<S> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-    use std::sync::{Arc, LazyLock};
+    use std::sync::atomic::{AtomicBool, AtomicU64};
+    use std::sync::{Arc, LazyLock, Mutex};
 
     use tokio::io::AsyncWriteExt;
     use tokio::time::timeout;
@@ -177,6 +246,7 @@ mod tests {
         room: Arc<AtomicUsize>,
         acknowledged: Option<Arc<AtomicU64>>,
         is_reset: Arc<AtomicBool>,
+        got: Arc<Mutex<Vec<u8>>>,
     }
 
     impl Socket for Ends {
@@ -186,6 +256,17 @@ mod tests {
 
         fn reset_on_close(&self) {
             self.is_reset.store(true, Ordering::Relaxed);
+        }
+
+        fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
+            let count = self.room.load(Ordering::Relaxed).min(bytes.len());
+            self.room.fetch_sub(count, Ordering::Relaxed);
+            self.got.lock().unwrap().extend_from_slice(&bytes[..count]);
+            if count == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(count) }
+        }
+
+        async fn broken(&self) {
+            std::future::pending().await
         }
     }
 
@@ -197,9 +278,7 @@ mod tests {
 
     impl AsyncWrite for Ends {
         fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-            let count = self.room.load(Ordering::Relaxed).min(bytes.len());
-            self.room.fetch_sub(count, Ordering::Relaxed);
-            if count == 0 { Poll::Pending } else { Poll::Ready(Ok(count)) }
+            self.write_now(bytes).map_or(Poll::Pending, |count| Poll::Ready(Ok(count)))
         }
 
         fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -258,5 +337,26 @@ mod tests {
         ends.room.store(must - 1, Ordering::Relaxed);
         let later = [write_for_half_a_window(&mut paced).await, write_for_half_a_window(&mut paced).await];
         assert!(later.contains(&Some(io::ErrorKind::TimedOut)), "it took a byte less: {later:?}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_whose_beginning_is_sent_goes_on_where_that_ends() {
+        const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n";
+        for (ahead, room_each) in [(0, 64), (1, 64), (4, 1), (4, 3), (9, 64), (12, 2)] {
+            let ends = Ends::default();
+            let mut paced = Paced::new(ends.clone());
+            paced.write_ahead().unwrap();
+            assert_eq!(paced.ahead_bytes(), 0, "there was no room");
+            for _ in 0..ahead {
+                ends.room.store(1, Ordering::Relaxed);
+                paced.write_ahead().unwrap();
+            }
+            ends.room.store(usize::MAX, Ordering::Relaxed);
+            assert_eq!(*ends.got.lock().unwrap(), ANSWER[..ahead.min(ANSWER_BEGINNING.len())]);
+            for piece in ANSWER.chunks(room_each) {
+                paced.write_all(piece).await.unwrap();
+            }
+            assert_eq!(*ends.got.lock().unwrap(), ANSWER, "{ahead} bytes ahead, then {room_each} at a time");
+        }
     }
 }

@@ -45,8 +45,7 @@ impl BodyMeter {
     /// # Errors
     /// Its `Content-Length` is over the limit.
     pub fn new(request: &RequestHeader, limit_bytes: Option<u64>) -> Result<Self, BodyError> {
-        let declared = request.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-        let declared_bytes = declared.and_then(|text| text.parse().ok());
+        let declared_bytes = Self::declared_bytes(request);
         if let (Some(declared), Some(limit_bytes)) = (declared_bytes, limit_bytes)
             && declared > limit_bytes
         {
@@ -68,6 +67,11 @@ impl BodyMeter {
         self.validator = BodyValidator::default();
         self.window_start = None;
         self.window_bytes = 0;
+    }
+
+    /// What the request says that its body has.
+    pub fn declared_bytes(request: &RequestHeader) -> Option<u64> {
+        request.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
     }
 
     /// Whether a body is announced at all.

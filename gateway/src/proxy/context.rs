@@ -25,6 +25,8 @@ use crate::traces::Trace;
 pub struct Context {
     /// When its head was complete.
     pub started: Instant,
+    /// Where its head ends among the bytes of its connection.
+    pub head_end: u64,
     /// The snapshot that it sees to its end.
     pub directory: Arc<Directory>,
     /// The connection's other end.
@@ -113,6 +115,7 @@ impl Context {
     pub fn new(directory: Arc<Directory>, peer: Peer) -> Self {
         Self {
             started: Instant::now(),
+            head_end: 0,
             directory,
             peer,
             client: None,

@@ -16,6 +16,9 @@ const EXPOSE_HEADERS: HeaderValue = HeaderValue::from_static(
 /// A day; browsers cap it at what they like (Chromium at two hours).
 const MAX_AGE_S: HeaderValue = HeaderValue::from_static("86400");
 
+/// A field and how it is spelled: pingora knows the capitals of some names alone.
+type Field = (&'static str, HeaderValue);
+
 /// The origins of the config.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CorsPolicy {
@@ -38,22 +41,22 @@ impl CorsPolicy {
     }
 
     /// The fields of an ordinary answer to a request with these headers.
-    pub fn answer_fields(&self, request: &HeaderMap) -> Vec<(header::HeaderName, HeaderValue)> {
+    pub fn answer_fields(&self, request: &HeaderMap) -> Vec<Field> {
         let Some(allowed) = self.allowed(request) else { return self.vary() };
         let mut fields = self.vary();
-        fields.push((header::ACCESS_CONTROL_ALLOW_ORIGIN, allowed));
-        fields.push((header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSE_HEADERS));
+        fields.push(("Access-Control-Allow-Origin", allowed));
+        fields.push(("Access-Control-Expose-Headers", EXPOSE_HEADERS));
         fields
     }
 
     /// The fields of the answer to a preflight request.
-    pub fn preflight_fields(&self, request: &HeaderMap) -> Vec<(header::HeaderName, HeaderValue)> {
+    pub fn preflight_fields(&self, request: &HeaderMap) -> Vec<Field> {
         let Some(allowed) = self.allowed(request) else { return self.vary() };
         let mut fields = self.vary();
-        fields.push((header::ACCESS_CONTROL_ALLOW_ORIGIN, allowed));
-        fields.push((header::ACCESS_CONTROL_ALLOW_METHODS, ALLOW_METHODS));
-        fields.push((header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOW_HEADERS));
-        fields.push((header::ACCESS_CONTROL_MAX_AGE, MAX_AGE_S));
+        fields.push(("Access-Control-Allow-Origin", allowed));
+        fields.push(("Access-Control-Allow-Methods", ALLOW_METHODS));
+        fields.push(("Access-Control-Allow-Headers", ALLOW_HEADERS));
+        fields.push(("Access-Control-Max-Age", MAX_AGE_S));
         fields
     }
 
@@ -70,9 +73,9 @@ impl CorsPolicy {
     }
 
     /// An answer that hangs on the origin says so to caches.
-    fn vary(&self) -> Vec<(header::HeaderName, HeaderValue)> {
+    fn vary(&self) -> Vec<Field> {
         match self {
-            Self::Listed(_) => vec![(header::VARY, HeaderValue::from_static("Origin"))],
+            Self::Listed(_) => vec![("Vary", HeaderValue::from_static("Origin"))],
             Self::Off | Self::Any => Vec::new(),
         }
     }

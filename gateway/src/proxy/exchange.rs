@@ -16,12 +16,13 @@ use sq_shared::limits::{ANSWER_HEAD_BYTES, INTERIM_ANSWERS};
 use super::context::Context;
 use super::patience::Patience;
 use super::{not_admitted, repeat, worker_socket};
+use crate::edge::departure;
 
 /// How the request's body stands.
 enum Sending {
     /// More of it is to come.
     Body,
-    /// The worker has the whole request. The client is only watched any more: it may go.
+    /// The worker has the whole request. The client is only watched any more: it may go, or end its side and wait.
     Done,
     /// The worker takes no more, but may have answered. What the client sends waits, for the next worker perhaps.
     Broken(Box<Error>),
@@ -97,7 +98,7 @@ impl<'a> Exchange<'a> {
                         return Ok(());
                     }
                 }
-                piece = self.session.read_body_or_idle(is_done), if !self.sending.is_broken() => {
+                piece = hear(self.session, is_done), if !self.sending.is_broken() => {
                     self.send(piece.map_err(Error::into_down)?).await?;
                 }
             }
@@ -125,7 +126,7 @@ impl<'a> Exchange<'a> {
                         self.session.write_body(piece).await.map_err(Error::into_down)?;
                     }
                 },
-                piece = self.session.read_body_or_idle(is_done), if !self.sending.is_broken() => {
+                piece = hear_on(self.session, is_done), if !self.sending.is_broken() => {
                     self.send(piece.map_err(Error::into_down)?).await?;
                 }
             }
@@ -204,6 +205,33 @@ impl HeadCount {
         }
         Ok(false)
     }
+}
+
+/// What comes from the client before its answer: the next piece of the body, or its end. A client that sends nothing more
+/// may still wait for the answer; the error comes when it does not.
+async fn hear(session: &mut Session, is_done: bool) -> Result<Option<Bytes>> {
+    if !session.is_half_closed() {
+        let heard = session.read_body_or_idle(is_done).await;
+        if !session.is_half_closed() {
+            return heard;
+        }
+    }
+    departure::gone(session.stream()).await;
+    Err(gone())
+}
+
+/// What comes from the client while its answer goes out. Of a request that is complete nothing more is read: what is behind
+/// it is the next one, which the answer's head knew nothing of.
+async fn hear_on(session: &mut Session, is_done: bool) -> Result<Option<Bytes>> {
+    if is_done {
+        departure::broken(session.stream()).await;
+        return Err(gone());
+    }
+    session.read_body_or_idle(is_done).await
+}
+
+fn gone() -> Box<Error> {
+    Error::explain(ErrorType::ConnectionClosed, "the client is gone")
 }
 
 /// Writes a piece of the body to the worker, or what ends it.

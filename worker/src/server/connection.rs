@@ -76,6 +76,9 @@ pub(super) async fn serve(
         http1::Builder::new()
             .timer(TokioTimer::new())
             .title_case_headers(true)
+            // A client that has sent all that it will may still wait for its answer (RFC 9112, 9.6). One that is gone is
+            // noticed when it is written to.
+            .half_close(true)
             // The gateway dates its answers itself.
             .auto_date_header(!worker.is_of_pool())
             // It runs from the moment hyper waits for a head, so it bounds an idle connection too.
