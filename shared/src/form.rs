@@ -6,6 +6,9 @@ use std::borrow::Cow;
 use http::{HeaderMap, header};
 use percent_encoding::percent_decode;
 
+/// The type of a form without files.
+const FORM: &[u8] = b"application/x-www-form-urlencoded";
+
 /// Names and values, still encoded: split at each `&`, each pair at its first `=`; what has none is no pair. Of a
 /// name that comes twice the last one counts. (Pairs are short, and a byte at a time finds their ends sooner than
 /// `memchr`, which took ten times as long for a body of nothing but `&`.)
@@ -29,9 +32,13 @@ pub fn decode(encoded: &[u8]) -> Option<Cow<'_, str>> {
 
 /// Whether a body is a form by its type. Its parameters count only when the query has no `p`.
 pub fn is_form(headers: &HeaderMap) -> bool {
-    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let essence = media_type.split(';').next().unwrap_or("").trim();
-    essence.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+    media_types(headers).next().is_some_and(|media_type| media_type.eq_ignore_ascii_case(FORM))
+}
+
+/// What each `Content-Type` says, without its parameters.
+pub fn media_types(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let values = headers.get_all(header::CONTENT_TYPE).iter();
+    values.filter_map(|value| value.as_bytes().split(|byte| *byte == b';').next()).map(<[u8]>::trim_ascii)
 }
 
 #[cfg(test)]

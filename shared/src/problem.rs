@@ -33,6 +33,8 @@ pub enum Code {
     RequestTimeout,
     PreconditionFailed,
     BodyTooLarge,
+    UnsupportedEncoding,
+    UnsupportedMediaType,
     UriTooLong,
     HeadersTooLarge,
     IdempotencyKeyReused,
@@ -62,7 +64,7 @@ pub enum Code {
 impl Code {
     /// Every code that a client may get. `Internal` is not among them, for it is a defect wherever it is seen; nor are
     /// those of the admin API alone, which stand behind it.
-    pub const OF_CLIENT_API: [Self; 33] = [
+    pub const OF_CLIENT_API: [Self; 35] = [
         Self::InvalidUtf8,
         Self::InvalidCoordinate,
         Self::InvalidPhext,
@@ -83,6 +85,8 @@ impl Code {
         Self::RequestTimeout,
         Self::PreconditionFailed,
         Self::BodyTooLarge,
+        Self::UnsupportedEncoding,
+        Self::UnsupportedMediaType,
         Self::UriTooLong,
         Self::HeadersTooLarge,
         Self::IdempotencyKeyReused,
@@ -121,6 +125,10 @@ impl Code {
             Self::RequestTimeout => (408, "request_timeout", "Request too slow"),
             Self::PreconditionFailed => (412, "precondition_failed", "The scroll has changed"),
             Self::BodyTooLarge => (413, "body_too_large", "Body too large"),
+            Self::UnsupportedEncoding => (415, "unsupported_encoding", "Encoded body"),
+            Self::UnsupportedMediaType => {
+                (415, "unsupported_media_type", "Body of a type that is not stored")
+            }
             Self::UriTooLong => (414, "uri_too_long", "Request line too long"),
             Self::HeadersTooLarge => (431, "headers_too_large", "Headers too large"),
             Self::IdempotencyKeyReused => (422, "idempotency_key_reused", "Key of another request"),
@@ -194,13 +202,22 @@ pub struct Problem {
     pub retry_after_s: Option<u64>,
     /// The methods that the route does take, for 405.
     pub allow: Option<&'static str>,
+    /// The tag of what is there now, for 412.
+    pub entity_tag: Option<String>,
     members: Vec<(&'static str, Value)>,
 }
 
 impl Problem {
     /// An error with its detail.
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, detail: detail.into(), retry_after_s: None, allow: None, members: Vec::new() }
+        Self {
+            code,
+            detail: detail.into(),
+            retry_after_s: None,
+            allow: None,
+            entity_tag: None,
+            members: Vec::new(),
+        }
     }
 
     /// Adds a member of its own, such as `offset` or `quota`.
@@ -224,12 +241,23 @@ impl Problem {
         self
     }
 
+    /// Says what the tag of the thing asked for is now.
+    #[must_use]
+    pub fn entity_tag(mut self, tag: String) -> Self {
+        self.entity_tag = Some(tag);
+        self
+    }
+
     /// The fields that the error needs beside its body: name and value.
     pub fn header_fields(&self) -> impl Iterator<Item = (&'static str, Cow<'static, str>)> {
         let challenge = self.code.www_authenticate().map(|value| ("WWW-Authenticate", value.into()));
         let allow = self.allow.map(|value| ("Allow", value.into()));
+        let tag = self.entity_tag.as_deref().map(|tag| ("ETag", tag.to_owned().into()));
+        // RFC 9110, 15.5.16: which codings would have been taken.
+        let is_encoded = self.code == Code::UnsupportedEncoding;
+        let codings = is_encoded.then_some(("Accept-Encoding", Cow::Borrowed("identity")));
         let retry = self.retry_after_s.map(|seconds| ("Retry-After", seconds.to_string().into()));
-        challenge.into_iter().chain(allow).chain(retry)
+        challenge.into_iter().chain(allow).chain(tag).chain(codings).chain(retry)
     }
 
     /// The body.

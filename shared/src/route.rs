@@ -24,12 +24,14 @@ pub enum Route {
 /// Which methods a route takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Methods {
-    /// GET alone.
+    /// GET alone, which only reads, and so HEAD.
     Get,
     /// POST alone.
     Post,
-    /// Either.
+    /// Either, and GET may write.
     GetPost,
+    /// Either, and GET only reads: HEAD too.
+    GetHeadPost,
 }
 
 impl Route {
@@ -82,10 +84,21 @@ impl Route {
     /// Which methods it takes.
     pub fn methods(self) -> Methods {
         match self {
-            Self::Insert | Self::Update | Self::Delete | Self::Delta | Self::Query => Methods::GetPost,
+            Self::Insert | Self::Update | Self::Delete => Methods::GetPost,
+            Self::Delta | Self::Query => Methods::GetHeadPost,
             Self::Where => Methods::Post,
             _ => Methods::Get,
         }
+    }
+
+    /// Whether a body means something to it.
+    pub fn takes_body(self) -> bool {
+        self.methods() != Methods::Get
+    }
+
+    /// Whether its answer has an `ETag`, by which a client may ask for it only if it has changed.
+    pub fn is_conditional_read(self) -> bool {
+        matches!(self, Self::Select | Self::Get)
     }
 
     /// Whether it changes a scroll: such a request needs a key with the scope `write`, and goes
@@ -99,18 +112,20 @@ impl Methods {
     /// Whether the method is one of these.
     pub fn allow(self, method: &str) -> bool {
         match self {
-            Self::Get => method == "GET",
+            Self::Get => matches!(method, "GET" | "HEAD"),
             Self::Post => method == "POST",
-            Self::GetPost => method == "GET" || method == "POST",
+            Self::GetPost => matches!(method, "GET" | "POST"),
+            Self::GetHeadPost => matches!(method, "GET" | "HEAD" | "POST"),
         }
     }
 
     /// The value of the `Allow` header (RFC 9110, 10.2.1).
     pub fn allow_header(self) -> &'static str {
         match self {
-            Self::Get => "GET, OPTIONS",
+            Self::Get => "GET, HEAD, OPTIONS",
             Self::Post => "POST, OPTIONS",
             Self::GetPost => "GET, POST, OPTIONS",
+            Self::GetHeadPost => "GET, HEAD, POST, OPTIONS",
         }
     }
 }
@@ -118,6 +133,18 @@ impl Methods {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn head_is_taken_where_get_only_reads() {
+        for route in Route::ALL {
+            let methods = route.methods();
+            assert_eq!(methods.allow("HEAD"), methods.allow("GET") && !route.writes(), "{route:?}");
+            for method in ["GET", "HEAD", "POST", "OPTIONS"] {
+                let is_listed = methods.allow_header().split(", ").any(|listed| listed == method);
+                assert_eq!(is_listed, methods.allow(method) || method == "OPTIONS", "{route:?} {method}");
+            }
+        }
+    }
 
     #[test]
     fn a_path_matches_to_the_letter() {

@@ -87,3 +87,65 @@ fn who_asks_and_reads_is_answered_in_a_crowd_too() {
         }
     }
 }
+
+/// Heads in which two readers might see two hosts, or none. `HOST` stands for the port's own.
+const AMBIGUOUS: [&str; 16] = [
+    "GET /health HTTP/1.1\r\n\r\n",
+    "GET /health HTTP/1.1\r\nHost: HOST\r\nHost: HOST\r\n\r\n",
+    "GET /health HTTP/1.1\r\nHost: HOST\r\nHost: evil.example\r\n\r\n",
+    "GET /health HTTP/1.1\r\nHost: evil.example\r\nHost: HOST\r\n\r\n",
+    "GET /health HTTP/1.0\r\nHost: HOST\r\nHost: HOST\r\n\r\n",
+    "GET /health HTTP/1.1\r\nHost: user@HOST\r\n\r\n",
+    "GET /health HTTP/1.1\r\nHost: evil.example@HOST\r\n\r\n",
+    "GET /health HTTP/1.1\r\nHost: user:secret@HOST\r\n\r\n",
+    "GET /health HTTP/1.1\r\nHost: @HOST\r\n\r\n",
+    "GET /health HTTP/1.1\r\nHost:\r\n\r\n",
+    "GET /health HTTP/1.1\r\nHost: localhost:http\r\n\r\n",
+    "GET /health HTTP/1.1\r\nHost: localhost:65536\r\n\r\n",
+    "GET /health HTTP/1.1\r\nHost: localhost:1:2\r\n\r\n",
+    "GET /health HTTP/1.1\r\nHost: localhost, evil.example:1\r\n\r\n",
+    "GET http://evil.example/health HTTP/1.1\r\nHost: HOST\r\n\r\n",
+    "GET http://user@HOST/health HTTP/1.1\r\nHost: HOST\r\n\r\n",
+];
+
+#[test]
+fn a_request_is_for_one_host() {
+    let running = Deployment::start(&Setup::default());
+    let mut clients = ports(&running).map(|port| Client::new(port, None)).to_vec();
+    // The client port, and a worker past it, are no more lenient.
+    clients.extend([running.client(None), running.slot(1341, None)]);
+    for client in clients {
+        let host = client.address.to_string();
+        for head in AMBIGUOUS {
+            let answer = client.raw(head.replace("HOST", &host));
+            assert_eq!(answer.status, 400, "{host}, {head}: {answer}");
+            answer.refused(400, "bad_request");
+        }
+        for head in [
+            "GET /health HTTP/1.1\r\nHost: HOST\r\nConnection: close\r\n\r\n",
+            "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+            "GET /health HTTP/1.1\r\nHost: [::1]:1\r\nConnection: close\r\n\r\n",
+            "GET http://HOST/health HTTP/1.1\r\nHost: HOST\r\nConnection: close\r\n\r\n",
+        ] {
+            client.raw(head.replace("HOST", &host)).ok();
+        }
+    }
+    // The key does not open what the host keeps shut, and nothing is changed.
+    let admin = running.admin();
+    let add = admin.head("POST", "/admin/tenants/add").replace("Host: ", "Host: user@");
+    let answer = admin.raw(add + "Content-Length: 16\r\n\r\n{\"name\":\"carol\"}");
+    answer.problem(400, "bad_request");
+    assert_eq!(admin.get("/admin/tenants/carol").status, 404);
+}
+
+/// Where other machines may ask by any name, it is a name all the same.
+#[test]
+fn a_remote_admin_port_is_for_one_host_too() {
+    let gateway = "admin_allow_remote = true\n".to_owned();
+    let running = Deployment::start(&Setup { gateway, ..Setup::default() });
+    let admin = Client::new(ports(&running)[0], None);
+    admin.raw("GET /health HTTP/1.1\r\nHost: admin.example.org\r\nConnection: close\r\n\r\n").ok();
+    for hosts in ["Host: user@admin.example.org\r\n", "Host: a\r\nHost: a\r\n", ""] {
+        admin.raw(format!("GET /health HTTP/1.1\r\n{hosts}\r\n")).problem(400, "bad_request");
+    }
+}

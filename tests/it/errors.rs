@@ -117,7 +117,7 @@ fn members_that_some_errors_have() {
     let not_utf8 = alice.post(&format!("/api/v2/insert?{AT}"), b"abc\xc0\x80").problem(400, "invalid_utf8");
     assert_eq!((&not_utf8["offset"], &not_utf8["part"]), (&3.into(), &"body".into()));
     for (route, allow) in
-        [("select", "GET, OPTIONS"), ("where", "POST, OPTIONS"), ("update", "GET, POST, OPTIONS")]
+        [("select", "GET, HEAD, OPTIONS"), ("where", "POST, OPTIONS"), ("update", "GET, POST, OPTIONS")]
     {
         let answer = alice.request("PUT", &format!("/api/v2/{route}?{AT}"), "", Some(b""));
         answer.problem(405, "method_not_allowed");

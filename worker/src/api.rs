@@ -8,10 +8,11 @@ use sq_shared::phext_name::{InvalidPhextName, PhextName};
 use sq_shared::problem::{Code, Problem};
 use sq_shared::route::Route;
 use sq_shared::tenant::TenantName;
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::api::input::Input;
 use crate::api::stream::{Pieces, Stream};
-use crate::store::{Listing, Pending, Phext, State, Store, StoreError, Written};
+use crate::store::{Listing, Pending, Phext, State, Store, StoreError, Write, Written};
 
 pub(crate) mod checksum;
 mod delete;
@@ -75,6 +76,15 @@ pub enum Outcome {
         bytes: u64,
         /// Whether it was made before, and is only told again.
         is_replay: bool,
+        /// That of the scroll with the write; not known of one that was made before.
+        checksum: Option<u128>,
+    },
+    /// A whole phext.
+    Phext {
+        /// As a file.
+        text: Stream,
+        /// That of the file.
+        checksum: u128,
     },
     /// JSON.
     Json(Bytes),
@@ -130,6 +140,18 @@ impl Command {
             Route::JsonExport => Self::JsonExport(json_export::JsonExport::parse(&input)?),
             Route::Phexts => Self::Phexts(phexts::Phexts),
         })
+    }
+
+    /// The checksum of the scroll that a write was to change, as it is on disk; `None` of one that is no write, or cannot be
+    /// read now.
+    pub(crate) fn checksum_of_target(&self, store: &mut Store) -> Option<u128> {
+        let (phext, at) = match self {
+            Self::Insert(command) => command.target(),
+            Self::Update(command) => command.target(),
+            Self::Delete(command) => command.target(),
+            _ => return None,
+        };
+        Some(xxh3_128(store.read(phext).ok()?.into_parts().0.scroll(at).as_bytes()))
     }
 
     /// What the answer will keep in memory. Nothing is changed.
@@ -214,9 +236,18 @@ impl Outcome {
         Self::Text(text.into())
     }
 
-    fn written(done: &str, written: Written) -> Self {
-        let text = format!("{done} {} bytes", written.bytes).into();
-        Self::Written { text, bytes: written.bytes, is_replay: written.is_replay }
+    /// What the client need not be sent, for it has it: the checksum by which it knows it.
+    pub(crate) fn unless_known(&self, known: Option<&Known>) -> Option<u128> {
+        let (checksum, is_empty) = match self {
+            Self::Scroll { text, checksum } => (*checksum, text.is_empty()),
+            Self::Phext { text, checksum } => (*checksum, text.left_bytes() == Some(0)),
+            _ => return None,
+        };
+        let is_known = match known? {
+            Known::Anything => !is_empty,
+            Known::OneOf(checksums) => checksums.contains(&checksum),
+        };
+        is_known.then_some(checksum)
     }
 
     fn text_of(pieces: impl Pieces + 'static, exact_bytes: Option<u64>) -> Self {
@@ -226,6 +257,30 @@ impl Outcome {
     fn json_of(pieces: impl Pieces + 'static) -> Self {
         Stream::new(pieces, None).into_whole().map_or_else(Self::JsonStream, Self::Json)
     }
+}
+
+/// What a client has of what it asks for (`If-None-Match`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Known {
+    /// Whatever has a text.
+    Anything,
+    /// What has one of these checksums.
+    OneOf(Vec<u128>),
+}
+
+/// Makes a change, and says what was done.
+fn write(
+    store: &mut Store,
+    phext: &PhextName,
+    write: &Write,
+    done: &str,
+) -> Result<Pending<Outcome>, Failure> {
+    let written = store.write(phext, write)?;
+    let scroll = store.latest_scroll(phext, &write.at);
+    Ok(written.map(|Written { bytes, is_replay }| {
+        let checksum = (!is_replay).then(|| xxh3_128(scroll.as_bytes()));
+        Outcome::Written { text: format!("{done} {bytes} bytes").into(), bytes, is_replay, checksum }
+    }))
 }
 
 /// Most coordinates in one request. Each takes some forty bytes and a place in a tree, so that a body full

@@ -313,6 +313,11 @@ impl Store {
         Ok(self.pending(name, written))
     }
 
+    /// A scroll with all its writes, durable or not, right after one was made.
+    pub fn latest_scroll(&self, name: &PhextName, at: &Coordinate) -> &str {
+        self.cache.open(name).map_or("", |open| open.phext.scroll(at))
+    }
+
     /// Whether all that these tickets stand for is on disk.
     ///
     /// # Errors

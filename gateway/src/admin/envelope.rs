@@ -9,6 +9,7 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sq_shared::headers::PROBLEM_JSON;
+use sq_shared::host;
 use sq_shared::loopback::names_loopback;
 use sq_shared::problem::{Code, Problem};
 use sq_shared::request_id::request_id;
@@ -23,16 +24,21 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Client(pub(super) IpAddr);
 
-/// Answers a request, or refuses it when it came by a foreign name; a refusal gets its body here.
+/// Answers a request, or refuses it when it came by a foreign name or by none; a refusal gets its body here.
 pub(super) async fn wrap(State(admin): State<Admin>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = request_id(request.headers());
     let client = request.extensions().get().map(|Client(address)| *address);
     let is_safe = request.method().is_safe();
     let (method, path) = (logged_method(request.method()), logged_path(request.uri().path()));
+    let host = host::check(request.version(), request.uri(), request.headers());
     let is_local =
         admin.directory.load().config.gateway.admin_allow_remote || names_loopback(request.headers());
-    let mut response = if is_local { next.run(request).await } else { misdirected().into_response() };
+    let mut response = match host {
+        Err(error) => Refusal(error.problem()).into_response(),
+        Ok(()) if !is_local => misdirected().into_response(),
+        Ok(()) => next.run(request).await,
+    };
     let refusal = response.extensions_mut().remove::<Refusal>();
     if let Some(refusal) = &refusal {
         write(&mut response, &refusal.0, &id);

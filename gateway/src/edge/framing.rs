@@ -2,6 +2,7 @@
 //! row might read in two ways is refused, however common it is.
 
 use memchr::memchr_iter;
+use sq_shared::host::is_host;
 use sq_shared::limits::HEADER_FIELDS;
 
 use super::byte_set::ByteSet;
@@ -97,9 +98,6 @@ fn trim_blanks(value: &[u8]) -> &[u8] {
 /// Which bytes a token may have (RFC 9110, 5.6.2). A table: every byte of every field's name is asked.
 static TOKEN_BYTES: ByteSet = ByteSet::of_alphanumerics_and(b"!#$%&'*+-.^_`|~");
 
-/// Which bytes a host may have (RFC 3986, 3.2.2).
-static HOST_BYTES: ByteSet = ByteSet::of_alphanumerics_and(b"-._~%!$&'()*+,;=:[]");
-
 /// A byte of a token.
 pub(super) fn is_token_byte(byte: &u8) -> bool {
     TOKEN_BYTES.has(*byte)
@@ -177,7 +175,7 @@ impl<'h> Fields<'h> {
             let optional = version == Version::Http10;
             return if optional { Ok(()) } else { Err(HeadError::Malformed("There is no Host header.")) };
         };
-        if host.is_empty() || !host.iter().all(|byte| HOST_BYTES.has(*byte)) {
+        if !is_host(host) {
             return Err(HeadError::Malformed("The Host header is not a host."));
         }
         let target = request_line.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
@@ -247,6 +245,8 @@ mod tests {
             "GET / HTTP/1.1\r\n\r\n",
             "GET / HTTP/1.1\r\nHost:\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: user@a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a:http\r\n\r\n",
             "GET  / HTTP/1.1\r\nHost: a\r\n\r\n",
             "GET / HTTP/2.0\r\nHost: a\r\n\r\n",
             "GET / HTTP/1.1 \r\nHost: a\r\n\r\n",

@@ -2,6 +2,7 @@
 
 use http::Method;
 use pingora::http::RequestHeader;
+use sq_shared::content;
 use sq_shared::credential::{self, CredentialError};
 use sq_shared::request_id::request_id;
 use sq_shared::route::Route;
@@ -140,6 +141,7 @@ fn check_route(
     let (path, query) = split_target(origin_form(request.raw_path()));
     utf8::check_target(path, query)?;
     route::check(route, request.method.as_str(), tenant)?;
+    content::check(route, &request.method, &request.headers)?;
     let keys = route.writes().then(|| WriteKeys::new(&request.headers)).transpose()?;
     let body = BodyMeter::new(request, ctx.directory.config.limits.body_bytes)?;
     Ok((keys, body))

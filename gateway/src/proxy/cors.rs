@@ -6,9 +6,9 @@ use sq_shared::config::Cors;
 
 /// What a page may send beside what browsers allow by themselves.
 const ALLOW_HEADERS: HeaderValue = HeaderValue::from_static(
-    "Authorization, Content-Type, Idempotency-Key, If-Match, traceparent, tracestate, X-Request-Id, X-SQ-API-Key",
+    "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, traceparent, tracestate, X-Request-Id, X-SQ-API-Key",
 );
-const ALLOW_METHODS: HeaderValue = HeaderValue::from_static("GET, POST, OPTIONS");
+const ALLOW_METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, OPTIONS");
 /// What a page may read of the answer.
 const EXPOSE_HEADERS: HeaderValue = HeaderValue::from_static(
     "ETag, Idempotency-Replayed, RateLimit, RateLimit-Policy, Retry-After, X-Request-Id",

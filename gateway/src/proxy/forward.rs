@@ -56,6 +56,8 @@ pub fn request_head(
     add_trace(fields, client, trace);
     if let Some(keys) = &admitted.keys {
         add_write_fields(fields, client, keys);
+    } else if admitted.audited.route().is_conditional_read() {
+        add_condition(fields, client, header::IF_NONE_MATCH);
     }
     // The head keeps no upper and lower case: our worker and SQ's compare names without, and it is half the work.
     let mut head = RequestHeader::from(parts);
@@ -78,21 +80,27 @@ fn add_trace(fields: &mut HeaderMap, client: &RequestHeader, trace: Trace) {
     }
 }
 
-/// What only a write has: its condition and its names.
+/// What only a write has: its conditions and its names.
 fn add_write_fields(fields: &mut HeaderMap, client: &RequestHeader, keys: &WriteKeys) {
-    if let Some(condition) = condition(&client.headers) {
-        fields.insert(header::IF_MATCH, condition);
-    }
+    add_condition(fields, client, header::IF_MATCH);
+    add_condition(fields, client, header::IF_NONE_MATCH);
     if let Some(key) = &keys.of_client {
         fields.insert(lookup::IDEMPOTENCY_KEY, key.clone());
     }
     fields.insert(lookup::X_SQ_REPEAT_KEY, keys.own.clone());
 }
 
-/// The client's `If-Match`. A list that stands in many fields is one in one field (RFC 9110, 5.3), and so takes no more of
+/// One of the client's conditions, if it has it.
+fn add_condition(fields: &mut HeaderMap, client: &RequestHeader, name: HeaderName) {
+    if let Some(condition) = condition(&client.headers, &name) {
+        fields.insert(name, condition);
+    }
+}
+
+/// The client's list of tags. One that stands in many fields is the same in one field (RFC 9110, 5.3), and so takes no more of
 /// the fields that the worker has room for.
-fn condition(client: &HeaderMap) -> Option<HeaderValue> {
-    let mut values = client.get_all(header::IF_MATCH).iter();
+fn condition(client: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
+    let mut values = client.get_all(name).iter();
     let first = values.next()?;
     let mut list = first.as_bytes().to_vec();
     for value in values {

@@ -6,6 +6,7 @@ use http::header;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::v1::server::HttpSession as Session;
 use pingora::{Error, ErrorSource, ErrorType};
+use sq_shared::content::UnsupportedContent;
 use sq_shared::credential::CredentialError;
 use sq_shared::headers::PROBLEM_JSON;
 use sq_shared::idempotency::InvalidIdempotencyKey;
@@ -44,6 +45,8 @@ pub enum Refusal {
     Route(#[from] RouteError),
     #[error(transparent)]
     IdempotencyKey(#[from] InvalidIdempotencyKey),
+    #[error(transparent)]
+    Content(#[from] UnsupportedContent),
     #[error(transparent)]
     Body(#[from] BodyError),
     #[error(transparent)]
@@ -87,6 +90,7 @@ impl Refusal {
             Self::Utf8(error) => utf8_problem(*error),
             Self::Route(error) => route_problem(*error),
             Self::IdempotencyKey(error) => error.problem(),
+            Self::Content(error) => error.problem(),
             Self::Body(error) => body_problem(*error),
             Self::Upstream(error) => upstream_problem(*error),
             Self::Audit(error) => audit_problem(*error),

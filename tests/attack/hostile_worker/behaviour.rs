@@ -13,6 +13,8 @@ pub(super) struct Behaviour {
 pub(super) enum Request {
     /// A read.
     Select,
+    /// The head of a read.
+    Head,
     /// A write with a body of so many bytes. The worker reads it before the first step only if it is short.
     Update(usize),
 }
@@ -87,6 +89,12 @@ pub(super) fn adds(name: &'static str, fields: &str, verdict: Verdict) -> Behavi
 }
 
 impl Behaviour {
+    /// The same with a request for the head alone.
+    pub(super) fn under_head(mut self) -> Self {
+        self.request = Request::Head;
+        self
+    }
+
     /// The same with a write of so many bytes.
     pub(super) fn under_update(mut self, body_bytes: usize) -> Self {
         self.request = Request::Update(body_bytes);

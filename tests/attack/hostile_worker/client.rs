@@ -43,6 +43,7 @@ pub(super) fn ask(client: &Client, request: Request, patience: Duration) -> Rece
     let began = Instant::now();
     let (method, command, body) = match request {
         Request::Select => ("GET", "select", Vec::new()),
+        Request::Head => ("HEAD", "select", Vec::new()),
         Request::Update(bytes) => ("POST", "update", vec![b'x'; bytes]),
     };
     let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
@@ -106,7 +107,10 @@ impl Received {
         let status: u16 = status.split(' ').next().unwrap_or_default().parse().map_err(|_| "no status")?;
         let fields = fields(lines)?;
         let field = |name: &str| fields.iter().find(|(other, _)| *other == name).map(|(_, value)| *value);
-        let text = whole_body(body, field("content-length"), field("transfer-encoding"), status);
+        let text = match request {
+            Request::Head => Some(body.to_owned()),
+            _ => whole_body(body, field("content-length"), field("transfer-encoding"), status),
+        };
         let Some(text) = text else { return Ok(Verdict::BrokenOff) };
         let code = |code: &str| text.contains(&format!("\"code\":\"{code}\""));
         match (status, request) {
@@ -114,6 +118,7 @@ impl Received {
                 Some(text) => Ok(Verdict::Served(text)),
                 None => Err("another text".to_owned()),
             },
+            (503, Request::Head) => Ok(Verdict::Refused),
             (503, Request::Select) if code("worker_unavailable") => Ok(Verdict::Refused),
             (502, Request::Update(_)) if code("worker_failed") => Ok(Verdict::Refused),
             (504, _) if code("worker_timeout") => Ok(Verdict::Late),

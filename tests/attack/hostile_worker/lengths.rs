@@ -1,6 +1,6 @@
 //! Lengths that lie, and bodies where there is none.
 
-use super::behaviour::Step::{Close, Send, Wait};
+use super::behaviour::Step::{Close, Pause, Send, Wait};
 use super::behaviour::Verdict::{BrokenOff, Empty, Refused, Served};
 use super::behaviour::{Behaviour, does, sends, sends_and_closes};
 
@@ -8,6 +8,7 @@ pub(super) fn behaviours() -> Vec<Behaviour> {
     let mut all = lies();
     all.extend(malformed());
     all.extend(without_body());
+    all.extend(under_head());
     all
 }
 
@@ -75,4 +76,29 @@ fn without_body() -> Vec<Behaviour> {
         ),
         sends("205", head(205, "Content-Length: 0\r\n", ""), Refused),
     ]
+}
+
+/// The length of a body that is not there, and bodies that are: what is behind the head is not the next answer.
+fn under_head() -> Vec<Behaviour> {
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n".to_owned();
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned();
+    let whole = "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\ninjected";
+    [
+        sends("HEAD", head.clone(), Served("")),
+        sends("HEAD in chunks", chunked.clone(), Served("")),
+        sends("HEAD without a length", "HTTP/1.1 200 OK\r\n\r\n", Served("")),
+        sends("HEAD with a body", head.clone() + "injected", Served("")),
+        sends("HEAD with chunks", chunked + "8\r\ninjected\r\n0\r\n\r\n", Served("")),
+        sends("HEAD with another answer behind", head.clone() + whole, Served("")),
+        does(
+            "HEAD with a late body",
+            vec![Send(head.clone().into()), Pause(50), Send("injected".into())],
+            Served(""),
+        ),
+        does("HEAD with a late answer", vec![Send(head.into()), Pause(50), Send(whole.into())], Served("")),
+        sends("HEAD with 304 and a body", "HTTP/1.1 304 None\r\n\r\ninjected", Empty(304)),
+        sends("HEAD with a malformed length", "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", Refused),
+    ]
+    .map(Behaviour::under_head)
+    .into()
 }

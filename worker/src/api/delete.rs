@@ -1,10 +1,11 @@
 //! `delete`: empties a scroll.
 
+use sq_shared::coordinate::Coordinate;
 use sq_shared::phext_name::PhextName;
 use sq_shared::problem::Problem;
 
 use crate::api::input::Input;
-use crate::api::{Failure, Outcome, coordinate, phext_name};
+use crate::api::{Failure, Outcome, coordinate, phext_name, write};
 use crate::store::{Edit, Pending, Store, Write};
 
 /// Names the scroll to empty.
@@ -23,7 +24,11 @@ impl Delete {
     }
 
     pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, Failure> {
-        let written = store.write(&self.phext, &self.write)?;
-        Ok(written.map(|written| Outcome::written("Removed", written)))
+        write(store, &self.phext, &self.write, "Removed")
+    }
+
+    /// Which scroll it changes.
+    pub(super) fn target(&self) -> (&PhextName, &Coordinate) {
+        (&self.phext, &self.write.at)
     }
 }

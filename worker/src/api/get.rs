@@ -3,7 +3,9 @@
 use sq_shared::phext_name::PhextName;
 use sq_shared::problem::Problem;
 
+use crate::api::checksum::checksum;
 use crate::api::input::Input;
+use crate::api::stream::Stream;
 use crate::api::{Failure, Outcome, Pinned, phext_name};
 use crate::store::{Pending, Store};
 
@@ -24,6 +26,9 @@ impl Get {
 
     pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, Failure> {
         let phext = store.read(&self.phext)?;
-        Ok(phext.map(|phext| Outcome::text_of(phext.joined(), Some(phext.file_bytes()))))
+        Ok(phext.map(|phext| Outcome::Phext {
+            text: Stream::new(phext.joined(), Some(phext.file_bytes())),
+            checksum: checksum(phext),
+        }))
     }
 }

@@ -1,10 +1,11 @@
 //! `insert`: appends a text to a scroll.
 
+use sq_shared::coordinate::Coordinate;
 use sq_shared::phext_name::PhextName;
 use sq_shared::problem::Problem;
 
 use crate::api::input::Input;
-use crate::api::{Failure, Outcome, coordinate, phext_name};
+use crate::api::{Failure, Outcome, coordinate, phext_name, write};
 use crate::store::{Edit, Pending, Store, Write};
 
 /// Brings a text for a scroll.
@@ -23,7 +24,11 @@ impl Insert {
     }
 
     pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, Failure> {
-        let written = store.write(&self.phext, &self.write)?;
-        Ok(written.map(|written| Outcome::written("Inserted", written)))
+        write(store, &self.phext, &self.write, "Inserted")
+    }
+
+    /// Which scroll it changes.
+    pub(super) fn target(&self) -> (&PhextName, &Coordinate) {
+        (&self.phext, &self.write.at)
     }
 }

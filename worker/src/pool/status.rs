@@ -15,6 +15,7 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPT
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 use sq_shared::headers::{PROBLEM_JSON, X_REQUEST_ID};
+use sq_shared::host;
 use sq_shared::loopback::names_loopback;
 use sq_shared::operator_port;
 use sq_shared::problem::{Code, Problem};
@@ -91,6 +92,9 @@ async fn accept(listener: TcpListener, page: Arc<Page>) {
 }
 
 async fn answer(request: Request<Incoming>, page: Arc<Page>) -> Result<Response<Full<Bytes>>, Infallible> {
+    if let Err(error) = host::check(request.version(), request.uri(), request.headers()) {
+        return Ok(refused(&error.problem()));
+    }
     if page.is_local && !names_loopback(request.headers()) {
         return Ok(refusal(
             Code::Misdirected,
@@ -148,9 +152,13 @@ fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
 }
 
 fn refusal(code: Code, detail: &'static str) -> Response<Full<Bytes>> {
+    refused(&Problem::new(code, detail))
+}
+
+fn refused(problem: &Problem) -> Response<Full<Bytes>> {
     let id = new_request_id();
-    let body = Problem::new(code, detail).to_json(id.to_str().unwrap_or_default());
-    let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let body = problem.to_json(id.to_str().unwrap_or_default());
+    let status = StatusCode::from_u16(problem.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = respond(status, PROBLEM_JSON, body);
     response.headers_mut().insert(X_REQUEST_ID, id);
     response

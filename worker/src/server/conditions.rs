@@ -1,20 +1,78 @@
-//! The conditions of a write, from its header fields: what the scroll must be now, and the key under which
-//! the request may come again.
+//! The conditions of a request, from its header fields: what the scroll must be now for a write, the key under which it may
+//! come again, and what the client of a read has already.
 
-use hyper::header::{self, HeaderMap};
+use hyper::header::{self, HeaderMap, HeaderValue};
 use sq_shared::headers::X_SQ_REPEAT_KEY;
 use sq_shared::idempotency::{self, IdempotencyKey, InvalidIdempotencyKey};
 use sq_shared::problem::{Code, Problem};
+use xxhash_rust::xxh3::xxh3_128;
 
+use crate::api::Known;
 use crate::api::checksum::parse_checksum;
 use crate::store::{Expected, KeyOrigin, RepeatKey};
 
 /// Most checksums in one request; each takes 35 bytes of its head.
 const CHECKSUMS: usize = 100;
 
+/// What the scroll must be for a write, by `If-Match` and `If-None-Match`; `None` without them.
+pub(super) fn expected(headers: &HeaderMap) -> Result<Option<Expected>, Problem> {
+    let expected = matching(headers)?;
+    if !expects_nothing(headers)? {
+        return Ok(expected);
+    }
+    // A scroll without a text has this checksum, and no other has it.
+    let nothing = xxh3_128(b"");
+    let checksums = match expected {
+        None => vec![nothing],
+        Some(Expected::Something) => Vec::new(),
+        Some(Expected::OneOf(checksums)) => {
+            checksums.into_iter().filter(|checksum| *checksum == nothing).collect()
+        }
+    };
+    Ok(Some(Expected::OneOf(checksums)))
+}
+
+/// Whether a write wants that there is no text yet: `If-None-Match: *` (RFC 9110, 13.1.2). It means nothing else on a write,
+/// and were a tag passed over, the write would be made without its condition.
+fn expects_nothing(headers: &HeaderMap) -> Result<bool, Problem> {
+    let mut values = headers.get_all(header::IF_NONE_MATCH).iter().peekable();
+    let is_sent = values.peek().is_some();
+    // Of two fields the gateway makes one.
+    let is_any = |value: &HeaderValue| {
+        value.as_bytes().split(|byte| *byte == b',').all(|tag| tag.trim_ascii() == b"*")
+    };
+    match values.all(is_any) {
+        true => Ok(is_sent),
+        false => Err(Problem::new(
+            Code::InvalidParameter,
+            "on a write If-None-Match is * alone, for a scroll that has no text yet: to write only what you have read, send \
+             its tag in If-Match",
+        )),
+    }
+}
+
+/// What the client has of what it reads, by `If-None-Match`. Tags are compared weakly; what is no tag of ours stands for
+/// nothing that we have.
+pub(super) fn known(headers: &HeaderMap) -> Option<Known> {
+    let mut checksums = None;
+    for value in headers.get_all(header::IF_NONE_MATCH) {
+        let list = value.to_str().unwrap_or_default();
+        if list.split(',').any(|tag| tag.trim() == "*") {
+            return Some(Known::Anything);
+        }
+        let checksums: &mut Vec<u128> = checksums.get_or_insert_default();
+        checksums.extend(list.split(',').filter_map(|tag| {
+            let tag = tag.trim();
+            let opaque = tag.strip_prefix("W/").unwrap_or(tag);
+            parse_checksum(opaque.strip_prefix('"')?.strip_suffix('"')?)
+        }));
+    }
+    checksums.map(Known::OneOf)
+}
+
 /// What `If-Match` says (RFC 9110, 13.1.1); `None` without it. Weak tags match nothing, and neither does what
 /// is no checksum of ours.
-pub(super) fn expected(headers: &HeaderMap) -> Result<Option<Expected>, Problem> {
+fn matching(headers: &HeaderMap) -> Result<Option<Expected>, Problem> {
     let mut checksums = None;
     for value in headers.get_all(header::IF_MATCH) {
         let list = value.to_str().map_err(|_| malformed())?.trim();
@@ -55,9 +113,53 @@ fn malformed() -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use hyper::header::HeaderValue;
-
     use super::*;
+
+    fn headers_of(fields: &[(header::HeaderName, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(name, HeaderValue::from_str(value).unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn to_write_where_nothing_is_has_one_spelling() {
+        let nothing = xxh3_128(b"");
+        let of = |fields: &[(header::HeaderName, &str)]| {
+            expected(&headers_of(fields)).map_err(|problem| problem.code)
+        };
+        let (none_match, matching) = (header::IF_NONE_MATCH, header::IF_MATCH);
+        let just = |checksums: Vec<u128>| Ok(Some(Expected::OneOf(checksums)));
+        for star in ["*", " *", "*, *"] {
+            assert_eq!(of(&[(none_match.clone(), star)]), just(vec![nothing]), "{star:?}");
+        }
+        let star = (none_match.clone(), "*");
+        assert_eq!(of(&[star.clone(), star.clone()]), just(vec![nothing]));
+        assert_eq!(of(&[star.clone(), (matching.clone(), "*")]), just(Vec::new()));
+        let tags = format!("\"{nothing:032x}\", \"{:032x}\"", 0xabc);
+        assert_eq!(of(&[star.clone(), (matching.clone(), &tags)]), just(vec![nothing]));
+        for wrong in ["", "\"a\"", "*, \"a\"", "\"a\", *", "**", "W/\"a\"", "a"] {
+            assert_eq!(of(&[(none_match.clone(), wrong)]), Err(Code::InvalidParameter), "{wrong:?}");
+            assert_eq!(of(&[star.clone(), (none_match.clone(), wrong)]), Err(Code::InvalidParameter));
+        }
+    }
+
+    #[test]
+    fn what_a_client_has_is_compared_weakly_and_read_leniently() {
+        let of = |value: &str| known(&headers_of(&[(header::IF_NONE_MATCH, value)]));
+        let tag = format!("\"{:032x}\"", 0xabc);
+        assert_eq!(known(&HeaderMap::new()), None);
+        for star in ["*", " * ", "*, *", &format!("{tag}, *")] {
+            assert_eq!(of(star), Some(Known::Anything), "{star:?}");
+        }
+        for one in [tag.clone(), format!("W/{tag}"), format!("\"a,b\",{tag}"), format!("junk, {tag} ,")] {
+            assert_eq!(of(&one), Some(Known::OneOf(vec![0xabc])), "{one:?}");
+        }
+        for nothing in ["", "junk", "\"", "\"a\"", "w/\"00000000000000000000000000000abc\"", "\u{e4}"] {
+            assert_eq!(of(nothing), Some(Known::OneOf(Vec::new())), "{nothing:?}");
+        }
+    }
 
     fn expected_of(values: &[&str]) -> Result<Option<Expected>, Code> {
         let mut headers = HeaderMap::new();

@@ -7,9 +7,11 @@ use std::time::Instant;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap};
 use hyper::http::request::Parts;
-use hyper::{Method, Request, Response, Version};
+use hyper::{Method, Request, Response};
 use percent_encoding::percent_decode_str;
+use sq_shared::content::{self, UnsupportedContent};
 use sq_shared::form::is_form;
+use sq_shared::host::{self, InvalidHost};
 use sq_shared::problem::{Code, Problem};
 use sq_shared::request_id::request_id;
 use sq_shared::route::Route;
@@ -18,7 +20,7 @@ use tracing::{Level, debug, enabled, event};
 
 use crate::api::input::Input;
 use crate::api::params::Params;
-use crate::api::{Command, Failure};
+use crate::api::{Command, Failure, Known};
 use crate::server::activity::Busy;
 use crate::server::answer_body::AnswerBody;
 use crate::server::connection::Caller;
@@ -106,10 +108,12 @@ async fn handle(
     incoming: &mut Incoming,
     request_id: &str,
 ) -> Result<Answer, Problem> {
-    check_host(head)?;
+    // hyper does not look.
+    host::check(head.version, &head.uri, &head.headers).map_err(InvalidHost::problem)?;
     let Target::Api(route) = target(head)? else { return Ok(Answer::health()) };
     authenticate::check(&worker.access(), route, &head.headers)?;
     caller.note_known();
+    content::check(route, &head.method, &head.headers).map_err(UnsupportedContent::problem)?;
     let params = Params::parse(head.uri.query().unwrap_or("")).map_err(|error| {
         Problem::new(Code::InvalidUtf8, "the query is not UTF-8 once it is percent-decoded")
             .with("part", "query")
@@ -119,6 +123,7 @@ async fn handle(
         true => (conditions::expected(&head.headers)?, conditions::repeat_key(&head.headers)?),
         false => (None, None),
     };
+    let known = if route.is_conditional_read() { conditions::known(&head.headers) } else { None };
     let body = body::read(worker, &head.headers, incoming).await?;
     let mut input = Input {
         route,
@@ -135,7 +140,7 @@ async fn handle(
         input.take_form()?;
     }
     let command = Command::parse(input)?;
-    let answer = run(worker, &command, request_id).await;
+    let answer = run(worker, &command, known.as_ref(), request_id).await;
     if answer.as_ref().map_or_else(|problem| problem.code.status() < 500, |_| true) {
         worker.has_served();
     }
@@ -143,7 +148,12 @@ async fn handle(
 }
 
 /// Runs a command, and waits until its outcome may be told.
-async fn run(worker: &Rc<Worker>, command: &Command, request_id: &str) -> Result<Answer, Problem> {
+async fn run(
+    worker: &Rc<Worker>,
+    command: &Command,
+    known: Option<&Known>,
+    request_id: &str,
+) -> Result<Answer, Problem> {
     let refuse = |failure: Failure| respond::problem_of(&failure, request_id);
     // Room is waited for before there is anything to hold: an answer that waits takes no memory.
     let pinned = commits::ask(worker, || command.pinned(&mut worker.store.borrow_mut())).await;
@@ -153,6 +163,9 @@ async fn run(worker: &Rc<Worker>, command: &Command, request_id: &str) -> Result
             Ok(pending) => {
                 let (outcome, tickets) = pending.into_parts();
                 commits::settle(worker, &tickets).await.map_err(|error| refuse(error.into()))?;
+                if let Some(checksum) = outcome.unless_known(known) {
+                    return Ok(Answer::not_modified(checksum));
+                }
                 return Answer::of_outcome(worker, outcome, room).await.map_err(refuse);
             }
             Err(failure) => failure,
@@ -161,7 +174,7 @@ async fn run(worker: &Rc<Worker>, command: &Command, request_id: &str) -> Result
         let tickets =
             failure.store_error().map_or_else(Vec::new, |error| worker.store.borrow().unsettled(error));
         match commits::settle(worker, &tickets).await {
-            Ok(()) => return Err(refuse(failure)),
+            Ok(()) => return Err(with_current_tag(worker, command, refuse(failure))),
             Err(StoreError::InDoubt) => return Err(refuse(StoreError::InDoubt.into())),
             Err(_) => {}
         }
@@ -173,6 +186,17 @@ async fn run(worker: &Rc<Worker>, command: &Command, request_id: &str) -> Result
 fn is_empty_text(headers: &HeaderMap) -> bool {
     let has_no_bytes = headers.get(header::CONTENT_LENGTH).is_some_and(|length| length == "0");
     has_no_bytes && headers.contains_key(header::CONTENT_TYPE)
+}
+
+/// A write whose condition does not hold is told the scroll's tag now.
+fn with_current_tag(worker: &Worker, command: &Command, problem: Problem) -> Problem {
+    if problem.code != Code::PreconditionFailed {
+        return problem;
+    }
+    match command.checksum_of_target(&mut worker.store.borrow_mut()) {
+        Some(checksum) => problem.entity_tag(respond::entity_tag(checksum)),
+        None => problem,
+    }
 }
 
 /// Where a request goes.
@@ -203,15 +227,6 @@ fn target(head: &Parts) -> Result<Target, Problem> {
     } else {
         Err(not_allowed(methods.allow_header()))
     }
-}
-
-/// HTTP/1.1 wants exactly one Host (RFC 9112, 3.2); hyper does not look.
-fn check_host(head: &Parts) -> Result<(), Problem> {
-    let hosts = head.headers.get_all(header::HOST).iter().count();
-    if hosts > 1 || (hosts == 0 && head.version == Version::HTTP_11) {
-        return Err(Problem::new(Code::BadRequest, "send exactly one Host field"));
-    }
-    Ok(())
 }
 
 /// What a line calls the tenant.

@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use hyper::Response;
 use hyper::body::Bytes;
-use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use sq_shared::headers::{self, lookup};
 use sq_shared::problem::{Code, Problem};
 use tracing::error;
 
+use crate::api::stream::Stream;
 use crate::api::{Failure, Outcome};
 use crate::server::activity::Busy;
 use crate::server::answer_body::{AnswerBody, Content};
@@ -48,6 +49,18 @@ impl Answer {
         Self { status: 200, content, fields, room: Arc::default() }
     }
 
+    /// A text that may be longer than a piece.
+    fn of_text(text: Stream) -> Self {
+        let content = text.into_whole().map_or_else(Content::Stream, Content::Whole);
+        Self::with_content(headers::PLAIN_TEXT, content)
+    }
+
+    /// The client has it already.
+    pub(super) fn not_modified(checksum: u128) -> Self {
+        let fields = tag_field(checksum).into_iter().collect();
+        Self { status: 304, content: Content::Whole(Bytes::new()), fields, room: Arc::default() }
+    }
+
     pub(super) fn health() -> Self {
         Self::ok(JSON, Bytes::from_static(br#"{"status":"ok"}"#))
     }
@@ -61,12 +74,13 @@ impl Answer {
         let answer = match outcome {
             Outcome::Text(text) => Self::ok(headers::PLAIN_TEXT, text),
             Outcome::Json(json) => Self::ok(JSON, json),
-            Outcome::TextStream(text) => Self::with_content(headers::PLAIN_TEXT, Content::Stream(text)),
+            Outcome::TextStream(text) => Self::of_text(text),
             Outcome::JsonStream(json) => Self::with_content(JSON, Content::Stream(json)),
             Outcome::Listing(phexts) => Self::with_content(JSON, listing::begin(worker, phexts).await?),
-            Outcome::Written { text, bytes, is_replay } => {
+            Outcome::Written { text, bytes, is_replay, checksum } => {
                 let mut answer = Self::ok(headers::PLAIN_TEXT, text);
                 answer.fields.insert(lookup::X_SQ_BYTES, bytes.into());
+                answer.fields.extend(checksum.and_then(tag_field));
                 if is_replay {
                     answer.fields.insert(lookup::IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
                 }
@@ -74,7 +88,12 @@ impl Answer {
             }
             Outcome::Scroll { text, checksum } => {
                 let mut answer = Self::ok(headers::PLAIN_TEXT, text);
-                answer.fields.extend(entity_tag(checksum).map(|tag| (header::ETAG, tag)));
+                answer.fields.extend(tag_field(checksum));
+                answer
+            }
+            Outcome::Phext { text, checksum } => {
+                let mut answer = Self::of_text(text);
+                answer.fields.extend(tag_field(checksum));
                 answer
             }
         };
@@ -102,12 +121,18 @@ impl Answer {
     }
 }
 
-/// A strong entity tag (RFC 9110, 8.8.3); a checksum always makes one.
-fn entity_tag(checksum: u128) -> Option<HeaderValue> {
+/// A strong entity tag (RFC 9110, 8.8.3).
+pub(super) fn entity_tag(checksum: u128) -> String {
     const TAG_BYTES: usize = 34;
     let mut tag = String::with_capacity(TAG_BYTES);
-    write!(tag, "\"{checksum:032x}\"").ok()?;
-    tag.try_into().ok()
+    // A string takes all that is written.
+    let _ = write!(tag, "\"{checksum:032x}\"");
+    tag
+}
+
+/// The field; a checksum always makes one.
+fn tag_field(checksum: u128) -> Option<(HeaderName, HeaderValue)> {
+    Some((header::ETAG, entity_tag(checksum).try_into().ok()?))
 }
 
 /// The answer as HTTP. The worker is busy until it is written.
@@ -132,8 +157,8 @@ pub(super) fn problem_of(failure: &Failure, request_id: &str) -> Problem {
         Failure::Store(StoreError::Damaged(damage)) => Problem::new(Code::WorkerUnavailable, detail_of(damage)),
         Failure::Store(StoreError::NotAsExpected) => Problem::new(
             Code::PreconditionFailed,
-            "the scroll is not one that If-Match names (* names any that has a text; a weak tag, none): read it again, \
-             and decide anew",
+            "the scroll is not one that If-Match names (* names any that has a text; a weak tag, none), or If-None-Match: * \
+             was to find none: read it again, and decide again",
         ),
         Failure::Store(StoreError::TooFar { limit }) => too_far(*limit),
         Failure::Store(StoreError::KeyReused) => Problem::new(
