@@ -376,7 +376,7 @@ async fn write_continue(session: &mut Session) -> Result<()> {
     Ok(())
 }
 
-/// Whether pingora still has all of the body that it has read: its buffer takes 64 KiB, no more and no less.
+/// Whether pingora still has all of the body that it has read.
 fn is_whole_body_kept(session: &Session) -> bool {
     !session.retry_buffer_truncated()
 }

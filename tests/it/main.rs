@@ -36,6 +36,7 @@ mod last_answers;
 mod lifecycle;
 mod limits;
 mod logs;
+mod long_bodies;
 mod monitoring;
 mod nginx;
 mod nginx_customers;

@@ -9,6 +9,9 @@ use sq_shared::limits::{BODY_WINDOW, BODY_WINDOW_BYTES};
 
 use super::utf8::{BodyValidator, InvalidUtf8};
 
+/// How much of a body is kept, to be sent again: pingora's buffer takes so much, no more and no less.
+const KEPT_BYTES: u64 = 64 * 1024;
+
 /// Why a body is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
@@ -79,6 +82,11 @@ impl BodyMeter {
         let length = request.headers.get(header::CONTENT_LENGTH);
         length.is_some_and(|value| value.as_bytes() != b"0")
             || request.headers.contains_key(header::TRANSFER_ENCODING)
+    }
+
+    /// Whether the body may be longer than what is kept of it, so that it could not be sent again.
+    pub fn may_be_long(request: &RequestHeader) -> bool {
+        Self::expects_body(request) && Self::declared_bytes(request).is_none_or(|bytes| bytes > KEPT_BYTES)
     }
 
     /// Takes the next piece, before it goes to the worker.

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{StatusCode, header};
 use pingora::http::RequestHeader;
 use pingora::prelude::timeout;
 use pingora::protocols::http::v1::client::HttpSession as UpstreamSession;
@@ -13,10 +13,14 @@ use pingora::{Error, ErrorType, ImmutStr, Result};
 
 use sq_shared::limits::{ANSWER_HEAD_BYTES, INTERIM_ANSWERS};
 
+use super::body::BodyMeter;
 use super::context::Context;
 use super::patience::Patience;
 use super::{not_admitted, repeat, worker_socket};
 use crate::edge::departure;
+
+/// How long a worker may take to ask for a long body. One that is awake does so at once, and one that is started in less.
+const GO_AHEAD_TIME: Duration = repeat::ABSENCE_TIME;
 
 /// How the request's body stands.
 enum Sending {
@@ -42,6 +46,9 @@ pub(super) struct Exchange<'a> {
     sending: Sending,
     /// When the head of the answer must be here. There is no such time while the client still sends.
     head_deadline: Option<Instant>,
+    heads: HeadCount,
+    /// The head of the answer is here.
+    has_head: bool,
 }
 
 /// What has come of an answer before its body.
@@ -53,7 +60,9 @@ struct HeadCount {
 
 impl<'a> Exchange<'a> {
     /// Sends the head and what is already known of the body: that the request has no body, or what an earlier attempt read.
-    /// The worker may take as long for the head of its answer, and hold up either body.
+    /// The worker may take as long for the head of its answer, and hold up either body. A body that could not be sent again
+    /// waits until the worker asks for it, with the key checked: to a worker that has not been told of the key, or goes,
+    /// nothing of it is lost.
     ///
     /// # Errors
     /// The worker is gone, or takes nothing.
@@ -61,16 +70,28 @@ impl<'a> Exchange<'a> {
         session: &'a mut Session,
         upstream: &'a mut UpstreamSession,
         ctx: &'a mut Context,
-        head: RequestHeader,
+        mut head: RequestHeader,
         answer_limit: Duration,
     ) -> Result<Self> {
+        let is_long = BodyMeter::may_be_long(session.req_header());
+        if is_long {
+            head.insert_header(header::EXPECT, "100-continue")?;
+        }
         worker_socket::begin_head(upstream.stream());
         let mut taking = Patience::new(answer_limit);
         // A worker that answers without reading may have left no room in the socket.
         let sent = taking.wait(upstream.write_request_header(Box::new(head))).await;
         sent.unwrap_or_else(|| Err(held_up())).map_err(Error::into_up)?;
         let (sending, head_deadline) = (Sending::Body, None);
-        let mut exchange = Self { session, upstream, ctx, answer_limit, taking, sending, head_deadline };
+        let (heads, has_head) = (HeadCount::default(), false);
+        let mut exchange =
+            Self { session, upstream, ctx, answer_limit, taking, sending, head_deadline, heads, has_head };
+        if is_long {
+            exchange.wait_for_go_ahead().await?;
+        }
+        if exchange.has_head {
+            return Ok(exchange);
+        }
         let kept = exchange.session.get_retry_buffer();
         if kept.is_some() || exchange.session.is_body_empty() {
             exchange.send(kept).await?;
@@ -78,31 +99,54 @@ impl<'a> Exchange<'a> {
         Ok(exchange)
     }
 
-    /// Sends on until the head of the worker's answer comes. An interim answer is for who asked for one, and the gateway
-    /// never does. All heads together have one deadline and one size.
+    /// Waits until the worker asks for the body, or answers without. One that says neither gets it all the same (RFC 9110,
+    /// 10.1.1).
+    async fn wait_for_go_ahead(&mut self) -> Result<()> {
+        let until = Instant::now() + GO_AHEAD_TIME.min(self.answer_limit);
+        let mut is_asked_for = false;
+        while !is_asked_for && !self.has_head {
+            let left = until.saturating_duration_since(Instant::now());
+            tokio::select! {
+                biased;
+                read = self.upstream.read_response() => {
+                    self.note_head(read)?;
+                    is_asked_for = self.upstream.get_status() == Some(StatusCode::CONTINUE);
+                }
+                () = departure::broken(self.session.stream()) => return Err(gone().into_down()),
+                () = tokio::time::sleep(left) => is_asked_for = true,
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note of a head that came, or of why none did.
+    fn note_head(&mut self, read: Result<usize>) -> Result<()> {
+        let bytes = read.map_err(|error| self.cause(error))?;
+        self.has_head = self.heads.is_last(bytes, self.upstream.get_status())?;
+        if self.has_head {
+            worker_socket::end_head(self.upstream.stream());
+        }
+        Ok(())
+    }
+
+    /// Sends on until the head of the worker's answer comes. An interim answer is for who asked for one: no client does. All heads together have one deadline and one size.
     ///
     /// # Errors
     /// The worker is gone or too slow, or its answer is not valid; the client is gone, or its body must be refused.
     pub(super) async fn wait_for_head(&mut self) -> Result<()> {
-        let mut count = HeadCount::default();
-        loop {
+        while !self.has_head {
             let is_done = self.sending.is_done();
             let left = self.head_deadline.map(|end| end.saturating_duration_since(Instant::now()));
             tokio::select! {
                 // An early answer is not to wait until a quick client has sent all of its body.
                 biased;
-                read = within(left, self.upstream.read_response()) => {
-                    let bytes = read.map_err(|error| self.cause(error))?;
-                    if count.is_last(bytes, self.upstream.get_status())? {
-                        worker_socket::end_head(self.upstream.stream());
-                        return Ok(());
-                    }
-                }
+                read = within(left, self.upstream.read_response()) => self.note_head(read)?,
                 piece = hear(self.session, is_done), if !self.sending.is_broken() => {
                     self.send(piece.map_err(Error::into_down)?).await?;
                 }
             }
         }
+        Ok(())
     }
 
     /// Passes the answer's body on, after its head. If the request's own body has not ended by then, the worker does not
