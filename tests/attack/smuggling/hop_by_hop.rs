@@ -47,5 +47,5 @@ pub(super) const VARIANTS: &[Variant] = &[
     post("Max-Forwards", "Max-Forwards: 0\r\nVia: 1.0 a, 1.1 b\r\nContent-Length: {n}\r\n\r\n{H}").harmless(),
     post("Content-Type of byte ranges", "Content-Type: multipart/byteranges; boundary=x\r\nContent-Length: {n}\r\n\r\n{H}").harmless(),
     post("Content-Type of HTTP", "Content-Type: message/http\r\nContent-Length: {n}\r\n\r\n{H}").harmless(),
-    post("Content-Encoding", "Content-Encoding: gzip\r\nContent-Range: bytes 0-1/2\r\nContent-Length: {n}\r\n\r\n{H}").harmless(),
+    post("Content-Encoding", "Content-Encoding: gzip\r\nContent-Range: bytes 0-1/2\r\nContent-Length: {n}\r\n\r\n{H}"),
 ];

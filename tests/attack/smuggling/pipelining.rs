@@ -12,7 +12,7 @@ pub(super) const VARIANTS: &[Variant] = &[
     post("behind no body", "Content-Length: 0\r\n\r\n{second}").pipelined(),
     whole("behind a GET", "GET {read} HTTP/1.1\r\n{fields}\r\n{second}").answered().pipelined(),
     whole("behind a GET with a body", "GET {read} HTTP/1.1\r\n{fields}Content-Length: {n}\r\n\r\n{H}{second}").answered().pipelined(),
-    whole("behind a HEAD", "HEAD {read} HTTP/1.1\r\n{fields}\r\n{second}").pipelined(),
+    whole("behind a HEAD", "HEAD {read} HTTP/1.1\r\n{fields}\r\n{second}").answered().pipelined(),
     whole("behind OPTIONS", "OPTIONS {read} HTTP/1.1\r\n{fields}\r\n{second}").answered().pipelined(),
     whole("behind a health check", "GET /health HTTP/1.1\r\n{fields}\r\n{second}").answered().pipelined(),
     whole("behind a wrong key", "GET {read} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer no\r\nX-Request-Id: {id}\r\n\r\n{second}").pipelined(),

@@ -117,7 +117,7 @@ pub(super) const VARIANTS: &[Variant] = &[
     .answered(),
     whole("GET that writes its body", "GET {target} HTTP/1.1\r\n{fields}Content-Length: {n}\r\n\r\n{H}")
         .harmless(),
-    whole("HEAD with a body", "HEAD {read} HTTP/1.1\r\n{fields}Content-Length: {n}\r\n\r\n{H}"),
+    whole("HEAD with a body", "HEAD {read} HTTP/1.1\r\n{fields}Content-Length: {n}\r\n\r\n{H}").answered(),
     whole("DELETE with a body", "DELETE {target} HTTP/1.1\r\n{fields}Content-Length: {n}\r\n\r\n{H}"),
     whole("PUT with a body", "PUT {target} HTTP/1.1\r\n{fields}Content-Length: {n}\r\n\r\n{H}"),
     whole("TRACE with a body", "TRACE {target} HTTP/1.1\r\n{fields}Content-Length: {n}\r\n\r\n{H}"),
