@@ -225,7 +225,9 @@ fn a_link_within_the_directory_is_followed_and_one_that_leads_out_is_refused() {
     let client = running.client_of("alice");
     let at = |command: &str, phext: &str| format!("/api/v2/{command}?p={phext}&c=1.1.1/1.1.1/1.1.1");
     for phext in ["relative", "absolute", "chain", ""] {
-        client.post(&at("update", phext), format!("through {phext}")).ok();
+        let written = client.post(&at("update", phext), format!("through {phext}"));
+        written.ok();
+        assert_eq!(written.header("etag"), client.get(&at("select", "notes")).header("etag"));
         assert_eq!(client.get(&at("select", "notes")).ok(), format!("through {phext}"));
         client.post(&at("update", "notes"), "own").ok();
         assert_eq!(client.get(&at("select", phext)).ok(), "own");

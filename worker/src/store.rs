@@ -22,6 +22,7 @@ use crate::store::disk::Disk;
 use crate::store::disk::os::OsDisk;
 use crate::store::journal_room::Demand;
 use crate::store::keys::Keys;
+use crate::store::links::linked;
 use crate::store::open_phext::{Clock, OpenPhext, Pace};
 use crate::store::queue::Refusal;
 use crate::store::reading::Reads;
@@ -315,7 +316,9 @@ impl Store {
 
     /// A scroll with all its writes, durable or not, right after one was made.
     pub fn latest_scroll(&self, name: &PhextName, at: &Coordinate) -> &str {
-        self.cache.open(name).map_or("", |open| open.phext.scroll(at))
+        let linked = || linked(&*self.disk, name).ok().flatten();
+        let open = self.cache.open(name).or_else(|| self.cache.open(&linked()?));
+        open.map_or("", |open| open.phext.scroll(at))
     }
 
     /// Whether all that these tickets stand for is on disk.
