@@ -191,7 +191,7 @@ fn check_and_fsck_find_what_the_owner_cannot_use() {
             }
             give(root.path(), USER);
             let what = root.join(path);
-            fs::set_permissions(&what, Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(&what, Permissions::from_mode(0o000)).unwrap();
             if matches!(fault, Fault::OfRoot) {
                 chown(&what, Some(0), Some(0)).unwrap();
                 let mode = if what.is_dir() { 0o755 } else { 0o644 };
