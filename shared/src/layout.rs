@@ -31,6 +31,26 @@ pub fn default_tenant_dir(data_root: &Path, name: &TenantName) -> PathBuf {
     data_root.join(name.as_str())
 }
 
+/// Marks the data root: without it, this is not the folder with the tenants' directories, whatever is at its path.
+pub fn data_root_marker(data_root: &Path) -> PathBuf {
+    data_root.join(".sq-data-root")
+}
+
+/// Where a system keeps the id of its data root: beside the config, which names the data root.
+pub fn data_root_id(config: &Path) -> PathBuf {
+    beside(config, ".data-root")
+}
+
+/// The notes of tenants whose directories have been seen: one file per tenant.
+pub fn tenant_notes_dir(data_root: &Path) -> PathBuf {
+    data_root.join(".sq-tenants")
+}
+
+/// The note of one tenant, in the folder of all notes.
+pub fn tenant_note(notes_dir: &Path, name: &TenantName) -> PathBuf {
+    notes_dir.join(name.as_str())
+}
+
 /// Where a path really leads: absolute, links followed, those to what does not exist too, and `..` taken away. Two paths
 /// of one directory are the same after this.
 pub fn resolved(path: &Path) -> PathBuf {

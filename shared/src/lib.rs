@@ -15,6 +15,7 @@ pub mod connection_places;
 pub mod content;
 pub mod coordinate;
 pub mod credential;
+pub mod data_root;
 pub mod failure;
 pub mod file_error;
 pub mod file_lock;

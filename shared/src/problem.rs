@@ -44,6 +44,7 @@ pub enum Code {
     TooManyInFlight,
     WorkerFailed,
     WorkerUnavailable,
+    DataRootMissing,
     ShuttingDown,
     WorkerTimeout,
     QuotaExceeded,
@@ -64,7 +65,7 @@ pub enum Code {
 impl Code {
     /// Every code that a client may get. `Internal` is not among them, for it is a defect wherever it is seen; nor are
     /// those of the admin API alone, which stand behind it.
-    pub const OF_CLIENT_API: [Self; 35] = [
+    pub const OF_CLIENT_API: [Self; 36] = [
         Self::InvalidUtf8,
         Self::InvalidCoordinate,
         Self::InvalidPhext,
@@ -96,6 +97,7 @@ impl Code {
         Self::TooManyInFlight,
         Self::WorkerFailed,
         Self::WorkerUnavailable,
+        Self::DataRootMissing,
         Self::ShuttingDown,
         Self::WorkerTimeout,
         Self::QuotaExceeded,
@@ -138,6 +140,7 @@ impl Code {
             Self::TooManyInFlight => (429, "too_many_in_flight", "Too many requests at once"),
             Self::WorkerFailed => (502, "worker_failed", "Worker failed"),
             Self::WorkerUnavailable => (503, "worker_unavailable", "Worker unavailable"),
+            Self::DataRootMissing => (503, "data_root_missing", "Data missing"),
             Self::ShuttingDown => (503, "shutting_down", "Shutting down"),
             Self::WorkerTimeout => (504, "worker_timeout", "Worker too slow"),
             Self::QuotaExceeded => (507, "quota_exceeded", "Quota exceeded"),

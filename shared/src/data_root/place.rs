@@ -1,0 +1,261 @@
+//! A tenant's directory: whether it is there, new, or gone. The data root has a note of each tenant whose directory was
+//! made or seen. A directory that is missing is made for a tenant without a note, who is new; for one with a note it has
+//! vanished, and what the tenant had must not be taken for empty.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::{DataRoot, sync};
+use crate::tenant::TenantName;
+use crate::{layout, secret_file};
+
+/// What a note says of a directory that is a mount point. Under it there is another one, which is empty.
+const MOUNT_POINT: &str = "a mount point\n";
+
+/// What it says of any other.
+const FOLDER: &str = "a folder\n";
+
+/// A note has one of these texts.
+const NOTE_BYTES: u64 = 64;
+
+/// Which directory it is, whatever its path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirectoryId {
+    device: u64,
+    inode: u64,
+}
+
+/// What is at a tenant's path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Its directory, which may have been made just now.
+    There(DirectoryId),
+    /// Nothing that is the tenant's, who has had a directory.
+    Gone(Gone),
+    /// The data root is lost, or the system does not say.
+    Unclear,
+}
+
+/// Why a directory is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gone {
+    /// There is nothing at its path.
+    Missing,
+    /// A file system was mounted there, and is not now.
+    Unmounted,
+}
+
+impl DirectoryId {
+    /// That of no directory.
+    pub const NONE: Self = Self { device: 0, inode: 0 };
+
+    /// That of an open or found one.
+    pub fn of(found: &Metadata) -> Self {
+        Self { device: found.dev(), inode: found.ino() }
+    }
+
+    /// What is at a path now; an error says that it cannot be told.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        Ok(metadata_at(path)?.as_ref().map_or(Self::NONE, Self::of))
+    }
+}
+
+impl Gone {
+    /// For the operator.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "it is not there",
+            Self::Unmounted => "the file system that was mounted there is not mounted",
+        }
+    }
+}
+
+impl DataRoot {
+    /// Finds a tenant's directory, makes it when the tenant is new, and notes that it was there.
+    pub fn settle(&self, tenant: &TenantName, data_dir: &Path) -> Place {
+        match self.try_settle(tenant, data_dir) {
+            Ok(place) => place,
+            Err(error) => {
+                let data_dir = data_dir.display();
+                tracing::warn!(%tenant, %data_dir, %error, "cannot look at or make a tenant's directory");
+                Place::Unclear
+            }
+        }
+    }
+
+    /// Whether the directory of a tenant is gone: it was there, and is not now. A tenant who is new has none yet.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn find_gone(&self, tenant: &TenantName, data_dir: &Path) -> io::Result<Option<Gone>> {
+        let note = self.note_of(tenant)?;
+        Ok(match metadata_at(data_dir)? {
+            Some(found) => was_mounted(note.as_deref(), &found, data_dir)?.then_some(Gone::Unmounted),
+            None => note.map(|_| Gone::Missing),
+        })
+    }
+
+    /// The same, and a directory that is there is noted.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn review(&self, tenant: &TenantName, data_dir: &Path) -> io::Result<Option<Gone>> {
+        if self.note_of(tenant)?.is_none() && metadata_at(data_dir)?.is_some() {
+            self.note(tenant, data_dir)?;
+        }
+        self.find_gone(tenant, data_dir)
+    }
+
+    fn try_settle(&self, tenant: &TenantName, data_dir: &Path) -> io::Result<Place> {
+        let note = self.note_of(tenant)?;
+        match metadata_at(data_dir)? {
+            Some(found) if was_mounted(note.as_deref(), &found, data_dir)? => {
+                Ok(Place::Gone(Gone::Unmounted))
+            }
+            Some(found) => {
+                if note.is_none() {
+                    self.note(tenant, data_dir)?;
+                }
+                Ok(Place::There(DirectoryId::of(&found)))
+            }
+            None if note.is_some() => Ok(Place::Gone(Gone::Missing)),
+            None => {
+                self.make(tenant, data_dir)?;
+                DirectoryId::at(data_dir).map(Place::There)
+            }
+        }
+    }
+
+    /// Makes a tenant's directory when it is missing, and notes it. In the data root it is made in that very folder which
+    /// was seen to have the marker.
+    ///
+    /// # Errors
+    /// The data root is lost, or the directory cannot be made.
+    pub fn make(&self, tenant: &TenantName, data_dir: &Path) -> io::Result<()> {
+        if *data_dir == layout::default_tenant_dir(&self.path, tenant) {
+            return self.make_in_root(std::slice::from_ref(tenant), || ());
+        }
+        self.check().map_err(io::Error::other)?;
+        secret_file::create_dir(data_dir)?;
+        secret_file::sync_dir(data_dir.parent().unwrap_or(Path::new("/")))?;
+        self.note(tenant, data_dir)
+    }
+
+    /// The same for many tenants with directories in the data root. Calls `progress` after each.
+    ///
+    /// # Errors
+    /// The data root is lost, or a directory cannot be made.
+    pub fn make_in_root(&self, tenants: &[TenantName], progress: impl Fn()) -> io::Result<()> {
+        let (root, notes) = (self.open().map_err(io::Error::other)?, self.open_notes()?);
+        for tenant in tenants {
+            make_directory_at(&root, &layout::default_tenant_dir(Path::new(""), tenant))?;
+            write_note(&notes, tenant, &layout::default_tenant_dir(&self.path, tenant))?;
+            progress();
+        }
+        sync(&root)?;
+        sync(&notes)
+    }
+
+    /// Notes that a tenant's directory is there, and what it is now.
+    ///
+    /// # Errors
+    /// The data root is lost, or cannot be written to.
+    pub fn note(&self, tenant: &TenantName, data_dir: &Path) -> io::Result<()> {
+        let notes = self.open_notes()?;
+        write_note(&notes, tenant, data_dir)?;
+        sync(&notes)
+    }
+
+    /// Forgets a tenant: who gets the name next is new.
+    ///
+    /// # Errors
+    /// The data root is lost, or cannot be written to.
+    pub fn forget(&self, tenant: &TenantName) -> io::Result<()> {
+        let notes = self.open_notes()?;
+        match rustix::fs::unlinkat(&notes, layout::tenant_note(Path::new(""), tenant), AtFlags::empty()) {
+            Err(Errno::NOENT) | Ok(()) => sync(&notes),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn open_notes(&self) -> io::Result<File> {
+        let root = self.open().map_err(io::Error::other)?;
+        let name = layout::tenant_notes_dir(Path::new(""));
+        make_directory_at(&root, &name)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&root, name, flags, Mode::empty())?.into())
+    }
+
+    /// What is noted of a tenant. A note that a power cut has emptied is one of a folder.
+    fn note_of(&self, tenant: &TenantName) -> io::Result<Option<String>> {
+        // The data root must be there: without it every tenant would seem to be new.
+        let root = self.open().map_err(io::Error::other)?;
+        let name = layout::tenant_note(&layout::tenant_notes_dir(Path::new("")), tenant);
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(&root, name, flags, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(None),
+            opened => File::from(opened?),
+        };
+        let mut text = String::new();
+        file.take(NOTE_BYTES).read_to_string(&mut text)?;
+        Ok(Some(text))
+    }
+}
+
+fn write_note(notes: &File, tenant: &TenantName, data_dir: &Path) -> io::Result<()> {
+    let name = layout::tenant_note(Path::new(""), tenant);
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut file = File::from(rustix::fs::openat(notes, name, flags, Mode::RUSR | Mode::WUSR)?);
+    let is_mount_point = metadata_at(data_dir)?.is_some_and(|found| is_mount_point(&found, data_dir));
+    file.write_all(if is_mount_point { MOUNT_POINT } else { FOLDER }.as_bytes())
+}
+
+/// `None` when there is nothing. What is no directory is as good as none: it is not replaced.
+fn metadata_at(path: &Path) -> io::Result<Option<Metadata>> {
+    match fs::metadata(path) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
+        found => found.map(Some),
+    }
+}
+
+fn was_mounted(note: Option<&str>, found: &Metadata, data_dir: &Path) -> io::Result<bool> {
+    Ok(note == Some(MOUNT_POINT) && !is_mount_point(found, data_dir))
+}
+
+/// Whether it lies on another file system than the folder around it.
+fn is_mount_point(found: &Metadata, directory: &Path) -> bool {
+    fs::metadata(directory.join("..")).is_ok_and(|around| around.dev() != found.dev())
+}
+
+fn make_directory_at(folder: &File, name: &Path) -> io::Result<()> {
+    match rustix::fs::mkdirat(folder, name, Mode::RWXU) {
+        // It may be a link that leads nowhere, or a file.
+        Err(Errno::EXIST) => {
+            rustix::fs::openat(
+                folder,
+                name,
+                OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
+            .map_err(|_| {
+                io::Error::new(
+                    io::ErrorKind::AlreadyExists,
+                    format!("{} is there, and is no folder", name.display()),
+                )
+            })?;
+            Ok(())
+        }
+        made => Ok(made?),
+    }
+}

@@ -1,0 +1,64 @@
+//! Looks whether the data root is there, on a separate thread: a disk that hangs holds up nothing but that thread.
+
+use std::io;
+use std::thread;
+use std::time::Duration;
+
+use super::{DataRoot, RootLoss, Why};
+
+/// How often. A look opens and reads one short file.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Looks at a data root, and remembers what it saw last.
+#[derive(Debug)]
+pub struct RootWatch {
+    data_root: DataRoot,
+    loss: Option<RootLoss>,
+}
+
+impl RootWatch {
+    /// Watches a data root that was there a moment ago.
+    pub fn new(data_root: DataRoot) -> Self {
+        Self { data_root, loss: None }
+    }
+
+    /// Looks for as long as the process lives, and logs and tells when the root is lost and when it is back. It ends when
+    /// `tell` gives false.
+    ///
+    /// # Errors
+    /// The system has no thread left.
+    pub fn spawn(mut self, mut tell: impl FnMut(bool) -> bool + Send + 'static) -> io::Result<()> {
+        let look = move || {
+            loop {
+                thread::sleep(LOOK_INTERVAL);
+                if let Some(is_lost) = self.look()
+                    && !tell(is_lost)
+                {
+                    return;
+                }
+            }
+        };
+        thread::Builder::new().name("data-root".to_owned()).spawn(look).map(drop)
+    }
+
+    /// Whether the root is lost, if that is news.
+    fn look(&mut self) -> Option<bool> {
+        let loss = match self.data_root.check() {
+            Err(RootLoss { why: Why::Scarce(_), .. }) => return None,
+            checked => checked.err(),
+        };
+        if loss == self.loss {
+            return None;
+        }
+        let was_lost = self.loss.is_some();
+        self.loss = loss;
+        match &self.loss {
+            Some(loss) => {
+                tracing::error!("nothing is read, written or made until the data root is back: {loss}")
+            }
+            None => tracing::info!(root = %self.data_root.path().display(), "the data root is back"),
+        }
+        let is_lost = self.loss.is_some();
+        (is_lost != was_lost).then_some(is_lost)
+    }
+}
