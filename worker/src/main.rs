@@ -15,7 +15,9 @@ fn main() -> ExitCode {
     };
     telemetry::init(cli.log_format);
     let outcome = match cli.command {
-        Command::Serve(options) => serve::run(options),
+        Command::Serve(options) => {
+            return serve::run(options).unwrap_or_else(|failure| failure.report("sq-worker"));
+        }
         Command::Pool(options) => pool::run(&options, cli.log_format),
         Command::Fsck(options) => fsck::run(&options),
         Command::Sandbox(options) => sandbox::run(&options),

@@ -9,9 +9,11 @@
 
 pub mod backoff;
 pub mod desired;
+pub mod event;
 pub mod handover;
 pub mod metrics;
 pub mod observed;
+pub mod places;
 pub mod plan;
 pub mod process;
 pub mod program;
@@ -24,7 +26,6 @@ mod succession;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
@@ -33,23 +34,28 @@ use std::time::Instant;
 
 use rustix::process::Signal;
 use sq_shared::config::Config;
+use sq_shared::data_root::DataRoot;
 use sq_shared::registry::Registry;
 use sq_shared::shutdown::{StopSignal, hangups, upgrades};
 use sq_shared::watch::FileWatch;
 use sq_shared::{output, service_manager};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use crate::commands::serve;
 use desired::{Account, Assignment, Desired, Source};
+pub use event::Event;
 use handover::Handover;
 use metrics::Metrics;
 use observed::{Departure, Observed, StopReason};
+use places::Places;
 use plan::Action;
 use process::{End, Launcher, Process};
 use program::Program;
 use report::Report;
 use slot::SlotSocket;
 use status::{Answering, Page};
+use storage::Storage;
 use succession::{Inherited, Succession};
 
 /// Most events taken in before the next plan: one of each slot.
@@ -57,31 +63,6 @@ const EVENTS_AT_ONCE: usize = 512;
 
 /// What [`StopSignal`] calls the signal to hand over.
 const SIGQUIT: &str = "SIGQUIT";
-
-/// News for the loop.
-#[derive(Debug)]
-pub enum Event {
-    /// A connection waits on the slot of this port, since then.
-    ConnectionWaits(u16, Instant),
-    /// The worker on this port has applied its first command.
-    WorkerServed(u16, Instant),
-    /// The worker on this port has been reaped.
-    WorkerEnded(u16, End),
-    /// Config or registry have changed, or may have.
-    FilesChanged,
-    /// Workers are to be another program, of this version.
-    NewProgram(Program, String),
-    /// The pool is to hand over to the one that was started with `--upgrade`.
-    HandoverAsked,
-    /// The same, and that one is to be started first.
-    UpgradeAsked,
-    /// That one is there, or is not.
-    SuccessorFound(Result<UnixStream, String>),
-    /// Somebody wants to know how things stand.
-    StatusAsked(oneshot::Sender<Report>),
-    /// The pool is to stop, for this reason.
-    StopAsked(&'static str),
-}
 
 /// The supervisor with its sockets and processes.
 pub struct Pool {
@@ -94,6 +75,8 @@ pub struct Pool {
     sockets: BTreeMap<u16, SlotSocket>,
     processes: BTreeMap<u16, Process>,
     launcher: Launcher,
+    places: Places,
+    storage: Arc<Storage>,
     metrics: Arc<Metrics>,
     status: Option<Answering>,
     /// How many workers have made way for the newest program, while others have not yet.
@@ -120,10 +103,12 @@ impl Pool {
         source: Source,
         config: Config,
         registry: &Registry,
+        data_root: DataRoot,
         launcher: Launcher,
         handover: Option<Handover>,
     ) -> Result<Self, String> {
         let (sender, events) = mpsc::unbounded_channel();
+        let storage = Arc::new(Storage::new(data_root.clone()));
         let defect = |error| format!("the metrics cannot be counted: {error}");
         let metrics = Arc::new(Metrics::new().map_err(defect)?);
         let mut inherited = Inherited::new(handover);
@@ -139,7 +124,7 @@ impl Pool {
         let status = config.pool.status_listen.map(|address| {
             let (events, metrics, is_local) =
                 (sender.clone(), Arc::clone(&metrics), address.ip().is_loopback());
-            let page = Page { events, metrics, storage: Arc::default(), is_local };
+            let page = Page { events, metrics, storage: Arc::clone(&storage), is_local };
             Answering::start(address, inherited.take(address), page)
         });
         let status = status.transpose()?;
@@ -148,8 +133,11 @@ impl Pool {
         let accounts = Account::all(&config, registry);
         metrics.keep_tenants(&accounts);
         let watched_files = Source::files(&config);
+        let places = Places::start(data_root, &sender).map_err(|error| format!("cannot start: {error}"))?;
         Ok(Self {
             accounts,
+            places,
+            storage,
             desired: Desired::new(&config, registry),
             observed,
             processes: BTreeMap::new(),
@@ -186,6 +174,8 @@ impl Pool {
         // The files may have changed between their first reading and the start of the watch. Done before anybody hears of
         // the pool: a later mistake in them is then read once, by the watch.
         self.reload();
+        // Has those directories noted that are there.
+        self.storage.look_if_due(&self.accounts);
         self.say_ready();
         let mut batch = Vec::with_capacity(EVENTS_AT_ONCE);
         while !self.desired.is_closing || self.observed.worker_count() > 0 {
@@ -214,11 +204,17 @@ impl Pool {
 
     async fn observe(&mut self, event: Event) {
         match event {
-            Event::ConnectionWaits(port, at) => self.observed.connection_waits(port, at),
+            Event::ConnectionWaits(port, at) => {
+                self.look_before_first_start(port);
+                self.observed.connection_waits(port, at);
+            }
             Event::WorkerServed(port, at) => self.worker_served(port, at),
             Event::WorkerEnded(port, end) => self.worker_ended(port, end),
             Event::FilesChanged => self.reload(),
             Event::NewProgram(program, version) => self.renew(program, &version),
+            Event::DataRootLost(is_lost) => self.note_root(is_lost),
+            Event::LookDue => self.look_around(),
+            Event::Looked(port, assignment, seen) => self.note_look(port, &assignment, seen),
             Event::HandoverAsked => self.seek_successor(),
             Event::UpgradeAsked => self.start_successor(),
             Event::SuccessorFound(found) => self.meet_successor(found).await,
@@ -253,7 +249,12 @@ impl Pool {
             self.worker_served(port, Instant::now());
         }
         let is_success = status.as_ref().is_ok_and(ExitStatus::success);
-        let ended = self.observed.ended(port, is_success, has_served, Instant::now());
+        let code = status.as_ref().ok().and_then(ExitStatus::code);
+        let ended = if code == Some(i32::from(serve::DISPLACED)) {
+            self.observed.displaced(port, has_served, Instant::now())
+        } else {
+            self.observed.ended(port, is_success, has_served, Instant::now())
+        };
         let Some((worker, departure)) = ended else { return };
         let is_sandbox = status.as_ref().is_ok_and(|status| status.signal() == Some(Signal::SYS.as_raw()));
         let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
@@ -267,6 +268,10 @@ impl Pool {
         match departure {
             Departure::Stopped => tracing::info!(%tenant, port, pid, status, "worker stopped"),
             Departure::Idle => tracing::debug!(%tenant, port, pid, "worker went to sleep"),
+            Departure::Displaced => {
+                tracing::debug!(%tenant, port, pid, "worker has not found its directory at its path");
+                self.look_at(port);
+            }
             Departure::Crashed if is_sandbox => {
                 tracing::error!(%tenant, port, pid, "worker made a system call that no worker makes; the sandbox ended it");
             }
@@ -288,7 +293,8 @@ impl Pool {
                 return tracing::error!(mistakes = mistakes.0.len(), "reload rejected; nothing has changed");
             }
         };
-        let desired = Desired::new(&config, &registry);
+        let mut desired = Desired::new(&config, &registry);
+        self.observed.tell_places(&mut desired);
         // Who has mended a mistake wants to see that it is, even when all is as it was before.
         let is_news = std::mem::take(&mut self.is_rejected) || desired != self.desired;
         self.desired = desired;
@@ -341,6 +347,10 @@ impl Pool {
                 self.observed.stopping(port, StopReason::Replaced, Instant::now());
                 self.replaced = self.replaced.map(|count| count + 1);
             }
+            Action::Displace(port) => {
+                self.with_process(port, Process::kill);
+                self.observed.stopping(port, StopReason::Displaced, Instant::now());
+            }
             Action::Kill(port) => {
                 // One that the pool before this one started has no process here: that pool kills it.
                 self.with_process(port, |process| {
@@ -354,14 +364,15 @@ impl Pool {
 
     fn start_worker(&mut self, port: u16, assignment: Arc<Assignment>) {
         let Some(socket) = self.sockets.get(&port) else { return };
+        let absence = self.observed.absence(port, &assignment);
         let started = socket
             .share()
-            .and_then(|listener| self.launcher.start(port, listener, &assignment, &self.sender));
+            .and_then(|listener| self.launcher.start(port, listener, &assignment, absence, &self.sender));
         let tenant = &assignment.tenant;
         match started {
             Ok(process) => {
                 let pid = process.pid;
-                tracing::debug!(%tenant, port, pid, "worker started");
+                tracing::debug!(%tenant, port, pid, ?absence, "worker started");
                 self.processes.insert(port, process);
                 if let Some(reason) =
                     self.observed.started(port, Arc::clone(&assignment), pid, Instant::now())

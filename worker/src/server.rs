@@ -44,6 +44,15 @@ pub mod worker;
 /// every connection has a right key, more wait in the backlog. An open connection costs about 10 KiB.
 const CONNECTIONS: usize = 512;
 
+/// How a worker ended that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// It was told to, or was idle.
+    Stopped,
+    /// Its directory was removed, or another one has its place.
+    Displaced,
+}
+
 /// The reason to stop that is an error: the next worker reads from the disk what there is.
 const STORE_FAILED: &str = "the disk failed, and what it holds is in doubt until it is read again";
 
@@ -64,7 +73,7 @@ pub async fn run(
     worker: Rc<Worker>,
     mut pool: Option<SettingsReader>,
     mut stop: StopSignal,
-) -> io::Result<()> {
+) -> io::Result<Ending> {
     // It stays open to the end: its number must not become that of a file (`sandbox/system_calls.rs`). The worker stops
     // listening only then, and what waits in the backlog is the next one's.
     let listener = Rc::new(TcpListener::from_std(listener)?);
@@ -87,7 +96,13 @@ pub async fn run(
             () = idle(&worker) => break "idle",
             () = worker.store_failed.notified() => break STORE_FAILED,
         }
+        if worker.is_displaced() {
+            return Ok(Ending::Displaced);
+        }
     };
+    if worker.is_displaced() {
+        return Ok(Ending::Displaced);
+    }
     info!(reason, "stopping");
     let _ = stopping.send(true);
     accepting.abort();
@@ -100,7 +115,7 @@ pub async fn run(
     if worker.store.borrow().is_in_doubt() {
         return Err(io::Error::other(STORE_FAILED));
     }
-    Ok(())
+    Ok(Ending::Stopped)
 }
 
 /// Serves one connection that needs no socket, until the client closes it, and saves everything: what [`run`] does

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use sq_shared::data_root::DirectoryId;
 use sq_shared::registry::Key;
 
 /// What may change while a worker runs.
@@ -26,6 +27,28 @@ pub struct WorkerSettings {
     pub idle_timeout_ms: u64,
     /// How long, in milliseconds, requests in flight may take to end once the worker stops.
     pub drain_ms: u64,
+    /// What is at the path of the tenant's directory now, as far as the pool knows: a worker that has another one open ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<DirectoryId>,
+}
+
+/// Why a tenant has no directory: what a worker says that stands in for one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]
+pub enum Absence {
+    /// The whole data root is missing.
+    DataRoot,
+    /// The tenant's own directory is.
+    Directory,
+}
+
+impl Absence {
+    /// As the command line has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::DataRoot => "data-root",
+            Self::Directory => "directory",
+        }
+    }
 }
 
 impl WorkerSettings {

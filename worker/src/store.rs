@@ -19,6 +19,7 @@ use crate::store::admission::{check_coordinate, check_expected};
 use crate::store::cache::{Cache, Content};
 use crate::store::counts::Counts;
 use crate::store::disk::Disk;
+use crate::store::disk::absent::AbsentDisk;
 use crate::store::disk::os::OsDisk;
 use crate::store::journal_room::Demand;
 use crate::store::keys::Keys;
@@ -127,6 +128,8 @@ pub struct Store {
     has_news: bool,
     /// The disk failed: what it holds is known only after a new start.
     is_in_doubt: bool,
+    /// The directory is not the tenant's any more.
+    is_displaced: bool,
     is_closing: bool,
     /// How often a phext has come into memory.
     visits: u64,
@@ -174,6 +177,11 @@ impl Store {
         Ok(Self::on(Arc::new(OsDisk::lock(directory)?), limits, Pace::DEFAULT))
     }
 
+    /// A store without a directory, of a worker that has nothing to serve: whatever is asked of it fails.
+    pub fn absent(limits: Limits) -> Self {
+        Self::on(Arc::new(AbsentDisk), limits, Pace::DEFAULT)
+    }
+
     fn on(disk: Arc<dyn Disk>, limits: Limits, pace: Pace) -> Self {
         Self {
             disk,
@@ -195,6 +203,7 @@ impl Store {
             reads: None,
             has_news: false,
             is_in_doubt: false,
+            is_displaced: false,
             is_closing: false,
             visits: 0,
             empty: Phext::default(),
@@ -215,6 +224,28 @@ impl Store {
     /// Whether the disk failed so that nothing more is read or written before the store is opened anew.
     pub fn is_in_doubt(&self) -> bool {
         self.is_in_doubt
+    }
+
+    /// Whether the directory was removed, or another one has its place: nothing in it is the tenant's any more.
+    pub fn is_displaced(&self) -> bool {
+        self.is_displaced
+    }
+
+    /// Gives the directory up: nothing is read, written or acknowledged any more.
+    pub fn displace(&mut self) {
+        if !std::mem::replace(&mut self.is_displaced, true) {
+            tracing::warn!(
+                "the directory was removed or replaced: this worker ends, and what is in its place is served"
+            );
+        }
+        self.is_in_doubt = true;
+    }
+
+    /// Gives the directory up if it was removed, after an error that this may explain.
+    pub fn check_directory(&mut self) {
+        if self.disk.is_removed().is_ok_and(|is_removed| is_removed) {
+            self.displace();
+        }
     }
 
     /// A phext as it was last durable: writes that wait for the disk are not in it, so reads need not wait. One that does
@@ -344,7 +375,10 @@ impl Store {
     }
 
     fn fail(&mut self, error: &io::Error) {
-        tracing::error!(%error, "the disk failed: nothing is acknowledged before it has been read again");
+        self.check_directory();
+        if !self.is_displaced {
+            tracing::error!(%error, "the disk failed: nothing is acknowledged before it has been read again");
+        }
         self.is_in_doubt = true;
     }
 

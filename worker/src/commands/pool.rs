@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use sq_shared::config::{Config, Enforcement};
+use sq_shared::data_root::DataRoot;
 use sq_shared::shutdown;
 use sq_shared::telemetry::LogFormat;
 use tokio::runtime::Runtime;
@@ -36,7 +37,7 @@ pub struct Options {
 /// Runs until it is told to stop; no worker is left behind.
 ///
 /// # Errors
-/// Config or registry have mistakes, a slot or the status address cannot be had, or no pool hands over.
+/// Config or registry have mistakes, a slot or the status address cannot be had, the data root is not there, or no pool hands over.
 pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
     service_user::act_for_system(&options.config)?;
     if let Some(tenants) = &options.tenants {
@@ -47,6 +48,7 @@ pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
     clock::check()?;
     let source = Source { config: options.config.clone(), tenants: options.tenants.clone() };
     let (config, registry) = source.load().map_err(Failure::from_error)?;
+    let data_root = DataRoot::establish_to_serve(&config, &registry).map_err(Failure::from_error)?;
     let program = Program::current().map_err(|error| {
         Failure::Failed(format!(
             "cannot open the workers' program, /proc/self/exe: {error}; is /proc mounted?"
@@ -59,15 +61,18 @@ pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::from_error)?;
     let handover = options.upgrade.then(|| wait_for_handover(&runtime, &config)).transpose()?;
-    runtime.block_on(async {
-        let pool = Pool::start(source, config, &registry, launcher, handover);
+    let result = runtime.block_on(async {
+        let pool = Pool::start(source, config, &registry, data_root, launcher, handover);
         let mut pool = pool.map_err(Failure::Failed)?;
         if options.until_stdin_closes {
             pool.stop_when_stdin_closes();
         }
         pool.run().await;
         Ok(())
-    })
+    });
+    // A look at a disk that hangs does not end.
+    runtime.shutdown_background();
+    result
 }
 
 /// Waits for the pool that runs.

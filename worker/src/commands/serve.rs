@@ -4,8 +4,9 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
+use std::process::ExitCode;
 use std::rc::Rc;
 
 use sq_shared::clock;
@@ -18,9 +19,10 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
 use crate::commands::passed_on;
 use crate::sandbox::{self, Confinement};
-use crate::server;
 use crate::server::settings::SettingsReader;
 use crate::server::worker::{Access, Worker};
+use crate::server::{self, Ending};
+use crate::settings::Absence;
 use crate::store::{DataDirectory, Limits, Store, Turns};
 use sq_shared::failure::Failure;
 use sq_shared::limits::COORDINATE_PART;
@@ -45,9 +47,12 @@ Example:
   SQ_KEY=secret sq-worker serve --data-dir ./notes --listen 127.0.0.1:1341
   curl -H 'Authorization: Bearer secret' 'http://127.0.0.1:1341/api/v2/toc?p=notes'")]
 pub struct Options {
-    /// The tenant's directory; made when it is missing.
+    /// The tenant's directory; made when it is missing, unless the pool has started this worker.
     #[arg(long, env = "SQ_DATA_DIR", value_name = "DIR")]
     data_dir: PathBuf,
+    /// Refuse every command, because this is missing; the pool uses this, when there is no directory to serve.
+    #[arg(long, value_name = "WHAT", requires = "settings_from_stdin", hide = true)]
+    stand_in: Option<Absence>,
     /// The tenant's name, which may stand in front of a coordinate and stands in the logs.
     #[arg(long, env = "SQ_TENANT", value_name = "NAME")]
     tenant: Option<TenantName>,
@@ -83,12 +88,19 @@ impl GivenKey {
     }
 }
 
-/// Locks itself in, then serves until it is told to stop.
+/// The exit code of a pool's worker whose directory is missing, or not the one at its path any more. Nothing is wrong with
+/// the worker: the pool looks what is there.
+pub const DISPLACED: u8 = 66;
+
+/// What a worker that stands in has for a directory: nothing in it can be changed, and it leads nowhere.
+const NO_DIRECTORY: &str = "/proc/self/fdinfo";
+
+/// Locks itself in, then serves until it is told to stop. Gives the exit code.
 ///
 /// # Errors
 /// The options do not fit together, the directory or the address is taken, the kernel cannot confine it, or
 /// the pool said nothing.
-pub fn run(options: Options) -> Result<(), Failure> {
+pub fn run(options: Options) -> Result<ExitCode, Failure> {
     // Started through a descriptor, as the pool does it, a process is called after the descriptor's number.
     rustix::thread::set_name(c"sq-worker").map_err(Failure::from_error)?;
     // In force or not, `try` says so; what the pool gives its workers, it has tried before.
@@ -111,7 +123,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
         // The pool has seen to it.
         service_user::refuse_wrong_user(&[&options.data_dir])?;
     }
-    let directory = DataDirectory::open(&options.data_dir).map_err(Failure::from_error)?;
+    let Some(directory) = open_directory(&options)? else { return Ok(ExitCode::from(DISPLACED)) };
     // Its flags are the pool's too, so that they cannot be changed from inside.
     listener.set_nonblocking(true).map_err(Failure::from_error)?;
     if options.settings_from_stdin {
@@ -129,7 +141,10 @@ pub fn run(options: Options) -> Result<(), Failure> {
         let stop = StopSignal::of_worker(ends_with_terminal).map_err(Failure::from_error)?;
         let (worker, pool) = match access {
             Some(access) => (alone(&options, directory, turns.clone(), access)?, None),
-            None => of_pool(&options, directory, turns.clone()).await?,
+            None => match of_pool(&options, directory, turns.clone()).await? {
+                Some((worker, pool)) => (worker, Some(pool)),
+                None => return Ok(Ending::Displaced),
+            },
         };
         match pool {
             Some(_) => tracing::debug!("confined: {confinement}"),
@@ -141,10 +156,31 @@ pub fn run(options: Options) -> Result<(), Failure> {
         server::run(listener, Rc::new(worker), pool, stop).await.map_err(Failure::from_error)
     });
     // When this is due, the runtime does not park: it asks for news in passing, and comes here before it serves them.
-    runtime.block_on(poll_fn(|context| {
+    let ending = runtime.block_on(poll_fn(|context| {
         turns.end();
         serving.as_mut().poll(context)
-    }))
+    }));
+    match ending? {
+        Ending::Stopped => Ok(ExitCode::SUCCESS),
+        Ending::Displaced if options.settings_from_stdin => Ok(ExitCode::from(DISPLACED)),
+        Ending::Displaced => Err(Failure::Failed(format!(
+            "{} was removed or replaced while it was served; put it back, and start this again",
+            options.data_dir.display()
+        ))),
+    }
+}
+
+/// The directory to serve; `None` when it is missing, and not this worker's to make.
+fn open_directory(options: &Options) -> Result<Option<DataDirectory>, Failure> {
+    let opened = match options.stand_in {
+        Some(_) => DataDirectory::open_existing(Path::new(NO_DIRECTORY)),
+        None if options.settings_from_stdin => DataDirectory::open_existing(&options.data_dir),
+        None => DataDirectory::open(&options.data_dir),
+    };
+    match opened {
+        Err(error) if error.is_missing() && options.stand_in.is_none() => Ok(None),
+        opened => opened.map(Some).map_err(Failure::from_error),
+    }
 }
 
 /// One thread, and others for what waits for the disk once there is any of that.
@@ -185,15 +221,23 @@ async fn of_pool(
     options: &Options,
     directory: DataDirectory,
     turns: Turns,
-) -> Result<(Worker, Option<SettingsReader>), Failure> {
+) -> Result<Option<(Worker, SettingsReader)>, Failure> {
     let fail = |error| Failure::Failed(format!("--settings-from-stdin: {error}"));
     let mut pool = SettingsReader::from_stdin().map_err(fail)?;
     let settings = pool.next().await.map_err(fail)?.ok_or_else(|| {
         Failure::Failed("--settings-from-stdin: standard input ended before the first line".into())
     })?;
+    let tenant = options.tenant.clone();
+    if let Some(absence) = options.stand_in {
+        return Ok(Some((Worker::standing_in(tenant, absence, settings), pool)));
+    }
+    let id = directory.id().map_err(Failure::from_error)?;
+    if settings.directory.is_some_and(|at_path| at_path != id) {
+        return Ok(None);
+    }
     let store = Store::open(directory, Limits::from(&settings)).map_err(Failure::from_error)?;
     let store = store.looking_once_a_turn(turns).reading_in_jobs();
-    Ok((Worker::of_pool(options.tenant.clone(), store, settings), Some(pool)))
+    Ok(Some((Worker::of_pool(tenant, store, settings).on_directory(id), pool)))
 }
 
 /// Who may ask a worker that is started alone.

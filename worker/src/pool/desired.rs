@@ -71,6 +71,7 @@ impl Assignment {
                 body_bytes: config.limits.body_bytes,
                 idle_timeout_ms: milliseconds(config.pool.idle_timeout),
                 drain_ms: milliseconds(config.timeouts.drain),
+                directory: None,
             },
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
-use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGaugeVec, Opts, TextEncoder};
+use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, TextEncoder};
 use sq_shared::tenant::TenantName;
 
 use super::desired::Account;
@@ -93,7 +93,7 @@ impl Metrics {
     ///
     /// # Errors
     /// A name or a label is not Prometheus's: a defect here.
-    pub fn text(&self, report: &Report, sizes: &Sizes) -> prometheus::Result<String> {
+    pub fn text(&self, report: &Report, sizes: &Sizes, gone: usize) -> prometheus::Result<String> {
         let gauges = |name: &str, help: &str, label: &str| IntGaugeVec::new(Opts::new(name, help), &[label]);
         let workers = gauges(
             "sq_pool_workers",
@@ -129,8 +129,13 @@ impl Metrics {
                 quota.with_label_values(&[tenant]).set(as_gauge(bytes));
             }
         }
-        let all: [&dyn Collector; 7] =
-            [&workers, &self.starts, &self.cold_start, &self.crashes, &storage, &disk, &quota];
+        let missing = IntGauge::new(
+            "sq_pool_directories_missing",
+            "Tenants whose directory was there, and is not now; all of them when the data root is missing.",
+        )?;
+        missing.set(i64::try_from(gone).unwrap_or(i64::MAX));
+        let all: [&dyn Collector; 8] =
+            [&workers, &self.starts, &self.cold_start, &self.crashes, &storage, &disk, &quota, &missing];
         // The format has no family without a series.
         let has_series = |family: &MetricFamily| !family.get_metric().is_empty();
         let families: Vec<MetricFamily> =

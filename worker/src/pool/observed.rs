@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sq_shared::data_root::DirectoryId;
+
 use super::backoff::{Backoff, Life};
 use super::desired::Assignment;
+use crate::settings::Absence;
 
 /// Every slot, by port.
 #[derive(Debug, Clone, Default)]
@@ -15,6 +18,8 @@ pub struct Observed {
     pub slots: BTreeMap<u16, Slot>,
     /// The number of the program from which workers are started; it counts up with each new one.
     pub program: u32,
+    /// The data root is not there: no tenant has a directory.
+    pub is_root_lost: bool,
 }
 
 /// One slot.
@@ -28,6 +33,19 @@ pub struct Slot {
     pub worker: Option<Worker>,
     /// What the slot's latest tenant has been through.
     pub history: Option<History>,
+    /// What was last seen of the directory of this assignment.
+    pub place: Option<(Arc<Assignment>, PlaceState)>,
+}
+
+/// What is at the path of a tenant's directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlaceState {
+    /// A worker has not found its directory there: no other starts before that has been looked at.
+    Looking,
+    /// This directory; the tenant's, as far as the pool knows.
+    There(DirectoryId),
+    /// Nothing that is the tenant's.
+    Gone,
 }
 
 /// What the pool does about a slot's connections.
@@ -51,6 +69,8 @@ pub struct Worker {
     pub assignment: Arc<Assignment>,
     /// Its process.
     pub pid: u32,
+    /// Why it has no directory, and only says so.
+    pub absence: Option<Absence>,
     /// When it was started, or taken over from the pool before.
     pub since: Instant,
     /// The number of the program that it is.
@@ -81,6 +101,8 @@ pub enum StopReason {
     Replaced,
     /// It is the worker of the pool before this one, which stops it.
     HandedOn,
+    /// Its directory is gone; or it stood in for one that is back.
+    Displaced,
 }
 
 /// Why a worker is started. There is always a connection that waits; this is what was before.
@@ -119,14 +141,17 @@ pub enum Departure {
     Stopped,
     /// It had nothing to do.
     Idle,
-    /// Neither: it crashed, or ended before its time.
+    /// Its directory was missing, or is not the one at its path any more.
+    Displaced,
+    /// None of these: it crashed, or ended before its time.
     Crashed,
 }
 
 impl Observed {
     /// Slots without workers.
     pub fn new(ports: impl IntoIterator<Item = u16>) -> Self {
-        Self { slots: ports.into_iter().map(|port| (port, Slot::default())).collect(), program: 0 }
+        let slots = ports.into_iter().map(|port| (port, Slot::default())).collect();
+        Self { slots, ..Self::default() }
     }
 
     /// A connection waits. News that comes late, when a worker is there or the slot is no longer
@@ -155,21 +180,23 @@ impl Observed {
         pid: u32,
         now: Instant,
     ) -> Option<StartReason> {
-        let program = self.program;
+        let (program, absence) = (self.program, self.absence(port, &assignment));
         let slot = self.slots.get_mut(&port)?;
         let history = slot.history_of(&assignment);
         history.starts += 1;
         let reason = std::mem::take(&mut history.next_start);
         slot.attention = Attention::Left;
         let waited_since = slot.waiting_since.take();
-        slot.worker = Some(Worker { assignment, pid, since: now, program, waited_since, stop: None });
+        slot.worker =
+            Some(Worker { assignment, pid, absence, since: now, program, waited_since, stop: None });
         Some(reason)
     }
 
     /// The pool before this one has a worker there, which it is stopping.
     pub fn handed_on(&mut self, port: u16, assignment: Arc<Assignment>, pid: u32, now: Instant) {
         let stop = Some(Stop { since: now, reason: StopReason::HandedOn, is_killed: false });
-        let worker = Worker { assignment, pid, since: now, program: self.program, waited_since: None, stop };
+        let (program, absence, waited_since) = (self.program, None, None);
+        let worker = Worker { assignment, pid, absence, since: now, program, waited_since, stop };
         self.slots.entry(port).or_default().worker = Some(worker);
     }
 
@@ -244,6 +271,27 @@ impl Observed {
         Some((worker, departure))
     }
 
+    /// The worker is gone, because its directory was missing or is not the one at its path. The next one is held back as
+    /// after a crash: should that come again at once, it must not keep the pool busy.
+    pub fn displaced(&mut self, port: u16, has_served: bool, now: Instant) -> Option<(Worker, Departure)> {
+        let slot = self.slots.get_mut(&port)?;
+        let worker = slot.worker.take()?;
+        slot.attention = Attention::Left;
+        let life = Life { lasted: now.saturating_duration_since(worker.since), has_served };
+        slot.history_of(&worker.assignment).backoff.crashed(now, life);
+        slot.place = Some((Arc::clone(&worker.assignment), PlaceState::Looking));
+        Some((worker, Departure::Displaced))
+    }
+
+    /// Why there is no directory for a worker of this assignment; `None` when there is one, as far as is known.
+    pub fn absence(&self, port: u16, assignment: &Assignment) -> Option<Absence> {
+        if self.is_root_lost {
+            return Some(Absence::DataRoot);
+        }
+        let place = self.slots.get(&port)?.place_of(assignment)?;
+        (place == PlaceState::Gone).then_some(Absence::Directory)
+    }
+
     /// How many workers are on their way out for this reason.
     pub fn stopping_count(&self, reason: StopReason) -> usize {
         let stops = self.slots.values().filter_map(|slot| slot.worker.as_ref()?.stop);
@@ -270,7 +318,7 @@ impl StopReason {
     /// Why the next worker is started.
     fn next_start(self) -> StartReason {
         match self {
-            Self::Unwanted => StartReason::Connection,
+            Self::Unwanted | Self::Displaced => StartReason::Connection,
             Self::Replaced | Self::HandedOn => StartReason::Upgrade,
         }
     }
@@ -296,6 +344,12 @@ impl Slot {
         let history =
             self.history.as_ref().filter(|history| history.assignment.is_same_worker(assignment))?;
         history.backoff.holds_until(now)
+    }
+
+    /// What was last seen of this tenant's directory.
+    pub fn place_of(&self, assignment: &Assignment) -> Option<PlaceState> {
+        let (seen_of, place) = self.place.as_ref()?;
+        seen_of.is_same_worker(assignment).then_some(*place)
     }
 
     /// The past of this tenant; another tenant's is forgotten.

@@ -9,7 +9,8 @@ use std::time::Instant;
 
 use super::backoff::HEALTHY_LIFE;
 use super::desired::{Assignment, Desired};
-use super::observed::{Attention, Observed, Slot, StopReason, Worker};
+use super::observed::{Attention, Observed, PlaceState, Slot, StopReason, Worker};
+use crate::settings::Absence;
 
 /// One thing to do on one slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub enum Action {
     Replace(u16),
     /// It took too long.
     Kill(u16),
+    /// End the worker at once: its directory is gone, or it stands in for one that is back.
+    Displace(u16),
 }
 
 /// Most rounds of planning until nothing is left to do: a start that fails leaves its slot unwatched, the
@@ -63,8 +66,13 @@ pub fn plan(desired: &Desired, observed: &Observed, now: Instant) -> Vec<Action>
         let assignment = desired.assignments.get(&port);
         match (&slot.worker, assignment) {
             _ if replaced.contains(&port) => Some(Action::Replace(port)),
-            (Some(worker), assignment) => decide_running(port, worker, assignment, desired, now),
-            (None, Some(assignment)) => decide_asleep(port, slot, assignment, &leaving, now),
+            (Some(worker), assignment) => {
+                let absence = assignment.and_then(|assignment| observed.absence(port, assignment));
+                decide_running(port, worker, assignment.zip(Some(absence)), desired, now)
+            }
+            (None, Some(assignment)) => {
+                decide_asleep(port, slot, assignment, &leaving, observed.is_root_lost, now)
+            }
             (None, None) => decide_free(port, slot, desired.is_closing),
         }
     };
@@ -138,7 +146,7 @@ fn replaced_workers(desired: &Desired, observed: &Observed, now: Instant) -> Vec
 fn decide_running(
     port: u16,
     worker: &Worker,
-    assignment: Option<&Arc<Assignment>>,
+    wanted: Option<(&Arc<Assignment>, Option<Absence>)>,
     desired: &Desired,
     now: Instant,
 ) -> Option<Action> {
@@ -146,9 +154,13 @@ fn decide_running(
         let is_late = now.saturating_duration_since(stop.since) >= desired.stop_grace;
         return (is_late && !stop.is_killed).then_some(Action::Kill(port));
     }
-    match assignment {
-        Some(new) if *new == worker.assignment => None,
-        Some(new) if new.is_same_worker(&worker.assignment) => Some(Action::Tell(port, Arc::clone(new))),
+    match wanted {
+        Some((new, absence)) if new.is_same_worker(&worker.assignment) => {
+            if absence != worker.absence {
+                return Some(Action::Displace(port));
+            }
+            (*new != worker.assignment).then(|| Action::Tell(port, Arc::clone(new)))
+        }
         _ => Some(Action::Stop(port)),
     }
 }
@@ -158,13 +170,15 @@ fn decide_asleep(
     slot: &Slot,
     assignment: &Arc<Assignment>,
     leaving: &[&Worker],
+    is_root_lost: bool,
     now: Instant,
 ) -> Option<Action> {
     match slot.attention {
         Attention::Left | Attention::Refused => Some(Action::Attend(port, Attention::Watched)),
         Attention::Watched => None,
         Attention::Waiting => {
-            let is_held = slot.holds_until(assignment, now).is_some();
+            let is_looked_at = !is_root_lost && slot.place_of(assignment) == Some(PlaceState::Looking);
+            let is_held = slot.holds_until(assignment, now).is_some() || is_looked_at;
             let is_taken = leaving.iter().any(|worker| worker.assignment.shares_directory(assignment));
             (!is_held && !is_taken).then(|| Action::Start(port, Arc::clone(assignment)))
         }

@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 use super::Event;
 use super::desired::Assignment;
 use super::program::Program;
-use crate::settings::WorkerSettings;
+use crate::settings::{Absence, WorkerSettings};
 
 /// Where a worker finds its socket: the first descriptor after standard error, as systemd passes it.
 const LISTENER_FD: i32 = 3;
@@ -102,7 +102,7 @@ impl Launcher {
         Self { executable, program, log_format: "text", rust_log, refuses_colours: false, sandbox }
     }
 
-    /// Starts a worker on a slot's socket.
+    /// Starts a worker on a slot's socket; when the tenant has no directory, one that says so.
     ///
     /// # Errors
     /// The system has no process, memory or descriptor left for it, or the program is gone.
@@ -111,11 +111,12 @@ impl Launcher {
         port: u16,
         listener: OwnedFd,
         assignment: &Assignment,
+        absence: Option<Absence>,
         events: &mpsc::UnboundedSender<Event>,
     ) -> io::Result<Process> {
         let (served, stdout) = io::pipe()?;
         let served = pipe::Receiver::from_owned_fd(served.into())?;
-        let mut command = self.command(listener, assignment)?;
+        let mut command = self.command(listener, assignment, absence)?;
         let mut child = command.stdout(stdout).spawn()?;
         // The writing end is the worker's alone.
         drop(command);
@@ -134,12 +135,20 @@ impl Launcher {
         Ok(Process { pid, settings, signals })
     }
 
-    fn command(&self, listener: OwnedFd, assignment: &Assignment) -> io::Result<Command> {
+    fn command(
+        &self,
+        listener: OwnedFd,
+        assignment: &Assignment,
+        absence: Option<Absence>,
+    ) -> io::Result<Command> {
         let mut command = Command::new(&self.executable);
         command.arg0("sq-worker").arg("--log-format").arg(self.log_format).arg("serve");
         command.arg("--tenant").arg(assignment.tenant.as_str());
         command.arg("--data-dir").arg(&assignment.data_dir).arg("--settings-from-stdin");
         command.arg("--sandbox").arg(self.sandbox.as_str());
+        if let Some(absence) = absence {
+            command.arg("--stand-in").arg(absence.as_str());
+        }
         // The pool's environment may hold secrets of the deployment: none is a worker's business.
         command.env_clear().env("LISTEN_FDS", "1");
         if let Some(rust_log) = &self.rust_log {
@@ -226,8 +235,9 @@ async fn attend(
             () = &mut hearing => {}
             status = child.wait() => return status,
             Some(order) = orders.recv() => {
-                feeding = None;
+                // One that is killed must not find time to finish because its standard input has ended.
                 deliver(&child, order);
+                feeding = None;
             }
             () = fed => feeding = None,
         }
@@ -274,6 +284,7 @@ mod tests {
             body_bytes: None,
             idle_timeout_ms: 1,
             drain_ms: 1,
+            directory: None,
         };
         Assignment { tenant: "alice".parse().unwrap(), data_dir: data_dir.to_owned(), settings }
     }
@@ -305,7 +316,7 @@ while :; do sleep 0.01; done
 
     fn start(program: &Path, assignment: &Assignment, events: &mpsc::UnboundedSender<Event>) -> Process {
         loop {
-            match Launcher::of_program(program.to_owned()).start(1341, socket(), assignment, events) {
+            match Launcher::of_program(program.to_owned()).start(1341, socket(), assignment, None, events) {
                 Ok(process) => return process,
                 // Another test forked while the script was open for writing.
                 Err(error) => assert_eq!(error.kind(), io::ErrorKind::ExecutableFileBusy, "{error}"),
@@ -369,7 +380,8 @@ while :; do sleep 0.01; done
     async fn a_program_that_is_not_there_is_an_error() {
         let (sender, _events) = mpsc::unbounded_channel();
         let missing = Launcher::of_program("/nonexistent/sq-worker".into());
-        let error = missing.start(1341, socket(), &assignment(Path::new("/"), 1), &sender).err().unwrap();
+        let error =
+            missing.start(1341, socket(), &assignment(Path::new("/"), 1), None, &sender).err().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 }

@@ -127,7 +127,7 @@ impl Page {
     }
 
     fn metrics_of(&self, report: &Report, sizes: &Sizes) -> Response<Full<Bytes>> {
-        match self.metrics.text(report, sizes) {
+        match self.metrics.text(report, sizes, self.storage.gone()) {
             Ok(text) => respond(StatusCode::OK, prometheus::TEXT_FORMAT, text.into_bytes()),
             Err(error) => {
                 tracing::error!(%error, "cannot write the metrics");

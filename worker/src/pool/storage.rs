@@ -14,6 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sq_shared::data_root::DataRoot;
 use sq_shared::tenant::TenantName;
 use sq_shared::{file_error, layout};
 use tokio::sync::watch;
@@ -48,18 +49,31 @@ pub type Sizes = BTreeMap<TenantName, Size>;
 #[derive(Debug, Default)]
 pub struct Storage {
     known: watch::Sender<Known>,
+    data_root: Option<DataRoot>,
 }
 
 #[derive(Debug, Default)]
 struct Known {
     sizes: Arc<Sizes>,
     unreadable: BTreeSet<TenantName>,
+    /// How many directories are gone.
+    gone: usize,
     /// When the next look may begin; `None` before the first.
     due: Option<Instant>,
     is_looking: bool,
 }
 
 impl Storage {
+    /// Of the tenants of a system with this data root, in which each directory that is there is noted.
+    pub fn new(data_root: DataRoot) -> Self {
+        Self { data_root: Some(data_root), ..Self::default() }
+    }
+
+    /// How many tenants had a directory that is not there any more, when that was looked at last.
+    pub fn gone(&self) -> usize {
+        self.known.borrow().gone
+    }
+
     /// What these tenants' directories hold, about [`LIFETIME`] old at most unless the disk is slow.
     pub async fn sizes(self: &Arc<Self>, accounts: &Arc<[Account]>) -> Arc<Sizes> {
         let mut known = self.known.subscribe();
@@ -69,7 +83,8 @@ impl Storage {
         Arc::clone(&self.known.borrow().sizes)
     }
 
-    fn look_if_due(self: &Arc<Self>, accounts: &Arc<[Account]>) {
+    /// Begins a look, unless the last one is still good.
+    pub fn look_if_due(self: &Arc<Self>, accounts: &Arc<[Account]>) {
         let now = Instant::now();
         let is_begun = self.known.send_if_modified(|known| {
             let is_due = !known.is_looking && known.due.is_none_or(|due| due <= now);
@@ -89,8 +104,12 @@ impl Storage {
     }
 
     fn look(&self, accounts: &[Account], begun: Instant) {
-        let (mut sizes, mut failures) = (Sizes::new(), BTreeMap::new());
+        let (mut sizes, mut failures, mut gone) = (Sizes::new(), BTreeMap::new(), 0);
         for Account { tenant, data_dir, .. } in accounts {
+            if self.is_gone(tenant, data_dir) {
+                gone += 1;
+                continue;
+            }
             match Size::of(data_dir) {
                 Ok(size) => _ = sizes.insert(tenant.clone(), size),
                 Err(error) => _ = failures.insert(tenant.clone(), (data_dir, error)),
@@ -108,10 +127,22 @@ impl Storage {
             *known = Known {
                 sizes: Arc::new(sizes),
                 unreadable: failures.into_keys().collect(),
+                gone,
                 due: ended.checked_add(rest),
                 is_looking: false,
             };
         });
+    }
+}
+
+impl Storage {
+    fn is_gone(&self, tenant: &TenantName, data_dir: &Path) -> bool {
+        let Some(data_root) = &self.data_root else { return false };
+        match data_root.review(tenant, data_dir) {
+            Ok(gone) => gone.is_some(),
+            // What cannot be looked at is told of where it is used.
+            Err(_) => data_root.check().is_err(),
+        }
     }
 }
 

@@ -187,6 +187,7 @@ fn unknown_settings() -> WorkerSettings {
         body_bytes: None,
         idle_timeout_ms: 0,
         drain_ms: 0,
+        directory: None,
     }
 }
 

@@ -4,6 +4,8 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use super::*;
 use crate::settings::WorkerSettings;
 
@@ -27,6 +29,7 @@ fn pool(program: &str) -> (Pool, SocketAddr) {
         body_bytes: None,
         idle_timeout_ms: 1,
         drain_ms: 1,
+        directory: None,
     };
     let data_dir = Path::new("/nonexistent").to_owned();
     let assignment = Assignment { tenant: "alice".parse().unwrap(), data_dir, settings };
@@ -40,6 +43,8 @@ fn pool(program: &str) -> (Pool, SocketAddr) {
         sockets: BTreeMap::from([(PORT, socket)]),
         processes: BTreeMap::new(),
         launcher: Launcher::of_program(program.into()),
+        places: Places::default(),
+        storage: Arc::default(),
         metrics: Arc::new(Metrics::new().unwrap()),
         status: None,
         replaced: None,

@@ -107,6 +107,9 @@ pub(super) async fn ask<T>(
     loop {
         let progress = worker.commits.progress.notified();
         let answer = question();
+        if let Err(failure) = &answer {
+            give_way(worker, failure.store_error()).await;
+        }
         note_state(worker);
         if !matches!(answer, Err(Failure::Store(StoreError::NotYet))) {
             return answer;
@@ -115,6 +118,19 @@ pub(super) async fn ask<T>(
         if timeout_at(deadline, progress).await.is_err() {
             return answer;
         }
+    }
+}
+
+/// When the directory is not the tenant's any more, no answer is given: the worker ends, the gateway sees the connection
+/// end, and asks the next one.
+async fn give_way(worker: &Worker, error: Option<&StoreError>) {
+    if !matches!(error, Some(StoreError::Io(_) | StoreError::InDoubt)) {
+        return;
+    }
+    worker.store.borrow_mut().check_directory();
+    if worker.store.borrow().is_displaced() {
+        worker.store_failed.notify_one();
+        std::future::pending().await
     }
 }
 
@@ -132,9 +148,14 @@ fn note_state(worker: &Worker) {
 pub(super) async fn settle(worker: &Worker, tickets: &[Ticket]) -> Result<(), StoreError> {
     loop {
         let progress = worker.commits.progress.notified();
-        if worker.store.borrow().is_settled(tickets)? {
-            return Ok(());
+        let settled = worker.store.borrow().is_settled(tickets);
+        match settled {
+            Ok(true) => return Ok(()),
+            Ok(false) => progress.await,
+            Err(error) => {
+                give_way(worker, Some(&error)).await;
+                return Err(error);
+            }
         }
-        progress.await;
     }
 }

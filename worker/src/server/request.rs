@@ -113,6 +113,9 @@ async fn handle(
     let Target::Api(route) = target(head)? else { return Ok(Answer::health()) };
     authenticate::check(&worker.access(), route, &head.headers)?;
     caller.note_known();
+    if let Some(absence) = worker.absence {
+        return Err(respond::missing_data(absence));
+    }
     content::check(route, &head.method, &head.headers).map_err(UnsupportedContent::problem)?;
     let params = Params::parse(head.uri.query().unwrap_or("")).map_err(|error| {
         Problem::new(Code::InvalidUtf8, "the query is not UTF-8 once it is percent-decoded")

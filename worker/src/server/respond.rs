@@ -21,6 +21,7 @@ use crate::server::answer_body::{AnswerBody, Content};
 use crate::server::listing;
 use crate::server::room::Share;
 use crate::server::worker::Worker;
+use crate::settings::Absence;
 use crate::store::{Damage, StoreError};
 
 /// After how many seconds a failure of the disk may have passed.
@@ -230,6 +231,21 @@ fn over_quota(detail: impl Into<Cow<'static, str>>, used: u64, quota: Option<u64
 fn is_out_of_reach(error: &io::Error) -> bool {
     use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
     matches!(error.kind(), NotADirectory | NotFound | PermissionDenied)
+}
+
+/// What is said of all requests while there is no directory. It lasts until the operator acts.
+pub(super) fn missing_data(absence: Absence) -> Problem {
+    let detail = match absence {
+        Absence::DataRoot => {
+            "the server's data disk is missing or not mounted: nothing was read or written, and what is stored there is \
+             not touched; tell the server's operator"
+        }
+        Absence::Directory => {
+            "the directory with this tenant's phexts is missing on the server: nothing was read or written; tell the \
+             server's operator, who restores it"
+        }
+    };
+    Problem::new(Code::DataRootMissing, detail)
 }
 
 /// What a client is told of damage.

@@ -28,6 +28,7 @@ fn settings(idle_timeout_ms: u64) -> WorkerSettings {
         body_bytes: None,
         idle_timeout_ms,
         drain_ms: 50,
+        directory: None,
     }
 }
 

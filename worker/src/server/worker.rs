@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Duration;
 
+use sq_shared::data_root::DirectoryId;
 use sq_shared::registry::Key;
 use sq_shared::tenant::TenantName;
 use tokio::sync::{Notify, Semaphore};
@@ -15,7 +16,7 @@ use crate::server::body;
 use crate::server::commits::Commits;
 use crate::server::room::Room;
 use crate::server::served::Served;
-use crate::settings::WorkerSettings;
+use crate::settings::{Absence, WorkerSettings};
 use crate::store::{Limits, Store};
 
 /// The drain of a worker that was started alone: the config's default.
@@ -36,6 +37,10 @@ pub struct Worker {
     /// Whose it is, when it has a name.
     pub tenant: Option<TenantName>,
     pub(super) store: RefCell<Store>,
+    /// The directory that the store has open, when the pool wants to know.
+    directory: Option<DirectoryId>,
+    /// Why there is no directory; then nothing is served.
+    pub(super) absence: Option<Absence>,
     access: RefCell<Access>,
     body_bytes: Cell<Option<u64>>,
     idle_timeout: Cell<Option<Duration>>,
@@ -58,6 +63,8 @@ impl Worker {
         Self {
             tenant,
             store: RefCell::new(store),
+            directory: None,
+            absence: None,
             access: RefCell::new(access),
             body_bytes: Cell::new(body_bytes),
             idle_timeout: Cell::new(None),
@@ -80,8 +87,28 @@ impl Worker {
         worker
     }
 
+    /// The worker, which gives its directory up when it is told that another one is at the path.
+    #[must_use]
+    pub fn on_directory(self, directory: DirectoryId) -> Self {
+        Self { directory: Some(directory), ..self }
+    }
+
+    /// A worker of the pool that stands in while the tenant's directory is missing.
+    pub fn standing_in(tenant: Option<TenantName>, absence: Absence, settings: WorkerSettings) -> Self {
+        let store = Store::absent(Limits::from(&settings));
+        Self { absence: Some(absence), ..Self::of_pool(tenant, store, settings) }
+    }
+
+    /// Whether its directory is not the tenant's any more.
+    pub(super) fn is_displaced(&self) -> bool {
+        self.store.borrow().is_displaced()
+    }
+
     /// Takes new settings over, from the next request on.
     pub fn apply_settings(&self, settings: WorkerSettings) {
+        if self.directory.zip(settings.directory).is_some_and(|(open, at_path)| open != at_path) {
+            self.store.borrow_mut().displace();
+        }
         self.store.borrow_mut().set_limits(Limits::from(&settings));
         self.body_bytes.set(settings.body_bytes);
         self.idle_timeout.set(Some(settings.idle_timeout()));

@@ -13,6 +13,7 @@ use sq_shared::phext_name::PhextName;
 
 use crate::store::links::Followed;
 
+pub(super) mod absent;
 pub(super) mod os;
 #[cfg(test)]
 pub(super) mod sim;
@@ -53,6 +54,8 @@ pub(super) trait Disk: Debug + Send + Sync {
     fn rename(&self, from: &FileName, to: &FileName) -> io::Result<()>;
     /// Removes a file; it is no error when there is none.
     fn remove(&self, file: &FileName) -> io::Result<()>;
+    /// Whether the directory itself has been removed: it is empty then, and nothing can be made in it.
+    fn is_removed(&self) -> io::Result<bool>;
     /// Makes the names of the directory durable.
     fn sync_directory(&self) -> io::Result<()>;
     /// How many bytes of room there are for new files.

@@ -132,13 +132,22 @@ impl Job {
     pub fn run(self) -> Done {
         let Self { disk, reserve, task } = self;
         Done(match task {
-            Task::Phext(name, work) => {
-                work.run(&*disk, &reserve, &name).map(|outcome| Finished::Phext(name, outcome))
-            }
+            Task::Phext(name, work) => work
+                .run(&*disk, &reserve, &name)
+                .and_then(|outcome| check_kept(&*disk, outcome))
+                .map(|outcome| Finished::Phext(name, outcome)),
             Task::Retire(job) => job.run(&*disk, &reserve).map(Finished::Retired),
             Task::Read(job) => Ok(Finished::Read(job.run(&*disk))),
         })
     }
+}
+
+/// What was written into a directory that has been removed is read by no worker again.
+fn check_kept(disk: &dyn Disk, outcome: Outcome) -> io::Result<Outcome> {
+    if disk.is_removed()? {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the directory has been removed"));
+    }
+    Ok(outcome)
 }
 
 impl Work {

@@ -11,9 +11,10 @@ use super::super::backoff::{LONGEST_DELAY, Life};
 use super::super::desired::{Assignment, Desired};
 use super::super::observed::{Attention, Departure, Observed, StopReason};
 use super::{Action, come_to_rest, next_wakeup, plan};
-use crate::settings::WorkerSettings;
+use crate::settings::{Absence, WorkerSettings};
 
 mod cases;
+mod losses;
 
 const PORTS: std::ops::Range<u16> = 1341..1346;
 const TENANTS: usize = 6;
@@ -66,6 +67,7 @@ impl Random {
 /// A process as the system sees it.
 struct Running {
     assignment: Arc<Assignment>,
+    absence: Option<Absence>,
     since: Instant,
     /// It was told to stop, and obeys.
     is_stopping: bool,
@@ -122,6 +124,7 @@ fn assignment(tenant: usize, directory: usize, quota: u64) -> Arc<Assignment> {
         body_bytes: None,
         idle_timeout_ms: u64::try_from(IDLE.as_millis()).unwrap(),
         drain_ms: 1,
+        directory: None,
     };
     Arc::new(Assignment {
         tenant: format!("t{tenant}").parse().unwrap(),
@@ -291,7 +294,7 @@ impl World {
                         self.latest_failures.remove(&port);
                         self.failed.remove(&port);
                     }
-                    Departure::Stopped => {}
+                    Departure::Stopped | Departure::Displaced => {}
                 }
             }
             None => {}
@@ -354,6 +357,7 @@ impl World {
             }
             Action::Stop(port) => self.stop(port, StopReason::Unwanted),
             Action::Replace(port) => self.stop(port, StopReason::Replaced),
+            Action::Displace(port) => self.displace(port),
             Action::Kill(port) => {
                 self.end(port, false);
                 self.observed.killed(port);
@@ -392,6 +396,7 @@ impl World {
         self.attention.insert(port, Attention::Left);
         let process = Running {
             assignment: Arc::clone(&assignment),
+            absence: self.observed.absence(port, &assignment),
             since: self.now,
             is_stopping: false,
             is_deaf: false,

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use rustix::fs::{AtFlags, Dir, FallocateFlags, FileType, Mode, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
+use sq_shared::data_root::DirectoryId;
 use sq_shared::phext_name::PhextName;
 use sq_shared::{file_error, layout, service_user};
 
@@ -90,14 +91,38 @@ impl DataDirectory {
     /// # Errors
     /// It is no directory, or the system refuses.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let opened = make_if_missing(path).and_then(|()| {
-            let directory = open_directory(path)?;
+        make_if_missing(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+        Self::open_existing(path)
+    }
+
+    /// Opens the directory; it is never made.
+    ///
+    /// # Errors
+    /// It is missing or no directory, or the system refuses.
+    pub fn open_existing(path: &Path) -> Result<Self, OpenError> {
+        let opened = open_directory(path).and_then(|directory| {
             service_user::refuse_foreign(path, &directory)?;
             Ok(directory)
         });
         let explained = opened.map_err(|error| file_error::explained(path, error));
         let directory = explained.map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
         Ok(Self { path: path.to_owned(), own_paths: own_paths(path), directory })
+    }
+
+    /// Which directory it is.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn id(&self) -> io::Result<DirectoryId> {
+        Ok(DirectoryId::of(&self.directory.metadata()?))
+    }
+}
+
+impl OpenError {
+    /// Whether there is no directory of this path.
+    pub fn is_missing(&self) -> bool {
+        use io::ErrorKind::{NotADirectory, NotFound};
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), NotFound | NotADirectory))
     }
 }
 
@@ -194,6 +219,16 @@ impl OsDisk {
         })
     }
 
+    /// A file that is not there is missing with the whole directory, when that was removed: then it must not be taken for a
+    /// phext without a file.
+    fn found<T>(&self, result: rustix::io::Result<T>) -> io::Result<Option<T>> {
+        let found = some_if_found(result)?;
+        if found.is_none() && self.is_removed()? {
+            return Err(removed());
+        }
+        Ok(found)
+    }
+
     fn check_access(&self) -> io::Result<()> {
         match self.access {
             Access::Serve => Ok(()),
@@ -205,7 +240,7 @@ impl OsDisk {
 impl Disk for OsDisk {
     fn identity(&self, file: &FileName) -> io::Result<Option<Identity>> {
         let found = identity_of(&self.directory, &path_of(file), AtFlags::SYMLINK_NOFOLLOW);
-        some_if_found(found).map_err(|error| self.named(file, error))
+        self.found(found).map_err(|error| self.named(file, error))
     }
 
     fn follow(&self, name: &PhextName) -> io::Result<Followed> {
@@ -238,7 +273,7 @@ impl Disk for OsDisk {
             }
             opened => (opened, None),
         };
-        let opened = some_if_found(opened).map_err(|error| self.named(file, error))?;
+        let opened = self.found(opened).map_err(|error| self.named(file, error))?;
         Ok(opened.map(|opened| boxed(opened, path_of(file), unwritable)))
     }
 
@@ -269,6 +304,11 @@ impl Disk for OsDisk {
         some_if_found(removed).map(|_| ()).map_err(|error| self.named(file, error))
     }
 
+    fn is_removed(&self) -> io::Result<bool> {
+        let found = rustix::fs::statx(&self.directory, "", AtFlags::EMPTY_PATH, StatxFlags::NLINK)?;
+        Ok(found.stx_nlink == 0)
+    }
+
     fn sync_directory(&self) -> io::Result<()> {
         self.check_access()?;
         for folder in &*self.folders() {
@@ -287,7 +327,7 @@ impl Disk for OsDisk {
             let entry = entry.map_err(|error| of_directory(error.into()))?;
             found(OsStr::from_bytes(entry.file_name().to_bytes()));
         }
-        Ok(())
+        if self.is_removed()? { Err(removed()) } else { Ok(()) }
     }
 }
 
@@ -341,6 +381,10 @@ impl DiskFile for OsFile {
     fn sync_all(&self) -> io::Result<()> {
         self.file.sync_all().map_err(|error| self.named(error))
     }
+}
+
+fn removed() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "the directory has been removed")
 }
 
 /// The same error with a file's name; and with its owner and mode when it is denied.

@@ -162,6 +162,10 @@ impl Disk for SimDisk {
         Ok(())
     }
 
+    fn is_removed(&self) -> io::Result<bool> {
+        Ok(false)
+    }
+
     fn sync_directory(&self) -> io::Result<()> {
         self.state().sync_directory()
     }

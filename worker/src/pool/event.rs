@@ -1,0 +1,44 @@
+//! News for the pool's loop: from sockets, workers, files, signals, and from the looks at directories.
+
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use super::desired::Assignment;
+use super::places::Seen;
+use super::process::End;
+use super::program::Program;
+use super::report::Report;
+
+/// News for the loop.
+#[derive(Debug)]
+pub enum Event {
+    /// A connection waits on the slot of this port, since then.
+    ConnectionWaits(u16, Instant),
+    /// The worker on this port has applied its first command.
+    WorkerServed(u16, Instant),
+    /// The worker on this port has been reaped.
+    WorkerEnded(u16, End),
+    /// Config or registry have changed, or may have.
+    FilesChanged,
+    /// Workers are to be another program, of this version.
+    NewProgram(Program, String),
+    /// The pool is to hand over to the one that was started with `--upgrade`.
+    HandoverAsked,
+    /// The same, and that one is to be started first.
+    UpgradeAsked,
+    /// That one is there, or is not.
+    SuccessorFound(Result<UnixStream, String>),
+    /// The data root is not there, or is back.
+    DataRootLost(bool),
+    /// It is time to look at the tenants' directories.
+    LookDue,
+    /// This was seen of the directory of the tenant on this port.
+    Looked(u16, Arc<Assignment>, Seen),
+    /// Somebody wants to know how things stand.
+    StatusAsked(oneshot::Sender<Report>),
+    /// The pool is to stop, for this reason.
+    StopAsked(&'static str),
+}

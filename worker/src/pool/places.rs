@@ -1,0 +1,180 @@
+//! The pool's looks at tenants' directories, each on a blocking thread: one that hangs delays its own tenant, and nothing
+//! else. A worker is told what is at its path, and ends when that is not what it has open; what is missing is made for a new
+//! tenant, and for no other (`shared/src/data_root/place.rs`).
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sq_shared::data_root::{DataRoot, DirectoryId, Gone, Place, RootWatch};
+use tokio::sync::mpsc;
+
+use super::desired::{Assignment, Desired};
+use super::observed::{Observed, PlaceState};
+use super::{Event, Pool};
+
+/// How often the directories of running workers are looked at, and those that are gone.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The looks that are under way.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    data_root: Option<Arc<DataRoot>>,
+    /// The slots whose tenants' directories are being looked at. A look at a disk that hangs does not end.
+    under_way: BTreeSet<u16>,
+}
+
+/// What a look has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// Only which directory is at the path, or [`DirectoryId::NONE`].
+    Now(DirectoryId),
+    /// What is to be made of it.
+    Settled(Place),
+}
+
+impl Places {
+    /// Looks at the data root and, when it is asked for, at directories in it and elsewhere. Call it inside a runtime.
+    pub(super) fn start(data_root: DataRoot, events: &mpsc::UnboundedSender<Event>) -> io::Result<Self> {
+        let sender = events.clone();
+        RootWatch::new(data_root.clone())
+            .spawn(move |is_lost| sender.send(Event::DataRootLost(is_lost)).is_ok())?;
+        let sender = events.clone();
+        tokio::spawn(async move {
+            while sender.send(Event::LookDue).is_ok() {
+                tokio::time::sleep(LOOK_INTERVAL).await;
+            }
+        });
+        Ok(Self { data_root: Some(Arc::new(data_root)), under_way: BTreeSet::new() })
+    }
+
+    /// Looks at a tenant's directory, of which this is known, unless that is being done.
+    fn look(
+        &mut self,
+        port: u16,
+        assignment: &Arc<Assignment>,
+        place: Option<PlaceState>,
+        events: &mpsc::UnboundedSender<Event>,
+    ) {
+        let Some(data_root) = &self.data_root else { return };
+        if !self.under_way.insert(port) {
+            return;
+        }
+        let (data_root, assignment, events) = (Arc::clone(data_root), Arc::clone(assignment), events.clone());
+        tokio::task::spawn_blocking(move || {
+            let data_dir = &assignment.data_dir;
+            let seen = match (place, DirectoryId::at(data_dir)) {
+                (Some(PlaceState::There(_)), at_path) => {
+                    at_path.map_or(Seen::Settled(Place::Unclear), Seen::Now)
+                }
+                (Some(PlaceState::Gone), Ok(DirectoryId::NONE)) => Seen::Settled(Place::Gone(Gone::Missing)),
+                _ => Seen::Settled(data_root.settle(&assignment.tenant, data_dir)),
+            };
+            // The loop that receives ends only with the process.
+            let _ = events.send(Event::Looked(port, assignment, seen));
+        });
+    }
+}
+
+impl Pool {
+    /// Looks at the directories of workers that run, and at those that are gone.
+    pub(super) fn look_around(&mut self) {
+        if self.observed.is_root_lost || self.desired.is_closing {
+            return;
+        }
+        for (port, assignment) in &self.desired.assignments {
+            let Some(slot) = self.observed.slots.get(port) else { continue };
+            let place = slot.place_of(assignment);
+            let is_served = slot.worker.as_ref().is_some_and(|worker| worker.stop.is_none());
+            if is_served || matches!(place, Some(PlaceState::Gone | PlaceState::Looking)) {
+                self.places.look(*port, assignment, place, &self.sender);
+            }
+        }
+    }
+
+    /// The first worker of a tenant is started when its directory has been looked at, and made if the tenant is new. Later
+    /// ones find out by themselves whether it is there still.
+    pub(super) fn look_before_first_start(&mut self, port: u16) {
+        let (Some(assignment), Some(slot)) =
+            (self.desired.assignments.get(&port), self.observed.slots.get_mut(&port))
+        else {
+            return;
+        };
+        if self.places.data_root.is_some()
+            && !self.observed.is_root_lost
+            && slot.place_of(assignment).is_none()
+        {
+            slot.place = Some((Arc::clone(assignment), PlaceState::Looking));
+            self.look_at(port);
+        }
+    }
+
+    /// Looks at one directory, of which nothing is known.
+    pub(super) fn look_at(&mut self, port: u16) {
+        if let Some(assignment) = self.desired.assignments.get(&port) {
+            self.places.look(port, assignment, None, &self.sender);
+        }
+    }
+
+    /// The data root is lost or back. What was known of the directories in it is not any more.
+    pub(super) fn note_root(&mut self, is_lost: bool) {
+        self.observed.is_root_lost = is_lost;
+        self.observed.slots.values_mut().for_each(|slot| slot.place = None);
+        self.observed.tell_places(&mut self.desired);
+    }
+
+    pub(super) fn note_look(&mut self, port: u16, looked_at: &Arc<Assignment>, seen: Seen) {
+        self.places.under_way.remove(&port);
+        let Some(assignment) = self.desired.assignments.get(&port) else { return };
+        let Some(slot) = self.observed.slots.get_mut(&port) else { return };
+        if !assignment.is_same_worker(looked_at) || self.observed.is_root_lost {
+            return;
+        }
+        let before = slot.place_of(assignment);
+        let (tenant, data_dir) = (&assignment.tenant, assignment.data_dir.display());
+        let place = match seen {
+            Seen::Now(id) => Some(PlaceState::There(id)),
+            Seen::Settled(Place::There(id)) => {
+                if before == Some(PlaceState::Gone) {
+                    tracing::info!(%tenant, %data_dir, "the tenant's directory is there again");
+                }
+                Some(PlaceState::There(id))
+            }
+            Seen::Settled(Place::Gone(why)) => {
+                if before != Some(PlaceState::Gone) {
+                    tracing::error!(
+                        %tenant, %data_dir,
+                        "the tenant's directory is gone: {}. Nothing of this tenant is read or written. Mount or restore \
+                         it; or, if it is to begin with an empty one: sq-gateway tenants make-directory {tenant}",
+                        why.as_str()
+                    );
+                }
+                Some(PlaceState::Gone)
+            }
+            // The worker finds out, and says what the system says.
+            Seen::Settled(Place::Unclear) => None,
+        };
+        slot.place = place.map(|place| (Arc::clone(assignment), place));
+        self.observed.tell_places(&mut self.desired);
+    }
+}
+
+impl Observed {
+    /// Has every worker told what is at its path now.
+    pub(super) fn tell_places(&self, desired: &mut Desired) {
+        for (port, assignment) in &mut desired.assignments {
+            let directory = self.directory_of(*port, assignment);
+            if assignment.settings.directory != directory {
+                Arc::make_mut(assignment).settings.directory = directory;
+            }
+        }
+    }
+
+    fn directory_of(&self, port: u16, assignment: &Assignment) -> Option<DirectoryId> {
+        match self.slots.get(&port)?.place_of(assignment)? {
+            PlaceState::There(id) => Some(id),
+            PlaceState::Looking | PlaceState::Gone => None,
+        }
+    }
+}
