@@ -31,6 +31,8 @@ pub struct Metrics {
     reloads: IntCounterVec,
     /// Client connections that are open.
     pub connections: IntGauge,
+    /// 1 while the data root is missing, else 0; each request looks at it.
+    pub data_root_missing: IntGauge,
 }
 
 /// A request that has been answered, or whose client went away.
@@ -88,6 +90,10 @@ impl Metrics {
                 &["result"],
             )?,
             connections: IntGauge::new("sq_gateway_connections", "Client connections that are open.")?,
+            data_root_missing: IntGauge::new(
+                "sq_gateway_data_root_missing",
+                "1 while the data root is not there, and no request is served; else 0.",
+            )?,
         };
         // A rate needs a first value of zero: without it the first reload that is rejected would not be seen.
         for result in [Reload::Accepted, Reload::Rejected] {
@@ -111,6 +117,11 @@ impl Metrics {
         if let Some(code) = ended.code {
             self.rejected.with_label_values(&[code.as_str()]).inc();
         }
+    }
+
+    /// Whether the data root is missing now.
+    pub fn is_data_root_missing(&self) -> bool {
+        self.data_root_missing.get() != 0
     }
 
     /// Counts a reload.
@@ -163,8 +174,15 @@ impl Metrics {
         }
         let of_requests =
             [self.requests_of(directory), self.request_duration.collect(), self.upstream_duration.collect()];
-        let others: [&dyn Collector; 6] =
-            [&self.rejected, &self.reloads, &self.connections, &in_flight, &states, &keys];
+        let others: [&dyn Collector; 7] = [
+            &self.rejected,
+            &self.reloads,
+            &self.connections,
+            &self.data_root_missing,
+            &in_flight,
+            &states,
+            &keys,
+        ];
         let all = of_requests.into_iter().flatten().chain(others.into_iter().flat_map(Collector::collect));
         // One without a series, as before the first request, cannot be written.
         Ok(all.filter(|family| !family.get_metric().is_empty()).collect())

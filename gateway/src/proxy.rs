@@ -118,7 +118,8 @@ impl Gateway {
         self.set_up(session, ctx);
         ctx.trace = self.traces.join(&session.req_header().headers);
         let phase = *self.phase.borrow();
-        let admission = admit(&self.audit, phase, session.req_header(), ctx);
+        let is_root_lost = self.metrics.is_data_root_missing();
+        let admission = admit(&self.audit, (phase, is_root_lost), session.req_header(), ctx);
         if !matches!(admission, Ok(Admission::Forward)) {
             hear_of_end(session);
             self.close_at_the_end(session, ctx);
@@ -131,7 +132,7 @@ impl Gateway {
                 Ok(())
             }
             Ok(Admission::Health(question)) => {
-                health::answer(session, ctx, question).await.map_err(Error::into_down)
+                health::answer(session, ctx, question, &self.metrics).await.map_err(Error::into_down)
             }
             Ok(Admission::Preflight) => answer_preflight(session, ctx).await.map_err(Error::into_down),
             Err(refusal) => {

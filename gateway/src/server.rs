@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use sq_shared::config::{Config, ListenAddress};
+use sq_shared::data_root::{DataRoot, RootWatch};
 use sq_shared::layout;
 use sq_shared::service_manager;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -87,9 +88,14 @@ impl Server {
     /// # Errors
     /// There is no audit log where there must be one, traces cannot be exported as the environment says, or the system
     /// gives no thread.
-    pub fn start(directory: Directory, sockets: Sockets) -> Result<Self, StartError> {
+    pub fn start(directory: Directory, data_root: DataRoot, sockets: Sockets) -> Result<Self, StartError> {
         let config = directory.config.clone();
         let metrics = Arc::new(Metrics::new()?);
+        let missing = metrics.data_root_missing.clone();
+        RootWatch::new(data_root).spawn(move |is_lost| {
+            missing.set(is_lost.into());
+            true
+        })?;
         let traces = Arc::new(Traces::of_environment()?);
         let (audit, audit_writer) = AuditLog::start(config.gateway.audit, &layout::audit_log(&config.path))?;
         let address = sockets.clients.address()?;

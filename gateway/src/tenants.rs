@@ -2,6 +2,7 @@
 //! They give values and errors; the commands print them, and the admin API answers them.
 
 pub mod change;
+pub mod directories;
 pub mod error;
 pub mod keys;
 pub mod keys_file;
@@ -11,8 +12,9 @@ pub mod remove;
 pub mod view;
 
 use sq_shared::config::Config;
-use sq_shared::registry::Tenant;
+use sq_shared::data_root::DataRoot;
 use sq_shared::registry::edit::{EditError, RegistryEdit};
+use sq_shared::registry::{Registry, Tenant};
 use sq_shared::regular_file;
 use sq_shared::tenant::TenantName;
 
@@ -63,6 +65,14 @@ fn commit_with_keys(
             _ => ChangeError::DeadKeys(out.clone(), error),
         }),
     }
+}
+
+/// The data root, without which no directory is made, moved or deleted.
+///
+/// # Errors
+/// It is not there.
+fn data_root(config: &Config, registry: &Registry) -> Result<DataRoot, ChangeError> {
+    DataRoot::establish(config, registry).map_err(ChangeError::DataRoot)
 }
 
 fn find<'r>(registry: &'r RegistryEdit, name: &TenantName) -> Result<&'r Tenant, ChangeError> {

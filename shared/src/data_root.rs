@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use crate::config::Config;
 use crate::file_lock::lock_within;
 use crate::registry::Registry;
+use crate::secret_file::Replacement;
 use crate::{layout, regular_file, secret_file};
 
 mod place;
@@ -167,7 +168,7 @@ impl DataRoot {
                 paths.mark().map_err(|error| paths.not_made(&error))?
             }
         };
-        let noted = secret_file::replace(&paths.id_file, marker_text(id).as_bytes());
+        let noted = write_id(&paths.id_file, id);
         Ok((paths.guarded_by(Guard::Marker(id)), noted.err()))
     }
 
@@ -266,7 +267,7 @@ impl Paths {
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(io::Error::other)?;
         let id = RootId(u128::from_ne_bytes(random));
-        secret_file::replace(&layout::data_root_marker(&self.root), marker_text(id).as_bytes())?;
+        write_id(&layout::data_root_marker(&self.root), id)?;
         Ok(id)
     }
 }
@@ -286,6 +287,10 @@ fn has_directories(config: &Config, registry: &Registry) -> Result<(), Why> {
         }
         _ => Ok(()),
     }
+}
+
+fn write_id(file: &Path, id: RootId) -> io::Result<()> {
+    Ok(Replacement::write(file, marker_text(id).as_bytes())?.publish()?)
 }
 
 /// The id, and a line for the operator who finds the file.

@@ -3,7 +3,6 @@
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
-use sq_shared::problem::{Code, Problem};
 use utoipa::ToSchema;
 
 use super::Admin;
@@ -33,8 +32,8 @@ pub(super) async fn health(State(admin): State<Admin>) -> Json<Health> {
 ))]
 pub(super) async fn ready(state: State<Admin>) -> Result<Json<Health>, Refusal> {
     let directory = state.directory.load_full();
-    match health::not_ready(&directory.config).await {
+    match health::not_ready(&directory.config, &state.metrics).await {
         None => Ok(health(state).await),
-        Some(reason) => Err(Refusal(Problem::new(Code::WorkerUnavailable, reason).retry_after_s(1))),
+        Some(refusal) => Err(Refusal(refusal.problem())),
     }
 }

@@ -136,7 +136,13 @@ impl From<ChangeError> for Refusal {
                 "this key has expired, and the new one would have too; leave replaces out for a key of its own",
             ),
             ChangeError::TooFarAhead => Self::invalid("grace_s", "that is after the year 9999"),
+            ChangeError::DataRoot(_) => {
+                tracing::error!(error = what, "the admin API cannot use the data root: nothing was changed");
+                let detail = "The data root is missing: is its disk mounted? Nothing was changed; see the gateway's log";
+                conflict(Code::DataRootMissing, detail.to_owned())
+            }
             ChangeError::Directories(_, error)
+            | ChangeError::UnusableDirectory(_, error)
             | ChangeError::UnreadableDirectory(_, error)
             | ChangeError::KeysOut(_, error)
             | ChangeError::UnknownMounts(error)

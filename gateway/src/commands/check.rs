@@ -1,17 +1,18 @@
 //! `sq-gateway check`: every mistake in the config and the registry, each with file and line, and addresses that cannot be
 //! listened on. An expired key is no mistake, for that is what it was to become; a tenant whom nobody can use any more is
-//! worth a warning, and so is an address that other machines reach.
+//! worth a warning, and so is an address that other machines reach. A data root or a directory that is missing is a mistake too.
 
 mod addresses;
 mod files;
 
 use sq_shared::clock::now_s;
 use sq_shared::config::Config;
+use sq_shared::data_root::DataRoot;
 use sq_shared::failure::Failure;
 use sq_shared::output::{note, say};
 use sq_shared::registry::{Registry, Tenant, TenantState};
-use sq_shared::service_user;
 use sq_shared::toml_reader::{Mistake, Mistakes};
+use sq_shared::{layout, service_user};
 
 use super::root::NamedSystem;
 
@@ -55,6 +56,9 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     for warning in &found.warnings {
         note(format_args!("warning: {warning}"));
     }
+    if !is_guessed {
+        mistakes.extend(registry.iter().flat_map(|registry| missing_directories(&config, registry)));
+    }
     let about_config = |message| Mistake { file: config_file.clone(), position: None, message };
     mistakes.extend(found.mistakes.into_iter().map(about_config));
     if !mistakes.is_empty() {
@@ -71,6 +75,34 @@ fn warn_of_tenants_shut_out(registry: &Registry) {
     for tenant in active.filter(is_shut_out) {
         note(format_args!("warning: tenant {} is active and has no valid key", tenant.name));
     }
+}
+
+/// That the data root is not there, or a tenant's directory in it or elsewhere that was there once. Nothing is made.
+fn missing_directories(config: &Config, registry: &Registry) -> Vec<Mistake> {
+    let data_root = match DataRoot::inspect(config, registry) {
+        Ok(Some(data_root)) => data_root,
+        Ok(None) => return Vec::new(),
+        Err(loss) => {
+            return vec![Mistake { file: config.path.clone(), position: None, message: loss.to_string() }];
+        }
+    };
+    let mut mistakes = Vec::new();
+    for tenant in &registry.tenants {
+        let directory = layout::tenant_dir(data_root.path(), tenant);
+        let name = &tenant.name;
+        let what = match data_root.find_gone(name, &directory) {
+            Ok(None) => continue,
+            Ok(Some(gone)) => format!(
+                "{}; mount or restore it, or, if tenant {name} is to begin with an empty one: sq-gateway tenants \
+                 make-directory {name}",
+                gone.as_str()
+            ),
+            Err(error) => format!("it cannot be looked at: {error}"),
+        };
+        let message = format!("the directory of tenant {name}, {}: {what}", directory.display());
+        mistakes.push(Mistake { file: config.gateway.tenants.clone(), position: None, message });
+    }
+    mistakes
 }
 
 fn as_list(mistakes: Mistakes) -> Failure {

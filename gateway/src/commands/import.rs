@@ -62,7 +62,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     for tenant in &loaded.registry.tenants {
         if let Some(directory) = tenant.data_dir.as_ref().filter(|directory| !directory.exists()) {
             note(format_args!(
-                "{}: its directory {} is not there: it will be served as an empty one",
+                "{}: its directory {} is not there: mount its disk first, or its first request makes an empty one",
                 tenant.name,
                 directory.display()
             ));

@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sq_shared::clock;
+use sq_shared::data_root::DataRoot;
 use sq_shared::failure::Failure;
 use sq_shared::layout;
 use sq_shared::shutdown::{self, StopSignal};
 use sq_shared::{output, service_manager, service_user, successor};
 
+use crate::directory::Directory;
 use crate::directory::reload::Source;
 use crate::handover::{self, GiveError, Taken, Taker};
 use crate::listen::{Role, Sockets};
@@ -59,7 +61,7 @@ async fn serve(source: Source, is_upgrade: bool) -> Result<(), Failure> {
         false => None,
         true => {
             // What cannot be read fails here, before the running gateway is asked for anything.
-            source.load(None).map_err(Failure::from_error)?;
+            data_root(&source.load(None).map_err(Failure::from_error)?)?;
             tokio::select! {
                 taken = handover::take(&meeting) => Some(taken.map_err(Failure::from_error)?),
                 _ = stop.received() => return Ok(()),
@@ -83,10 +85,11 @@ async fn serve(source: Source, is_upgrade: bool) -> Result<(), Failure> {
 async fn start(source: &Source, taken: Option<Taken>) -> Result<Server, Failure> {
     // What was read first may be as old as the wait for the sockets.
     let directory = source.load(None).map_err(Failure::from_error)?;
+    let data_root = data_root(&directory)?;
     let (handed, giver) = taken.map_or((Vec::new(), None), |taken| (taken.sockets, Some(taken.giver)));
     let sockets = Sockets::take_or_bind(&directory.config, handed).map_err(Failure::from_error)?;
     let roles = sockets.taken.clone();
-    let server = Server::start(directory, sockets).map_err(Failure::from_error)?;
+    let server = Server::start(directory, data_root, sockets).map_err(Failure::from_error)?;
     let Some(giver) = giver else {
         announce(&server);
         return Ok(server);
@@ -100,6 +103,14 @@ async fn start(source: &Source, taken: Option<Taken>) -> Result<Server, Failure>
     let taken: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
     tracing::info!(taken = taken.join(", "), "this gateway serves in the place of the one before");
     Ok(server)
+}
+
+/// The data root of what was read. Without it nothing is served.
+///
+/// # Errors
+/// It is not there.
+pub fn data_root(directory: &Directory) -> Result<DataRoot, Failure> {
+    DataRoot::establish_to_serve(&directory.config, &directory.registry).map_err(Failure::from_error)
 }
 
 /// The signals that ask for an upgrade.

@@ -39,6 +39,14 @@ enum Action {
     /// Stop serving a tenant; its data stays.
     #[command(after_help = "Example:\n  sq-gateway tenants suspend carol")]
     Suspend(Named),
+    /// Make an empty directory for a tenant whose own is gone for good. What is there stays as it is.
+    ///
+    /// A directory that was there and is missing is never made by itself: the tenant's requests are answered 503
+    /// data_root_missing until its disk is mounted, or it is restored. This command says that neither will be.
+    #[command(
+        after_help = "Examples:\n  sq-gateway tenants make-directory carol --root /srv/sq\n  sq-gateway tenants make-directory --all --root /srv/sq"
+    )]
+    MakeDirectory(MakingDirectories),
     /// Take a tenant out; its directory goes to the archive in the data root, unless it is outside that.
     #[command(after_help = "Example:\n  sq-gateway tenants remove carol")]
     Remove(Removing),
@@ -97,6 +105,18 @@ struct Adding {
 struct Named {
     /// The tenant.
     name: TenantName,
+    #[command(flatten)]
+    root: RootOptions,
+}
+
+#[derive(Debug, clap::Args)]
+struct MakingDirectories {
+    /// The tenants.
+    #[arg(value_name = "NAME", required_unless_present = "all")]
+    names: Vec<TenantName>,
+    /// Every tenant whose directory is missing.
+    #[arg(long, conflicts_with = "names")]
+    all: bool,
     #[command(flatten)]
     root: RootOptions,
 }
@@ -171,6 +191,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         Action::Add(adding) => change::add(adding),
         Action::Activate(named) => change::set_state(named, TenantState::Active),
         Action::Suspend(named) => change::set_state(named, TenantState::Suspended),
+        Action::MakeDirectory(making) => change::make_directories(making),
         Action::Remove(removing) => change::remove(removing),
         Action::AddKey(adding) => change::add_key(adding),
         Action::RotateKey(rotating) => change::rotate_key(rotating),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use sq_shared::clock;
 use sq_shared::config::ListenAddress;
+use sq_shared::data_root::DataRoot;
 use sq_shared::failure::Failure;
 use sq_shared::output::{self, note};
 use sq_shared::registry::TenantState;
@@ -14,7 +15,7 @@ use sq_shared::shutdown::{self, StopSignal};
 use sq_shared::telemetry::LogFormat;
 
 use super::root::{RootOptions, System};
-use super::serve::{announce, on_control_thread};
+use super::serve::{announce, data_root, on_control_thread};
 use crate::directory::Directory;
 use crate::directory::reload::Source;
 use crate::listen::Sockets;
@@ -76,10 +77,11 @@ async fn serve(source: Source, new_keys: &[NewKey], log_format: LogFormat) -> Re
     // `up` hands over to nobody; the signal that asks for it must not end it.
     let _upgrades = shutdown::upgrades().map_err(Failure::from_error)?;
     let directory = source.load(None).map_err(Failure::from_error)?;
+    let data_root = data_root(&directory)?;
     let mut pool = PoolChild::new(source.clone(), log_format)?;
     let result = tokio::select! {
         started = pool.start() => match started {
-            Ok(()) => serve_with_pool(source, directory, new_keys, &mut pool, &mut stop).await,
+            Ok(()) => serve_with_pool(source, (directory, data_root), new_keys, &mut pool, &mut stop).await,
             Err(failure) => Err(failure),
         },
         signal = stop.received() => {
@@ -93,13 +95,13 @@ async fn serve(source: Source, new_keys: &[NewKey], log_format: LogFormat) -> Re
 
 async fn serve_with_pool(
     source: Source,
-    directory: Directory,
+    (directory, data_root): (Directory, DataRoot),
     new_keys: &[NewKey],
     pool: &mut PoolChild,
     stop: &mut StopSignal,
 ) -> Result<(), Failure> {
     let sockets = Sockets::bind(&directory.config).map_err(Failure::from_error)?;
-    let server = Server::start(directory, sockets).map_err(Failure::from_error)?;
+    let server = Server::start(directory, data_root, sockets).map_err(Failure::from_error)?;
     for key in new_keys {
         output::announce(curl_line(&server, key));
     }

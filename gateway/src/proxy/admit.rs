@@ -37,7 +37,7 @@ pub enum Admission {
 /// The first rule that it breaks.
 pub fn admit(
     audit: &AuditLog,
-    phase: Phase,
+    (phase, is_root_lost): (Phase, bool),
     request: &RequestHeader,
     ctx: &mut Context,
 ) -> Result<Admission, Refusal> {
@@ -82,6 +82,9 @@ pub fn admit(
         Ok(checked) => checked,
         Err(refusal) => return Err(refuse(ctx, tenant, Some(draft), refusal)),
     };
+    if is_root_lost {
+        return Err(refuse(ctx, tenant, Some(draft), Refusal::DataRootMissing));
+    }
     // The last check: what is refused above is refused whether the audit log can be written or not.
     let audited = match draft.take_place() {
         Ok(audited) => audited,

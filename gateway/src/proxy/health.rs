@@ -13,7 +13,7 @@ use super::answer;
 use super::context::Context;
 use super::refuse::{self, Refusal};
 use super::route::RouteError;
-use crate::metrics::Command;
+use crate::metrics::{Command, Metrics};
 
 /// How long `/ready` waits for the pool.
 const READY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -59,13 +59,18 @@ impl Question {
 ///
 /// # Errors
 /// The client is gone.
-pub async fn answer(session: &mut Session, ctx: &mut Context, question: Question) -> pingora::Result<()> {
+pub async fn answer(
+    session: &mut Session,
+    ctx: &mut Context,
+    question: Question,
+    metrics: &Metrics,
+) -> pingora::Result<()> {
     let not_ready = match question {
         Question::Health => None,
-        Question::Ready => not_ready(&ctx.directory.config).await,
+        Question::Ready => not_ready(&ctx.directory.config, metrics).await,
     };
-    if let Some(reason) = not_ready {
-        refuse::answer(session, ctx, &Refusal::NotReady(reason)).await;
+    if let Some(refusal) = not_ready {
+        refuse::answer(session, ctx, &refusal).await;
         return Ok(());
     }
     let body = format!(r#"{{"status":"ok","tenants":{}}}"#, ctx.directory.tenant_count());
@@ -76,10 +81,13 @@ pub async fn answer(session: &mut Session, ctx: &mut Context, question: Question
 
 /// Why requests would not be served now. The pool's status listens once every slot's socket is bound; to
 /// try a slot itself would wake its worker.
-pub async fn not_ready(config: &Config) -> Option<&'static str> {
+pub async fn not_ready(config: &Config, metrics: &Metrics) -> Option<Refusal> {
+    if metrics.is_data_root_missing() {
+        return Some(Refusal::DataRootMissing);
+    }
     let status = config.pool.status_listen?;
     match tokio::time::timeout(READY_TIMEOUT, TcpStream::connect(status)).await {
         Ok(Ok(_)) => None,
-        _ => Some("The pool of workers does not answer."),
+        _ => Some(Refusal::NotReady("The pool of workers does not answer.")),
     }
 }

@@ -55,6 +55,8 @@ pub enum Refusal {
     Audit(#[from] AuditUnavailable),
     #[error("shutting down")]
     ShuttingDown,
+    #[error("the data root is missing")]
+    DataRootMissing,
     #[error("not ready: {0}")]
     NotReady(&'static str),
 }
@@ -97,6 +99,11 @@ impl Refusal {
             Self::ShuttingDown => {
                 Problem::new(Code::ShuttingDown, "The gateway is stopping. Try again.").retry_after_s(1)
             }
+            Self::DataRootMissing => Problem::new(
+                Code::DataRootMissing,
+                "The server's data disk is missing or not mounted: nothing was read or written, and what is stored there \
+                 is not touched. Tell your host.",
+            ),
             Self::NotReady(reason) => Problem::new(Code::WorkerUnavailable, *reason).retry_after_s(1),
         }
     }

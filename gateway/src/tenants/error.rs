@@ -4,6 +4,7 @@ use std::io;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
+use sq_shared::data_root::RootLoss;
 use sq_shared::failure::Failure;
 use sq_shared::file_error;
 use sq_shared::registry::edit::EditError;
@@ -58,6 +59,12 @@ pub enum ChangeError {
         .0.display(), file_error::text(.0, .1)
     )]
     UnreadableDirectory(PathBuf, io::Error),
+    /// The data root is not there, and nothing is made in its place.
+    #[error("{0}")]
+    DataRoot(RootLoss),
+    /// A directory that was gone cannot be made, or not be looked at.
+    #[error("cannot make {}: {}", .0.display(), .1)]
+    UnusableDirectory(PathBuf, io::Error),
     /// Directories in the data root cannot be made.
     #[error("cannot make directories in {}: {}", .0.display(), .1)]
     Directories(PathBuf, io::Error),

@@ -3,18 +3,17 @@
 
 use std::fs::DirEntry;
 use std::io::{self, ErrorKind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use sq_shared::config::Config;
-use sq_shared::file_error;
+use sq_shared::data_root::DataRoot;
 use sq_shared::layout;
 use sq_shared::registry::edit::{EditError, RegistryEdit};
-use sq_shared::registry::{Tenant, TenantState};
-use sq_shared::secret_file;
+use sq_shared::registry::{Registry, Tenant, TenantState};
 use sq_shared::tenant::TenantName;
 
 use super::keys_file::{KeysOut, NewKey};
-use super::{ChangeError, commit_with_keys};
+use super::{ChangeError, commit_with_keys, data_root};
 
 /// What a new tenant may have beside a name.
 #[derive(Debug, Clone)]
@@ -31,6 +30,8 @@ pub struct Terms {
 pub struct NewTenants<'c> {
     config: &'c Config,
     registry: RegistryEdit,
+    /// As it was before.
+    old: Registry,
     keys: Vec<NewKey>,
     names: Vec<TenantName>,
 }
@@ -38,7 +39,8 @@ pub struct NewTenants<'c> {
 impl<'c> NewTenants<'c> {
     /// None yet.
     pub fn new(config: &'c Config, registry: RegistryEdit) -> Self {
-        Self { config, registry, keys: Vec::new(), names: Vec::new() }
+        let old = registry.registry().clone();
+        Self { config, registry, old, keys: Vec::new(), names: Vec::new() }
     }
 
     /// Adds one for each name, on the lowest free slots; [`Self::commit`] gives their keys.
@@ -97,8 +99,9 @@ impl<'c> NewTenants<'c> {
     /// Refuses directories that hold something: it would be the new tenant's to read.
     ///
     /// # Errors
-    /// One of the directories is not empty, or cannot be read to see whether it is.
+    /// One of the directories is not empty, or cannot be read to see whether it is; or the data root is not there.
     pub fn refuse_used_directories(&self) -> Result<(), ChangeError> {
+        DataRoot::inspect(self.config, &self.old).map_err(ChangeError::DataRoot)?;
         for name in &self.names {
             let directory = layout::default_tenant_dir(&self.config.gateway.data_root, name);
             match first_entry(&directory) {
@@ -138,15 +141,15 @@ impl<'c> NewTenants<'c> {
         progress: impl Fn(),
     ) -> Result<(), ChangeError> {
         keys_out.check().map_err(|error| ChangeError::KeysOut(keys_out.clone(), error))?;
-        let data_root = &self.config.gateway.data_root;
+        let data_root = data_root(self.config, &self.old)?;
         let mut made = Vec::new();
-        let done = make_directories(data_root, &self.names, &mut made, progress)
-            .map_err(|error| ChangeError::Directories(data_root.clone(), error))
+        let done = data_root
+            .make_in_root(&self.names, &mut made, progress)
+            .map_err(|error| ChangeError::Directories(data_root.path().to_owned(), error))
             .and_then(|()| commit_with_keys(self.registry, self.config, keys, keys_out));
         // When only the sync failed, they are tenants' now.
         if !matches!(done, Ok(()) | Err(ChangeError::Edit(EditError::NotSynced(..)))) {
-            // One that holds something meanwhile stays.
-            made.iter().rev().for_each(|directory| _ = std::fs::remove_dir(directory));
+            data_root.unmake(&made);
         }
         done
     }
@@ -159,22 +162,4 @@ fn first_entry(directory: &Path) -> io::Result<Option<DirEntry>> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// Notes in `made` which of them were not there.
-fn make_directories(
-    data_root: &Path,
-    names: &[TenantName],
-    made: &mut Vec<PathBuf>,
-    progress: impl Fn(),
-) -> io::Result<()> {
-    for name in names {
-        let directory = layout::default_tenant_dir(data_root, name);
-        if !directory.exists() {
-            secret_file::create_dir(&directory).map_err(|error| file_error::named(&directory, error))?;
-            made.push(directory);
-        }
-        progress();
-    }
-    secret_file::sync_dir(data_root).map_err(|error| file_error::named(data_root, error))
 }

@@ -16,7 +16,7 @@ use sq_shared::registry::{Tenant, directories};
 use sq_shared::secret_file;
 use sq_shared::tenant::TenantName;
 
-use super::{ChangeError, find, mounts, open};
+use super::{ChangeError, data_root, find, mounts, open};
 
 /// How long the pool may take to notice a change. Until it has, it starts a worker for whoever waits at the slot, and
 /// makes its directory anew: that must not be under our hands.
@@ -92,6 +92,7 @@ impl WhyLeft {
 /// would not be, nothing is changed.
 pub fn remove(config: &Config, name: &TenantName, disposal: Disposal) -> Result<Removed, ChangeError> {
     if disposal.purges {
+        data_root(config, open(config)?.registry())?;
         let real =
             layout::resolved(&layout::tenant_dir(&config.gateway.data_root, find(&open(config)?, name)?));
         let why = why_left(&real, config, disposal).map_err(ChangeError::UnknownMounts)?;
@@ -111,6 +112,8 @@ pub fn remove(config: &Config, name: &TenantName, disposal: Disposal) -> Result<
 pub fn take_out(config: &Config, name: &TenantName) -> Result<Tenant, ChangeError> {
     mounts::points().map_err(ChangeError::UnknownMounts)?;
     let mut registry = open(config)?;
+    // Else the directory would seem not to be there, and would be the next one's of this name.
+    data_root(config, registry.registry())?;
     let tenant = find(&registry, name)?.clone();
     registry.remove(name)?;
     registry.commit(config)?;
@@ -123,6 +126,10 @@ pub fn take_out(config: &Config, name: &TenantName) -> Result<Tenant, ChangeErro
 /// The directory cannot be moved or deleted, or is in use.
 pub fn put_away(config: &Config, tenant: &Tenant, disposal: Disposal) -> Result<Removed, ChangeError> {
     std::thread::sleep(POOL_NOTICE_TIME);
+    let data_root = data_root(config, open(config)?.registry())?;
+    if let Err(error) = data_root.forget(&tenant.name) {
+        tracing::warn!(tenant = %tenant.name, %error, "the note of a removed tenant stays: the next one of this name needs a directory");
+    }
     let named = layout::tenant_dir(&config.gateway.data_root, tenant);
     // What cannot be looked at is not taken for absent: it would be the next tenant's of this name.
     match named.try_exists() {

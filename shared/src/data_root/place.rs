@@ -142,7 +142,7 @@ impl DataRoot {
     /// The data root is lost, or the directory cannot be made.
     pub fn make(&self, tenant: &TenantName, data_dir: &Path) -> io::Result<()> {
         if *data_dir == layout::default_tenant_dir(&self.path, tenant) {
-            return self.make_in_root(std::slice::from_ref(tenant), || ());
+            return self.make_in_root(std::slice::from_ref(tenant), &mut Vec::new(), || ());
         }
         self.check().map_err(io::Error::other)?;
         secret_file::create_dir(data_dir)?;
@@ -150,19 +150,40 @@ impl DataRoot {
         self.note(tenant, data_dir)
     }
 
-    /// The same for many tenants with directories in the data root. Calls `progress` after each.
+    /// The same for many tenants with directories in the data root. Calls `progress` after each, and puts into `made` whose
+    /// was not there.
     ///
     /// # Errors
     /// The data root is lost, or a directory cannot be made.
-    pub fn make_in_root(&self, tenants: &[TenantName], progress: impl Fn()) -> io::Result<()> {
+    pub fn make_in_root(
+        &self,
+        tenants: &[TenantName],
+        made: &mut Vec<TenantName>,
+        progress: impl Fn(),
+    ) -> io::Result<()> {
         let (root, notes) = (self.open().map_err(io::Error::other)?, self.open_notes()?);
         for tenant in tenants {
-            make_directory_at(&root, &layout::default_tenant_dir(Path::new(""), tenant))?;
+            if make_directory_at(&root, &layout::default_tenant_dir(Path::new(""), tenant))? {
+                made.push(tenant.clone());
+            }
             write_note(&notes, tenant, &layout::default_tenant_dir(&self.path, tenant))?;
             progress();
         }
         sync(&root)?;
         sync(&notes)
+    }
+
+    /// Takes directories back that were made in the data root, for tenants who are not to be after all. One that holds
+    /// something meanwhile stays.
+    pub fn unmake(&self, tenants: &[TenantName]) {
+        let Ok(root) = self.open() else { return };
+        for tenant in tenants {
+            let name = layout::default_tenant_dir(Path::new(""), tenant);
+            if rustix::fs::unlinkat(&root, name, AtFlags::REMOVEDIR).is_ok() {
+                // A note of a directory that is gone would keep the next tenant of this name from having one.
+                let _ = self.forget(tenant);
+            }
+        }
     }
 
     /// Notes that a tenant's directory is there, and what it is now.
@@ -238,7 +259,8 @@ fn is_mount_point(found: &Metadata, directory: &Path) -> bool {
     fs::metadata(directory.join("..")).is_ok_and(|around| around.dev() != found.dev())
 }
 
-fn make_directory_at(folder: &File, name: &Path) -> io::Result<()> {
+/// Gives whether it was not there.
+fn make_directory_at(folder: &File, name: &Path) -> io::Result<bool> {
     match rustix::fs::mkdirat(folder, name, Mode::RWXU) {
         // It may be a link that leads nowhere, or a file.
         Err(Errno::EXIST) => {
@@ -254,8 +276,8 @@ fn make_directory_at(folder: &File, name: &Path) -> io::Result<()> {
                     format!("{} is there, and is no folder", name.display()),
                 )
             })?;
-            Ok(())
+            Ok(false)
         }
-        made => Ok(made?),
+        made => Ok(made.map(|()| true)?),
     }
 }

@@ -1,19 +1,21 @@
 //! The commands that edit the registry. Gateway and pool notice the new file by themselves.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use sq_shared::clock::{self, later_s, now_s, rfc3339};
 use sq_shared::failure::Failure;
 use sq_shared::output::{confirm, note};
 use sq_shared::registry::TenantState;
+use sq_shared::tenant::TenantName;
 
-use super::{Adding, AddingKey, Named, Removing, Revoking, Rotating};
+use super::{Adding, AddingKey, MakingDirectories, Named, Removing, Revoking, Rotating};
 use crate::tenants::change::Change;
 use crate::tenants::keys::{self, Rotation};
 use crate::tenants::keys_file::KeysOut;
 use crate::tenants::new_tenants::Terms;
 use crate::tenants::remove::{Disposal, LeftLink, Removed};
-use crate::tenants::{ChangeError, change, remove};
+use crate::tenants::{ChangeError, change, directories, remove};
 
 fn note_key() {
     note("This is the only time that the key is shown. A running gateway takes it within a second.");
@@ -76,6 +78,17 @@ pub(super) fn revoke_key(options: &Revoking) -> Result<(), Failure> {
     let line = |id: String| format!("key {id} of tenant {} is revoked", options.name);
     let lines: Vec<String> = ids?.into_iter().map(line).collect();
     if lines.is_empty() { Ok(()) } else { confirm(lines.join("\n")) }
+}
+
+pub(super) fn make_directories(options: &MakingDirectories) -> Result<(), Failure> {
+    let config = options.root.open()?.config;
+    let names = (!options.all).then_some(options.names.as_slice());
+    let made = directories::make(&config, names)?;
+    let line = |(tenant, directory): &(TenantName, PathBuf)| {
+        format!("tenant {tenant} has a new, empty directory {}", directory.display())
+    };
+    let lines: Vec<String> = made.iter().map(line).collect();
+    confirm(if lines.is_empty() { "nothing is missing".to_owned() } else { lines.join("\n") })
 }
 
 pub(super) fn remove(options: &Removing) -> Result<(), Failure> {

@@ -4,6 +4,10 @@
 use std::ffi::OsStr;
 use std::io;
 
+use sq_shared::phext_name::PhextName;
+
+use crate::store::links::Followed;
+
 use super::{Disk, DiskFile, FileName, Identity};
 
 /// No directory.
@@ -16,6 +20,10 @@ fn absent<T>() -> io::Result<T> {
 
 impl Disk for AbsentDisk {
     fn identity(&self, _: &FileName) -> io::Result<Option<Identity>> {
+        absent()
+    }
+
+    fn follow(&self, _: &PhextName) -> io::Result<Followed> {
         absent()
     }
 

@@ -60,7 +60,10 @@ fn no_worker_serves_what_is_gone_and_each_is_served_when_it_is_back() {
         world.observed.is_root_lost = true;
         world.act();
         world.settle();
-        assert!(world.waiting_since.is_empty(), "seed {seed}: a connection was not told that the root is lost");
+        assert!(
+            world.waiting_since.is_empty(),
+            "seed {seed}: a connection was not told that the root is lost"
+        );
         assert!(world.processes.values().all(|process| process.absence == Some(Absence::DataRoot)));
         world.observed.is_root_lost = false;
         world.observed.slots.values_mut().for_each(|slot| slot.place = None);
