@@ -19,12 +19,13 @@ const DASHBOARD: &str = "config/grafana/sq-gateway.json";
 const RUNBOOK: &str = "docs/operations.md";
 
 /// Every metric and its labels.
-const METRICS: [(&str, &[&str]); 16] = [
+const METRICS: [(&str, &[&str]); 18] = [
     ("sq_gateway_requests_total", &["command", "status", "tenant"]),
     ("sq_gateway_request_duration_seconds", &["command"]),
     ("sq_gateway_upstream_duration_seconds", &["command"]),
     ("sq_gateway_rejected_total", &["code"]),
     ("sq_gateway_connections", &[]),
+    ("sq_gateway_data_root_missing", &[]),
     ("sq_gateway_in_flight", &["tenant"]),
     ("sq_gateway_config_reloads_total", &["result"]),
     ("sq_gateway_tenants", &["state"]),
@@ -36,6 +37,7 @@ const METRICS: [(&str, &[&str]); 16] = [
     ("sq_pool_storage_bytes", &["tenant"]),
     ("sq_pool_disk_bytes", &["tenant"]),
     ("sq_pool_quota_bytes", &["tenant"]),
+    ("sq_pool_directories_missing", &[]),
 ];
 
 /// The metric that a name in an expression is of: a histogram has three.

@@ -85,7 +85,7 @@ impl Answer {
         assert!(!text("title").is_empty() && !text("detail").is_empty(), "{self}");
         assert_eq!(Some(text("request_id")), self.header("x-request-id"), "{self}");
         self.assert_common_headers();
-        self.assert_headers_of(status);
+        self.assert_headers_of(status, code);
         body
     }
 
@@ -100,7 +100,7 @@ impl Answer {
     }
 
     /// Checks the fields that belong to some statuses, and to no other.
-    fn assert_headers_of(&self, status: u16) {
+    fn assert_headers_of(&self, status: u16, code: &str) {
         let challenge = self.header("www-authenticate");
         assert_eq!(
             challenge.is_some_and(|value| value.starts_with("Bearer realm=\"sq\"")),
@@ -108,7 +108,10 @@ impl Answer {
             "{self}"
         );
         assert_eq!(self.header("allow").is_some(), status == 405, "{self}");
-        if status == 429 || status == 503 {
+        // What lasts until the operator acts is not to be tried again.
+        if code == "data_root_missing" {
+            assert_eq!(self.header("retry-after"), None, "{self}");
+        } else if status == 429 || status == 503 {
             self.retry_after_s();
         }
     }

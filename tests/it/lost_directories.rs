@@ -1,0 +1,290 @@
+//! One tenant's directory that vanishes or is replaced: its worker gives way at once, what is in its place is served, and
+//! what is missing is not made again before the operator says so. Other tenants notice nothing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sq_tests::deployment::Deployment;
+use sq_tests::lone_worker::LoneWorker;
+use sq_tests::mount::{self, Mount};
+use sq_tests::process;
+use sq_tests::root::Root;
+use sq_tests::scrape::Scrape;
+use sq_tests::setup::{Setup, Tenant, key_of, registry_text};
+use sq_tests::wait;
+
+const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
+const OTHER: &str = "/api/v2/select?p=other&c=1.1.1/1.1.1/1.1.1";
+const UPDATE: &str = "/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1";
+const READS: [&str; 6] =
+    [SELECT, OTHER, "/api/v2/toc?p=text", "/api/v2/get?p=text", "/api/v2/load?p=other", "/api/v2/phexts"];
+
+fn served() -> Deployment {
+    let running = Deployment::start(&Setup::default());
+    for tenant in ["alice", "bob"] {
+        running.client_of(tenant).post(UPDATE, format!("of {tenant}")).ok();
+    }
+    running
+}
+
+fn hers(running: &Deployment) -> PathBuf {
+    running.join("data/alice")
+}
+
+/// Her directory is gone, which every request is told, and the operator; nothing is made, and bob is served.
+fn assert_gone(running: &Deployment) {
+    let alice = running.client_of("alice");
+    for target in READS {
+        alice.get(target).problem(503, "data_root_missing");
+    }
+    alice.post(UPDATE, "lost").problem(503, "data_root_missing");
+    alice.post(UPDATE, vec![b'x'; 200_000]).problem(503, "data_root_missing");
+    running.slot(1341, Some(&key_of("alice"))).post(UPDATE, "lost").refused(503, "data_root_missing");
+    assert_eq!(running.client_of("bob").get(SELECT).ok(), "of bob");
+    assert_eq!(running.client(None).get("/ready").status, 200);
+    assert!(!hers(running).exists(), "it was made again");
+    let directory = hers(running).display().to_string();
+    let is_told =
+        |line: &str| line.contains("ERROR") && line.contains(&directory) && line.contains("make-directory");
+    assert!(running.log().lines().any(is_told), "{}", running.log());
+    let checked = running.with_config(&["check"]);
+    assert_eq!(checked.code(), Some(1), "{checked:?}");
+    assert!(
+        checked.stderr.contains(&directory) && checked.stderr.contains("make-directory alice"),
+        "{checked:?}"
+    );
+    wait::until("the metric", || {
+        (Scrape::of_pool(running.address).value("sq_pool_directories_missing") - 1.0).abs() < f64::EPSILON
+    });
+}
+
+fn assert_serves(running: &Deployment, text: &str) {
+    let alice = running.client_of("alice");
+    wait::until("what is there to be served", || alice.get(SELECT).body == text.as_bytes());
+    alice.post(UPDATE, "written").ok();
+    assert_eq!(alice.get(SELECT).ok(), "written");
+    assert_eq!(running.with_config(&["check"]).success(), "ok\n");
+    wait::until("the metric", || {
+        Scrape::of_pool(running.address).value("sq_pool_directories_missing").abs() < f64::EPSILON
+    });
+}
+
+#[test]
+fn a_directory_that_is_removed_is_never_read_as_empty() {
+    let running = served();
+    // Not a moment later: the very next request knows.
+    fs::remove_dir_all(hers(&running)).unwrap();
+    assert_gone(&running);
+    fs::create_dir(hers(&running)).unwrap();
+    fs::write(hers(&running).join("text.phext"), "restored").unwrap();
+    assert_serves(&running, "restored");
+}
+
+#[test]
+fn a_write_into_a_directory_that_is_removed_is_not_acknowledged() {
+    for round in 0..4 {
+        let running = served();
+        // Its journal alone has it at first; later its file does.
+        if round % 2 == 1 {
+            wait::until("the save", || hers(&running).join("text.phext").exists());
+        }
+        fs::remove_dir_all(hers(&running)).unwrap();
+        running.client_of("alice").post(UPDATE, "lost").problem(503, "data_root_missing");
+        assert_gone(&running);
+    }
+}
+
+#[test]
+fn a_directory_that_is_moved_away_comes_back_with_all_that_it_had() {
+    let running = served();
+    let away = running.join("away");
+    fs::rename(hers(&running), &away).unwrap();
+    wait::until("the loss to be seen", || running.client_of("alice").get(SELECT).status == 503);
+    assert_gone(&running);
+    fs::rename(&away, hers(&running)).unwrap();
+    assert_serves(&running, "of alice");
+}
+
+#[test]
+fn a_directory_that_is_replaced_is_served_by_a_new_worker() {
+    let running = served();
+    let before = running.worker_of("alice").unwrap().pid;
+    fs::rename(hers(&running), running.join("away")).unwrap();
+    fs::create_dir(hers(&running)).unwrap();
+    fs::write(hers(&running).join("text.phext"), "of a backup").unwrap();
+    assert_serves(&running, "of a backup");
+    assert_ne!(running.worker_of("alice").unwrap().pid, before);
+    let crashes = Scrape::of_pool(running.address).value("sq_pool_worker_crashes_total{tenant=\"alice\"}");
+    assert!(crashes.abs() < f64::EPSILON, "it is no crash: {crashes}");
+    assert_eq!(running.client_of("bob").get(SELECT).ok(), "of bob");
+}
+
+#[test]
+fn a_directory_that_vanishes_while_its_tenant_sleeps_is_missed_at_the_next_request() {
+    let setup = Setup { pool: "idle_timeout = \"100ms\"".to_owned(), ..Setup::default() };
+    let running = Deployment::start(&setup);
+    for tenant in ["alice", "bob"] {
+        running.client_of(tenant).post(UPDATE, format!("of {tenant}")).ok();
+    }
+    wait::until("sleep", || running.workers().is_empty());
+    fs::rename(hers(&running), running.join("away")).unwrap();
+    // Monitoring sees it before her next request does.
+    wait::until("the metric", || {
+        (Scrape::of_pool(running.address).value("sq_pool_directories_missing") - 1.0).abs() < f64::EPSILON
+    });
+    assert_gone(&running);
+    fs::rename(running.join("away"), hers(&running)).unwrap();
+    assert_serves(&running, "of alice");
+}
+
+#[test]
+fn a_directory_that_was_away_at_the_start_is_missed_and_another_one_is_served() {
+    let root = served().stop();
+    fs::rename(root.join("data/alice"), root.join("away")).unwrap();
+    let running = Deployment::up(root, &[]);
+    assert_gone(&running);
+    fs::rename(running.join("away"), hers(&running)).unwrap();
+    assert_serves(&running, "of alice");
+}
+
+#[test]
+fn the_operator_says_that_a_tenant_begins_with_an_empty_directory() {
+    let running = served();
+    assert_eq!(
+        running.with_config(&["tenants", "make-directory", "alice", "bob"]).success(),
+        "nothing is missing\n"
+    );
+    fs::remove_dir_all(hers(&running)).unwrap();
+    assert_gone(&running);
+    let unknown = running.with_config(&["tenants", "make-directory", "carol"]);
+    assert_eq!(unknown.code(), Some(1), "{unknown:?}");
+    let made = running.with_config(&["tenants", "make-directory", "alice"]).success();
+    assert!(made.contains(hers(&running).to_str().unwrap()), "{made}");
+    assert_serves(&running, "");
+    assert_eq!(running.client_of("bob").get(SELECT).ok(), "of bob");
+}
+
+/// Commands make a tenant's directory before the registry names the tenant; who writes the registry by hand need not.
+#[test]
+fn a_new_tenant_gets_a_directory_however_it_is_added_and_keeps_it() {
+    let running = served();
+    running.with_config(&["tenants", "add", "carol"]).success();
+    running.admin().post("/admin/tenants/add", r#"{"name":"dave"}"#);
+    let by_hand = running.read("tenants.toml") + &registry_text(&[Tenant::new("erin", 1350)]);
+    running.write_registry(&by_hand);
+    let erin = running.client_of("erin");
+    wait::until("erin to be served", || erin.get(SELECT).status == 200);
+    erin.post(UPDATE, "of erin").ok();
+    for name in ["carol", "dave", "erin"] {
+        assert!(running.join("data").join(name).is_dir(), "{name} has no directory");
+        fs::remove_dir_all(running.join("data").join(name)).unwrap();
+    }
+    erin.get(SELECT).problem(503, "data_root_missing");
+    let told = running.with_config(&["check"]).stderr;
+    for name in ["carol", "dave", "erin"] {
+        assert!(told.contains(&format!("the directory of tenant {name}")), "{told}");
+        assert!(!running.join("data").join(name).exists());
+    }
+}
+
+/// A tenant who is removed, and another of the same name.
+#[test]
+fn a_removed_tenants_name_is_new_again() {
+    let root = Root::new(&Setup::default());
+    root.with_config(&["tenants", "add", "carol"]).success();
+    root.with_config(&["tenants", "remove", "carol"]).success();
+    let by_hand = root.read("tenants.toml") + &registry_text(&[Tenant::new("carol", 1350)]);
+    root.write_registry(&by_hand);
+    let running = Deployment::up(root, &[]);
+    assert_eq!(running.client_of("carol").get(SELECT).ok(), "");
+}
+
+/// Directories outside the data root, as old registries name them: what is missing there is an unmounted disk as well.
+#[test]
+fn a_directory_outside_the_data_root_is_missed_too() {
+    let root = Root::without_registry(&Setup::default());
+    fs::create_dir_all(root.join("disk/alice")).unwrap();
+    fs::write(root.join("disk/alice/text.phext"), "hers").unwrap();
+    root.write("old", r#"{"tenants": {"t1": {"name": "alice", "data_dir": "disk/alice"}}}"#);
+    let running = Deployment::up(root, &["--tenants", "old"]);
+    let alice = running.client(Some("t1"));
+    assert_eq!(alice.get(SELECT).ok(), "hers");
+    for _ in 0..2 {
+        fs::rename(running.join("disk"), running.join("away")).unwrap();
+        wait::until("the loss to be seen", || alice.get(SELECT).status == 503);
+        alice.get(SELECT).problem(503, "data_root_missing");
+        alice.post(UPDATE, "lost").problem(503, "data_root_missing");
+        assert!(!running.join("disk").exists(), "it was made");
+        fs::rename(running.join("away"), running.join("disk")).unwrap();
+        wait::until("the return to be seen", || alice.get(SELECT).status == 200);
+        assert_eq!(alice.get(SELECT).ok(), "hers");
+    }
+    let root = running.stop();
+    fs::rename(root.join("disk"), root.join("away")).unwrap();
+    let running = Deployment::up(root, &["--tenants", "old"]);
+    running.client(Some("t1")).get(SELECT).problem(503, "data_root_missing");
+    assert!(!running.join("disk").exists(), "it was made");
+}
+
+/// Each tenant's directory may be a file system by itself. Under it lies an empty folder, which is not the tenant's.
+#[test]
+fn a_tenants_own_file_system_is_missed_when_it_is_not_mounted() {
+    if !mount::works("a file system per tenant", &[]) {
+        return;
+    }
+    let root = Root::new(&Setup::default());
+    let disk = root.join("disk");
+    fs::create_dir_all(&disk).unwrap();
+    let bind = |root: &Root| {
+        let point = root.join("data/alice");
+        fs::create_dir_all(&point).unwrap();
+        Mount::tmpfs(&point, "8m")
+    };
+    let mounted = bind(&root);
+    let running = Deployment::up(root, &[]);
+    let alice = running.client_of("alice");
+    alice.post(UPDATE, "hers").ok();
+    process::run(Command::new("umount").arg("--lazy").arg(mounted.path())).success();
+    wait::until("the loss to be seen", || alice.get(SELECT).status == 503);
+    alice.get(SELECT).problem(503, "data_root_missing");
+    alice.post(UPDATE, "lost").problem(503, "data_root_missing");
+    let is_empty = |folder: &Path| fs::read_dir(folder).unwrap().count() == 0;
+    assert!(is_empty(&hers(&running)), "something was made under the mount point");
+    assert_eq!(running.with_config(&["check"]).code(), Some(1));
+    // Another disk comes.
+    let again = Mount::tmpfs(&hers(&running), "8m");
+    fs::write(again.path().join("text.phext"), "restored").unwrap();
+    assert_serves(&running, "restored");
+    drop(running);
+    drop((again, mounted));
+}
+
+/// A mount over one tenant's directory is another directory in its place.
+#[test]
+fn a_mount_over_a_directory_is_served_and_so_is_what_was_under_it() {
+    if !mount::works("a mount over a tenant's directory", &[]) {
+        return;
+    }
+    let running = served();
+    let over = Mount::tmpfs(&hers(&running), "8m");
+    fs::write(over.path().join("text.phext"), "mounted").unwrap();
+    let alice = running.client_of("alice");
+    wait::until("what is mounted to be served", || alice.get(SELECT).body == b"mounted");
+    assert_eq!(running.client_of("bob").get(SELECT).ok(), "of bob");
+}
+
+/// A worker without a pool is replaced by no other one: it ends, and says why.
+#[test]
+fn a_worker_that_is_started_alone_ends_when_its_directory_is_removed() {
+    let root = Root::empty();
+    let directory = root.join("data");
+    let mut worker = LoneWorker::start(&directory);
+    worker.client.post(UPDATE, "text").ok();
+    fs::remove_dir_all(&directory).unwrap();
+    let read = worker.client.try_get(SELECT);
+    assert!(read.as_ref().map_or(true, |answer| answer.status == 503), "{read:?}");
+    let status = wait::until_some("its end", || worker.try_ended());
+    assert_eq!(status.code(), Some(1));
+    assert!(!directory.exists());
+}
