@@ -6,7 +6,6 @@
 use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,6 +26,12 @@ pub use watch::RootWatch;
 
 /// More than a marker has.
 const MARKER_BYTES: u64 = 4096;
+
+/// How much of an audit log is looked at.
+const AUDIT_LOG_BYTES: u64 = 256 * 1024;
+
+/// What stands in the audit log's line of a write that was made.
+const WRITTEN: &[u8] = br#""status":200"#;
 
 /// How long another process may take to make the marker.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
@@ -281,12 +286,28 @@ fn has_directories(config: &Config, registry: &Registry) -> Result<(), Why> {
         return Ok(());
     }
     let audit_log = layout::audit_log(&config.path);
-    match std::fs::metadata(&audit_log) {
-        Ok(found) if found.is_file() && found.size() > 0 => {
-            Err(Why::NoDirectories { tenants: registry.tenants.len(), audit_log })
-        }
-        _ => Ok(()),
+    if has_writes(&audit_log) {
+        Err(Why::NoDirectories { tenants: registry.tenants.len(), audit_log })
+    } else {
+        Ok(())
     }
+}
+
+/// Whether a write that was made has its line there. The beginning of the file is enough.
+fn has_writes(audit_log: &Path) -> bool {
+    // What a pipe holds is for its reader, and is not waited for.
+    if !std::fs::metadata(audit_log).is_ok_and(|found| found.is_file()) {
+        return false;
+    }
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let Ok(file) = rustix::fs::open(audit_log, flags, Mode::empty()) else { return false };
+    let mut beginning = Vec::new();
+    if File::from(file).take(AUDIT_LOG_BYTES).read_to_end(&mut beginning).is_err() {
+        return false;
+    }
+    let mut lines = beginning.split_inclusive(|byte| *byte == b'\n');
+    let is_made = |line: &[u8]| line.windows(WRITTEN.len()).any(|part| part == WRITTEN);
+    lines.any(|line| line.ends_with(b"\n") && is_made(line))
 }
 
 fn write_id(file: &Path, id: RootId) -> io::Result<()> {

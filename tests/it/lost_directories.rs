@@ -2,6 +2,7 @@
 //! what is missing is not made again before the operator says so. Other tenants notice nothing.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -118,6 +119,33 @@ fn a_directory_that_is_replaced_is_served_by_a_new_worker() {
     let crashes = Scrape::of_pool(running.address).value("sq_pool_worker_crashes_total{tenant=\"alice\"}");
     assert!(crashes.abs() < f64::EPSILON, "it is no crash: {crashes}");
     assert_eq!(running.client_of("bob").get(SELECT).ok(), "of bob");
+}
+
+/// Neither is a directory: a file in its place, a link that leads nowhere.
+#[test]
+fn what_is_not_a_directory_is_told_at_once_and_left_alone() {
+    let running = served();
+    type Obstacle = (&'static str, fn(&Path));
+    let ways: [Obstacle; 2] = [
+        ("a file", |path| fs::write(path, "a file").unwrap()),
+        ("a link to nothing", |path| symlink("nowhere", path).unwrap()),
+    ];
+    for (what, put) in ways {
+        let directory = hers(&running);
+        let _ = fs::remove_dir_all(&directory);
+        put(&directory);
+        let alice = running.client_of("alice");
+        wait::until(what, || alice.get(SELECT).status == 503);
+        alice.get(SELECT).problem(503, "data_root_missing");
+        alice.post(UPDATE, "lost").problem(503, "data_root_missing");
+        let why = if directory.is_symlink() { "it is not there" } else { "what is there is not a directory" };
+        assert!(running.log().contains(why), "{what}: {}", running.log());
+        assert!(!directory.is_dir(), "{what} was replaced");
+        fs::remove_file(&directory).unwrap();
+        fs::create_dir(&directory).unwrap();
+        assert_serves(&running, "");
+        assert_eq!(running.client_of("bob").get(SELECT).ok(), "of bob");
+    }
 }
 
 #[test]

@@ -49,6 +49,8 @@ pub enum Gone {
     Missing,
     /// A file system was mounted there, and is not now.
     Unmounted,
+    /// What is there is a file, or something else.
+    NotADirectory,
 }
 
 impl DirectoryId {
@@ -75,6 +77,7 @@ impl Gone {
         match self {
             Self::Missing => "it is not there",
             Self::Unmounted => "the file system that was mounted there is not mounted",
+            Self::NotADirectory => "what is there is not a directory",
         }
     }
 }
@@ -99,6 +102,7 @@ impl DataRoot {
     pub fn find_gone(&self, tenant: &TenantName, data_dir: &Path) -> io::Result<Option<Gone>> {
         let note = self.note_of(tenant)?;
         Ok(match metadata_at(data_dir)? {
+            Some(found) if !found.is_dir() => note.map(|_| Gone::NotADirectory),
             Some(found) => was_mounted(note.as_deref(), &found, data_dir)?.then_some(Gone::Unmounted),
             None => note.map(|_| Gone::Missing),
         })
@@ -109,7 +113,7 @@ impl DataRoot {
     /// # Errors
     /// The system does not say.
     pub fn review(&self, tenant: &TenantName, data_dir: &Path) -> io::Result<Option<Gone>> {
-        if self.note_of(tenant)?.is_none() && metadata_at(data_dir)?.is_some() {
+        if self.note_of(tenant)?.is_none() && metadata_at(data_dir)?.is_some_and(|found| found.is_dir()) {
             self.note(tenant, data_dir)?;
         }
         self.find_gone(tenant, data_dir)
@@ -118,6 +122,8 @@ impl DataRoot {
     fn try_settle(&self, tenant: &TenantName, data_dir: &Path) -> io::Result<Place> {
         let note = self.note_of(tenant)?;
         match metadata_at(data_dir)? {
+            Some(found) if !found.is_dir() && note.is_some() => Ok(Place::Gone(Gone::NotADirectory)),
+            Some(found) if !found.is_dir() => Err(io::ErrorKind::NotADirectory.into()),
             Some(found) if was_mounted(note.as_deref(), &found, data_dir)? => {
                 Ok(Place::Gone(Gone::Unmounted))
             }
@@ -240,7 +246,7 @@ fn write_note(notes: &File, tenant: &TenantName, data_dir: &Path) -> io::Result<
     file.write_all(if is_mount_point { MOUNT_POINT } else { FOLDER }.as_bytes())
 }
 
-/// `None` when there is nothing. What is no directory is as good as none: it is not replaced.
+/// `None` when there is nothing.
 fn metadata_at(path: &Path) -> io::Result<Option<Metadata>> {
     match fs::metadata(path) {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {

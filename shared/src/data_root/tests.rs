@@ -57,7 +57,7 @@ fn what_is_not_the_marker_is_refused_and_nothing_is_made() {
 #[test]
 fn a_root_from_before_there_were_markers_is_marked_when_a_directory_is_there() {
     let (_folder, config) = system();
-    std::fs::write(layout::audit_log(&config.path), "a line\n").unwrap();
+    std::fs::write(layout::audit_log(&config.path), "{\"status\":200}\n").unwrap();
     let refused = DataRoot::establish(&config, &registry(&config)).unwrap_err().to_string();
     assert!(refused.contains("none of the 2 tenants' directories is there"), "{refused}");
     assert!(!config.gateway.data_root.exists());
