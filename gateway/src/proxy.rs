@@ -329,9 +329,9 @@ fn has_next_request(session: &Session, ctx: &Context) -> bool {
 /// Takes note of what has come behind a request by the time of its answer: that the client sends nothing more, or a request
 /// that must not cut this one's answer off. What comes later is found when the next head is waited for.
 fn hear_of_end(session: &mut Session) {
-    if session.is_body_done() {
+    if edge::departure::has_news(session.stream()) && session.is_body_done() {
         let mut heard = pin!(tokio::task::unconstrained(session.read_body_or_idle(true)));
-        // The kernel is asked only if it has already told of news. A client that is gone is noticed as it is written to.
+        // A client that is gone is noticed as it is written to.
         let _ = heard.as_mut().poll(&mut std::task::Context::from_waker(Waker::noop()));
     }
 }

@@ -34,6 +34,15 @@ pub fn read_bytes(stream: &Stream) -> u64 {
     }
 }
 
+/// Whether there may be something to read from a client, the end of its side among it.
+pub fn has_news(stream: &Stream) -> bool {
+    match of(stream) {
+        Some(Client::Tcp(client)) => client.has_news(),
+        Some(Client::Unix(client)) => client.has_news(),
+        None => false,
+    }
+}
+
 /// Ends when the connection is known to be broken, from which on nothing reaches its client.
 pub async fn broken(stream: &Stream) {
     match of(stream) {

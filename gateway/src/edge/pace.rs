@@ -28,6 +28,9 @@ pub(super) trait Socket: AsyncRead + AsyncWrite + std::fmt::Debug + Unpin + Send
     /// client that does not want it.
     fn reset_on_close(&self);
 
+    /// Whether there may be something to read, an end among it. The kernel is not asked: it tells of news.
+    fn has_news(&self) -> bool;
+
     /// Writes what the kernel has room for now.
     fn write_now(&self, bytes: &[u8]) -> io::Result<usize>;
 
@@ -46,6 +49,10 @@ impl Socket for TcpStream {
         let _ = set_socket_linger(self.as_fd(), Some(Duration::ZERO));
     }
 
+    fn has_news(&self) -> bool {
+        self.try_io(Interest::READABLE, || Ok(())).is_ok()
+    }
+
     fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
         self.try_write(bytes)
     }
@@ -61,6 +68,10 @@ impl Socket for UnixStream {
     }
 
     fn reset_on_close(&self) {}
+
+    fn has_news(&self) -> bool {
+        self.try_io(Interest::READABLE, || Ok(())).is_ok()
+    }
 
     fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
         self.try_write(bytes)
@@ -124,6 +135,11 @@ impl<S: Socket> Paced<S> {
     /// How many bytes have been read of all that the client has sent.
     pub(super) fn read_bytes(&self) -> u64 {
         self.read_bytes
+    }
+
+    /// Whether there may be something to read.
+    pub(super) fn has_news(&self) -> bool {
+        self.socket.has_news()
     }
 
     /// Ends when the connection is known to be broken.
@@ -256,6 +272,10 @@ mod tests {
 
         fn reset_on_close(&self) {
             self.is_reset.store(true, Ordering::Relaxed);
+        }
+
+        fn has_news(&self) -> bool {
+            false
         }
 
         fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {

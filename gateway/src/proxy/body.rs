@@ -84,9 +84,9 @@ impl BodyMeter {
             || request.headers.contains_key(header::TRANSFER_ENCODING)
     }
 
-    /// Whether the body may be longer than what is kept of it, so that it could not be sent again.
+    /// Whether a body may be longer than what is kept of it, so that it could not be sent again.
     pub fn may_be_long(request: &RequestHeader) -> bool {
-        Self::expects_body(request) && Self::declared_bytes(request).is_none_or(|bytes| bytes > KEPT_BYTES)
+        Self::declared_bytes(request).is_none_or(|bytes| bytes > KEPT_BYTES)
     }
 
     /// Takes the next piece, before it goes to the worker.

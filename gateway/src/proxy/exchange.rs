@@ -73,7 +73,7 @@ impl<'a> Exchange<'a> {
         mut head: RequestHeader,
         answer_limit: Duration,
     ) -> Result<Self> {
-        let is_long = BodyMeter::may_be_long(session.req_header());
+        let is_long = !session.is_body_empty() && BodyMeter::may_be_long(session.req_header());
         if is_long {
             head.insert_header(header::EXPECT, "100-continue")?;
         }
