@@ -67,9 +67,15 @@ pub fn is_host(value: &[u8]) -> bool {
     !name.is_empty() && name.iter().all(is_name_byte) && is_end(rest)
 }
 
-fn is_name_byte(byte: &u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
+/// Which bytes a name may have. A table: every byte of every request's host is asked.
+static NAME_BYTES: [bool; 256] = name_bytes();
+
+#[expect(clippy::indexing_slicing, reason = "a byte is an index of 256, and this runs when it is compiled")]
+const fn name_bytes() -> [bool; 256] {
+    let mut table = [false; 256];
+    let mut byte = u8::MAX;
+    while byte > 0 {
+        let is_other = matches!(
             byte,
             b'-' | b'.'
                 | b'_'
@@ -86,7 +92,15 @@ fn is_name_byte(byte: &u8) -> bool {
                 | b','
                 | b';'
                 | b'='
-        )
+        );
+        table[byte as usize] = byte.is_ascii_alphanumeric() || is_other;
+        byte -= 1;
+    }
+    table
+}
+
+fn is_name_byte(byte: &u8) -> bool {
+    NAME_BYTES.get(usize::from(*byte)).is_some_and(|is_listed| *is_listed)
 }
 
 /// Whether nothing stands behind a name but a port, which may have no digits.

@@ -260,7 +260,8 @@ async fn hear(session: &mut Session, is_done: bool) -> Result<Option<Bytes>> {
             return heard;
         }
     }
-    departure::gone(session.stream()).await;
+    // Boxed, so that a request whose client keeps its side open holds no room for it.
+    Box::pin(departure::gone(session.stream())).await;
     Err(gone())
 }
 
