@@ -172,9 +172,7 @@ impl Config {
     /// # Errors
     /// Every mistake in it, or that it cannot be read.
     pub fn load(path: &Path) -> Result<Self, Mistakes> {
-        let text = regular_file::read_to_string(path)
-            .map_err(|error| Mistakes::about(path, file_error::text(path, &error)))?;
-        Self::parse(path, &text)
+        Self::parse(path, &read_text(path)?)
     }
 
     /// Reads a config file as far as it can be: where it has mistakes, the defaults stand.
@@ -182,8 +180,7 @@ impl Config {
     /// # Errors
     /// The file cannot be read.
     pub fn load_as_far_as_possible(path: &Path) -> Result<(Self, Option<Mistakes>), Mistakes> {
-        let text = regular_file::read_to_string(path).map_err(|error| Mistakes::about(path, error))?;
-        Ok(Self::read(path, &text))
+        Ok(Self::read(path, &read_text(path)?))
     }
 
     /// Reads a config's text. Relative paths in it are relative to the file.
@@ -288,6 +285,10 @@ impl Config {
             memory_bytes: plan.memory_bytes.unwrap_or(self.pool.memory_bytes),
         }
     }
+}
+
+fn read_text(path: &Path) -> Result<String, Mistakes> {
+    regular_file::read_to_string(path).map_err(|error| Mistakes::about(path, file_error::text(path, &error)))
 }
 
 impl Gateway {

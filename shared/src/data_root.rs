@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::file_lock::lock_within;
 use crate::registry::Registry;
 use crate::secret_file::Replacement;
-use crate::{layout, regular_file, secret_file};
+use crate::{file_error, layout, regular_file, secret_file};
 
 mod place;
 mod watch;
@@ -230,7 +230,7 @@ impl Paths {
         let is_unwritable =
             matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem);
         let why = if is_unwritable { Why::Unwritable } else { Why::NotMade };
-        self.loss(why(error.to_string()))
+        self.loss(why(file_error::text(&self.root, error)))
     }
 
     fn lock_root(&self) -> io::Result<File> {

@@ -61,8 +61,12 @@ fn run_to(command: &Command, output: Output) -> (Option<i32>, String) {
 
 /// What a folder holds, without the lock, which says nothing.
 fn state(root: &Root) -> BTreeMap<std::path::PathBuf, Vec<u8>> {
-    let is_lock = |path: &Path| path.extension().is_some_and(|end| end == "lock");
-    let files = tree::files(root.path()).into_iter().filter(|path| !is_lock(path));
+    // The first command marks the data root.
+    let is_lasting = |path: &Path| {
+        path.extension().is_some_and(|end| end == "lock" || end == "data-root")
+            || path.ends_with(".sq-data-root")
+    };
+    let files = tree::files(root.path()).into_iter().filter(|path| !is_lasting(path));
     files.map(|path| (path.clone(), fs::read(root.join(&path)).unwrap_or_default())).collect()
 }
 

@@ -174,8 +174,12 @@ const CHANGES: [&str; 4] = ["add dora", "rotate-key alice", "suspend alice", "re
 
 fn assert_left_as_it_is(root: &Root, file: &Path, words: &[&str]) {
     let (text, inode) = (fs::read_to_string(file).unwrap(), file.metadata().unwrap().ino());
-    let is_lock = |path: &PathBuf| path.extension().is_some_and(|end| end == "lock");
-    let files = || tree::files(root.path()).into_iter().filter(|path| !is_lock(path)).collect::<Vec<_>>();
+    // The first command marks the data root.
+    let is_lasting = |path: &PathBuf| {
+        path.extension().is_some_and(|end| end == "lock" || end == "data-root")
+            || path.ends_with(".sq-data-root")
+    };
+    let files = || tree::files(root.path()).into_iter().filter(|path| !is_lasting(path)).collect::<Vec<_>>();
     let before = files();
     let provision = "provision --slots 1 --root .";
     let lines = CHANGES.map(|line| format!("tenants {line} --root ."));

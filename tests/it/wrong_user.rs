@@ -295,7 +295,7 @@ fn a_file_that_cannot_be_read_is_named_with_its_owner() {
     chown(root.join("data"), Some(0), Some(0)).unwrap();
     fs::set_permissions(root.join("data"), Permissions::from_mode(0o755)).unwrap();
     let refused = run_as(USER, &root, &gateway, "tenants add dora --root .");
-    for words in ["data/dora", "Permission denied", "/data belongs to user root (0)"] {
+    for words in ["Permission denied", "/data belongs to user root (0)"] {
         assert!(refused.stderr.contains(words), "{words}: {refused:?}");
     }
     // A worker alone says it too.

@@ -35,7 +35,8 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     let config_file = config_file
         .ok_or_else(|| Failure::Usage("name the system to check: --root DIR, or --config FILE".to_owned()))?;
     service_user::act_for_system(&config_file)?;
-    let (config, mistakes) = Config::load_as_far_as_possible(&config_file).map_err(as_list)?;
+    let (config, mistakes) =
+        Config::load_as_far_as_possible(&config_file).map_err(|mistakes| Failure::Failed(list(&mistakes)))?;
     let mut mistakes = mistakes.map(|Mistakes(mistakes)| mistakes).unwrap_or_default();
     // Where the config has mistakes, it has not been asked for them.
     service_user::act_as_owner_of(&config.gateway.tenants)?;
@@ -61,11 +62,11 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     }
     let about_config = |message| Mistake { file: config_file.clone(), position: None, message };
     mistakes.extend(found.mistakes.into_iter().map(about_config));
-    if !mistakes.is_empty() {
-        return Err(as_list(Mistakes(mistakes)));
-    }
-    registry.iter().try_for_each(|registry| files::check(&config, registry))?;
-    say("ok")
+    let denied = registry.and_then(|registry| files::list_denied(&config, &registry));
+    let listed =
+        Some(mistakes).filter(|mistakes| !mistakes.is_empty()).map(|mistakes| list(&Mistakes(mistakes)));
+    let wrong: Vec<String> = listed.into_iter().chain(denied).collect();
+    if wrong.is_empty() { say("ok") } else { Err(Failure::Failed(wrong.join("\n"))) }
 }
 
 fn warn_of_tenants_shut_out(registry: &Registry) {
@@ -105,8 +106,8 @@ fn missing_directories(config: &Config, registry: &Registry) -> Vec<Mistake> {
     mistakes
 }
 
-fn as_list(mistakes: Mistakes) -> Failure {
+fn list(mistakes: &Mistakes) -> String {
     let count = mistakes.0.len();
     let plural = if count == 1 { "" } else { "s" };
-    Failure::Failed(format!("{count} mistake{plural}\n{mistakes}"))
+    format!("{count} mistake{plural}\n{mistakes}")
 }

@@ -148,7 +148,7 @@ fn what_a_worker_complains_of_names_the_request() {
     fs::write(&closed, "x").unwrap();
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o0)).unwrap();
     let answer = alice.get("/api/v2/select?p=broken&c=1.1.1/1.1.1/1.1.1");
-    answer.problem(503, "worker_unavailable");
+    answer.refused(503, "worker_unavailable");
     let complaint = running
         .log()
         .lines()

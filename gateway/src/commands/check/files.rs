@@ -5,7 +5,6 @@ use std::os::unix::fs::MetadataExt;
 use rustix::process::geteuid;
 use sq_shared::access::{self, Denied};
 use sq_shared::config::Config;
-use sq_shared::failure::Failure;
 use sq_shared::layout;
 use sq_shared::output::note;
 use sq_shared::registry::Registry;
@@ -13,11 +12,8 @@ use sq_shared::registry::Registry;
 /// How many are listed. One mistake of a `cp` may be behind thousands.
 const LISTED: usize = 100;
 
-/// Looks at the files as the system's user.
-///
-/// # Errors
-/// There are some that this user may not use.
-pub(super) fn check(config: &Config, registry: &Registry) -> Result<(), Failure> {
+/// Looks at the files as the system's user. Lists those that this user may not use, if there are any.
+pub(super) fn list_denied(config: &Config, registry: &Registry) -> Option<String> {
     let gateway = &config.gateway;
     let me = geteuid().as_raw();
     let owners = [&gateway.data_root, &gateway.tenants].map(|path| path.metadata().map(|found| found.uid()));
@@ -25,11 +21,11 @@ pub(super) fn check(config: &Config, registry: &Registry) -> Result<(), Failure>
         note(
             "warning: run this as root, or as the user whose system it is, to see whether that user may use all files",
         );
-        return Ok(());
+        return None;
     }
     let denied = denied(config, registry);
     if denied.is_empty() {
-        return Ok(());
+        return None;
     }
     let mut lines: Vec<String> = denied.iter().take(LISTED).map(Denied::to_string).collect();
     if denied.len() > LISTED {
@@ -37,7 +33,7 @@ pub(super) fn check(config: &Config, registry: &Registry) -> Result<(), Failure>
     }
     let plural = if denied.len() == 1 { "" } else { "s" };
     let text = lines.join("\n");
-    Err(Failure::Failed(format!("{} path{plural} that the system's user may not use\n{text}", denied.len())))
+    Some(format!("{} path{plural} that the system's user may not use\n{text}", denied.len()))
 }
 
 fn denied(config: &Config, registry: &Registry) -> Vec<Denied> {
