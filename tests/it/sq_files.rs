@@ -285,7 +285,7 @@ fn a_state_that_lasts_names_no_time_to_try_again() {
     process::run(Command::new("mkfifo").arg(alice.join("pipe.phext"))).success();
     symlink("disk/notes.phext", alice.join("absent.phext")).unwrap();
     fs::write(alice.join("closed.phext"), "x").unwrap();
-    fs::set_permissions(alice.join("closed.phext"), Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(alice.join("closed.phext"), Permissions::from_mode(0o0)).unwrap();
     let running = Deployment::up(root, &[]);
     let client = running.client_of("alice");
     for phext in ["binary", "torn", "large", "way", "folder", "pipe", "absent", "closed"] {

@@ -57,7 +57,7 @@ fn numbers_in(address: &str) -> Option<Vec<u32>> {
 
 /// Three or six of them are filled up.
 fn filled_up(mut numbers: Vec<u32>) -> Option<[u32; 9]> {
-    if numbers.len() % 3 != 0 {
+    if !numbers.len().is_multiple_of(3) {
         return None;
     }
     numbers.resize(numbers.len().max(9), 1);

@@ -19,7 +19,7 @@ fn pace() -> Pace {
 }
 
 fn edit(number: usize) -> (&'static str, Coordinate, Edit) {
-    let is_large = number % 2 == 0;
+    let is_large = number.is_multiple_of(2);
     let place = at([ORIGIN, if is_large { FAR } else { "1.1.1/1.1.1/1.1.3" }][number / 2 % 2]);
     let text = format!("{number};{}", "x".repeat(number * 5));
     match number % 8 {
