@@ -111,15 +111,6 @@ pub fn phext_of_file(file_name: &OsStr) -> Option<PhextName> {
     PhextName::parse(file_name.to_str()?.strip_suffix(PHEXT_SUFFIX)?).ok()
 }
 
-/// The phext whose file has this path from the tenant's directory, without a link in it; `None` for every other file.
-pub fn phext_at(path: &Path) -> Option<PhextName> {
-    let name = phext_of_file(path.file_name()?)?;
-    match path.parent()?.to_str()? {
-        "" => Some(name),
-        folder => Some(PhextName::in_folder(folder, &name)),
-    }
-}
-
 /// The journal of a phext: writes that are not yet in its file.
 pub fn journal_file(tenant_dir: &Path, name: &PhextName) -> PathBuf {
     tenant_dir.join([name.as_str(), JOURNAL_SUFFIX].concat())

@@ -47,18 +47,6 @@ impl PhextName {
         Ok(Self(text.to_owned()))
     }
 
-    /// The name of a phext whose file is in a folder of the tenant's directory, as in `old/notes`. Only a link that the
-    /// operator made leads there: no client can say such a name, for none that is parsed has a slash.
-    #[must_use]
-    pub fn in_folder(folder: &str, name: &Self) -> Self {
-        Self([folder, "/", name.as_str()].concat())
-    }
-
-    /// Whether its file is in a folder.
-    pub fn is_in_folder(&self) -> bool {
-        self.0.contains('/')
-    }
-
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

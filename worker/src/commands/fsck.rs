@@ -72,7 +72,12 @@ pub fn run(options: &Options) -> Result<(), Failure> {
 /// Every tenant's directory, one after the other.
 fn check_all(directories: &[TenantDirectory]) -> Result<(), Failure> {
     let (mut totals, mut unreadable) = (Totals::default(), 0);
-    for TenantDirectory { tenant, dir } in directories {
+    for TenantDirectory { tenant, dir, gone } in directories {
+        if let Some(why) = gone {
+            unreadable += 1;
+            say(format_args!("{tenant}/  DAMAGED  the directory {} is gone: {why}", dir.display()))?;
+            continue;
+        }
         if !dir.exists() {
             remark(format_args!("tenant {tenant} has no directory {}", dir.display()));
             continue;
@@ -167,7 +172,7 @@ fn describe(finding: &Finding) -> String {
             };
             format!("{}{origin}", count(*scrolls as u64, "scroll"))
         }
-        Finding::Link { target } => format!("a link to {target}.phext"),
+        Finding::Link { target } => format!("a link to {}", visible::line(&format!("{target}.phext"))),
         Finding::Journal { records, unsaved, torn_bytes, is_file_gone } => {
             let mut text = count(*records, "record");
             text += &match unsaved {

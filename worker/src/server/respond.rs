@@ -206,8 +206,7 @@ pub(super) fn problem_of(failure: &Failure, request_id: &str) -> Problem {
         Failure::Store(StoreError::Io(error)) if is_out_of_reach(error) => lasting(
             failure,
             request_id,
-            "the server may not open a file of this phext, or the folder that a link leads to is not there: nothing was \
-             read or written; tell the server's operator",
+            "the server may not open a file of this phext: nothing was read or written; tell the server's operator",
         ),
         Failure::Store(StoreError::Io(_) | StoreError::InDoubt) => {
             unavailable(failure, request_id, "the server's disk failed: nothing was acknowledged")

@@ -10,7 +10,7 @@ use crate::store::damage::Damage;
 use crate::store::disk::os::{OpenError, OsDisk};
 use crate::store::disk::{Disk, FileName, Identity, path_of};
 use crate::store::keys;
-use crate::store::links::{linked, linked_folder};
+use crate::store::links::linked;
 use crate::store::phext::parser::PhextParser;
 use crate::store::record::FileDigest;
 use crate::store::recovery::{RecoveryError, Survey, read_text, survey};
@@ -45,7 +45,7 @@ pub enum Finding {
         /// Whose it is.
         origin: Origin,
     },
-    /// Another name of a phext, or the name of one in a folder.
+    /// Another name of a phext.
     Link {
         /// Its own name.
         target: PhextName,
@@ -121,9 +121,6 @@ pub fn check(dir: &Path) -> Result<Report, OpenError> {
             | FileName::Reserve => _ = others.insert(file),
         }
     }
-    let in_folders: Vec<PhextName> =
-        names.iter().filter_map(|name| linked_folder(&disk, name).ok().flatten()).collect();
-    names.extend(in_folders);
     let mut files = Vec::new();
     for name in names {
         let (phext, journal) = check_phext(&disk, &name);
@@ -168,10 +165,14 @@ struct TextFacts {
 /// What is in a phext's file and in its journal; none for one that is not there.
 fn check_phext(disk: &OsDisk, name: &PhextName) -> (Option<Finding>, Option<Finding>) {
     let journal = survey(disk, name);
-    match linked(disk, name) {
-        Ok(None) => {}
-        Ok(Some(target)) => return (Some(Finding::Link { target }), None),
-        Err(error) => return (Some(error.into()), None),
+    let link = match linked(disk, name) {
+        Ok(None) => None,
+        Ok(Some(target)) => Some(Finding::Link { target }),
+        Err(error) => Some(error.into()),
+    };
+    if link.is_some() {
+        let journal = journal.map(|survey| survey.map(|survey| check_journal(&survey, None)));
+        return (link, journal.unwrap_or_else(|error| Some(error.into())));
     }
     let text = read_text(disk, name, None, None, PhextParser::counting()).map(|text| {
         let text = text?;

@@ -1,8 +1,5 @@
-//! A `.phext` file that is a symbolic link: the operator gives a phext a second name, or keeps its file in a folder. It is
-//! followed within the tenant's directory, and the phext is read and written under its own name: two names of one file
-//! have one journal.
-
-use std::io;
+//! A `.phext` file that is a symbolic link: the operator gives a phext a second name. It is followed to another `.phext` file of
+//! the same directory, and the phext is read and written under its own name: two names of one file have one journal.
 
 use sq_shared::phext_name::PhextName;
 
@@ -16,8 +13,8 @@ pub enum BadLink {
     /// To another directory.
     #[error("leads out of the tenant's directory: only one that stays in it is followed")]
     Outside,
-    /// To what is not named as the file of a phext, or to itself.
-    #[error("does not lead to a .phext file")]
+    /// To a folder, which may be a disk that is not there; to what is not named as the file of a phext; or to itself.
+    #[error("does not lead to a .phext file of the same directory")]
     NoPhext,
     /// A journal of this name belongs to the file that the link has replaced.
     #[error(
@@ -54,15 +51,5 @@ pub(super) fn linked(disk: &dyn Disk, name: &PhextName) -> Result<Option<PhextNa
                 Ok(Some(target))
             }
         }
-    }
-}
-
-/// The phext in a folder that a name leads to, for those who add up what there is: in the directory itself it has a name of
-/// its own.
-pub(super) fn linked_folder(disk: &dyn Disk, name: &PhextName) -> io::Result<Option<PhextName>> {
-    match linked(disk, name) {
-        Ok(target) => Ok(target.filter(PhextName::is_in_folder)),
-        Err(RecoveryError::Damaged(_)) => Ok(None),
-        Err(RecoveryError::Io(error)) => Err(error),
     }
 }

@@ -189,8 +189,10 @@ fn look_at(
     name: &PhextName,
     quota_bytes: Option<u64>,
 ) -> Result<Option<Counted>, (u64, RecoveryError)> {
-    let linked = linked(disk, name).map_err(|error| (0, error))?;
-    let name = linked.as_ref().unwrap_or(name);
+    if linked(disk, name).map_err(|error| (0, error))?.is_some() {
+        // It may be in memory under its own name, with more than its file has.
+        return Ok(Some(Counted::Unsaved));
+    }
     let file = disk.identity(&FileName::Phext(name.clone())).map_err(|error| (0, error.into()))?;
     if let Some(file) = file
         && let Some(scrolls) = counts.get(name, &file)
@@ -233,8 +235,8 @@ impl Store {
         let after = listing.last.clone();
         let mut page =
             Page { after, names: BTreeSet::new(), bytes: 0, room_bytes: PAGE_BYTES, is_last: true };
-        // One that is new may not have a name in the directory yet; one in a folder has that of the link.
-        self.cache.names().filter(|name| !name.is_in_folder()).cloned().for_each(|name| page.add(name));
+        // One that is new may not have a name in the directory yet.
+        self.cache.names().cloned().for_each(|name| page.add(name));
         Ok(PageJob { disk: Arc::clone(&self.disk), page })
     }
 

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use sq_shared::phext_name::PhextName;
 
 use crate::store::disk::{Disk, FileName, file_of};
-use crate::store::links::linked_folder;
 use crate::store::{Store, StoreError};
 
 /// The least that a phext with a text costs: the block that its file takes on disk.
@@ -293,10 +292,7 @@ impl Scan {
                 // Another program removed it since it was listed, or a retirement.
                 Ok(None) => return,
                 Ok(Some(identity)) if identity.is_file => identity.bytes,
-                Ok(Some(_)) => {
-                    self.add_linked(&mut found, &file);
-                    0
-                }
+                Ok(Some(_)) => 0,
                 Err(_) => {
                     unreadable += 1;
                     0
@@ -321,16 +317,6 @@ impl Scan {
             tracing::warn!(unreadable, "the size of some files cannot be read: they count as empty");
         }
         Scanned { result: listed.map(|()| found), took: began.elapsed() }
-    }
-
-    /// Counts a phext in a folder, to which a link leads. One that cannot be looked at is counted once it is read.
-    fn add_linked(&self, found: &mut Found, link: &FileName) {
-        let FileName::Phext(name) = link else { return };
-        let Ok(Some(target)) = linked_folder(&*self.disk, name) else { return };
-        let bytes = |file| self.disk.identity(&file).ok().flatten().map_or(0, |identity| identity.bytes);
-        let text_bytes = bytes(FileName::Phext(target.clone()));
-        let spare_bytes = bytes(FileName::Journal(target.clone()));
-        found.add(self.digests.hash_one(&target), |files| *files = Files { text_bytes, spare_bytes });
     }
 }
 

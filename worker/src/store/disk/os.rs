@@ -3,7 +3,6 @@
 //! Every file is reached from the open directory, never by the directory's path: what is locked is what is
 //! written, even when someone moves the directory away and puts another in its place.
 
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io;
@@ -11,7 +10,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, Dir, FallocateFlags, FileType, Mode, OFlags, Statx, StatxFlags};
@@ -39,8 +37,6 @@ pub(in crate::store) struct OsDisk {
     access: Access,
     /// The paths by which an absolute link may name the directory: as it was given, and without links.
     own_paths: Vec<PathBuf>,
-    /// The folders in it that links lead to: they are synced with it.
-    folders: Mutex<BTreeSet<PathBuf>>,
 }
 
 /// A tenant's directory that is open, and not yet locked.
@@ -140,7 +136,7 @@ impl OsDisk {
         if !lock(&directory).map_err(wrap)? {
             return Err(OpenError::InUse(path));
         }
-        let disk = Self { directory, access: Access::Serve, own_paths, folders: Mutex::default() };
+        let disk = Self { directory, access: Access::Serve, own_paths };
         disk.remove_leftovers().map_err(wrap)?;
         // A worker that was killed, or failed, between a rename and this sync: what it left is now served as
         // if it were acknowledged.
@@ -158,15 +154,14 @@ impl OsDisk {
     pub(in crate::store) fn inspect(path: &Path) -> Result<Self, OpenError> {
         let directory =
             open_directory(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
-        let (own_paths, folders) = (own_paths(path), Mutex::default());
-        Ok(Self { directory, access: Access::Inspect, own_paths, folders })
+        Ok(Self { directory, access: Access::Inspect, own_paths: own_paths(path) })
     }
 
     /// Whether a worker has the directory locked.
     pub(in crate::store) fn is_in_use(&self) -> io::Result<bool> {
         // Through a descriptor of its own, so that it cannot change the lock that this may hold. The shared
         // lock goes with it at once; a worker that starts in this moment tries again (see `lock`).
-        let probe = open_folder(&self.directory, Path::new("."))?;
+        let probe = open_itself(&self.directory)?;
         is_taken(probe.try_lock_shared())
     }
 
@@ -202,10 +197,6 @@ impl OsDisk {
         // Not through a link, which could lead out of the directory; and a pipe does not make us wait.
         let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         rustix::fs::openat(&self.directory, path_of(file), flags, Mode::RUSR | Mode::WUSR).map(File::from)
-    }
-
-    fn folders(&self) -> MutexGuard<'_, BTreeSet<PathBuf>> {
-        self.folders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An error that says which file it is about, and whose that is when it is denied: a log line has no other name of it,
@@ -252,13 +243,10 @@ impl Disk for OsDisk {
             links::End::Outside => return Ok(Followed::Refused(BadLink::Outside)),
             links::End::Nowhere => return Ok(Followed::Refused(BadLink::NoPhext)),
         };
-        let Some(target) = layout::phext_at(&end) else { return Ok(Followed::Refused(BadLink::NoPhext)) };
-        if let Some(folder) = end.parent().filter(|_| target.is_in_folder()) {
-            // A folder that is not there may be a disk that is not there: what it holds is not empty.
-            open_folder(&self.directory, folder).map_err(wrap)?;
-            self.folders().insert(folder.to_owned());
-        }
-        Ok(Followed::To(target))
+        // In a folder it would have neither a journal here nor a name that a client can say.
+        let is_here = end.parent() == Some(Path::new(""));
+        let target = end.file_name().filter(|_| is_here).and_then(layout::phext_of_file);
+        Ok(target.map_or(Followed::Refused(BadLink::NoPhext), Followed::To))
     }
 
     fn open(&self, file: &FileName) -> io::Result<Option<Box<dyn DiskFile>>> {
@@ -311,9 +299,6 @@ impl Disk for OsDisk {
 
     fn sync_directory(&self) -> io::Result<()> {
         self.check_access()?;
-        for folder in &*self.folders() {
-            open_folder(&self.directory, folder)?.sync_all()?;
-        }
         self.directory.sync_all().map_err(of_directory)
     }
 
@@ -442,9 +427,10 @@ fn own_paths(path: &Path) -> Vec<PathBuf> {
     [std::path::absolute(path), path.canonicalize()].into_iter().flatten().collect()
 }
 
-fn open_folder(directory: &File, path: &Path) -> io::Result<File> {
+/// The same directory through another descriptor.
+fn open_itself(directory: &File) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(directory, path, flags, Mode::empty())?.into())
+    Ok(rustix::fs::openat(directory, c".", flags, Mode::empty())?.into())
 }
 
 /// Takes the lock of a directory, which goes with the descriptor; gives false when another worker has it.
