@@ -30,6 +30,12 @@ pub fn decode(encoded: &[u8]) -> Option<Cow<'_, str>> {
     String::from_utf8(percent_decode(&spaced).collect()).ok().map(Cow::Owned)
 }
 
+/// Whether a form's field says which scroll, or has its text: `p`, `c`, `s` or `content`, however it is escaped. A text that
+/// curl calls a form has other names, if any.
+pub fn is_scroll_field(encoded_name: &[u8]) -> bool {
+    matches!(decode(encoded_name).as_deref(), Some("p" | "c" | "s" | "content"))
+}
+
 /// Whether a body is a form by its type. Its parameters count only when the query has no `p`.
 pub fn is_form(headers: &HeaderMap) -> bool {
     media_types(headers).next().is_some_and(|media_type| media_type.eq_ignore_ascii_case(FORM))

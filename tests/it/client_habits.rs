@@ -143,7 +143,17 @@ fn a_body_that_curl_calls_a_form_is_the_text_unless_it_names_something() {
     let client = running.client_of("alice");
     let post = |target: &str, body: &str| client.request("POST", target, FORM, Some(body.as_bytes()));
     let get = |target: &str| client.get(target).ok().to_owned();
-    for text in ["hello", "hello=1&x=y", "100%", "a+b", "line\nline", "P=1"] {
+    for text in [
+        "hello",
+        "hello=1&x=y",
+        "100%",
+        "a+b",
+        "line\nline",
+        "P=1",
+        "https://example.org/?a=1&s=2",
+        "x=y&p=named&c=9.9.9",
+        "50%ff=half&s=1",
+    ] {
         post("/api/v2/update?c=1.1.1", text).ok();
         assert_eq!(get("/api/v2/select?c=1.1.1"), text);
         post("/api/v2/update?p=&c=1.1.1", "p=q&s=x").ok();

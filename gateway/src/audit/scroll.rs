@@ -43,6 +43,8 @@ struct Form {
     pair: Vec<u8>,
     /// Its last byte has come.
     is_whole: bool,
+    /// It has names of other fields: where the query says which scroll, it is a text.
+    has_others: bool,
 }
 
 impl NamedScroll {
@@ -52,7 +54,12 @@ impl NamedScroll {
         // What comes after it is no query (RFC 3986, 3.5); the worker's parser cuts it off as well.
         values.read(query.split(|byte| *byte == b'#').next().unwrap_or_default());
         let takes_form = values.phext.is_none() && form::is_form(headers);
-        let form = takes_form.then(|| Form { of_query: values.clone(), pair: Vec::new(), is_whole: false });
+        let form = takes_form.then(|| Form {
+            of_query: values.clone(),
+            pair: Vec::new(),
+            is_whole: false,
+            has_others: false,
+        });
         Self { values, form }
     }
 
@@ -62,6 +69,7 @@ impl NamedScroll {
             self.values = form.of_query.clone();
             form.pair.clear();
             form.is_whole = false;
+            form.has_others = false;
         }
     }
 
@@ -71,20 +79,23 @@ impl NamedScroll {
         let (end, rest) = split_at_byte(piece, memchr(b'&', piece));
         form.keep(end);
         if let Some(rest) = rest {
-            self.values.read(&form.pair);
+            form.has_others |= self.values.read(&form.pair);
             form.pair.clear();
             match split_at_byte(rest, memrchr(b'&', rest)) {
                 (whole, Some(begin)) => {
-                    self.values.read(whole);
+                    form.has_others |= self.values.read(whole);
                     form.keep(begin);
                 }
                 (begin, None) => form.keep(begin),
             }
         }
         if is_last {
-            self.values.read(&form.pair);
+            form.has_others |= self.values.read(&form.pair);
             form.pair.clear();
             form.is_whole = true;
+            if form.has_others && form.of_query.coordinate.is_some() {
+                self.values = form.of_query.clone();
+            }
         }
     }
 
@@ -104,24 +115,28 @@ impl NamedScroll {
 
 impl Form {
     fn keep(&mut self, part: &[u8]) {
-        let room = PAIR_BYTES.saturating_sub(self.pair.len());
-        self.pair.extend(part.iter().take(room));
+        let (kept, cut) = part.split_at(part.len().min(PAIR_BYTES.saturating_sub(self.pair.len())));
+        self.pair.extend(kept);
+        // No name of ours is so long.
+        self.has_others |= cut.contains(&b'=') && !self.pair.contains(&b'=');
     }
 }
 
 impl Values {
-    /// Reads whole pairs. Names are compared as they come: there are but two spellings of one letter.
-    fn read(&mut self, pairs: &[u8]) {
-        let (mut phext, mut coordinate) = (None, None);
+    /// Reads whole pairs. Names are compared as they come: there are but two spellings of one letter. Says whether there is a
+    /// field that neither says which scroll nor has its text.
+    fn read(&mut self, pairs: &[u8]) -> bool {
+        let (mut phext, mut coordinate, mut has_others) = (None, None, false);
         for (name, value) in form::pairs(pairs) {
             match name {
                 b"p" | b"%70" => phext = Some(value),
                 b"c" | b"%63" => coordinate = Some(value),
-                _ => {}
+                _ => has_others = has_others || !form::is_scroll_field(name),
             }
         }
         keep_value(&mut self.phext, phext);
         keep_value(&mut self.coordinate, coordinate);
+        has_others
     }
 }
 
@@ -208,6 +223,10 @@ mod tests {
                 ("", &format!("%70={escaped}"), [&longest, ""]),
                 ("", &format!("p=a&%70={escaped}n"), ["", ""]),
                 ("", &format!("{}p=a", "s=x&".repeat(500)), ["a", ""]),
+                ("c=2.1.1", "https://x.org/?a=1&p=b", [UNNAMED, "2.1.1/1.1.1/1.1.1"]),
+                ("c=2.1.1", &format!("{}=1&p=b", "x".repeat(PAIR_BYTES)), [UNNAMED, "2.1.1/1.1.1/1.1.1"]),
+                ("c=2.1.1", "%73=x&cont%65nt=y&p=b&nothing", ["b", "2.1.1/1.1.1/1.1.1"]),
+                ("", "https://x.org/?a=1&p=b&c=2.1.1", ["b", "2.1.1/1.1.1/1.1.1"]),
                 ("", "p=b&%63=1.1.1/1.1.1/1.1.1&p=%61&%7=b&%70%=b&&=b&p&pp=b", ["a", "1.1.1/1.1.1/1.1.1"]),
             ] {
                 assert_eq!(named(query, FORM, body, piece_bytes), texts(expected), "{query} {body}");
@@ -244,8 +263,11 @@ mod tests {
             // The worker refuses what is not UTF-8.
             let (Ok(of_query), Ok(of_form)) = (Params::parse(&query), Params::parse(&body)) else { continue };
             // `Input::take_form` of the worker.
+            let mut names = form::pairs(body.as_bytes()).map(|(name, _)| name);
+            let is_text = of_query.get("c").is_some() && !names.all(form::is_scroll_field);
             let (phext, coordinate) = match of_query.get("p") {
-                Some(phext) => (Some(phext), of_query.get("c")),
+                phext @ Some(_) => (phext, of_query.get("c")),
+                None if is_text => (None, of_query.get("c")),
                 None => (of_form.get("p"), of_form.get("c").or(of_query.get("c"))),
             };
             let phext = match phext {

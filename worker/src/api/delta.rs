@@ -17,7 +17,7 @@ use crate::store::{Cursor, Joined, Pending, Phext, Scroll, Store, breaks};
 const MISSING: &str = "---sq:Scroll-Missing---";
 
 /// What the answer may have beyond the phext itself. A missing scroll costs the breaks that lead to
-/// it, up to 900 KB for a line of 80 bytes; a client that has synchronised before is far below this.
+/// it, gigabytes for a line of 80 bytes; a client that has synchronised before is far below this.
 const MISSING_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Brings what the client has.

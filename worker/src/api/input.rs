@@ -1,5 +1,6 @@
 //! What a request brings, once its head and its body are complete: the common ground of all commands.
 
+use sq_shared::form;
 use sq_shared::problem::{Code, Problem};
 use sq_shared::route::Route;
 use sq_shared::tenant::TenantName;
@@ -32,12 +33,17 @@ pub struct Input<'a> {
 
 impl Input<'_> {
     /// Takes `p`, `c` and the text from a form. Only for a request whose query has no `p`: otherwise
-    /// the body is the text whatever its type is, because curl calls any text a form. So is one that names none of them.
+    /// the body is the text whatever its type is, because curl calls any text a form. So is one that names none of them, and,
+    /// where the query says which scroll, one that names anything else.
     ///
     /// # Errors
     /// The form is not UTF-8 once it is decoded.
     pub fn take_form(&mut self) -> Result<(), Problem> {
         if self.params.get("p").is_some() || !takes_form(self.route) {
+            return Ok(());
+        }
+        let has_others = || form::pairs(self.body.as_bytes()).any(|(name, _)| !form::is_scroll_field(name));
+        if self.params.get("c").is_some() && has_others() {
             return Ok(());
         }
         let mut form = Params::parse(&self.body).map_err(|error| {

@@ -14,9 +14,9 @@ use crate::api::stream::JsonRows;
 use crate::api::{COORDINATES, Failure, Outcome, Pinned, parse_coordinate, phext_name, too_many_coordinates};
 use crate::store::{Cursor, Pending, Phext, Scroll, Store};
 
-/// What a row of an answer takes beside its text: the coordinate, 17 bytes as a rule and 53 at most, and the
+/// What a row of an answer takes beside its text: the coordinate, 17 bytes as a rule and 98 at most, and the
 /// names of the fields.
-const ROW_BYTES: usize = 64;
+const ROW_BYTES: usize = 128;
 
 /// Rows of so many bytes make an answer of one piece as a rule, although quotes and line ends are escaped.
 const SHORT_BYTES: usize = 32 * 1024;
