@@ -32,7 +32,7 @@ pub fn open(config: &Config) -> Result<RegistryEdit, ChangeError> {
     Ok(RegistryEdit::open(&config.gateway.tenants, config)?)
 }
 
-/// Whether there is a registry. A link that leads to nothing yet is none, and one that leads nowhere is a mistake.
+/// Whether there is a registry. One behind a link whose target does not exist yet is missing; a circle of links is a mistake.
 ///
 /// # Errors
 /// It cannot be looked at.
@@ -58,10 +58,14 @@ fn commit_with_keys(
     let handed_over = out.hand_over(keys).map_err(|error| ChangeError::KeysOut(out.clone(), error))?;
     match change.publish() {
         Ok(_) => Ok(()),
-        // It takes the keys.
+        // It takes the keys. The caller has them from the answer, which is not to be an error without them.
+        Err(error @ EditError::NotSynced(..)) if matches!(out, KeysOut::Caller) => {
+            tracing::error!(%error, "a change of the registry may be lost in a power cut");
+            Ok(())
+        }
         Err(error @ EditError::NotSynced(..)) => Err(error.into()),
         Err(error) => Err(match (handed_over.take_back(), out) {
-            (Ok(()), KeysOut::File(_) | KeysOut::Caller) => error.into(),
+            (Ok(true), KeysOut::File(_)) | (_, KeysOut::Caller) => error.into(),
             _ => ChangeError::DeadKeys(out.clone(), error),
         }),
     }

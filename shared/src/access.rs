@@ -1,5 +1,5 @@
 //! Whether the user whose system it is may use its files. One that another user has put there, or that root has left
-//! behind, is served as an error until somebody gives it back; so `check` and `fsck` look for such.
+//! behind, is served as an error until the operator gives it back; so `check` and `fsck` look for such.
 
 use std::fmt;
 use std::io;

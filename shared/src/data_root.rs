@@ -281,16 +281,31 @@ impl Paths {
 /// written to, and has none, is not mounted.
 fn has_directories(config: &Config, registry: &Registry) -> Result<(), Why> {
     let data_root = &config.gateway.data_root;
-    let mut directories = registry.tenants.iter().map(|tenant| layout::tenant_dir(data_root, tenant));
-    if registry.tenants.is_empty() || directories.any(|directory| directory.is_dir()) {
+    let directories = registry.tenants.iter().map(|tenant| layout::tenant_dir(data_root, tenant));
+    // One on another disk says nothing of this.
+    let in_root: Vec<PathBuf> = directories.filter(|directory| directory.starts_with(data_root)).collect();
+    if in_root.is_empty() || in_root.iter().any(|directory| directory.is_dir()) {
         return Ok(());
     }
     let audit_log = layout::audit_log(&config.path);
-    if has_writes(&audit_log) {
-        Err(Why::NoDirectories { tenants: registry.tenants.len(), audit_log })
-    } else {
-        Ok(())
+    match with_writes(&audit_log) {
+        Some(audit_log) => Err(Why::NoDirectories { tenants: in_root.len(), audit_log }),
+        None => Ok(()),
     }
+}
+
+/// The audit log, if a write stands in it; or what it was rotated to.
+fn with_writes(audit_log: &Path) -> Option<PathBuf> {
+    if has_writes(audit_log) {
+        return Some(audit_log.to_owned());
+    }
+    let (folder, name) = (audit_log.parent()?, audit_log.file_name()?.to_str()?);
+    let is_rotated = |file: &Path| {
+        let rest = file.file_name().and_then(|file| file.to_str()?.strip_prefix(name));
+        rest.is_some_and(|rest| rest.starts_with(['.', '-']))
+    };
+    let files = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
+    files.filter(|file| is_rotated(file)).find(|file| file.metadata().is_ok_and(|found| found.len() > 0))
 }
 
 /// Whether a write that was made has its line there. The beginning of the file is enough.
@@ -376,6 +391,12 @@ impl fmt::Display for RootId {
 
 impl std::error::Error for RootLoss {}
 
+impl RootLoss {
+    fn config_file(&self) -> PathBuf {
+        self.id_file.with_extension("")
+    }
+}
+
 impl fmt::Display for RootLoss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (root, id_file) = (self.root.display(), self.id_file.display());
@@ -416,8 +437,9 @@ impl fmt::Display for RootLoss {
             Why::NoDirectories { tenants, audit_log } => write!(
                 f,
                 "none of the {tenants} tenants' directories is there, though writes were made ({}): is the data root's \
-                 disk mounted at {root}? If they are gone for good: sq-gateway tenants make-directory --all",
-                audit_log.display()
+                 disk mounted at {root}? If they are gone for good: sq-gateway tenants make-directory --all --config {}",
+                audit_log.display(),
+                self.config_file().display()
             ),
             Why::Unwritable(error) | Why::NotMade(error) => {
                 write!(f, "the data root {root} cannot be used: {error}")

@@ -3,7 +3,7 @@
 
 use std::fs::{DirBuilder, File, Permissions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -119,18 +119,9 @@ pub struct Lines<'l> {
 ///
 /// # Errors
 /// The file cannot be written, has no room, or `check` fails. It is as it was then.
-pub fn append(
-    path: &Path,
-    lines: &Lines,
-    check: impl FnOnce(&File) -> io::Result<()>,
-) -> io::Result<Appended> {
+pub fn append(path: &Path, lines: &Lines, check: impl Fn(&File) -> io::Result<()>) -> io::Result<Appended> {
     let is_new = !path.exists();
-    let file = regular_file::open_append(path)?;
-    check(&file)?;
-    lock_within(&file, APPEND_PATIENCE).map_err(|error| match error {
-        TryLockError::WouldBlock => io::Error::other("another process is adding to it"),
-        TryLockError::Error(error) => error,
-    })?;
+    let file = open_locked(path, check)?;
     let before = file.metadata()?.len();
     let mut appended = Appended { file, path: path.to_owned(), before, after: before, is_new };
     let written = appended.write(lines);
@@ -140,6 +131,22 @@ pub fn append(
             appended.after = appended.file.metadata()?.len();
             appended.take_back()?;
             Err(error)
+        }
+    }
+}
+
+/// Opens a file to add to it, and locks it. One that was removed while its lock was waited for takes no more lines.
+fn open_locked(path: &Path, check: impl Fn(&File) -> io::Result<()>) -> io::Result<File> {
+    loop {
+        let file = regular_file::open_append(path)?;
+        check(&file)?;
+        lock_within(&file, APPEND_PATIENCE).map_err(|error| match error {
+            TryLockError::WouldBlock => io::Error::other("another process is adding to it"),
+            TryLockError::Error(error) => error,
+        })?;
+        let (opened, named) = (file.metadata()?, path.symlink_metadata());
+        if named.is_ok_and(|named| (named.dev(), named.ino()) == (opened.dev(), opened.ino())) {
+            return Ok(file);
         }
     }
 }
@@ -181,20 +188,23 @@ impl Appended {
         Ok(end.split_off(tail))
     }
 
-    /// Makes the file what it was before, unless others have added to it: for lines that are not true after all.
+    /// Makes the file what it was before: for lines that are not true after all. Gives false, and leaves them, when an
+    /// editor has changed the file meanwhile.
     ///
     /// # Errors
     /// It cannot be cut off. The lines stay then.
-    pub fn take_back(self) -> io::Result<()> {
+    pub fn take_back(self) -> io::Result<bool> {
+        if self.file.metadata()?.len() != self.after {
+            return Ok(false);
+        }
         if self.is_new && self.before == 0 {
             std::fs::remove_file(&self.path)?;
-            return sync_folder_of(&self.path);
-        }
-        if self.file.metadata()?.len() == self.after {
+            sync_folder_of(&self.path)?;
+        } else {
             self.file.set_len(self.before)?;
             self.file.sync_all()?;
         }
-        Ok(())
+        Ok(true)
     }
 }
 

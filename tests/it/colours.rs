@@ -61,8 +61,11 @@ fn help_errors_and_lone_workers_too() {
         format!("{gateway} --help"),
         format!("{worker} pool --help"),
         format!("{worker} serve --nothing"),
-        // It says how it is confined, and ends when its address is taken from it.
-        format!("timeout -s TERM 1 {worker} serve --no-auth --listen 127.0.0.1:0 --data-dir data"),
+        // It says how it is confined before it is ready.
+        format!(
+            "rm -f out; {worker} serve --no-auth --listen 127.0.0.1:0 --data-dir data > out & \
+             until grep -qs ready out; do sleep 0.01; done; kill $!; wait"
+        ),
     ];
     for line in &lines {
         let shown = |variable| {

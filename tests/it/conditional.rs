@@ -6,6 +6,7 @@ use std::thread;
 use sq_tests::answer::Answer;
 use sq_tests::client::{Client, percent_encoded};
 use sq_tests::deployment::Deployment;
+use sq_tests::everywhere::everywhere;
 use sq_tests::lone_worker::LoneWorker;
 use sq_tests::setup::{Setup, key_of};
 use sq_tests::wait;
@@ -24,15 +25,6 @@ fn tag(answer: &Answer) -> String {
 /// A request with one more header line.
 fn with(client: &Client, method: &str, target: &str, line: &str, body: Option<&[u8]>) -> Answer {
     client.request(method, target, &format!("{line}\r\n"), body)
-}
-
-/// The gateway, a worker of the pool past it, and one that was started alone.
-fn everywhere(check: impl Fn(&Client)) {
-    let running = Deployment::start(&Setup::default());
-    check(&running.client_of("alice"));
-    check(&running.slot(1342, Some(&key_of("bob"))));
-    let folder = tempfile::tempdir().unwrap();
-    check(&LoneWorker::start(folder.path()).client);
 }
 
 #[test]

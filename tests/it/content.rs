@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use sq_tests::answer::Answer;
 use sq_tests::client::Client;
 use sq_tests::deployment::Deployment;
+use sq_tests::everywhere::everywhere;
 use sq_tests::lone_worker::LoneWorker;
 use sq_tests::setup::{Setup, key_of};
 
@@ -17,14 +18,6 @@ const GZIP: &[u8] =
 const PARTS: &str =
     "--x\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\ntext\r\n--x--\r\n";
 const MULTIPART: &str = "Content-Type: multipart/form-data; boundary=x\r\n";
-
-fn everywhere(check: impl Fn(&Client)) {
-    let running = Deployment::start(&Setup::default());
-    check(&running.client_of("alice"));
-    check(&running.slot(1342, Some(&key_of("bob"))));
-    let folder = tempfile::tempdir().unwrap();
-    check(&LoneWorker::start(folder.path()).client);
-}
 
 fn target(command: &str) -> String {
     format!("/api/v2/{command}?{AT}")

@@ -20,6 +20,7 @@ pub mod crowd;
 pub mod deployment;
 pub mod devtools;
 pub mod engine;
+pub mod everywhere;
 pub mod faketime;
 pub mod host;
 pub mod hostile_text;

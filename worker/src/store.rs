@@ -317,13 +317,13 @@ impl Store {
     /// The phext is damaged, the scroll is not as expected, the key was used for another write, the quota or
     /// the disk is full, or the system refuses.
     pub fn write(&mut self, name: &PhextName, write: &Write) -> Result<Pending<Written>, StoreError> {
-        let linked = self.refresh(name)?;
+        let (asked, linked) = (name, self.refresh(name)?);
         let name = linked.as_ref().unwrap_or(name);
         if self.cache.open(name).is_some_and(OpenPhext::is_unproven) {
             return Err(StoreError::Unwritable);
         }
         let clock = clock();
-        if let Some(replay) = self.replay(name, write, &clock)? {
+        if let Some(replay) = self.replay(name, asked, write, &clock)? {
             return Ok(replay);
         }
         let phext = self.cache.open(name).map_or(&self.empty, |open| &open.phext);
@@ -391,13 +391,16 @@ impl Store {
     fn replay(
         &mut self,
         name: &PhextName,
+        asked: &PhextName,
         write: &Write,
         clock: &Clock,
     ) -> Result<Option<Pending<Written>>, StoreError> {
         self.load_keys(clock.now)?;
         let Some(key) = &write.repeat else { return Ok(None) };
         let of_phext = self.cache.open(name).and_then(|open| open.remembered(key, clock));
-        let Some(known) = of_phext.or_else(|| self.keys.get(name, key, clock.now)) else { return Ok(None) };
+        // A link may stand now where the phext was when the key came first.
+        let remembered = || [name, asked].iter().find_map(|name| self.keys.get(name, key, clock.now));
+        let Some(known) = of_phext.or_else(remembered) else { return Ok(None) };
         if known.fingerprint != fingerprint(&write.at, &write.edit) {
             return Err(StoreError::KeyReused);
         }

@@ -53,16 +53,14 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         }
     };
     registry.iter().for_each(warn_of_tenants_shut_out);
-    let found = addresses::look(&config);
-    for warning in &found.warnings {
-        note(format_args!("warning: {warning}"));
-    }
+    let mut denied = None;
+    // What stands in the place of a mistake is not the system's.
     if !is_guessed {
-        mistakes.extend(registry.iter().flat_map(|registry| missing_directories(&config, registry)));
+        mistakes.extend(look_at_addresses(&config));
+        let registry = registry.unwrap_or_default();
+        mistakes.extend(missing_directories(&config, &registry));
+        denied = files::list_denied(&config, &registry);
     }
-    let about_config = |message| Mistake { file: config_file.clone(), position: None, message };
-    mistakes.extend(found.mistakes.into_iter().map(about_config));
-    let denied = registry.and_then(|registry| files::list_denied(&config, &registry));
     let listed =
         Some(mistakes).filter(|mistakes| !mistakes.is_empty()).map(|mistakes| list(&Mistakes(mistakes)));
     let wrong: Vec<String> = listed.into_iter().chain(denied).collect();
@@ -76,6 +74,15 @@ fn warn_of_tenants_shut_out(registry: &Registry) {
     for tenant in active.filter(is_shut_out) {
         note(format_args!("warning: tenant {} is active and has no valid key", tenant.name));
     }
+}
+
+fn look_at_addresses(config: &Config) -> Vec<Mistake> {
+    let found = addresses::look(config);
+    for warning in &found.warnings {
+        note(format_args!("warning: {warning}"));
+    }
+    let about_config = |message| Mistake { file: config.path.clone(), position: None, message };
+    found.mistakes.into_iter().map(about_config).collect()
 }
 
 /// That the data root is not there, or a tenant's directory in it or elsewhere that was there once. Nothing is made.
@@ -95,8 +102,9 @@ fn missing_directories(config: &Config, registry: &Registry) -> Vec<Mistake> {
             Ok(None) => continue,
             Ok(Some(gone)) => format!(
                 "{}; mount or restore it, or, if tenant {name} is to begin with an empty one: sq-gateway tenants \
-                 make-directory {name}",
-                gone.as_str()
+                 make-directory {name} --config {}",
+                gone.as_str(),
+                config.path.display()
             ),
             Err(error) => format!("it cannot be looked at: {error}"),
         };

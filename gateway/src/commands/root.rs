@@ -1,11 +1,14 @@
 //! A root is a folder that holds a whole system: `gateway.toml`, `tenants.toml`, `keys.csv`, `data/`. What is
 //! missing in it is made; what is there is used as it is.
 
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sq_shared::config::Config;
 use sq_shared::failure::Failure;
+use sq_shared::file_lock::lock_within;
 use sq_shared::secret_file::{PublishError, Replacement};
 use sq_shared::token::BearerToken;
 use sq_shared::{file_error, layout, regular_file, secret_file, service_user};
@@ -85,14 +88,21 @@ impl RootOptions {
         if self.config.is_none() {
             service_user::refuse_wrong_user(&[&self.root, &config_file])?;
             let cannot = |error| Failure::Failed(format!("cannot write {}: {error}", config_file.display()));
-            let is_there = regular_file::target_of(&config_file).and_then(|target| target.try_exists());
-            if !is_there.map_err(|error| file_error::explained(&config_file, error)).map_err(cannot)? {
+            let is_there = || {
+                let found = regular_file::target_of(&config_file).and_then(|target| target.try_exists());
+                found.map_err(|error| file_error::explained(&config_file, error))
+            };
+            if !is_there().map_err(cannot)? {
                 // Where the config will lead. One that root makes in a folder of root's could not be read by the user who
                 // has the data.
                 for part in ["tenants.toml", "data"] {
                     service_user::act_as_owner_of(&self.root.join(part))?;
                 }
-                create(&self.root, &config_file).map_err(cannot)?;
+                // Two commands may find it missing at once; its admin key is given out once.
+                let _lock = lock_root(&self.root).map_err(cannot)?;
+                if !is_there().map_err(cannot)? {
+                    create(&self.root, &config_file).map_err(cannot)?;
+                }
             }
         }
         let system = self.load(config_file)?;
@@ -127,10 +137,23 @@ impl RootOptions {
     }
 }
 
+/// How long another command may take to make the config.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
+fn lock_root(root: &Path) -> io::Result<File> {
+    let named = |error| file_error::named(root, error);
+    secret_file::create_dir(root).map_err(named)?;
+    let folder = File::open(root).map_err(named)?;
+    match lock_within(&folder, LOCK_PATIENCE) {
+        Ok(()) => Ok(folder),
+        Err(TryLockError::WouldBlock) => Err(io::Error::other("another command is making it")),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
 /// The admin's key goes to the CSV first: were it the other way round, a crash between the two would leave
 /// an admin API that nobody can open.
 fn create(root: &Path, config_file: &Path) -> io::Result<()> {
-    secret_file::create_dir(root).map_err(|error| file_error::named(root, error))?;
     let token = BearerToken::generate().map_err(io::Error::other)?;
     let config = SAMPLE_CONFIG.replace(SAMPLE_DIGEST, &token.digest().to_string());
     let admin = NewKey { tenant: ADMIN.to_owned(), port: None, key_id: "admin".to_owned(), token };

@@ -28,6 +28,8 @@ enum Sending {
     Body,
     /// The worker has the whole request. The client is only watched any more: it may go, or end its side and wait.
     Done,
+    /// The worker has answered without the body, and gets none of it.
+    Unwanted,
     /// The worker takes no more, but may have answered. What the client sends waits, for the next worker perhaps.
     Broken(Box<Error>),
 }
@@ -90,6 +92,7 @@ impl<'a> Exchange<'a> {
             exchange.wait_for_go_ahead().await?;
         }
         if exchange.has_head {
+            exchange.sending = Sending::Unwanted;
             return Ok(exchange);
         }
         let kept = exchange.session.get_retry_buffer();
@@ -129,7 +132,8 @@ impl<'a> Exchange<'a> {
         Ok(())
     }
 
-    /// Sends on until the head of the worker's answer comes. An interim answer is for who asked for one: no client does. All heads together have one deadline and one size.
+    /// Sends on until the head of the worker's answer comes. Interim answers are not passed on: the gateway has answered a
+    /// client's `Expect` itself. All heads together have one deadline and one size.
     ///
     /// # Errors
     /// The worker is gone or too slow, or its answer is not valid; the client is gone, or its body must be refused.
@@ -305,7 +309,7 @@ impl Sending {
     }
 
     fn is_broken(&self) -> bool {
-        matches!(self, Self::Broken(_))
+        matches!(self, Self::Broken(_) | Self::Unwanted)
     }
 }
 

@@ -9,7 +9,7 @@ use sq_shared::registry::edit::EditError;
 use sq_shared::registry::{Registry, Tenant};
 use sq_shared::tenant::TenantName;
 
-use super::ChangeError;
+use super::{ChangeError, data_root};
 
 /// Makes the directories of these tenants, or of all, where they are missing; what is there stays as it is. Gives those that
 /// were made.
@@ -26,11 +26,14 @@ pub fn make(
         Some(names) => names.iter().map(find).collect::<Result<_, _>>()?,
         None => registry.tenants.iter().collect(),
     };
-    let data_root = DataRoot::establish_empty(config).map_err(ChangeError::DataRoot)?;
+    // Only who means all of them says that none was there.
+    let data_root = match names {
+        Some(_) => data_root(config, &registry)?,
+        None => DataRoot::establish_empty(config).map_err(ChangeError::DataRoot)?,
+    };
     let mut made = Vec::new();
-    for Tenant { name, data_dir, .. } in tenants {
-        let directory =
-            data_dir.clone().unwrap_or_else(|| layout::default_tenant_dir(data_root.path(), name));
+    for tenant in tenants {
+        let (name, directory) = (&tenant.name, layout::tenant_dir(data_root.path(), tenant));
         let in_its_way = |error| ChangeError::UnusableDirectory(directory.clone(), error);
         if !directory.is_dir() || data_root.find_gone(name, &directory).map_err(in_its_way)?.is_some() {
             data_root.make(name, &directory).map_err(in_its_way)?;

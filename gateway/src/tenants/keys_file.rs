@@ -76,8 +76,8 @@ impl HandedOver {
     ///
     /// # Errors
     /// A file has them still.
-    pub fn take_back(self) -> io::Result<()> {
-        let Some((path, appended)) = self.0 else { return Ok(()) };
+    pub fn take_back(self) -> io::Result<bool> {
+        let Some((path, appended)) = self.0 else { return Ok(true) };
         service_user::as_owner_of(&path, || appended.take_back())?
     }
 }

@@ -10,16 +10,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use sq_shared::config::Config;
+use sq_shared::data_root::DataRoot;
 use sq_shared::file_lock::lock_within;
 use sq_shared::layout;
-use sq_shared::registry::{Tenant, directories};
+use sq_shared::registry::{Registry, Tenant, directories};
 use sq_shared::secret_file;
 use sq_shared::tenant::TenantName;
 
 use super::{ChangeError, data_root, find, mounts, open};
 
-/// How long the pool may take to notice a change. Until it has, it starts a worker for whoever waits at the slot, and
-/// makes its directory anew: that must not be under our hands.
+/// How long the pool may take to notice a change. Until it has, it starts a worker for a connection that waits at the
+/// slot, which opens the directory.
 const POOL_NOTICE_TIME: Duration = Duration::from_secs(1);
 
 /// How long a removed tenant's worker has to end then: the pool gives requests in flight 30 s by default.
@@ -92,9 +93,9 @@ impl WhyLeft {
 /// would not be, nothing is changed.
 pub fn remove(config: &Config, name: &TenantName, disposal: Disposal) -> Result<Removed, ChangeError> {
     if disposal.purges {
-        data_root(config, open(config)?.registry())?;
-        let real =
-            layout::resolved(&layout::tenant_dir(&config.gateway.data_root, find(&open(config)?, name)?));
+        let registry = open(config)?;
+        data_root(config, registry.registry())?;
+        let real = layout::resolved(&layout::tenant_dir(&config.gateway.data_root, find(&registry, name)?));
         let why = why_left(&real, config, disposal).map_err(ChangeError::UnknownMounts)?;
         if let Some(why) = why.filter(|_| real.exists()) {
             return Err(ChangeError::WouldNotBePurged(real, why));
@@ -126,18 +127,30 @@ pub fn take_out(config: &Config, name: &TenantName) -> Result<Tenant, ChangeErro
 /// The directory cannot be moved or deleted, or is in use.
 pub fn put_away(config: &Config, tenant: &Tenant, disposal: Disposal) -> Result<Removed, ChangeError> {
     std::thread::sleep(POOL_NOTICE_TIME);
-    let data_root = data_root(config, open(config)?.registry())?;
+    let named = layout::tenant_dir(&config.gateway.data_root, tenant);
+    // The tenant is out already, so that this is not the refusal of a change.
+    let data_root = DataRoot::establish(config, &Registry::default())
+        .map_err(|loss| ChangeError::Directory(named.clone(), io::Error::other(loss)))?;
+    let removed = dispose(config, tenant, &named, disposal)?;
     if let Err(error) = data_root.forget(&tenant.name) {
         tracing::warn!(tenant = %tenant.name, %error, "the note of a removed tenant stays: the next one of this name needs a directory");
     }
-    let named = layout::tenant_dir(&config.gateway.data_root, tenant);
+    Ok(removed)
+}
+
+fn dispose(
+    config: &Config,
+    tenant: &Tenant,
+    named: &Path,
+    disposal: Disposal,
+) -> Result<Removed, ChangeError> {
     // What cannot be looked at is not taken for absent: it would be the next tenant's of this name.
     match named.try_exists() {
         Ok(true) => {}
-        Ok(false) => return Ok(Removed::WithoutDirectory(layout::resolved(&named))),
-        Err(error) => return Err(ChangeError::Directory(named, error)),
+        Ok(false) => return Ok(Removed::WithoutDirectory(layout::resolved(named))),
+        Err(error) => return Err(ChangeError::Directory(named.to_owned(), error)),
     }
-    let real = layout::resolved(&named);
+    let real = layout::resolved(named);
     if !real.is_dir() {
         return Ok(Removed::Left(real, WhyLeft::NotADirectory));
     }
@@ -176,7 +189,8 @@ pub fn put_away(config: &Config, tenant: &Tenant, disposal: Disposal) -> Result<
         }
         Err(error) => return Err(ChangeError::Directory(real, error)),
     };
-    let link = remove_link(&named, config, disposal).map_err(|error| ChangeError::Directory(named, error))?;
+    let link = remove_link(named, config, disposal)
+        .map_err(|error| ChangeError::Directory(named.to_owned(), error))?;
     Ok(match archived {
         Some(to) => Removed::Archived { from: real, to, link },
         None => Removed::Purged(real, link),

@@ -1,5 +1,5 @@
 //! A tenant's directory: whether it is there, new, or gone. The data root has a note of each tenant whose directory was
-//! made or seen. A directory that is missing is made for a tenant without a note, who is new; for one with a note it has
+//! made or seen. A directory that is missing is made for a tenant without a note, which is a new one; for one with a note it has
 //! vanished, and what the tenant had must not be taken for empty.
 
 use std::fs::{self, File, Metadata};
@@ -7,11 +7,11 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::{DataRoot, sync};
+use super::{DataRoot, Guard, sync};
 use crate::tenant::TenantName;
 use crate::{layout, secret_file};
 
@@ -38,8 +38,6 @@ pub enum Place {
     There(DirectoryId),
     /// Nothing that is the tenant's, who has had a directory.
     Gone(Gone),
-    /// The data root is lost, or the system does not say.
-    Unclear,
 }
 
 /// Why a directory is not there.
@@ -83,19 +81,7 @@ impl Gone {
 }
 
 impl DataRoot {
-    /// Finds a tenant's directory, makes it when the tenant is new, and notes that it was there.
-    pub fn settle(&self, tenant: &TenantName, data_dir: &Path) -> Place {
-        match self.try_settle(tenant, data_dir) {
-            Ok(place) => place,
-            Err(error) => {
-                let data_dir = data_dir.display();
-                tracing::warn!(%tenant, %data_dir, %error, "cannot look at or make a tenant's directory");
-                Place::Unclear
-            }
-        }
-    }
-
-    /// Whether the directory of a tenant is gone: it was there, and is not now. A tenant who is new has none yet.
+    /// Whether the directory of a tenant is gone: it was there, and is not now. A new tenant has no directory yet.
     ///
     /// # Errors
     /// The system does not say.
@@ -114,12 +100,16 @@ impl DataRoot {
     /// The system does not say.
     pub fn review(&self, tenant: &TenantName, data_dir: &Path) -> io::Result<Option<Gone>> {
         if self.note_of(tenant)?.is_none() && metadata_at(data_dir)?.is_some_and(|found| found.is_dir()) {
-            self.note(tenant, data_dir)?;
+            self.note_if_writable(tenant, data_dir)?;
         }
         self.find_gone(tenant, data_dir)
     }
 
-    fn try_settle(&self, tenant: &TenantName, data_dir: &Path) -> io::Result<Place> {
+    /// Finds a tenant's directory, makes it when the tenant is new, and notes that it was there.
+    ///
+    /// # Errors
+    /// The data root is lost, or the system does not say.
+    pub fn find_or_make(&self, tenant: &TenantName, data_dir: &Path) -> io::Result<Place> {
         let note = self.note_of(tenant)?;
         match metadata_at(data_dir)? {
             Some(found) if !found.is_dir() && note.is_some() => Ok(Place::Gone(Gone::NotADirectory)),
@@ -129,7 +119,7 @@ impl DataRoot {
             }
             Some(found) => {
                 if note.is_none() {
-                    self.note(tenant, data_dir)?;
+                    self.note_if_writable(tenant, data_dir)?;
                 }
                 Ok(Place::There(DirectoryId::of(&found)))
             }
@@ -192,6 +182,14 @@ impl DataRoot {
         }
     }
 
+    /// The same, where the data root can be written to. One that cannot has no marker either, and is served as it is.
+    fn note_if_writable(&self, tenant: &TenantName, data_dir: &Path) -> io::Result<()> {
+        match self.note(tenant, data_dir) {
+            Err(error) if matches!(self.guard, Guard::Directory(_)) && is_unwritable(&error) => Ok(()),
+            noted => noted,
+        }
+    }
+
     /// Notes that a tenant's directory is there, and what it is now.
     ///
     /// # Errors
@@ -243,7 +241,12 @@ fn write_note(notes: &File, tenant: &TenantName, data_dir: &Path) -> io::Result<
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = File::from(rustix::fs::openat(notes, name, flags, Mode::RUSR | Mode::WUSR)?);
     let is_mount_point = metadata_at(data_dir)?.is_some_and(|found| is_mount_point(&found, data_dir));
-    file.write_all(if is_mount_point { MOUNT_POINT } else { FOLDER }.as_bytes())
+    if !is_mount_point {
+        // An empty note says the same.
+        return file.write_all(FOLDER.as_bytes());
+    }
+    file.write_all(MOUNT_POINT.as_bytes())?;
+    file.sync_all()
 }
 
 /// `None` when there is nothing.
@@ -256,13 +259,24 @@ fn metadata_at(path: &Path) -> io::Result<Option<Metadata>> {
     }
 }
 
+fn is_unwritable(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
+}
+
 fn was_mounted(note: Option<&str>, found: &Metadata, data_dir: &Path) -> io::Result<bool> {
     Ok(note == Some(MOUNT_POINT) && !is_mount_point(found, data_dir))
 }
 
-/// Whether it lies on another file system than the folder around it.
+/// Whether something is mounted there, if only another folder. A kernel that does not say (before 5.8) leaves the devices to
+/// compare.
 fn is_mount_point(found: &Metadata, directory: &Path) -> bool {
-    fs::metadata(directory.join("..")).is_ok_and(|around| around.dev() != found.dev())
+    let attributes = rustix::fs::statx(CWD, directory, AtFlags::empty(), StatxFlags::TYPE);
+    match attributes {
+        Ok(said) if said.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) => {
+            said.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
+        }
+        _ => fs::metadata(directory.join("..")).is_ok_and(|around| around.dev() != found.dev()),
+    }
 }
 
 /// Gives whether it was not there.

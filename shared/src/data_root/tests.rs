@@ -67,20 +67,41 @@ fn a_root_from_before_there_were_markers_is_marked_when_a_directory_is_there() {
 }
 
 #[test]
+fn neither_a_directory_elsewhere_nor_a_rotated_log_hides_that_the_root_is_missing() {
+    let (folder, config) = system();
+    let elsewhere = folder.path().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    let mut registry = registry(&config);
+    registry.tenants[1].data_dir = Some(elsewhere);
+    let audit_log = layout::audit_log(&config.path);
+    let rotated =
+        [".1", ".1.gz", "-20261129"].map(|end| PathBuf::from(format!("{}{end}", audit_log.display())));
+    for evidence in rotated.iter().chain([&audit_log]) {
+        std::fs::write(evidence, "{\"status\":200}\n").unwrap();
+        let refused = DataRoot::establish(&config, &registry).unwrap_err().to_string();
+        let words = ["none of the 1 tenants' directories is there", evidence.to_str().unwrap()];
+        assert!(words.iter().all(|words| refused.contains(words)), "{refused}");
+        assert!(!config.gateway.data_root.exists());
+        std::fs::remove_file(evidence).unwrap();
+    }
+    DataRoot::establish(&config, &registry).unwrap();
+}
+
+#[test]
 fn a_directory_is_made_for_a_new_tenant_and_for_no_other() {
     let (folder, config) = system();
     let root = DataRoot::establish(&config, &registry(&config)).unwrap();
     let alice: crate::tenant::TenantName = "alice".parse().unwrap();
     for directory in [config.gateway.data_root.join("alice"), folder.path().join("elsewhere/alice")] {
         assert_eq!(root.find_gone(&alice, &directory).unwrap(), None);
-        let Place::There(first) = root.settle(&alice, &directory) else { panic!("it is new") };
-        assert_eq!(root.settle(&alice, &directory), Place::There(first));
+        let Place::There(first) = root.find_or_make(&alice, &directory).unwrap() else { panic!("it is new") };
+        assert_eq!(root.find_or_make(&alice, &directory).unwrap(), Place::There(first));
         std::fs::remove_dir(&directory).unwrap();
-        assert_eq!(root.settle(&alice, &directory), Place::Gone(Gone::Missing));
+        assert_eq!(root.find_or_make(&alice, &directory).unwrap(), Place::Gone(Gone::Missing));
         assert_eq!(root.find_gone(&alice, &directory).unwrap(), Some(Gone::Missing));
         assert!(!directory.exists());
         root.make(&alice, &directory).unwrap();
-        assert!(matches!(root.settle(&alice, &directory), Place::There(_)));
+        assert!(matches!(root.find_or_make(&alice, &directory).unwrap(), Place::There(_)));
         root.forget(&alice).unwrap();
         std::fs::remove_dir(&directory).unwrap();
     }

@@ -49,6 +49,10 @@ fn an_upgrade_whose_disk_is_not_mounted_is_refused() {
     assert_refused("check", &root.with_config(&["check"]));
     assert!(!root.join("data").exists() && !root.join(ID).exists());
     // The operator gives them up.
+    // One tenant's is not all that is missing.
+    let refused = root.with_config(&["tenants", "make-directory", "alice"]);
+    assert_eq!(refused.code(), Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("is the data root's disk mounted"), "{refused:?}");
     root.with_config(&["tenants", "make-directory", "--all"]).success();
     let running = Deployment::up(root, &[]);
     assert_eq!(running.client_of("alice").get(SELECT).ok(), "");

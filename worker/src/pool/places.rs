@@ -26,12 +26,14 @@ pub(super) struct Places {
 }
 
 /// What a look has seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seen {
     /// Only which directory is at the path, or [`DirectoryId::NONE`].
     Now(DirectoryId),
     /// What is to be made of it.
-    Settled(Place),
+    Found(Place),
+    /// The system does not let us look, and says this.
+    Unclear(String),
 }
 
 impl Places {
@@ -65,12 +67,13 @@ impl Places {
         tokio::task::spawn_blocking(move || {
             let data_dir = &assignment.data_dir;
             let seen = match (place, DirectoryId::at(data_dir)) {
-                (Some(PlaceState::There(_)), at_path) => {
-                    at_path.map_or(Seen::Settled(Place::Unclear), Seen::Now)
+                (Some(PlaceState::There(_)), at_path) => at_path.map(Seen::Now),
+                (Some(PlaceState::Gone), Ok(DirectoryId::NONE)) => {
+                    Ok(Seen::Found(Place::Gone(Gone::Missing)))
                 }
-                (Some(PlaceState::Gone), Ok(DirectoryId::NONE)) => Seen::Settled(Place::Gone(Gone::Missing)),
-                _ => Seen::Settled(data_root.settle(&assignment.tenant, data_dir)),
+                _ => data_root.find_or_make(&assignment.tenant, data_dir).map(Seen::Found),
             };
+            let seen = seen.unwrap_or_else(|error| Seen::Unclear(error.to_string()));
             // The loop that receives ends only with the process.
             let _ = events.send(Event::Looked(port, assignment, seen));
         });
@@ -135,13 +138,13 @@ impl Pool {
         let (tenant, data_dir) = (&assignment.tenant, assignment.data_dir.display());
         let place = match seen {
             Seen::Now(id) => Some(PlaceState::There(id)),
-            Seen::Settled(Place::There(id)) => {
+            Seen::Found(Place::There(id)) => {
                 if before == Some(PlaceState::Gone) {
                     tracing::info!(%tenant, %data_dir, "the tenant's directory is there again");
                 }
                 Some(PlaceState::There(id))
             }
-            Seen::Settled(Place::Gone(why)) => {
+            Seen::Found(Place::Gone(why)) => {
                 if before != Some(PlaceState::Gone) {
                     tracing::error!(
                         %tenant, %data_dir,
@@ -152,8 +155,15 @@ impl Pool {
                 }
                 Some(PlaceState::Gone)
             }
-            // The worker finds out, and says what the system says.
-            Seen::Settled(Place::Unclear) => None,
+            // What was seen stands until a look says otherwise. Without any, what may be missing is not served.
+            Seen::Unclear(_) if matches!(before, Some(PlaceState::There(_) | PlaceState::Gone)) => before,
+            Seen::Unclear(error) => {
+                tracing::error!(
+                    %tenant, %data_dir, error,
+                    "cannot look at or make the tenant's directory: nothing of this tenant is read or written until that works"
+                );
+                Some(PlaceState::Gone)
+            }
         };
         slot.place = place.map(|place| (Arc::clone(assignment), place));
         self.observed.tell_places(&mut self.desired);

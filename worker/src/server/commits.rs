@@ -123,7 +123,7 @@ pub(super) async fn ask<T>(
 
 /// When the directory is not the tenant's any more, no answer is given: the worker ends, the gateway sees the connection
 /// end, and asks the next one.
-async fn give_way(worker: &Worker, error: Option<&StoreError>) {
+pub(super) async fn give_way(worker: &Worker, error: Option<&StoreError>) {
     if !matches!(error, Some(StoreError::Io(_) | StoreError::InDoubt)) {
         return;
     }

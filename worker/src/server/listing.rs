@@ -82,6 +82,7 @@ impl Maker {
         let mut json = Vec::new();
         while json.is_empty() {
             if let Err(error) = self.add_rows(&mut json).await {
+                commits::give_way(&self.worker, error.store_error()).await;
                 return (self, Err(error));
             }
             if self.listing.is_over() {
