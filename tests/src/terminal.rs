@@ -30,8 +30,9 @@ impl Terminal {
     /// It cannot be started.
     pub fn run(folder: &Path, line: &str, environment: &[(&str, &str)]) -> Self {
         let shown = tempfile::tempfile().expect("a file for what it shows");
-        let mut command = Command::new("script");
-        command.args(["-qefc", line, "/dev/null"]).current_dir(folder);
+        // A run of the tests under nohup ignores the signal of a closed terminal, and programs inherit that.
+        let mut command = Command::new("env");
+        command.args(["--default-signal=HUP", "script", "-qefc", line, "/dev/null"]).current_dir(folder);
         for cleared in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "RUST_LOG"] {
             command.env_remove(cleared);
         }
