@@ -249,9 +249,13 @@ impl Gateway {
         if worker.status == StatusCode::UNAUTHORIZED {
             return Err(self.refused_by_worker(session, ctx));
         }
-        ctx.worker_wait.answered();
         let code = worker.headers.get(X_SQ_CODE).and_then(|value| value.to_str().ok());
-        ctx.code = code.and_then(Code::of_text).filter(|code| code.status() == worker.status.as_u16());
+        let code = code.and_then(Code::of_text).filter(|code| code.status() == worker.status.as_u16());
+        if code == Some(Code::DataRootMissing) {
+            Self::refuse_doubtful(session, ctx)?;
+        }
+        ctx.worker_wait.answered();
+        ctx.code = code;
         let has_key = ctx.keys().is_some_and(|keys| keys.of_client.is_some());
         ctx.admitted().ok_or_else(not_admitted)?.has_answer = true;
         ctx.end_audit_line(&Ending::answered(worker, has_key)).await;
@@ -287,6 +291,14 @@ impl Gateway {
         account::count(&self.metrics, ctx, &ended);
         access::log(session, ctx, &ended);
         self.traces.ended(session.req_header(), ctx, &ended);
+    }
+
+    /// A worker says that nothing was written, because there is no directory. One that was asked before may have written.
+    fn refuse_doubtful(session: &Session, ctx: &mut Context) -> Result<()> {
+        let is_repeat = ctx.admitted().is_some_and(|admitted| admitted.is_repeat());
+        let Some(cause) = unanswered(session, ctx).filter(|_| is_repeat) else { return Ok(()) };
+        ctx.refusal = Some(cause.into());
+        Err(Error::new_up(ErrorType::HTTPStatus(503)))
     }
 
     /// The key was good here, and the worker refused it: it expired on its way, it is revoked and the gateway has not read

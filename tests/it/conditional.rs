@@ -7,8 +7,7 @@ use sq_tests::answer::Answer;
 use sq_tests::client::{Client, percent_encoded};
 use sq_tests::deployment::Deployment;
 use sq_tests::everywhere::everywhere;
-use sq_tests::lone_worker::LoneWorker;
-use sq_tests::setup::{Setup, key_of};
+use sq_tests::setup::Setup;
 use sq_tests::wait;
 
 const AT: &str = "p=text&c=1.1.1/1.1.1/1.1.1";

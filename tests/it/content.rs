@@ -7,7 +7,6 @@ use sq_tests::answer::Answer;
 use sq_tests::client::Client;
 use sq_tests::deployment::Deployment;
 use sq_tests::everywhere::everywhere;
-use sq_tests::lone_worker::LoneWorker;
 use sq_tests::setup::{Setup, key_of};
 
 const AT: &str = "p=text&c=1.1.1/1.1.1/1.1.1";

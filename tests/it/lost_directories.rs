@@ -91,7 +91,10 @@ fn a_write_into_a_directory_that_is_removed_is_not_acknowledged() {
             wait::until("the save", || hers(&running).join("text.phext").exists());
         }
         fs::remove_dir_all(hers(&running)).unwrap();
-        running.client_of("alice").post(UPDATE, "lost").problem(503, "data_root_missing");
+        let refused = running.client_of("alice").post(UPDATE, "lost");
+        // A worker that found out while it wrote leaves it open.
+        let code = if refused.status == 502 { "worker_failed" } else { "data_root_missing" };
+        refused.refused(if refused.status == 502 { 502 } else { 503 }, code);
         assert_gone(&running);
     }
 }
@@ -288,9 +291,10 @@ fn a_tenants_own_file_system_is_missed_when_it_is_not_mounted() {
     drop((again, mounted));
 }
 
-/// A mount over one tenant's directory is another directory in its place.
+/// A mount over one tenant's directory is another directory in its place. From then on the one under it is not the tenant's,
+/// until the operator says so.
 #[test]
-fn a_mount_over_a_directory_is_served_and_so_is_what_was_under_it() {
+fn a_mount_over_a_directory_is_served_and_missed_when_it_is_gone() {
     if !mount::works("a mount over a tenant's directory", &[]) {
         return;
     }
@@ -300,6 +304,36 @@ fn a_mount_over_a_directory_is_served_and_so_is_what_was_under_it() {
     let alice = running.client_of("alice");
     wait::until("what is mounted to be served", || alice.get(SELECT).body == b"mounted");
     assert_eq!(running.client_of("bob").get(SELECT).ok(), "of bob");
+    process::run(Command::new("umount").arg("--lazy").arg(over.path())).success();
+    wait::until("the loss to be seen", || alice.get(SELECT).status == 503);
+    alice.get(SELECT).problem(503, "data_root_missing");
+    alice.post(UPDATE, "lost").problem(503, "data_root_missing");
+    assert_eq!(running.with_config(&["check"]).code(), Some(1));
+    running.with_config(&["tenants", "make-directory", "alice"]).success();
+    assert_serves(&running, "of alice");
+    drop(running);
+    drop(over);
+}
+
+/// A disk that comes to a tenant who had a folder: it is missed at the next start without it.
+#[test]
+fn a_file_system_that_came_later_is_missed_at_the_next_start() {
+    if !mount::works("a file system that comes later", &[]) {
+        return;
+    }
+    let running = served();
+    let root = running.stop();
+    let over = Mount::tmpfs(&root.join("data/alice"), "8m");
+    let running = Deployment::up(root, &[]);
+    running.client_of("alice").post(UPDATE, "on the disk").ok();
+    let root = running.stop();
+    process::run(Command::new("umount").arg(over.path())).success();
+    let running = Deployment::up(root, &[]);
+    running.client_of("alice").get(SELECT).problem(503, "data_root_missing");
+    running.client_of("alice").post(UPDATE, "lost").problem(503, "data_root_missing");
+    assert_eq!(running.client_of("bob").get(SELECT).ok(), "of bob");
+    drop(running);
+    drop(over);
 }
 
 /// A worker without a pool is replaced by no other one: it ends, and says why.

@@ -99,8 +99,9 @@ impl DataRoot {
     /// # Errors
     /// The system does not say.
     pub fn review(&self, tenant: &TenantName, data_dir: &Path) -> io::Result<Option<Gone>> {
-        if self.note_of(tenant)?.is_none() && metadata_at(data_dir)?.is_some_and(|found| found.is_dir()) {
-            self.note_if_writable(tenant, data_dir)?;
+        let note = self.note_of(tenant)?;
+        if let Some(found) = metadata_at(data_dir)?.filter(Metadata::is_dir) {
+            self.keep_noted(note.as_deref(), &found, tenant, data_dir)?;
         }
         self.find_gone(tenant, data_dir)
     }
@@ -118,9 +119,7 @@ impl DataRoot {
                 Ok(Place::Gone(Gone::Unmounted))
             }
             Some(found) => {
-                if note.is_none() {
-                    self.note_if_writable(tenant, data_dir)?;
-                }
+                self.keep_noted(note.as_deref(), &found, tenant, data_dir)?;
                 Ok(Place::There(DirectoryId::of(&found)))
             }
             None if note.is_some() => Ok(Place::Gone(Gone::Missing)),
@@ -182,8 +181,18 @@ impl DataRoot {
         }
     }
 
-    /// The same, where the data root can be written to. One that cannot has no marker either, and is served as it is.
-    fn note_if_writable(&self, tenant: &TenantName, data_dir: &Path) -> io::Result<()> {
+    /// Notes a directory that is there, unless that was done; also that something was mounted on it since. Where the data root
+    /// cannot be written to there are no notes: it has no marker either, and is served as it is.
+    fn keep_noted(
+        &self,
+        note: Option<&str>,
+        found: &Metadata,
+        tenant: &TenantName,
+        data_dir: &Path,
+    ) -> io::Result<()> {
+        if note.is_some_and(|note| note == MOUNT_POINT || !is_mount_point(found, data_dir)) {
+            return Ok(());
+        }
         match self.note(tenant, data_dir) {
             Err(error) if matches!(self.guard, Guard::Directory(_)) && is_unwritable(&error) => Ok(()),
             noted => noted,

@@ -67,7 +67,8 @@ impl Places {
         tokio::task::spawn_blocking(move || {
             let data_dir = &assignment.data_dir;
             let seen = match (place, DirectoryId::at(data_dir)) {
-                (Some(PlaceState::There(_)), at_path) => at_path.map(Seen::Now),
+                (Some(PlaceState::There(known)), Ok(id)) if id == known => Ok(Seen::Now(id)),
+                (Some(PlaceState::There(_)), Err(error)) => Err(error),
                 (Some(PlaceState::Gone), Ok(DirectoryId::NONE)) => {
                     Ok(Seen::Found(Place::Gone(Gone::Missing)))
                 }
