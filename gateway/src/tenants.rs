@@ -57,7 +57,7 @@ fn commit_with_keys(
     let change = registry.prepare(config)?;
     let handed_over = out.hand_over(keys).map_err(|error| ChangeError::KeysOut(out.clone(), error))?;
     match change.publish() {
-        Ok(_) => Ok(()),
+        Ok(()) => Ok(()),
         // It takes the keys. The caller has them from the answer, which is not to be an error without them.
         Err(error @ EditError::NotSynced(..)) if matches!(out, KeysOut::Caller) => {
             tracing::error!(%error, "a change of the registry may be lost in a power cut");

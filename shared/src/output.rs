@@ -39,7 +39,7 @@ pub fn say_json(value: &serde_json::Value) -> Result<(), Failure> {
     say(visible::json(&value.to_string()))
 }
 
-/// Says that a change was made. When standard output takes it not, the failure says so instead.
+/// Says that a change was made. When it cannot be printed, the failure says it instead.
 ///
 /// # Errors
 /// It cannot be written.

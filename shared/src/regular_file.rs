@@ -77,7 +77,7 @@ pub fn open_append(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Whether a file may be appended to, for who has not opened it yet. (What has been opened is no link.)
+/// Whether a file may be appended to, before it is opened. (What has been opened is no link.)
 ///
 /// # Errors
 /// As for [`open_append`].

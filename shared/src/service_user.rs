@@ -166,7 +166,7 @@ pub fn refuse_planted_at(path: &Path) -> io::Result<()> {
     })?
 }
 
-/// For who is not root, which acts as the owner: refuses to work on what is another user's, when nothing of it is this
+/// For users other than root, which acts as the owner: refuses to work on what is another user's, when nothing of it is this
 /// one's. It would leave files there that the owner cannot read. What is root's may be made for this user.
 ///
 /// # Errors

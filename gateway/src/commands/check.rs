@@ -38,7 +38,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     let (config, mistakes) =
         Config::load_as_far_as_possible(&config_file).map_err(|mistakes| Failure::Failed(list(&mistakes)))?;
     let mut mistakes = mistakes.map(|Mistakes(mistakes)| mistakes).unwrap_or_default();
-    // Where the config has mistakes, it has not been asked for them.
+    // A config with mistakes has not been checked for whose paths it names.
     service_user::act_as_owner_of(&config.gateway.tenants)?;
     service_user::act_as_owner_of(&config.gateway.data_root)?;
     let is_guessed = !mistakes.is_empty();

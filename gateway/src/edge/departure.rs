@@ -27,7 +27,7 @@ enum Client<'s> {
 
 /// How many bytes of all that the client has sent have been read.
 pub fn read_bytes(stream: &Stream) -> u64 {
-    match of(stream) {
+    match client_of(stream) {
         Some(Client::Tcp(client)) => client.read_bytes(),
         Some(Client::Unix(client)) => client.read_bytes(),
         None => 0,
@@ -36,7 +36,7 @@ pub fn read_bytes(stream: &Stream) -> u64 {
 
 /// Whether there may be something to read from a client, the end of its side among it.
 pub fn has_news(stream: &Stream) -> bool {
-    match of(stream) {
+    match client_of(stream) {
         Some(Client::Tcp(client)) => client.has_news(),
         Some(Client::Unix(client)) => client.has_news(),
         None => false,
@@ -45,7 +45,7 @@ pub fn has_news(stream: &Stream) -> bool {
 
 /// Ends when the connection is known to be broken, from which on nothing reaches its client.
 pub async fn broken(stream: &Stream) {
-    match of(stream) {
+    match client_of(stream) {
         Some(Client::Tcp(client)) => client.broken().await,
         Some(Client::Unix(client)) => client.broken().await,
         None => std::future::pending().await,
@@ -54,7 +54,7 @@ pub async fn broken(stream: &Stream) {
 
 /// Ends when a client is gone that has sent the last that it will, and to which no answer has begun.
 pub async fn gone(stream: &Stream) {
-    match of(stream) {
+    match client_of(stream) {
         Some(Client::Tcp(client)) => probe(client).await,
         Some(Client::Unix(client)) => probe(client).await,
         None => std::future::pending().await,
@@ -75,7 +75,7 @@ async fn probe<S: Socket>(client: &Paced<S>) {
     }
 }
 
-fn of(stream: &Stream) -> Option<Client<'_>> {
+fn client_of(stream: &Stream) -> Option<Client<'_>> {
     let client = (**stream).as_any();
     if let Some(tcp) = client.downcast_ref::<ClientStream<TcpStream>>() {
         return Some(Client::Tcp(tcp.transport().get_ref()));

@@ -87,17 +87,17 @@ pub struct PreparedEdit {
 }
 
 impl PreparedEdit {
-    /// Puts it in force. Gives the lock back, for whom has more to do before others may change the registry.
+    /// Puts it in force.
     ///
     /// # Errors
     /// It could not be renamed, and nothing is changed; or it is in force, and that could not be synced.
-    pub fn publish(self) -> Result<RegistryLock, EditError> {
+    pub fn publish(self) -> Result<(), EditError> {
         let Self { path, replacement, lock } = self;
         if regular_file::target_of(&path).ok().as_deref() != Some(lock.target()) {
             return Err(EditError::Moved(path));
         }
         match replacement.publish() {
-            Ok(()) => Ok(lock),
+            Ok(()) => Ok(()),
             Err(PublishError::NotReplaced(error)) => Err(EditError::Io(path, error)),
             Err(error @ PublishError::NotSynced(_)) => Err(EditError::NotSynced(path, error.into())),
         }
@@ -250,7 +250,7 @@ impl RegistryEdit {
     /// # Errors
     /// A mistake that the changes made, or the file could not be written.
     pub fn commit(self, config: &Config) -> Result<(), EditError> {
-        self.prepare(config)?.publish().map(drop)
+        self.prepare(config)?.publish()
     }
 
     /// Does all of it but the last step. What must be done before the change is in force, such as to hand a key over,
