@@ -315,6 +315,23 @@ fn a_mount_over_a_directory_is_served_and_missed_when_it_is_gone() {
     drop(over);
 }
 
+/// An operator's mistake with a link: no tenant is given what is another's.
+#[test]
+fn a_path_that_leads_to_another_tenants_directory_is_not_followed() {
+    let running = served();
+    let (alice, away) = (running.client_of("alice"), running.join("away"));
+    fs::rename(hers(&running), &away).unwrap();
+    symlink(running.join("data/bob"), hers(&running)).unwrap();
+    wait::until("the loss to be seen", || alice.get(SELECT).status == 503);
+    alice.get(SELECT).problem(503, "data_root_missing");
+    alice.post(UPDATE, "hers").problem(503, "data_root_missing");
+    assert_eq!(running.client_of("bob").get(SELECT).ok(), "of bob");
+    assert!(running.log().lines().any(|line| line.contains("ERROR") && line.contains("owner=bob")));
+    fs::remove_file(hers(&running)).unwrap();
+    fs::rename(&away, hers(&running)).unwrap();
+    assert_serves(&running, "of alice");
+}
+
 /// A disk that comes to a tenant who had a folder: it is missed at the next start without it.
 #[test]
 fn a_file_system_that_came_later_is_missed_at_the_next_start() {

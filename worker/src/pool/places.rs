@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sq_shared::data_root::{DataRoot, DirectoryId, Gone, Place, RootWatch};
+use sq_shared::tenant::TenantName;
 use tokio::sync::mpsc;
 
 use super::desired::{Assignment, Desired};
@@ -130,6 +131,7 @@ impl Pool {
 
     pub(super) fn note_look(&mut self, port: u16, looked_at: &Arc<Assignment>, seen: Seen) {
         self.places.under_way.remove(&port);
+        let owner = self.owner_of(&seen, port);
         let Some(assignment) = self.desired.assignments.get(&port) else { return };
         let Some(slot) = self.observed.slots.get_mut(&port) else { return };
         if !assignment.is_same_worker(looked_at) || self.observed.is_root_lost {
@@ -138,6 +140,16 @@ impl Pool {
         let before = slot.place_of(assignment);
         let (tenant, data_dir) = (&assignment.tenant, assignment.data_dir.display());
         let place = match seen {
+            _ if let Some(owner) = owner => {
+                if before != Some(PlaceState::Gone) {
+                    tracing::error!(
+                        %tenant, %data_dir, %owner,
+                        "the path of the tenant's directory leads to that of another: nothing of this tenant is read or \
+                         written until it leads to its own"
+                    );
+                }
+                Some(PlaceState::Gone)
+            }
             Seen::Now(id) => Some(PlaceState::There(id)),
             Seen::Found(Place::There(id)) => {
                 if before == Some(PlaceState::Gone) {
@@ -168,6 +180,21 @@ impl Pool {
         };
         slot.place = place.map(|place| (Arc::clone(assignment), place));
         self.observed.tell_places(&mut self.desired);
+    }
+}
+
+impl Pool {
+    /// The other tenant whose directory this is, as far as it has been looked at.
+    fn owner_of(&self, seen: &Seen, port: u16) -> Option<TenantName> {
+        // What is at the path as before was asked about then.
+        let Seen::Found(Place::There(id)) = seen else { return None };
+        let others = self.desired.assignments.iter().filter(|(other, _)| **other != port);
+        let is_theirs = |other: u16, assignment| {
+            let place = self.observed.slots.get(&other).and_then(|slot| slot.place_of(assignment));
+            place == Some(PlaceState::There(*id))
+        };
+        let mut owners = others.filter(|(other, assignment)| is_theirs(**other, assignment));
+        owners.next().map(|(_, assignment)| assignment.tenant.clone())
     }
 }
 
