@@ -12,7 +12,7 @@ pub mod remove;
 pub mod view;
 
 use sq_shared::config::Config;
-use sq_shared::data_root::DataRoot;
+use sq_shared::data_root::{self, DataRoot};
 use sq_shared::registry::edit::{EditError, RegistryEdit};
 use sq_shared::registry::{Registry, Tenant};
 use sq_shared::regular_file;
@@ -40,6 +40,17 @@ pub fn is_there(config: &Config) -> Result<bool, ChangeError> {
     let file = &config.gateway.tenants;
     let found = regular_file::target_of(file).and_then(|target| target.try_exists());
     Ok(found.map_err(|error| EditError::Io(file.clone(), error))?)
+}
+
+/// Refuses to begin a registry where there has been one: its tenants would be unknown, and others in their place.
+///
+/// # Errors
+/// The system has had tenants.
+pub fn refuse_lost(config: &Config) -> Result<(), ChangeError> {
+    match data_root::evidence_of_tenants(config) {
+        Some(evidence) => Err(ChangeError::LostRegistry(config.gateway.tenants.clone(), evidence)),
+        None => Ok(()),
+    }
 }
 
 /// Hands new keys over, and then puts the registry in force that takes them: were it the other way round, a crash, a full

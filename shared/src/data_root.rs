@@ -294,6 +294,17 @@ fn has_directories(config: &Config, registry: &Registry) -> Result<(), Why> {
     }
 }
 
+/// What shows that a system has had tenants, for one whose registry is not there: a write in its audit log, or something in
+/// a directory that is noted. A registry that is missing then is lost, or on a disk that is not mounted.
+pub fn evidence_of_tenants(config: &Config) -> Option<PathBuf> {
+    let root = &config.gateway.data_root;
+    let noted = std::fs::read_dir(layout::tenant_notes_dir(root)).into_iter().flatten().flatten();
+    let directories = noted.map(|note| root.join(note.file_name()));
+    let is_used =
+        |directory: &PathBuf| std::fs::read_dir(directory).is_ok_and(|mut files| files.next().is_some());
+    with_writes(&layout::audit_log(&config.path)).or_else(|| directories.into_iter().find(is_used))
+}
+
 /// The audit log, if a write stands in it; or what it was rotated to.
 fn with_writes(audit_log: &Path) -> Option<PathBuf> {
     if has_writes(audit_log) {

@@ -414,3 +414,25 @@ fn a_system_without_its_root_stops_in_order() {
     running.signal(Signal::HUP);
     running.stop();
 }
+
+/// A registry that is lost, or on a disk that is not mounted, is not begun again: others would take its tenants' place.
+#[test]
+fn a_lost_registry_is_not_taken_for_a_new_system() {
+    for has_log in [true, false] {
+        let running = served();
+        wait::until("the save", || running.join("data/alice/text.phext").exists());
+        let root = running.stop();
+        if !has_log {
+            fs::remove_file(root.join("audit.log")).unwrap();
+        }
+        fs::rename(root.registry(), root.join("kept")).unwrap();
+        for command in [&["up", "--root", "."][..], &["provision", "--slots", "2", "--root", "."]] {
+            let refused = root.gateway(command);
+            assert_eq!(refused.code(), Some(1), "{refused:?}");
+            assert!(refused.stderr.contains("this system has had tenants"), "{refused:?}");
+            assert!(!root.registry().exists() && !root.join("keys.csv").exists());
+        }
+        fs::rename(root.join("kept"), root.registry()).unwrap();
+        assert_eq!(Deployment::up(root, &[]).client_of("alice").get(SELECT).ok(), "hers");
+    }
+}

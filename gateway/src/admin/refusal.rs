@@ -101,7 +101,9 @@ impl From<ChangeError> for Refusal {
         let what = error.to_string();
         match error {
             ChangeError::Edit(error) | ChangeError::DeadKeys(_, error) => error.into(),
-            ChangeError::NoRegistry(file) => Mistakes::about(&file, "the registry is not there").into(),
+            ChangeError::NoRegistry(file) | ChangeError::LostRegistry(file, _) => {
+                Mistakes::about(&file, "the registry is not there").into()
+            }
             ChangeError::Exists(name) => {
                 conflict(Code::TenantExists, format!("There is a tenant {name} already; take another name"))
             }

@@ -12,9 +12,9 @@ use sq_shared::telemetry;
 use sq_shared::tenant::TenantName;
 
 use super::root::RootOptions;
-use crate::tenants::ChangeError;
 use crate::tenants::keys_file::KeysOut;
 use crate::tenants::new_tenants::{NewTenants, Terms};
+use crate::tenants::{ChangeError, is_there, refuse_lost};
 
 /// Options of `provision`.
 #[derive(Debug, clap::Args)]
@@ -58,6 +58,9 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         out.check().map_err(|error| ChangeError::KeysOut(out.clone(), error))?;
     }
     let system = options.root.open_or_create()?;
+    if !is_there(&system.config)? {
+        refuse_lost(&system.config)?;
+    }
     let registry =
         RegistryEdit::open(&system.config.gateway.tenants, &system.config).map_err(Failure::from_error)?;
     let names = missing_names(options, &registry)?;

@@ -21,9 +21,9 @@ use crate::directory::reload::Source;
 use crate::listen::Sockets;
 use crate::phase::End;
 use crate::server::{Server, url};
-use crate::tenants::is_there;
 use crate::tenants::keys_file::{KeysOut, NewKey};
 use crate::tenants::new_tenants::{NewTenants, Terms};
+use crate::tenants::{is_there, refuse_lost};
 use pool_child::PoolChild;
 
 mod pool_child;
@@ -60,7 +60,10 @@ pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
         service_user::act_as_owner_of(tenants)?;
     }
     let new_keys = match tenants {
-        None if !is_there(&system.config)? => create_first_tenants(&system)?,
+        None if !is_there(&system.config)? => {
+            refuse_lost(&system.config)?;
+            create_first_tenants(&system)?
+        }
         _ => Vec::new(),
     };
     if new_keys.is_empty() && system.keys_file.exists() {

@@ -74,6 +74,12 @@ pub enum ChangeError {
     /// The new keys are handed over, and the registry does not take them.
     #[error("{1}; nothing was changed, and the new keys that went to {0} are not valid")]
     DeadKeys(KeysOut, EditError),
+    /// There is no registry, though there has been one.
+    #[error(
+        "{} is not there, but this system has had tenants ({}): is the disk with the registry mounted? Else put your last \
+         copy there. Nothing was made", .0.display(), .1.display()
+    )]
+    LostRegistry(PathBuf, PathBuf),
     /// The operating system has no random numbers to give.
     #[error("cannot make a key: {0}")]
     NoRandomNumbers(io::Error),

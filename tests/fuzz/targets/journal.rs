@@ -29,6 +29,10 @@ const GENERATION: std::ops::Range<usize> = 8..16;
 /// The base's sequence, in the header; a record's is the first of its body.
 const BASE_SEQUENCE: usize = 16;
 
+/// Where a record's body has its kind, of which the first three are edits, and an edit its coordinate.
+const KIND: usize = 24;
+const PLACE: std::ops::Range<usize> = 50..86;
+
 /// The largest sequence that is taken over from a journal, and how many before it are left out here: with a few writes the
 /// store would come upon it, which it calls damage.
 const LARGEST_FOUND: u64 = u64::MAX / 2 - (1 << 32);
@@ -223,9 +227,20 @@ fn mend(journal: &mut [u8], header: bool, records: bool) {
         let length = u32::from_le_bytes([prefix[0], prefix[1], prefix[2], prefix[3]]);
         let Some((body, next)) = behind.split_at_mut_checked(length as usize) else { return };
         leave_room(body, mask);
+        come_near(body);
         let crc = crc32c::crc32c_append(crc32c::crc32c_append(generation, &prefix[..4]), body);
         prefix[4..].copy_from_slice(&crc.to_le_bytes());
         rest = next;
+    }
+}
+
+/// Brings the scroll of an edit to where no part has more than 17 bits. Farther away, a phext of a few letters would be
+/// gigabytes of breaks; a quota keeps the store from writing such a record.
+fn come_near(body: &mut [u8]) {
+    let (Some(1..=3), Some(parts)) = (body.get(KIND).copied(), body.get_mut(PLACE)) else { return };
+    for part in parts.chunks_exact_mut(4) {
+        part[2] &= 1;
+        part[3] = 0;
     }
 }
 

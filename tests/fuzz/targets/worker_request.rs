@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::rc::Rc;
 
+use sq_shared::limits::COORDINATE_PART;
 use sq_worker::server::run_connection;
 use sq_worker::server::worker::{Access, Worker};
 use sq_worker::store::fsck::{self, Finding};
@@ -43,7 +44,12 @@ fn ask(dir: &Path, data: &[u8]) -> Vec<u8> {
     runtime.block_on(async {
         let store = Store::open(
             DataDirectory::open(dir).unwrap(),
-            Limits { quota_bytes: None, phexts: None, coordinate: None, memory_bytes: 16 << 20 },
+            Limits {
+                quota_bytes: None,
+                phexts: None,
+                coordinate: Some(COORDINATE_PART),
+                memory_bytes: 16 << 20,
+            },
         )
         .unwrap();
         let tenant = "alice".parse().unwrap();

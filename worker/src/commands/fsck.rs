@@ -75,7 +75,7 @@ fn check_all(directories: &[TenantDirectory]) -> Result<(), Failure> {
     for TenantDirectory { tenant, dir, gone } in directories {
         if let Some(why) = gone {
             unreadable += 1;
-            say(format_args!("{tenant}/  DAMAGED  the directory {} is gone: {why}", dir.display()))?;
+            say(format_args!("{tenant}/  DAMAGED  the directory {}: {why}", dir.display()))?;
             continue;
         }
         if !dir.exists() {
@@ -95,7 +95,9 @@ fn check_all(directories: &[TenantDirectory]) -> Result<(), Failure> {
             }
         }
     }
-    say(format_args!("{}: {}", count(directories.len() as u64, "tenant"), totals.line()))?;
+    let tenants = count(directories.len() as u64, "tenant");
+    let unread = if unreadable == 0 { String::new() } else { format!(" ({unreadable} not read)") };
+    say(format_args!("{tenants}{unread}: {}", totals.line()))?;
     totals.result(unreadable)
 }
 

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,8 +23,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 #[derive(Debug, Default)]
 pub(super) struct Places {
     data_root: Option<Arc<DataRoot>>,
-    /// The slots whose tenants' directories are being looked at. A look at a disk that hangs does not end.
-    under_way: BTreeSet<u16>,
+    /// The slots, and the directories that are being looked at for them. A look at a disk that hangs does not end, and must
+    /// not keep a tenant from the directory that the registry names instead.
+    under_way: BTreeSet<(u16, PathBuf)>,
 }
 
 /// What a look has seen.
@@ -61,7 +63,7 @@ impl Places {
         events: &mpsc::UnboundedSender<Event>,
     ) {
         let Some(data_root) = &self.data_root else { return };
-        if !self.under_way.insert(port) {
+        if !self.under_way.insert((port, assignment.data_dir.clone())) {
             return;
         }
         let (data_root, assignment, events) = (Arc::clone(data_root), Arc::clone(assignment), events.clone());
@@ -130,7 +132,7 @@ impl Pool {
     }
 
     pub(super) fn note_look(&mut self, port: u16, looked_at: &Arc<Assignment>, seen: Seen) {
-        self.places.under_way.remove(&port);
+        self.places.under_way.remove(&(port, looked_at.data_dir.clone()));
         let owner = self.owner_of(&seen, port);
         let Some(assignment) = self.desired.assignments.get(&port) else { return };
         let Some(slot) = self.observed.slots.get_mut(&port) else { return };
@@ -161,9 +163,10 @@ impl Pool {
                 if before != Some(PlaceState::Gone) {
                     tracing::error!(
                         %tenant, %data_dir,
-                        "the tenant's directory is gone: {}. Nothing of this tenant is read or written. Mount or restore \
-                         it; or, if it is to begin with an empty one: sq-gateway tenants make-directory {tenant}",
-                        why.as_str()
+                        "the tenant's directory is gone: {}. Nothing of this tenant is read or written. Mount or restore it. \
+                         If it is to begin with an empty one, run `sq-gateway tenants make-directory {tenant} --config {}`",
+                        why.as_str(),
+                        self.source.config.display()
                     );
                 }
                 Some(PlaceState::Gone)

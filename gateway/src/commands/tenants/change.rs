@@ -96,7 +96,10 @@ pub(super) fn remove(options: &Removing) -> Result<(), Failure> {
     let name = &options.name;
     let disposal = Disposal { purges: options.purge, takes_foreign: options.yes };
     let became = match remove::remove(&config, name, disposal)? {
-        Removed::WithoutDirectory(path) => format!("it had no directory {}", path.display()),
+        Removed::WithoutDirectory(path) => format!(
+            "there is no directory {} (what it had is untouched if its disk is not mounted)",
+            path.display()
+        ),
         Removed::Purged(path, link) => format!("its directory {} is deleted{}", path.display(), left(link)),
         Removed::Archived { from, to, link } => {
             format!("its directory {} is now {}{}", from.display(), to.display(), left(link))
