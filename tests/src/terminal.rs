@@ -33,7 +33,7 @@ impl Terminal {
         // A run of the tests under nohup ignores the signal of a closed terminal, and programs inherit that.
         let mut command = Command::new("env");
         command.args(["--default-signal=HUP", "script", "-qefc", line, "/dev/null"]).current_dir(folder);
-        for cleared in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "RUST_LOG"] {
+        for cleared in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI", "RUST_LOG"] {
             command.env_remove(cleared);
         }
         command.env("SHELL", "/bin/sh").env("TERM", "xterm").envs(environment.iter().copied());

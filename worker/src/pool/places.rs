@@ -36,7 +36,7 @@ pub enum Seen {
     /// What is to be made of it.
     Found(Place),
     /// The system does not let us look, and says this.
-    Unclear(String),
+    Unclear(io::ErrorKind, String),
 }
 
 impl Places {
@@ -77,7 +77,7 @@ impl Places {
                 }
                 _ => data_root.find_or_make(&assignment.tenant, data_dir).map(Seen::Found),
             };
-            let seen = seen.unwrap_or_else(|error| Seen::Unclear(error.to_string()));
+            let seen = seen.unwrap_or_else(|error| Seen::Unclear(error.kind(), error.to_string()));
             // The loop that receives ends only with the process.
             let _ = events.send(Event::Looked(port, assignment, seen));
         });
@@ -172,8 +172,10 @@ impl Pool {
                 Some(PlaceState::Gone)
             }
             // What was seen stands until a look says otherwise. Without any, what may be missing is not served.
-            Seen::Unclear(_) if matches!(before, Some(PlaceState::There(_) | PlaceState::Gone)) => before,
-            Seen::Unclear(error) => {
+            Seen::Unclear(..) if matches!(before, Some(PlaceState::There(_) | PlaceState::Gone)) => before,
+            // The worker cannot take a file for an empty directory, and says what it is.
+            Seen::Unclear(io::ErrorKind::NotADirectory, _) => None,
+            Seen::Unclear(_, error) => {
                 tracing::error!(
                     %tenant, %data_dir, error,
                     "cannot look at or make the tenant's directory: nothing of this tenant is read or written until that works"
