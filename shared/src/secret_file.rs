@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::file_lock::lock_within;
 use crate::{file_error, layout, regular_file};
 
-/// How long one who adds to a file waits for another who does.
+/// How long a command waits for another one that adds to the same file.
 const APPEND_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The longest line that a file is looked through for from its end on.

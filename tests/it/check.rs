@@ -100,7 +100,7 @@ fn a_socket_path_that_cannot_be_had_is_a_mistake() {
     }
 }
 
-/// Answers whoever connects, until the test ends, with something that is not ours.
+/// Answers each connection, until the test ends, with something that is not ours.
 fn stranger(accept: impl Fn() -> Option<Box<dyn Foreign>> + Send + 'static) {
     thread::spawn(move || {
         while let Some(mut stream) = accept() {

@@ -121,7 +121,7 @@ fn the_operators_ports_answer() {
     }
 }
 
-/// A request that breaks off is none.
+/// Of a request that breaks off nothing is written.
 #[test]
 fn half_a_body_is_no_write() {
     let running = Deployment::start(&Setup::default());

@@ -12,7 +12,7 @@ use sq_tests::setup::{Setup, key_of};
 
 const QUERY: &str = "p=text&c=1.1.1/1.1.1/1.1.1&from=1.1.1/1.1.1/1.1.1&to=9.9.9/9.9.9/9.9.9";
 
-/// What is said anew with each answer, or only of a body.
+/// What differs from answer to answer, or is said only of a body.
 const OF_THE_MOMENT: [&str; 4] = ["date", "x-request-id", "ratelimit", "transfer-encoding"];
 
 fn fields(answer: &Answer) -> Vec<(String, String)> {

@@ -100,7 +100,7 @@ fn a_long_body_waits_until_the_worker_knows_its_key() {
     }
 }
 
-/// A key that is taken back is none, however long the body is.
+/// A key that is taken back is refused, however long the body is.
 #[test]
 fn a_long_body_with_a_wrong_key_is_refused() {
     let running = Deployment::start(&Setup::default());

@@ -36,7 +36,7 @@ pub struct DirectoryId {
 pub enum Place {
     /// Its directory, which may have been made just now.
     There(DirectoryId),
-    /// Nothing that is the tenant's, who has had a directory.
+    /// The tenant had a directory, and what is there now is not it.
     Gone(Gone),
 }
 

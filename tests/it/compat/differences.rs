@@ -23,7 +23,7 @@ fn text_that_is_not_utf8_differs() {
 
 #[test]
 fn coordinates_that_are_none_differ() {
-    let Some(pair) = Pair::start("sq and coordinates that are none") else { return };
+    let Some(pair) = Pair::start("sq and malformed coordinates") else { return };
     for (phext, c) in [("one", "c=garbage"), ("two", "c="), ("three", "unused=1")] {
         pair.peer.client.get(&format!("/api/v2/update?p={phext}&{c}&s=x")).ok();
         assert_eq!(pair.peer.client.get(&format!("/api/v2/select?p={phext}&c=1.1.1/1.1.1/1.1.1")).ok(), "x");
@@ -253,7 +253,7 @@ fn a_write_without_text_differs() {
 
 #[test]
 fn parameters_that_are_none_differ() {
-    let Some(pair) = Pair::start("sq and parameters that are none") else { return };
+    let Some(pair) = Pair::start("sq and malformed parameters") else { return };
     let text = "a text that is longer than the limits";
     let ask = |server: &Server, query: &str| server.client.post(&format!("/api/v2/where?{query}"), text);
     for (query, plain) in
