@@ -1,6 +1,7 @@
 //! Whether the user whose system it is may use its files. One that another user has put there, or that root has left
 //! behind, is served as an error until the operator gives it back; so `check` and `fsck` look for such.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -70,7 +71,11 @@ pub fn tenant_directory(path: &Path) -> Vec<Denied> {
     // One that cannot be listed is among them.
     let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
     let of_worker = entries.filter(|entry| layout::is_of_worker(&entry.file_name()));
-    let mut files: Vec<Denied> = of_worker.filter_map(|entry| file(&entry.path())).collect();
+    let in_folders = layout::files_in_folders(path);
+    let folders: BTreeSet<&Path> = in_folders.iter().filter_map(|file| file.parent()).collect();
+    found.extend(folders.into_iter().filter_map(directory));
+    let files = of_worker.map(|entry| entry.path()).chain(in_folders.iter().cloned());
+    let mut files: Vec<Denied> = files.filter_map(|path| file(&path)).collect();
     files.sort_by(|one, other| one.path.cmp(&other.path));
     found.extend(files);
     found

@@ -1,6 +1,8 @@
 //! Where files lie. Every path of a tenant's data is made here, from names that have been checked.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
+use std::fs::DirEntry;
 use std::path::{Path, PathBuf};
 
 use crate::phext_name::PhextName;
@@ -111,6 +113,16 @@ pub fn phext_of_file(file_name: &OsStr) -> Option<PhextName> {
     PhextName::parse(file_name.to_str()?.strip_suffix(PHEXT_SUFFIX)?).ok()
 }
 
+/// The name of the phext in the file at a path from the tenant's directory, which may lead through folders; `None` for every
+/// other file.
+pub fn phext_at(path: &Path) -> Option<PhextName> {
+    let name = phext_of_file(path.file_name()?)?;
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => name.in_folder(folder),
+        _ => Some(name),
+    }
+}
+
 /// The journal of a phext: writes that are not yet in its file.
 pub fn journal_file(tenant_dir: &Path, name: &PhextName) -> PathBuf {
     tenant_dir.join([name.as_str(), JOURNAL_SUFFIX].concat())
@@ -119,6 +131,22 @@ pub fn journal_file(tenant_dir: &Path, name: &PhextName) -> PathBuf {
 /// The name of the phext whose journal has this name; `None` for every other file.
 pub fn phext_of_journal(file_name: &OsStr) -> Option<PhextName> {
     PhextName::parse(file_name.to_str()?.strip_suffix(JOURNAL_SUFFIX)?).ok()
+}
+
+/// The phexts in folders of a tenant's directory to which links there lead: the file of each, and its journal, which may not
+/// exist. Each is given once, however many links it has.
+pub fn files_in_folders(tenant_dir: &Path) -> BTreeSet<PathBuf> {
+    let (Ok(directory), Ok(entries)) = (tenant_dir.canonicalize(), tenant_dir.read_dir()) else {
+        return BTreeSet::new();
+    };
+    let is_link = |entry: &DirEntry| entry.file_type().is_ok_and(|kind| kind.is_symlink());
+    let links =
+        entries.flatten().filter(|entry| is_link(entry) && phext_of_file(&entry.file_name()).is_some());
+    let files = links.map(|link| resolved(&link.path())).filter_map(|file| {
+        let name = phext_at(file.strip_prefix(&directory).ok()?).filter(PhextName::is_in_folder)?;
+        Some([phext_file(&directory, &name), journal_file(&directory, &name)])
+    });
+    files.flatten().collect()
 }
 
 /// The name of a phext as it stands in the name of its file or of its journal, not yet checked; `None` for every other

@@ -2,10 +2,12 @@
 //! unnamed one, of requests that do not say which, in the file `.phext`.
 
 use std::fmt;
+use std::path::{Component, Path};
 
 use crate::limits::PHEXT_NAME_BYTES;
 
-/// A phext's name: up to 240 bytes, no slash or backslash, no control character, no leading dot.
+/// A phext's name: up to 240 bytes, no slash or backslash, no control character, no leading dot. That of a phext in a
+/// folder, which no client can say, has the folder and a slash before it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PhextName(String);
 
@@ -47,6 +49,25 @@ impl PhextName {
         Ok(Self(text.to_owned()))
     }
 
+    /// The name of the phext in a folder of the tenant's directory; `None` when the folder's path does not stay below that,
+    /// or is no UTF-8. Clients reach such a phext by the name of a link to it.
+    #[must_use]
+    pub fn in_folder(&self, folder: &Path) -> Option<Self> {
+        let mut path = String::new();
+        for component in folder.components() {
+            let Component::Normal(name) = component else { return None };
+            path.push_str(name.to_str()?);
+            path.push('/');
+        }
+        path.push_str(&self.0);
+        Some(Self(path))
+    }
+
+    /// Whether it is the name of a phext in a folder.
+    pub fn is_in_folder(&self) -> bool {
+        self.0.contains('/')
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -74,6 +95,12 @@ mod tests {
         assert_eq!(PhextName::parse("a\u{85}"), Err(InvalidPhextName::ControlCharacter));
         for leaving in ["..", "../a", "a/b", "a\\b", "..a", "/etc/passwd"] {
             assert_eq!(PhextName::parse(leaving), Err(InvalidPhextName::LeavesDirectory));
+        }
+        let notes = PhextName::parse("notes").unwrap();
+        let within = notes.in_folder(Path::new("./years/2026")).unwrap();
+        assert_eq!((within.as_str(), within.is_in_folder()), ("years/2026/notes", true));
+        for outside in ["/years", "..", "years/../.."] {
+            assert_eq!(notes.in_folder(Path::new(outside)), None);
         }
         for fine in ["a", "a..b", "a.phext", "ä 1", "\u{1f506}", "-", "~"] {
             assert!(PhextName::parse(fine).is_ok(), "{fine:?} was refused");

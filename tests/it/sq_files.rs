@@ -221,6 +221,8 @@ fn a_link_within_the_directory_is_followed_and_one_that_leads_out_is_refused() {
     symlink(bob.join("secret.phext"), alice.join("taken.phext")).unwrap();
     symlink("/etc/hostname", alice.join("system.phext")).unwrap();
     symlink("2026", alice.join("folder.phext")).unwrap();
+    symlink("folder.phext/june.phext", alice.join("through.phext")).unwrap();
+    symlink("2026/july.phext", alice.join("unwritten.phext")).unwrap();
     let running = Deployment::up(root, &[]);
     let client = running.client_of("alice");
     let at = |command: &str, phext: &str| format!("/api/v2/{command}?p={phext}&c=1.1.1/1.1.1/1.1.1");
@@ -232,12 +234,18 @@ fn a_link_within_the_directory_is_followed_and_one_that_leads_out_is_refused() {
         client.post(&at("update", "notes"), "own").ok();
         assert_eq!(client.get(&at("select", phext)).ok(), "own");
     }
+    assert_eq!(client.get(&at("select", "month")).ok(), "june");
+    client.post(&at("update", "month"), "through month").ok();
+    assert_eq!(client.get(&at("select", "through")).ok(), "through month");
+    client.get(&format!("{}&s=summer", at("update", "through"))).ok();
+    let listed = client.get("/api/v2/phexts").ok().to_owned();
+    assert!(listed.contains(r#""month""#) && !listed.contains("2026"), "{listed}");
     for (phext, says) in [
         ("stolen", "leads out"),
         ("taken", "leads out"),
         ("system", "leads out"),
         ("folder", "does not lead to a .phext file"),
-        ("month", "does not lead to a .phext file of the same directory"),
+        ("unwritten", "a folder where there is no such .phext file"),
     ] {
         for answer in [
             client.get(&at("select", phext)),
@@ -251,15 +259,18 @@ fn a_link_within_the_directory_is_followed_and_one_that_leads_out_is_refused() {
     let root = running.stop();
     let (alice, bob) = (root.join("data/alice"), root.join("data/bob"));
     assert_eq!(fs::read_to_string(alice.join("notes.phext")).unwrap(), "own");
-    assert_eq!(fs::read_to_string(alice.join("2026/june.phext")).unwrap(), "june");
+    assert_eq!(fs::read_to_string(alice.join("2026/june.phext")).unwrap(), "summer");
+    assert!(!alice.join("2026/july.phext").exists());
     assert_eq!(fs::read_to_string(bob.join("secret.phext")).unwrap(), "bob's");
-    for link in ["relative", "absolute", "chain", "stolen", ""] {
+    for link in ["relative", "absolute", "chain", "month", "through", "stolen", ""] {
         assert!(alice.join(format!("{link}.phext")).symlink_metadata().unwrap().is_symlink(), "{link}");
     }
     let outcome = fsck(&alice);
     let line = |name: &str| outcome.stdout.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
     assert!(line("relative.phext").contains("a link to notes.phext"), "{outcome:?}");
-    assert!(line("month.phext").contains("DAMAGED"), "{outcome:?}");
+    assert!(line("month.phext").contains("a link to 2026/june.phext"), "{outcome:?}");
+    assert!(line("2026/june.phext").contains("1 scroll"), "{outcome:?}");
+    assert!(line("unwritten.phext").contains("DAMAGED"), "{outcome:?}");
     assert!(
         line("stolen.phext").contains("DAMAGED") && line("stolen.phext").contains("leads out"),
         "{outcome:?}"

@@ -2,7 +2,7 @@
 //! in it is found, and named wherever it is in the way.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -181,11 +181,17 @@ fn check_and_fsck_find_what_the_owner_cannot_use() {
         return;
     }
     let (_folder, [gateway, worker]) = programs();
-    let in_tenant = ["data/alice/notes.phext", "data/alice/notes.journal", "data/alice/.keys", "data/alice"];
+    let mut in_tenant =
+        vec!["data/alice/notes.phext", "data/alice/notes.journal", "data/alice/.keys", "data/alice"];
+    // A link leads to it.
+    in_tenant.extend(["data/alice/years/june.phext", "data/alice/years/june.journal", "data/alice/years"]);
     let in_root = ["keys.csv", "audit.log", "tenants.toml.lock", "data"];
-    for path in in_tenant.into_iter().chain(in_root) {
+    for path in in_tenant.iter().copied().chain(in_root) {
         for fault in [Fault::OfRoot, Fault::NoMode] {
             let root = system(&Setup::default());
+            fs::create_dir_all(root.join("data/alice/years")).unwrap();
+            root.write("data/alice/years/june.phext", "");
+            symlink("years/june.phext", root.join("data/alice/month.phext")).unwrap();
             if !root.join(path).exists() {
                 root.write(path, "");
             }

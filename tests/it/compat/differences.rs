@@ -212,13 +212,20 @@ fn links_are_followed_and_ours_do_not_lead_out() {
     for side in ["peer", "ours"] {
         fs::write(pair.file(side, "real"), "text").unwrap();
         fs::write(pair.folder.path().join("outside.phext"), "outside").unwrap();
+        let folder = pair.file(side, "real").with_file_name("folder");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("kept.phext"), "kept").unwrap();
+        symlink("folder/kept.phext", pair.file(side, "month")).unwrap();
         symlink("real.phext", pair.file(side, "link")).unwrap();
         symlink("../../outside.phext", pair.file(side, "out")).unwrap();
         // No file can be made there.
         symlink("missing/lost.phext", pair.file(side, "lost")).unwrap();
     }
-    pair.assert_same(&get("/api/v2/select?p=link&c=1.1.1/1.1.1/1.1.1".to_owned()));
-    pair.assert_same(&get("/api/v2/update?p=link&c=1.1.1/1.1.1/1.1.1&s=through".to_owned()));
+    for link in ["link", "month"] {
+        pair.assert_same(&get(format!("/api/v2/select?p={link}&c=1.1.1/1.1.1/1.1.1")));
+        pair.assert_same(&get(format!("/api/v2/update?p={link}&c=1.1.1/1.1.1/1.1.1&s=through")));
+        pair.assert_same(&get(format!("/api/v2/select?p={link}&c=1.1.1/1.1.1/1.1.1")));
+    }
     pair.assert_same(&get("/api/v2/select?p=real&c=1.1.1/1.1.1/1.1.1".to_owned()));
     assert!(pair.file("ours", "link").symlink_metadata().unwrap().is_symlink());
     let out = "/api/v2/select?p=out&c=1.1.1/1.1.1/1.1.1";

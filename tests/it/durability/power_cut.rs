@@ -10,6 +10,7 @@
 //! a flush is not.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::RwLock;
@@ -29,6 +30,9 @@ use sq_tests::root::Root;
 use sq_tests::wait;
 
 use super::{LARGE, SMALL, append, mention, remove, replace};
+
+/// A phext in a folder, by the link to it.
+const KEPT: &str = "kept";
 
 /// How often the power is cut.
 const CUTS: usize = 30;
@@ -111,9 +115,14 @@ fn a_power_cut_takes_nothing_acknowledged() {
     let writing = Writing::default();
     large_phext::write(&disk.data_dir(), LARGE, &writing.ledger);
     process::run(Command::new("sync").arg("-f").arg(disk.data_dir())).success();
+    // Another program makes a folder, a phext in it and a link, and syncs none of them.
+    let folder = disk.data_dir().join("folder");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("kept.phext"), "").unwrap();
+    symlink("folder/kept.phext", disk.data_dir().join("kept.phext")).unwrap();
     let worker = LoneWorker::start(&disk.data_dir());
     thread::scope(|scope| {
-        for (writer, phext) in [SMALL, LARGE].into_iter().enumerate() {
+        for (writer, phext) in [SMALL, LARGE, KEPT].into_iter().enumerate() {
             let (client, writing) = (worker.client.clone(), &writing);
             scope.spawn(move || write(writer, phext, &client, writing));
         }

@@ -224,9 +224,7 @@ fn remedy(damage: &Damage) -> &'static str {
         | Damage::Keys(JournalDamage::NotAFile)
         | Damage::InTheWay { .. } => "move it out of the directory",
         Damage::Link(BadLink::BesideJournal) => "or remove the journal, if none of its writes counts",
-        Damage::Link(_) => {
-            "let it lead to a .phext file of the same directory, or put that file in its place"
-        }
+        Damage::Link(_) => "let it lead to a .phext file within the directory, or put that file in its place",
         Damage::Text(_) => "mend it there with an editor, or put a good copy in its place",
         Damage::Journal(_) => {
             "stop the worker, then take phext and journal from a backup, or move the journal out of the \

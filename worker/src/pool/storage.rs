@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// The unit of `st_blocks`, whatever the block size of the file system is.
 const BLOCK_BYTES: u64 = 512;
 
-/// What a tenant's directory holds. Subfolders are left out, and links are not followed.
+/// What a tenant's directory holds. Folders in it are left out, but for the phexts to which its links lead.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Size {
     /// The lengths of the `.phext` files: the texts, which count against the quota.
@@ -164,6 +164,13 @@ impl Size {
                 Err(error) => return Err(file_error::named(&entry.path(), error)),
             }
         }
+        for file in layout::files_in_folders(data_dir) {
+            if let Ok(metadata) = file.symlink_metadata()
+                && metadata.is_file()
+            {
+                size.add(file.file_name().unwrap_or_default(), &metadata);
+            }
+        }
         Ok(size)
     }
 
@@ -227,14 +234,20 @@ mod tests {
         for (name, kib) in names.iter().zip([4, 8, 16, 32, 64, 128]) {
             write(&alice.join(name), kib << 10);
         }
-        // A folder, and a link that leads to a regular file elsewhere: neither counts.
+        // A folder, and a link that leads to a regular file elsewhere: neither counts. What links lead to in a folder does,
+        // once.
         write(&alice.join("folder/b.phext"), 256 << 10);
+        let in_folder = ["folder/c.phext", "folder/c.journal"];
+        write(&alice.join(in_folder[0]), 512 << 10);
+        write(&alice.join(in_folder[1]), 1024 << 10);
+        symlink("folder/c.phext", alice.join("c.phext")).unwrap();
+        symlink(alice.join("folder/c.phext"), alice.join("d.phext")).unwrap();
         write(&folder.path().join("elsewhere"), 256 << 10);
         symlink(folder.path().join("elsewhere"), alice.join("link.phext")).unwrap();
 
         let size = Size::of(&alice).unwrap();
-        let expected = names.iter().map(|name| allocated_bytes(&alice.join(name))).sum();
-        assert_eq!(size, Size { stored_bytes: 4 << 10, disk_bytes: expected });
+        let expected = names.iter().chain(&in_folder).map(|name| allocated_bytes(&alice.join(name))).sum();
+        assert_eq!(size, Size { stored_bytes: 516 << 10, disk_bytes: expected });
     }
 
     #[test]

@@ -43,21 +43,23 @@ pub(super) enum FileName {
 pub(super) trait Disk: Debug + Send + Sync {
     /// What the file is now; `None` when there is none.
     fn identity(&self, file: &FileName) -> io::Result<Option<Identity>>;
-    /// Where the link leads that stands in the place of a phext's file.
+    /// Where the link leads that stands in the place of a phext's file. Only the name that this gives may be one in a folder.
     fn follow(&self, name: &PhextName) -> io::Result<Followed>;
     /// Opens a plain file to read and write it, not through a link; `None` when there is none.
     fn open(&self, file: &FileName) -> io::Result<Option<Box<dyn DiskFile>>>;
     /// Makes an empty file, in place of a plain one of this name; whoever has that one open keeps it. It is
-    /// durable, and the old one's name is gone for good, after [`Disk::sync_directory`].
+    /// durable, and the old one's name is gone for good, after [`Disk::sync_name`].
     fn create(&self, file: &FileName) -> io::Result<Box<dyn DiskFile>>;
-    /// Gives a file another's name, whose file is gone. Durable after [`Disk::sync_directory`].
+    /// Gives a file another's name, whose file is gone. Durable after [`Disk::sync_name`].
     fn rename(&self, from: &FileName, to: &FileName) -> io::Result<()>;
     /// Removes a file; it is no error when there is none.
     fn remove(&self, file: &FileName) -> io::Result<()>;
     /// Whether the directory itself has been removed: it is empty then, and nothing can be made in it.
     fn is_removed(&self) -> io::Result<bool>;
-    /// Makes the names of the directory durable.
+    /// Makes the names of the directory durable, those in folders excepted.
     fn sync_directory(&self) -> io::Result<()>;
+    /// Makes the name of one file durable, and those of the folders in which it is.
+    fn sync_name(&self, file: &FileName) -> io::Result<()>;
     /// How many bytes of room there are for new files.
     fn free_bytes(&self) -> io::Result<u64>;
     /// Calls `found` with the name of every file, in no order; [`file_of`] says which ones are the store's. Files that

@@ -227,7 +227,7 @@ pub(super) fn begin(
                 }
                 renamed => renamed?,
             }
-            disk.sync_directory()?;
+            disk.sync_name(target)?;
             Ok(Ok(journal))
         }
         Err(error) => Ok(Err(RefusedRecords { records, error })),
@@ -309,7 +309,7 @@ fn publish(
         Err(error) if is_harmless(&error) => return give_up(disk, name, error),
         renamed => renamed?,
     }
-    disk.sync_directory()?;
+    disk.sync_name(&target)?;
     // The rename has changed the time of change; were anything else new, it would not be our file's.
     let renamed = written.file.identity()?;
     let (changed_s, changed_ns) = (renamed.changed_s, renamed.changed_ns);

@@ -1,5 +1,6 @@
-//! A `.phext` file that is a symbolic link: the operator gives a phext a second name. It is followed to another `.phext` file of
-//! the same directory, and the phext is read and written under its own name: two names of one file have one journal.
+//! A `.phext` file that is a symbolic link: the operator gives a phext a second name, or keeps it in a folder. It is followed
+//! to another `.phext` file within the tenant's directory, and the phext is read and written under its own name: two names of
+//! one file have one journal, beside that file.
 
 use sq_shared::phext_name::PhextName;
 
@@ -10,12 +11,18 @@ use crate::store::recovery::RecoveryError;
 /// Why a link is not followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadLink {
-    /// To another directory.
+    /// Of the tenant's directory.
     #[error("leads out of the tenant's directory: only one that stays in it is followed")]
     Outside,
-    /// To a folder, which may be a disk that is not there; to what is not named as the file of a phext; or to itself.
-    #[error("does not lead to a .phext file of the same directory")]
+    /// To a folder, to what is not named as the file of a phext, or to itself.
+    #[error("does not lead to a .phext file")]
     NoPhext,
+    /// To a file in a folder that has no such file. The folder may be a disk that is not there, so the phext is not taken for
+    /// an empty one.
+    #[error(
+        "leads into a folder where there is no such .phext file: put it back, mount its disk, or make an empty file there"
+    )]
+    Missing,
     /// A journal of this name belongs to the file that the link has replaced.
     #[error(
         "stands beside a .journal of the same name, which may have writes for the file that was there: put that file back"
@@ -28,7 +35,7 @@ pub enum BadLink {
 pub(super) enum Followed {
     /// There is no link.
     NoLink,
-    /// To this phext, which may not exist.
+    /// To this phext, which may not exist, but for one in a folder.
     To(PhextName),
     /// It is not to be followed.
     Refused(BadLink),

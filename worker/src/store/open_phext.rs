@@ -241,7 +241,7 @@ impl OpenPhext {
 
     /// Whether its file cannot have all of it now: the journal keeps the rest.
     pub(super) fn is_stuck(&self) -> bool {
-        let is_unremovable = self.is_empty() && !self.has_writable_journal();
+        let is_unremovable = self.is_to_go() && !self.has_writable_journal();
         self.is_quiet() && (self.is_behind || self.is_superseded || is_unremovable)
     }
 

@@ -15,6 +15,7 @@ use sq_shared::phext_name::PhextName;
 use crate::store::damage::Damage;
 use crate::store::disk::{Disk, DiskFile, FileName, Identity};
 use crate::store::journal::{self, Base, End, Header, Journal, JournalDamage};
+use crate::store::links::BadLink;
 use crate::store::phext::parser::PhextParser;
 use crate::store::phext::{Phext, TextDamage};
 use crate::store::record::{Entry, FileDigest, Format, LARGEST_FOUND_SEQUENCE, Record, fingerprint};
@@ -147,7 +148,7 @@ impl PhextFiles {
     }
 }
 
-/// Reads a phext; `None` when there is neither a file nor a journal.
+/// Reads a phext; `None` when there is neither a file nor a journal. One in a folder must have its file.
 pub(super) fn recover(
     disk: &dyn Disk,
     name: &PhextName,
@@ -157,6 +158,7 @@ pub(super) fn recover(
     let survey = survey(disk, name)?;
     let text = read_text(disk, name, quota_bytes, survey.as_ref(), PhextParser::default())?;
     match (survey, text) {
+        (_, None) if name.is_in_folder() => Err(Damage::Link(BadLink::Missing).into()),
         (None, None) => Ok(None),
         (None, Some(text)) => Ok(Some(Recovered {
             phext: text.phext,

@@ -36,7 +36,7 @@ pub(super) struct Retiring {
     /// What its text is, unless another program has changed it.
     pub(super) expected: Option<Identity>,
     /// It has no text, so its file goes too.
-    pub(super) is_empty: bool,
+    pub(super) is_to_go: bool,
 }
 
 /// What came of it.
@@ -92,7 +92,7 @@ impl RetireJob {
 impl Retiring {
     /// Whether there is a file without text to be removed.
     fn has_file(&self) -> bool {
-        self.is_empty && self.expected.is_some()
+        self.is_to_go && self.expected.is_some()
     }
 
     fn remove_text(&self, disk: &dyn Disk) -> io::Result<Removal> {

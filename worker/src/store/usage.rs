@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use sq_shared::phext_name::PhextName;
 
 use crate::store::disk::{Disk, FileName, file_of};
+use crate::store::links::Followed;
 use crate::store::{Store, StoreError};
 
 /// The least that a phext with a text costs: the block that its file takes on disk.
@@ -106,6 +107,8 @@ struct Found {
     account: Account,
     /// The longest journals, with the length of each.
     journals: BTreeSet<(u64, PhextName)>,
+    /// Files whose size cannot be read.
+    unreadable: u64,
 }
 
 impl Usage {
@@ -206,7 +209,7 @@ impl Usage {
         let mut longest = BTreeSet::new();
         let ScanState::Running { changed } = std::mem::take(&mut self.scan) else { return longest };
         match result {
-            Ok(Found { mut account, journals }) => {
+            Ok(Found { mut account, journals, .. }) => {
                 for digest in changed {
                     account.set(digest, self.account.phexts.get(&digest).copied());
                 }
@@ -285,38 +288,51 @@ impl Scan {
         let began = Instant::now();
         let mut found = Found::default();
         found.account.phexts.reserve(self.expected_phexts);
-        let mut unreadable = 0_u64;
         let listed = self.disk.visit(&mut |name| {
-            let Some(file @ (FileName::Phext(_) | FileName::Journal(_))) = file_of(name) else { return };
-            let bytes = match self.disk.identity(&file) {
-                // Another program removed it since it was listed, or a retirement.
-                Ok(None) => return,
-                Ok(Some(identity)) if identity.is_file => identity.bytes,
-                Ok(Some(_)) => 0,
-                Err(_) => {
-                    unreadable += 1;
-                    0
-                }
-            };
-            match file {
-                FileName::Phext(name) => {
-                    found.add(self.digests.hash_one(&name), |files| files.text_bytes = bytes);
-                }
-                FileName::Journal(name) => {
-                    found.add(self.digests.hash_one(&name), |files| files.spare_bytes = bytes);
-                    found.add_journal(bytes, name, self.wanted_journals);
-                }
-                FileName::NewPhext(_)
-                | FileName::NewJournal(_)
-                | FileName::Keys
-                | FileName::NewKeys
-                | FileName::Reserve => {}
+            if let Some(file) = file_of(name) {
+                self.look_at(file, &mut found);
             }
         });
-        if unreadable > 0 {
+        if found.unreadable > 0 {
+            let unreadable = found.unreadable;
             tracing::warn!(unreadable, "the size of some files cannot be read: they count as empty");
         }
         Scanned { result: listed.map(|()| found), took: began.elapsed() }
+    }
+
+    fn look_at(&self, file: FileName, found: &mut Found) {
+        let (FileName::Phext(name) | FileName::Journal(name)) = &file else { return };
+        let bytes = match self.disk.identity(&file) {
+            // Another program removed it since it was listed, or a retirement.
+            Ok(None) => return,
+            Ok(Some(identity)) if identity.is_file => identity.bytes,
+            Ok(Some(_)) => {
+                self.look_into_folder(name, found);
+                0
+            }
+            Err(_) => {
+                found.unreadable += 1;
+                0
+            }
+        };
+        let digest = self.digests.hash_one(name);
+        if let FileName::Journal(name) = file {
+            found.add(digest, |files| files.spare_bytes = bytes);
+            found.add_journal(bytes, name, self.wanted_journals);
+        } else {
+            found.add(digest, |files| files.text_bytes = bytes);
+        }
+    }
+
+    /// The phext in a folder to which a link leads counts as those in the directory do, once.
+    fn look_into_folder(&self, link: &PhextName, found: &mut Found) {
+        if let Ok(Followed::To(target)) = self.disk.follow(link)
+            && target.is_in_folder()
+            && !link.is_in_folder()
+        {
+            self.look_at(FileName::Phext(target.clone()), found);
+            self.look_at(FileName::Journal(target), found);
+        }
     }
 }
 

@@ -51,6 +51,10 @@ impl Disk for AbsentDisk {
         absent()
     }
 
+    fn sync_name(&self, _: &FileName) -> io::Result<()> {
+        absent()
+    }
+
     fn free_bytes(&self) -> io::Result<u64> {
         absent()
     }

@@ -18,10 +18,11 @@ use sq_shared::data_root::DirectoryId;
 use sq_shared::phext_name::PhextName;
 use sq_shared::{file_error, layout, service_user};
 
-use super::{Disk, DiskFile, FileName, Identity, file_of, is_harmless, is_unwritable, path_of};
-
+use super::{Disk, DiskFile, FileName, Identity, is_unwritable, path_of};
 use crate::store::links::{BadLink, Followed};
+use folders::{NO_FOLDER, Place};
 
+mod folders;
 mod links;
 #[cfg(test)]
 mod tests;
@@ -140,7 +141,7 @@ impl OsDisk {
         disk.remove_leftovers().map_err(wrap)?;
         // A worker that was killed, or failed, between a rename and this sync: what it left is now served as
         // if it were acknowledged.
-        match disk.directory.sync_all() {
+        match disk.sync_names() {
             Err(error) if is_unwritable(&error) => {
                 tracing::warn!(%error, "the file system can only be read: reads are served, and writes are refused");
             }
@@ -165,38 +166,11 @@ impl OsDisk {
         is_taken(probe.try_lock_shared())
     }
 
-    fn remove_leftovers(&self) -> io::Result<()> {
-        let mut leftovers = Vec::new();
-        self.visit(&mut |name| {
-            let file = file_of(name);
-            leftovers.extend(file.filter(FileName::is_temporary));
-        })?;
-        for file in leftovers {
-            if !self.identity(&file)?.is_some_and(|identity| identity.is_file) {
-                continue;
-            }
-            match self.remove(&file) {
-                // It is in the way of its own phext only.
-                Err(error) if is_harmless(&error) => {
-                    tracing::warn!(file = %path_of(&file).display(), %error, "failed to remove a temporary file");
-                }
-                removed => removed?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Everything in the directory that has one of our names, plain file or not.
-    pub(in crate::store) fn files(&self) -> io::Result<Vec<FileName>> {
-        let mut files = Vec::new();
-        self.visit(&mut |name| files.extend(file_of(name)))?;
-        Ok(files)
-    }
-
     fn open_with(&self, file: &FileName, flags: OFlags) -> rustix::io::Result<File> {
         // Not through a link, which could lead out of the directory; and a pipe does not make us wait.
         let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.directory, path_of(file), flags, Mode::RUSR | Mode::WUSR).map(File::from)
+        let place = self.place_of(file)?;
+        rustix::fs::openat(&place, &place.name, flags, Mode::RUSR | Mode::WUSR).map(File::from)
     }
 
     /// An error that says which file it is about, and whose that is when it is denied: a log line has no other name of it,
@@ -206,7 +180,8 @@ impl OsDisk {
         let of_file = || statx_of(&self.directory, &path, AtFlags::SYMLINK_NOFOLLOW);
         named(&path, error.into(), || {
             // One that cannot be made is denied by its directory.
-            of_file().or_else(|_| statx_of(&self.directory, Path::new(""), AtFlags::EMPTY_PATH))
+            let folder = path.parent().unwrap_or(Path::new(""));
+            of_file().or_else(|_| statx_of(&self.directory, folder, AtFlags::EMPTY_PATH))
         })
     }
 
@@ -230,8 +205,8 @@ impl OsDisk {
 
 impl Disk for OsDisk {
     fn identity(&self, file: &FileName) -> io::Result<Option<Identity>> {
-        let found = identity_of(&self.directory, &path_of(file), AtFlags::SYMLINK_NOFOLLOW);
-        self.found(found).map_err(|error| self.named(file, error))
+        let look = |place: Place<'_>| identity_of(&place, &place.name, AtFlags::SYMLINK_NOFOLLOW);
+        self.found(self.place_of(file).and_then(look)).map_err(|error| self.named(file, error))
     }
 
     fn follow(&self, name: &PhextName) -> io::Result<Followed> {
@@ -243,10 +218,13 @@ impl Disk for OsDisk {
             links::End::Outside => return Ok(Followed::Refused(BadLink::Outside)),
             links::End::Nowhere => return Ok(Followed::Refused(BadLink::NoPhext)),
         };
-        // In a folder it would have neither a journal here nor a name that a client can say.
-        let is_here = end.parent() == Some(Path::new(""));
-        let target = end.file_name().filter(|_| is_here).and_then(layout::phext_of_file);
-        Ok(target.map_or(Followed::Refused(BadLink::NoPhext), Followed::To))
+        let Some(target) = layout::phext_at(&end) else { return Ok(Followed::Refused(BadLink::NoPhext)) };
+        if target.is_in_folder()
+            && !self.identity(&FileName::Phext(target.clone()))?.is_some_and(|file| file.is_file)
+        {
+            return Ok(Followed::Refused(BadLink::Missing));
+        }
+        Ok(Followed::To(target))
     }
 
     fn open(&self, file: &FileName) -> io::Result<Option<Box<dyn DiskFile>>> {
@@ -282,14 +260,17 @@ impl Disk for OsDisk {
 
     fn rename(&self, from: &FileName, to: &FileName) -> io::Result<()> {
         self.check_access()?;
-        let renamed = rustix::fs::renameat(&self.directory, path_of(from), &self.directory, path_of(to));
+        let rename = |from: Place<'_>, to: Place<'_>| rustix::fs::renameat(&from, &from.name, &to, &to.name);
+        let renamed = self.place_of(from).and_then(|from| rename(from, self.place_of(to)?));
         renamed.map_err(|error| self.named(to, error))
     }
 
     fn remove(&self, file: &FileName) -> io::Result<()> {
         self.check_access()?;
-        let removed = rustix::fs::unlinkat(&self.directory, path_of(file), AtFlags::empty());
-        some_if_found(removed).map(|_| ()).map_err(|error| self.named(file, error))
+        let remove = |place: Place<'_>| rustix::fs::unlinkat(&place, &place.name, AtFlags::empty());
+        some_if_found(self.place_of(file).and_then(remove))
+            .map(|_| ())
+            .map_err(|error| self.named(file, error))
     }
 
     fn is_removed(&self) -> io::Result<bool> {
@@ -300,6 +281,11 @@ impl Disk for OsDisk {
     fn sync_directory(&self) -> io::Result<()> {
         self.check_access()?;
         self.directory.sync_all().map_err(of_directory)
+    }
+
+    fn sync_name(&self, file: &FileName) -> io::Result<()> {
+        self.check_access()?;
+        self.sync_folders(&path_of(file)).map_err(of_directory)
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
@@ -413,7 +399,7 @@ fn identity_of(directory: impl AsFd, path: &Path, flags: AtFlags) -> rustix::io:
 fn some_if_found<T>(result: rustix::io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(found) => Ok(Some(found)),
-        Err(Errno::NOENT) => Ok(None),
+        Err(Errno::NOENT | NO_FOLDER) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

@@ -170,6 +170,10 @@ impl Disk for SimDisk {
         self.state().sync_directory()
     }
 
+    fn sync_name(&self, _: &FileName) -> io::Result<()> {
+        self.state().sync_directory()
+    }
+
     fn free_bytes(&self) -> io::Result<u64> {
         let mut state = self.state();
         state.strike(Operation::Identity)?;

@@ -130,7 +130,7 @@ impl OpenPhext {
     /// Whether the answers wait for a save anyway, whose own record makes the edits durable with itself.
     fn awaits_save(&self) -> bool {
         let is_noted = matches!(self.save, Save::Written { .. });
-        let is_saved = !self.is_empty() || self.is_saving();
+        let is_saved = !self.is_to_go() || self.is_saving();
         self.is_saved_at_once() && self.is_dirty() && is_saved && !self.is_superseded && !is_noted
     }
 
@@ -165,7 +165,7 @@ impl OpenPhext {
                 tracing::warn!(phext = %self.name, %error, "failed to begin a new journal");
                 self.journal = JournalState::Superseded { tail, is_stuck: true };
                 self.refuse(queue, error, clock);
-                if self.is_empty() && self.is_dirty() {
+                if self.is_to_go() && self.is_dirty() {
                     // No save follows that would say so.
                     self.fall_behind(error, clock);
                 }

@@ -35,9 +35,10 @@ pub(in crate::store) enum JournalRoom {
 }
 
 impl OpenPhext {
-    /// Whether it has no text.
-    pub(in crate::store) fn is_empty(&self) -> bool {
-        self.phext.file_bytes() == 0
+    /// Whether its file is to go, because it has no text. One in a folder stays, and is empty then: where it is missing, its
+    /// folder's disk may be.
+    pub(in crate::store) fn is_to_go(&self) -> bool {
+        self.phext.file_bytes() == 0 && !self.name.is_in_folder()
     }
 
     /// Whether a job is about to remove its files.
@@ -95,21 +96,21 @@ impl OpenPhext {
 
     /// Whether it must not leave memory before its journal is gone.
     pub(super) fn wants_to_retire(&self) -> bool {
-        let is_wanted = self.is_empty() || self.retirement == RetireState::Wanted;
+        let is_wanted = self.is_to_go() || self.retirement == RetireState::Wanted;
         is_wanted && self.has_writable_journal() && !self.is_superseded
     }
 
     /// Whether its journal has nothing that is needed but keys, and may go now.
     pub(in crate::store) fn may_retire(&self, now: Instant) -> bool {
         let is_refused = self.is_behind && self.save_due.is_none_or(|due| due > now);
-        let is_needed = self.is_dirty() && !self.is_empty();
+        let is_needed = self.is_dirty() && !self.is_to_go();
         self.wants_to_retire() && self.is_quiet() && !is_needed && !is_refused
     }
 
     /// From now on until [`OpenPhext::note_retired`] a job has its files.
     pub(in crate::store) fn begin_to_retire(&mut self) -> Retiring {
         self.retirement = RetireState::UnderWay;
-        Retiring { name: self.name.clone(), expected: self.file, is_empty: self.is_empty() }
+        Retiring { name: self.name.clone(), expected: self.file, is_to_go: self.is_to_go() }
     }
 
     /// The keys of records that the journal does not have yet.
@@ -158,7 +159,7 @@ impl OpenPhext {
 
     /// The file of a phext without text is gone, with every edit that the journal has.
     fn note_text_gone(&mut self) {
-        if self.written.phext.file_bytes() == 0 {
+        if self.written.phext.file_bytes() == 0 && !self.name.is_in_folder() {
             self.file = None;
             self.base = Base { sequence: self.written.edit, digest: None };
         }

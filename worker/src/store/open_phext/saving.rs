@@ -104,7 +104,7 @@ impl OpenPhext {
 
     /// Whether its file is to have more than it has. That of a phext without text is removed.
     pub(in crate::store) fn is_worth_saving(&self) -> bool {
-        self.is_dirty() && !self.is_empty() && !self.is_superseded && !self.is_retiring()
+        self.is_dirty() && !self.is_to_go() && !self.is_superseded && !self.is_retiring()
     }
 
     /// What its new file has, or will have; 0 when none is under way.

@@ -131,7 +131,7 @@ fn a_link_that_leads_out_or_to_no_phext_is_refused() {
     fs::write(outside.path().join("theirs.phext"), "theirs").unwrap();
     fs::create_dir(dir.join("folder")).unwrap();
     fs::write(dir.join("text.txt"), "text").unwrap();
-    fs::write(dir.join("folder/notes.phext"), "in a folder").unwrap();
+    fs::create_dir(dir.join("folder/folder.phext")).unwrap();
     symlink(outside.path(), dir.join("way-out")).unwrap();
     let theirs = outside.path().join("theirs.phext");
     let mut store = open(dir);
@@ -141,8 +141,10 @@ fn a_link_that_leads_out_or_to_no_phext_is_refused() {
         ("root", Path::new("/"), BadLink::Outside),
         ("folder", Path::new("way-out/theirs.phext"), BadLink::Outside),
         // It may be a disk that is not mounted.
-        ("inside", Path::new("folder/notes.phext"), BadLink::NoPhext),
-        ("absent", Path::new("absent/notes.phext"), BadLink::NoPhext),
+        ("inside", Path::new("folder/other.phext"), BadLink::Missing),
+        ("absent", Path::new("absent/notes.phext"), BadLink::Missing),
+        ("no-folder", Path::new("text.txt/notes.phext"), BadLink::Missing),
+        ("pipe", Path::new("folder/folder.phext"), BadLink::Missing),
         ("text", Path::new("text.txt"), BadLink::NoPhext),
         ("self", Path::new("self.phext"), BadLink::NoPhext),
         ("hidden", Path::new("folder/.hidden.phext"), BadLink::NoPhext),
@@ -155,6 +157,114 @@ fn a_link_that_leads_out_or_to_no_phext_is_refused() {
     }
     close(store);
     assert_eq!(fs::read_to_string(theirs).unwrap(), "theirs");
+}
+
+#[test]
+fn a_phext_in_a_folder_is_one_like_the_others() {
+    let outer = tempfile::tempdir().unwrap();
+    let dir = &outer.path().join("tenant");
+    let folder = &dir.join("years/2026");
+    fs::create_dir_all(folder).unwrap();
+    fs::write(folder.join("notes.phext"), "a\x17b").unwrap();
+    fs::write(folder.join("notes.phext.tmp"), "left over").unwrap();
+    symlink("years/2026", dir.join("now")).unwrap();
+    link(dir, "relative", "years/2026/notes.phext");
+    link(dir, "absolute", folder.join("notes.phext"));
+    link(dir, "through", "now/../2026/notes.phext");
+    link(dir, "", "relative.phext");
+    let mut store = open(dir);
+    assert!(!folder.join("notes.phext.tmp").exists());
+    assert_eq!(store.usage.used_bytes(None), 4096);
+    let links = ["", "absolute", "relative", "through"];
+    for (number, phext) in links.iter().enumerate() {
+        let text = format!("through {number}");
+        put(&mut store, phext, ORIGIN, &text).unwrap();
+        links.iter().for_each(|other| assert_eq!(scroll(&mut store, other, ORIGIN), text));
+    }
+    // Its journal is beside it, and a client knows it by its links alone.
+    assert!(folder.join("notes.journal").exists() && !dir.join("relative.journal").exists());
+    let rows = |store: &mut Store| -> Vec<_> {
+        list(store).iter().map(|row| (row.name.as_str().to_owned(), row.bytes, row.scrolls)).collect()
+    };
+    let all = |bytes, scrolls| links.map(|name| (name.to_owned(), bytes, Some(scrolls)));
+    assert_eq!(rows(&mut store), all(11, 2));
+    close(store);
+    assert_eq!(fs::read_to_string(folder.join("notes.phext")).unwrap(), "through 3\x17b");
+    assert_eq!(scroll(&mut open(dir), "through", ORIGIN), "through 3");
+    assert!(links.iter().all(|link| is_link(dir, link)));
+}
+
+#[test]
+fn a_phext_in_a_folder_that_is_emptied_keeps_its_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let file = dir.join("folder/notes.phext");
+    fs::create_dir(dir.join("folder")).unwrap();
+    // As the operator makes a new one.
+    fs::write(&file, "").unwrap();
+    link(dir, "notes", "folder/notes.phext");
+    let mut store = open(dir);
+    assert_eq!(scroll(&mut store, "notes", ORIGIN), "");
+    for _ in 0..2 {
+        put(&mut store, "notes", ORIGIN, "text").unwrap();
+        close(store);
+        assert_eq!(fs::read_to_string(&file).unwrap(), "text");
+        store = open(dir);
+        write(&mut store, "notes", at(ORIGIN), Edit::Remove).unwrap();
+        close(store);
+        assert_eq!(fs::read_to_string(&file).unwrap(), "");
+        store = open(dir);
+        assert_eq!(scroll(&mut store, "notes", ORIGIN), "");
+    }
+}
+
+/// Its disk may not be mounted.
+#[test]
+fn a_phext_in_a_folder_that_goes_is_not_empty() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let (folder, away) = (&dir.join("folder"), &dir.join("away"));
+    fs::create_dir(folder).unwrap();
+    fs::write(folder.join("notes.phext"), "text").unwrap();
+    link(dir, "notes", "folder/notes.phext");
+    let mut store = open(dir);
+    put(&mut store, "other", ORIGIN, "other").unwrap();
+    put(&mut store, "notes", ORIGIN, "acknowledged").unwrap();
+    for is_empty_folder_left in [false, true] {
+        fs::rename(folder, away).unwrap();
+        if is_empty_folder_left {
+            fs::create_dir(folder).unwrap();
+        }
+        assert_eq!(refused(&mut store, "notes"), BadLink::Missing);
+        assert!(put(&mut store, "notes", ORIGIN, "lost").is_err());
+        assert_eq!(scroll(&mut store, "other", ORIGIN), "other");
+        if is_empty_folder_left {
+            assert_eq!(fs::read_dir(folder).unwrap().count(), 0);
+            fs::remove_dir(folder).unwrap();
+        }
+        fs::rename(away, folder).unwrap();
+        assert_eq!(scroll(&mut store, "notes", ORIGIN), "acknowledged");
+    }
+    // With a save under way.
+    put(&mut store, "notes", ORIGIN, "more").unwrap();
+    fs::rename(folder, away).unwrap();
+    run_jobs(&mut store);
+    assert!(!store.is_in_doubt());
+    assert_eq!(refused(&mut store, "notes"), BadLink::Missing);
+    fs::rename(away, folder).unwrap();
+    assert_eq!(scroll(&mut store, "notes", ORIGIN), "more");
+    // The text goes alone, and comes back.
+    put(&mut store, "notes", ORIGIN, "most").unwrap();
+    let (text, elsewhere) = (folder.join("notes.phext"), dir.join("elsewhere"));
+    fs::rename(&text, &elsewhere).unwrap();
+    run_jobs(&mut store);
+    close(store);
+    store = open(dir);
+    assert_eq!(refused(&mut store, "notes"), BadLink::Missing);
+    fs::rename(&elsewhere, &text).unwrap();
+    assert_eq!(scroll(&mut store, "notes", ORIGIN), "most");
+    close(store);
+    assert_eq!(fs::read_to_string(text).unwrap(), "most");
 }
 
 /// The operator moves a phext that is in memory, and leaves a link.

@@ -68,7 +68,7 @@ fn names(path: &Path) -> Vec<OsString> {
 fn read_link(directory: &File, path: &Path) -> io::Result<Option<PathBuf>> {
     match rustix::fs::readlinkat(directory, path, Vec::new()) {
         Ok(target) => Ok(Some(OsString::from_vec(target.into_bytes()).into())),
-        Err(Errno::INVAL | Errno::NOENT) => Ok(None),
+        Err(Errno::INVAL | Errno::NOENT | Errno::NOTDIR) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

@@ -6,6 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use sq_shared::layout;
 
 use super::*;
+use crate::store::disk::file_of;
 use crate::store::disk::tests::{journal, look, name, phext, put};
 
 fn open(path: &Path) -> Result<OsDisk, OpenError> {
