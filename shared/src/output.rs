@@ -4,17 +4,15 @@
 use std::fmt;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FileType, OFlags, major, minor};
+use rustix::fs::FileType;
+use rustix::io::Errno;
 
 use crate::failure::Failure;
 use crate::visible;
-
-/// `/dev/null` (null(4)).
-const NULL_DEVICE: (u32, u32) = (1, 3);
 
 /// How long a reader has to take what was handed over to it. One that takes longer has it in its pipe.
 const READER_PATIENCE: Duration = Duration::from_secs(2);
@@ -79,12 +77,7 @@ pub fn hand_over(bytes: &[u8]) -> io::Result<()> {
 /// # Errors
 /// Standard output is closed.
 pub fn check_open() -> io::Result<()> {
-    // Once: a worker that has locked itself in may not look.
-    static IS_CLOSED: OnceLock<bool> = OnceLock::new();
-    if *IS_CLOSED.get_or_init(|| is_closed(&io::stdout())) {
-        return Err(io::Error::other("it is closed, or is /dev/null opened to be read as well"));
-    }
-    Ok(())
+    if WAS_CLOSED.load(Ordering::Relaxed) { Err(Errno::BADF.into()) } else { Ok(()) }
 }
 
 /// Why a result is not where it should be.
@@ -103,18 +96,16 @@ fn write(bytes: &[u8]) -> io::Result<()> {
     stdout.flush()
 }
 
-/// A descriptor that was closed when the process started. Rust's runtime has opened `/dev/null` in its place, for reading
-/// and writing, so that no other file gets the number; a shell's `>/dev/null` is for writing alone. Programs that hand on
-/// a `/dev/null` of both kinds, as Python's `DEVNULL`, cannot be told apart from that.
-fn is_closed(output: &impl AsFd) -> bool {
-    let Ok((found, flags)) =
-        rustix::fs::fstat(output).and_then(|found| Ok((found, rustix::fs::fcntl_getfl(output)?)))
-    else {
-        return true;
-    };
-    let is_null = FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice
-        && (major(found.st_rdev), minor(found.st_rdev)) == NULL_DEVICE;
-    is_null && flags & OFlags::RWMODE == OFlags::RDWR
+/// Standard output was closed when the process started.
+static WAS_CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// Runs before `main`, because Rust's runtime opens `/dev/null` in place of a closed descriptor, so that no other file gets
+/// the number. Then it can't be told from a `/dev/null` that the operator wants.
+#[ctor::ctor(unsafe)]
+fn note_whether_closed() {
+    // A system call and a store: nothing here needs the runtime.
+    let is_closed = rustix::io::fcntl_getfd(rustix::stdio::stdout()) == Err(Errno::BADF);
+    WAS_CLOSED.store(is_closed, Ordering::Relaxed);
 }
 
 /// A pipe takes what is written also when its reader is about to end without a look. What the reader has not taken when
@@ -138,21 +129,9 @@ fn wait_for_reader(output: &impl AsFd, patience: Duration) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
     use std::io::{Read, pipe};
 
     use super::*;
-
-    #[test]
-    fn a_null_device_for_reading_and_writing_is_a_closed_output() {
-        let null = |read| File::options().read(read).write(true).open("/dev/null").unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let file = File::create_new(folder.path().join("file")).unwrap();
-        assert!(is_closed(&null(true)));
-        assert!(!is_closed(&null(false)) && !is_closed(&file));
-        let zero = File::options().read(true).write(true).open("/dev/zero").unwrap();
-        assert!(!is_closed(&zero));
-    }
 
     #[test]
     fn what_a_reader_leaves_unread_is_not_handed_over() {

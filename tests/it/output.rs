@@ -27,7 +27,11 @@ enum Output {
     Indifferent,
     /// Said by the operator: nowhere.
     Null,
+    /// The same, as Python's `DEVNULL` and Node's `ignore` open it.
+    NullBothWays,
 }
+
+const WANTED: [Output; 2] = [Output::Null, Output::NullBothWays];
 
 const LOST: [Output; 5] =
     [Output::Full, Output::Closed, Output::AllClosed, Output::DeadReader, Output::Indifferent];
@@ -38,7 +42,7 @@ fn run_to(command: &Command, output: Output) -> (Option<i32>, String) {
         Output::Closed => r#"exec "$@" >&-"#,
         Output::AllClosed => r#"exec "$@" >&- 2>&-"#,
         Output::Indifferent => r#"{ "$@"; code=$?; echo "exit $code" >&2; } | true"#,
-        Output::Full | Output::DeadReader | Output::Null => r#"exec "$@""#,
+        Output::Full | Output::DeadReader | Output::Null | Output::NullBothWays => r#"exec "$@""#,
     };
     let mut shell = Command::new("sh");
     shell.args(["-c", script, "sh"]).arg(command.get_program()).args(command.get_args());
@@ -48,6 +52,9 @@ fn run_to(command: &Command, output: Output) -> (Option<i32>, String) {
     }
     match output {
         Output::Full => shell.stdout(File::options().write(true).open("/dev/full").unwrap()),
+        Output::NullBothWays => {
+            shell.stdout(File::options().read(true).write(true).open("/dev/null").unwrap())
+        }
         Output::DeadReader => shell.stdout(std::io::pipe().unwrap().1),
         _ => shell.stdout(Stdio::null()),
     };
@@ -95,11 +102,12 @@ fn a_key_that_cannot_be_handed_over_changes_nothing() {
         }
     }
     // An operator who wants the key nowhere may say so.
-    for arguments in commands {
+    for (arguments, nowhere) in commands.iter().flat_map(|command| WANTED.map(|nowhere| (*command, nowhere)))
+    {
         let root = Root::new(&Setup::default());
         let command = root.gateway_command(&[arguments, &["--root", "."]].concat());
-        let (code, told) = run_to(&command, Output::Null);
-        assert_eq!(code, Some(0), "{arguments:?}: {told}");
+        let (code, told) = run_to(&command, nowhere);
+        assert_eq!(code, Some(0), "{arguments:?} to {nowhere:?}: {told}");
     }
 }
 
