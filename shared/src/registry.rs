@@ -11,6 +11,7 @@ mod native;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -118,8 +119,15 @@ impl Registry {
     /// # Errors
     /// Every mistake in it, or that it cannot be read.
     pub fn load(path: &Path, config: &Config) -> Result<Loaded, Mistakes> {
-        let text = regular_file::read_to_string(path)
-            .map_err(|error| Mistakes::about(path, file_error::text(path, &error)))?;
+        let text = regular_file::read_to_string(path).map_err(|error| {
+            let is_missing = error.kind() == io::ErrorKind::NotFound && path == config.gateway.tenants;
+            let what_to_do = if is_missing {
+                "; put it back, or name the registry as gateway.tenants in the config"
+            } else {
+                ""
+            };
+            Mistakes::about(path, format!("{}{what_to_do}", file_error::text(path, &error)))
+        })?;
         Self::parse(path, &text, config)
     }
 

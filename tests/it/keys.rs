@@ -351,6 +351,7 @@ fn the_number_of_keys_of_a_tenant() {
     assert_eq!(root.read("tenants.toml"), registry);
     new_key(&root, "rotate-key alice");
     tenants(&root, "revoke-key alice --expired");
+    assert_eq!(tenants(&root, "revoke-key alice --expired"), "tenant alice has no expired key\n");
     new_key(&root, "add-key alice");
     assert_eq!(shown_keys(&root, "alice").len(), 2);
     root.write_registry(&with_keys(KEYS_PER_TENANT + 1));

@@ -9,6 +9,7 @@ use std::time::Duration;
 use sq_shared::config::Config;
 use sq_shared::failure::Failure;
 use sq_shared::file_lock::lock_within;
+use sq_shared::output::note;
 use sq_shared::secret_file::{PublishError, Replacement};
 use sq_shared::token::BearerToken;
 use sq_shared::{file_error, layout, regular_file, secret_file, service_user};
@@ -102,6 +103,8 @@ impl RootOptions {
                 let _lock = lock_root(&self.root).map_err(cannot)?;
                 if !is_there().map_err(cannot)? {
                     create(&self.root, &config_file).map_err(cannot)?;
+                    let (config, keys) = (config_file.display(), layout::keys_file(&self.root));
+                    note(format_args!("made {config}; the key of its admin API is in {}", keys.display()));
                 }
             }
         }

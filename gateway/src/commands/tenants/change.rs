@@ -77,7 +77,11 @@ pub(super) fn revoke_key(options: &Revoking) -> Result<(), Failure> {
     };
     let line = |id: String| format!("key {id} of tenant {} is revoked", options.name);
     let lines: Vec<String> = ids?.into_iter().map(line).collect();
-    if lines.is_empty() { Ok(()) } else { confirm(lines.join("\n")) }
+    confirm(if lines.is_empty() {
+        format!("tenant {} has no expired key", options.name)
+    } else {
+        lines.join("\n")
+    })
 }
 
 pub(super) fn make_directories(options: &MakingDirectories) -> Result<(), Failure> {
