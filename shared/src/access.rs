@@ -72,7 +72,9 @@ pub fn tenant_directory(path: &Path) -> Vec<Denied> {
     let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
     let of_worker = entries.filter(|entry| layout::is_of_worker(&entry.file_name()));
     let in_folders = layout::files_in_folders(path);
-    let folders: BTreeSet<&Path> = in_folders.iter().filter_map(|file| file.parent()).collect();
+    let is_inner = |folder: &&Path| *folder != path && folder.starts_with(path);
+    let folders: BTreeSet<&Path> =
+        in_folders.iter().flat_map(|file| file.ancestors().skip(1).filter(is_inner)).collect();
     found.extend(folders.into_iter().filter_map(directory));
     let files = of_worker.map(|entry| entry.path()).chain(in_folders.iter().cloned());
     let mut files: Vec<Denied> = files.filter_map(|path| file(&path)).collect();

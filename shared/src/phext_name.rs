@@ -50,13 +50,13 @@ impl PhextName {
     }
 
     /// The name of the phext in a folder of the tenant's directory; `None` when the folder's path does not stay below that,
-    /// or is no UTF-8. Clients reach such a phext by the name of a link to it.
+    /// is no UTF-8, or has control characters. Clients reach such a phext by the name of a link to it.
     #[must_use]
     pub fn in_folder(&self, folder: &Path) -> Option<Self> {
         let mut path = String::new();
         for component in folder.components() {
             let Component::Normal(name) = component else { return None };
-            path.push_str(name.to_str()?);
+            path.push_str(name.to_str().filter(|name| !name.chars().any(char::is_control))?);
             path.push('/');
         }
         path.push_str(&self.0);
@@ -97,9 +97,9 @@ mod tests {
             assert_eq!(PhextName::parse(leaving), Err(InvalidPhextName::LeavesDirectory));
         }
         let notes = PhextName::parse("notes").unwrap();
-        let within = notes.in_folder(Path::new("./years/2026")).unwrap();
+        let within = notes.in_folder(Path::new("years/2026")).unwrap();
         assert_eq!((within.as_str(), within.is_in_folder()), ("years/2026/notes", true));
-        for outside in ["/years", "..", "years/../.."] {
+        for outside in ["/years", "..", "years/../..", "./years", "a\nb"] {
             assert_eq!(notes.in_folder(Path::new(outside)), None);
         }
         for fine in ["a", "a..b", "a.phext", "ä 1", "\u{1f506}", "-", "~"] {

@@ -224,6 +224,10 @@ fn remedy(damage: &Damage) -> &'static str {
         | Damage::Keys(JournalDamage::NotAFile)
         | Damage::InTheWay { .. } => "move it out of the directory",
         Damage::Link(BadLink::BesideJournal) => "or remove the journal, if none of its writes counts",
+        Damage::Link(BadLink::Missing) => {
+            "mount its disk, or put the file back; an empty file begins a new phext, where there is no journal"
+        }
+        Damage::Link(BadLink::Mounted) => "keep the phext on the disk of the tenant's directory",
         Damage::Link(_) => "let it lead to a .phext file within the directory, or put that file in its place",
         Damage::Text(_) => "mend it there with an editor, or put a good copy in its place",
         Damage::Journal(_) => {

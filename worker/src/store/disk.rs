@@ -50,7 +50,7 @@ pub(super) trait Disk: Debug + Send + Sync {
     /// Makes an empty file, in place of a plain one of this name; whoever has that one open keeps it. It is
     /// durable, and the old one's name is gone for good, after [`Disk::sync_name`].
     fn create(&self, file: &FileName) -> io::Result<Box<dyn DiskFile>>;
-    /// Gives a file another's name, whose file is gone. Durable after [`Disk::sync_name`].
+    /// Gives a file another's name in the same folder; the other's file is gone. Durable after [`Disk::sync_name`].
     fn rename(&self, from: &FileName, to: &FileName) -> io::Result<()>;
     /// Removes a file; it is no error when there is none.
     fn remove(&self, file: &FileName) -> io::Result<()>;
@@ -122,7 +122,7 @@ pub(super) fn is_unwritable(error: &io::Error) -> bool {
 fn is_name_taken(error: &io::Error) -> bool {
     use io::ErrorKind::{AlreadyExists, DirectoryNotEmpty, IsADirectory, NotADirectory, ResourceBusy};
     let kind = error.kind();
-    // A link leads to a folder that is another file system.
+    // A folder on the way is another file system, or is not there.
     matches!(
         kind,
         io::ErrorKind::CrossesDevices

@@ -134,7 +134,7 @@ impl Job {
         Done(match task {
             Task::Phext(name, work) => work
                 .run(&*disk, &reserve, &name)
-                .and_then(|outcome| check_kept(&*disk, outcome))
+                .and_then(|outcome| check_kept(&*disk, &name, outcome))
                 .map(|outcome| Finished::Phext(name, outcome)),
             Task::Retire(job) => job.run(&*disk, &reserve).map(Finished::Retired),
             Task::Read(job) => Ok(Finished::Read(job.run(&*disk))),
@@ -142,9 +142,14 @@ impl Job {
     }
 }
 
-/// What was written into a directory that has been removed is read by no worker again.
-fn check_kept(disk: &dyn Disk, outcome: Outcome) -> io::Result<Outcome> {
-    if disk.is_removed()? {
+/// What was written into a directory that has been removed is read by no worker again. The same holds for a folder, which
+/// has the text of each phext that is written there.
+fn check_kept(disk: &dyn Disk, name: &PhextName, outcome: Outcome) -> io::Result<Outcome> {
+    use Outcome::{Appended, Began, Published, Refreshed};
+    let is_news = matches!(outcome, Appended(_) | Began(_) | Published(..) | Refreshed);
+    let is_folder_gone =
+        is_news && name.is_in_folder() && disk.identity(&FileName::Phext(name.clone()))?.is_none();
+    if is_folder_gone || disk.is_removed()? {
         return Err(io::Error::new(io::ErrorKind::NotFound, "the directory has been removed"));
     }
     Ok(outcome)

@@ -19,11 +19,13 @@ pub enum BadLink {
     NoPhext,
     /// To a file in a folder that has no such file. The folder may be a disk that is not there, so the phext is not taken for
     /// an empty one.
-    #[error(
-        "leads into a folder where there is no such .phext file: put it back, mount its disk, or make an empty file there"
-    )]
+    #[error("leads into a folder where there is no such .phext file")]
     Missing,
-    /// A journal of this name belongs to the file that the link has replaced.
+    /// Into a folder on which something is mounted. By another path the same files could be there again, and a full disk
+    /// could not be told from one with room.
+    #[error("leads into a folder on which another disk is mounted")]
+    Mounted,
+    /// A journal has the name of the link, or of one that it leads to: it belongs to the file whose place the link has taken.
     #[error(
         "stands beside a .journal of the same name, which may have writes for the file that was there: put that file back"
     )]
@@ -50,13 +52,6 @@ pub(super) fn linked(disk: &dyn Disk, name: &PhextName) -> Result<Option<PhextNa
     match disk.follow(name)? {
         Followed::NoLink => Ok(None),
         Followed::Refused(why) => Err(Damage::Link(why).into()),
-        Followed::To(target) => {
-            let journal = disk.identity(&FileName::Journal(name.clone()))?;
-            if journal.is_some() {
-                Err(Damage::Link(BadLink::BesideJournal).into())
-            } else {
-                Ok(Some(target))
-            }
-        }
+        Followed::To(target) => Ok(Some(target)),
     }
 }

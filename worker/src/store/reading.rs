@@ -294,6 +294,7 @@ impl Store {
     /// Reads a phext's files into memory, or has that done.
     fn read_in(&mut self, name: &PhextName) -> Result<(), StoreError> {
         self.check_reads(&Wanted::Phext(name.clone()))?;
+        self.forget_moved(name)?;
         self.make_room(name)?;
         if self.cache.open(name).is_some() {
             self.forget(name);
@@ -308,6 +309,26 @@ impl Store {
         }
         let found = FoundPhext::read(&*self.disk, name, self.limits.quota_bytes)?;
         self.take_in(name, found)
+    }
+
+    /// A folder may get another name: then its phext leaves memory under the one before, and has one journal at a time.
+    fn forget_moved(&mut self, name: &PhextName) -> Result<(), StoreError> {
+        if !name.is_in_folder() {
+            return Ok(());
+        }
+        let Some(file) = self.disk.identity(&FileName::Phext(name.clone()))? else { return Ok(()) };
+        let is_moved = |other: &&PhextName| {
+            let known = self.cache.open(other).and_then(OpenPhext::file);
+            *other != name && other.is_in_folder() && known.is_some_and(|known| known.inode == file.inode)
+        };
+        let moved: Vec<PhextName> = self.cache.names().filter(is_moved).cloned().collect();
+        for other in moved {
+            if self.cache.open(&other).is_some_and(|open| !open.is_quiet()) {
+                return Err(StoreError::NotYet);
+            }
+            self.forget(&other);
+        }
+        Ok(())
     }
 
     /// Whether what is in memory is what is on disk. What is known to be damaged is an error.

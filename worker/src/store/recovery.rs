@@ -13,7 +13,7 @@ use std::time::Instant;
 use sq_shared::phext_name::PhextName;
 
 use crate::store::damage::Damage;
-use crate::store::disk::{Disk, DiskFile, FileName, Identity};
+use crate::store::disk::{Disk, DiskFile, FileName, Identity, is_harmless, is_unwritable};
 use crate::store::journal::{self, Base, End, Header, Journal, JournalDamage};
 use crate::store::links::BadLink;
 use crate::store::phext::parser::PhextParser;
@@ -155,6 +155,9 @@ pub(super) fn recover(
     quota_bytes: Option<u64>,
 ) -> Result<Option<Recovered>, RecoveryError> {
     PhextFiles::of(disk, name)?.check_new()?;
+    if name.is_in_folder() {
+        make_folder_ready(disk, name)?;
+    }
     let survey = survey(disk, name)?;
     let text = read_text(disk, name, quota_bytes, survey.as_ref(), PhextParser::default())?;
     match (survey, text) {
@@ -173,6 +176,22 @@ pub(super) fn recover(
             journal: RecoveredJournal::None,
         })),
         (Some(survey), text) => survey.replay(text).map(Some),
+    }
+}
+
+/// What a new worker does to the directory is done to a folder when a phext in it is needed, so that a bad folder stands in
+/// the way of its own phexts only: a killed worker's temporary files go, and what it left has its name for good.
+fn make_folder_ready(disk: &dyn Disk, name: &PhextName) -> io::Result<()> {
+    for file in [FileName::NewPhext(name.clone()), FileName::NewJournal(name.clone())] {
+        match disk.remove(&file) {
+            Err(error) if is_harmless(&error) => {}
+            removed => removed?,
+        }
+    }
+    match disk.sync_name(&FileName::Phext(name.clone())) {
+        // It can only be read.
+        Err(error) if is_unwritable(&error) => Ok(()),
+        synced => synced,
     }
 }
 

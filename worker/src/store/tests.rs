@@ -56,8 +56,11 @@ fn run_scan(store: &mut Store) -> bool {
     scan.map(|scan| store.finish_scan(scan.run())).is_some()
 }
 
+/// Of a phext in the directory, or in a folder.
 fn name(text: &str) -> PhextName {
-    PhextName::parse(text).unwrap()
+    let (folder, own) = text.rsplit_once('/').unwrap_or(("", text));
+    let own = PhextName::parse(own).unwrap();
+    if folder.is_empty() { own } else { own.in_folder(Path::new(folder)).unwrap() }
 }
 
 fn at(text: &str) -> Coordinate {

@@ -306,10 +306,19 @@ impl Scan {
             // Another program removed it since it was listed, or a retirement.
             Ok(None) => return,
             Ok(Some(identity)) if identity.is_file => identity.bytes,
-            Ok(Some(_)) => {
-                self.look_into_folder(name, found);
-                0
-            }
+            Ok(Some(_)) => match self.disk.follow(name) {
+                // It counts as the files in the directory do, and its links do not count.
+                Ok(Followed::To(target)) if target.is_in_folder() && !name.is_in_folder() => {
+                    self.look_at(FileName::Phext(target.clone()), found);
+                    self.look_at(FileName::Journal(target), found);
+                    return;
+                }
+                Ok(_) => 0,
+                Err(_) => {
+                    found.unreadable += 1;
+                    0
+                }
+            },
             Err(_) => {
                 found.unreadable += 1;
                 0
@@ -321,17 +330,6 @@ impl Scan {
             found.add_journal(bytes, name, self.wanted_journals);
         } else {
             found.add(digest, |files| files.text_bytes = bytes);
-        }
-    }
-
-    /// The phext in a folder to which a link leads counts as those in the directory do, once.
-    fn look_into_folder(&self, link: &PhextName, found: &mut Found) {
-        if let Ok(Followed::To(target)) = self.disk.follow(link)
-            && target.is_in_folder()
-            && !link.is_in_folder()
-        {
-            self.look_at(FileName::Phext(target.clone()), found);
-            self.look_at(FileName::Journal(target), found);
         }
     }
 }

@@ -16,11 +16,11 @@ use rustix::fs::{AtFlags, Dir, FallocateFlags, FileType, Mode, OFlags, Statx, St
 use rustix::io::Errno;
 use sq_shared::data_root::DirectoryId;
 use sq_shared::phext_name::PhextName;
-use sq_shared::{file_error, layout, service_user};
+use sq_shared::{file_error, service_user};
 
-use super::{Disk, DiskFile, FileName, Identity, is_unwritable, path_of};
+use super::{Disk, DiskFile, FileName, Identity, file_of, is_harmless, is_unwritable, path_of};
 use crate::store::links::{BadLink, Followed};
-use folders::{NO_FOLDER, Place};
+use folders::{NO_FOLDER, Place, name_of};
 
 mod folders;
 mod links;
@@ -141,7 +141,7 @@ impl OsDisk {
         disk.remove_leftovers().map_err(wrap)?;
         // A worker that was killed, or failed, between a rename and this sync: what it left is now served as
         // if it were acknowledged.
-        match disk.sync_names() {
+        match disk.directory.sync_all() {
             Err(error) if is_unwritable(&error) => {
                 tracing::warn!(%error, "the file system can only be read: reads are served, and writes are refused");
             }
@@ -166,11 +166,30 @@ impl OsDisk {
         is_taken(probe.try_lock_shared())
     }
 
+    fn remove_leftovers(&self) -> io::Result<()> {
+        let mut leftovers = Vec::new();
+        self.visit(&mut |name| leftovers.extend(file_of(name).filter(FileName::is_temporary)))?;
+        for file in leftovers {
+            if !self.identity(&file)?.is_some_and(|identity| identity.is_file) {
+                continue;
+            }
+            match self.remove(&file) {
+                // It is in the way of its own phext only.
+                Err(error) if is_harmless(&error) => {
+                    tracing::warn!(file = %path_of(&file).display(), %error, "failed to remove a temporary file");
+                }
+                removed => removed?,
+            }
+        }
+        Ok(())
+    }
+
     fn open_with(&self, file: &FileName, flags: OFlags) -> rustix::io::Result<File> {
         // Not through a link, which could lead out of the directory; and a pipe does not make us wait.
         let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let place = self.place_of(file)?;
-        rustix::fs::openat(&place, &place.name, flags, Mode::RUSR | Mode::WUSR).map(File::from)
+        let opened = rustix::fs::openat(&place, &place.name, flags, Mode::RUSR | Mode::WUSR);
+        opened.map(File::from).map_err(|error| place.explained(error))
     }
 
     /// An error that says which file it is about, and whose that is when it is denied: a log line has no other name of it,
@@ -211,20 +230,15 @@ impl Disk for OsDisk {
 
     fn follow(&self, name: &PhextName) -> io::Result<Followed> {
         let link = FileName::Phext(name.clone());
-        let (file, wrap) = (path_of(&link), |error| self.named(&link, error));
-        let end = match links::follow(&self.directory, &self.own_paths, &file).map_err(wrap)? {
-            links::End::Within(end) if end == file => return Ok(Followed::NoLink),
+        let (file, mut passed) = (path_of(&link), Vec::new());
+        let end = links::follow(&self.directory, &self.own_paths, &file, &mut passed);
+        let end = match end.map_err(|error| self.named(&link, error))? {
+            links::End::Within(_) if passed.is_empty() => return Ok(Followed::NoLink),
             links::End::Within(end) => end,
             links::End::Outside => return Ok(Followed::Refused(BadLink::Outside)),
             links::End::Nowhere => return Ok(Followed::Refused(BadLink::NoPhext)),
         };
-        let Some(target) = layout::phext_at(&end) else { return Ok(Followed::Refused(BadLink::NoPhext)) };
-        if target.is_in_folder()
-            && !self.identity(&FileName::Phext(target.clone()))?.is_some_and(|file| file.is_file)
-        {
-            return Ok(Followed::Refused(BadLink::Missing));
-        }
-        Ok(Followed::To(target))
+        self.follow_to(&end, &passed)
     }
 
     fn open(&self, file: &FileName) -> io::Result<Option<Box<dyn DiskFile>>> {
@@ -260,8 +274,11 @@ impl Disk for OsDisk {
 
     fn rename(&self, from: &FileName, to: &FileName) -> io::Result<()> {
         self.check_access()?;
-        let rename = |from: Place<'_>, to: Place<'_>| rustix::fs::renameat(&from, &from.name, &to, &to.name);
-        let renamed = self.place_of(from).and_then(|from| rename(from, self.place_of(to)?));
+        let rename = |place: Place<'_>| {
+            let renamed = rustix::fs::renameat(&place, name_of(from), &place, &place.name);
+            renamed.map_err(|error| place.explained(error))
+        };
+        let renamed = self.place_of(to).and_then(rename);
         renamed.map_err(|error| self.named(to, error))
     }
 

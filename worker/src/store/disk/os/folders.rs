@@ -1,5 +1,5 @@
-//! Which files a tenant's directory has, those in folders to which links lead included. Folders are opened name by name and
-//! not through links, so that none leads out of the directory.
+//! Files in folders of a tenant's directory, to which links lead. A folder is opened name by name, not through links and not
+//! into what is mounted: so it stays in the directory and on its disk, and each file has one path.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -8,16 +8,16 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use sq_shared::layout;
 use sq_shared::phext_name::PhextName;
 
 use super::OsDisk;
-use crate::store::disk::{Disk, FileName, file_of, is_harmless, path_of};
-use crate::store::links::Followed;
+use crate::store::disk::{Disk, FileName, file_of, path_of};
+use crate::store::links::{BadLink, Followed};
 
-/// A file's folder is not there. What is to be made in it fails harmlessly, as where a name is taken.
+/// A file's folder is not there. To make something in it fails without harm, as where a name is taken.
 pub(super) const NO_FOLDER: Errno = Errno::NOTDIR;
 
 /// The folder that a file is in, and the file's name there.
@@ -42,53 +42,31 @@ impl AsFd for Place<'_> {
     }
 }
 
+impl Place<'_> {
+    /// What an error says here: a folder that was removed since it was opened has nothing, and takes nothing.
+    pub(super) fn explained(&self, error: Errno) -> Errno {
+        match (&self.folder, error) {
+            (Folder::Inner(_), Errno::NOENT) => NO_FOLDER,
+            _ => error,
+        }
+    }
+}
+
+/// The name of a file in its folder.
+pub(super) fn name_of(file: &FileName) -> PathBuf {
+    let path = path_of(file);
+    path.file_name().map(PathBuf::from).unwrap_or(path)
+}
+
 impl OsDisk {
-    pub(super) fn remove_leftovers(&self) -> io::Result<()> {
-        for file in self.files_that(FileName::is_temporary)? {
-            if !self.identity(&file)?.is_some_and(|identity| identity.is_file) {
-                continue;
-            }
-            match self.remove(&file) {
-                // It is in the way of its own phext only.
-                Err(error) if is_harmless(&error) => {
-                    tracing::warn!(file = %path_of(&file).display(), %error, "failed to remove a temporary file");
-                }
-                removed => removed?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes the names of the directory durable, and those of phexts in folders.
-    pub(super) fn sync_names(&self) -> io::Result<()> {
-        self.directory.sync_all()?;
-        self.phexts_in_folders()?.iter().try_for_each(|name| self.sync_name(&FileName::Phext(name.clone())))
-    }
-
-    /// Everything in the directory that has one of our names, plain file or not; and the files of phexts in folders.
-    pub(in crate::store) fn files(&self) -> io::Result<Vec<FileName>> {
-        self.files_that(|_| true)
-    }
-
-    fn files_that(&self, is_wanted: impl Fn(&FileName) -> bool) -> io::Result<Vec<FileName>> {
-        let mut files = Vec::new();
-        self.visit(&mut |name| files.extend(file_of(name).filter(&is_wanted)))?;
-        for name in self.phexts_in_folders()? {
-            let kinds = [FileName::Phext, FileName::Journal, FileName::NewPhext, FileName::NewJournal];
-            let of_phext = kinds.map(|kind| kind(name.clone())).into_iter().filter(&is_wanted);
-            files.extend(of_phext.filter(|file| !matches!(self.identity(file), Ok(None))));
-        }
-        Ok(files)
-    }
-
     /// Where a file is, or would be; [`NO_FOLDER`] without its folder.
     pub(super) fn place_of(&self, file: &FileName) -> rustix::io::Result<Place<'_>> {
         let path = path_of(file);
-        let innermost = self.open_folders(&path)?.pop();
-        Ok(match (innermost, path.file_name()) {
-            (Some(folder), Some(name)) => Place { folder: Folder::Inner(folder), name: name.into() },
-            _ => Place { folder: Folder::Directory(&self.directory), name: path },
-        })
+        let folder = match self.open_folders(&path)?.pop() {
+            Some(folder) => Folder::Inner(folder),
+            None => return Ok(Place { folder: Folder::Directory(&self.directory), name: path }),
+        };
+        Ok(Place { folder, name: name_of(file) })
     }
 
     /// The folders on the way to a file, the outermost first; none for a file in the directory itself.
@@ -99,23 +77,58 @@ impl OsDisk {
             let outer = folders.last().unwrap_or(&self.directory);
             let folder = match rustix::fs::openat(outer, name.as_os_str(), flags, Mode::empty()) {
                 Err(Errno::NOENT) => return Err(NO_FOLDER),
-                opened => opened?,
+                opened => File::from(opened?),
             };
-            folders.push(folder.into());
+            if mount_of(&folder)? != mount_of(&self.directory)? {
+                return Err(Errno::XDEV);
+            }
+            folders.push(folder);
         }
         Ok(folders)
     }
 
-    /// Makes the names of the folders durable in which a file is, and its own. Another program made those folders, and may
-    /// not have done so.
+    /// Makes a file's name durable, and those of the folders in which it is: another program made those, and may not have
+    /// done so.
     pub(super) fn sync_folders(&self, path: &Path) -> io::Result<()> {
         let folders = self.open_folders(path)?;
         folders.iter().rev().chain([&self.directory]).try_for_each(File::sync_all)
     }
 
-    /// The phexts in folders to which links in the directory lead. A link that cannot be followed matters when somebody asks
-    /// for its phext.
-    pub(super) fn phexts_in_folders(&self) -> io::Result<Vec<PhextName>> {
+    /// What is to be made of a link that ends here, behind these links.
+    pub(super) fn follow_to(&self, end: &Path, passed: &[PathBuf]) -> io::Result<Followed> {
+        let Some(target) = layout::phext_at(end) else { return Ok(Followed::Refused(BadLink::NoPhext)) };
+        for link in passed.iter().filter_map(|link| layout::phext_at(link)) {
+            if self.identity(&FileName::Journal(link))?.is_some() {
+                return Ok(Followed::Refused(BadLink::BesideJournal));
+            }
+        }
+        if !target.is_in_folder() {
+            return Ok(Followed::To(target));
+        }
+        Ok(match self.identity(&FileName::Phext(target.clone())) {
+            Ok(Some(file)) if file.is_file => Followed::To(target),
+            Ok(_) => Followed::Refused(BadLink::Missing),
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                Followed::Refused(BadLink::Mounted)
+            }
+            Err(error) => return Err(error),
+        })
+    }
+
+    /// Everything in the directory that has one of our names, plain file or not; and the files of phexts in folders.
+    pub(in crate::store) fn files(&self) -> io::Result<Vec<FileName>> {
+        let mut files = Vec::new();
+        self.visit(&mut |name| files.extend(file_of(name)))?;
+        for name in self.phexts_in_folders()? {
+            let kinds = [FileName::Phext, FileName::Journal, FileName::NewPhext, FileName::NewJournal];
+            let of_phext = kinds.map(|kind| kind(name.clone()));
+            files.extend(of_phext.into_iter().filter(|file| !matches!(self.identity(file), Ok(None))));
+        }
+        Ok(files)
+    }
+
+    /// The phexts in folders to which links in the directory lead. What is wrong with a link is found with the link.
+    fn phexts_in_folders(&self) -> io::Result<Vec<PhextName>> {
         let mut phexts = Vec::new();
         for entry in Dir::read_from(&self.directory)? {
             let entry = entry?;
@@ -133,4 +146,11 @@ impl OsDisk {
         phexts.dedup();
         Ok(phexts)
     }
+}
+
+/// Which mount a file is reached by: its number since Linux 5.8, and the device.
+fn mount_of(file: &File) -> rustix::io::Result<(Option<u64>, u32, u32)> {
+    let found = rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
+    let has_number = found.stx_mask & StatxFlags::MNT_ID.bits() != 0;
+    Ok((has_number.then_some(found.stx_mnt_id), found.stx_dev_major, found.stx_dev_minor))
 }

@@ -23,9 +23,14 @@ pub(super) enum End {
     Nowhere,
 }
 
-/// Where a name in the directory leads. Absolute links count from the directory's own paths.
-pub(super) fn follow(directory: &File, own_paths: &[PathBuf], name: &Path) -> io::Result<End> {
-    let (mut real, mut rest, mut links) = (PathBuf::new(), names(name), 0);
+/// Where a name in the directory leads. Absolute links count from the directory's own paths. `passed` is told of each link.
+pub(super) fn follow(
+    directory: &File,
+    own_paths: &[PathBuf],
+    name: &Path,
+    passed: &mut Vec<PathBuf>,
+) -> io::Result<End> {
+    let (mut real, mut rest) = (PathBuf::new(), names(name));
     while let Some(name) = rest.pop() {
         if name == ".." {
             if !real.pop() {
@@ -38,10 +43,10 @@ pub(super) fn follow(directory: &File, own_paths: &[PathBuf], name: &Path) -> io
             real = next;
             continue;
         };
-        links += 1;
-        if links > LINKS {
+        if passed.len() == LINKS {
             return Ok(End::Nowhere);
         }
+        passed.push(next);
         if target.is_absolute() {
             let within = own_paths.iter().find_map(|own| target.strip_prefix(own).ok());
             let Some(within) = within else { return Ok(End::Outside) };
