@@ -103,9 +103,17 @@ pub fn folder_of(file: &Path) -> PathBuf {
     absolute.parent().unwrap_or(Path::new("/")).to_owned()
 }
 
+fn file_of(tenant_dir: &Path, name: &PhextName, suffix: &str) -> PathBuf {
+    let file_name = [name.as_str(), suffix].concat();
+    match name.folder() {
+        None => tenant_dir.join(file_name),
+        Some(folder) => tenant_dir.join(&folder.path).join(file_name),
+    }
+}
+
 /// The file of a phext.
 pub fn phext_file(tenant_dir: &Path, name: &PhextName) -> PathBuf {
-    tenant_dir.join([name.as_str(), PHEXT_SUFFIX].concat())
+    file_of(tenant_dir, name, PHEXT_SUFFIX)
 }
 
 /// The name of the phext in a file of this name; `None` for every other file.
@@ -113,19 +121,9 @@ pub fn phext_of_file(file_name: &OsStr) -> Option<PhextName> {
     PhextName::parse(file_name.to_str()?.strip_suffix(PHEXT_SUFFIX)?).ok()
 }
 
-/// The name of the phext in the file at a path from the tenant's directory, which may lead through folders; `None` for every
-/// other file.
-pub fn phext_at(path: &Path) -> Option<PhextName> {
-    let name = phext_of_file(path.file_name()?)?;
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => name.in_folder(folder),
-        _ => Some(name),
-    }
-}
-
 /// The journal of a phext: writes that are not yet in its file.
 pub fn journal_file(tenant_dir: &Path, name: &PhextName) -> PathBuf {
-    tenant_dir.join([name.as_str(), JOURNAL_SUFFIX].concat())
+    file_of(tenant_dir, name, JOURNAL_SUFFIX)
 }
 
 /// The name of the phext whose journal has this name; `None` for every other file.
@@ -143,8 +141,9 @@ pub fn files_in_folders(tenant_dir: &Path) -> BTreeSet<PathBuf> {
     let links =
         entries.flatten().filter(|entry| is_link(entry) && phext_of_file(&entry.file_name()).is_some());
     let files = links.map(|link| resolved(&link.path())).filter_map(|file| {
-        let name = phext_at(file.strip_prefix(&directory).ok()?).filter(PhextName::is_in_folder)?;
-        Some([phext_file(&directory, &name), journal_file(&directory, &name)])
+        let folder = file.parent().filter(|folder| *folder != directory && folder.starts_with(&directory))?;
+        let name = phext_of_file(file.file_name()?)?;
+        Some([phext_file(folder, &name), journal_file(folder, &name)])
     });
     files.flatten().collect()
 }

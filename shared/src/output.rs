@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::FileType;
+use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
 use crate::failure::Failure;
@@ -75,9 +75,9 @@ pub fn hand_over(bytes: &[u8]) -> io::Result<()> {
 /// Whether anything can be written to standard output at all, for a command that has changed nothing yet.
 ///
 /// # Errors
-/// Standard output is closed.
+/// Standard output is closed, or open for reading alone.
 pub fn check_open() -> io::Result<()> {
-    if WAS_CLOSED.load(Ordering::Relaxed) { Err(Errno::BADF.into()) } else { Ok(()) }
+    if IS_UNWRITABLE.load(Ordering::Relaxed) { Err(Errno::BADF.into()) } else { Ok(()) }
 }
 
 /// Why a result is not where it should be.
@@ -96,16 +96,18 @@ fn write(bytes: &[u8]) -> io::Result<()> {
     stdout.flush()
 }
 
-/// Standard output was closed when the process started.
-static WAS_CLOSED: AtomicBool = AtomicBool::new(false);
+/// Standard output was closed when the process started, or open for reading alone. Rust takes what is written there for
+/// written.
+static IS_UNWRITABLE: AtomicBool = AtomicBool::new(false);
 
 /// Runs before `main`, because Rust's runtime opens `/dev/null` in place of a closed descriptor, so that no other file gets
 /// the number. Then it can't be told from a `/dev/null` that the operator wants.
 #[ctor::ctor(unsafe)]
-fn note_whether_closed() {
+fn note_whether_unwritable() {
     // A system call and a store: nothing here needs the runtime.
-    let is_closed = rustix::io::fcntl_getfd(rustix::stdio::stdout()) == Err(Errno::BADF);
-    WAS_CLOSED.store(is_closed, Ordering::Relaxed);
+    let flags = rustix::fs::fcntl_getfl(rustix::stdio::stdout());
+    let is_writable = flags.is_ok_and(|flags| flags.intersects(OFlags::WRONLY | OFlags::RDWR));
+    IS_UNWRITABLE.store(!is_writable, Ordering::Relaxed);
 }
 
 /// A pipe takes what is written also when its reader is about to end without a look. What the reader has not taken when
@@ -120,7 +122,8 @@ fn wait_for_reader(output: &impl AsFd, patience: Duration) -> io::Result<()> {
         let mut reader = [PollFd::new(output, PollFlags::empty())];
         poll(&mut reader, Some(&LOOK_INTERVAL))?;
         let [reader] = reader;
-        if reader.revents().contains(PollFlags::ERR) {
+        // One that closes what it has read to the end, as `head -1` and `read` do, has the key.
+        if reader.revents().contains(PollFlags::ERR) && rustix::io::ioctl_fionread(output)? > 0 {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
     }
@@ -150,5 +153,12 @@ mod tests {
         let (_reader, mut writer) = pipe().unwrap();
         writer.write_all(b"key").unwrap();
         wait_for_reader(&writer, Duration::from_millis(5)).unwrap();
+
+        // It reads all and closes while it is waited for.
+        let (mut reader, mut writer) = pipe().unwrap();
+        writer.write_all(b"key").unwrap();
+        let reading = std::thread::spawn(move || reader.read_exact(&mut [0; 3]));
+        wait_for_reader(&writer, READER_PATIENCE).unwrap();
+        reading.join().unwrap().unwrap();
     }
 }

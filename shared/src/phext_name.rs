@@ -2,14 +2,28 @@
 //! unnamed one, of requests that do not say which, in the file `.phext`.
 
 use std::fmt;
-use std::path::{Component, Path};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, PathBuf};
+use std::sync::Arc;
 
 use crate::limits::PHEXT_NAME_BYTES;
 
-/// A phext's name: up to 240 bytes, no slash or backslash, no control character, no leading dot. That of a phext in a
-/// folder, which no client can say, has the folder and a slash before it.
+/// A phext's name: up to 240 bytes, no slash or backslash, no control character, no leading dot. That of a phext in a folder
+/// of the tenant's directory has the folder too; no client can say it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PhextName(String);
+pub struct PhextName {
+    name: String,
+    folder: Option<Arc<Folder>>,
+}
+
+/// A folder of a tenant's directory: one and the same, not another one that has got its path.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Folder {
+    /// From the directory, without links.
+    pub path: PathBuf,
+    /// Its number in the file system.
+    pub inode: u64,
+}
 
 /// Why a text is not a phext's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -46,37 +60,38 @@ impl PhextName {
         if text.len() > PHEXT_NAME_BYTES {
             return Err(InvalidPhextName::TooLong);
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self { name: text.to_owned(), folder: None })
     }
 
-    /// The name of the phext in a folder of the tenant's directory; `None` when the folder's path does not stay below that,
-    /// is no UTF-8, or has control characters. Clients reach such a phext by the name of a link to it.
+    /// The name of the phext of this name in a folder; `None` when the folder's path does not stay below the tenant's
+    /// directory, or has control characters, which log lines would repeat. Clients reach it by the name of a link.
     #[must_use]
-    pub fn in_folder(&self, folder: &Path) -> Option<Self> {
-        let mut path = String::new();
-        for component in folder.components() {
-            let Component::Normal(name) = component else { return None };
-            path.push_str(name.to_str().filter(|name| !name.chars().any(char::is_control))?);
-            path.push('/');
-        }
-        path.push_str(&self.0);
-        Some(Self(path))
+    pub fn in_folder(&self, folder: Folder) -> Option<Self> {
+        let is_plain = |component: Component<'_>| {
+            matches!(component, Component::Normal(_))
+                && !component.as_os_str().as_bytes().iter().any(u8::is_ascii_control)
+        };
+        let is_inside = folder.path.components().all(is_plain);
+        is_inside.then(|| Self { name: self.name.clone(), folder: Some(Arc::new(folder)) })
     }
 
-    /// Whether it is the name of a phext in a folder.
-    pub fn is_in_folder(&self) -> bool {
-        self.0.contains('/')
+    /// The folder in which it is.
+    pub fn folder(&self) -> Option<&Folder> {
+        self.folder.as_deref()
     }
 
-    /// The name as text.
+    /// The name as text, without the folder.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.name
     }
 }
 
 impl fmt::Display for PhextName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        if let Some(folder) = &self.folder {
+            write!(f, "{}/", folder.path.display())?;
+        }
+        f.write_str(&self.name)
     }
 }
 
@@ -97,10 +112,10 @@ mod tests {
             assert_eq!(PhextName::parse(leaving), Err(InvalidPhextName::LeavesDirectory));
         }
         let notes = PhextName::parse("notes").unwrap();
-        let within = notes.in_folder(Path::new("years/2026")).unwrap();
-        assert_eq!((within.as_str(), within.is_in_folder()), ("years/2026/notes", true));
+        let in_folder = |path: &str| notes.in_folder(Folder { path: path.into(), inode: 1 });
+        assert_eq!(in_folder("years/2026").unwrap().to_string(), "years/2026/notes");
         for outside in ["/years", "..", "years/../..", "./years", "a\nb"] {
-            assert_eq!(notes.in_folder(Path::new(outside)), None);
+            assert_eq!(in_folder(outside), None, "{outside:?}");
         }
         for fine in ["a", "a..b", "a.phext", "ä 1", "\u{1f506}", "-", "~"] {
             assert!(PhextName::parse(fine).is_ok(), "{fine:?} was refused");

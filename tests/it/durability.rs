@@ -13,6 +13,7 @@ mod clock_steps;
 mod damage;
 mod disk_errors;
 mod disk_use;
+mod folders;
 mod foreign_edits;
 mod full_disk;
 mod hostile_texts;

@@ -19,6 +19,8 @@ enum Output {
     Full,
     /// The descriptor is closed.
     Closed,
+    /// It is open, and can only be read.
+    ReadOnly,
     /// Standard error too: nobody can be told.
     AllClosed,
     /// The reader was gone before the command started.
@@ -33,13 +35,20 @@ enum Output {
 
 const WANTED: [Output; 2] = [Output::Null, Output::NullBothWays];
 
-const LOST: [Output; 5] =
-    [Output::Full, Output::Closed, Output::AllClosed, Output::DeadReader, Output::Indifferent];
+const LOST: [Output; 6] = [
+    Output::Full,
+    Output::Closed,
+    Output::ReadOnly,
+    Output::AllClosed,
+    Output::DeadReader,
+    Output::Indifferent,
+];
 
 /// Runs a command; gives its exit code and what it said on standard error.
 fn run_to(command: &Command, output: Output) -> (Option<i32>, String) {
     let script = match output {
         Output::Closed => r#"exec "$@" >&-"#,
+        Output::ReadOnly => r#"exec "$@" 1</dev/null"#,
         Output::AllClosed => r#"exec "$@" >&- 2>&-"#,
         Output::Indifferent => r#"{ "$@"; code=$?; echo "exit $code" >&2; } | true"#,
         Output::Full | Output::DeadReader | Output::Null | Output::NullBothWays => r#"exec "$@""#,
@@ -127,6 +136,22 @@ fn a_slow_reader_gets_its_key() {
     assert!(root.read("tenants.toml").contains(&digest(key)), "{printed}");
 }
 
+/// It ends as soon as it has the line.
+#[test]
+fn a_reader_that_takes_one_line_gets_its_key() {
+    let root = Root::new(&Setup::default());
+    for (number, reader) in ["head -1", "sed 1q", "grep -m1 -o pmb.*"].iter().enumerate() {
+        let command = root.gateway_command(&["tenants", "add", &format!("reader-{number}"), "--root", "."]);
+        let script = format!(r#"{{ "$@" || echo "exit $?" >&2; }} | {reader}"#);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script, "sh"]).arg(command.get_program()).args(command.get_args());
+        let outcome = process::run(shell.current_dir(root.path()));
+        assert_eq!(outcome.stderr.matches("exit").count(), 0, "{reader}: {outcome:?}");
+        let key = outcome.stdout.trim().rsplit(' ').next().unwrap();
+        assert!(root.read("tenants.toml").contains(&digest(key)), "{reader}: {outcome:?}");
+    }
+}
+
 #[test]
 fn a_result_that_cannot_be_written_is_a_failure() {
     let root = Root::new(&Setup::default());
@@ -160,7 +185,8 @@ fn a_result_that_cannot_be_written_is_a_failure() {
         rows.push((line, worker(line)));
     }
     for (line, command) in &rows {
-        for output in [Output::Full, Output::Closed, Output::AllClosed, Output::DeadReader] {
+        for output in [Output::Full, Output::Closed, Output::ReadOnly, Output::AllClosed, Output::DeadReader]
+        {
             let (code, told) = run_to(command, output);
             assert_eq!(code, Some(1), "{line} to {output:?}: {told}");
             let is_told = told.contains("cannot write to standard output");

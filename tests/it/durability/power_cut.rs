@@ -115,12 +115,12 @@ fn a_power_cut_takes_nothing_acknowledged() {
     let writing = Writing::default();
     large_phext::write(&disk.data_dir(), LARGE, &writing.ledger);
     process::run(Command::new("sync").arg("-f").arg(disk.data_dir())).success();
-    // Another program makes a folder, a phext in it and a link, and syncs none of them.
-    let folder = disk.data_dir().join("folder");
-    fs::create_dir(&folder).unwrap();
-    fs::write(folder.join("kept.phext"), "").unwrap();
-    symlink("folder/kept.phext", disk.data_dir().join("kept.phext")).unwrap();
     let worker = LoneWorker::start(&disk.data_dir());
+    // Another program makes folders, a phext in them and a link, and syncs none of them.
+    let folder = disk.data_dir().join("years/2026");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("kept.phext"), "").unwrap();
+    symlink("years/2026/kept.phext", disk.data_dir().join("kept.phext")).unwrap();
     thread::scope(|scope| {
         for (writer, phext) in [SMALL, LARGE, KEPT].into_iter().enumerate() {
             let (client, writing) = (worker.client.clone(), &writing);

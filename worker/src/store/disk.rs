@@ -155,6 +155,16 @@ pub(super) fn path_of(file: &FileName) -> PathBuf {
 }
 
 impl FileName {
+    /// The phext that it belongs to; none for those of the whole directory.
+    pub(super) fn phext(&self) -> Option<&PhextName> {
+        match self {
+            Self::Phext(name) | Self::NewPhext(name) | Self::Journal(name) | Self::NewJournal(name) => {
+                Some(name)
+            }
+            Self::Keys | Self::NewKeys | Self::Reserve => None,
+        }
+    }
+
     /// Whether it is about to take another's place: without a worker at work it is left over.
     pub(super) fn is_temporary(&self) -> bool {
         matches!(self, Self::NewPhext(_) | Self::NewJournal(_) | Self::NewKeys)

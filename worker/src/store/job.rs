@@ -148,7 +148,7 @@ fn check_kept(disk: &dyn Disk, name: &PhextName, outcome: Outcome) -> io::Result
     use Outcome::{Appended, Began, Published, Refreshed};
     let is_news = matches!(outcome, Appended(_) | Began(_) | Published(..) | Refreshed);
     let is_folder_gone =
-        is_news && name.is_in_folder() && disk.identity(&FileName::Phext(name.clone()))?.is_none();
+        is_news && name.folder().is_some() && disk.identity(&FileName::Phext(name.clone()))?.is_none();
     if is_folder_gone || disk.is_removed()? {
         return Err(io::Error::new(io::ErrorKind::NotFound, "the directory has been removed"));
     }

@@ -236,7 +236,7 @@ impl Store {
         let mut page =
             Page { after, names: BTreeSet::new(), bytes: 0, room_bytes: PAGE_BYTES, is_last: true };
         // One that is new may not have a name in the directory yet.
-        let names = self.cache.names().filter(|name| !name.is_in_folder());
+        let names = self.cache.names().filter(|name| name.folder().is_none());
         names.cloned().for_each(|name| page.add(name));
         Ok(PageJob { disk: Arc::clone(&self.disk), page })
     }

@@ -313,13 +313,13 @@ impl Store {
 
     /// A folder may get another name: then its phext leaves memory under the one before, and has one journal at a time.
     fn forget_moved(&mut self, name: &PhextName) -> Result<(), StoreError> {
-        if !name.is_in_folder() {
+        if name.folder().is_none() {
             return Ok(());
         }
         let Some(file) = self.disk.identity(&FileName::Phext(name.clone()))? else { return Ok(()) };
         let is_moved = |other: &&PhextName| {
             let known = self.cache.open(other).and_then(OpenPhext::file);
-            *other != name && other.is_in_folder() && known.is_some_and(|known| known.inode == file.inode)
+            *other != name && other.folder().is_some() && known.is_some_and(|known| known.inode == file.inode)
         };
         let moved: Vec<PhextName> = self.cache.names().filter(is_moved).cloned().collect();
         for other in moved {

@@ -155,13 +155,13 @@ pub(super) fn recover(
     quota_bytes: Option<u64>,
 ) -> Result<Option<Recovered>, RecoveryError> {
     PhextFiles::of(disk, name)?.check_new()?;
-    if name.is_in_folder() {
+    if name.folder().is_some() {
         make_folder_ready(disk, name)?;
     }
     let survey = survey(disk, name)?;
     let text = read_text(disk, name, quota_bytes, survey.as_ref(), PhextParser::default())?;
     match (survey, text) {
-        (_, None) if name.is_in_folder() => Err(Damage::Link(BadLink::Missing).into()),
+        (_, None) if name.folder().is_some() => Err(Damage::Link(BadLink::Missing).into()),
         (None, None) => Ok(None),
         (None, Some(text)) => Ok(Some(Recovered {
             phext: text.phext,

@@ -35,7 +35,7 @@ pub(super) struct Retiring {
     pub(super) name: PhextName,
     /// What its text is, unless another program has changed it.
     pub(super) expected: Option<Identity>,
-    /// It has no text, so its file goes too.
+    /// Its file goes too, because it has no text.
     pub(super) is_to_go: bool,
 }
 

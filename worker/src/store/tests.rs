@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::io::Errno;
+use sq_shared::phext_name::Folder;
 
 use super::memory::OPEN_PHEXTS;
 use super::*;
@@ -60,7 +61,7 @@ fn run_scan(store: &mut Store) -> bool {
 fn name(text: &str) -> PhextName {
     let (folder, own) = text.rsplit_once('/').unwrap_or(("", text));
     let own = PhextName::parse(own).unwrap();
-    if folder.is_empty() { own } else { own.in_folder(Path::new(folder)).unwrap() }
+    if folder.is_empty() { own } else { own.in_folder(Folder { path: folder.into(), inode: 0 }).unwrap() }
 }
 
 fn at(text: &str) -> Coordinate {

@@ -308,7 +308,7 @@ impl Scan {
             Ok(Some(identity)) if identity.is_file => identity.bytes,
             Ok(Some(_)) => match self.disk.follow(name) {
                 // It counts as the files in the directory do, and its links do not count.
-                Ok(Followed::To(target)) if target.is_in_folder() && !name.is_in_folder() => {
+                Ok(Followed::To(target)) if target.folder().is_some() && name.folder().is_none() => {
                     self.look_at(FileName::Phext(target.clone()), found);
                     self.look_at(FileName::Journal(target), found);
                     return;

@@ -27,6 +27,9 @@ mod links;
 #[cfg(test)]
 mod tests;
 
+/// What a confined worker sees in the place of every user but its own (user_namespaces(7)).
+const OVERFLOW_USER: u32 = 65534;
+
 /// How often, a millisecond apart, the lock is tried while nobody but `fsck` has it.
 const LOCK_ATTEMPTS: u32 = 1000;
 
@@ -195,10 +198,13 @@ impl OsDisk {
     /// An error that says which file it is about, and whose that is when it is denied: a log line has no other name of it,
     /// and a worker may ask nobody what its user, or the file's, is called.
     fn named(&self, file: &FileName, error: impl Into<io::Error>) -> io::Error {
-        let path = path_of(file);
-        let of_file = || statx_of(&self.directory, &path, AtFlags::SYMLINK_NOFOLLOW);
-        named(&path, error.into(), || {
-            // One that cannot be made is denied by its directory.
+        self.named_path(&path_of(file), error.into())
+    }
+
+    fn named_path(&self, path: &Path, error: io::Error) -> io::Error {
+        let of_file = || statx_of(&self.directory, path, AtFlags::SYMLINK_NOFOLLOW);
+        named(path, error, || {
+            // One that cannot be made, or reached, is denied by its folder.
             let folder = path.parent().unwrap_or(Path::new(""));
             of_file().or_else(|_| statx_of(&self.directory, folder, AtFlags::EMPTY_PATH))
         })
@@ -229,10 +235,9 @@ impl Disk for OsDisk {
     }
 
     fn follow(&self, name: &PhextName) -> io::Result<Followed> {
-        let link = FileName::Phext(name.clone());
-        let (file, mut passed) = (path_of(&link), Vec::new());
+        let (file, mut passed) = (path_of(&FileName::Phext(name.clone())), Vec::new());
         let end = links::follow(&self.directory, &self.own_paths, &file, &mut passed);
-        let end = match end.map_err(|error| self.named(&link, error))? {
+        let end = match end.map_err(|(path, error)| self.named_path(&path, error.into()))? {
             links::End::Within(_) if passed.is_empty() => return Ok(Followed::NoLink),
             links::End::Within(end) => end,
             links::End::Outside => return Ok(Followed::Refused(BadLink::Outside)),
@@ -302,7 +307,7 @@ impl Disk for OsDisk {
 
     fn sync_name(&self, file: &FileName) -> io::Result<()> {
         self.check_access()?;
-        self.sync_folders(&path_of(file)).map_err(of_directory)
+        self.sync_folders(file).map_err(of_directory)
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
@@ -379,8 +384,13 @@ fn removed() -> io::Error {
 fn named(path: &Path, error: io::Error, found: impl FnOnce() -> rustix::io::Result<Statx>) -> io::Error {
     let is_denied = error.kind() == io::ErrorKind::PermissionDenied;
     let whose = found().ok().filter(|_| is_denied).map(|found| {
-        let (owner, mode) = (found.stx_uid, found.stx_mode & 0o7777);
-        format!("; it belongs to user {owner}, mode {mode:04o}")
+        let mode = found.stx_mode & 0o7777;
+        match found.stx_uid {
+            OVERFLOW_USER => {
+                format!("; it belongs to another user, mode {mode:04o} (`sq-worker fsck` says which)")
+            }
+            owner => format!("; it belongs to user {owner}, mode {mode:04o}"),
+        }
     });
     let path = path.display();
     io::Error::new(error.kind(), format!("{path}: {error}{}", whose.unwrap_or_default()))

@@ -38,7 +38,7 @@ impl OpenPhext {
     /// Whether its file is to go, because it has no text. One in a folder stays, and is empty then: where it is missing, its
     /// folder's disk may be.
     pub(in crate::store) fn is_to_go(&self) -> bool {
-        self.phext.file_bytes() == 0 && !self.name.is_in_folder()
+        self.phext.file_bytes() == 0 && self.name.folder().is_none()
     }
 
     /// Whether a job is about to remove its files.
@@ -159,7 +159,7 @@ impl OpenPhext {
 
     /// The file of a phext without text is gone, with every edit that the journal has.
     fn note_text_gone(&mut self) {
-        if self.written.phext.file_bytes() == 0 && !self.name.is_in_folder() {
+        if self.written.phext.file_bytes() == 0 && self.name.folder().is_none() {
             self.file = None;
             self.base = Base { sequence: self.written.edit, digest: None };
         }

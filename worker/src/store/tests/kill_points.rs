@@ -35,7 +35,7 @@ type Texts = [String; 2];
 /// A disk on which the operator has made the files that the phexts in a folder must have.
 fn new_disk(seed: u64, names: Names) -> SimDisk {
     let disk = SimDisk::new(seed);
-    let in_folder = names.map(name).into_iter().filter(PhextName::is_in_folder);
+    let in_folder = names.map(name).into_iter().filter(|name: &PhextName| name.folder().is_some());
     in_folder.for_each(|name| disk.replace_behind_our_back(&FileName::Phext(name), b""));
     disk
 }

@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use sq_shared::layout;
-use sq_shared::phext_name::PhextName;
+use sq_shared::phext_name::{self, PhextName};
 
 use super::OsDisk;
-use crate::store::disk::{Disk, FileName, file_of, path_of};
+use crate::store::disk::{Disk, FileName, Identity, file_of, path_of};
 use crate::store::links::{BadLink, Followed};
 
 /// A file's folder is not there. To make something in it fails without harm, as where a name is taken.
@@ -59,20 +59,28 @@ pub(super) fn name_of(file: &FileName) -> PathBuf {
 }
 
 impl OsDisk {
-    /// Where a file is, or would be; [`NO_FOLDER`] without its folder.
+    /// Where a file is, or would be; [`NO_FOLDER`] when its folder is not there, or another one has its path.
     pub(super) fn place_of(&self, file: &FileName) -> rustix::io::Result<Place<'_>> {
-        let path = path_of(file);
-        let folder = match self.open_folders(&path)?.pop() {
+        let folder = match self.open_folders_of(file)?.pop() {
             Some(folder) => Folder::Inner(folder),
-            None => return Ok(Place { folder: Folder::Directory(&self.directory), name: path }),
+            None => Folder::Directory(&self.directory),
         };
         Ok(Place { folder, name: name_of(file) })
     }
 
     /// The folders on the way to a file, the outermost first; none for a file in the directory itself.
+    fn open_folders_of(&self, file: &FileName) -> rustix::io::Result<Vec<File>> {
+        let Some(folder) = file.phext().and_then(PhextName::folder) else { return Ok(Vec::new()) };
+        let folders = self.open_folders(&folder.path)?;
+        match folders.last().map(inode_of).transpose()? {
+            Some(inode) if inode == folder.inode => Ok(folders),
+            _ => Err(NO_FOLDER),
+        }
+    }
+
     fn open_folders(&self, path: &Path) -> rustix::io::Result<Vec<File>> {
         let mut folders: Vec<File> = Vec::new();
-        for name in path.parent().into_iter().flat_map(Path::components) {
+        for name in path.components() {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let outer = folders.last().unwrap_or(&self.directory);
             let folder = match rustix::fs::openat(outer, name.as_os_str(), flags, Mode::empty()) {
@@ -89,30 +97,44 @@ impl OsDisk {
 
     /// Makes a file's name durable, and those of the folders in which it is: another program made those, and may not have
     /// done so.
-    pub(super) fn sync_folders(&self, path: &Path) -> io::Result<()> {
-        let folders = self.open_folders(path)?;
+    pub(super) fn sync_folders(&self, file: &FileName) -> io::Result<()> {
+        let folders = self.open_folders_of(file)?;
         folders.iter().rev().chain([&self.directory]).try_for_each(File::sync_all)
     }
 
     /// What is to be made of a link that ends here, behind these links.
     pub(super) fn follow_to(&self, end: &Path, passed: &[PathBuf]) -> io::Result<Followed> {
-        let Some(target) = layout::phext_at(end) else { return Ok(Followed::Refused(BadLink::NoPhext)) };
-        for link in passed.iter().filter_map(|link| layout::phext_at(link)) {
-            if self.identity(&FileName::Journal(link))?.is_some() {
+        let target = match self.phext_at(end) {
+            Ok(Some(target)) => target,
+            Ok(None) | Err(Errno::NAMETOOLONG) => return Ok(Followed::Refused(BadLink::NoPhext)),
+            Err(NO_FOLDER) => return Ok(Followed::Refused(BadLink::Missing)),
+            Err(Errno::XDEV) => return Ok(Followed::Refused(BadLink::Mounted)),
+            Err(error) => return Err(self.named_path(end, error.into())),
+        };
+        for link in passed {
+            if let Ok(Some(link)) = self.phext_at(link)
+                && self.identity(&FileName::Journal(link))?.is_some()
+            {
                 return Ok(Followed::Refused(BadLink::BesideJournal));
             }
         }
-        if !target.is_in_folder() {
-            return Ok(Followed::To(target));
+        let is_file = |file: Option<Identity>| file.is_some_and(|file| file.is_file);
+        if target.folder().is_some() && !is_file(self.identity(&FileName::Phext(target.clone()))?) {
+            return Ok(Followed::Refused(BadLink::Missing));
         }
-        Ok(match self.identity(&FileName::Phext(target.clone())) {
-            Ok(Some(file)) if file.is_file => Followed::To(target),
-            Ok(_) => Followed::Refused(BadLink::Missing),
-            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-                Followed::Refused(BadLink::Mounted)
-            }
-            Err(error) => return Err(error),
-        })
+        Ok(Followed::To(target))
+    }
+
+    /// The phext whose file has this path from the directory, in which there is no link; `None` for any other file.
+    fn phext_at(&self, path: &Path) -> rustix::io::Result<Option<PhextName>> {
+        let Some(name) = path.file_name().and_then(layout::phext_of_file) else { return Ok(None) };
+        let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
+            return Ok(Some(name));
+        };
+        let Some(inode) = self.open_folders(folder)?.last().map(inode_of).transpose()? else {
+            return Ok(None);
+        };
+        Ok(name.in_folder(phext_name::Folder { path: folder.to_owned(), inode }))
     }
 
     /// Everything in the directory that has one of our names, plain file or not; and the files of phexts in folders.
@@ -137,7 +159,7 @@ impl OsDisk {
             if is_link
                 && let Some(name) = layout::phext_of_file(name)
                 && let Ok(Followed::To(target)) = self.follow(&name)
-                && target.is_in_folder()
+                && target.folder().is_some()
             {
                 phexts.push(target);
             }
@@ -153,4 +175,8 @@ fn mount_of(file: &File) -> rustix::io::Result<(Option<u64>, u32, u32)> {
     let found = rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
     let has_number = found.stx_mask & StatxFlags::MNT_ID.bits() != 0;
     Ok((has_number.then_some(found.stx_mnt_id), found.stx_dev_major, found.stx_dev_minor))
+}
+
+fn inode_of(file: &File) -> rustix::io::Result<u64> {
+    Ok(rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::INO)?.stx_ino)
 }

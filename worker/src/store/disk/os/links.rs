@@ -3,7 +3,6 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -29,7 +28,7 @@ pub(super) fn follow(
     own_paths: &[PathBuf],
     name: &Path,
     passed: &mut Vec<PathBuf>,
-) -> io::Result<End> {
+) -> Result<End, (PathBuf, Errno)> {
     let (mut real, mut rest) = (PathBuf::new(), names(name));
     while let Some(name) = rest.pop() {
         if name == ".." {
@@ -39,7 +38,8 @@ pub(super) fn follow(
             continue;
         }
         let next = real.join(&name);
-        let Some(target) = read_link(directory, &next)? else {
+        let target = read_link(directory, &next).map_err(|error| (next.clone(), error))?;
+        let Some(target) = target else {
             real = next;
             continue;
         };
@@ -69,11 +69,11 @@ fn names(path: &Path) -> Vec<OsString> {
     path.components().rev().filter_map(name).collect()
 }
 
-/// What a link says; `None` for what is no link, or is not there.
-fn read_link(directory: &File, path: &Path) -> io::Result<Option<PathBuf>> {
+/// What a link says; `None` for what is no link, is not there, or has too long a name to be there.
+fn read_link(directory: &File, path: &Path) -> rustix::io::Result<Option<PathBuf>> {
     match rustix::fs::readlinkat(directory, path, Vec::new()) {
         Ok(target) => Ok(Some(OsString::from_vec(target.into_bytes()).into())),
-        Err(Errno::INVAL | Errno::NOENT | Errno::NOTDIR) => Ok(None),
-        Err(error) => Err(error.into()),
+        Err(Errno::INVAL | Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) => Ok(None),
+        Err(error) => Err(error),
     }
 }
