@@ -104,8 +104,10 @@ pub fn folder_of(file: &Path) -> PathBuf {
 }
 
 fn file_of(tenant_dir: &Path, name: &PhextName, suffix: &str) -> PathBuf {
-    let file_name = [name.as_str(), suffix].concat();
+    let file_name = PathBuf::from([name.as_str(), suffix].concat());
     match name.folder() {
+        // A worker names its files from its own directory, and does so for each request.
+        None if tenant_dir.as_os_str().is_empty() => file_name,
         None => tenant_dir.join(file_name),
         Some(folder) => tenant_dir.join(&folder.path).join(file_name),
     }

@@ -2,6 +2,7 @@
 //! unnamed one, of requests that do not say which, in the file `.phext`.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, PathBuf};
 use std::sync::Arc;
@@ -10,14 +11,14 @@ use crate::limits::PHEXT_NAME_BYTES;
 
 /// A phext's name: up to 240 bytes, no slash or backslash, no control character, no leading dot. That of a phext in a folder
 /// of the tenant's directory has the folder too; no client can say it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PhextName {
     name: String,
     folder: Option<Arc<Folder>>,
 }
 
 /// A folder of a tenant's directory: one and the same, not another one that has got its path.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Folder {
     /// From the directory, without links.
     pub path: PathBuf,
@@ -83,6 +84,16 @@ impl PhextName {
     /// The name as text, without the folder.
     pub fn as_str(&self) -> &str {
         &self.name
+    }
+}
+
+/// Names are looked up for each request, and hardly any has a folder: one without costs nothing more.
+impl Hash for PhextName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+        if let Some(folder) = &self.folder {
+            folder.path.hash(state);
+        }
     }
 }
 

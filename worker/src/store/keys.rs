@@ -5,6 +5,7 @@
 //! never in neither.
 
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::time::Instant;
 
 use sq_shared::phext_name::PhextName;
@@ -229,6 +230,29 @@ fn read(disk: &dyn Disk, known: &mut Repeats, now: Instant) -> Result<u64, Recov
 fn key_of_all(name: &PhextName, key: &RepeatKey) -> RepeatKey {
     let mut hash = xxhash_rust::xxh3::Xxh3::new();
     hash.update(&key.digest.to_le_bytes());
+    if let Some(folder) = name.folder() {
+        // No name has a slash. The folder may be another one by now: its phext has the same name for clients.
+        hash.update(folder.path.as_os_str().as_bytes());
+        hash.update(b"/");
+    }
     hash.update(name.as_str().as_bytes());
     RepeatKey { digest: hash.digest128(), ..*key }
+}
+
+#[cfg(test)]
+mod tests {
+    use sq_shared::phext_name::Folder;
+
+    use super::*;
+    use crate::store::repeats::KeyOrigin;
+
+    #[test]
+    fn phexts_of_one_name_in_two_folders_have_keys_of_their_own() {
+        let name = PhextName::parse("notes").unwrap();
+        let in_folder = |path: &str| name.in_folder(Folder { path: path.into(), inode: 1 }).unwrap();
+        let key = RepeatKey::new(KeyOrigin::Client, "key");
+        let digests =
+            [name.clone(), in_folder("a"), in_folder("b")].map(|name| key_of_all(&name, &key).digest);
+        assert!(digests[0] != digests[1] && digests[1] != digests[2] && digests[0] != digests[2]);
+    }
 }

@@ -314,7 +314,8 @@ impl Store {
     /// Lists a phext whose scrolls cannot be read now.
     pub fn list_unread(&self, name: &PhextName, piece: &mut Piece) {
         let file = self.disk.identity(&FileName::Phext(name.clone())).ok().flatten();
-        let bytes = file.map_or(0, |file| file.bytes);
+        // A link's own length says nothing.
+        let bytes = file.filter(|file| file.is_file).map_or(0, |file| file.bytes);
         piece.rows.push(Listed { name: name.clone(), bytes, scrolls: None });
     }
 }

@@ -172,8 +172,11 @@ fn a_phext_in_a_folder_is_one_like_the_others() {
     link(dir, "absolute", folder.join("notes.phext"));
     link(dir, "through", "now/../2026/notes.phext");
     link(dir, "", "relative.phext");
+    // Another one has the same name.
+    fs::write(dir.join("notes.phext"), "own").unwrap();
     let mut store = open(dir);
-    assert_eq!((store.usage.used_bytes(None), store.usage.phexts()), (4096, Some(1)));
+    assert_eq!((store.usage.used_bytes(None), store.usage.phexts()), (8192, Some(2)));
+    assert_eq!(scroll(&mut store, "notes", ORIGIN), "own");
     let links = ["", "absolute", "relative", "through"];
     for (number, phext) in links.iter().enumerate() {
         let text = format!("through {number}");
@@ -186,9 +189,13 @@ fn a_phext_in_a_folder_is_one_like_the_others() {
     let rows = |store: &mut Store| -> Vec<_> {
         list(store).iter().map(|row| (row.name.as_str().to_owned(), row.bytes, row.scrolls)).collect()
     };
-    let all = |bytes, scrolls| links.map(|name| (name.to_owned(), bytes, Some(scrolls)));
-    assert_eq!(rows(&mut store), all(11, 2));
+    let row = |name: &str, bytes, scrolls| (name.to_owned(), bytes, Some(scrolls));
+    let mut expected: Vec<_> =
+        links.iter().map(|name| row(name, 11, 2)).chain([row("notes", 3, 1)]).collect();
+    expected.sort();
+    assert_eq!(rows(&mut store), expected);
     close(store);
+    assert_eq!(fs::read_to_string(dir.join("notes.phext")).unwrap(), "own");
     assert_eq!(fs::read_to_string(folder.join("notes.phext")).unwrap(), "through 3\x17b");
     assert_eq!(scroll(&mut open(dir), "through", ORIGIN), "through 3");
     assert!(links.iter().all(|link| is_link(dir, link)));

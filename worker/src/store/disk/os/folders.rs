@@ -61,11 +61,10 @@ pub(super) fn name_of(file: &FileName) -> PathBuf {
 impl OsDisk {
     /// Where a file is, or would be; [`NO_FOLDER`] when its folder is not there, or another one has its path.
     pub(super) fn place_of(&self, file: &FileName) -> rustix::io::Result<Place<'_>> {
-        let folder = match self.open_folders_of(file)?.pop() {
-            Some(folder) => Folder::Inner(folder),
-            None => Folder::Directory(&self.directory),
-        };
-        Ok(Place { folder, name: name_of(file) })
+        match self.open_folders_of(file)?.pop() {
+            Some(folder) => Ok(Place { folder: Folder::Inner(folder), name: name_of(file) }),
+            None => Ok(Place { folder: Folder::Directory(&self.directory), name: path_of(file) }),
+        }
     }
 
     /// The folders on the way to a file, the outermost first; none for a file in the directory itself.
