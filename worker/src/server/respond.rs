@@ -138,11 +138,16 @@ fn tag_field(checksum: u128) -> Option<(HeaderName, HeaderValue)> {
 
 /// The answer as HTTP. The worker is busy until it is written.
 pub(super) fn response(answer: Answer, busy: Busy) -> Response<AnswerBody> {
-    let mut response = Response::new(AnswerBody::new(answer.content, answer.room, busy));
     // Every status is one of the contract's; none of them is out of range.
-    *response.status_mut() =
-        hyper::StatusCode::from_u16(answer.status).unwrap_or(hyper::StatusCode::SERVICE_UNAVAILABLE);
+    let status = hyper::StatusCode::from_u16(answer.status).unwrap_or(hyper::StatusCode::SERVICE_UNAVAILABLE);
+    let is_empty_text = answer.content.bytes() == Some(0) && status != hyper::StatusCode::NOT_MODIFIED;
+    let mut response = Response::new(AnswerBody::new(answer.content, answer.room, busy));
+    *response.status_mut() = status;
     *response.headers_mut() = answer.fields;
+    if is_empty_text {
+        // hyper says so to GET alone, and HEAD is to be told what GET is.
+        response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
     response
 }
 
