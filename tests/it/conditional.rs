@@ -107,13 +107,20 @@ fn a_write_that_must_find_nothing() {
         update("If-None-Match: *").refused(412, "precondition_failed");
         client.post(&target("delete"), "").ok();
         // Emptied, it is nothing again; both conditions may hold.
-        update(&format!("If-None-Match: *\r\nIf-None-Match:  *\r\nIf-Match: \"a\", {empty}")).ok();
+        update(&format!("If-None-Match:  * \r\nIf-Match: \"a\", {empty}")).ok();
         client.post(&target("delete"), "").ok();
         // Anything else would be passed over: the write is not made.
-        for value in [&empty, "\"a\"", "W/\"a\"", "*, \"a\"", "", "a"] {
+        for value in [&empty, "\"a\"", "W/\"a\"", "*, \"a\"", "*, *", "*,", "**", "\"*\"", "", "a"] {
             update(&format!("If-None-Match: {value}")).refused(400, "invalid_parameter");
         }
-        update(&format!("If-None-Match: *\r\nIf-None-Match: {empty}")).refused(400, "invalid_parameter");
+        for second in [&empty, "*", ""] {
+            let twice = format!("If-None-Match: *\r\nIf-None-Match: {second}");
+            update(&twice).refused(400, "invalid_parameter");
+        }
+        // Nor is what stands for any text one of several.
+        for value in ["*, *", "*\r\nIf-Match: *", &format!("{empty}\r\nIf-Match: *")] {
+            update(&format!("If-Match: {value}")).refused(400, "invalid_parameter");
+        }
         assert_eq!(client.get(&target("select")).ok(), "");
     });
 }

@@ -1,7 +1,7 @@
 //! The conditions of a request, from its header fields: what the scroll must be now for a write, the key under which it may
 //! come again, and what the client of a read has already.
 
-use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::header::{self, HeaderMap};
 use sq_shared::headers::X_SQ_REPEAT_KEY;
 use sq_shared::idempotency::{self, IdempotencyKey, InvalidIdempotencyKey};
 use sq_shared::problem::{Code, Problem};
@@ -32,23 +32,19 @@ pub(super) fn expected(headers: &HeaderMap) -> Result<Option<Expected>, Problem>
     Ok(Some(Expected::OneOf(checksums)))
 }
 
-/// Whether a write wants that there is no text yet: `If-None-Match: *` (RFC 9110, 13.1.2). It means nothing else on a write,
-/// and were a tag passed over, the write would be made without its condition.
+/// Whether a write wants that there is no text yet: `If-None-Match: *` (RFC 9110, 13.1.2), one field with nothing else. It
+/// means nothing else on a write, and were a tag passed over, the write would be made without its condition.
 fn expects_nothing(headers: &HeaderMap) -> Result<bool, Problem> {
-    let mut values = headers.get_all(header::IF_NONE_MATCH).iter().peekable();
-    let is_sent = values.peek().is_some();
-    // Of two fields the gateway makes one.
-    let is_any = |value: &HeaderValue| {
-        value.as_bytes().split(|byte| *byte == b',').all(|tag| tag.trim_ascii() == b"*")
-    };
-    match values.all(is_any) {
-        true => Ok(is_sent),
-        false => Err(Problem::new(
-            Code::InvalidParameter,
-            "on a write If-None-Match is * alone, for a scroll that has no text yet: to write only what you have read, send \
-             its tag in If-Match",
-        )),
+    let mut values = headers.get_all(header::IF_NONE_MATCH).iter();
+    let Some(value) = values.next() else { return Ok(false) };
+    if value.as_bytes().trim_ascii() == b"*" && values.next().is_none() {
+        return Ok(true);
     }
+    Err(Problem::new(
+        Code::InvalidParameter,
+        "on a write If-None-Match is * alone, for a scroll that has no text yet: to write only what you have read, send \
+         its tag in If-Match",
+    ))
 }
 
 /// What the client has of what it reads, by `If-None-Match`. Tags are compared weakly; what is no tag of ours stands for
@@ -74,9 +70,12 @@ pub(super) fn known(headers: &HeaderMap) -> Option<Known> {
 /// is no checksum of ours.
 fn matching(headers: &HeaderMap) -> Result<Option<Expected>, Problem> {
     let mut checksums = None;
-    for value in headers.get_all(header::IF_MATCH) {
+    let values = headers.get_all(header::IF_MATCH);
+    // Of several fields the gateway makes one list, and in a list * is no tag.
+    let is_alone = values.iter().nth(1).is_none();
+    for value in values {
         let list = value.to_str().map_err(|_| malformed())?.trim();
-        if list == "*" {
+        if list == "*" && is_alone {
             return Ok(Some(Expected::Something));
         }
         let checksums: &mut Vec<u128> = checksums.get_or_insert_default();
@@ -113,6 +112,8 @@ fn malformed() -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use hyper::header::HeaderValue;
+
     use super::*;
 
     fn headers_of(fields: &[(header::HeaderName, &str)]) -> HeaderMap {
@@ -131,15 +132,15 @@ mod tests {
         };
         let (none_match, matching) = (header::IF_NONE_MATCH, header::IF_MATCH);
         let just = |checksums: Vec<u128>| Ok(Some(Expected::OneOf(checksums)));
-        for star in ["*", " *", "*, *"] {
+        for star in ["*", " *"] {
             assert_eq!(of(&[(none_match.clone(), star)]), just(vec![nothing]), "{star:?}");
         }
         let star = (none_match.clone(), "*");
-        assert_eq!(of(&[star.clone(), star.clone()]), just(vec![nothing]));
+        assert_eq!(of(&[star.clone(), star.clone()]), Err(Code::InvalidParameter));
         assert_eq!(of(&[star.clone(), (matching.clone(), "*")]), just(Vec::new()));
         let tags = format!("\"{nothing:032x}\", \"{:032x}\"", 0xabc);
         assert_eq!(of(&[star.clone(), (matching.clone(), &tags)]), just(vec![nothing]));
-        for wrong in ["", "\"a\"", "*, \"a\"", "\"a\", *", "**", "W/\"a\"", "a"] {
+        for wrong in ["", "\"a\"", "*, \"a\"", "\"a\", *", "*, *", "*,*", "*,", ",*", "**", "W/\"a\"", "a"] {
             assert_eq!(of(&[(none_match.clone(), wrong)]), Err(Code::InvalidParameter), "{wrong:?}");
             assert_eq!(of(&[star.clone(), (none_match.clone(), wrong)]), Err(Code::InvalidParameter));
         }
@@ -181,8 +182,11 @@ mod tests {
         for nothing in [&format!("W/{tag}"), "\"\"", "\"other\"", ""] {
             assert_eq!(expected_of(&[nothing]), Ok(Some(Expected::OneOf(Vec::new()))), "{nothing:?}");
         }
-        for wrong in ["abc", "\"abc", "\"a\" \"b\"x", "**"] {
+        for wrong in ["abc", "\"abc", "\"a\" \"b\"x", "**", "*, *"] {
             assert_eq!(expected_of(&[wrong]), Err(Code::InvalidParameter), "{wrong:?}");
+        }
+        for wrong in [["*", "*"], ["*", &tag], [&tag, "*"]] {
+            assert_eq!(expected_of(&wrong), Err(Code::InvalidParameter), "{wrong:?}");
         }
         assert!(expected_of(&[&vec![tag.as_str(); CHECKSUMS].join(",")]).is_ok());
         assert!(expected_of(&[&vec![tag.as_str(); CHECKSUMS + 1].join(",")]).is_err());
