@@ -20,6 +20,7 @@ use http::HeaderMap;
 use pingora::prelude::timeout;
 use pingora::protocols::Stream;
 use prometheus::IntGauge;
+use sq_shared::clock;
 use sq_shared::headers::{PROBLEM_JSON, X_REQUEST_ID};
 use sq_shared::limits::{LINGER_BYTES, LINGER_TIME};
 use sq_shared::request_id::new_request_id;
@@ -46,6 +47,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Room for an answer's head and a short scroll, which leave in one packet. What is longer goes out past the buffer.
 const WRITE_BUFFER_BYTES: usize = 2048;
+
+/// What is said while the clock stands where no answer can be dated.
+const CLOCK_IS_WRONG: &str =
+    "The server's clock is wrong: it stands before 1970, or after 9999. Tell your host.";
 
 /// Where connections come from.
 pub enum Listener {
@@ -224,6 +229,10 @@ impl Edge {
                 Ok(Head::Closed) => return,
                 Err(error) => return self.refuse(stream, peer, &error.into()).await,
             };
+            // pingora dates every answer, and panics where it cannot.
+            if !clock::can_date_answers() {
+                return self.refuse(stream, peer, &Refusal::NotReady(CLOCK_IS_WRONG)).await;
+            }
             // Boxed, so that a connection that lies idle holds no room for a request.
             let served = Box::pin(self.gateway.serve(stream, head, peer, &self.upstreams)).await;
             let Some(kept) = served else { return };

@@ -1,28 +1,53 @@
-//! The time of day, in whole seconds: what keys expire by.
+//! The time of day: what keys expire by, and what lines and answers are dated by. A clock may stand anywhere: what is told of
+//! it here has a limit at both ends, where the libraries that write dates would panic.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use jiff::Timestamp;
+
 use crate::failure::Failure;
+
+/// The year 10000, in seconds since 1970: HTTP's dates and those of RFC 3339 have four digits for the year.
+const YEAR_10000_S: u64 = 253_402_300_800;
+
+/// The time since 1970; none on a clock that stands before it.
+pub fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
 
 /// Seconds since 1970; 0 on a clock that stands before it.
 pub fn now_s() -> i64 {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since_1970.as_secs()).unwrap_or(i64::MAX)
+    i64::try_from(since_1970().as_secs()).unwrap_or(i64::MAX)
 }
 
-/// What a server asks before it serves: HTTP's dates and the ids of requests (UUIDv7) begin with 1970, and the libraries
-/// that write them panic before it. Linux lets no clock be set to such a time, so it need not be asked again.
+/// The time for a line; the nearest that can be written, when the clock stands outside of the years that can.
+pub fn now() -> Timestamp {
+    let now = SystemTime::now();
+    let nearest = if now < UNIX_EPOCH { Timestamp::MIN } else { Timestamp::MAX };
+    Timestamp::try_from(now).unwrap_or(nearest)
+}
+
+/// Whether an answer can be dated: from 1970 to the end of the year 9999. The libraries that write HTTP's dates panic outside
+/// of them. Linux lets no clock be set to such a time, but a machine may be made to tell one.
+pub fn can_date_answers() -> bool {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+    since_1970.is_ok_and(|since_1970| since_1970.as_secs() < YEAR_10000_S)
+}
+
+/// What a server asks before it serves: whether answers can be dated.
 ///
 /// # Errors
-/// The clock stands before 1970.
+/// The clock stands before 1970, or after 9999.
 pub fn check() -> Result<(), Failure> {
+    let advice = "set it (`timedatectl set-ntp true`, or `date -s`), for answers and keys are dated by it; nothing is \
+                  served until then";
     match SystemTime::now().duration_since(UNIX_EPOCH) {
-        Ok(_) => Ok(()),
+        Ok(since_1970) if since_1970.as_secs() < YEAR_10000_S => Ok(()),
+        Ok(_) => Err(Failure::Failed(format!("this machine's clock stands after the year 9999: {advice}"))),
         Err(error) => {
             let days = error.duration().as_secs().div_ceil(86_400);
             Err(Failure::Failed(format!(
-                "this machine's clock stands before 1970 (by {days} days): set it (`timedatectl set-ntp true`, or \
-                 `date -s`), for answers and keys are dated by it; nothing is served until then"
+                "this machine's clock stands before 1970 (by {days} days): {advice}"
             )))
         }
     }
@@ -30,7 +55,7 @@ pub fn check() -> Result<(), Failure> {
 
 /// A time in seconds since 1970 as RFC 3339 writes it, in UTC; `None` after the year 9999.
 pub fn rfc3339(seconds: i64) -> Option<String> {
-    jiff::Timestamp::from_second(seconds).ok().map(|time| time.to_string())
+    Timestamp::from_second(seconds).ok().map(|time| time.to_string())
 }
 
 /// Reads a date with time and zone (RFC 3339), as seconds since 1970.
@@ -38,8 +63,8 @@ pub fn rfc3339(seconds: i64) -> Option<String> {
 /// # Errors
 /// It is none.
 pub fn parse_rfc3339(text: &str) -> Result<i64, String> {
-    let time = text.parse::<jiff::Timestamp>();
-    time.map(jiff::Timestamp::as_second)
+    let time = text.parse::<Timestamp>();
+    time.map(Timestamp::as_second)
         .map_err(|_| "a date with time and zone, as in 2027-01-01T00:00:00Z".to_owned())
 }
 

@@ -25,6 +25,7 @@ pub mod hangup;
 pub mod headers;
 pub mod healthcheck;
 pub mod host;
+pub mod http_dates;
 pub mod idempotency;
 pub mod layout;
 pub mod limits;

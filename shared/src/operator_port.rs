@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use crate::connection_places::{Place, Places, Stage};
+use crate::http_dates;
 
 /// Connections at once: more than a scraper, some status pages and a provisioning script need.
 pub const CONNECTIONS: usize = 64;
@@ -48,6 +49,7 @@ pub async fn serve<F, A, B>(
     A: Future<Output = Result<Response<B>, Infallible>> + Send + 'static,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
+    http_dates::prepare().await;
     let places = Places::new(CONNECTIONS);
     let accepting = async {
         loop {

@@ -1,13 +1,17 @@
 //! A clock that stands before 1970, which HTTP's dates and the ids of requests cannot express: it is said at the start, and
-//! no request meets a panic. (Linux lets no clock be set so while a server runs.)
+//! no request meets a panic, nor on one that is moved there, or to the last second of 9999, under a server. (Linux lets no clock
+//! be set so while a server runs.)
 
 use std::process::Command;
+use std::sync::Arc;
 
+use sq_tests::client::Client;
 use sq_tests::lone_worker::LoneWorker;
 use sq_tests::process::{self, Outcome};
 use sq_tests::root::Root;
-use sq_tests::setup::Setup;
-use sq_tests::{binaries, faketime};
+use sq_tests::separate::{Gateway, Pool};
+use sq_tests::setup::{ADMIN_KEY, Setup};
+use sq_tests::{binaries, faketime, wait};
 
 const WHAT: &str = "a clock before 1970";
 
@@ -83,4 +87,52 @@ fn the_first_second_of_1970_is_served() {
     assert!(answer.header("date").is_some_and(|date| date.contains("Jan 1970")), "{answer}");
     // libfaketime makes a system call at the end of a process that no worker makes.
     worker.kill();
+}
+
+#[test]
+fn under_a_gateway_that_runs_it_may_stand_anywhere() {
+    let Some(library) = faketime::library("a clock that is moved under a gateway") else { return };
+    let root = Arc::new(Root::new(&Setup::default()));
+    let pool = Pool::start(&root);
+    let clock = root.join("clock");
+    let stand_at = |time: &str| root.write("clock", time);
+    stand_at("2026-01-01 00:00:00");
+    let library = library.with_file_name("libfaketimeMT.so.1");
+    let environment = [
+        ("LD_PRELOAD", library.to_str().unwrap()),
+        ("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap()),
+        ("FAKETIME_NO_CACHE", "1"),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        ("TZ", "UTC"),
+    ];
+    let gateway = Gateway::begin_with(&root, &[], &environment);
+    gateway.wait_ready();
+    let client = gateway.client_of("alice");
+    let admin = Client::new(root.admin(), Some(ADMIN_KEY));
+    let write = || client.get("/api/v2/insert?p=notes&c=1.1.1/1.1.1/1.1.1&s=x");
+    write().ok();
+    // Before the operator's port was asked for anything.
+    for time in ["1969-12-31 23:59:59", "1960-01-01 00:00:00", "1901-12-14 00:00:00"] {
+        stand_at(time);
+        for answer in [write(), client.get(SELECT), client.get("/health"), client.get("/api/v2/none")] {
+            answer.refused(503, "worker_unavailable");
+            assert!(answer.text().contains("clock"), "{answer}");
+        }
+        assert_eq!(admin.get("/admin/tenants").status, 200, "{time}");
+        assert_eq!(admin.get("/metrics").status, 200, "{time}");
+    }
+    for time in ["1970-01-01 00:00:00", "9999-12-31 23:59:59", "2026-01-01 00:00:00"] {
+        stand_at(time);
+        write().ok();
+        assert!(client.get(SELECT).ok().starts_with('x'), "{time}");
+        client.get("/api/v2/none").problem(404, "unknown_route");
+        assert_eq!(admin.get("/admin/tenants").status, 200, "{time}");
+    }
+    assert_eq!(client.get(SELECT).ok(), "xxxx");
+    // The writes' lines have the time, as near as it can be written.
+    for year in ["1970-01-01T00:00:00", "9999-12-30T22:00:00"] {
+        wait::until(year, || root.read("audit.log").contains(year));
+    }
+    drop(gateway);
+    pool.stop();
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sq_shared::connection_places::{Places, Stage};
+use sq_shared::http_dates;
 use sq_shared::shutdown::StopSignal;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -77,6 +78,7 @@ pub async fn run(
     // It stays open to the end: its number must not become that of a file (`sandbox/system_calls.rs`). The worker stops
     // listening only then, and what waits in the backlog is the next one's.
     let listener = Rc::new(TcpListener::from_std(listener)?);
+    http_dates::prepare().await;
     let places = Places::new(CONNECTIONS);
     let (stopping, stopped) = watch::channel(false);
     let accepting = tokio::task::spawn_local(accept(

@@ -5,10 +5,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use serde::Serialize;
+use sq_shared::clock;
 use sq_shared::tenant::TenantName;
 use tokio::sync::Mutex;
 
@@ -123,9 +124,8 @@ impl<'d> Overview<'d> {
         let mut tenants: Vec<Tenant<'_>> = shown.collect();
         tenants.sort_unstable_by_key(|tenant| tenant.port);
         let latency = admin.metrics.latency();
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
-            time_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
+            time_ms: u64::try_from(clock::since_1970().as_millis()).unwrap_or(u64::MAX),
             version: env!("CARGO_PKG_VERSION"),
             slots: Slots {
                 first: *directory.config.gateway.slots.start(),

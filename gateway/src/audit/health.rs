@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use sq_shared::clock;
 use sq_shared::file_error;
 use tokio::sync::Notify;
 
@@ -97,7 +98,7 @@ impl Health {
     /// Counts a line that the log will not have, for this reason.
     pub(super) fn lose(&self, reason: AuditUnavailable) {
         let lost_lines = self.lost_lines.fetch_add(1, Ordering::Relaxed) + 1;
-        let now = Timestamp::now();
+        let now = clock::now();
         let mut gap = self.gap();
         let missing = gap.missing.get_or_insert(Missing { lines: 0, from: now, to: now });
         missing.lines += 1;

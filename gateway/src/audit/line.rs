@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
+use sq_shared::clock;
 use sq_shared::coordinate::Coordinate;
 use sq_shared::phext_name::PhextName;
 use sq_shared::tenant::TenantName;
@@ -52,7 +53,7 @@ impl Line<'_> {
 /// The bytes of the line that says what is missing.
 pub(super) fn missing_line(missing: Missing) -> Vec<u8> {
     let Missing { lines, from, to } = missing;
-    json_line(&MissingLine { time: Timestamp::now(), missing: lines, from, to })
+    json_line(&MissingLine { time: clock::now(), missing: lines, from, to })
 }
 
 /// A phext's name as a line has it.

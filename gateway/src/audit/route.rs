@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue};
+use sq_shared::clock;
 use sq_shared::route::Route;
 use sq_shared::tenant::TenantName;
 use tokio::sync::OwnedSemaphorePermit;
@@ -127,7 +128,7 @@ impl Draft {
         self.is_ended = true;
         let phext = self.scroll.phext();
         let line = Line {
-            time: jiff::Timestamp::now(),
+            time: clock::now(),
             tenant: &self.tenant,
             key_id: &self.key_id,
             client: self.client,

@@ -5,10 +5,11 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
+use sq_shared::clock;
 use sq_shared::config::Config;
 use sq_shared::data_root::DataRoot;
 use sq_shared::file_lock::lock_within;
@@ -221,7 +222,7 @@ fn is_elsewhere(error: &io::Error) -> bool {
 /// Moves a directory, which is open, into the archive. No link is followed on the last step of either path, and what
 /// has taken the directory's place meanwhile is not moved.
 fn archive(data_root: &Path, tenant: &Tenant, real: &Path, directory: &File) -> io::Result<PathBuf> {
-    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now_s = clock::since_1970().as_secs();
     let archives = layout::archives_dir(data_root);
     let archived = layout::archive_name(&tenant.name, now_s);
     secret_file::create_dir(&archives)?;
