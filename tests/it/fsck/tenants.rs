@@ -1,6 +1,7 @@
 //! `fsck` of more than one tenant: a data root, or every tenant of the registry, each line with the tenant's name.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use sq_tests::binaries;
@@ -109,6 +110,79 @@ fn what_cannot_be_read_is_told_and_the_rest_is_verified() {
         assert_eq!(fsck(arguments).code(), Some(1), "{arguments:?}");
     }
     for arguments in [&["--root", ".", "data"][..], &["--root", ".", "--config", "gateway.toml"], &[]] {
-        assert_eq!(fsck(arguments).code(), Some(2), "{arguments:?}");
+        let outcome = fsck(arguments);
+        assert_eq!(outcome.code(), Some(2), "{arguments:?}");
+        assert!(outcome.stderr.contains("fsck --root"), "{outcome:?}");
     }
+}
+
+/// A root that was served, and so has a marker and notes of its tenants' directories.
+fn served() -> Root {
+    let root = root(false);
+    root.gateway(&["tenants", "add", "dora", "--root", "."]).success();
+    assert!(root.join("data/.sq-data-root").is_file());
+    root
+}
+
+#[test]
+fn a_stray_file_makes_a_data_root_no_tenant() {
+    let root = served();
+    fs::write(root.join("data/bob/notes.phext"), b"\xff").unwrap();
+    let data = root.join("data");
+    let data = data.to_str().unwrap();
+    for stray in ["notes.phext", ".phext", "notes.journal", ".journal", "folder.phext/", "readme2"] {
+        let path = root.join("data").join(stray);
+        if stray.ends_with('/') {
+            fs::create_dir(&path).unwrap()
+        } else {
+            fs::write(&path, "a text").unwrap()
+        }
+        let outcome = fsck(&[data]);
+        assert_damaged(&outcome);
+        assert!(
+            outcome.stderr.contains(&format!("{} belongs to no tenant", stray.trim_end_matches('/'))),
+            "{outcome:?}"
+        );
+        if path.is_dir() { fs::remove_dir(&path).unwrap() } else { fs::remove_file(&path).unwrap() }
+    }
+    // One without a directory is a data root too.
+    for tenant in ["alice", "bob", "dora"] {
+        fs::remove_dir_all(root.join("data").join(tenant)).unwrap();
+        root.gateway(&["tenants", "make-directory", tenant, "--root", "."]);
+    }
+    assert!(fsck(&[data]).success().contains("tenants: 0 phexts"));
+}
+
+#[test]
+fn a_directory_that_was_there_is_missed_in_a_data_root() {
+    let root = served();
+    let data = root.join("data");
+    let ask = || fsck(&[data.to_str().unwrap()]);
+    ask().success();
+    let dora = root.join("data/dora");
+    fs::remove_dir_all(&dora).unwrap();
+    type Occupy = fn(&Path);
+    let occupy: [(Occupy, &str); 3] = [
+        (|_| (), "it is not there"),
+        (|path| fs::write(path, "a file").unwrap(), "not a directory"),
+        (|path| std::os::unix::fs::symlink("nowhere", path).unwrap(), "not a directory"),
+    ];
+    for (occupy, told) in occupy {
+        occupy(&dora);
+        let outcome = ask();
+        assert_eq!(outcome.code(), Some(1), "{outcome:?}");
+        let line = line(&outcome, "dora/");
+        assert!(line.contains("DAMAGED") && line.contains(told) && line.contains("data/dora"), "{outcome:?}");
+        assert!(outcome.stdout.contains("alice/notes.phext"), "{outcome:?}");
+        let _ = fs::remove_file(&dora);
+    }
+    // By the registry its directory is elsewhere now.
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::write(elsewhere.path().join("far.phext"), "text").unwrap();
+    let registry = root.read("tenants.toml");
+    let data_dir = format!("name = \"dora\"\ndata_dir = \"{}\"", elsewhere.path().display());
+    root.write_registry(&registry.replace("name = \"dora\"", &data_dir));
+    let outcome = ask();
+    assert!(line(&outcome, "dora/far.phext").contains("ok"), "{outcome:?}");
+    outcome.success();
 }

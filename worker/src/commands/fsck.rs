@@ -18,6 +18,9 @@ use directories::TenantDirectory;
 
 /// Options of `fsck`.
 #[derive(Debug, clap::Args)]
+#[command(
+    override_usage = "sq-worker fsck <DIR>\n       sq-worker fsck --root <DIR>\n       sq-worker fsck --config <FILE>"
+)]
 #[command(after_help = "\
 Examples:
   sq-worker fsck ./sq-data/data/alice
@@ -48,13 +51,14 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     }
     let dir = options.dir.as_deref().unwrap_or(Path::new("."));
     let config_file = layout::config_file(dir);
-    let directories = if config_file.is_file() {
-        directories::of_registry(&config_file)?
-    } else {
-        directories::of_data_root(dir)?
-    };
-    if !directories.is_empty() {
-        return check_all(&directories);
+    if config_file.is_file() {
+        return check_all(&directories::of_registry(&config_file)?);
+    }
+    if let Some(contents) = directories::of_data_root(dir)? {
+        for stray in &contents.stray {
+            remark(format_args!("{} belongs to no tenant, and is not verified", stray.display()));
+        }
+        return check_all(&contents.tenants);
     }
     let report = fsck::check(dir).map_err(Failure::from_error)?;
     if report.files.is_empty() {

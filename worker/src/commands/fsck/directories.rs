@@ -1,5 +1,6 @@
 //! Which directories `fsck` verifies when it is asked about more than one tenant.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -7,7 +8,8 @@ use sq_shared::config::Config;
 use sq_shared::data_root::DataRoot;
 use sq_shared::failure::Failure;
 use sq_shared::registry::{Registry, Tenant};
-use sq_shared::{layout, service_user};
+use sq_shared::tenant::TenantName;
+use sq_shared::{file_error, layout, service_user};
 
 /// A tenant, by name, and its directory.
 pub(super) struct TenantDirectory {
@@ -17,32 +19,95 @@ pub(super) struct TenantDirectory {
     pub(super) gone: Option<String>,
 }
 
-/// The tenants' directories in a data root, by name; none when the folder is a tenant's directory itself, which has phexts
-/// or journals, or when it has no folders. What begins with a dot is no tenant's: `.archive` among them.
+/// What is in a folder of tenants' directories.
+pub(super) struct Contents {
+    /// By name.
+    pub(super) tenants: Vec<TenantDirectory>,
+    /// What lies beside them, and belongs to no tenant.
+    pub(super) stray: Vec<PathBuf>,
+}
+
+/// The tenants' directories in a data root, those that are noted and not there among them. `None` when the folder is a
+/// tenant's directory itself: it has no marker, and phexts or journals, or no folders. What begins with a dot is no
+/// tenant's: `.archive` among them.
 ///
 /// # Errors
 /// The folder cannot be read.
-pub(super) fn of_data_root(folder: &Path) -> Result<Vec<TenantDirectory>, Failure> {
-    let read = || -> io::Result<Option<Vec<TenantDirectory>>> {
-        let mut directories = Vec::new();
+pub(super) fn of_data_root(folder: &Path) -> Result<Option<Contents>, Failure> {
+    let is_marked = layout::data_root_marker(folder).symlink_metadata().is_ok();
+    let mut contents = Contents { tenants: Vec::new(), stray: Vec::new() };
+    let mut has_phexts = false;
+    let mut read = || -> io::Result<()> {
         for entry in std::fs::read_dir(folder)? {
             let entry = entry?;
-            let name = entry.file_name();
-            if layout::stem(&name).is_some() {
-                return Ok(None);
-            }
-            let dir = entry.path();
+            let (name, dir) = (entry.file_name(), entry.path());
+            let is_phext = layout::stem(&name).is_some();
             let tenant = name.to_string_lossy().into_owned();
-            if !tenant.starts_with('.') && dir.is_dir() {
-                directories.push(TenantDirectory { tenant, dir, gone: None });
+            has_phexts |= is_phext;
+            if dir.is_dir() && !is_phext && !tenant.starts_with('.') {
+                contents.tenants.push(TenantDirectory { tenant, dir, gone: None });
+            } else if is_phext || !tenant.starts_with('.') {
+                contents.stray.push(dir);
             }
         }
-        Ok(Some(directories))
+        Ok(())
     };
-    let found = read().map_err(|error| Failure::Failed(format!("{}: {error}", folder.display())))?;
-    let mut directories = found.unwrap_or_default();
-    directories.sort_by(|one, other| one.tenant.cmp(&other.tenant));
-    Ok(directories)
+    read().map_err(|error| Failure::Failed(file_error::named(folder, error).to_string()))?;
+    if !is_marked && (has_phexts || contents.tenants.is_empty()) {
+        return Ok(None);
+    }
+    for missing in noted_and_missing(folder, &contents.tenants)? {
+        // It stands in the place of the directory.
+        contents.stray.retain(|path| *path != missing.dir);
+        contents.tenants.push(missing);
+    }
+    contents.tenants.sort_by(|one, other| one.tenant.cmp(&other.tenant));
+    Ok(Some(contents))
+}
+
+/// The tenants that are noted as having had a directory, and have none in the data root now. Where the config lies beside it,
+/// its registry knows whose directory is elsewhere.
+fn noted_and_missing(folder: &Path, found: &[TenantDirectory]) -> Result<Vec<TenantDirectory>, Failure> {
+    let notes = layout::tenant_notes_dir(folder);
+    let entries = match std::fs::read_dir(&notes) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(|error| Failure::Failed(file_error::named(&notes, error).to_string()))?,
+    };
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let is_found = |name: &String| found.iter().any(|directory| directory.tenant == *name);
+    let missing = names.filter(|name| name.parse::<TenantName>().is_ok() && !is_found(name));
+    let elsewhere = directories_elsewhere(folder);
+    Ok(missing
+        .map(|tenant| {
+            if let Some(dir) = elsewhere.get(&tenant).filter(|dir| dir.is_dir()) {
+                return TenantDirectory { tenant, dir: dir.clone(), gone: None };
+            }
+            let dir = folder.join(&tenant);
+            let why = if dir.symlink_metadata().is_ok() {
+                "what is there is not a directory"
+            } else {
+                "it is not there"
+            };
+            let gone = format!(
+                "{why}, and it was; if the registry names another path, verify with --root or --config"
+            );
+            TenantDirectory { tenant, dir, gone: Some(gone) }
+        })
+        .collect())
+}
+
+/// The tenants with a directory of their own, by the registry of the system whose data root this is, if its config is in the
+/// folder above.
+fn directories_elsewhere(data_root: &Path) -> BTreeMap<String, PathBuf> {
+    let data_root = layout::resolved(data_root);
+    let Some(folder) = data_root.parent() else { return BTreeMap::new() };
+    let Ok(config) = Config::load(&layout::config_file(folder)) else { return BTreeMap::new() };
+    if layout::resolved(&config.gateway.data_root) != data_root {
+        return BTreeMap::new();
+    }
+    let Ok(loaded) = Registry::load(&config.gateway.tenants, &config) else { return BTreeMap::new() };
+    let elsewhere = |tenant: Tenant| Some((tenant.name.to_string(), tenant.data_dir?));
+    loaded.registry.tenants.into_iter().filter_map(elsewhere).collect()
 }
 
 /// The directories of a system's tenants, wherever they are; that of a tenant who has never been served may not be there.
