@@ -18,10 +18,11 @@ use rustix::fs::Mode;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use socket2::SockRef;
 use sq_shared::file_error;
+use sq_shared::socket_file;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::listen::{Listening, Role, Sockets, remove_dead_socket};
+use crate::listen::{Listening, Role, Sockets};
 use wire::{Accepted, LastWord, Offer, Offered, receive, send};
 
 /// How long a new process waits for the sockets: for an operator who changes terminals and types the other command.
@@ -156,7 +157,7 @@ pub async fn take(path: &Path) -> Result<Taken, TakeError> {
 impl Meeting {
     /// The file is its owner's alone from the beginning: its mode is set before it has a name.
     fn open(path: &Path) -> io::Result<Self> {
-        remove_dead_socket(path)?;
+        socket_file::remove_dead(path)?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;

@@ -12,8 +12,9 @@ use rustix::net::AddressFamily;
 use rustix::net::sockopt::socket_domain;
 use socket2::{SockFilter, SockRef};
 use sq_shared::config::{Config, ListenAddress};
-use sq_shared::file_error;
 use sq_shared::limits::{CLIENT_BACKLOG, CLIENT_UNSENT_BYTES};
+use sq_shared::listen_error::{self, Settings};
+use sq_shared::socket_file;
 
 use crate::edge::Listener;
 
@@ -38,10 +39,10 @@ const WITHOUT_SYN: [SockFilter; 4] = [
 /// To connect to a socket's file takes the right to write to it (unix(7)).
 const SOCKET_MODE: u32 = 0o666;
 
-/// A listening socket that no address could be had for.
+/// A listening socket that no address could be had for; the text says what to do.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {0}: {1}; is another gateway running?")]
-pub struct BindError(ListenAddress, io::Error);
+#[error("{0}")]
+pub struct BindError(String);
 
 /// What a listening socket is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -60,6 +61,14 @@ impl Role {
             Self::Clients => "clients",
             Self::Admin => "admin",
         }
+    }
+
+    /// Where the config has its address.
+    fn settings(self) -> Settings {
+        Settings::one(match self {
+            Self::Clients => "[gateway] listen",
+            Self::Admin => "[gateway] admin_listen",
+        })
     }
 }
 
@@ -135,7 +144,7 @@ impl Sockets {
                 taken.push(role);
                 Ok(socket)
             }
-            None => Listening::bind(configured),
+            None => Listening::bind(role, configured),
         };
         let admin_listen = ListenAddress::Tcp(config.gateway.admin_listen);
         let clients = choose(Role::Clients, clients, &config.gateway.listen)?;
@@ -150,15 +159,14 @@ impl Sockets {
 }
 
 impl Listening {
-    fn bind(address: &ListenAddress) -> Result<Self, BindError> {
+    fn bind(role: Role, address: &ListenAddress) -> Result<Self, BindError> {
         let bound = match address {
             ListenAddress::Tcp(address) => bind_tcp(*address).map(Self::Tcp),
             ListenAddress::Unix(path) => {
-                let bound = bind_unix(path).map_err(|error| file_error::explained(path, error));
-                bound.map(|listener| Self::Unix(listener, FileId::of_socket(path)))
+                bind_unix(path).map(|listener| Self::Unix(listener, FileId::of_socket(path)))
             }
         };
-        bound.map_err(|error| BindError(address.clone(), error))
+        bound.map_err(|error| BindError(listen_error::explain(address, &error, role.settings())))
     }
 
     /// A socket that came from another process, which says what its file is.
@@ -292,26 +300,10 @@ fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 /// Like a port on loopback, it is there for every user of the machine, nginx among them: the folder says who gets at it,
 /// and a key is asked of everybody. (nginx makes its own sockets so too: `ngx_open_listening_sockets`.)
 fn bind_unix(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
-    remove_dead_socket(path)?;
+    socket_file::remove_dead(path)?;
     let listener = std::os::unix::net::UnixListener::bind(path)?;
     fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE))?;
     Ok(listener)
-}
-
-/// A socket file that nobody listens on is left over from a process that was killed.
-///
-/// # Errors
-/// It cannot be removed.
-pub fn remove_dead_socket(path: &Path) -> io::Result<()> {
-    let refused = || {
-        let connected = std::os::unix::net::UnixStream::connect(path);
-        connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
-    };
-    if is_socket(path) && refused() { fs::remove_file(path) } else { Ok(()) }
-}
-
-fn is_socket(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 
 use sq_shared::clock;
-use sq_shared::config::Enforcement;
+use sq_shared::config::{Enforcement, ListenAddress};
 use sq_shared::registry::{Key, Scope};
 use sq_shared::shutdown::{self, StopSignal};
 use sq_shared::tenant::TenantName;
@@ -26,6 +26,7 @@ use crate::settings::Absence;
 use crate::store::{DataDirectory, Limits, Store, Turns};
 use sq_shared::failure::Failure;
 use sq_shared::limits::COORDINATE_PART;
+use sq_shared::listen_error::{self, Settings};
 use sq_shared::{output, service_user};
 
 /// The first slot's port, where a worker that is started alone listens unless told otherwise.
@@ -274,7 +275,8 @@ fn bind(options: &Options) -> Result<TcpListener, Failure> {
         None => SocketAddr::from((Ipv4Addr::LOCALHOST, port_from_environment()?)),
     };
     TcpListener::bind(address).map_err(|error| {
-        Failure::Failed(format!("cannot listen on {address}: {error}; give another --listen ADDR"))
+        let settings = Settings::one("it with --listen ADDR");
+        Failure::Failed(listen_error::explain(&ListenAddress::Tcp(address), &error, settings))
     })
 }
 

@@ -21,7 +21,7 @@ use std::io::{self, BufRead, BufReader, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,6 +35,7 @@ use rustix::net::{
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 use sq_shared::file_error;
+use sq_shared::socket_file;
 use sq_shared::tenant::TenantName;
 
 /// How long a new pool waits for the old one.
@@ -109,14 +110,6 @@ fn inode_of(path: &Path) -> Option<u64> {
     fs::symlink_metadata(path).ok().map(|file| file.ino())
 }
 
-/// One that waited here before and was killed has left its file.
-fn remove_dead_socket(path: &Path) -> io::Result<()> {
-    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    let refused =
-        || UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
-    if is_socket && refused() { fs::remove_file(path) } else { Ok(()) }
-}
-
 /// Waits for the old pool, and receives what it has. Blocks.
 ///
 /// # Errors
@@ -129,7 +122,8 @@ pub fn receive(path: &Path) -> Result<Handover, String> {
         };
         format!("cannot listen on {} for the pool that hands over: {why}", path.display())
     };
-    remove_dead_socket(path).map_err(explain)?;
+    // One that waited here before and was killed has left its file.
+    socket_file::remove_dead(path).map_err(explain)?;
     let listener = UnixListener::bind(path).map_err(explain)?;
     let _door = Door::new(path);
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(explain)?;
@@ -474,7 +468,7 @@ mod tests {
         assert!(path.exists());
         fs::write(folder.path().join("other"), "").unwrap();
         drop(first);
-        remove_dead_socket(&path).unwrap();
+        socket_file::remove_dead(&path).unwrap();
         assert!(!path.exists(), "nobody listened there");
         fs::rename(folder.path().join("other"), &path).unwrap();
         drop(door);

@@ -8,13 +8,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use sq_shared::config::ListenAddress;
 use sq_shared::limits::SLOT_BACKLOG;
+use sq_shared::listen_error::{self, Settings};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 
 use super::Event;
 use super::observed::Attention;
+
+/// Where the config has a slot's address.
+const SETTINGS: Settings = Settings { address: "[pool] slot_address", port: "[gateway] slots" };
 
 /// So many connections to a free slot are closed without a pause.
 const REFUSED_AT_ONCE: usize = 64;
@@ -36,7 +41,8 @@ impl SlotSocket {
     /// The address cannot be had; the text names it and says what to do.
     pub fn bind(address: IpAddr, port: u16, events: &mpsc::UnboundedSender<Event>) -> Result<Self, String> {
         let address = SocketAddr::new(address, port);
-        let listener = listen(address).map_err(|error| explain(address, &error))?;
+        let listener = listen(address)
+            .map_err(|error| listen_error::explain(&ListenAddress::Tcp(address), &error, SETTINGS))?;
         Ok(Self::take_over(listener, port, events))
     }
 
@@ -91,22 +97,6 @@ pub fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
     rustix::net::bind(&socket, &address)?;
     rustix::net::listen(&socket, SLOT_BACKLOG)?;
     Ok(socket)
-}
-
-fn explain(address: SocketAddr, error: &io::Error) -> String {
-    let advice = match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            format!("another pool or program holds it; find it with: ss -ltnp 'sport = :{}'", address.port())
-        }
-        io::ErrorKind::AddrNotAvailable => {
-            "this machine has no such address; change [pool] slot_address".to_owned()
-        }
-        io::ErrorKind::PermissionDenied => {
-            "ports below 1024 need a privilege; change [gateway] slots".to_owned()
-        }
-        _ => "raise the limit of open files (ulimit -n) if it is too low".to_owned(),
-    };
-    format!("cannot listen on {address}: {error}; {advice}")
 }
 
 /// Attends to a slot's connections until the slot is dropped. One task owns the registration with the

@@ -16,6 +16,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 use sq_shared::headers::{PROBLEM_JSON, X_REQUEST_ID};
 use sq_shared::host;
+use sq_shared::listen_error::{self, Settings};
 use sq_shared::loopback::names_loopback;
 use sq_shared::operator_port;
 use sq_shared::problem::{Code, Problem};
@@ -60,9 +61,9 @@ impl Answering {
     /// The address cannot be had; the text names it and says what to do.
     pub fn start(address: SocketAddr, inherited: Option<OwnedFd>, page: Page) -> Result<Self, String> {
         let explain = |error: io::Error| {
-            format!(
-                "cannot listen on {address} for the pool's status: {error}; change [pool] status_listen, or set it to \"off\""
-            )
+            let settings = Settings::one("[pool] status_listen, or set it to \"off\"");
+            let advice = listen_error::of_tcp(address, &error, settings);
+            format!("cannot listen on {address} for the pool's status: {error}; {advice}")
         };
         if !page.is_local {
             tracing::warn!(
