@@ -4,18 +4,23 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crate::config::ListenAddress;
+use crate::socket_file::{self, Connected};
 
 /// How long a health check waits before it counts as failed: less than Docker's default of 30 s.
 const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long [`ask`] waits for each step.
+/// How long [`ask`] takes at most.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long it waits before it tries a full queue again.
+const CONNECT_PAUSE: Duration = Duration::from_millis(20);
+
 /// More than the answer to `/health` has.
-const ANSWER_BYTES: u64 = 16 << 10;
+const ANSWER_BYTES: usize = 16 << 10;
 
 /// What every `/health` of ours says.
 const HEALTHY: &str = "\"status\":\"ok\"";
@@ -43,6 +48,9 @@ pub fn check_address(address: &ListenAddress) -> Result<(), String> {
         // It may be slow. If not, the library's text says more than ours could.
         (_, ListenAddress::Tcp(address)) => check(&format!("http://{}/health", local(*address))),
         (Answer::None, address) => Err(format!("{address}: no server listens")),
+        (Answer::Full, address) => {
+            Err(format!("{address}: the server's queue is full, it accepts no connection"))
+        }
         (Answer::Silent, address) => Err(format!("{address}: no answer")),
     }
 }
@@ -56,27 +64,30 @@ pub enum Answer {
     Other,
     /// Something that connects, and does not answer in time.
     Silent,
+    /// Something that listens, and does not accept: its queue is full.
+    Full,
     /// Nothing that can be connected to.
     None,
 }
 
-/// Asks `/health` there.
+/// Asks `/health` there. Takes [`ASK_TIMEOUT`] at most, whatever listens.
 pub fn ask(address: &ListenAddress) -> Answer {
+    let deadline = Instant::now() + ASK_TIMEOUT;
     let answer = match address {
-        ListenAddress::Tcp(address) => {
-            let Ok(stream) = TcpStream::connect_timeout(&local(*address), ASK_TIMEOUT) else {
+        ListenAddress::Tcp(address) => match TcpStream::connect_timeout(&local(*address), ASK_TIMEOUT) {
+            Ok(stream) => exchange(stream, deadline),
+            Err(error) if error.kind() == ErrorKind::TimedOut => return Answer::Full,
+            Err(_) => return Answer::None,
+        },
+        ListenAddress::Unix(path) => match connect(path, deadline) {
+            Ok(Connected::To(stream)) => exchange(stream, deadline),
+            Ok(Connected::QueueIsFull) => return Answer::Full,
+            // What is left over from a server that was killed refuses.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
                 return Answer::None;
-            };
-            let limited =
-                stream.set_read_timeout(Some(ASK_TIMEOUT)).and(stream.set_write_timeout(Some(ASK_TIMEOUT)));
-            limited.and_then(|()| exchange(stream))
-        }
-        ListenAddress::Unix(path) => {
-            let Ok(stream) = UnixStream::connect(path) else { return Answer::None };
-            let limited =
-                stream.set_read_timeout(Some(ASK_TIMEOUT)).and(stream.set_write_timeout(Some(ASK_TIMEOUT)));
-            limited.and_then(|()| exchange(stream))
-        }
+            }
+            Err(error) => Err(error),
+        },
     };
     match answer {
         Ok(answer) if answer.starts_with("HTTP/1.1 200 ") && answer.contains(HEALTHY) => Answer::Healthy,
@@ -91,10 +102,49 @@ pub fn ask(address: &ListenAddress) -> Answer {
     }
 }
 
-fn exchange(mut stream: impl Read + Write) -> io::Result<String> {
+/// A queue that is full may have room a moment later.
+fn connect(path: &Path, deadline: Instant) -> io::Result<Connected> {
+    loop {
+        match socket_file::connect(path)? {
+            Connected::QueueIsFull if Instant::now() < deadline => std::thread::sleep(CONNECT_PAUSE),
+            connected => return Ok(connected),
+        }
+    }
+}
+
+/// A connection whose reads and writes can be given a limit.
+trait Limited: Read + Write {
+    fn limit(&self, time: Option<Duration>) -> io::Result<()>;
+}
+
+impl Limited for TcpStream {
+    fn limit(&self, time: Option<Duration>) -> io::Result<()> {
+        self.set_read_timeout(time).and(self.set_write_timeout(time))
+    }
+}
+
+impl Limited for UnixStream {
+    fn limit(&self, time: Option<Duration>) -> io::Result<()> {
+        self.set_read_timeout(time).and(self.set_write_timeout(time))
+    }
+}
+
+fn exchange(mut stream: impl Limited, deadline: Instant) -> io::Result<String> {
+    let limit = |stream: &dyn Limited| {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { stream.limit(Some(left)) }
+    };
+    limit(&stream)?;
     stream.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-    let mut answer = Vec::new();
-    stream.take(ANSWER_BYTES).read_to_end(&mut answer)?;
+    let (mut answer, mut piece) = (Vec::new(), [0; 4096]);
+    while answer.len() < ANSWER_BYTES {
+        // One that sends a byte now and then must not take longer.
+        limit(&stream)?;
+        match stream.read(&mut piece)? {
+            0 => break,
+            bytes => answer.extend(piece.iter().take(bytes)),
+        }
+    }
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 

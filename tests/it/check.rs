@@ -1,18 +1,22 @@
 //! `check` and `healthcheck`: what an operator asks before and after a start.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
 
+use sq_shared::socket_file::{self, Connected};
 use sq_tests::deployment::Deployment;
 use sq_tests::process::{self, Outcome};
 use sq_tests::root::Root;
 use sq_tests::separate::{Gateway, Pool};
 use sq_tests::setup::Setup;
-use sq_tests::{address, binaries};
+use sq_tests::{address, binaries, notice, wait};
 
 fn worker(arguments: &[&str]) -> Outcome {
     process::run(Command::new(binaries::worker()).args(arguments))
@@ -110,8 +114,8 @@ fn stranger(accept: impl Fn() -> Option<Box<dyn Foreign>> + Send + 'static) {
     });
 }
 
-trait Foreign: std::io::Read + std::io::Write {}
-impl<T: std::io::Read + std::io::Write> Foreign for T {}
+trait Foreign: Read + Write {}
+impl<T: Read + Write> Foreign for T {}
 
 #[test]
 fn an_address_that_another_program_has_is_a_mistake() {
@@ -134,9 +138,7 @@ fn an_address_that_another_program_has_is_a_mistake() {
     let root = Root::new(&Setup::default());
     let slot = TcpListener::bind(address::at(root.address, 1345)).unwrap();
     slot.set_nonblocking(true).unwrap();
-    let outcome = root.with_config(&["check"]);
-    assert!(outcome.stderr.contains("1345") && outcome.stderr.contains("slots"), "{outcome:?}");
-    assert_eq!(outcome.success().trim(), "ok");
+    mistaken(&root, &["1345", "slots", "not by this system's pool"]);
     assert!(slot.accept().is_err(), "the slot was connected to");
 }
 
@@ -169,22 +171,22 @@ fn a_system_that_runs_passes_its_own_check() {
 
 #[test]
 fn addresses_that_other_machines_reach_are_warned_of() {
-    let other = Ipv4Addr::new(192, 0, 2, 1);
+    let all = || format!("0.0.0.0:{}", address::free_port());
     for (field, setup) in [
-        ("gateway.listen", Setup { gateway: "listen = \"0.0.0.0:1\"".to_owned(), ..Setup::default() }),
-        ("gateway.listen", Setup { gateway: "listen = \"[::]:1\"".to_owned(), ..Setup::default() }),
+        ("gateway.listen", Setup { gateway: format!("listen = \"{}\"", all()), ..Setup::default() }),
+        (
+            "gateway.listen",
+            Setup { gateway: format!("listen = \"[::]:{}\"", address::free_port()), ..Setup::default() },
+        ),
         (
             "gateway.admin_listen",
             Setup {
-                gateway: format!("admin_listen = \"{other}:1338\"\nadmin_allow_remote = true"),
+                gateway: format!("admin_listen = \"{}\"\nadmin_allow_remote = true", all()),
                 ..Setup::default()
             },
         ),
-        (
-            "pool.status_listen",
-            Setup { pool: format!("status_listen = \"{other}:1339\""), ..Setup::default() },
-        ),
-        ("pool.slot_address", Setup { pool: format!("slot_address = \"{other}\""), ..Setup::default() }),
+        ("pool.status_listen", Setup { pool: format!("status_listen = \"{}\"", all()), ..Setup::default() }),
+        ("pool.slot_address", Setup { pool: "slot_address = \"0.0.0.0\"".to_owned(), ..Setup::default() }),
     ] {
         let root = Root::new(&setup);
         let outcome = root.with_config(&["check"]);
@@ -196,6 +198,164 @@ fn addresses_that_other_machines_reach_are_warned_of() {
         assert!(warnings.len() == 1 && warnings[0].starts_with(&format!("warning: {field} ")), "{outcome:?}");
         assert_eq!(outcome.success().trim(), "ok");
     }
+}
+
+/// No machine has it (RFC 5737).
+const NOWHERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+#[test]
+fn an_address_of_another_machine_is_a_mistake_and_is_not_asked() {
+    let begun = Instant::now();
+    let lines = [
+        ("gateway.listen", format!("listen = \"{NOWHERE}:1337\""), String::new()),
+        ("gateway.listen", "listen = \"[2001:db8::1]:1337\"".to_owned(), String::new()),
+        (
+            "gateway.admin_listen",
+            format!("admin_listen = \"{NOWHERE}:1338\"\nadmin_allow_remote = true"),
+            String::new(),
+        ),
+        ("pool.status_listen", String::new(), format!("status_listen = \"{NOWHERE}:1339\"")),
+        ("pool.slot_address", String::new(), format!("slot_address = \"{NOWHERE}\"")),
+    ];
+    for (field, gateway, pool) in lines {
+        let root = Root::new(&Setup { gateway, pool, ..Setup::default() });
+        mistaken(&root, &[&format!("{field} = "), "no such address", "1 mistake\n"]);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(20), "it was waited for");
+    // A pool in a container of its own has both, and this is the gateway's.
+    let pool = format!("status_listen = \"{NOWHERE}:1339\"\nslot_address = \"{NOWHERE}\"");
+    let outcome = Root::new(&Setup { pool, ..Setup::default() }).with_config(&["check"]);
+    assert!(outcome.stderr.contains("does not start here"), "{outcome:?}");
+    assert_eq!(outcome.success().trim(), "ok");
+}
+
+#[test]
+fn a_port_that_takes_a_privilege_is_a_mistake() {
+    if !rustix::process::geteuid().is_root() {
+        return notice::not_allowed_here("a check as another user");
+    }
+    let first = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
+    if first.trim() == "0" {
+        return notice::skip("a port below 1024: every user of this machine may have it");
+    }
+    let own = Root::new(&Setup::default()).address;
+    let lines = [
+        ("gateway.listen", format!("listen = \"{own}:80\"")),
+        ("gateway.admin_listen", format!("admin_listen = \"{own}:81\"")),
+        ("pool.slot_address", "slots = \"900-1100\"".to_owned()),
+    ];
+    for (field, gateway) in lines {
+        let root = Root::new(&Setup { gateway, ..Setup::default() });
+        // As the owner of the root, whom root becomes.
+        for path in [root.path().to_owned(), root.config(), root.registry()] {
+            std::os::unix::fs::chown(path, Some(65534), Some(65534)).unwrap();
+        }
+        mistaken(&root, &[&format!("{field} = "), "Permission denied", "CAP_NET_BIND_SERVICE"]);
+    }
+}
+
+#[test]
+fn another_system_that_runs_is_not_taken_for_this_one() {
+    let running = Deployment::start(&Setup::default());
+    let config = running.read("gateway.toml");
+    let other = Root::empty();
+    other.write("gateway.toml", &config);
+    other.write_registry(&running.read("tenants.toml"));
+    let told = mistaken(&other, &["gateway.listen", "gateway.admin_listen", "pool.status_listen"]);
+    assert_eq!(told.matches("is in use by another SQ system (process ").count(), 3, "{told}");
+    assert!(told.contains("1341") && told.contains("not by this system's pool"), "{told}");
+    // Without a status page the slots' sockets say whose the pool is.
+    let silent = config.replace("[pool]\n", "[pool]\nstatus_listen = \"off\"\n");
+    let lines: Vec<&str> = silent.lines().collect();
+    let is_second = |line: &&str| line.starts_with("status_listen") && !line.contains("off");
+    let silent = lines.into_iter().filter(|line| !is_second(line)).collect::<Vec<_>>().join("\n");
+    other.write("gateway.toml", &silent);
+    mistaken(&other, &["not by this system's pool"]);
+    running.write("silent.toml", &silent);
+    assert_eq!(running.gateway(&["check", "--config", "silent.toml"]).success().trim(), "ok");
+    // An edited copy of its config is checked beside the one that it runs with.
+    running.write("edited.toml", &config);
+    let outcome = running.gateway(&["check", "--config", "edited.toml"]);
+    assert_eq!((outcome.code(), outcome.stderr.as_str()), (Some(0), ""), "{outcome:?}");
+}
+
+/// A server whose queue is full, and that accepts nobody.
+fn full(path: &Path) -> (UnixListener, Vec<Connected>) {
+    let listener = UnixListener::bind(path).unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    let mut waiting = Vec::new();
+    loop {
+        match socket_file::connect(path).unwrap() {
+            Connected::QueueIsFull => return (listener, waiting),
+            connected => waiting.push(connected),
+        }
+    }
+}
+
+#[test]
+fn a_server_that_accepts_nobody_holds_nothing_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gateway.sock");
+    let root = with_socket(path.to_str().unwrap());
+    let _full = full(&path);
+    let begun = Instant::now();
+    mistaken(&root, &["queue is full", path.to_str().unwrap()]);
+    let asked = root.with_config(&["healthcheck"]);
+    assert!(asked.code() == Some(1) && asked.stderr.contains("queue is full"), "{asked:?}");
+    let serve = root.with_config(&["serve"]);
+    assert!(serve.code() == Some(1) && serve.stderr.contains("queue is full"), "{serve:?}");
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn an_answer_that_does_not_end_is_given_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gateway.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            while stream.write_all(b"x").is_ok() {
+                wait::pass(Duration::from_millis(200));
+            }
+        }
+    });
+    let root = with_socket(path.to_str().unwrap());
+    let begun = Instant::now();
+    assert_eq!(root.with_config(&["healthcheck"]).code(), Some(1));
+    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+}
+
+/// What `serve` says of an address is what is the matter with it.
+#[test]
+fn a_server_that_cannot_listen_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    fs::write(path("file"), "a file").unwrap();
+    fs::create_dir(path("folder")).unwrap();
+    std::os::unix::fs::symlink("nowhere", path("link")).unwrap();
+    let _alive = UnixListener::bind(path("alive")).unwrap();
+    let _datagrams = UnixDatagram::bind(path("datagrams")).unwrap();
+    let taken = Root::new(&Setup::default()).address;
+    let _taken = TcpListener::bind(address::at(taken, 1337)).unwrap();
+    for (listen, told) in [
+        (format!("{taken}:1337"), "ss -ltnp 'sport = :1337'"),
+        (format!("{NOWHERE}:1337"), "this machine has no such address; change [gateway] listen"),
+        (format!("unix:{}", path("file")), "occupied by a file that is not a socket"),
+        (format!("unix:{}", path("folder")), "occupied by a folder"),
+        (format!("unix:{}", path("link")), "occupied by a symbolic link"),
+        (format!("unix:{}", path("alive")), "a server listens there"),
+        (format!("unix:{}", path("datagrams")), "a socket that cannot be connected to"),
+        (format!("unix:{}", path("none/socket")), "is its folder there?"),
+    ] {
+        let root = Root::new(&Setup { gateway: format!("listen = \"{listen}\""), ..Setup::default() });
+        let outcome = root.with_config(&["serve"]);
+        assert_eq!(outcome.code(), Some(1), "{outcome:?}");
+        assert!(outcome.stderr.contains(&listen) && outcome.stderr.contains(told), "{listen}: {outcome:?}");
+        let is_of_listener = outcome.stderr.contains("another one of ours");
+        assert_eq!(is_of_listener, listen.starts_with(&taken.to_string()), "{outcome:?}");
+    }
+    let alone = worker(&["serve", "--key", "k", "--listen", "192.0.2.1:9", "--data-dir", &path("data")]);
+    assert!(alone.code() == Some(1) && alone.stderr.contains("no such address"), "{alone:?}");
 }
 
 #[test]

@@ -291,6 +291,10 @@ fn what_stands_beside_the_tenants_is_told_to_be_left_out() {
         root.write("old", &text);
         let imported = root.with_config(&["import", "old", "--out", "new.toml"]).success();
         assert!(imported.contains(told), "{text}: {imported}");
+        root.write_registry(&text);
+        let checked = root.with_config(&["check"]);
+        assert!(checked.stderr.contains(told) && !checked.stderr.contains("old-admin-key"), "{checked:?}");
+        assert_eq!(checked.success().trim(), "ok");
         let running = Deployment::up(root, &["--tenants", "old"]);
         assert!(running.log().contains(told), "{text}: {}", running.log());
         assert!(

@@ -4,6 +4,8 @@
 
 mod addresses;
 mod files;
+mod owners;
+mod sockets;
 
 use sq_shared::clock::now_s;
 use sq_shared::config::Config;
@@ -43,7 +45,11 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     service_user::act_as_owner_of(&config.gateway.data_root)?;
     let is_guessed = !mistakes.is_empty();
     let registry = match Registry::load(&config.gateway.tenants, &config) {
-        Ok(loaded) => Some(loaded.registry),
+        Ok(loaded) => {
+            // What an old format has and ours does not, an admin's key among it.
+            loaded.changes.iter().for_each(|change| note(format_args!("warning: {change}")));
+            Some(loaded.registry)
+        }
         Err(Mistakes(of_registry)) => {
             mistakes.extend(of_registry);
             if is_guessed {

@@ -1,21 +1,27 @@
-//! What `check` says of the addresses in a config: whether something else has them, and whether other machines reach them.
-//! A system that runs has its own addresses, and that is as it should be.
+//! What `check` says of the addresses in a config: whether they can be listened on, and whether other machines reach them.
+//! A system that runs has its own addresses, and that is as it should be. Only addresses of this machine are connected to.
 
-use std::collections::HashSet;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
+use rustix::fs::{Access, AtFlags, CWD};
+use socket2::{Domain, Socket, Type};
 use sq_shared::config::{Config, ListenAddress, SOCKET_PATH_BYTES};
 use sq_shared::healthcheck::{self, Answer};
-use sq_shared::layout;
+use sq_shared::listen_error::{self, Settings};
+use sq_shared::{file_error, layout};
 
-/// How `/proc/net/tcp` writes the state of a socket that listens (proc_net(5)).
-const LISTENS: &str = "0A";
+use super::owners::{Owner, Owners};
+use super::sockets::Listening;
 
 /// As many taken slots are named.
 const SLOTS_SHOWN: usize = 5;
+
+/// Ports from here on need no privilege; but for a machine that is set otherwise, it is asked.
+const FIRST_FREE_PORT: u16 = 1024;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -26,16 +32,23 @@ pub(super) struct Found {
     pub(super) warnings: Vec<String>,
 }
 
+/// What listens on this machine, and whose that is.
+struct Machine {
+    listening: Listening,
+    owners: Owners,
+}
+
 /// Looks at every address.
 pub(super) fn look(config: &Config) -> Found {
     let mut found = Found::default();
+    let machine = Machine { listening: Listening::of_this_machine(), owners: Owners::of_system(config) };
     let admin = ListenAddress::Tcp(config.gateway.admin_listen);
-    let status = config.pool.status_listen.map(ListenAddress::Tcp);
-    found.owner("gateway.listen", &config.gateway.listen);
-    found.owner("gateway.admin_listen", &admin);
-    let has_pool = status.is_some_and(|status| found.owner("pool.status_listen", &status));
-    if !has_pool {
-        found.slots(config);
+    found.owner("gateway.listen", &config.gateway.listen, &machine);
+    found.owner("gateway.admin_listen", &admin, &machine);
+    if !found.pool_is_elsewhere(config) {
+        let status = config.pool.status_listen.map(ListenAddress::Tcp);
+        let has_pool = status.is_some_and(|status| found.owner("pool.status_listen", &status, &machine));
+        found.slots(config, has_pool, &machine);
     }
     found.reachable(config);
     found.meeting_places(config);
@@ -43,29 +56,68 @@ pub(super) fn look(config: &Config) -> Found {
 }
 
 impl Found {
-    /// Whether a server of ours has the address already. Whatever else has it is a mistake.
-    fn owner(&mut self, field: &str, address: &ListenAddress) -> bool {
-        if let ListenAddress::Unix(path) = address
-            && !self.may_be_socket(field, path)
-        {
+    /// Whether a server of this system has the address already. Whatever else has it is a mistake.
+    fn owner(&mut self, field: &'static str, address: &ListenAddress, machine: &Machine) -> bool {
+        let is_free = match address {
+            ListenAddress::Tcp(tcp) => self.may_be_bound(Settings::one(field), field, *tcp),
+            ListenAddress::Unix(path) => !self.may_be_socket(field, path),
+        };
+        if is_free {
             return false;
         }
-        match healthcheck::ask(address) {
-            Answer::Healthy => return true,
-            Answer::None => {}
-            Answer::Other => self.mistakes.push(format!(
-                "{field} = \"{address}\" is in use by another program; {}",
+        let shown = format!("{field} = \"{address}\"");
+        let owner = machine.owners.of(machine.listening.find(address));
+        match (healthcheck::ask(address), owner) {
+            // The file of a server that was killed is no obstacle.
+            (Answer::None, _) if matches!(address, ListenAddress::Unix(_)) => return false,
+            (Answer::Healthy, Owner::Ours) => return true,
+            (Answer::Healthy, Owner::Unknown) => {
+                self.warnings.push(format!(
+                    "{shown} is in use by a server like ours, and whether it is this system's own cannot be seen from here; \
+                     {}",
+                    advice(address)
+                ));
+                return true;
+            }
+            (_, Owner::Ours) => {
+                self.warnings
+                    .push(format!("{shown} is in use by this system's own server, which does not answer"));
+                return true;
+            }
+            (Answer::Healthy, Owner::Other(other)) => self
+                .mistakes
+                .push(format!("{shown} is in use by another SQ system ({other}); {}", advice(address))),
+            (Answer::Full, other) => self.mistakes.push(format!(
+                "{shown} is in use by another program{}, whose queue is full; {}",
+                named(&other),
                 advice(address)
             )),
-            Answer::Silent => self.warnings.push(format!(
-                "{field} = \"{address}\" is in use, and what has it does not say that it is a server of ours; {}",
+            (_, other) => self.mistakes.push(format!(
+                "{shown} is in use by another program{}; {}",
+                named(&other),
                 advice(address)
             )),
         }
         false
     }
 
-    /// Whether there may be a server's socket of this path.
+    /// Whether an address can be listened on, or is none to ask at. It is bound for a moment, and nobody can connect to it then.
+    fn may_be_bound(&mut self, settings: Settings, field: &str, address: SocketAddr) -> bool {
+        // One of this machine's is known by any port.
+        let tried = try_to_bind(SocketAddr::new(address.ip(), 0)).and_then(|()| try_to_bind(address));
+        match tried {
+            Ok(()) => true,
+            Err(error) if error.kind() == ErrorKind::AddrInUse => false,
+            Err(error) => {
+                let advice = listen_error::of_tcp(address, &error, settings);
+                self.mistakes
+                    .push(format!("{field} = \"{address}\" cannot be listened on: {error}; {advice}"));
+                true
+            }
+        }
+    }
+
+    /// Whether a server's socket has this path, that can be asked.
     fn may_be_socket(&mut self, field: &str, path: &Path) -> bool {
         let shown = path.display();
         match fs::symlink_metadata(path) {
@@ -81,32 +133,69 @@ impl Found {
                 if !folder.is_dir() {
                     let folder = folder.display();
                     self.warnings.push(format!("{field} = \"unix:{shown}\": there is no folder {folder}"));
+                } else if let Err(error) =
+                    rustix::fs::accessat(CWD, folder, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)
+                {
+                    let why = file_error::text(folder, &error.into());
+                    self.mistakes.push(format!("{field} = \"unix:{shown}\" cannot be made: {why}"));
                 }
                 false
             }
         }
     }
 
-    /// Nothing connects to a slot here: a connection wakes the tenant's worker.
-    fn slots(&mut self, config: &Config) {
-        let listening = Listening::of_this_machine();
+    /// Whether both of the pool's addresses are another machine's, or another container's: it is run there, with this config.
+    fn pool_is_elsewhere(&mut self, config: &Config) -> bool {
         let address = config.pool.slot_address;
-        let taken: Vec<u16> = config
-            .gateway
-            .slots
-            .clone()
-            .filter(|port| listening.includes(SocketAddr::new(address, *port)))
-            .collect();
+        let is_elsewhere = config.pool.status_listen.is_some_and(|status| status.ip() == address)
+            && try_to_bind(SocketAddr::new(address, 0))
+                .is_err_and(|error| error.kind() == ErrorKind::AddrNotAvailable);
+        if is_elsewhere {
+            self.warnings.push(format!(
+                "pool.slot_address and pool.status_listen have {address}, which this machine has not: the pool does not start \
+                 here, but where that address is"
+            ));
+        }
+        is_elsewhere
+    }
+
+    /// Nothing connects to a slot here: a connection wakes the tenant's worker.
+    fn slots(&mut self, config: &Config, has_pool: bool, machine: &Machine) {
+        let address = config.pool.slot_address;
+        let ports = &config.gateway.slots;
+        let settings = Settings { address: "pool.slot_address", port: "gateway.slots" };
+        let privileged = SocketAddr::new(address, *ports.start());
+        let asked =
+            if privileged.port() < FIRST_FREE_PORT { privileged } else { SocketAddr::new(address, 0) };
+        self.may_be_bound(settings, "pool.slot_address", asked);
+        if has_pool {
+            return;
+        }
+        let (mut taken, mut is_unknown) = (Vec::new(), true);
+        for port in ports.clone() {
+            let Some(socket) = machine.listening.find_tcp(SocketAddr::new(address, port)) else { continue };
+            match machine.owners.of(Some(socket)) {
+                Owner::Ours => {}
+                owner => {
+                    is_unknown &= owner == Owner::Unknown;
+                    taken.push(port.to_string());
+                }
+            }
+        }
         if taken.is_empty() {
             return;
         }
-        let shown: Vec<String> = taken.iter().take(SLOTS_SHOWN).map(u16::to_string).collect();
         let more = if taken.len() > SLOTS_SHOWN { ", …" } else { "" };
-        self.warnings.push(format!(
-            "of the slots at {address}, {} are in use, and no pool answers at pool.status_listen: {}{more}; see `ss -ltnp`",
-            taken.len(),
-            shown.join(", ")
-        ));
+        let (count, shown) = (taken.len(), taken.get(..SLOTS_SHOWN).unwrap_or(&taken).join(", "));
+        let text = format!(
+            "of the slots at {address}, {count} are in use, and not by this system's pool: {shown}{more}; see `ss -ltnp`"
+        );
+        // A pool that does not tell its status may be ours.
+        if is_unknown && config.pool.status_listen.is_none() {
+            self.warnings.push(text.replace("not by", "it cannot be seen whether by"));
+        } else {
+            self.mistakes.push(text);
+        }
     }
 
     fn reachable(&mut self, config: &Config) {
@@ -155,6 +244,20 @@ impl Found {
     }
 }
 
+/// Binds an address for a moment, as a server does; does not listen.
+fn try_to_bind(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())
+}
+
+fn named(owner: &Owner) -> String {
+    match owner {
+        Owner::Other(other) => format!(" ({other})"),
+        Owner::Ours | Owner::Unknown => String::new(),
+    }
+}
+
 fn advice(address: &ListenAddress) -> String {
     match address {
         ListenAddress::Tcp(address) => {
@@ -163,67 +266,5 @@ fn advice(address: &ListenAddress) -> String {
         ListenAddress::Unix(path) => {
             format!("`ss -lxp src {}` shows which; stop it, or take another path", path.display())
         }
-    }
-}
-
-/// The addresses on which sockets of this machine listen, as the kernel's tables write them.
-struct Listening(HashSet<String>);
-
-impl Listening {
-    /// A busy machine's tables have some ten thousand lines: they are read once.
-    fn of_this_machine() -> Self {
-        let mut found = HashSet::new();
-        for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
-            let text = fs::read_to_string(table).unwrap_or_default();
-            found.extend(text.lines().skip(1).filter_map(|line| {
-                let mut fields = line.split_whitespace().skip(1);
-                let (local, state) = (fields.next()?, fields.nth(1)?);
-                (state == LISTENS).then(|| local.to_owned())
-            }));
-        }
-        Self(found)
-    }
-
-    fn includes(&self, wanted: SocketAddr) -> bool {
-        // A socket of all IPv6 addresses takes IPv4 too.
-        let any = [IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::UNSPECIFIED)];
-        let any = any.into_iter().take(if wanted.is_ipv4() { 2 } else { 1 });
-        any.chain([wanted.ip()]).any(|ip| self.0.contains(&as_listed(SocketAddr::new(ip, wanted.port()))))
-    }
-}
-
-/// An address as proc_net(5) has it: in words of 32 bits, each in the machine's order.
-fn as_listed(address: SocketAddr) -> String {
-    let octets = match address.ip() {
-        IpAddr::V4(ip) => ip.octets().to_vec(),
-        IpAddr::V6(ip) => ip.octets().to_vec(),
-    };
-    let words = octets.chunks_exact(4).map(|word| word.try_into().map_or(0, u32::from_ne_bytes));
-    let ip: String = words.map(|word| format!("{word:08X}")).collect();
-    format!("{ip}:{:04X}", address.port())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::{TcpListener, UdpSocket};
-
-    use super::*;
-
-    #[test]
-    fn a_socket_that_listens_is_found_in_the_kernels_tables() {
-        for address in ["127.0.0.1:0", "127.9.8.7:0", "0.0.0.0:0", "[::1]:0"] {
-            let Ok(listener) = TcpListener::bind(address) else { continue };
-            let bound = listener.local_addr().unwrap();
-            let asked = if bound.ip().is_unspecified() {
-                SocketAddr::from(([127, 0, 0, 1], bound.port()))
-            } else {
-                bound
-            };
-            assert!(Listening::of_this_machine().includes(asked), "{asked}");
-            drop(listener);
-            assert!(!Listening::of_this_machine().includes(asked), "{asked}");
-        }
-        let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
-        assert!(!Listening::of_this_machine().includes(datagrams.local_addr().unwrap()));
     }
 }

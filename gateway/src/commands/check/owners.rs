@@ -1,0 +1,114 @@
+//! Whose a listening socket is: this system's own, which runs, or another's. The kernel says which process has it open, and a
+//! process of ours names its config in its command line.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use sq_shared::config::Config;
+use sq_shared::layout;
+
+use super::sockets::Inode;
+
+/// The root of `up` when none is named.
+const DEFAULT_ROOT: &str = "sq-data";
+
+/// Whose a socket is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// A process that serves this system.
+    Ours,
+    /// Another process, for the operator to know it by.
+    Other(String),
+    /// A process that this user may not look at, or one of another container.
+    Unknown,
+}
+
+/// What the processes of this machine have open, as far as this user may see it.
+pub(super) struct Owners {
+    sockets: HashMap<Inode, Owner>,
+    /// A process of ours runs whose descriptors this user may not see: it has what no other process has.
+    is_ours_hidden: bool,
+}
+
+impl Owners {
+    /// Looks at each process once.
+    pub(super) fn of_system(config: &Config) -> Self {
+        let mut owners = Self { sockets: HashMap::new(), is_ours_hidden: false };
+        for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            owners.look_at(pid, &process.path(), config);
+        }
+        owners
+    }
+
+    fn look_at(&mut self, pid: u32, process: &Path, config: &Config) {
+        let is_ours = || config_of(process).is_some_and(|file| is_of_system(&file, config));
+        let Ok(descriptors) = fs::read_dir(process.join("fd")) else {
+            self.is_ours_hidden |= is_ours();
+            return;
+        };
+        let sockets: Vec<Inode> = descriptors
+            .flatten()
+            .filter_map(|descriptor| {
+                let name = fs::read_link(descriptor.path()).ok()?;
+                name.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+            })
+            .collect();
+        if sockets.is_empty() {
+            return;
+        }
+        let owner = if is_ours() {
+            Owner::Ours
+        } else {
+            let command = fs::read_to_string(process.join("comm")).unwrap_or_default();
+            Owner::Other(format!("process {pid}, {}", command.trim()))
+        };
+        for inode in sockets {
+            // A worker has the socket of its pool, whose config it does not name.
+            let known = self.sockets.entry(inode).or_insert_with(|| owner.clone());
+            if owner == Owner::Ours {
+                *known = Owner::Ours;
+            }
+        }
+    }
+
+    /// Whose it is.
+    pub(super) fn of(&self, socket: Option<Inode>) -> Owner {
+        match socket.and_then(|inode| self.sockets.get(&inode)) {
+            Some(owner) => owner.clone(),
+            None if self.is_ours_hidden => Owner::Ours,
+            None => Owner::Unknown,
+        }
+    }
+}
+
+/// The config that a process serves by: of `up`, `serve` and `pool`.
+fn config_of(process: &Path) -> Option<PathBuf> {
+    let line = fs::read(process.join("cmdline")).ok()?;
+    let arguments: Vec<PathBuf> = line
+        .split(|byte| *byte == 0)
+        .map(|word| std::ffi::OsString::from_vec(word.to_vec()).into())
+        .collect();
+    let has = |verb: &str| arguments.iter().any(|argument| *argument == Path::new(verb));
+    let value = |name: &str| {
+        let mut after = arguments.iter().skip_while(|argument| **argument != Path::new(name)).skip(1);
+        let joined =
+            |argument: &PathBuf| argument.to_str()?.strip_prefix(name)?.strip_prefix('=').map(PathBuf::from);
+        after.next().cloned().or_else(|| arguments.iter().find_map(joined))
+    };
+    if !["up", "serve", "pool"].into_iter().any(has) {
+        return None;
+    }
+    let root = || value("--root").or_else(|| has("up").then(|| DEFAULT_ROOT.into()));
+    let file = value("--config").or_else(|| root().map(|root| layout::config_file(&root)))?;
+    if file.is_absolute() { Some(file) } else { Some(fs::read_link(process.join("cwd")).ok()?.join(file)) }
+}
+
+/// Whether a config is this system's: the same file, or an edited copy, which has the same registry.
+fn is_of_system(file: &Path, config: &Config) -> bool {
+    let is_same = |one: &Path, other: &Path| layout::resolved(one) == layout::resolved(other);
+    is_same(file, &config.path)
+        || Config::load(file).is_ok_and(|other| is_same(&other.gateway.tenants, &config.gateway.tenants))
+}
