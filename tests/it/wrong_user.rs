@@ -309,3 +309,28 @@ fn a_file_that_cannot_be_read_is_named_with_its_owner() {
     fs::create_dir(lone.join("notes")).unwrap();
     LoneWorker::start(&lone.join("notes")).stop();
 }
+
+/// A directory that another user may not even open.
+#[test]
+fn a_directory_that_cannot_be_opened_is_named_with_its_owner() {
+    if !is_root("a directory that another user may not open") {
+        return;
+    }
+    let root = Root::empty();
+    fs::set_permissions(root.path(), Permissions::from_mode(0o755)).unwrap();
+    let alice = root.join("alice");
+    fs::create_dir(&alice).unwrap();
+    fs::set_permissions(&alice, Permissions::from_mode(0o700)).unwrap();
+    let (_folder, [_, worker]) = programs();
+    for (line, obstacle) in [
+        ("fsck alice", "alice belongs to user root"),
+        ("fsck alice/notes", "alice belongs to user root"),
+        ("serve --no-auth --listen 127.0.0.1:0 --data-dir alice", "alice belongs to user root"),
+        ("serve --no-auth --listen 127.0.0.1:0 --data-dir new", "belongs to user root"),
+    ] {
+        let outcome = run_as(OTHER, &root, &worker, line);
+        assert_eq!(outcome.code(), Some(1), "{line}: {outcome:?}");
+        let told = outcome.stderr.contains("Permission denied") && outcome.stderr.contains(obstacle);
+        assert!(told && outcome.stderr.contains("and this process is user 65533"), "{line}: {outcome:?}");
+    }
+}

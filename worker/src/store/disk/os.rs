@@ -91,7 +91,8 @@ impl DataDirectory {
     /// # Errors
     /// It is no directory, or the system refuses.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        make_if_missing(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+        let made = make_if_missing(path).map_err(|error| file_error::explained(path, error));
+        made.map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
         Self::open_existing(path)
     }
 
@@ -156,8 +157,8 @@ impl OsDisk {
     /// Opens a directory to look at it: nothing in it can be changed through this, a worker may serve it
     /// meanwhile, and it is not made when it is missing.
     pub(in crate::store) fn inspect(path: &Path) -> Result<Self, OpenError> {
-        let directory =
-            open_directory(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+        let opened = open_directory(path).map_err(|error| file_error::explained(path, error));
+        let directory = opened.map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
         Ok(Self { directory, access: Access::Inspect, own_paths: own_paths(path) })
     }
 
