@@ -120,7 +120,29 @@ fn a_post_of_no_bytes_that_has_a_type_empties_the_scroll() {
         assert_eq!(post("update", &field, Some(b"")).ok(), "Updated 0 bytes");
         assert_eq!(select(&client, "7.1.1"), "", "{content_type}");
     }
+    // However it says that there are none.
+    let typed = "Content-Type: text/plain\r\n";
+    for (fields, body) in [("Content-Length: 00\r\n", ""), ("Transfer-Encoding: chunked\r\n", "0\r\n\r\n")] {
+        client.post("/api/v2/update?p=notes&c=7.1.1", "text").ok();
+        let send = |fields: &str| {
+            let mut connection = client.connect();
+            let head = client.head("POST", "/api/v2/update?p=notes&c=7.1.1");
+            connection.send(format!("{head}{fields}\r\n{body}").as_bytes());
+            connection.answer()
+        };
+        send(fields).problem(400, "missing_parameter");
+        assert_eq!(select(&client, "7.1.1"), "text");
+        assert_eq!(send(&format!("{typed}{fields}")).ok(), "Updated 0 bytes");
+        assert_eq!(select(&client, "7.1.1"), "", "{fields}");
+    }
+    // A form in chunks that has no text is not one of no bytes.
     client.post("/api/v2/update?p=notes&c=7.1.1", "text").ok();
+    let mut connection = client.connect();
+    let head = client.head("POST", "/api/v2/update");
+    let form = "Transfer-Encoding: chunked\r\n\r\n11\r\np=notes&c=7.1.1&x\r\n0\r\n\r\n";
+    connection.send(format!("{head}{FORM}{form}").as_bytes());
+    connection.answer().problem(400, "missing_parameter");
+    assert_eq!(select(&client, "7.1.1"), "text");
     // Who forgets the text does not mean an empty one.
     post("update", "", Some(b"")).problem(400, "missing_parameter");
     post("update", "", None).problem(400, "missing_parameter");

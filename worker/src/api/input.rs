@@ -19,7 +19,8 @@ pub struct Input<'a> {
     pub params: Params,
     /// The body as text.
     pub body: String,
-    /// Whether the client said that the body is a text of no bytes: with a `Content-Length` of 0, and a `Content-Type`.
+    /// Whether the client said that the body is a text of no bytes: with a `Content-Length` of 0 or in chunks, and with a
+    /// `Content-Type`.
     pub is_empty_text: bool,
     /// Whose worker this is, when it has a name.
     pub tenant: Option<&'a TenantName>,

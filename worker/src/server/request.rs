@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use hyper::body::Incoming;
-use hyper::header::{self, HeaderMap};
+use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response};
 use percent_encoding::percent_decode_str;
@@ -128,12 +128,13 @@ async fn handle(
     };
     let known = if route.is_conditional_read() { conditions::known(&head.headers) } else { None };
     let body = body::read(worker, &head.headers, incoming).await?;
+    let is_empty_text = body.is_empty() && says_empty_text(&head.headers);
     let mut input = Input {
         route,
         is_post: head.method == Method::POST,
         params,
         body,
-        is_empty_text: is_empty_text(&head.headers),
+        is_empty_text,
         tenant: worker.tenant.as_ref(),
         connection_id: caller.id,
         expected,
@@ -185,10 +186,13 @@ async fn run(
 }
 
 /// Whether a client that sends no byte means a text of no bytes: an editor pushes an emptied scroll so. Who forgets the text
-/// names no type for it.
-fn is_empty_text(headers: &HeaderMap) -> bool {
-    let has_no_bytes = headers.get(header::CONTENT_LENGTH).is_some_and(|length| length == "0");
-    has_no_bytes && headers.contains_key(header::CONTENT_TYPE)
+/// names no type for it, and no body.
+fn says_empty_text(headers: &HeaderMap) -> bool {
+    // A length is digits alone: hyper has read it.
+    let is_zero = |length: &HeaderValue| length.as_bytes().iter().all(|digit| *digit == b'0');
+    let has_body = headers.get(header::CONTENT_LENGTH).is_some_and(is_zero)
+        || headers.contains_key(header::TRANSFER_ENCODING);
+    has_body && headers.contains_key(header::CONTENT_TYPE)
 }
 
 /// A write whose condition does not hold is told the scroll's tag now.
