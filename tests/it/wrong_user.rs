@@ -88,6 +88,9 @@ fn up_as_root_leaves_nothing_that_the_owner_cannot_use() {
     let keys = root.read("keys.csv");
     let key = keys.lines().find_map(|line| line.strip_prefix("bob,")).unwrap().rsplit(',').next().unwrap();
     running.client(Some(key)).post(WRITE, "more").ok();
+    // Nobody but root sees what it has open since; it passes its check all the same.
+    let checked = root.gateway(&["check", "--root", "."]);
+    assert_eq!((checked.stdout.as_str(), checked.stderr.as_str()), ("ok\n", ""));
     running.stop();
     // The harness keeps what was printed.
     let is_ours = |path: &Path| !path.starts_with("up.stdout") && !path.starts_with("up.log");

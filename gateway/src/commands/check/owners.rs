@@ -1,7 +1,7 @@
 //! Whose a listening socket is: this system's own, which runs, or another's. The kernel says which process has it open, and a
 //! process of ours names its config in its command line.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,9 @@ use super::sockets::Inode;
 
 /// The root of `up` when none is named.
 const DEFAULT_ROOT: &str = "sq-data";
+
+/// What starts a pool.
+const PROGRAM: &str = "sq-gateway";
 
 /// Whose a socket is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,17 +39,21 @@ impl Owners {
     /// Looks at each process once.
     pub(super) fn of_system(config: &Config) -> Self {
         let mut owners = Self { sockets: HashMap::new(), is_ours_hidden: false };
+        let mut kin = Kin::default();
         for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
             let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            owners.look_at(pid, &process.path(), config);
+            owners.look_at(pid, &process.path(), config, &mut kin);
         }
+        owners.is_ours_hidden |= kin.hidden.iter().any(|pid| kin.parents.contains(pid));
         owners
     }
 
-    fn look_at(&mut self, pid: u32, process: &Path, config: &Config) {
+    fn look_at(&mut self, pid: u32, process: &Path, config: &Config, kin: &mut Kin) {
         let is_ours = || config_of(process).is_some_and(|file| is_of_system(&file, config));
         let Ok(descriptors) = fs::read_dir(process.join("fd")) else {
             self.is_ours_hidden |= is_ours();
+            let command = fs::read_to_string(process.join("comm"));
+            kin.hidden.extend(command.is_ok_and(|name| name.trim() == PROGRAM).then_some(pid));
             return;
         };
         let sockets: Vec<Inode> = descriptors
@@ -60,6 +67,7 @@ impl Owners {
             return;
         }
         let owner = if is_ours() {
+            kin.parents.extend(parent_of(process));
             Owner::Ours
         } else {
             let command = fs::read_to_string(process.join("comm")).unwrap_or_default();
@@ -82,6 +90,21 @@ impl Owners {
             None => Owner::Unknown,
         }
     }
+}
+
+/// `up` that has given root up hides its folder too, but not that the pool is its child.
+#[derive(Default)]
+struct Kin {
+    /// Processes whose descriptors this user may not see.
+    hidden: Vec<u32>,
+    /// The parents of those that are this system's.
+    parents: HashSet<u32>,
+}
+
+/// Which process started it.
+fn parent_of(process: &Path) -> Option<u32> {
+    let status = fs::read_to_string(process.join("status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
 /// The config that a process serves by: of `up`, `serve` and `pool`.
