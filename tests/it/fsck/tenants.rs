@@ -145,6 +145,9 @@ fn a_stray_file_makes_a_data_root_no_tenant() {
         );
         if path.is_dir() { fs::remove_dir(&path).unwrap() } else { fs::remove_file(&path).unwrap() }
     }
+    // A disk's own folder, which is for root alone, is nobody's.
+    fs::create_dir(root.join("data/lost+found")).unwrap();
+    assert!(!fsck(&[data]).stdout.contains("lost+found"));
     // One without a directory is a data root too.
     for tenant in ["alice", "bob", "dora"] {
         fs::remove_dir_all(root.join("data").join(tenant)).unwrap();

@@ -89,7 +89,13 @@ pub(super) fn make_directories(options: &MakingDirectories) -> Result<(), Failur
     let names = (!options.all).then_some(options.names.as_slice());
     let made = directories::make(&config, names)?;
     let line = |(tenant, directory): &(TenantName, PathBuf)| {
-        format!("tenant {tenant} has a new, empty directory {}", directory.display())
+        let is_empty = directory.read_dir().is_ok_and(|mut files| files.next().is_none());
+        let directory = directory.display();
+        if is_empty {
+            format!("tenant {tenant} has a new, empty directory {directory}")
+        } else {
+            format!("{directory} is tenant {tenant}'s directory from now on, with what is in it")
+        }
     };
     let lines: Vec<String> = made.iter().map(line).collect();
     confirm(if lines.is_empty() { "nothing is missing".to_owned() } else { lines.join("\n") })

@@ -19,6 +19,9 @@ pub(super) struct TenantDirectory {
     pub(super) gone: Option<String>,
 }
 
+/// What the root of an ext file system has, for root alone.
+const LOST_AND_FOUND: &str = "lost+found";
+
 /// What is in a folder of tenants' directories.
 pub(super) struct Contents {
     /// By name.
@@ -41,6 +44,9 @@ pub(super) fn of_data_root(folder: &Path) -> Result<Option<Contents>, Failure> {
         for entry in std::fs::read_dir(folder)? {
             let entry = entry?;
             let (name, dir) = (entry.file_name(), entry.path());
+            if name == LOST_AND_FOUND {
+                continue;
+            }
             let is_phext = layout::stem(&name).is_some();
             let tenant = name.to_string_lossy().into_owned();
             has_phexts |= is_phext;
