@@ -6,7 +6,6 @@ pub mod directories;
 pub mod error;
 pub mod keys;
 pub mod keys_file;
-pub mod mounts;
 pub mod new_tenants;
 pub mod remove;
 pub mod view;

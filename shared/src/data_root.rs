@@ -7,6 +7,7 @@ use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
@@ -18,20 +19,22 @@ use crate::registry::Registry;
 use crate::secret_file::Replacement;
 use crate::{file_error, layout, regular_file, secret_file};
 
+mod evidence;
+mod loss;
+mod mount;
 mod place;
 mod watch;
 
+pub use evidence::evidence_of_tenants;
+use evidence::has_directories;
+pub use loss::RootLoss;
+use loss::Why;
+use mount::{Mount, Position};
 pub use place::{DirectoryId, Gone, Place};
 pub use watch::RootWatch;
 
-/// More than a marker has.
-const MARKER_BYTES: u64 = 4096;
-
-/// How much of an audit log is looked at.
-const AUDIT_LOG_BYTES: u64 = 256 * 1024;
-
-/// What stands in the audit log's line of a write that was made.
-const WRITTEN: &[u8] = br#""status":200"#;
+/// More than a marker has, even if it was copied from the file beside the config, which may name a mount point.
+const MARKER_BYTES: u64 = 8192;
 
 /// How long another process may take to make the marker.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
@@ -39,9 +42,10 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 /// A system's data root, whose marker has been seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DataRoot {
-    path: PathBuf,
-    id_file: PathBuf,
+    paths: Paths,
     guard: Guard,
+    /// The first mount on which this process has seen it; it holds until the process ends.
+    seen_on: Arc<OnceLock<Mount>>,
 }
 
 /// How the data root is known again.
@@ -55,36 +59,6 @@ enum Guard {
 /// A random number from the operating system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct RootId(u128);
-
-/// Why nothing may be made in the data root, or served from it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RootLoss {
-    root: PathBuf,
-    id_file: PathBuf,
-    why: Why,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Why {
-    /// There is no such folder, or no marker in it.
-    NoMarker,
-    /// The marker has another id.
-    Foreign,
-    /// The marker has no id.
-    NotAMarker,
-    /// The system does not let us look.
-    Unreadable(String),
-    /// This process or the system lacks descriptors or memory to look with, which says nothing of the disk.
-    Scarce(String),
-    /// The file beside the config has no id, or cannot be read.
-    UnreadableId(String),
-    /// There never was a marker, and no tenant's directory is there, though the system has been written to.
-    NoDirectories { tenants: usize, audit_log: PathBuf },
-    /// The root or its marker may not be made.
-    Unwritable(String),
-    /// They cannot be made for any other reason.
-    NotMade(String),
-}
 
 /// What is at the data root's path.
 enum Found {
@@ -112,14 +86,13 @@ impl DataRoot {
     /// As [`Self::establish`].
     pub fn establish_to_serve(config: &Config, registry: &Registry) -> Result<Self, RootLoss> {
         match Self::establish_when(config, || has_directories(config, registry)) {
-            Err(RootLoss { root, id_file, why: Why::Unwritable(error) }) => {
-                tracing::warn!(root = %root.display(), error, "the data root cannot be written to, and gets no marker");
-                let paths = Paths { root, id_file };
+            Err(RootLoss { paths, why: Why::Unwritable(error) }) => {
+                tracing::warn!(root = %paths.root.display(), error, "the data root cannot be written to, and gets no marker");
                 let found = std::fs::metadata(&paths.root).map_err(|error| paths.not_made(&error))?;
                 Ok(paths.guarded_by(Guard::Directory(DirectoryId::of(&found))))
             }
             Ok((root, Some(error))) => {
-                let file = root.id_file.display();
+                let file = root.paths.id_file.display();
                 tracing::warn!(%file, %error, "the data root's id cannot be noted: at the next start any data root with a marker is taken");
                 Ok(root)
             }
@@ -156,7 +129,7 @@ impl DataRoot {
     ) -> Result<(Self, Option<io::Error>), RootLoss> {
         let paths = Paths::of(config);
         match paths.find()? {
-            Found::Known(id) => return Ok((paths.guarded_by(Guard::Marker(id)), None)),
+            Found::Known(id) => return Ok((paths.guarded_by(Guard::Marker(id)).noting_mount(), None)),
             Found::Unremembered(_) => {}
             Found::Unmarked => {
                 is_right().map_err(|why| paths.loss(why))?;
@@ -173,13 +146,14 @@ impl DataRoot {
                 paths.mark().map_err(|error| paths.not_made(&error))?
             }
         };
-        let noted = write_id(&paths.id_file, id);
-        Ok((paths.guarded_by(Guard::Marker(id)), noted.err()))
+        let noted = write_id(&paths.id_file, &marker_text(id));
+        drop(lock);
+        Ok((paths.guarded_by(Guard::Marker(id)).noting_mount(), noted.err()))
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.paths.root
     }
 
     /// Whether it is there now.
@@ -192,18 +166,66 @@ impl DataRoot {
 
     /// The folder itself, looked at: whatever is at its path a moment later, this is the data root.
     fn open(&self) -> Result<File, RootLoss> {
-        let paths = Paths { root: self.path.clone(), id_file: self.id_file.clone() };
-        let directory = open_directory(&self.path).map_err(|error| paths.loss(Why::of(&error)))?;
+        let paths = &self.paths;
+        let directory = open_directory(&paths.root).map_err(|error| paths.loss(Why::of(&error)))?;
         let is_it = match self.guard {
-            Guard::Marker(id) => read_marker(&directory).map_err(|why| paths.loss(why))? == id,
+            Guard::Marker(id) => {
+                let is_it = read_marker(&directory).map_err(|why| paths.loss(why))? == id;
+                // The file may not be there any more: it is for the next start.
+                let noted = paths.known().ok().flatten().and_then(|known| known.mount);
+                paths.refuse_uncovered(&directory, self.seen_on.get().into_iter().chain(&noted))?;
+                is_it
+            }
             Guard::Directory(id) => {
                 DirectoryId::of(&directory.metadata().map_err(|error| paths.loss(Why::of(&error)))?) == id
             }
         };
         if is_it { Ok(directory) } else { Err(paths.loss(Why::Foreign)) }
     }
+
+    /// Notes the mount, if the system allows; a process that serves says when it does not.
+    fn noting_mount(self) -> Self {
+        let _ = self.note_mount();
+        self
+    }
+
+    /// Keeps in mind on which mount the root lies, and notes it beside the config, unless the config lies on the same one and
+    /// would vanish with it. From then on a folder under the mount point is not the data root.
+    ///
+    /// # Errors
+    /// It cannot be noted.
+    fn note_mount(&self) -> io::Result<()> {
+        let Guard::Marker(id) = self.guard else { return Ok(()) };
+        // Without /proc nothing can be told of mounts.
+        let position = |directory: &File| Position::of(directory).ok();
+        let Some(mount) = self.open().ok().as_ref().and_then(position).and_then(|found| found.mount()) else {
+            return Ok(());
+        };
+        let _ = self.seen_on.set(mount.clone());
+        let beside = open_directory(&layout::folder_of(&self.paths.id_file))?;
+        let is_beside = position(&beside).and_then(|found| found.mount());
+        let (Some(line), false) =
+            (mount.line(), is_beside.is_some_and(|beside| beside.point() == mount.point()))
+        else {
+            return Ok(());
+        };
+        let _lock = self.paths.lock_root()?;
+        match self.paths.known() {
+            Ok(Some(known)) if known.id != id || known.mount.as_ref() == Some(&mount) => Ok(()),
+            Ok(_) => write_id(&self.paths.id_file, &(marker_text(id) + &line)),
+            Err(loss) => Err(io::Error::other(loss)),
+        }
+    }
 }
 
+/// What stands beside the config.
+struct Known {
+    id: RootId,
+    /// On which mount the root has been seen.
+    mount: Option<Mount>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Paths {
     root: PathBuf,
     id_file: PathBuf,
@@ -219,11 +241,11 @@ impl Paths {
     }
 
     fn guarded_by(self, guard: Guard) -> DataRoot {
-        DataRoot { path: self.root, id_file: self.id_file, guard }
+        DataRoot { paths: self, guard, seen_on: Arc::default() }
     }
 
     fn loss(&self, why: Why) -> RootLoss {
-        RootLoss { root: self.root.clone(), id_file: self.id_file.clone(), why }
+        RootLoss { paths: self.clone(), why }
     }
 
     fn not_made(&self, error: &io::Error) -> RootLoss {
@@ -243,25 +265,53 @@ impl Paths {
     }
 
     fn find(&self) -> Result<Found, RootLoss> {
-        let known = self.known_id()?;
-        let marked =
-            open_directory(&self.root).map_err(|error| Why::of(&error)).and_then(|root| read_marker(&root));
+        let known = self.known()?;
+        let marked = open_directory(&self.root)
+            .map_err(|error| Why::of(&error))
+            .and_then(|root| Ok((read_marker(&root)?, root)));
         match (known, marked) {
-            (Some(known), Ok(id)) if known == id => Ok(Found::Known(id)),
+            (Some(known), Ok((id, root))) if known.id == id => {
+                self.refuse_uncovered(&root, &known.mount)?;
+                Ok(Found::Known(id))
+            }
             (Some(_), Ok(_)) => Err(self.loss(Why::Foreign)),
-            (None, Ok(id)) => Ok(Found::Unremembered(id)),
+            (None, Ok((id, _))) => Ok(Found::Unremembered(id)),
             (None, Err(Why::NoMarker)) => Ok(Found::Unmarked),
             (_, Err(why)) => Err(self.loss(why)),
         }
     }
 
-    /// The id that stands beside the config.
-    fn known_id(&self) -> Result<Option<RootId>, RootLoss> {
+    /// Refuses a folder that lay under the mounts on which the root was seen.
+    fn refuse_uncovered<'m>(
+        &self,
+        root: &File,
+        mounts: impl IntoIterator<Item = &'m Mount>,
+    ) -> Result<(), RootLoss> {
+        let mut position = None;
+        for mount in mounts {
+            if position.is_none() {
+                let found = root.metadata().map_err(|error| self.loss(Why::of(&error)))?;
+                // The usual case needs no list of all mounts.
+                if mount.had(DirectoryId::of(&found)) {
+                    continue;
+                }
+                let Ok(found) = Position::of(root) else { return Ok(()) };
+                position = Some(found);
+            }
+            if position.as_ref().is_some_and(|position| mount.is_missing_at(position)) {
+                return Err(self.loss(Why::Unmounted(mount.point().to_owned())));
+            }
+        }
+        Ok(())
+    }
+
+    /// What stands beside the config.
+    fn known(&self) -> Result<Option<Known>, RootLoss> {
         match regular_file::read_to_string(&self.id_file) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.loss(Why::UnreadableId(error.to_string()))),
             Ok(text) => match parse_marker(&text) {
-                Some(id) => Ok(Some(id)),
+                Some(id) => Ok(Some(Known { id, mount: Mount::find(&text) })),
                 None => Err(self.loss(Why::UnreadableId("it has no id of 32 hexadecimal digits".to_owned()))),
             },
         }
@@ -272,72 +322,13 @@ impl Paths {
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(io::Error::other)?;
         let id = RootId(u128::from_ne_bytes(random));
-        write_id(&layout::data_root_marker(&self.root), id)?;
+        write_id(&layout::data_root_marker(&self.root), &marker_text(id))?;
         Ok(id)
     }
 }
 
-/// Whether a root without a marker may be the system's: it is new, or some tenant's directory is there. One that has been
-/// written to, and has none, is not mounted.
-fn has_directories(config: &Config, registry: &Registry) -> Result<(), Why> {
-    let data_root = &config.gateway.data_root;
-    let directories = registry.tenants.iter().map(|tenant| layout::tenant_dir(data_root, tenant));
-    // One on another disk says nothing of this.
-    let in_root: Vec<PathBuf> = directories.filter(|directory| directory.starts_with(data_root)).collect();
-    if in_root.is_empty() || in_root.iter().any(|directory| directory.is_dir()) {
-        return Ok(());
-    }
-    let audit_log = layout::audit_log(&config.path);
-    match with_writes(&audit_log) {
-        Some(audit_log) => Err(Why::NoDirectories { tenants: in_root.len(), audit_log }),
-        None => Ok(()),
-    }
-}
-
-/// What shows that a system has had tenants, for one whose registry is not there: a write in its audit log, or something in
-/// a directory that is noted. A registry that is missing then is lost, or on a disk that is not mounted.
-pub fn evidence_of_tenants(config: &Config) -> Option<PathBuf> {
-    let root = &config.gateway.data_root;
-    let noted = std::fs::read_dir(layout::tenant_notes_dir(root)).into_iter().flatten().flatten();
-    let directories = noted.map(|note| root.join(note.file_name()));
-    let is_used =
-        |directory: &PathBuf| std::fs::read_dir(directory).is_ok_and(|mut files| files.next().is_some());
-    with_writes(&layout::audit_log(&config.path)).or_else(|| directories.into_iter().find(is_used))
-}
-
-/// The audit log, if a write stands in it; or what it was rotated to.
-fn with_writes(audit_log: &Path) -> Option<PathBuf> {
-    if has_writes(audit_log) {
-        return Some(audit_log.to_owned());
-    }
-    let (folder, name) = (audit_log.parent()?, audit_log.file_name()?.to_str()?);
-    let is_rotated = |file: &Path| {
-        let rest = file.file_name().and_then(|file| file.to_str()?.strip_prefix(name));
-        rest.is_some_and(|rest| rest.starts_with(['.', '-']))
-    };
-    let files = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
-    files.filter(|file| is_rotated(file)).find(|file| file.metadata().is_ok_and(|found| found.len() > 0))
-}
-
-/// Whether a write that was made has its line there. The beginning of the file is enough.
-fn has_writes(audit_log: &Path) -> bool {
-    // What a pipe holds is for its reader, and is not waited for.
-    if !std::fs::metadata(audit_log).is_ok_and(|found| found.is_file()) {
-        return false;
-    }
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let Ok(file) = rustix::fs::open(audit_log, flags, Mode::empty()) else { return false };
-    let mut beginning = Vec::new();
-    if File::from(file).take(AUDIT_LOG_BYTES).read_to_end(&mut beginning).is_err() {
-        return false;
-    }
-    let mut lines = beginning.split_inclusive(|byte| *byte == b'\n');
-    let is_made = |line: &[u8]| line.windows(WRITTEN.len()).any(|part| part == WRITTEN);
-    lines.any(|line| line.ends_with(b"\n") && is_made(line))
-}
-
-fn write_id(file: &Path, id: RootId) -> io::Result<()> {
-    Ok(Replacement::write(file, marker_text(id).as_bytes())?.publish()?)
+fn write_id(file: &Path, text: &str) -> io::Result<()> {
+    Ok(Replacement::write(file, text.as_bytes())?.publish()?)
 }
 
 /// The id, and a line for the operator who finds the file.
@@ -380,82 +371,9 @@ fn sync(directory: &File) -> io::Result<()> {
     File::from(rustix::fs::openat(directory, c".", flags, Mode::empty())?).sync_all()
 }
 
-fn is_scarcity(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
-}
-
-impl Why {
-    fn of(error: &io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Self::NoMarker,
-            _ if is_scarcity(error) => Self::Scarce(error.to_string()),
-            _ => Self::Unreadable(error.to_string()),
-        }
-    }
-}
-
 impl fmt::Display for RootId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}", self.0)
-    }
-}
-
-impl std::error::Error for RootLoss {}
-
-impl RootLoss {
-    fn config_file(&self) -> PathBuf {
-        self.id_file.with_extension("")
-    }
-}
-
-impl fmt::Display for RootLoss {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (root, id_file) = (self.root.display(), self.id_file.display());
-        let marker = layout::data_root_marker(&self.root);
-        let marker = marker.display();
-        let put_back = format_args!(
-            "If this is the right folder, and only the marker is wrong: cp -p {id_file} {marker}"
-        );
-        match &self.why {
-            Why::NoMarker => {
-                write!(
-                    f,
-                    "the data root {root} is not there, or has no marker {marker}: is its disk mounted? {put_back}"
-                )
-            }
-            Why::Foreign => write!(
-                f,
-                "{marker} is the marker of another data root than that of this system: is the right disk mounted at \
-                 {root}? If this system is to have it from now on: cp -p {marker} {id_file}"
-            ),
-            Why::NotAMarker => {
-                write!(
-                    f,
-                    "{marker} holds no id of a data root: is the right disk mounted at {root}? {put_back}"
-                )
-            }
-            Why::Unreadable(error) | Why::Scarce(error) => {
-                write!(
-                    f,
-                    "{marker} cannot be read: {error}; is the disk of the data root in order, and its owner right?"
-                )
-            }
-            Why::UnreadableId(error) => write!(
-                f,
-                "{id_file}, which has the id of the data root, cannot be read: {error}; if the right disk is mounted at \
-                 {root}: cp -p {marker} {id_file}"
-            ),
-            Why::NoDirectories { tenants, audit_log } => write!(
-                f,
-                "none of the {tenants} tenants' directories is there, though writes were made ({}): is the data root's \
-                 disk mounted at {root}? If they are gone for good: sq-gateway tenants make-directory --all --config {}",
-                audit_log.display(),
-                self.config_file().display()
-            ),
-            Why::Unwritable(error) | Why::NotMade(error) => {
-                write!(f, "the data root {root} cannot be used: {error}")
-            }
-        }
     }
 }
 

@@ -31,6 +31,7 @@ pub mod layout;
 pub mod limits;
 pub mod listen_error;
 pub mod loopback;
+pub mod mounts;
 pub mod open_files;
 pub mod operator_port;
 pub mod output;

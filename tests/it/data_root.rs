@@ -19,6 +19,7 @@ use sq_tests::separate::{Gateway, Pool};
 use sq_tests::setup::{Setup, key_of};
 use sq_tests::{binaries, process, wait};
 
+mod mounts;
 mod upgrade;
 
 const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";

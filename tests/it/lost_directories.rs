@@ -291,6 +291,48 @@ fn a_tenants_own_file_system_is_missed_when_it_is_not_mounted() {
     drop((again, mounted));
 }
 
+/// The disk of several tenants, with a folder each, and empty ones under the mount point.
+#[test]
+fn a_directory_below_a_mount_point_is_missed_without_the_mount() {
+    if !mount::works("a directory below a mount point", &[]) {
+        return;
+    }
+    let root = Root::without_registry(&Setup::default());
+    let mounted = |root: &Root| {
+        let disk = Mount::tmpfs(&root.join("mnt"), "8m");
+        fs::create_dir_all(disk.path().join("disk/alice")).unwrap();
+        disk
+    };
+    fs::create_dir_all(root.join("mnt/disk/alice")).unwrap();
+    root.write("old", r#"{"tenants": {"t1": {"name": "alice", "data_dir": "mnt/disk/alice"}}}"#);
+    let under = |root: &Root| fs::read_dir(root.join("mnt/disk/alice")).unwrap().count();
+    let disk = mounted(&root);
+    let mut running = Deployment::up(root, &["--tenants", "old"]);
+    running.client(Some("t1")).post(UPDATE, "hers").ok();
+    process::run(Command::new("umount").arg("--lazy").arg(disk.path())).success();
+    for is_restarted in [false, true] {
+        if is_restarted {
+            running = Deployment::up(running.stop(), &["--tenants", "old"]);
+        }
+        let alice = running.client(Some("t1"));
+        wait::until("the loss to be seen", || alice.get(SELECT).status == 503);
+        alice.get(SELECT).problem(503, "data_root_missing");
+        alice.post(UPDATE, "lost").problem(503, "data_root_missing");
+        assert_eq!(under(&running), 0, "something was made under the mount point");
+        assert!(running.log().contains("is not mounted"), "{}", running.log());
+    }
+    // Another disk comes, and is missed as well.
+    let again = mounted(&running);
+    let alice = running.client(Some("t1"));
+    wait::until("the return to be seen", || alice.get(SELECT).status == 200);
+    alice.post(UPDATE, "again").ok();
+    process::run(Command::new("umount").arg("--lazy").arg(again.path())).success();
+    wait::until("the loss to be seen", || alice.get(SELECT).status == 503);
+    assert_eq!(under(&running), 0, "something was made under the mount point");
+    drop(running);
+    drop((again, disk));
+}
+
 /// A mount over one tenant's directory is another directory in its place. From then on the one under it is not the tenant's,
 /// until the operator says so.
 #[test]

@@ -13,12 +13,12 @@ use sq_shared::clock;
 use sq_shared::config::Config;
 use sq_shared::data_root::DataRoot;
 use sq_shared::file_lock::lock_within;
-use sq_shared::layout;
 use sq_shared::registry::{Registry, Tenant, directories};
 use sq_shared::secret_file;
 use sq_shared::tenant::TenantName;
+use sq_shared::{layout, mounts};
 
-use super::{ChangeError, data_root, find, mounts, open};
+use super::{ChangeError, data_root, find, open};
 
 /// How long the pool may take to notice a change. Until it has, it starts a worker for a connection that waits at the
 /// slot, which opens the directory.

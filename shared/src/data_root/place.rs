@@ -7,28 +7,36 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::{DataRoot, Guard, sync};
+use super::mount::{Mount, Position};
+use super::{DataRoot, Guard, open_directory, sync};
 use crate::tenant::TenantName;
 use crate::{layout, secret_file};
 
-/// What a note says of a directory that is a mount point. Under it there is another one, which is empty.
-const MOUNT_POINT: &str = "a mount point\n";
-
-/// What it says of any other.
+/// What a note says of a directory that is on no mount but the data root's. Of any other it names the mount: under the mount
+/// point there may be another directory, which is empty.
 const FOLDER: &str = "a folder\n";
 
-/// A note has one of these texts.
-const NOTE_BYTES: u64 = 64;
+/// What it said of a directory that is a mount point, before mounts were named.
+const MOUNT_POINT: &str = "a mount point\n";
+
+/// A note names one mount point at most.
+const NOTE_BYTES: u64 = 8192;
+
+/// What is noted of a tenant's directory that was there.
+#[derive(Debug)]
+struct Note {
+    mount: Option<Mount>,
+}
 
 /// Which directory it is, whatever its path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DirectoryId {
-    device: u64,
-    inode: u64,
+    pub(super) device: u64,
+    pub(super) inode: u64,
 }
 
 /// What is at a tenant's path.
@@ -86,10 +94,10 @@ impl DataRoot {
     /// # Errors
     /// The system does not say.
     pub fn find_gone(&self, tenant: &TenantName, data_dir: &Path) -> io::Result<Option<Gone>> {
-        let note = self.note_of(tenant)?;
+        let note = self.note_of(tenant, data_dir)?;
         Ok(match metadata_at(data_dir)? {
             Some(found) if !found.is_dir() => note.map(|_| Gone::NotADirectory),
-            Some(found) => was_mounted(note.as_deref(), &found, data_dir)?.then_some(Gone::Unmounted),
+            Some(found) => was_mounted(note.as_ref(), &found, data_dir)?.then_some(Gone::Unmounted),
             None => note.map(|_| Gone::Missing),
         })
     }
@@ -99,9 +107,9 @@ impl DataRoot {
     /// # Errors
     /// The system does not say.
     pub fn review(&self, tenant: &TenantName, data_dir: &Path) -> io::Result<Option<Gone>> {
-        let note = self.note_of(tenant)?;
-        if let Some(found) = metadata_at(data_dir)?.filter(Metadata::is_dir) {
-            self.keep_noted(note.as_deref(), &found, tenant, data_dir)?;
+        let note = self.note_of(tenant, data_dir)?;
+        if metadata_at(data_dir)?.is_some_and(|found| found.is_dir()) {
+            self.keep_noted(note.as_ref(), tenant, data_dir)?;
         }
         self.find_gone(tenant, data_dir)
     }
@@ -111,15 +119,13 @@ impl DataRoot {
     /// # Errors
     /// The data root is lost, or the system does not say.
     pub fn find_or_make(&self, tenant: &TenantName, data_dir: &Path) -> io::Result<Place> {
-        let note = self.note_of(tenant)?;
+        let note = self.note_of(tenant, data_dir)?;
         match metadata_at(data_dir)? {
             Some(found) if !found.is_dir() && note.is_some() => Ok(Place::Gone(Gone::NotADirectory)),
             Some(found) if !found.is_dir() => Err(io::ErrorKind::NotADirectory.into()),
-            Some(found) if was_mounted(note.as_deref(), &found, data_dir)? => {
-                Ok(Place::Gone(Gone::Unmounted))
-            }
+            Some(found) if was_mounted(note.as_ref(), &found, data_dir)? => Ok(Place::Gone(Gone::Unmounted)),
             Some(found) => {
-                self.keep_noted(note.as_deref(), &found, tenant, data_dir)?;
+                self.keep_noted(note.as_ref(), tenant, data_dir)?;
                 Ok(Place::There(DirectoryId::of(&found)))
             }
             None if note.is_some() => Ok(Place::Gone(Gone::Missing)),
@@ -136,7 +142,7 @@ impl DataRoot {
     /// # Errors
     /// The data root is lost, or the directory cannot be made.
     pub fn make(&self, tenant: &TenantName, data_dir: &Path) -> io::Result<()> {
-        if *data_dir == layout::default_tenant_dir(&self.path, tenant) {
+        if *data_dir == layout::default_tenant_dir(&self.paths.root, tenant) {
             return self.make_in_root(std::slice::from_ref(tenant), &mut Vec::new(), || ());
         }
         self.check().map_err(io::Error::other)?;
@@ -156,12 +162,13 @@ impl DataRoot {
         made: &mut Vec<TenantName>,
         progress: impl Fn(),
     ) -> io::Result<()> {
-        let (root, notes) = (self.open().map_err(io::Error::other)?, self.open_notes()?);
+        let root = self.open().map_err(io::Error::other)?;
+        let notes = self.open_notes(&root)?;
         for tenant in tenants {
             if make_directory_at(&root, &layout::default_tenant_dir(Path::new(""), tenant))? {
                 made.push(tenant.clone());
             }
-            write_note(&notes, tenant, &layout::default_tenant_dir(&self.path, tenant))?;
+            write_note((&root, &notes), tenant, &layout::default_tenant_dir(&self.paths.root, tenant))?;
             progress();
         }
         sync(&root)?;
@@ -181,17 +188,15 @@ impl DataRoot {
         }
     }
 
-    /// Notes a directory that is there, unless that was done; also that something was mounted on it since. Where the data root
+    /// Notes a directory that is there, unless that was done; also that it is on another mount since. Where the data root
     /// cannot be written to there are no notes: it has no marker either, and is served as it is.
-    fn keep_noted(
-        &self,
-        note: Option<&str>,
-        found: &Metadata,
-        tenant: &TenantName,
-        data_dir: &Path,
-    ) -> io::Result<()> {
-        if note.is_some_and(|note| note == MOUNT_POINT || !is_mount_point(found, data_dir)) {
-            return Ok(());
+    fn keep_noted(&self, note: Option<&Note>, tenant: &TenantName, data_dir: &Path) -> io::Result<()> {
+        if let Some(note) = note {
+            let root = self.open().map_err(io::Error::other)?;
+            let mount = mount_of(&root, data_dir)?;
+            if mount.is_none() || mount == note.mount {
+                return Ok(());
+            }
         }
         match self.note(tenant, data_dir) {
             Err(error) if matches!(self.guard, Guard::Directory(_)) && is_unwritable(&error) => Ok(()),
@@ -199,13 +204,14 @@ impl DataRoot {
         }
     }
 
-    /// Notes that a tenant's directory is there, and what it is now.
+    /// Notes that a tenant's directory is there, and on which mount.
     ///
     /// # Errors
     /// The data root is lost, or cannot be written to.
     pub fn note(&self, tenant: &TenantName, data_dir: &Path) -> io::Result<()> {
-        let notes = self.open_notes()?;
-        write_note(&notes, tenant, data_dir)?;
+        let root = self.open().map_err(io::Error::other)?;
+        let notes = self.open_notes(&root)?;
+        write_note((&root, &notes), tenant, data_dir)?;
         sync(&notes)
     }
 
@@ -214,23 +220,22 @@ impl DataRoot {
     /// # Errors
     /// The data root is lost, or cannot be written to.
     pub fn forget(&self, tenant: &TenantName) -> io::Result<()> {
-        let notes = self.open_notes()?;
+        let notes = self.open_notes(&self.open().map_err(io::Error::other)?)?;
         match rustix::fs::unlinkat(&notes, layout::tenant_note(Path::new(""), tenant), AtFlags::empty()) {
             Err(Errno::NOENT) | Ok(()) => sync(&notes),
             Err(error) => Err(error.into()),
         }
     }
 
-    fn open_notes(&self) -> io::Result<File> {
-        let root = self.open().map_err(io::Error::other)?;
+    fn open_notes(&self, root: &File) -> io::Result<File> {
         let name = layout::tenant_notes_dir(Path::new(""));
-        make_directory_at(&root, &name)?;
+        make_directory_at(root, &name)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat(&root, name, flags, Mode::empty())?.into())
+        Ok(rustix::fs::openat(root, name, flags, Mode::empty())?.into())
     }
 
     /// What is noted of a tenant. A note that a power cut has emptied is one of a folder.
-    fn note_of(&self, tenant: &TenantName) -> io::Result<Option<String>> {
+    fn note_of(&self, tenant: &TenantName, data_dir: &Path) -> io::Result<Option<Note>> {
         // The data root must be there: without it every tenant would seem to be new.
         let root = self.open().map_err(io::Error::other)?;
         let name = layout::tenant_note(&layout::tenant_notes_dir(Path::new("")), tenant);
@@ -241,50 +246,58 @@ impl DataRoot {
         };
         let mut text = String::new();
         file.take(NOTE_BYTES).read_to_string(&mut text)?;
-        Ok(Some(text))
+        let mount = match text.as_str() {
+            MOUNT_POINT => Some(Mount::at(layout::resolved(data_dir))),
+            text => Mount::find(text),
+        };
+        Ok(Some(Note { mount }))
     }
 }
 
-fn write_note(notes: &File, tenant: &TenantName, data_dir: &Path) -> io::Result<()> {
+fn write_note((root, notes): (&File, &File), tenant: &TenantName, data_dir: &Path) -> io::Result<()> {
     let name = layout::tenant_note(Path::new(""), tenant);
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = File::from(rustix::fs::openat(notes, name, flags, Mode::RUSR | Mode::WUSR)?);
-    let is_mount_point = metadata_at(data_dir)?.is_some_and(|found| is_mount_point(&found, data_dir));
-    if !is_mount_point {
+    let Some(line) = mount_of(root, data_dir)?.and_then(|mount| mount.line()) else {
         // An empty note says the same.
         return file.write_all(FOLDER.as_bytes());
-    }
-    file.write_all(MOUNT_POINT.as_bytes())?;
+    };
+    file.write_all(line.as_bytes())?;
     file.sync_all()
+}
+
+/// The mount that a tenant's directory is on, unless it is the data root's.
+fn mount_of(root: &File, data_dir: &Path) -> io::Result<Option<Mount>> {
+    match open_directory(data_dir) {
+        Err(error) if is_absent(&error) => Ok(None),
+        directory => Ok(Mount::apart_from(root, &directory?)),
+    }
 }
 
 /// `None` when there is nothing.
 fn metadata_at(path: &Path) -> io::Result<Option<Metadata>> {
     match fs::metadata(path) {
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            Ok(None)
-        }
+        Err(error) if is_absent(&error) => Ok(None),
         found => found.map(Some),
     }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 fn is_unwritable(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
 }
 
-fn was_mounted(note: Option<&str>, found: &Metadata, data_dir: &Path) -> io::Result<bool> {
-    Ok(note == Some(MOUNT_POINT) && !is_mount_point(found, data_dir))
-}
-
-/// Whether something is mounted there, if only another folder. A kernel that does not say (before 5.8) leaves the devices to
-/// compare.
-fn is_mount_point(found: &Metadata, directory: &Path) -> bool {
-    let attributes = rustix::fs::statx(CWD, directory, AtFlags::empty(), StatxFlags::TYPE);
-    match attributes {
-        Ok(said) if said.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) => {
-            said.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
+/// Whether a directory lies under the mount point where it was.
+fn was_mounted(note: Option<&Note>, found: &Metadata, data_dir: &Path) -> io::Result<bool> {
+    match note.and_then(|note| note.mount.as_ref()) {
+        Some(mount) if !mount.had(DirectoryId::of(found)) => {
+            let position = Position::of(&open_directory(data_dir)?);
+            Ok(position.is_ok_and(|position| mount.is_missing_at(&position)))
         }
-        _ => fs::metadata(directory.join("..")).is_ok_and(|around| around.dev() != found.dev()),
+        _ => Ok(false),
     }
 }
 

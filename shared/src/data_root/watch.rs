@@ -4,7 +4,7 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
-use super::{DataRoot, RootLoss, Why};
+use super::{DataRoot, DirectoryId, RootLoss, Why};
 
 /// How often. A look opens and reads one short file.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -14,12 +14,14 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 pub struct RootWatch {
     data_root: DataRoot,
     loss: Option<RootLoss>,
+    /// The directory whose mount was looked at last: what is mounted later is another one.
+    located: Option<DirectoryId>,
 }
 
 impl RootWatch {
     /// Watches a data root that was there a moment ago.
     pub fn new(data_root: DataRoot) -> Self {
-        Self { data_root, loss: None }
+        Self { data_root, loss: None, located: None }
     }
 
     /// Looks for as long as the process lives, and logs and tells when the root is lost and when it is back. It ends when
@@ -30,12 +32,12 @@ impl RootWatch {
     pub fn spawn(mut self, mut tell: impl FnMut(bool) -> bool + Send + 'static) -> io::Result<()> {
         let look = move || {
             loop {
-                thread::sleep(LOOK_INTERVAL);
                 if let Some(is_lost) = self.look()
                     && !tell(is_lost)
                 {
                     return;
                 }
+                thread::sleep(LOOK_INTERVAL);
             }
         };
         thread::Builder::new().name("data-root".to_owned()).spawn(look).map(drop)
@@ -43,9 +45,13 @@ impl RootWatch {
 
     /// Whether the root is lost, if that is news.
     fn look(&mut self) -> Option<bool> {
-        let loss = match self.data_root.check() {
+        let loss = match self.data_root.open() {
             Err(RootLoss { why: Why::Scarce(_), .. }) => return None,
-            checked => checked.err(),
+            Err(loss) => Some(loss),
+            Ok(directory) => {
+                self.note_mount(directory.metadata().as_ref().map(DirectoryId::of).ok());
+                None
+            }
         };
         if loss == self.loss {
             return None;
@@ -60,5 +66,20 @@ impl RootWatch {
         }
         let is_lost = self.loss.is_some();
         (is_lost != was_lost).then_some(is_lost)
+    }
+
+    /// Notes where the root lies when it is first seen, and when a disk has come to its path.
+    fn note_mount(&mut self, found: Option<DirectoryId>) {
+        if found == self.located {
+            return;
+        }
+        self.located = found;
+        if let Err(error) = self.data_root.note_mount() {
+            tracing::warn!(
+                %error,
+                "the mount of the data root cannot be noted beside the config: at the next start a folder under it with the \
+                 same marker is taken"
+            );
+        }
     }
 }

@@ -1,0 +1,77 @@
+//! What shows that a system has been used, where its data root or its registry is missing: it is lost then, and not new.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+
+use super::Why;
+use crate::config::Config;
+use crate::layout;
+use crate::registry::Registry;
+
+/// How much of an audit log is looked at.
+const AUDIT_LOG_BYTES: u64 = 256 * 1024;
+
+/// What stands in the audit log's line of a write that was made.
+const WRITTEN: &[u8] = br#""status":200"#;
+
+/// Whether a root without a marker may be the system's: it is new, or some tenant's directory is there. One that has been
+/// written to, and has none, is not mounted.
+pub(super) fn has_directories(config: &Config, registry: &Registry) -> Result<(), Why> {
+    let data_root = &config.gateway.data_root;
+    let directories = registry.tenants.iter().map(|tenant| layout::tenant_dir(data_root, tenant));
+    // One on another disk says nothing of this.
+    let in_root: Vec<PathBuf> = directories.filter(|directory| directory.starts_with(data_root)).collect();
+    if in_root.is_empty() || in_root.iter().any(|directory| directory.is_dir()) {
+        return Ok(());
+    }
+    let audit_log = layout::audit_log(&config.path);
+    match with_writes(&audit_log) {
+        Some(audit_log) => Err(Why::NoDirectories { tenants: in_root.len(), audit_log }),
+        None => Ok(()),
+    }
+}
+
+/// What shows that a system has had tenants, for one whose registry is not there: a write in its audit log, or something in
+/// a directory that is noted. A registry that is missing then is lost, or on a disk that is not mounted.
+pub fn evidence_of_tenants(config: &Config) -> Option<PathBuf> {
+    let root = &config.gateway.data_root;
+    let noted = std::fs::read_dir(layout::tenant_notes_dir(root)).into_iter().flatten().flatten();
+    let directories = noted.map(|note| root.join(note.file_name()));
+    let is_used =
+        |directory: &PathBuf| std::fs::read_dir(directory).is_ok_and(|mut files| files.next().is_some());
+    with_writes(&layout::audit_log(&config.path)).or_else(|| directories.into_iter().find(is_used))
+}
+
+/// The audit log, if a write stands in it; or what it was rotated to.
+fn with_writes(audit_log: &Path) -> Option<PathBuf> {
+    if has_writes(audit_log) {
+        return Some(audit_log.to_owned());
+    }
+    let (folder, name) = (audit_log.parent()?, audit_log.file_name()?.to_str()?);
+    let is_rotated = |file: &Path| {
+        let rest = file.file_name().and_then(|file| file.to_str()?.strip_prefix(name));
+        rest.is_some_and(|rest| rest.starts_with(['.', '-']))
+    };
+    let files = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
+    files.filter(|file| is_rotated(file)).find(|file| file.metadata().is_ok_and(|found| found.len() > 0))
+}
+
+/// Whether a write that was made has its line there. The beginning of the file is enough.
+fn has_writes(audit_log: &Path) -> bool {
+    // What a pipe holds is for its reader, and is not waited for.
+    if !std::fs::metadata(audit_log).is_ok_and(|found| found.is_file()) {
+        return false;
+    }
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let Ok(file) = rustix::fs::open(audit_log, flags, Mode::empty()) else { return false };
+    let mut beginning = Vec::new();
+    if File::from(file).take(AUDIT_LOG_BYTES).read_to_end(&mut beginning).is_err() {
+        return false;
+    }
+    let mut lines = beginning.split_inclusive(|byte| *byte == b'\n');
+    let is_made = |line: &[u8]| line.windows(WRITTEN.len()).any(|part| part == WRITTEN);
+    lines.any(|line| line.ends_with(b"\n") && is_made(line))
+}

@@ -1,0 +1,158 @@
+//! On which mount a directory lies. Who moves data to a disk of its own copies the folder, and mounts the disk over it: under
+//! the mount point there is then an old copy, with the same marker. So where a directory has been seen on a mount, it is kept
+//! in mind; a folder under that mount point is not taken for it any more.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use super::DirectoryId;
+use crate::mounts;
+
+/// Begins the line that names a mount, in a tenant's note and beside the config: device and inode of the directory, and the
+/// mount point.
+pub(super) const MOUNTED: &str = "mounted";
+
+/// A mount, other than the root of all files, on which a directory was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mount {
+    point: PathBuf,
+    /// The directory, when it was seen there.
+    directory: DirectoryId,
+}
+
+/// Where a directory is now.
+#[derive(Debug)]
+pub(super) struct Position {
+    /// Without links.
+    path: PathBuf,
+    mount_point: PathBuf,
+    directory: DirectoryId,
+}
+
+impl Position {
+    /// Where an open directory is.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub(super) fn of(directory: &File) -> io::Result<Self> {
+        Ok(Self {
+            path: fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd()))?,
+            mount_point: mounts::point_of(directory)?,
+            directory: DirectoryId::of(&directory.metadata()?),
+        })
+    }
+
+    /// The mount that the directory is on; `None` when it would be there without any.
+    pub(super) fn mount(&self) -> Option<Mount> {
+        let Self { mount_point, directory, .. } = self;
+        (mount_point != Path::new("/")).then(|| Mount { point: mount_point.clone(), directory: *directory })
+    }
+}
+
+impl Mount {
+    /// The mount that a directory is on, when the data root is not on the same one.
+    pub(super) fn apart_from(root: &File, directory: &File) -> Option<Self> {
+        if mounts::id_of(root).ok()? == mounts::id_of(directory).ok()? {
+            return None;
+        }
+        let mount = Position::of(directory).ok()?.mount()?;
+        (mount.point != Position::of(root).ok()?.mount_point).then_some(mount)
+    }
+
+    /// The one that was noted before mounts had names: on the directory itself.
+    pub(super) fn at(point: PathBuf) -> Self {
+        Self { point, directory: DirectoryId::NONE }
+    }
+
+    pub(super) fn point(&self) -> &Path {
+        &self.point
+    }
+
+    /// Whether a directory is the very one that was seen. That is so when the mount is another process's, as a container has
+    /// them.
+    pub(super) fn had(&self, directory: DirectoryId) -> bool {
+        self.directory == directory
+    }
+
+    /// Whether a directory is under the mount point, where nothing is mounted any more.
+    pub(super) fn is_missing_at(&self, position: &Position) -> bool {
+        let Position { path, mount_point, directory } = position;
+        let is_uncovered = *mount_point != self.point && self.point.starts_with(mount_point);
+        path.starts_with(&self.point) && is_uncovered && !self.had(*directory)
+    }
+
+    /// A line of a file; `None` for a mount point whose name a line cannot hold.
+    pub(super) fn line(&self) -> Option<String> {
+        let DirectoryId { device, inode } = self.directory;
+        let point = self.point.to_str().filter(|point| !point.contains('\n'))?;
+        Some(format!("{MOUNTED} {device} {inode} {point}\n"))
+    }
+
+    /// Finds the line in a file.
+    pub(super) fn find(text: &str) -> Option<Self> {
+        let parse = |line: &str| {
+            let mut fields = line.strip_prefix(MOUNTED)?.strip_prefix(' ')?.splitn(3, ' ');
+            let mut number = || fields.next()?.parse().ok();
+            let directory = DirectoryId { device: number()?, inode: number()? };
+            let point = PathBuf::from(fields.next()?);
+            point.is_absolute().then_some(Self { point, directory })
+        };
+        text.lines().find_map(parse)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEEN: DirectoryId = DirectoryId { device: 2049, inode: 2 };
+    const OTHER: DirectoryId = DirectoryId { device: 1, inode: 77 };
+
+    fn position(path: &str, mount_point: &str, directory: DirectoryId) -> Position {
+        Position { path: path.into(), mount_point: mount_point.into(), directory }
+    }
+
+    #[test]
+    fn a_directory_is_missing_under_its_mount_point_alone() {
+        let mount = position("/srv/sq/data", "/srv/sq", SEEN).mount().unwrap();
+        for (path, mount_point, directory, is_missing) in [
+            ("/srv/sq/data", "/srv/sq", SEEN, false),
+            // Another disk, at the same place or a longer path.
+            ("/srv/sq/data", "/srv/sq", OTHER, false),
+            ("/srv/sq/data", "/srv/sq/data", OTHER, false),
+            ("/srv/sq/data", "/", OTHER, true),
+            ("/srv/sq/data", "/srv", OTHER, true),
+            // It was mounted for another process alone.
+            ("/srv/sq/data", "/", SEEN, false),
+            // It was moved.
+            ("/home/sq/data", "/", OTHER, false),
+            ("/srv/sq-2/data", "/", OTHER, false),
+        ] {
+            let is = mount.is_missing_at(&position(path, mount_point, directory));
+            assert_eq!(is, is_missing, "{path} on {mount_point}");
+        }
+        assert_eq!(position("/srv/sq/data", "/", SEEN).mount(), None);
+    }
+
+    #[test]
+    fn a_line_is_read_as_it_was_written_and_nothing_else_is() {
+        let mount = position("/mnt/a disk/x", "/mnt/a disk", SEEN).mount().unwrap();
+        let line = mount.line().unwrap();
+        assert_eq!(line, "mounted 2049 2 /mnt/a disk\n");
+        assert_eq!(Mount::find(&format!("an id\n# a remark\n{line}")), Some(mount));
+        for text in [
+            "",
+            "a folder\n",
+            "mounted",
+            "mounted 1 2",
+            "mounted 1 2 here",
+            "mounted x 2 /mnt",
+            "unmounted 1 2 /mnt",
+        ] {
+            assert_eq!(Mount::find(text), None, "{text}");
+        }
+        assert_eq!(Mount::at("/mnt/a\nb".into()).line(), None);
+    }
+}

@@ -1,0 +1,169 @@
+//! What is mounted where. The kernel lists the mounts of the whole host, and their names need not be UTF-8.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, StatxFlags};
+
+const LIST: &str = "/proc/self/mountinfo";
+
+/// Asks which mount a file is on: `STATX_MNT_ID` of statx(2), from Linux 5.8 on.
+const MOUNT_ID: StatxFlags = StatxFlags::from_bits_retain(0x1000);
+
+/// A line of the list (proc_pid_mountinfo(5)).
+#[derive(Debug, PartialEq, Eq)]
+struct Mount {
+    id: u64,
+    /// The mount that this one is in.
+    parent: u64,
+    device: Vec<u8>,
+    /// Which folder of the file system is mounted.
+    folder: PathBuf,
+    point: PathBuf,
+}
+
+/// Every mount point that this process sees.
+///
+/// # Errors
+/// The list cannot be read. Nothing is known then: it does not mean that nothing is mounted.
+pub fn points() -> io::Result<Vec<PathBuf>> {
+    Ok(list()?.into_iter().map(|mount| mount.point).collect())
+}
+
+/// The first mount point that is this directory or in it.
+///
+/// # Errors
+/// The list cannot be read.
+pub fn first_in(real: &Path) -> io::Result<Option<PathBuf>> {
+    Ok(points()?.into_iter().find(|point| point.starts_with(real)))
+}
+
+/// The mount point under which an open file is. A folder that is mounted on itself, as systemd does it for `ReadWritePaths`,
+/// is where it was before: such a mount does not count.
+///
+/// # Errors
+/// The system does not say.
+pub fn point_of(file: &File) -> io::Result<PathBuf> {
+    let id = id_of(file)?;
+    Ok(point_among(&list()?, id))
+}
+
+/// The number of the mount that an open file is on: as good as the mount point to tell whether two are on the same one.
+///
+/// # Errors
+/// The system does not say.
+pub fn id_of(file: &File) -> io::Result<u64> {
+    let found = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, MOUNT_ID)?;
+    match found.stx_mask & MOUNT_ID.bits() {
+        0 => Err(io::ErrorKind::Unsupported.into()),
+        _ => Ok(found.stx_mnt_id),
+    }
+}
+
+fn list() -> io::Result<Vec<Mount>> {
+    let list = fs::read(LIST)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot read {LIST}: {error}")))?;
+    Ok(list.split(|byte| *byte == b'\n').filter_map(Mount::parse).collect())
+}
+
+fn point_among(mounts: &[Mount], mut id: u64) -> PathBuf {
+    let find = |id: u64| mounts.iter().find(|mount| mount.id == id);
+    // As many steps as there are mounts: a list that changed while it was read may go round.
+    for _ in mounts {
+        let Some(mount) = find(id) else { break };
+        match find(mount.parent).filter(|parent| mount.is_on_itself(parent)) {
+            Some(parent) => id = parent.id,
+            None => return mount.point.clone(),
+        }
+    }
+    PathBuf::from("/")
+}
+
+impl Mount {
+    fn parse(line: &[u8]) -> Option<Self> {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let mut number = || std::str::from_utf8(fields.next()?).ok()?.parse().ok();
+        let (id, parent) = (number()?, number()?);
+        let device = fields.next()?.to_owned();
+        let (folder, point) = (unescaped(fields.next()?), unescaped(fields.next()?));
+        Some(Self { id, parent, device, folder, point })
+    }
+
+    /// Whether the folder that is mounted is the one that would be at its path without this mount.
+    fn is_on_itself(&self, parent: &Self) -> bool {
+        let below = self.point.strip_prefix(&parent.point);
+        self.device == parent.device && below.is_ok_and(|below| parent.folder.join(below) == self.folder)
+    }
+}
+
+/// A path as the kernel writes it into a line: what would end a field or a line has its octal number.
+fn unescaped(mut field: &[u8]) -> PathBuf {
+    let mut path = Vec::with_capacity(field.len());
+    while let [first, rest @ ..] = field {
+        let (byte, rest) = match field {
+            [b'\\', b'0', b'4', b'0', rest @ ..] => (b' ', rest),
+            [b'\\', b'0', b'1', b'1', rest @ ..] => (b'\t', rest),
+            [b'\\', b'0', b'1', b'2', rest @ ..] => (b'\n', rest),
+            [b'\\', b'1', b'3', b'4', rest @ ..] => (b'\\', rest),
+            _ => (*first, rest),
+        };
+        path.push(byte);
+        field = rest;
+    }
+    OsString::from_vec(path).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
+    use super::*;
+
+    #[test]
+    fn a_mount_point_has_its_own_bytes() {
+        let bytes = |field: &[u8]| unescaped(field).as_os_str().as_bytes().to_owned();
+        assert_eq!(bytes(b"/a\\040b\\011c\\012d\\134e"), b"/a b\tc\nd\\e");
+        assert_eq!(bytes(b"/\\134040\\"), b"/\\040\\");
+        assert_eq!(bytes(b"/\xc3\xff"), b"/\xc3\xff");
+    }
+
+    #[test]
+    fn a_folder_that_is_mounted_on_itself_is_where_it_was() {
+        let list = "\
+20 1 8:1 / / rw - ext4 /dev/sda1 rw
+21 20 8:2 / /srv rw - ext4 /dev/sdb1 rw
+22 21 8:2 /sq/data /srv/sq/data rw - ext4 /dev/sdb1 rw
+23 20 8:1 /var/lib /var/lib rw - ext4 /dev/sda1 rw
+24 20 8:1 /srv/elsewhere /mnt rw - ext4 /dev/sda1 rw
+25 24 8:1 /srv/elsewhere /mnt rw - ext4 /dev/sda1 rw
+26 20 8:3 /var/log /var/log rw - ext4 /dev/sdc1 rw
+27 28 8:4 / /a rw - ext4 /dev/sdd1 rw
+28 27 8:4 / /a rw - ext4 /dev/sdd1 rw
+";
+        let mounts: Vec<Mount> =
+            list.as_bytes().split(|byte| *byte == b'\n').filter_map(Mount::parse).collect();
+        assert_eq!(mounts.len(), 9);
+        for (id, point) in [
+            (20, "/"),
+            (21, "/srv"),
+            (22, "/srv"),
+            (23, "/"),
+            (24, "/mnt"),
+            (25, "/mnt"),
+            (26, "/var/log"),
+            (27, "/"),
+            (99, "/"),
+        ] {
+            assert_eq!(point_among(&mounts, id), Path::new(point), "{id}");
+        }
+    }
+
+    #[test]
+    fn the_mount_of_an_open_folder_is_in_the_list() {
+        let proc = File::open("/proc/self").unwrap();
+        assert_eq!(point_of(&proc).unwrap(), Path::new("/proc"));
+    }
+}
