@@ -267,6 +267,28 @@ fn what_is_in_the_way_is_named_in_the_log_and_not_to_the_client() {
 }
 
 #[test]
+fn a_worker_that_root_starts_alone_leaves_nothing_that_the_owner_cannot_use() {
+    if !is_root("a worker that root starts on another user's directory") {
+        return;
+    }
+    let root = system(&Setup::default());
+    for path in ["data/alice", "data/new"] {
+        let worker = LoneWorker::start(&root.join(path));
+        worker.client.post(WRITE, "more").ok();
+        worker.client.post("/api/v2/insert?p=other&c=1.1.1/1.1.1/1.1.1", "new").ok();
+        worker.stop();
+    }
+    assert!(root.join("data/new/other.phext").exists());
+    for (path, owner) in owners(&root) {
+        assert_eq!(owner, USER, "{}", path.display());
+    }
+    // A directory of root's alone stays root's.
+    let roots = Root::empty();
+    LoneWorker::start(&roots.join("data")).client.post(WRITE, "text").ok();
+    assert!(owners(&roots).iter().all(|(_, owner)| *owner == 0));
+}
+
+#[test]
 fn a_file_that_cannot_be_read_is_named_with_its_owner() {
     if !is_root("files of root in another user's system") {
         return;

@@ -9,6 +9,7 @@ use std::pin::pin;
 use std::process::ExitCode;
 use std::rc::Rc;
 
+use rustix::fs::{Mode, OFlags};
 use sq_shared::clock;
 use sq_shared::config::{Enforcement, ListenAddress};
 use sq_shared::registry::{Key, Scope};
@@ -121,8 +122,8 @@ pub fn run(options: Options) -> Result<ExitCode, Failure> {
         return Err(not_loopback(address));
     }
     if !options.settings_from_stdin {
-        // The pool has seen to it.
-        service_user::refuse_wrong_user(&[&options.data_dir])?;
+        // The pool has seen to it. The address may be one that only root gets.
+        act_as_owner(&options.data_dir)?;
     }
     let Some(directory) = open_directory(&options)? else { return Ok(ExitCode::from(DISPLACED)) };
     // Its flags are the pool's too, so that they cannot be changed from inside.
@@ -171,7 +172,20 @@ pub fn run(options: Options) -> Result<ExitCode, Failure> {
     }
 }
 
-/// The directory to serve; `None` when it is missing, and not this worker's to make.
+/// What is made in the directory is its owner's to use. Where that user's link leads to a directory of another's, it is not
+/// served, even if the user might read it.
+fn act_as_owner(data_dir: &Path) -> Result<(), Failure> {
+    if let Ok(directory) = rustix::fs::open(data_dir, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+        service_user::refuse_foreign(data_dir, &directory.into())
+            .map_err(|source| OpenError::Io { path: data_dir.to_owned(), source })
+            .map_err(Failure::from_error)?;
+    }
+    service_user::act_as_owner_of(data_dir)?;
+    service_user::give_up_root()?;
+    service_user::refuse_wrong_user(&[data_dir])
+}
+
+/// The directory to serve; `None` when it is missing or not to be used, and the pool says so.
 fn open_directory(options: &Options) -> Result<Option<DataDirectory>, Failure> {
     let opened = match options.stand_in {
         Some(_) => DataDirectory::open_existing(Path::new(NO_DIRECTORY)),
