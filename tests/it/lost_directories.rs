@@ -374,6 +374,49 @@ fn a_path_that_leads_to_another_tenants_directory_is_not_followed() {
     assert_serves(&running, "of alice");
 }
 
+/// The same before anybody has asked for either of them: the link is the one that is refused.
+#[test]
+fn a_link_to_a_directory_that_nobody_has_asked_for_is_not_followed() {
+    for target in ["bob", "bob/years", "."] {
+        let running = Deployment::start(&Setup::default());
+        fs::create_dir_all(running.join("data/bob/years")).unwrap();
+        fs::write(running.join("data/bob/text.phext"), "of bob").unwrap();
+        symlink(target, hers(&running)).unwrap();
+        let alice = running.client_of("alice");
+        alice.get(SELECT).problem(503, "data_root_missing");
+        alice.post(UPDATE, "hers").problem(503, "data_root_missing");
+        assert_eq!(running.client_of("bob").get(SELECT).ok(), "of bob", "{target}");
+        assert!(running.log().lines().any(|line| line.contains("ERROR") && line.contains("owner=bob")));
+        fs::remove_file(hers(&running)).unwrap();
+        fs::create_dir(hers(&running)).unwrap();
+        assert_serves(&running, "");
+    }
+}
+
+/// A tenant who has never had a directory, and in whose way something is; also in the way of the note.
+#[test]
+fn what_is_in_the_way_of_a_new_tenants_directory_is_told_at_once() {
+    for (way, told) in [
+        ("data/alice", "what is there is not a directory"),
+        ("data/.sq-tenants", ".sq-tenants/alice: Not a directory"),
+    ] {
+        let running = Deployment::start(&Setup::default());
+        let way = running.join(way);
+        fs::write(&way, "a file").unwrap();
+        let alice = running.client_of("alice");
+        alice.get(SELECT).problem(503, "data_root_missing");
+        alice.post(UPDATE, "lost").problem(503, "data_root_missing");
+        let is_told = |line: &str| ["ERROR", "tenant=alice", told].iter().all(|words| line.contains(words));
+        assert!(running.log().lines().any(is_told), "{told}: {}", running.log());
+        let checked = running.with_config(&["check"]);
+        assert_eq!(checked.code(), Some(1), "{checked:?}");
+        assert!(checked.stderr.contains(told), "{checked:?}");
+        fs::remove_file(&way).unwrap();
+        // She is new, and gets one.
+        assert_serves(&running, "");
+    }
+}
+
 /// A disk that comes to a tenant who had a folder: it is missed at the next start without it.
 #[test]
 fn a_file_system_that_came_later_is_missed_at_the_next_start() {

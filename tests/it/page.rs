@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use sq_shared::token::BearerToken;
 use sq_tests::deployment::Deployment;
 use sq_tests::devtools::DevTools;
+use sq_tests::lone_worker::LoneWorker;
 use sq_tests::notice::say;
 use sq_tests::root::Root;
 use sq_tests::setup::{Setup, Tenant, key_of};
@@ -340,7 +341,6 @@ fn mixed() -> Root {
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join("kept.phext"), "a".repeat(bytes)).unwrap();
     }
-    fs::write(root.join("data").join("slot-009"), "a file where a directory should be").unwrap();
     root
 }
 
@@ -348,6 +348,8 @@ fn mixed() -> Root {
 fn every_state_has_its_square_and_its_count() {
     let Some(mut browser) = browser() else { return };
     let deployment = Deployment::up(mixed(), &[]);
+    // Another program has the directory: the pool's worker cannot start.
+    let _other = LoneWorker::start(&deployment.join("data/slot-009"));
     for index in (3..280).step_by(7).filter(|index| index % 31 != 30 && *index != 8 && *index != 57) {
         let client = deployment.client(Some(&key_of(&format!("slot-{:03}", index + 1))));
         client.get(READ).ok();

@@ -6,8 +6,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use rustix::process::geteuid;
+use rustix::process::{Signal, geteuid};
 use sq_tests::deployment::Deployment;
 use sq_tests::lone_worker::LoneWorker;
 use sq_tests::process::{self, Outcome};
@@ -264,6 +265,78 @@ fn what_is_in_the_way_is_named_in_the_log_and_not_to_the_client() {
     wait::until("a line about the phext", || denied("notes.phext"));
     wait::until("a line about the audit log", || denied("audit.log"));
     running.stop();
+}
+
+/// Lets the owner of a path in alone, or not even that one.
+fn shut(path: &Path, fault: Fault) {
+    let mode = if matches!(fault, Fault::OfRoot) { 0o700 } else { 0 };
+    if matches!(fault, Fault::OfRoot) {
+        chown(path, Some(0), Some(0)).unwrap();
+    }
+    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+}
+
+/// A worker could make nothing of the directory: the pool's stand-in says so at once, and the log says why.
+#[test]
+fn a_directory_that_the_user_may_not_use_is_told_at_once_and_served_when_it_is_given_back() {
+    if !is_root("a tenant's directory of root") {
+        return;
+    }
+    let running = Deployment::up(Arc::new(system(&Setup::default())), &[]);
+    let bob = running.client_of("bob");
+    for fault in [Fault::OfRoot, Fault::NoMode] {
+        bob.post(WRITE, "his").ok();
+        let directory = running.join("data/bob");
+        shut(&directory, fault);
+        process::signal(running.worker_of("bob").unwrap().pid, Signal::KILL);
+        let begun = Instant::now();
+        wait::until("the refusal", || bob.get(READ).status == 503);
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        bob.get(READ).problem(503, "data_root_missing");
+        bob.post(WRITE, "lost").problem(503, "data_root_missing");
+        let owner = if matches!(fault, Fault::OfRoot) { "user root (0), mode 0700" } else { "mode 0000" };
+        let is_told = |line: &str| {
+            ["ERROR", directory.to_str().unwrap(), owner, "Permission denied"]
+                .iter()
+                .all(|words| line.contains(words))
+        };
+        assert!(running.log().lines().any(is_told), "{fault:?}: {}", running.log());
+        assert_eq!(running.client_of("alice").get(READ).ok(), "text");
+        give(&directory, USER);
+        wait::until("his directory", || bob.get(READ).status == 200);
+    }
+}
+
+#[test]
+fn a_note_that_the_user_may_not_read_is_named_itself() {
+    if !is_root("notes of root") {
+        return;
+    }
+    for path in ["data/.sq-tenants", "data/.sq-tenants/alice"] {
+        for fault in [Fault::OfRoot, Fault::NoMode] {
+            let root = Arc::new(system(&Setup::default()));
+            Deployment::up(Arc::clone(&root), &[]).client_of("alice").get(READ).ok();
+            fs::create_dir(root.join("data/.archive")).unwrap();
+            chown(root.join("data/.archive"), Some(0), Some(0)).unwrap();
+            shut(&root.join(path), fault);
+            let running = Deployment::up(Arc::clone(&root), &[]);
+            running.client_of("alice").get(READ).problem(503, "data_root_missing");
+            let obstacle = root.join(path);
+            let words = ["ERROR", "Permission denied", "belongs to", obstacle.to_str().unwrap()];
+            let is_told = |line: &str| words.iter().all(|words| line.contains(words));
+            assert!(running.log().lines().any(is_told), "{fault:?} {path}: {}", running.log());
+            let checked = running.with_config(&["check"]);
+            assert_eq!(checked.code(), Some(1), "{checked:?}");
+            let remedy = if matches!(fault, Fault::OfRoot) { "chown" } else { "chmod u+rw" };
+            let is_listed = |path: &str, remedy: &str| {
+                checked.stderr.lines().any(|line| line.contains(path) && line.contains(remedy))
+            };
+            assert!(is_listed(&format!("{path}: "), remedy), "{fault:?} {path}: {checked:?}");
+            assert!(is_listed("data/.archive: ", "chown"), "{checked:?}");
+            give(&obstacle, USER);
+            wait::until("her directory", || running.client_of("alice").get(READ).status == 200);
+        }
+    }
 }
 
 #[test]

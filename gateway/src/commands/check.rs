@@ -112,7 +112,7 @@ fn missing_directories(config: &Config, registry: &Registry) -> Vec<Mistake> {
                 gone.as_str(),
                 config.path.display()
             ),
-            Err(error) => format!("it cannot be looked at: {error}"),
+            Err(error) => format!("whether it is there cannot be told: {error}"),
         };
         let message = format!("the directory of tenant {name}, {}: {what}", directory.display());
         mistakes.push(Mistake { file: config.gateway.tenants.clone(), position: None, message });

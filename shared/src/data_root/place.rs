@@ -7,14 +7,14 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::mount::{Mount, Position};
 use super::{DataRoot, Guard, open_directory, sync};
 use crate::tenant::TenantName;
-use crate::{layout, secret_file};
+use crate::{file_error, layout, secret_file};
 
 /// What a note says of a directory that is on no mount but the data root's. Of any other it names the mount: under the mount
 /// point there may be another directory, which is empty.
@@ -92,11 +92,11 @@ impl DataRoot {
     /// Whether the directory of a tenant is gone: it was there, and is not now. A new tenant has no directory yet.
     ///
     /// # Errors
-    /// The system does not say.
+    /// The system does not say. The text names what is in the way: the directory, or the note.
     pub fn find_gone(&self, tenant: &TenantName, data_dir: &Path) -> io::Result<Option<Gone>> {
         let note = self.note_of(tenant, data_dir)?;
         Ok(match metadata_at(data_dir)? {
-            Some(found) if !found.is_dir() => note.map(|_| Gone::NotADirectory),
+            Some(found) if !found.is_dir() => Some(Gone::NotADirectory),
             Some(found) => was_mounted(note.as_ref(), &found, data_dir)?.then_some(Gone::Unmounted),
             None => note.map(|_| Gone::Missing),
         })
@@ -111,20 +111,24 @@ impl DataRoot {
         if metadata_at(data_dir)?.is_some_and(|found| found.is_dir()) {
             self.keep_noted(note.as_ref(), tenant, data_dir)?;
         }
-        self.find_gone(tenant, data_dir)
+        // A file in the way of a new tenant is no directory that has vanished.
+        let is_lost = |gone: &Gone| note.is_some() || *gone != Gone::NotADirectory;
+        Ok(self.find_gone(tenant, data_dir)?.filter(is_lost))
     }
 
     /// Finds a tenant's directory, makes it when the tenant is new, and notes that it was there.
     ///
     /// # Errors
-    /// The data root is lost, or the system does not say.
+    /// The data root is lost, this user may not use the directory, or the system does not say.
     pub fn find_or_make(&self, tenant: &TenantName, data_dir: &Path) -> io::Result<Place> {
         let note = self.note_of(tenant, data_dir)?;
         match metadata_at(data_dir)? {
-            Some(found) if !found.is_dir() && note.is_some() => Ok(Place::Gone(Gone::NotADirectory)),
-            Some(found) if !found.is_dir() => Err(io::ErrorKind::NotADirectory.into()),
+            Some(found) if !found.is_dir() => Ok(Place::Gone(Gone::NotADirectory)),
             Some(found) if was_mounted(note.as_ref(), &found, data_dir)? => Ok(Place::Gone(Gone::Unmounted)),
             Some(found) => {
+                let wanted = Access::READ_OK | Access::EXEC_OK;
+                rustix::fs::accessat(CWD, data_dir, wanted, AtFlags::EACCESS)
+                    .map_err(|error| file_error::named(data_dir, error.into()))?;
                 self.keep_noted(note.as_ref(), tenant, data_dir)?;
                 Ok(Place::There(DirectoryId::of(&found)))
             }
@@ -168,7 +172,8 @@ impl DataRoot {
             if make_directory_at(&root, &layout::default_tenant_dir(Path::new(""), tenant))? {
                 made.push(tenant.clone());
             }
-            write_note((&root, &notes), tenant, &layout::default_tenant_dir(&self.paths.root, tenant))?;
+            let directory = layout::default_tenant_dir(self.path(), tenant);
+            self.in_notes(tenant, write_note((&root, &notes), tenant, &directory))?;
             progress();
         }
         sync(&root)?;
@@ -211,8 +216,14 @@ impl DataRoot {
     pub fn note(&self, tenant: &TenantName, data_dir: &Path) -> io::Result<()> {
         let root = self.open().map_err(io::Error::other)?;
         let notes = self.open_notes(&root)?;
-        write_note((&root, &notes), tenant, data_dir)?;
+        self.in_notes(tenant, write_note((&root, &notes), tenant, data_dir))?;
         sync(&notes)
+    }
+
+    /// Names the note in an error, and whose it is.
+    fn in_notes<T>(&self, tenant: &TenantName, result: io::Result<T>) -> io::Result<T> {
+        let note = layout::tenant_note(&layout::tenant_notes_dir(self.path()), tenant);
+        result.map_err(|error| file_error::named(&note, error))
     }
 
     /// Forgets a tenant: who gets the name next is new.
@@ -223,15 +234,17 @@ impl DataRoot {
         let notes = self.open_notes(&self.open().map_err(io::Error::other)?)?;
         match rustix::fs::unlinkat(&notes, layout::tenant_note(Path::new(""), tenant), AtFlags::empty()) {
             Err(Errno::NOENT) | Ok(()) => sync(&notes),
-            Err(error) => Err(error.into()),
+            Err(error) => self.in_notes(tenant, Err(error.into())),
         }
     }
 
     fn open_notes(&self, root: &File) -> io::Result<File> {
         let name = layout::tenant_notes_dir(Path::new(""));
-        make_directory_at(root, &name)?;
+        let in_notes = |error| file_error::named(&layout::tenant_notes_dir(self.path()), error);
+        make_directory_at(root, &name).map_err(in_notes)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat(root, name, flags, Mode::empty())?.into())
+        let opened = rustix::fs::openat(root, name, flags, Mode::empty());
+        Ok(opened.map_err(|error| in_notes(error.into()))?.into())
     }
 
     /// What is noted of a tenant. A note that a power cut has emptied is one of a folder.
@@ -242,10 +255,10 @@ impl DataRoot {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = match rustix::fs::openat(&root, name, flags, Mode::empty()) {
             Err(Errno::NOENT) => return Ok(None),
-            opened => File::from(opened?),
+            opened => File::from(self.in_notes(tenant, opened.map_err(io::Error::from))?),
         };
         let mut text = String::new();
-        file.take(NOTE_BYTES).read_to_string(&mut text)?;
+        self.in_notes(tenant, file.take(NOTE_BYTES).read_to_string(&mut text))?;
         let mount = match text.as_str() {
             MOUNT_POINT => Some(Mount::at(layout::resolved(data_dir))),
             text => Mount::find(text),
@@ -278,7 +291,7 @@ fn mount_of(root: &File, data_dir: &Path) -> io::Result<Option<Mount>> {
 fn metadata_at(path: &Path) -> io::Result<Option<Metadata>> {
     match fs::metadata(path) {
         Err(error) if is_absent(&error) => Ok(None),
-        found => found.map(Some),
+        found => found.map(Some).map_err(|error| file_error::named(path, error)),
     }
 }
 

@@ -24,7 +24,7 @@ use crate::server::settings::SettingsReader;
 use crate::server::worker::{Access, Worker};
 use crate::server::{self, Ending};
 use crate::settings::Absence;
-use crate::store::{DataDirectory, Limits, Store, Turns};
+use crate::store::{DataDirectory, Limits, OpenError, Store, Turns};
 use sq_shared::failure::Failure;
 use sq_shared::limits::COORDINATE_PART;
 use sq_shared::listen_error::{self, Settings};
@@ -193,9 +193,20 @@ fn open_directory(options: &Options) -> Result<Option<DataDirectory>, Failure> {
         None => DataDirectory::open(&options.data_dir),
     };
     match opened {
-        Err(error) if error.is_missing() && options.stand_in.is_none() => Ok(None),
+        Err(error)
+            if is_for_the_pool(&error) && options.settings_from_stdin && options.stand_in.is_none() =>
+        {
+            Ok(None)
+        }
         opened => opened.map(Some).map_err(Failure::from_error),
     }
+}
+
+/// Whether the pool finds out by itself what is wrong with the directory, and has the tenant told.
+fn is_for_the_pool(error: &OpenError) -> bool {
+    let is_denied =
+        matches!(error, OpenError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied);
+    error.is_missing() || is_denied
 }
 
 /// One thread, and others for what waits for the disk once there is any of that.

@@ -4,15 +4,15 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sq_shared::data_root::{DataRoot, DirectoryId, Gone, Place, RootWatch};
+use sq_shared::data_root::{DataRoot, DirectoryId, Place, RootWatch};
 use sq_shared::tenant::TenantName;
 use tokio::sync::mpsc;
 
-use super::desired::{Assignment, Desired};
+use super::desired::{Account, Assignment, Desired};
 use super::observed::{Observed, PlaceState};
 use super::{Event, Pool};
 
@@ -33,10 +33,33 @@ pub(super) struct Places {
 pub enum Seen {
     /// Only which directory is at the path, or [`DirectoryId::NONE`].
     Now(DirectoryId),
-    /// What is to be made of it.
-    Found(Place),
+    /// What is to be made of it, and where the path leads when something is there.
+    Found(Place, Option<Resolved>),
     /// The system does not let us look, and says this.
     Unclear(io::ErrorKind, String),
+}
+
+/// Where a tenant's path leads, links followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    real: PathBuf,
+    /// The folder that the path is in.
+    folder: PathBuf,
+}
+
+impl Resolved {
+    fn of(data_dir: &Path) -> io::Result<Self> {
+        let folder = data_dir.parent().unwrap_or(data_dir);
+        Ok(Self { real: data_dir.canonicalize()?, folder: folder.canonicalize()? })
+    }
+
+    /// Whether the path of one tenant's directory leads to that of another, or into or around it, as far as the names tell.
+    fn is_taken(&self, own: &Path, theirs: &Path) -> bool {
+        let beside = theirs.file_name().filter(|_| own.parent() == theirs.parent());
+        let theirs = beside.map_or_else(|| theirs.to_owned(), |name| self.folder.join(name));
+        let is_link = own.file_name().is_some_and(|name| self.real != self.folder.join(name));
+        self.real.starts_with(&theirs) || (is_link && theirs.starts_with(&self.real))
+    }
 }
 
 impl Places {
@@ -72,10 +95,12 @@ impl Places {
             let seen = match (place, DirectoryId::at(data_dir)) {
                 (Some(PlaceState::There(known)), Ok(id)) if id == known => Ok(Seen::Now(id)),
                 (Some(PlaceState::There(_)), Err(error)) => Err(error),
-                (Some(PlaceState::Gone), Ok(DirectoryId::NONE)) => {
-                    Ok(Seen::Found(Place::Gone(Gone::Missing)))
-                }
-                _ => data_root.find_or_make(&assignment.tenant, data_dir).map(Seen::Found),
+                _ => match data_root.find_or_make(&assignment.tenant, data_dir) {
+                    Ok(there @ Place::There(_)) => {
+                        Resolved::of(data_dir).map(|resolved| Seen::Found(there, Some(resolved)))
+                    }
+                    found => found.map(|place| Seen::Found(place, None)),
+                },
             };
             let seen = seen.unwrap_or_else(|error| Seen::Unclear(error.kind(), error.to_string()));
             // The loop that receives ends only with the process.
@@ -133,7 +158,7 @@ impl Pool {
 
     pub(super) fn note_look(&mut self, port: u16, looked_at: &Arc<Assignment>, seen: Seen) {
         self.places.under_way.remove(&(port, looked_at.data_dir.clone()));
-        let owner = self.owner_of(&seen, port);
+        let owner = self.owner_of(looked_at, &seen, port);
         let Some(assignment) = self.desired.assignments.get(&port) else { return };
         let Some(slot) = self.observed.slots.get_mut(&port) else { return };
         if !assignment.is_same_worker(looked_at) || self.observed.is_root_lost {
@@ -153,13 +178,13 @@ impl Pool {
                 Some(PlaceState::Gone)
             }
             Seen::Now(id) => Some(PlaceState::There(id)),
-            Seen::Found(Place::There(id)) => {
+            Seen::Found(Place::There(id), _) => {
                 if before == Some(PlaceState::Gone) {
                     tracing::info!(%tenant, %data_dir, "the tenant's directory is there again");
                 }
                 Some(PlaceState::There(id))
             }
-            Seen::Found(Place::Gone(why)) => {
+            Seen::Found(Place::Gone(why), _) => {
                 if before != Some(PlaceState::Gone) {
                     tracing::error!(
                         %tenant, %data_dir,
@@ -171,14 +196,20 @@ impl Pool {
                 }
                 Some(PlaceState::Gone)
             }
-            // What was seen stands until a look says otherwise. Without any, what may be missing is not served.
-            Seen::Unclear(..) if matches!(before, Some(PlaceState::There(_) | PlaceState::Gone)) => before,
-            // The worker cannot take a file for an empty directory, and says what it is.
-            Seen::Unclear(io::ErrorKind::NotADirectory, _) => None,
+            // It has been said.
+            Seen::Unclear(..) if before == Some(PlaceState::Gone) => before,
+            // What was seen stands until a look says otherwise. Without any, what may be missing is not served; nor is what
+            // this user may not use, of which a worker would make nothing.
+            Seen::Unclear(why, _)
+                if why != io::ErrorKind::PermissionDenied && matches!(before, Some(PlaceState::There(_))) =>
+            {
+                before
+            }
             Seen::Unclear(_, error) => {
                 tracing::error!(
                     %tenant, %data_dir, error,
-                    "cannot look at or make the tenant's directory: nothing of this tenant is read or written until that works"
+                    "the tenant's directory cannot be looked at, used or made: nothing of this tenant is read or written until \
+                     that works"
                 );
                 Some(PlaceState::Gone)
             }
@@ -189,10 +220,18 @@ impl Pool {
 }
 
 impl Pool {
-    /// The other tenant whose directory this is, as far as it has been looked at.
-    fn owner_of(&self, seen: &Seen, port: u16) -> Option<TenantName> {
+    /// The other tenant whose directory this is: by the real path, whether or not the other has been asked for; and by what
+    /// has been looked at.
+    fn owner_of(&self, looked_at: &Assignment, seen: &Seen, port: u16) -> Option<TenantName> {
         // What is at the path as before was asked about then.
-        let Seen::Found(Place::There(id)) = seen else { return None };
+        let Seen::Found(Place::There(id), resolved) = seen else { return None };
+        let is_of_another = |account: &&Account| {
+            let is_taken = |way: &Resolved| way.is_taken(&looked_at.data_dir, &account.data_dir);
+            account.tenant != looked_at.tenant && resolved.as_ref().is_some_and(is_taken)
+        };
+        if let Some(owner) = self.accounts.iter().find(is_of_another) {
+            return Some(owner.tenant.clone());
+        }
         let others = self.desired.assignments.iter().filter(|(other, _)| **other != port);
         let is_theirs = |other: u16, assignment| {
             let place = self.observed.slots.get(&other).and_then(|slot| slot.place_of(assignment));
@@ -218,6 +257,41 @@ impl Observed {
         match self.slots.get(&port)?.place_of(assignment)? {
             PlaceState::There(id) => Some(id),
             PlaceState::Looking | PlaceState::Gone => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_leads_to_another_tenants_directory_is_told_by_names_alone() {
+        for (own, real, folder, theirs, is_taken) in [
+            // Plain ones, beside each other and elsewhere.
+            ("/data/alice", "/data/alice", "/data", "/data/bob", false),
+            ("/data/alice", "/data/alice", "/data", "/data/alice-2", false),
+            ("/data/alice", "/data/alice", "/data", "/mnt/bob", false),
+            // The data root is behind a link.
+            ("/data/alice", "/disk/alice", "/disk", "/data/bob", false),
+            ("/data/alice", "/disk/bob", "/disk", "/data/bob", true),
+            // Links to a tenant's directory, into it, around it.
+            ("/data/alice", "/data/bob", "/data", "/data/bob", true),
+            ("/data/alice", "/mnt/bob", "/data", "/mnt/bob", true),
+            ("/data/alice", "/data/bob/years", "/data", "/data/bob", true),
+            ("/data/alice", "/data", "/data", "/data/bob", true),
+            ("/data/alice", "/elsewhere", "/data", "/data/bob", false),
+            // A folder on the way was replaced.
+            ("/mnt/bob", "/data/bob", "/data", "/data/bob", true),
+            // The other's path leads through this one, and elsewhere: the registry has seen to it.
+            ("/data/alice", "/data/alice", "/data", "/data/alice/link", false),
+        ] {
+            let resolved = Resolved { real: real.into(), folder: folder.into() };
+            assert_eq!(
+                resolved.is_taken(Path::new(own), Path::new(theirs)),
+                is_taken,
+                "{own} {real} {theirs}"
+            );
         }
     }
 }

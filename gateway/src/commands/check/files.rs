@@ -50,7 +50,13 @@ fn denied(config: &Config, registry: &Registry) -> Vec<Denied> {
     found.extend(access::readable_file(&config_file));
     found.extend(access::readable_file(&registry_file));
     found.extend(files.iter().filter_map(|file| access::file(file)));
-    found.extend(access::directory(&layout::resolved(&gateway.data_root)));
+    found.extend(access::readable_file(&layout::data_root_id(&config.path)));
+    let data_root = layout::resolved(&gateway.data_root);
+    let (notes, archives) = (layout::tenant_notes_dir(&data_root), layout::archives_dir(&data_root));
+    found.extend([&data_root, &notes, &archives].into_iter().filter_map(|folder| access::directory(folder)));
+    found.extend(access::readable_file(&layout::data_root_marker(&data_root)));
+    let noted = std::fs::read_dir(notes).into_iter().flatten().flatten();
+    found.extend(noted.filter_map(|note| access::file(&note.path())));
     for tenant in &registry.tenants {
         found.extend(access::tenant_directory(&layout::tenant_dir(&gateway.data_root, tenant)));
     }

@@ -129,7 +129,7 @@ pub(super) fn of_registry(config_file: &Path) -> Result<Vec<TenantDirectory>, Fa
         let dir = layout::tenant_dir(&config.gateway.data_root, tenant);
         let gone = data_root.as_ref().and_then(|data_root| match data_root.find_gone(&tenant.name, &dir) {
             Ok(gone) => gone.map(|gone| gone.as_str().to_owned()),
-            Err(error) => Some(format!("it cannot be looked at: {error}")),
+            Err(error) => Some(format!("whether it is there cannot be told: {error}")),
         });
         TenantDirectory { tenant: tenant.name.to_string(), dir, gone }
     };
