@@ -242,6 +242,28 @@ fn a_registry_that_cannot_be_replaced_is_left_as_it_is() {
     }
 }
 
+/// A rename gives one name the new text, and the others keep the old one: the operator is told.
+#[test]
+fn a_second_name_of_the_registry_keeps_the_old_text_and_that_is_said() {
+    let root = Root::new(&Setup::default());
+    let (other, old) = (root.join("other.toml"), root.read("tenants.toml"));
+    let quiet = tenants(&root, "suspend bob");
+    assert!(quiet.code() == Some(0) && !quiet.stderr.contains("hard links"), "{quiet:?}");
+    for line in ["activate bob", "add carol", "rotate-key carol", "remove carol"] {
+        let _ = fs::remove_file(&other);
+        fs::hard_link(root.registry(), &other).unwrap();
+        let before = root.read("tenants.toml");
+        let told = tenants(&root, line);
+        assert_eq!(told.code(), Some(0), "{line}: {told:?}");
+        for words in [root.registry().to_str().unwrap(), "hard links", "keep the old"] {
+            assert!(told.stderr.contains(words), "{line}: {told:?}");
+        }
+        assert_eq!(fs::read_to_string(&other).unwrap(), before, "{line}");
+        assert_ne!(root.read("tenants.toml"), before, "{line}");
+    }
+    assert_eq!(root.read("tenants.toml").matches("[[tenant]]").count(), old.matches("[[tenant]]").count());
+}
+
 /// Another user's link in a folder where all may make some.
 #[test]
 fn a_link_of_another_user_in_a_shared_folder_is_not_followed() {

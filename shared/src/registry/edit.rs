@@ -2,6 +2,7 @@
 //! rename. Comments and order stay as they were.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, Value, value};
@@ -96,7 +97,16 @@ impl PreparedEdit {
         if regular_file::target_of(&path).ok().as_deref() != Some(lock.target()) {
             return Err(EditError::Moved(path));
         }
-        match replacement.publish() {
+        let has_other_names = lock.target().symlink_metadata().is_ok_and(|found| found.nlink() > 1);
+        let published = replacement.publish();
+        if has_other_names && !matches!(published, Err(PublishError::NotReplaced(_))) {
+            tracing::warn!(
+                registry = %lock.target().display(),
+                "the registry had other names (hard links): they keep the old text, and what was changed reaches nothing that \
+                 reads it by one of them; link them to this file again, or use symbolic links"
+            );
+        }
+        match published {
             Ok(()) => Ok(()),
             Err(PublishError::NotReplaced(error)) => Err(EditError::Io(path, error)),
             Err(error @ PublishError::NotSynced(_)) => Err(EditError::NotSynced(path, error.into())),
