@@ -10,12 +10,14 @@ pub mod new_tenants;
 pub mod remove;
 pub mod view;
 
+use std::path::Path;
+
 use sq_shared::config::Config;
 use sq_shared::data_root::{self, DataRoot};
-use sq_shared::registry::edit::{EditError, RegistryEdit};
+use sq_shared::registry::edit::{EditError, PreparedEdit, RegistryEdit};
 use sq_shared::registry::{Registry, Tenant};
-use sq_shared::regular_file;
 use sq_shared::tenant::TenantName;
+use sq_shared::{layout, regular_file};
 
 pub use error::ChangeError;
 use keys_file::{KeysOut, NewKey};
@@ -45,9 +47,17 @@ pub fn is_there(config: &Config) -> Result<bool, ChangeError> {
 ///
 /// # Errors
 /// The system has had tenants.
-pub fn refuse_lost(config: &Config) -> Result<(), ChangeError> {
-    match data_root::evidence_of_tenants(config) {
-        Some(evidence) => Err(ChangeError::LostRegistry(config.gateway.tenants.clone(), evidence)),
+pub fn refuse_lost(config: &Config, keys_file: &Path) -> Result<(), ChangeError> {
+    let registry = &config.gateway.tenants;
+    // Directories and keys are made before the first registry, which a command that was killed then has not made.
+    let is_unfinished =
+        || regular_file::target_of(registry).is_ok_and(|file| layout::temporary(&file).exists());
+    let of_commands = || {
+        let with_keys = keys_file::has_tenants(keys_file).then(|| keys_file.to_owned());
+        with_keys.or_else(|| data_root::first_note(config)).filter(|_| !is_unfinished())
+    };
+    match data_root::evidence_of_tenants(config).or_else(of_commands) {
+        Some(evidence) => Err(ChangeError::LostRegistry(registry.clone(), evidence)),
         None => Ok(()),
     }
 }
@@ -64,7 +74,10 @@ fn commit_with_keys(
     keys: &[NewKey],
     out: &KeysOut,
 ) -> Result<(), ChangeError> {
-    let change = registry.prepare(config)?;
+    publish_with_keys(registry.prepare(config)?, keys, out)
+}
+
+fn publish_with_keys(change: PreparedEdit, keys: &[NewKey], out: &KeysOut) -> Result<(), ChangeError> {
     let handed_over = out.hand_over(keys).map_err(|error| ChangeError::KeysOut(out.clone(), error))?;
     match change.publish() {
         Ok(()) => Ok(()),

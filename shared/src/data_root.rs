@@ -25,8 +25,8 @@ mod mount;
 mod place;
 mod watch;
 
-pub use evidence::evidence_of_tenants;
 use evidence::has_directories;
+pub use evidence::{evidence_of_tenants, first_note};
 pub use loss::RootLoss;
 use loss::Why;
 use mount::{Mount, Position};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::process::Command;
 
 use sq_tests::deployment::Deployment;
@@ -172,4 +172,43 @@ fn more_than_the_range_holds_is_an_error_and_nothing_is_written() {
     for wrong in ["0", "-1", "many"] {
         assert_eq!(provision(&root, &["--slots", wrong]).code(), Some(2), "{wrong}");
     }
+}
+
+/// Nothing has been written yet, and the keys are handed out: a registry that is missing then is lost, and not new.
+#[test]
+fn a_registry_that_is_lost_before_the_first_write_is_not_begun_again() {
+    for (what, arguments) in [("keys.csv", &[][..]), ("data/.sq-tenants", &["--keys-out", "-"])] {
+        let root = Root::without_registry(&Setup::default());
+        assert_eq!(provision(&root, &[&["--slots", "2"], arguments].concat()).code(), Some(0));
+        let keys = fs::read(root.join("keys.csv")).unwrap_or_default();
+        fs::rename(root.registry(), root.join("kept")).unwrap();
+        for is_link in [false, true] {
+            if is_link {
+                symlink("unmounted/tenants.toml", root.registry()).unwrap();
+                fs::create_dir(root.join("unmounted")).unwrap();
+            }
+            for command in [&["up", "--root", "."][..], &["provision", "--slots", "2", "--root", "."]] {
+                let refused = root.gateway(command);
+                assert_eq!(refused.code(), Some(1), "{what}: {refused:?}");
+                for words in ["this system has had tenants", what] {
+                    assert!(refused.stderr.contains(words), "{what}: {refused:?}");
+                }
+                assert!(!root.registry().exists());
+                assert_eq!(fs::read(root.join("keys.csv")).unwrap_or_default(), keys);
+            }
+        }
+        fs::remove_file(root.registry()).unwrap();
+        fs::rename(root.join("kept"), root.registry()).unwrap();
+        assert_eq!(provision(&root, &[&["--slots", "2"], arguments].concat()).code(), Some(0));
+    }
+}
+
+/// A command that was killed while it made the first tenants left directories, keys, and the registry beside its place.
+#[test]
+fn a_first_registry_that_was_not_finished_is_begun_again() {
+    let root = Root::without_registry(&Setup::default());
+    assert_eq!(provision(&root, &["--slots", "2"]).code(), Some(0));
+    fs::rename(root.registry(), root.join("tenants.toml.tmp")).unwrap();
+    assert_eq!(provision(&root, &["--slots", "2"]).code(), Some(0));
+    assert!(root.registry().exists() && !root.join("tenants.toml.tmp").exists());
 }

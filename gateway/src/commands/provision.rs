@@ -59,7 +59,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     }
     let system = options.root.open_or_create()?;
     if !is_there(&system.config)? {
-        refuse_lost(&system.config)?;
+        refuse_lost(&system.config, &system.keys_file)?;
     }
     let registry =
         RegistryEdit::open(&system.config.gateway.tenants, &system.config).map_err(Failure::from_error)?;

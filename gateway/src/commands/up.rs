@@ -61,7 +61,7 @@ pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
     }
     let new_keys = match tenants {
         None if !is_there(&system.config)? => {
-            refuse_lost(&system.config)?;
+            refuse_lost(&system.config, &system.keys_file)?;
             create_first_tenants(&system)?
         }
         _ => Vec::new(),

@@ -3,13 +3,13 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sq_shared::registry::Key;
 use sq_shared::registry::edit::write_key;
 use sq_shared::secret_file::{Appended, Lines, Tail};
 use sq_shared::token::BearerToken;
-use sq_shared::{file_error, output, secret_file, service_user};
+use sq_shared::{file_error, output, regular_file, secret_file, service_user};
 
 /// What stands in the column `tenant` for the key of the admin API.
 pub const ADMIN: &str = "(admin)";
@@ -148,6 +148,13 @@ fn csv<R: AsRef<[String]>>(rows: impl IntoIterator<Item = R>) -> io::Result<Vec<
         writer.write_record(row.as_ref())?;
     }
     writer.into_inner().map_err(|error| io::Error::other(error.to_string()))
+}
+
+/// Whether the file has a tenant's key.
+pub fn has_tenants(file: &Path) -> bool {
+    let rows = regular_file::read_to_string(file).unwrap_or_default();
+    let is_of_tenant = |row: &str| is_row(row, |key| key.len() == GENERATED_BYTES) && !row.starts_with(ADMIN);
+    rows.lines().any(is_of_tenant)
 }
 
 /// What a CSV ends with, when that is no line break: a line that an editor left without one, or half a line of ours, which

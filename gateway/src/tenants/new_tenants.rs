@@ -13,7 +13,7 @@ use sq_shared::registry::{Registry, Tenant, TenantState};
 use sq_shared::tenant::TenantName;
 
 use super::keys_file::{KeysOut, NewKey};
-use super::{ChangeError, commit_with_keys, data_root};
+use super::{ChangeError, data_root, publish_with_keys};
 
 /// What a new tenant may have beside a name.
 #[derive(Debug, Clone)]
@@ -142,11 +142,13 @@ impl<'c> NewTenants<'c> {
     ) -> Result<(), ChangeError> {
         keys_out.check().map_err(|error| ChangeError::KeysOut(keys_out.clone(), error))?;
         let data_root = data_root(self.config, &self.old)?;
+        // Written beside the registry first: it shows that a first one was begun, should this be killed before the end.
+        let change = self.registry.prepare(self.config)?;
         let mut made = Vec::new();
         let done = data_root
             .make_in_root(&self.names, &mut made, progress)
             .map_err(|error| ChangeError::Directories(data_root.path().to_owned(), error))
-            .and_then(|()| commit_with_keys(self.registry, self.config, keys, keys_out));
+            .and_then(|()| publish_with_keys(change, keys, keys_out));
         // When only the sync failed, they are tenants' now.
         if !matches!(done, Ok(()) | Err(ChangeError::Edit(EditError::NotSynced(..)))) {
             data_root.unmake(&made);

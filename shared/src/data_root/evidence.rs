@@ -45,6 +45,12 @@ pub fn evidence_of_tenants(config: &Config) -> Option<PathBuf> {
     with_writes(&layout::audit_log(&config.path)).or_else(|| directories.into_iter().find(is_used))
 }
 
+/// A tenant's note, if there is any: a tenant has had a directory.
+pub fn first_note(config: &Config) -> Option<PathBuf> {
+    let notes = std::fs::read_dir(layout::tenant_notes_dir(&config.gateway.data_root)).ok()?;
+    notes.flatten().map(|note| note.path()).next()
+}
+
 /// The audit log, if a write stands in it; or what it was rotated to.
 fn with_writes(audit_log: &Path) -> Option<PathBuf> {
     if has_writes(audit_log) {
