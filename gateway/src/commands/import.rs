@@ -68,5 +68,9 @@ pub fn run(options: &Options) -> Result<(), Failure> {
             ));
         }
     }
+    if system.is_new {
+        let (config, keys) = (system.config_file.display(), system.keys_file.display());
+        note(format_args!("made {config}; the key of its admin API is in {keys}"));
+    }
     confirm(format_args!("imported {} tenants to {}", loaded.registry.tenants.len(), out.display()))
 }

@@ -9,7 +9,6 @@ use std::time::Duration;
 use sq_shared::config::Config;
 use sq_shared::failure::Failure;
 use sq_shared::file_lock::lock_within;
-use sq_shared::output::note;
 use sq_shared::secret_file::{PublishError, Replacement};
 use sq_shared::token::BearerToken;
 use sq_shared::{file_error, layout, regular_file, secret_file, service_user};
@@ -60,6 +59,8 @@ pub struct System {
     pub config: Config,
     /// `keys.csv`, beside the config unless a root was named.
     pub keys_file: PathBuf,
+    /// The config was made by this command, and the key of its admin API with it.
+    pub is_new: bool,
 }
 
 impl RootOptions {
@@ -84,7 +85,7 @@ impl RootOptions {
     /// # Errors
     /// The root cannot be written, or the config has mistakes.
     pub fn open_or_create(&self) -> Result<System, Failure> {
-        let config_file = self.config_file();
+        let (config_file, mut is_new) = (self.config_file(), false);
         service_user::act_as_owner_of(&config_file)?;
         if self.config.is_none() {
             service_user::refuse_wrong_user(&[&self.root, &config_file])?;
@@ -103,12 +104,11 @@ impl RootOptions {
                 let _lock = lock_root(&self.root).map_err(cannot)?;
                 if !is_there().map_err(cannot)? {
                     create(&self.root, &config_file).map_err(cannot)?;
-                    let (config, keys) = (config_file.display(), layout::keys_file(&self.root));
-                    note(format_args!("made {config}; the key of its admin API is in {}", keys.display()));
+                    is_new = true;
                 }
             }
         }
-        let system = self.load(config_file)?;
+        let system = System { is_new, ..self.load(config_file)? };
         let gateway = &system.config.gateway;
         service_user::refuse_wrong_user(&[&gateway.data_root, &gateway.tenants])?;
         Ok(system)
@@ -136,7 +136,7 @@ impl RootOptions {
         let config_file = std::path::absolute(config_file).map_err(Failure::from_error)?;
         service_user::act_for_system(&config_file)?;
         let config = Config::load(&config_file).map_err(Failure::from_error)?;
-        Ok(System { config_file, config, keys_file })
+        Ok(System { config_file, config, keys_file, is_new: false })
     }
 }
 
