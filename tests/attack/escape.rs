@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use rustix::process::{Signal, geteuid};
 use sq_tests::deployment::Deployment;
 use sq_tests::lone_worker::LoneWorker;
 use sq_tests::process::{self, Outcome};
+use sq_tests::root::Root;
 use sq_tests::setup::Setup;
 use sq_tests::strace::{self, Strace};
 use sq_tests::{notice, wait};
@@ -222,22 +223,48 @@ fn a_worker_holds_what_it_needs_and_nothing_else() {
     }
 }
 
-/// Beneath that directory is all that is left to use the privilege on.
 #[test]
-fn root_that_serves_another_users_directory_keeps_what_that_takes() {
+fn a_worker_that_root_starts_for_another_users_directory_is_that_users() {
     if !geteuid().is_root() {
         return notice::not_allowed_here("root that serves another user's directory");
     }
     let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711)).unwrap();
     let data = folder.path().join("data");
-    fs::create_dir(&data).unwrap();
-    fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).unwrap();
-    chown(&data, Some(NOBODY), Some(NOBODY)).unwrap();
+    make_nobodys(&data);
     let worker = LoneWorker::start(&data);
     assert_eq!(worker.client.get("/api/v2/insert?p=notes&c=1.1.1/1.1.1/1.1.1&s=text").status, 200);
     let status = fs::read_to_string(format!("/proc/{}/status", worker.pid())).unwrap();
-    assert!(status.contains("CapEff:\t0000000000000002"), "more than CAP_DAC_OVERRIDE, or less:\n{status}");
+    let ids = format!("Uid:\t{NOBODY}\t{NOBODY}\t{NOBODY}\t{NOBODY}\n");
+    assert!(status.contains(&ids) && status.contains("CapEff:\t0000000000000000"), "{status}");
     worker.stop();
+    assert_eq!(fs::metadata(data.join("notes.phext")).unwrap().uid(), NOBODY);
+}
+
+/// Root's own system, with a tenant's directory that is another user's: beneath that directory is all that is left to use
+/// the privilege on.
+#[test]
+fn a_worker_of_roots_pool_keeps_what_another_users_directory_takes() {
+    if !geteuid().is_root() {
+        return notice::not_allowed_here("root's pool with another user's directory");
+    }
+    let root = Root::new(&Setup::default());
+    fs::create_dir_all(root.join("data")).unwrap();
+    make_nobodys(&root.join("data/alice"));
+    let running = Deployment::up(root, &[]);
+    assert_eq!(
+        running.client_of("alice").get("/api/v2/insert?p=notes&c=1.1.1/1.1.1/1.1.1&s=text").status,
+        200
+    );
+    let worker = running.worker_of("alice").unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", worker.pid)).unwrap();
+    assert!(status.contains("CapEff:\t0000000000000002"), "more than CAP_DAC_OVERRIDE, or less:\n{status}");
+}
+
+fn make_nobodys(directory: &Path) {
+    fs::create_dir(directory).unwrap();
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).unwrap();
+    chown(directory, Some(NOBODY), Some(NOBODY)).unwrap();
 }
 
 #[test]
