@@ -41,14 +41,23 @@ pub fn first_in(real: &Path) -> io::Result<Option<PathBuf>> {
     Ok(points()?.into_iter().find(|point| point.starts_with(real)))
 }
 
-/// The mount point under which an open file is. A folder that is mounted on itself, as systemd does it for `ReadWritePaths`,
-/// is where it was before: such a mount does not count.
+/// The mount points under which an open file is.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Points {
+    /// That of the mount itself.
+    pub nearest: PathBuf,
+    /// That of the first mount, from there on upwards, that is not of a folder on itself: systemd does that for
+    /// `ReadWritePaths`, and such a folder is where it was before.
+    pub real: PathBuf,
+}
+
+/// The mount points under which an open file is.
 ///
 /// # Errors
-/// The system does not say.
-pub fn point_of(file: &File) -> io::Result<PathBuf> {
+/// The system does not say, or its list changes too fast.
+pub fn points_of(file: &File) -> io::Result<Points> {
     let id = id_of(file)?;
-    Ok(point_among(&list()?, id))
+    points_among(&list()?, id).ok_or_else(|| io::Error::other(format!("mount {id} is not in {LIST}")))
 }
 
 /// The number of the mount that an open file is on: as good as the mount point to tell whether two are on the same one.
@@ -69,17 +78,18 @@ fn list() -> io::Result<Vec<Mount>> {
     Ok(list.split(|byte| *byte == b'\n').filter_map(Mount::parse).collect())
 }
 
-fn point_among(mounts: &[Mount], mut id: u64) -> PathBuf {
+/// `None` when the list has no such mount, or has changed while it was read and goes round.
+fn points_among(mounts: &[Mount], id: u64) -> Option<Points> {
     let find = |id: u64| mounts.iter().find(|mount| mount.id == id);
-    // As many steps as there are mounts: a list that changed while it was read may go round.
+    let nearest = find(id)?;
+    let mut mount = nearest;
     for _ in mounts {
-        let Some(mount) = find(id) else { break };
         match find(mount.parent).filter(|parent| mount.is_on_itself(parent)) {
-            Some(parent) => id = parent.id,
-            None => return mount.point.clone(),
+            Some(parent) => mount = parent,
+            None => return Some(Points { nearest: nearest.point.clone(), real: mount.point.clone() }),
         }
     }
-    PathBuf::from("/")
+    None
 }
 
 impl Mount {
@@ -146,24 +156,20 @@ mod tests {
         let mounts: Vec<Mount> =
             list.as_bytes().split(|byte| *byte == b'\n').filter_map(Mount::parse).collect();
         assert_eq!(mounts.len(), 9);
-        for (id, point) in [
-            (20, "/"),
-            (21, "/srv"),
-            (22, "/srv"),
-            (23, "/"),
-            (24, "/mnt"),
-            (25, "/mnt"),
-            (26, "/var/log"),
-            (27, "/"),
-            (99, "/"),
-        ] {
-            assert_eq!(point_among(&mounts, id), Path::new(point), "{id}");
+        for (id, point) in
+            [(20, "/"), (21, "/srv"), (22, "/srv"), (23, "/"), (24, "/mnt"), (25, "/mnt"), (26, "/var/log")]
+        {
+            assert_eq!(points_among(&mounts, id).unwrap().real, Path::new(point), "{id}");
+        }
+        assert_eq!(points_among(&mounts, 22).unwrap().nearest, Path::new("/srv/sq/data"));
+        for unknown in [27, 99] {
+            assert_eq!(points_among(&mounts, unknown), None);
         }
     }
 
     #[test]
     fn the_mount_of_an_open_folder_is_in_the_list() {
         let proc = File::open("/proc/self").unwrap();
-        assert_eq!(point_of(&proc).unwrap(), Path::new("/proc"));
+        assert_eq!(points_of(&proc).unwrap().real, Path::new("/proc"));
     }
 }

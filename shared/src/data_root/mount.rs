@@ -28,6 +28,8 @@ pub(super) struct Position {
     /// Without links.
     path: PathBuf,
     mount_point: PathBuf,
+    /// Something is mounted on the directory itself, be it the same folder.
+    is_mount_point: bool,
     directory: DirectoryId,
 }
 
@@ -37,9 +39,12 @@ impl Position {
     /// # Errors
     /// The system does not say.
     pub(super) fn of(directory: &File) -> io::Result<Self> {
+        let path = fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd()))?;
+        let points = mounts::points_of(directory)?;
         Ok(Self {
-            path: fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd()))?,
-            mount_point: mounts::point_of(directory)?,
+            is_mount_point: points.nearest == path,
+            path,
+            mount_point: points.real,
             directory: DirectoryId::of(&directory.metadata()?),
         })
     }
@@ -78,7 +83,10 @@ impl Mount {
 
     /// Whether a directory is under the mount point, where nothing is mounted any more.
     pub(super) fn is_missing_at(&self, position: &Position) -> bool {
-        let Position { path, mount_point, directory } = position;
+        let Position { path, mount_point, is_mount_point, directory } = position;
+        if self.directory == DirectoryId::NONE {
+            return !is_mount_point;
+        }
         let is_uncovered = *mount_point != self.point && self.point.starts_with(mount_point);
         path.starts_with(&self.point) && is_uncovered && !self.had(*directory)
     }
@@ -111,7 +119,8 @@ mod tests {
     const OTHER: DirectoryId = DirectoryId { device: 1, inode: 77 };
 
     fn position(path: &str, mount_point: &str, directory: DirectoryId) -> Position {
-        Position { path: path.into(), mount_point: mount_point.into(), directory }
+        let is_mount_point = path == mount_point;
+        Position { path: path.into(), mount_point: mount_point.into(), is_mount_point, directory }
     }
 
     #[test]
@@ -134,6 +143,10 @@ mod tests {
             assert_eq!(is, is_missing, "{path} on {mount_point}");
         }
         assert_eq!(position("/srv/sq/data", "/", SEEN).mount(), None);
+        // The note of a version before: any mount on the directory will do, one of the folder on itself too.
+        let noted = Mount::at("/srv/alice".into());
+        let bound = Position { is_mount_point: true, ..position("/srv/alice", "/", OTHER) };
+        assert!(!noted.is_missing_at(&bound) && noted.is_missing_at(&position("/srv/alice", "/", OTHER)));
     }
 
     #[test]

@@ -127,7 +127,8 @@ impl DataRoot {
             Some(found) if was_mounted(note.as_ref(), &found, data_dir)? => Ok(Place::Gone(Gone::Unmounted)),
             Some(found) => {
                 let wanted = Access::READ_OK | Access::EXEC_OK;
-                rustix::fs::accessat(CWD, data_dir, wanted, AtFlags::EACCESS)
+                // The pool is one user, so the older call will do: systemd's older filters refuse the newer.
+                rustix::fs::accessat(CWD, data_dir, wanted, AtFlags::empty())
                     .map_err(|error| file_error::named(data_dir, error.into()))?;
                 self.keep_noted(note.as_ref(), tenant, data_dir)?;
                 Ok(Place::There(DirectoryId::of(&found)))

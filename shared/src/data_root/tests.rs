@@ -24,7 +24,8 @@ fn a_new_root_is_marked_and_known_again() {
     let root = DataRoot::establish(&config, &registry(&config)).unwrap();
     assert_eq!(root.check(), Ok(()));
     assert_eq!(DataRoot::establish(&config, &registry(&config)).as_ref(), Ok(&root));
-    assert_eq!(DataRoot::inspect(&config, &registry(&config)), Ok(Some(root)));
+    let found = DataRoot::inspect(&config, &registry(&config)).unwrap().unwrap();
+    assert_eq!((found.path(), &found.guard), (root.path(), &root.guard));
     let id_file = layout::data_root_id(&config.path);
     assert_eq!(std::fs::read(marker(&config)).unwrap(), std::fs::read(id_file).unwrap());
 }

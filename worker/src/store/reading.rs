@@ -323,6 +323,10 @@ impl Store {
         };
         let moved: Vec<PhextName> = self.cache.names().filter(is_moved).cloned().collect();
         for other in moved {
+            // One that is there still is a second name of the file (hard link).
+            if self.disk.identity(&FileName::Phext(other.clone()))?.is_some() {
+                continue;
+            }
             if self.cache.open(&other).is_some_and(|open| !open.is_quiet()) {
                 return Err(StoreError::NotYet);
             }

@@ -13,7 +13,7 @@ use std::time::Instant;
 use sq_shared::phext_name::PhextName;
 
 use crate::store::damage::Damage;
-use crate::store::disk::{Disk, DiskFile, FileName, Identity, is_harmless, is_unwritable};
+use crate::store::disk::{Disk, DiskFile, FileName, Identity, is_harmless};
 use crate::store::journal::{self, Base, End, Header, Journal, JournalDamage};
 use crate::store::links::BadLink;
 use crate::store::phext::parser::PhextParser;
@@ -155,13 +155,14 @@ pub(super) fn recover(
     quota_bytes: Option<u64>,
 ) -> Result<Option<Recovered>, RecoveryError> {
     PhextFiles::of(disk, name)?.check_new()?;
-    if name.folder().is_some() {
-        make_folder_ready(disk, name)?;
+    let is_in_folder = name.folder().is_some();
+    if is_in_folder {
+        remove_leftovers(disk, name)?;
     }
     let survey = survey(disk, name)?;
     let text = read_text(disk, name, quota_bytes, survey.as_ref(), PhextParser::default())?;
     match (survey, text) {
-        (_, None) if name.folder().is_some() => Err(Damage::Link(BadLink::Missing).into()),
+        (_, None) if is_in_folder => Err(Damage::Link(BadLink::Missing).into()),
         (None, None) => Ok(None),
         (None, Some(text)) => Ok(Some(Recovered {
             phext: text.phext,
@@ -175,24 +176,19 @@ pub(super) fn recover(
             saved: 0,
             journal: RecoveredJournal::None,
         })),
-        (Some(survey), text) => survey.replay(text).map(Some),
+        (Some(survey), text) => survey.replay(text, is_in_folder).map(Some),
     }
 }
 
-/// What a new worker does to the directory is done to a folder when a phext in it is needed, so that a bad folder stands in
-/// the way of its own phexts only: a killed worker's temporary files go, and what it left has its name for good.
-fn make_folder_ready(disk: &dyn Disk, name: &PhextName) -> io::Result<()> {
+/// In a folder no start does it.
+fn remove_leftovers(disk: &dyn Disk, name: &PhextName) -> io::Result<()> {
     for file in [FileName::NewPhext(name.clone()), FileName::NewJournal(name.clone())] {
         match disk.remove(&file) {
             Err(error) if is_harmless(&error) => {}
             removed => removed?,
         }
     }
-    match disk.sync_name(&FileName::Phext(name.clone())) {
-        // It can only be read.
-        Err(error) if is_unwritable(&error) => Ok(()),
-        synced => synced,
-    }
+    Ok(())
 }
 
 /// Reads a phext's journal; `None` when there is none.
@@ -344,7 +340,7 @@ impl Survey {
     }
 
     /// Applies what the file does not have yet.
-    fn replay(self, text: Option<Text>) -> Result<Recovered, RecoveryError> {
+    fn replay(self, text: Option<Text>, is_in_folder: bool) -> Result<Recovered, RecoveryError> {
         let digest = text.as_ref().map(|text| text.digest);
         let file = text.as_ref().map(|text| text.identity);
         let known = self.sequence_of(digest);
@@ -365,7 +361,7 @@ impl Survey {
         // Where no edit counts, nothing that was noted of a save does: the next generation starts behind it.
         let keep = if known.is_some() || is_changed { keep } else { Keep::Nothing };
         let base = Base { sequence: self.base_sequence(known, is_changed), digest };
-        Ok(self.recovered(phext, file, base, keep, known.is_some()))
+        Ok(self.recovered(phext, file, base, keep, (known.is_some(), is_in_folder)))
     }
 
     /// The last sequence that counts as being in the file. What another program's file supersedes counts as
@@ -380,10 +376,11 @@ impl Survey {
         file: Option<Identity>,
         base: Base,
         keep: Keep,
-        is_ours: bool,
+        (is_ours, is_in_folder): (bool, bool),
     ) -> Recovered {
         let is_published = self.is_published(base.sequence, is_ours);
-        let is_clean = self.is_clean(base.sequence, is_ours);
+        // No start syncs the names in a folder. A new journal does.
+        let is_clean = self.is_clean(base.sequence, is_ours) && !is_in_folder;
         if self.end.torn_bytes > 0 {
             let bytes = self.end.torn_bytes;
             tracing::warn!(

@@ -51,10 +51,10 @@ impl Listening {
 
     /// The same, of an address and a port.
     pub(super) fn find_tcp(&self, wanted: SocketAddr) -> Option<Inode> {
-        // A socket of all IPv6 addresses takes IPv4 too.
-        let any = [IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::UNSPECIFIED)];
-        let any = any.into_iter().take(if wanted.is_ipv4() { 2 } else { 1 });
-        let mut ips = any.chain([wanted.ip()]);
+        // The nearest first. A socket of all IPv6 addresses takes IPv4 too, unless it was told not to.
+        let any = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+        let any = any.into_iter().skip(usize::from(wanted.is_ipv6()));
+        let mut ips = [wanted.ip()].into_iter().chain(any);
         ips.find_map(|ip| self.tcp.get(&as_listed(SocketAddr::new(ip, wanted.port()))).copied())
     }
 

@@ -350,6 +350,30 @@ fn a_folder_that_gets_another_name_and_its_own_again_has_one_journal() {
 }
 
 #[test]
+fn a_file_with_names_in_two_folders_is_two_phexts() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    for folder in ["one", "two"] {
+        fs::create_dir(dir.join(folder)).unwrap();
+        link(dir, folder, format!("{folder}/notes.phext"));
+    }
+    fs::write(dir.join("one/notes.phext"), "text").unwrap();
+    fs::hard_link(dir.join("one/notes.phext"), dir.join("two/notes.phext")).unwrap();
+    let mut store = open_at(dir, unsaved());
+    assert_eq!(scroll(&mut store, "one", ORIGIN), "text");
+    let tickets = begin(&mut store, "one", ORIGIN, append(", more"));
+    assert_eq!(scroll(&mut store, "two", ORIGIN), "text");
+    run_jobs(&mut store);
+    assert!(store.has_settled(&tickets));
+    assert_eq!(
+        [scroll(&mut store, "one", ORIGIN), scroll(&mut store, "two", ORIGIN)],
+        ["text, more", "text"]
+    );
+    close(store);
+    assert_eq!(fs::read_to_string(dir.join("two/notes.phext")).unwrap(), "text");
+}
+
+#[test]
 fn a_journal_beside_any_link_on_the_way_is_not_passed_over() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
