@@ -393,7 +393,7 @@ fn a_link_to_a_directory_that_nobody_has_asked_for_is_not_followed() {
     }
 }
 
-/// A tenant who has never had a directory, and in whose way something is; also in the way of the note.
+/// A new tenant: something else has the path of the directory, or that of the note.
 #[test]
 fn what_is_in_the_way_of_a_new_tenants_directory_is_told_at_once() {
     for (way, told) in [

@@ -46,7 +46,7 @@ fn write(writer: usize, client: &Client, acknowledged: &Mutex<Vec<String>>, is_d
         if answer.status == 200 {
             acknowledged.lock().unwrap().push(mark);
         } else {
-            // The worker begins anew.
+            // The worker restarts.
             assert_eq!(answer.status, 503, "{answer}");
         }
     }

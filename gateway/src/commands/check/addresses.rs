@@ -101,7 +101,8 @@ impl Found {
         false
     }
 
-    /// Whether an address can be listened on, or is none to ask at. It is bound for a moment, and nobody can connect to it then.
+    /// False for an address that is in use. One that cannot be listened on for another reason is noted as a mistake. It is bound
+    /// for a moment, without a queue for connections.
     fn may_be_bound(&mut self, settings: Settings, field: &str, address: SocketAddr) -> bool {
         // One of this machine's is known by any port.
         let tried = try_to_bind(SocketAddr::new(address.ip(), 0)).and_then(|()| try_to_bind(address));
