@@ -120,7 +120,7 @@ fn a_post_of_no_bytes_that_has_a_type_empties_the_scroll() {
         assert_eq!(post("update", &field, Some(b"")).ok(), "Updated 0 bytes");
         assert_eq!(select(&client, "7.1.1"), "", "{content_type}");
     }
-    // In each way to say that there are none.
+    // A body without bytes can be announced in other ways too.
     let typed = "Content-Type: text/plain\r\n";
     for (fields, body) in [("Content-Length: 00\r\n", ""), ("Transfer-Encoding: chunked\r\n", "0\r\n\r\n")] {
         client.post("/api/v2/update?p=notes&c=7.1.1", "text").ok();

@@ -9,6 +9,13 @@ fn link(dir: &Path, from: &str, to: impl AsRef<Path>) {
     symlink(to, dir.join(format!("{from}.phext"))).unwrap();
 }
 
+/// A phext in a folder, and the link `notes` to it.
+fn make_in_folder(dir: &Path, text: &str) {
+    fs::create_dir(dir.join("folder")).unwrap();
+    fs::write(dir.join("folder/notes.phext"), text).unwrap();
+    link(dir, "notes", "folder/notes.phext");
+}
+
 fn refused(store: &mut Store, phext: &str) -> BadLink {
     match store.read(&name(phext)).unwrap_err() {
         StoreError::Damaged(Damage::Link(why)) => why,
@@ -206,10 +213,8 @@ fn a_phext_in_a_folder_that_is_emptied_keeps_its_file() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let file = dir.join("folder/notes.phext");
-    fs::create_dir(dir.join("folder")).unwrap();
     // As the operator makes a new one.
-    fs::write(&file, "").unwrap();
-    link(dir, "notes", "folder/notes.phext");
+    make_in_folder(dir, "");
     let mut store = open(dir);
     assert_eq!(scroll(&mut store, "notes", ORIGIN), "");
     for _ in 0..2 {
@@ -231,9 +236,7 @@ fn a_phext_in_a_folder_that_goes_is_not_empty() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let (folder, away) = (&dir.join("folder"), &dir.join("away"));
-    fs::create_dir(folder).unwrap();
-    fs::write(folder.join("notes.phext"), "text").unwrap();
-    link(dir, "notes", "folder/notes.phext");
+    make_in_folder(dir, "text");
     let mut store = open(dir);
     put(&mut store, "other", ORIGIN, "other").unwrap();
     put(&mut store, "notes", ORIGIN, "acknowledged").unwrap();
@@ -263,9 +266,7 @@ fn a_folder_that_goes_in_the_middle_of_a_write_loses_nothing_acknowledged() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
         let (folder, away) = (&dir.join("folder"), &dir.join("away"));
-        fs::create_dir(folder).unwrap();
-        fs::write(folder.join("notes.phext"), "text").unwrap();
-        link(dir, "notes", "folder/notes.phext");
+        make_in_folder(dir, "text");
         let mut store = open_at(dir, pace);
         let tickets = begin(&mut store, "notes", ORIGIN, append(", more"));
         let (mut steps, mut is_away) = (0, false);
@@ -306,10 +307,8 @@ fn a_folder_that_goes_in_the_middle_of_a_write_loses_nothing_acknowledged() {
 fn a_text_that_goes_alone_is_missed_and_its_journal_stays() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    fs::create_dir(dir.join("folder")).unwrap();
     let (text, elsewhere) = (dir.join("folder/notes.phext"), dir.join("elsewhere"));
-    fs::write(&text, "text").unwrap();
-    link(dir, "notes", "folder/notes.phext");
+    make_in_folder(dir, "text");
     let mut store = open_at(dir, unsaved());
     put(&mut store, "notes", ORIGIN, "in the journal").unwrap();
     fs::rename(&text, &elsewhere).unwrap();
