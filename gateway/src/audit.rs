@@ -21,7 +21,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use sq_shared::config::Enforcement;
-use sq_shared::{file_error, shutdown};
+use sq_shared::file_error;
+use sq_shared::process::signals;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use ending::Written;
@@ -107,7 +108,7 @@ impl AuditLog {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let hangups = {
             let _entered = runtime.enter();
-            shutdown::hangups()?
+            signals::hangups()?
         };
         let (entries, receiver) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();

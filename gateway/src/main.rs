@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use mimalloc::MiMalloc;
 use sq_gateway::cli::{Cli, Command};
 use sq_gateway::commands::{check, healthcheck, import, provision, serve, tenants, up};
-use sq_shared::{command_line, telemetry};
+use sq_shared::process::{command_line, telemetry};
 
 /// A request takes a hundred allocations in pingora and its libraries: docs/decisions/0012-performance.md.
 #[global_allocator]

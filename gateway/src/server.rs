@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use sq_shared::config::{Config, ListenAddress};
 use sq_shared::data_root::{DataRoot, RootWatch};
 use sq_shared::layout;
-use sq_shared::service_manager;
+use sq_shared::process::service_manager;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle as Task;
 
@@ -300,7 +300,9 @@ fn connection_cap(config: &Config) -> usize {
 
 /// A client costs a descriptor, and while its request is forwarded another for the worker.
 fn check_open_files(config: &Config) {
-    let (Some(allowed), Some(cap)) = (sq_shared::open_files::raise_limit(), config.limits.connections) else {
+    let (Some(allowed), Some(cap)) =
+        (sq_shared::process::open_files::raise_limit(), config.limits.connections)
+    else {
         return;
     };
     if allowed < 2 * cap as u64 {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, CWD};
 
 use crate::layout;
-use crate::service_user::user;
+use crate::process::service_user::user;
 
 /// A file or directory that this process's user may not use.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 
-use crate::failure::Failure;
+use crate::process::failure::Failure;
 
 /// The year 10000, in seconds since 1970: HTTP's dates and those of RFC 3339 have four digits for the year.
 const YEAR_10000_S: u64 = 253_402_300_800;

@@ -1,6 +1,6 @@
 //! What the gateway, the pool and the workers must agree on, and nothing else: names and
 //! coordinates, tokens and their digests, the config and the registry, where files lie, the
-//! routes of the client API, and how an error looks.
+//! routes of the client API, how an error looks, and [`process`], what each of our programs needs as a process.
 //!
 //! Every type here that stands for something a client or an operator sends has one fallible
 //! constructor. A value that exists has been checked.
@@ -10,20 +10,16 @@
 
 pub mod access;
 pub mod clock;
-pub mod command_line;
 pub mod config;
 pub mod connection_places;
 pub mod content;
 pub mod coordinate;
 pub mod credential;
 pub mod data_root;
-pub mod failure;
 pub mod file_error;
 pub mod file_lock;
 pub mod form;
-pub mod hangup;
 pub mod headers;
-pub mod healthcheck;
 pub mod host;
 pub mod http_dates;
 pub mod idempotency;
@@ -32,26 +28,18 @@ pub mod limits;
 pub mod listen_error;
 pub mod loopback;
 pub mod mounts;
-pub mod open_files;
 pub mod operator_port;
-pub mod output;
 pub mod phext_name;
 pub mod problem;
+pub mod process;
 pub mod registry;
 pub mod regular_file;
 pub mod request_id;
 pub mod route;
 pub mod secret_file;
-pub mod service_manager;
-pub mod service_user;
-pub mod shutdown;
 pub mod socket_file;
-pub mod successor;
-pub mod telemetry;
 pub mod tenant;
-mod terminal_guard;
 pub mod token;
 pub mod toml_reader;
 pub mod trace_context;
 pub mod visible;
-pub mod watch;

@@ -1,7 +1,7 @@
 //! The command line of `sq-worker`.
 
 use clap::{Parser, Subcommand};
-use sq_shared::telemetry::LogFormat;
+use sq_shared::process::telemetry::LogFormat;
 
 use crate::commands::{fsck, healthcheck, pool, sandbox, serve};
 

@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use sq_shared::{command_line, telemetry};
+use sq_shared::process::{command_line, telemetry};
 use sq_worker::cli::{Cli, Command};
 use sq_worker::commands::{fsck, healthcheck, pool, sandbox, serve};
 

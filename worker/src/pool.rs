@@ -35,10 +35,10 @@ use std::time::Instant;
 use rustix::process::Signal;
 use sq_shared::config::Config;
 use sq_shared::data_root::DataRoot;
+use sq_shared::process::signals::{StopSignal, hangups, upgrades};
+use sq_shared::process::watch::FileWatch;
+use sq_shared::process::{output, service_manager};
 use sq_shared::registry::Registry;
-use sq_shared::shutdown::{StopSignal, hangups, upgrades};
-use sq_shared::watch::FileWatch;
-use sq_shared::{output, service_manager};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 

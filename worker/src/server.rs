@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use sq_shared::connection_places::{Places, Stage};
 use sq_shared::http_dates;
-use sq_shared::shutdown::StopSignal;
+use sq_shared::process::signals::StopSignal;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;

@@ -183,7 +183,7 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
-    use sq_shared::shutdown;
+    use sq_shared::process::signals;
     use sq_tests::root::Root;
     use tokio::sync::Semaphore;
     use tokio::task::JoinHandle;
@@ -206,7 +206,7 @@ mod tests {
             let (entries, receiver) = mpsc::unbounded_channel();
             let (stop, stopped) = oneshot::channel();
             let writer = Writer::new(path, Some(file), receiver, Arc::new(Health::new(is_required)));
-            let writer = tokio::spawn(writer.run(shutdown::hangups().unwrap(), stopped));
+            let writer = tokio::spawn(writer.run(signals::hangups().unwrap(), stopped));
             Self { root, entries, stop, writer }
         }
 

@@ -10,11 +10,12 @@ mod sockets;
 use sq_shared::clock::now_s;
 use sq_shared::config::Config;
 use sq_shared::data_root::DataRoot;
-use sq_shared::failure::Failure;
-use sq_shared::output::{note, say};
+use sq_shared::layout;
+use sq_shared::process::failure::Failure;
+use sq_shared::process::output::{note, say};
+use sq_shared::process::service_user;
 use sq_shared::registry::{Registry, Tenant, TenantState};
 use sq_shared::toml_reader::{Mistake, Mistakes};
-use sq_shared::{layout, service_user};
 
 use super::root::NamedSystem;
 

@@ -1,8 +1,8 @@
 //! `sq-gateway healthcheck`: what a container's health check calls.
 
 use sq_shared::config::Config;
-use sq_shared::failure::Failure;
-use sq_shared::{healthcheck, service_user};
+use sq_shared::process::failure::Failure;
+use sq_shared::process::{healthcheck, service_user};
 
 use super::root::NamedSystem;
 

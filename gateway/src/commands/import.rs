@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use sq_shared::failure::Failure;
-use sq_shared::output::{confirm, note, say};
+use sq_shared::process::failure::Failure;
+use sq_shared::process::output::{confirm, note, say};
+use sq_shared::process::service_user;
 use sq_shared::registry::edit::render;
 use sq_shared::registry::{Format, Registry};
 use sq_shared::secret_file::Replacement;
-use sq_shared::service_user;
 
 use super::root::RootOptions;
 

@@ -4,11 +4,11 @@ use std::ffi::OsString;
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use sq_shared::failure::Failure;
-use sq_shared::output::{confirm, note};
+use sq_shared::process::failure::Failure;
+use sq_shared::process::output::{confirm, note};
+use sq_shared::process::telemetry;
 use sq_shared::registry::TenantState;
 use sq_shared::registry::edit::RegistryEdit;
-use sq_shared::telemetry;
 use sq_shared::tenant::TenantName;
 
 use super::root::RootOptions;

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sq_shared::config::Config;
-use sq_shared::failure::Failure;
 use sq_shared::file_lock::lock_within;
+use sq_shared::process::failure::Failure;
+use sq_shared::process::service_user;
 use sq_shared::secret_file::{PublishError, Replacement};
 use sq_shared::token::BearerToken;
-use sq_shared::{file_error, layout, regular_file, secret_file, service_user};
+use sq_shared::{file_error, layout, regular_file, secret_file};
 
 use crate::tenants::keys_file::{ADMIN, KeysOut, NewKey};
 

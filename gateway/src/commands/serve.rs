@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use sq_shared::clock;
 use sq_shared::data_root::DataRoot;
-use sq_shared::failure::Failure;
 use sq_shared::layout;
-use sq_shared::shutdown::{self, StopSignal};
-use sq_shared::{output, service_manager, service_user, successor};
+use sq_shared::process::failure::Failure;
+use sq_shared::process::signals::{self, StopSignal};
+use sq_shared::process::{output, service_manager, service_user, successor};
 
 use crate::directory::Directory;
 use crate::directory::reload::Source;
@@ -55,7 +55,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
 
 async fn serve(source: Source, is_upgrade: bool) -> Result<(), Failure> {
     let mut stop = StopSignal::without_quit().map_err(Failure::from_error)?;
-    let waiting = shutdown::meant_for_the_running_one().map_err(Failure::from_error)?;
+    let waiting = signals::meant_for_the_running_one().map_err(Failure::from_error)?;
     let meeting = layout::handover_socket(&source.config);
     let taken = match is_upgrade {
         false => None,
@@ -69,8 +69,8 @@ async fn serve(source: Source, is_upgrade: bool) -> Result<(), Failure> {
         }
     };
     let mut asked = Asked {
-        quit: shutdown::quits().map_err(Failure::from_error)?,
-        upgrade: shutdown::upgrades().map_err(Failure::from_error)?,
+        quit: signals::quits().map_err(Failure::from_error)?,
+        upgrade: signals::upgrades().map_err(Failure::from_error)?,
     };
     drop(waiting);
     let server = start(&source, taken).await?;
@@ -116,9 +116,9 @@ pub fn data_root(directory: &Directory) -> Result<DataRoot, Failure> {
 /// The signals that ask for an upgrade.
 struct Asked {
     /// A new process is there, or is about to be.
-    quit: shutdown::Signal,
+    quit: signals::Signal,
     /// It is to be started.
-    upgrade: shutdown::Signal,
+    upgrade: signals::Signal,
 }
 
 impl Asked {

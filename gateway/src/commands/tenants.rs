@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sq_shared::clock::parse_rfc3339;
 use sq_shared::config::units::{parse_duration, parse_size};
-use sq_shared::failure::Failure;
+use sq_shared::process::failure::Failure;
 use sq_shared::registry::{Scope, TenantState};
 use sq_shared::tenant::TenantName;
 

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use sq_shared::clock;
 use sq_shared::config::ListenAddress;
 use sq_shared::data_root::DataRoot;
-use sq_shared::failure::Failure;
-use sq_shared::output::{self, note};
+use sq_shared::process::failure::Failure;
+use sq_shared::process::output::{self, note};
+use sq_shared::process::service_user;
+use sq_shared::process::signals::{self, StopSignal};
+use sq_shared::process::telemetry::LogFormat;
 use sq_shared::registry::TenantState;
 use sq_shared::registry::edit::RegistryEdit;
-use sq_shared::service_user;
-use sq_shared::shutdown::{self, StopSignal};
-use sq_shared::telemetry::LogFormat;
 
 use super::root::{RootOptions, System};
 use super::serve::{announce, data_root, on_control_thread};
@@ -78,7 +78,7 @@ pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
 async fn serve(source: Source, new_keys: &[NewKey], log_format: LogFormat) -> Result<(), Failure> {
     let mut stop = StopSignal::new().map_err(Failure::from_error)?;
     // `up` hands over to nobody; the signal that asks for it must not end it.
-    let _upgrades = shutdown::upgrades().map_err(Failure::from_error)?;
+    let _upgrades = signals::upgrades().map_err(Failure::from_error)?;
     let directory = source.load(None).map_err(Failure::from_error)?;
     let data_root = data_root(&directory)?;
     let mut pool = PoolChild::new(source.clone(), log_format)?;

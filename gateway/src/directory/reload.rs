@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sq_shared::config::Config;
+use sq_shared::process::signals;
+use sq_shared::process::watch::FileWatch;
 use sq_shared::registry::difference::Difference;
 use sq_shared::registry::{Loaded, Registry};
-use sq_shared::shutdown;
 use sq_shared::token::{BearerToken, TokenDigest};
 use sq_shared::toml_reader::Mistakes;
-use sq_shared::watch::FileWatch;
 use sq_shared::{file_error, regular_file};
 use zeroize::Zeroizing;
 
@@ -209,7 +209,7 @@ impl Reloader {
     /// # Errors
     /// SIGHUP cannot be taken over.
     pub async fn keep_current(self: Arc<Self>) -> io::Result<()> {
-        let mut hangups = shutdown::hangups()?;
+        let mut hangups = signals::hangups()?;
         let mut watched = self.directory.load().config.gateway.tenants.clone();
         let mut watch = self.watch_files(&watched);
         let mut reason = Reason::WatchBegan;

@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use sq_shared::data_root::RootLoss;
-use sq_shared::failure::Failure;
 use sq_shared::file_error;
+use sq_shared::process::failure::Failure;
 use sq_shared::registry::edit::EditError;
 use sq_shared::tenant::TenantName;
 

@@ -5,11 +5,12 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use sq_shared::process::{output, service_user};
 use sq_shared::registry::Key;
 use sq_shared::registry::edit::write_key;
 use sq_shared::secret_file::{Appended, Lines, Tail};
 use sq_shared::token::BearerToken;
-use sq_shared::{file_error, output, regular_file, secret_file, service_user};
+use sq_shared::{file_error, regular_file, secret_file};
 
 /// What stands in the column `tenant` for the key of the admin API.
 pub const ADMIN: &str = "(admin)";

@@ -12,10 +12,11 @@ use super::{Format, Key, Registry, Scope, Tenant, TenantState};
 use crate::clock;
 use crate::config::Config;
 use crate::limits::{KEY_NUMBER, KEYS_PER_TENANT};
+use crate::process::service_user;
 use crate::secret_file::{PublishError, Replacement};
 use crate::tenant::TenantName;
 use crate::toml_reader::{Mistake, Mistakes};
-use crate::{file_error, regular_file, service_user};
+use crate::{file_error, regular_file};
 
 /// A registry that nobody else can change until it is dropped.
 pub struct RegistryEdit {

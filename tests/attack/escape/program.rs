@@ -19,7 +19,7 @@ use field::Field;
 use rows::{Row, rows};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 use sq_shared::config::Enforcement;
-use sq_shared::service_user;
+use sq_shared::process::service_user;
 use sq_worker::sandbox;
 use sq_worker::store::DataDirectory;
 

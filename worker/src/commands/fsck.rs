@@ -8,9 +8,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use sq_shared::access::{self, Denied};
-use sq_shared::failure::Failure;
-use sq_shared::output::{note, say};
-use sq_shared::{layout, service_user, visible};
+use sq_shared::process::failure::Failure;
+use sq_shared::process::output::{note, say};
+use sq_shared::process::service_user;
+use sq_shared::{layout, visible};
 
 use crate::store::fsck::{self, Checked, Finding, Origin, Report};
 use crate::store::{BadLink, Damage, JournalDamage, TextDamage};

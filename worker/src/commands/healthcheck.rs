@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use sq_shared::config::{Config, ListenAddress};
-use sq_shared::failure::Failure;
-use sq_shared::{healthcheck, layout, service_user};
+use sq_shared::layout;
+use sq_shared::process::failure::Failure;
+use sq_shared::process::{healthcheck, service_user};
 
 /// Options of `healthcheck`.
 #[derive(Debug, clap::Args)]

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use listenfd::ListenFd;
 use rustix::net::sockopt;
-use sq_shared::failure::Failure;
+use sq_shared::process::failure::Failure;
 
 /// How many sockets there are; they are the descriptors from 3 on.
 const COUNT: &str = "LISTEN_FDS";

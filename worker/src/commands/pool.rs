@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use sq_shared::config::{Config, Enforcement};
 use sq_shared::data_root::DataRoot;
-use sq_shared::shutdown;
-use sq_shared::telemetry::LogFormat;
+use sq_shared::process::signals;
+use sq_shared::process::telemetry::LogFormat;
 use tokio::runtime::Runtime;
 
 use crate::pool::Pool;
@@ -13,8 +13,9 @@ use crate::pool::desired::Source;
 use crate::pool::handover::{self, Handover};
 use crate::pool::process::Launcher;
 use crate::pool::program::Program;
-use sq_shared::failure::Failure;
-use sq_shared::{clock, layout, open_files, service_user};
+use sq_shared::process::failure::Failure;
+use sq_shared::process::{open_files, service_user};
+use sq_shared::{clock, layout};
 
 /// Options of `pool`.
 #[derive(Debug, clap::Args)]
@@ -78,7 +79,7 @@ pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
 /// Waits for the pool that runs.
 fn wait_for_handover(runtime: &Runtime, config: &Config) -> Result<Handover, Failure> {
     let _within = runtime.enter();
-    let _signals = shutdown::meant_for_the_running_one().map_err(Failure::from_error)?;
+    let _signals = signals::meant_for_the_running_one().map_err(Failure::from_error)?;
     handover::receive(&layout::pool_handover_socket(&config.path)).map_err(Failure::Failed)
 }
 

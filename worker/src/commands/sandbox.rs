@@ -4,8 +4,8 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use sq_shared::config::Enforcement;
-use sq_shared::failure::Failure;
-use sq_shared::output::{self, say};
+use sq_shared::process::failure::Failure;
+use sq_shared::process::output::{self, say};
 
 use crate::sandbox::{close_inherited, confine};
 use crate::store::DataDirectory;

@@ -12,8 +12,8 @@ use std::rc::Rc;
 use rustix::fs::{Mode, OFlags};
 use sq_shared::clock;
 use sq_shared::config::{Enforcement, ListenAddress};
+use sq_shared::process::signals::{self, StopSignal};
 use sq_shared::registry::{Key, Scope};
-use sq_shared::shutdown::{self, StopSignal};
 use sq_shared::tenant::TenantName;
 use sq_shared::token::{BearerToken, TokenDigest};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
@@ -25,10 +25,10 @@ use crate::server::worker::{Access, Worker};
 use crate::server::{self, Ending};
 use crate::settings::Absence;
 use crate::store::{DataDirectory, Limits, OpenError, Store, Turns};
-use sq_shared::failure::Failure;
 use sq_shared::limits::COORDINATE_PART;
 use sq_shared::listen_error::{self, Settings};
-use sq_shared::{output, service_user};
+use sq_shared::process::failure::Failure;
+use sq_shared::process::{output, service_user};
 
 /// The first slot's port, where a worker that is started alone listens unless told otherwise.
 const DEFAULT_PORT: u16 = 1341;
@@ -132,7 +132,7 @@ pub fn run(options: Options) -> Result<ExitCode, Failure> {
         sandbox::go_before_the_pool();
     }
     // Known only from outside the walls. The pool stops its workers itself.
-    let ends_with_terminal = !options.settings_from_stdin && shutdown::ends_with_terminal();
+    let ends_with_terminal = !options.settings_from_stdin && signals::ends_with_terminal();
     let turns = Turns::default();
     let (confinement, runtime) =
         sandbox::confine(directory.as_fd(), enforcement, || runtime(&turns)).map_err(Failure::from_error)?;

@@ -13,7 +13,7 @@ use command_fds::{CommandFdExt, FdMapping};
 
 use rustix::process::{Pid, Signal, kill_process};
 use sq_shared::config::Enforcement;
-use sq_shared::telemetry::{self, LogFormat};
+use sq_shared::process::telemetry::{self, LogFormat};
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
 use tokio::process::{Child, ChildStdin, Command};

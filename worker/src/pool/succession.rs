@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use sq_shared::layout;
-use sq_shared::{service_manager, successor};
+use sq_shared::process::{service_manager, successor};
 use tokio::sync::mpsc;
 
 use super::desired::Assignment;

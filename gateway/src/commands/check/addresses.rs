@@ -10,8 +10,8 @@ use std::path::Path;
 use rustix::fs::{Access, AtFlags, CWD};
 use socket2::{Domain, Socket, Type};
 use sq_shared::config::{Config, ListenAddress, SOCKET_PATH_BYTES};
-use sq_shared::healthcheck::{self, Answer};
 use sq_shared::listen_error::{self, Settings};
+use sq_shared::process::healthcheck::{self, Answer};
 use sq_shared::{file_error, layout};
 
 use super::owners::{Owner, Owners};

@@ -6,7 +6,7 @@ use rustix::process::geteuid;
 use sq_shared::access::{self, Denied};
 use sq_shared::config::Config;
 use sq_shared::layout;
-use sq_shared::output::note;
+use sq_shared::process::output::note;
 use sq_shared::registry::Registry;
 
 /// How many are listed. One mistake of a `cp` may be behind thousands.

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sq_shared::clock::{self, later_s, now_s, rfc3339};
-use sq_shared::failure::Failure;
-use sq_shared::output::{confirm, note};
+use sq_shared::process::failure::Failure;
+use sq_shared::process::output::{confirm, note};
 use sq_shared::registry::TenantState;
 use sq_shared::tenant::TenantName;
 

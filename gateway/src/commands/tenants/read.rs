@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 use sq_shared::clock::{now_s, rfc3339};
 use sq_shared::config::Config;
-use sq_shared::failure::Failure;
 use sq_shared::layout;
-use sq_shared::output::{say, say_json};
+use sq_shared::process::failure::Failure;
+use sq_shared::process::output::{say, say_json};
 use sq_shared::registry::edit::EditError;
 use sq_shared::registry::{Key, Registry, Tenant};
 

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use sq_shared::failure::Failure;
-use sq_shared::service_manager;
-use sq_shared::telemetry::LogFormat;
+use sq_shared::process::failure::Failure;
+use sq_shared::process::service_manager;
+use sq_shared::process::telemetry::LogFormat;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use sq_shared::config::Config;
 use sq_shared::data_root::DataRoot;
-use sq_shared::failure::Failure;
+use sq_shared::process::failure::Failure;
+use sq_shared::process::service_user;
 use sq_shared::registry::{Registry, Tenant};
 use sq_shared::tenant::TenantName;
-use sq_shared::{file_error, layout, service_user};
+use sq_shared::{file_error, layout};
 
 /// A tenant, by name, and its directory.
 pub(super) struct TenantDirectory {

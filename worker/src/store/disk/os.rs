@@ -15,8 +15,9 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, Dir, FallocateFlags, FileType, Mode, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 use sq_shared::data_root::DirectoryId;
+use sq_shared::file_error;
 use sq_shared::phext_name::PhextName;
-use sq_shared::{file_error, service_user};
+use sq_shared::process::service_user;
 
 use super::{Disk, DiskFile, FileName, Identity, file_of, is_harmless, is_unwritable, path_of};
 use crate::store::links::{BadLink, Followed};

@@ -5,7 +5,8 @@ use std::fmt;
 use std::io::Write;
 use std::process::ExitCode;
 
-use crate::{service_user, visible};
+use crate::process::service_user;
+use crate::visible;
 
 /// Why a command ended badly.
 #[derive(Debug, thiserror::Error)]

@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
-use crate::failure::Failure;
+use crate::process::failure::Failure;
 use crate::visible;
 
 /// How long a reader has to take what was handed over to it. One that takes longer has it in its pipe.

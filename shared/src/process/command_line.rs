@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::{output, visible};
+use crate::process::output;
+use crate::visible;
 
 /// Reads this process's arguments. When they are wrong, or ask for help, prints that and gives the exit code.
 ///

@@ -11,9 +11,10 @@ use std::sync::OnceLock;
 use nix::unistd::{Gid, Uid, User};
 
 use crate::config::Config;
-use crate::failure::Failure;
 use crate::layout::folder_of;
-use crate::{regular_file, terminal_guard};
+use crate::process::failure::Failure;
+use crate::process::terminal_guard;
+use crate::regular_file;
 
 /// Most symbolic links on the way of one path, as in the kernel.
 const LINKS: usize = 40;

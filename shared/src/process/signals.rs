@@ -9,8 +9,8 @@ use std::task::Poll;
 pub use tokio::signal::unix::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::hangup::Terminal;
-pub use crate::hangup::{ends_with_terminal, hangups};
+use crate::process::hangup::Terminal;
+pub use crate::process::hangup::{ends_with_terminal, hangups};
 
 /// Waits for the signal to stop.
 pub struct StopSignal {
