@@ -37,12 +37,12 @@ test:
 # Run the integration tests whose names contain NAME
 [group('test')]
 one NAME:
-    cargo test -p sq-tests --locked --test it -- {{NAME}}
+    cargo test -p sq-tests --locked --test it -- {{ NAME }}
 
 # Fuzz one target, or all of them, for SECONDS each
 [group('test')]
 fuzz TARGET='all' SECONDS='60':
-    tests/fuzz/run {{TARGET}} {{SECONDS}}
+    tests/fuzz/run {{ TARGET }} {{ SECONDS }}
 
 # Run everything that must hold before a change lands; installs tools (Debian, root)
 [group('test')]
@@ -52,7 +52,7 @@ ci:
 # Measure beside nginx, HAProxy and sq: about an hour
 [group('measure')]
 bench *ARGS:
-    tests/bench/run {{ARGS}}
+    tests/bench/run {{ ARGS }}
 
 # Count the instructions of a request (valgrind)
 [group('measure')]
