@@ -1,6 +1,7 @@
 # What one does in this repository: `just` lists it. Needs just 1.27 or later.
 
 # Show this list
+[private]
 default:
     @just --list --unsorted
 
