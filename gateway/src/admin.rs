@@ -27,8 +27,7 @@ use utoipa_axum::routes;
 
 use crate::directory::SharedDirectory;
 use crate::directory::reload::Reloader;
-use crate::edge::Listener;
-use crate::listen::Listening;
+use crate::listen::{Listener, Listening};
 use crate::metrics::Metrics;
 use refusal::Refusal;
 

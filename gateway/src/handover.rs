@@ -198,7 +198,7 @@ async fn offered(giver: &UnixStream) -> io::Result<Vec<(Role, Listening)>> {
         .sockets
         .into_iter()
         .zip(descriptors)
-        .map(|(offered, descriptor)| Ok((offered.role, Listening::of(descriptor, offered.file)?)))
+        .map(|(offered, descriptor)| Ok((offered.role, Listening::from_fd(descriptor, offered.file)?)))
         .collect()
 }
 

@@ -24,7 +24,7 @@ use crate::directory::{Directory, SharedDirectory};
 use crate::edge::Edge;
 use crate::listen::{BindError, Listening, Shut, Sockets};
 use crate::metrics::Metrics;
-use crate::phase::{End, Phase, handshake_time};
+use crate::phase::{Phase, ShutdownKind, handshake_time};
 use crate::proxy::Gateway;
 use crate::proxy::upstream_pool::UpstreamPool;
 use crate::traces::{Traces, TracesError};
@@ -96,7 +96,7 @@ impl Server {
             missing.set(is_lost.into());
             true
         })?;
-        let traces = Arc::new(Traces::of_environment()?);
+        let traces = Arc::new(Traces::from_environment()?);
         let (audit, audit_writer) = AuditLog::start(config.gateway.audit, &layout::audit_log(&config.path))?;
         let address = sockets.clients.address()?;
         let directory: SharedDirectory = Arc::new(ArcSwap::from_pointee(directory));
@@ -215,7 +215,7 @@ impl Server {
 
     /// Ends the gateway: lets everybody in the queue in, lets what is in flight finish, and gives a connection without a
     /// request time for one more. All that for `timeouts.drain` at most, and then what the audit log's disk and the collector of traces need.
-    pub async fn drain(mut self, end: End) {
+    pub async fn drain(mut self, end: ShutdownKind) {
         let limit = self.directory.load().config.timeouts.drain;
         let deadline = tokio::time::Instant::now() + limit;
         self.stop_accepting(end, limit).await;
@@ -247,11 +247,11 @@ impl Server {
 
     /// A request that is on its way is refused where it would be reset: a client may connect, or use the connection that
     /// it has, before it can know of the stop. When nobody is connected there is nothing to wait for but handshakes.
-    async fn stop_accepting(&self, end: End, drain: Duration) {
+    async fn stop_accepting(&self, end: ShutdownKind, drain: Duration) {
         // To be logged when it is so: whoever reads it may rely on what the phase means.
         let log = || tracing::info!(limit_s = drain.as_secs_f32(), %end, "draining");
         match end {
-            End::Stop => {
+            ShutdownKind::Stop => {
                 service_manager::stopping();
                 self.phase.send_replace(Phase::Refusing);
                 log();
@@ -261,7 +261,7 @@ impl Server {
                 self.shut_queue(drain).await;
                 self.phase.send_replace(Phase::Leaving);
             }
-            End::HandedOver { has_client_socket } => {
+            ShutdownKind::HandedOver { has_client_socket } => {
                 if !has_client_socket {
                     self.shut_queue(drain).await;
                 }

@@ -9,7 +9,6 @@ use sq_shared::problem::{Code, Problem};
 use super::Admin;
 use super::envelope::Client;
 use super::refusal::Refusal;
-use crate::proxy::refuse::limit_problem;
 
 /// After how many seconds an operator may have set a key.
 const RETRY_S: u64 = 60;
@@ -41,7 +40,7 @@ pub(super) async fn require_key(
         && let Some(Client(address)) = request.extensions().get()
         && let Err(error) = directory.client_limits.charge_failed_admin_key(*address)
     {
-        return Err(Refusal(limit_problem(error)));
+        return Err(Refusal(error.problem()));
     }
     Err(Refusal(problem))
 }

@@ -30,7 +30,7 @@ pub(super) async fn wrap(State(admin): State<Admin>, request: Request, next: Nex
     let id = request_id(request.headers());
     let client = request.extensions().get().map(|Client(address)| *address);
     let is_safe = request.method().is_safe();
-    let (method, path) = (logged_method(request.method()), logged_path(request.uri().path()));
+    let (method, path) = (logged_method(request.method()).to_owned(), logged_path(request.uri().path()));
     let host = host::check(request.version(), request.uri(), request.headers());
     let is_local =
         admin.directory.load().config.gateway.admin_allow_remote || names_loopback(request.headers());

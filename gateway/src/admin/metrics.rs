@@ -13,8 +13,14 @@ use super::refusal::Refusal;
 #[utoipa::path(get, path = "/metrics", operation_id = "metrics", tag = "watch",
     responses((status = 200, description = "The text that Prometheus reads.", body = String, content_type = "text/plain")))]
 pub(super) async fn answer(State(admin): State<Admin>) -> Response {
-    let families = admin.metrics.gather(&admin.directory.load());
-    let text = families.and_then(|families| TextEncoder::new().encode_to_string(&families));
+    let directory = admin.directory.load();
+    let text = directory.gauges().and_then(|gauges| {
+        let mut families = admin.metrics.gather(|tenant| directory.has_tenant(tenant));
+        families.extend(gauges);
+        // A family without series, as before the first request, has no text form.
+        families.retain(|family| !family.get_metric().is_empty());
+        TextEncoder::new().encode_to_string(&families)
+    });
     match text {
         Ok(text) => ([(CONTENT_TYPE, TEXT_FORMAT)], text).into_response(),
         Err(error) => {

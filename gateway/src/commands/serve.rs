@@ -14,7 +14,7 @@ use crate::directory::Directory;
 use crate::directory::reload::Source;
 use crate::handover::{self, GiveError, Taken, Taker};
 use crate::listen::{Role, Sockets};
-use crate::phase::End;
+use crate::phase::ShutdownKind;
 use crate::server::{Server, url};
 
 /// What a change by the admin API has at a stop, after the drain.
@@ -74,7 +74,7 @@ async fn serve(source: Source, is_upgrade: bool) -> Result<(), Failure> {
     };
     drop(waiting);
     let server = start(&source, taken).await?;
-    let mut end = End::Stop;
+    let mut end = ShutdownKind::Stop;
     let until = async { end = ending(&mut stop, &mut asked, &meeting, server.sockets()).await };
     let result = server.run_until(source, until).await;
     server.drain(end).await;
@@ -96,7 +96,7 @@ async fn start(source: &Source, taken: Option<Taken>) -> Result<Server, Failure>
     };
     if let Err(error) = giver.acknowledge(&roles).await {
         // The old one has its sockets still, and this one may have accepted somebody.
-        server.drain(End::HandedOver { has_client_socket: roles.contains(&Role::Clients) }).await;
+        server.drain(ShutdownKind::HandedOver { has_client_socket: roles.contains(&Role::Clients) }).await;
         return Err(Failure::from_error(error));
     }
     announce(&server);
@@ -143,7 +143,7 @@ impl Asked {
 }
 
 /// Ends when it is told to stop, or when another process serves on the sockets. While there is none, this one goes on.
-async fn ending(stop: &mut StopSignal, asked: &mut Asked, meeting: &Path, sockets: &Sockets) -> End {
+async fn ending(stop: &mut StopSignal, asked: &mut Asked, meeting: &Path, sockets: &Sockets) -> ShutdownKind {
     loop {
         let found = async {
             asked.wait().await;
@@ -153,7 +153,7 @@ async fn ending(stop: &mut StopSignal, asked: &mut Asked, meeting: &Path, socket
             biased;
             signal = stop.received() => {
                 tracing::info!(signal, "stopping");
-                return End::Stop;
+                return ShutdownKind::Stop;
             }
             taker = found => taker,
         };
@@ -166,7 +166,7 @@ async fn ending(stop: &mut StopSignal, asked: &mut Asked, meeting: &Path, socket
         match given {
             Ok(taken) => {
                 service_manager::handed_over_to(successor, "serving, after an upgrade");
-                return End::HandedOver { has_client_socket: taken.contains(&Role::Clients) };
+                return ShutdownKind::HandedOver { has_client_socket: taken.contains(&Role::Clients) };
             }
             Err(error) => say_that_it_goes_on(&error),
         }

@@ -19,7 +19,7 @@ use super::serve::{announce, data_root, on_control_thread};
 use crate::directory::Directory;
 use crate::directory::reload::Source;
 use crate::listen::Sockets;
-use crate::phase::End;
+use crate::phase::ShutdownKind;
 use crate::server::{Server, url};
 use crate::tenants::keys_file::{KeysOut, NewKey};
 use crate::tenants::new_tenants::{NewTenants, Terms};
@@ -116,7 +116,7 @@ async fn serve_with_pool(
         }
     };
     let result = server.run_until(source, until).await;
-    server.drain(End::Stop).await;
+    server.drain(ShutdownKind::Stop).await;
     result.map_err(Failure::from_error)
 }
 

@@ -1,14 +1,14 @@
-//! How long a connection lies idle between two requests, by one timer for all of its life: to set a timer costs more
-//! than the wait of a busy client is worth.
+//! The idle timeout between two requests. A connection uses one timer for its whole life: setting a timer for each request
+//! of a busy client would cost more than the wait is worth.
 
 use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-/// Ends after `limit`. The timer may have been set for an earlier wait: then it is set anew when it has run off, which
-/// on a busy connection is once in that time, and not once a request.
-pub(super) async fn lie_idle(limit: Duration, mut timer: Pin<&mut Sleep>) {
+/// Completes after `limit`. The timer may still be set for an earlier wait: then it is reset when it expires, which on a
+/// busy connection happens once per `limit` and not once per request.
+pub async fn idle_for(limit: Duration, mut timer: Pin<&mut Sleep>) {
     let end = Instant::now() + limit;
     if timer.is_elapsed() || timer.deadline() > end {
         timer.as_mut().reset(end);
@@ -32,10 +32,10 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(60);
 
-    /// How long a connection lies idle.
+    /// How long a connection is idle.
     async fn waited(limit: Duration, timer: Pin<&mut Sleep>) -> Duration {
         let start = Instant::now();
-        lie_idle(limit, timer).await;
+        idle_for(limit, timer).await;
         start.elapsed()
     }
 
@@ -43,10 +43,10 @@ mod tests {
     async fn each_wait_is_as_long_as_the_limit_whatever_the_timer_was_set_to() {
         let mut timer = pin!(sleep(LIMIT));
         assert_eq!(waited(LIMIT, timer.as_mut()).await, LIMIT);
-        assert_eq!(waited(LIMIT, timer.as_mut()).await, LIMIT, "after it ran off");
+        assert_eq!(waited(LIMIT, timer.as_mut()).await, LIMIT, "after it expired");
         for busy in [LIMIT / 3, LIMIT - Duration::from_millis(1), LIMIT, 2 * LIMIT] {
             // A request comes soon, and takes so long.
-            assert!(timeout(LIMIT / 10, lie_idle(LIMIT, timer.as_mut())).await.is_err());
+            assert!(timeout(LIMIT / 10, idle_for(LIMIT, timer.as_mut())).await.is_err());
             sleep(busy).await;
             assert_eq!(waited(LIMIT, timer.as_mut()).await, LIMIT, "after a request of {busy:?}");
         }
@@ -56,7 +56,7 @@ mod tests {
     async fn a_new_limit_holds_from_the_next_wait_on() {
         let mut timer = pin!(sleep(LIMIT));
         assert_eq!(waited(LIMIT / 4, timer.as_mut()).await, LIMIT / 4, "a shorter one");
-        assert!(timeout(LIMIT / 10, lie_idle(LIMIT / 4, timer.as_mut())).await.is_err());
+        assert!(timeout(LIMIT / 10, idle_for(LIMIT / 4, timer.as_mut())).await.is_err());
         assert_eq!(waited(4 * LIMIT, timer.as_mut()).await, 4 * LIMIT, "a longer one");
     }
 }

@@ -1,4 +1,4 @@
-//! What one tenant may ask: a rate, and so many requests in flight.
+//! The limits of a tenant: a rate, and requests in flight.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use sq_shared::config::{TenantLimits, units::Rate};
 
 use super::LimitError;
 use super::in_flight::{Permit, Permits};
-use super::standing::{Standing, quota};
+use super::rate_status::{RateStatus, quota};
 
 /// The limits of one tenant.
 pub struct TenantLimiter {
@@ -24,8 +24,7 @@ struct TenantRate {
 }
 
 impl TenantLimiter {
-    /// Limits as they are now. What was used of those before counts: of the rate if it is the same, and of the
-    /// requests in flight always.
+    /// The limits of the config. What was used of an unchanged rate still counts, and so do the requests in flight.
     pub fn new(limits: &TenantLimits, previous: Option<&Self>) -> Self {
         let new_rate =
             |rate| TenantRate { rate, limiter: RateLimiter::direct(quota(rate)).with_middleware() };
@@ -44,26 +43,26 @@ impl TenantLimiter {
     /// Charges a request to the tenant; `None` when there is no limit.
     ///
     /// # Errors
-    /// The tenant has had its requests.
-    pub fn charge_request(&self) -> Result<Option<Standing>, LimitError> {
+    /// The tenant has used up its rate.
+    pub fn charge_request(&self) -> Result<Option<RateStatus>, LimitError> {
         let Some(TenantRate { rate, limiter }) = self.rate.as_deref() else { return Ok(None) };
         match limiter.check() {
-            Ok(snapshot) => Ok(Some(Standing::allowed(*rate, &snapshot))),
+            Ok(snapshot) => Ok(Some(RateStatus::allowed(*rate, &snapshot))),
             Err(not_until) => {
-                Err(LimitError::PerTenant(Standing::refused(*rate, &not_until, limiter.clock().now())))
+                Err(LimitError::PerTenant(RateStatus::refused(*rate, &not_until, limiter.clock().now())))
             }
         }
     }
 
-    /// Takes a place among the tenant's requests in flight; it is given back when the permit is dropped.
+    /// Counts a request as in flight until the permit is dropped.
     ///
     /// # Errors
-    /// All places are taken.
+    /// As many requests are in flight as may be.
     pub fn enter(&self) -> Result<Permit, LimitError> {
         self.in_flight.acquire().map_err(LimitError::InFlight)
     }
 
-    /// How many of its requests are in flight.
+    /// The number of its requests in flight.
     pub fn in_flight(&self) -> usize {
         self.in_flight.count()
     }
@@ -89,7 +88,7 @@ mod tests {
         let also = second.enter().unwrap();
         assert_eq!(second.enter().err(), Some(LimitError::InFlight(2)), "the first one is in flight still");
         let third = TenantLimiter::new(&tenant_limits("3/day", Some(1)), Some(&second));
-        assert_eq!(left(&third), 2, "another rate begins anew");
+        assert_eq!(left(&third), 2, "a new rate starts with its full count");
         drop(also);
         assert_eq!(third.enter().err(), Some(LimitError::InFlight(1)));
         drop(in_flight);

@@ -1,5 +1,5 @@
-//! How fast a client takes its answers. Who makes the gateway wait and takes too little meanwhile is cut off: it
-//! holds a connection, a place among its tenant's requests in flight, and room in the tenant's worker.
+//! A client's socket, with a minimum rate at which the client must take its answers. A slower client is cut off: it holds a
+//! connection, one of its tenant's requests in flight, and memory in the tenant's worker.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -15,41 +15,42 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep};
 
-/// What every answer begins with, whatever it is.
-pub(super) const ANSWER_BEGINNING: &[u8] = b"HTTP/1.1 ";
+/// The first bytes of every answer.
+const ANSWER_BEGINNING: &[u8] = b"HTTP/1.1 ";
 
-/// A TCP or Unix connection.
-pub(super) trait Socket: AsyncRead + AsyncWrite + std::fmt::Debug + Unpin + Send + Sync {
-    /// How many bytes the other end has taken, if the kernel says so. What the socket took says less: megabytes may
-    /// still wait in it for a client that has become slow.
+/// A TCP or Unix socket.
+pub trait Socket: AsyncRead + AsyncWrite + std::fmt::Debug + Unpin + Send + Sync {
+    /// How many bytes the client has acknowledged, if the kernel counts them. The bytes written say less: megabytes of
+    /// them may still be queued in the socket for a client that has become slow.
     fn acknowledged_bytes(&self) -> Option<u64>;
 
-    /// Makes the kernel forget what it has not sent, once the socket is closed. It would keep it for minutes, for a
-    /// client that does not want it.
+    /// Makes the kernel drop unsent bytes when the socket is closed. It would keep them for minutes, for a client that
+    /// does not read them.
     fn reset_on_close(&self);
 
-    /// Whether there may be something to read, an end among it. The kernel is not asked: it tells of news.
-    fn has_news(&self) -> bool;
+    /// Whether there may be something to read, such as the end of the client's sending side. This costs no system call:
+    /// the runtime has noted it.
+    fn may_have_input(&self) -> bool;
 
-    /// Writes what the kernel has room for now.
+    /// Writes what fits into the socket's send buffer now.
     fn write_now(&self, bytes: &[u8]) -> io::Result<usize>;
 
-    /// Ends when the kernel knows that the connection is broken: neither end has any use for it.
+    /// Completes when the kernel reports the connection broken in both directions.
     fn broken(&self) -> impl Future<Output = ()> + Send;
 }
 
 impl Socket for TcpStream {
     fn acknowledged_bytes(&self) -> Option<u64> {
-        // 0 until the first acknowledgement, which is true too. A kernel that does not count is an error here.
+        // 0 until the first acknowledgement. An error means that the kernel does not count.
         get_tcp_info(self.as_raw_fd()).ok().map(|info| info.tcpi_bytes_acked)
     }
 
     fn reset_on_close(&self) {
-        // Without it the client only learns later that it was cut off.
+        // If this fails, the client only learns later that it was cut off.
         let _ = set_socket_linger(self.as_fd(), Some(Duration::ZERO));
     }
 
-    fn has_news(&self) -> bool {
+    fn may_have_input(&self) -> bool {
         self.try_io(Interest::READABLE, || Ok(())).is_ok()
     }
 
@@ -69,7 +70,7 @@ impl Socket for UnixStream {
 
     fn reset_on_close(&self) {}
 
-    fn has_news(&self) -> bool {
+    fn may_have_input(&self) -> bool {
         self.try_io(Interest::READABLE, || Ok(())).is_ok()
     }
 
@@ -82,36 +83,36 @@ impl Socket for UnixStream {
     }
 }
 
-/// A connection whose writes fail once the client is too slow.
+/// A socket whose writes fail once its client is too slow.
 #[derive(Debug)]
-pub(super) struct Paced<S> {
+pub(super) struct ClientSocket<S> {
     socket: S,
-    read_bytes: u64,
-    written_bytes: u64,
-    /// How many bytes of the next answer the client has already ([`Paced::write_ahead`]). A session lends its stream only
-    /// for reading, hence the atomic.
-    ahead_bytes: AtomicUsize,
-    /// From the first time that the client made the gateway wait. Most never do.
+    bytes_read: u64,
+    bytes_written: u64,
+    /// How many bytes of the next answer were sent by [`ClientSocket::write_ahead`]. Atomic, because a session lends its
+    /// stream only by shared reference.
+    bytes_ahead: AtomicUsize,
+    /// `None` until the client first makes the gateway wait, which most never do.
     window: Option<Box<Window>>,
     is_cut_off: bool,
 }
 
-/// The time that a client made the gateway wait, until it is an [`ANSWER_WINDOW`].
+/// Adds up the time that the client makes the gateway wait, to one [`ANSWER_WINDOW`].
 #[derive(Debug)]
 struct Window {
     waiting_since: Option<Instant>,
     waited: Duration,
-    taken_before: u64,
+    taken_at_start: u64,
     end: Pin<Box<Sleep>>,
 }
 
 impl Window {
-    fn new(taken_bytes: u64) -> Self {
+    fn new(bytes_taken: u64) -> Self {
         let end = Box::pin(tokio::time::sleep(ANSWER_WINDOW));
-        Self { waiting_since: None, waited: Duration::ZERO, taken_before: taken_bytes, end }
+        Self { waiting_since: None, waited: Duration::ZERO, taken_at_start: bytes_taken, end }
     }
 
-    fn wait(&mut self) {
+    fn resume(&mut self) {
         if self.waiting_since.is_none() {
             let now = Instant::now();
             self.waiting_since = Some(now);
@@ -119,75 +120,75 @@ impl Window {
         }
     }
 
-    fn go_on(&mut self) {
+    fn pause(&mut self) {
         if let Some(since) = self.waiting_since.take() {
             self.waited += since.elapsed();
         }
     }
 }
 
-impl<S: Socket> Paced<S> {
+impl<S: Socket> ClientSocket<S> {
     pub(super) fn new(socket: S) -> Self {
-        let ahead_bytes = AtomicUsize::new(0);
-        Self { socket, read_bytes: 0, written_bytes: 0, ahead_bytes, window: None, is_cut_off: false }
+        let bytes_ahead = AtomicUsize::new(0);
+        Self { socket, bytes_read: 0, bytes_written: 0, bytes_ahead, window: None, is_cut_off: false }
     }
 
-    /// How many bytes have been read of all that the client has sent.
-    pub(super) fn read_bytes(&self) -> u64 {
-        self.read_bytes
+    /// How many bytes have been read from the client.
+    pub(super) fn bytes_read(&self) -> u64 {
+        self.bytes_read
     }
 
     /// Whether there may be something to read.
-    pub(super) fn has_news(&self) -> bool {
-        self.socket.has_news()
+    pub(super) fn may_have_input(&self) -> bool {
+        self.socket.may_have_input()
     }
 
-    /// Ends when the connection is known to be broken.
+    /// Completes when the connection is broken in both directions.
     pub(super) async fn broken(&self) {
         self.socket.broken().await;
     }
 
-    /// How many bytes of the next answer the client has already.
-    pub(super) fn ahead_bytes(&self) -> usize {
-        self.ahead_bytes.load(Ordering::Relaxed)
+    /// How many bytes of the next answer have already been sent.
+    pub(super) fn bytes_ahead(&self) -> usize {
+        self.bytes_ahead.load(Ordering::Relaxed)
     }
 
-    /// Sends the next byte of the answer that is still to come, of which the beginning is always the same. Nothing may
-    /// have been written that is not flushed.
+    /// Sends the next byte of [`ANSWER_BEGINNING`] before the answer itself is there. Everything written before must be
+    /// flushed.
     pub(super) fn write_ahead(&self) -> io::Result<()> {
-        let ahead_bytes = self.ahead_bytes();
-        let Some(next) = ANSWER_BEGINNING.get(ahead_bytes..=ahead_bytes) else { return Ok(()) };
+        let bytes_ahead = self.bytes_ahead();
+        let Some(next) = ANSWER_BEGINNING.get(bytes_ahead..=bytes_ahead) else { return Ok(()) };
         match self.socket.write_now(next) {
-            Ok(count) => self.ahead_bytes.store(ahead_bytes + count, Ordering::Relaxed),
+            Ok(count) => self.bytes_ahead.store(bytes_ahead + count, Ordering::Relaxed),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
         Ok(())
     }
 
-    /// Makes the end of the connection a reset, so that the client knows that its answer is not whole.
+    /// Makes the connection close with a reset, which tells the client that its answer was cut off.
     pub(super) fn reset_on_close(&self) {
         self.socket.reset_on_close();
     }
 
-    fn taken_bytes(&self) -> u64 {
-        self.socket.acknowledged_bytes().unwrap_or(self.written_bytes)
+    fn bytes_taken(&self) -> u64 {
+        self.socket.acknowledged_bytes().unwrap_or(self.bytes_written)
     }
 
-    /// Waits for the client, as long as it has patience with it.
-    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+    /// Waits for the client to take more, and fails once a window has passed in which it took too little.
+    fn poll_minimum_rate(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let window = self.window.take();
-        let mut window = window.unwrap_or_else(|| Box::new(Window::new(self.taken_bytes())));
-        window.wait();
+        let mut window = window.unwrap_or_else(|| Box::new(Window::new(self.bytes_taken())));
+        window.resume();
         while window.end.as_mut().poll(cx).is_ready() {
-            let taken_bytes = self.taken_bytes();
-            if taken_bytes.saturating_sub(window.taken_before) < ANSWER_WINDOW_BYTES {
+            let bytes_taken = self.bytes_taken();
+            if bytes_taken.saturating_sub(window.taken_at_start) < ANSWER_WINDOW_BYTES {
                 self.is_cut_off = true;
                 self.socket.reset_on_close();
                 return Poll::Ready(too_slow());
             }
-            *window = Window::new(taken_bytes);
-            window.wait();
+            *window = Window::new(bytes_taken);
+            window.resume();
         }
         self.window = Some(window);
         Poll::Pending
@@ -195,10 +196,10 @@ impl<S: Socket> Paced<S> {
 }
 
 fn too_slow() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "the client takes its answer too slowly")
+    io::Error::new(io::ErrorKind::TimedOut, "client reads its answer too slowly")
 }
 
-impl<S: Socket> AsyncRead for Paced<S> {
+impl<S: Socket> AsyncRead for ClientSocket<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -206,33 +207,33 @@ impl<S: Socket> AsyncRead for Paced<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.socket).poll_read(cx, buffer))?;
-        self.read_bytes += (buffer.filled().len() - before) as u64;
+        self.bytes_read += (buffer.filled().len() - before) as u64;
         Poll::Ready(Ok(()))
     }
 }
 
-impl<S: Socket> AsyncWrite for Paced<S> {
+impl<S: Socket> AsyncWrite for ClientSocket<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.is_cut_off {
             return Poll::Ready(Err(too_slow()));
         }
-        let ahead_bytes = (*self.ahead_bytes.get_mut()).min(bytes.len());
-        let rest = bytes.get(ahead_bytes..).unwrap_or_default();
+        let bytes_ahead = (*self.bytes_ahead.get_mut()).min(bytes.len());
+        let rest = bytes.get(bytes_ahead..).unwrap_or_default();
         if rest.is_empty() {
-            *self.ahead_bytes.get_mut() -= ahead_bytes;
-            return Poll::Ready(Ok(ahead_bytes));
+            *self.bytes_ahead.get_mut() -= bytes_ahead;
+            return Poll::Ready(Ok(bytes_ahead));
         }
         let Poll::Ready(written) = Pin::new(&mut self.socket).poll_write(cx, rest) else {
-            return self.poll_patience(cx).map(Err);
+            return self.poll_minimum_rate(cx).map(Err);
         };
         if let Ok(count) = written {
-            self.written_bytes += count as u64;
-            *self.ahead_bytes.get_mut() = 0;
+            self.bytes_written += count as u64;
+            *self.bytes_ahead.get_mut() = 0;
         }
         if let Some(window) = &mut self.window {
-            window.go_on();
+            window.pause();
         }
-        Poll::Ready(written.map(|count| ahead_bytes + count))
+        Poll::Ready(written.map(|count| bytes_ahead + count))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -256,7 +257,7 @@ mod tests {
 
     static ANSWER: LazyLock<Vec<u8>> = LazyLock::new(|| vec![0; 1 << 20]);
 
-    /// The two ends of a socket that takes so many bytes, and what its client says to have of them.
+    /// A socket with a send buffer of this size, and what its client has acknowledged.
     #[derive(Debug, Clone, Default)]
     struct Ends {
         room: Arc<AtomicUsize>,
@@ -274,7 +275,7 @@ mod tests {
             self.is_reset.store(true, Ordering::Relaxed);
         }
 
-        fn has_news(&self) -> bool {
+        fn may_have_input(&self) -> bool {
             false
         }
 
@@ -311,8 +312,8 @@ mod tests {
     }
 
     /// Writes for half a window; the error with which it ended before.
-    async fn write_for_half_a_window(paced: &mut Paced<Ends>) -> Option<io::ErrorKind> {
-        let written = timeout(ANSWER_WINDOW / 2, paced.write_all(&ANSWER)).await;
+    async fn write_for_half_a_window(client: &mut ClientSocket<Ends>) -> Option<io::ErrorKind> {
+        let written = timeout(ANSWER_WINDOW / 2, client.write_all(&ANSWER)).await;
         written.ok().map(|written| written.expect_err("there is no room for all of it").kind())
     }
 
@@ -322,20 +323,20 @@ mod tests {
         let ends = Ends { acknowledged: Some(Arc::clone(&taken)), ..Ends::default() };
         // The socket takes far more than the client has acknowledged when it makes the gateway wait.
         ends.room.store(ANSWER.len() / 2, Ordering::Relaxed);
-        let mut paced = Paced::new(ends.clone());
-        assert_eq!(write_for_half_a_window(&mut paced).await, None);
+        let mut client = ClientSocket::new(ends.clone());
+        assert_eq!(write_for_half_a_window(&mut client).await, None);
         taken.fetch_add(ANSWER_WINDOW_BYTES, Ordering::Relaxed);
-        assert_eq!(write_for_half_a_window(&mut paced).await, None);
-        assert_eq!(write_for_half_a_window(&mut paced).await, None, "it took what it must");
+        assert_eq!(write_for_half_a_window(&mut client).await, None);
+        assert_eq!(write_for_half_a_window(&mut client).await, None, "it took what it must");
         taken.fetch_add(ANSWER_WINDOW_BYTES - 1, Ordering::Relaxed);
         assert!(!ends.is_reset.load(Ordering::Relaxed));
-        let later = [write_for_half_a_window(&mut paced).await, write_for_half_a_window(&mut paced).await];
+        let later = [write_for_half_a_window(&mut client).await, write_for_half_a_window(&mut client).await];
         assert!(later.contains(&Some(io::ErrorKind::TimedOut)), "it took a byte less: {later:?}");
         assert!(ends.is_reset.load(Ordering::Relaxed));
     }
 
-    /// Were it unknown, what is written would count for a while: far more than a client has taken by its first
-    /// acknowledgement, so that it then seems to take nothing at all.
+    /// If it were unknown, the bytes written would count at first: far more than a client has taken by its first
+    /// acknowledgement, after which it would seem to take nothing.
     #[tokio::test]
     async fn before_the_first_acknowledgement_it_is_none_and_not_unknown() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -348,14 +349,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn where_nothing_is_acknowledged_what_is_written_counts() {
         let ends = Ends::default();
-        let mut paced = Paced::new(ends.clone());
+        let mut client = ClientSocket::new(ends.clone());
         let must = usize::try_from(ANSWER_WINDOW_BYTES).unwrap();
-        assert_eq!(write_for_half_a_window(&mut paced).await, None);
+        assert_eq!(write_for_half_a_window(&mut client).await, None);
         ends.room.store(must, Ordering::Relaxed);
-        assert_eq!(write_for_half_a_window(&mut paced).await, None);
-        assert_eq!(write_for_half_a_window(&mut paced).await, None, "it took what it must");
+        assert_eq!(write_for_half_a_window(&mut client).await, None);
+        assert_eq!(write_for_half_a_window(&mut client).await, None, "it took what it must");
         ends.room.store(must - 1, Ordering::Relaxed);
-        let later = [write_for_half_a_window(&mut paced).await, write_for_half_a_window(&mut paced).await];
+        let later = [write_for_half_a_window(&mut client).await, write_for_half_a_window(&mut client).await];
         assert!(later.contains(&Some(io::ErrorKind::TimedOut)), "it took a byte less: {later:?}");
     }
 
@@ -364,17 +365,17 @@ mod tests {
         const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n";
         for (ahead, room_each) in [(0, 64), (1, 64), (4, 1), (4, 3), (9, 64), (12, 2)] {
             let ends = Ends::default();
-            let mut paced = Paced::new(ends.clone());
-            paced.write_ahead().unwrap();
-            assert_eq!(paced.ahead_bytes(), 0, "there was no room");
+            let mut client = ClientSocket::new(ends.clone());
+            client.write_ahead().unwrap();
+            assert_eq!(client.bytes_ahead(), 0, "there was no room");
             for _ in 0..ahead {
                 ends.room.store(1, Ordering::Relaxed);
-                paced.write_ahead().unwrap();
+                client.write_ahead().unwrap();
             }
             ends.room.store(usize::MAX, Ordering::Relaxed);
             assert_eq!(*ends.got.lock().unwrap(), ANSWER[..ahead.min(ANSWER_BEGINNING.len())]);
             for piece in ANSWER.chunks(room_each) {
-                paced.write_all(piece).await.unwrap();
+                client.write_all(piece).await.unwrap();
             }
             assert_eq!(*ends.got.lock().unwrap(), ANSWER, "{ahead} bytes ahead, then {room_each} at a time");
         }

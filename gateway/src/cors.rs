@@ -1,32 +1,32 @@
-//! Which web pages may call (the Fetch standard's CORS protocol). By default none: no header is sent,
-//! and browsers keep the answer from the page.
+//! Which web pages may call the API (CORS, Fetch standard). By default none: no CORS field is sent, and browsers withhold the
+//! answer from the page.
 
 use http::{HeaderMap, HeaderValue, header};
 use sq_shared::config::Cors;
 
-/// What a page may send beside what browsers allow by themselves.
+/// The fields that a page may send, beside those that browsers always allow.
 const ALLOW_HEADERS: HeaderValue = HeaderValue::from_static(
     "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, traceparent, tracestate, X-Request-Id, X-SQ-API-Key",
 );
 const ALLOW_METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, OPTIONS");
-/// What a page may read of the answer.
+/// The fields of the answer that a page may read.
 const EXPOSE_HEADERS: HeaderValue = HeaderValue::from_static(
     "ETag, Idempotency-Replayed, RateLimit, RateLimit-Policy, Retry-After, X-Request-Id",
 );
 /// A day; browsers cap it at what they like (Chromium at two hours).
 const MAX_AGE_S: HeaderValue = HeaderValue::from_static("86400");
 
-/// A field and how it is spelled: pingora knows the capitals of some names alone.
+/// A field, with its spelling: pingora knows the capital letters of a few names only.
 type Field = (&'static str, HeaderValue);
 
-/// The origins of the config.
+/// The allowed origins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CorsPolicy {
-    /// No origin: CORS is off.
+    /// None: CORS is off.
     Off,
     /// Every origin.
     Any,
-    /// These.
+    /// These origins.
     Listed(Vec<String>),
 }
 
@@ -63,7 +63,7 @@ impl CorsPolicy {
     fn allowed(&self, request: &HeaderMap) -> Option<HeaderValue> {
         match self {
             Self::Off => None,
-            // Whoever asks: what does not hang on the origin needs no Vary.
+            // The answer does not depend on the origin and needs no Vary.
             Self::Any => Some(HeaderValue::from_static("*")),
             Self::Listed(origins) => {
                 let origin = request.get(header::ORIGIN)?;
@@ -72,7 +72,7 @@ impl CorsPolicy {
         }
     }
 
-    /// An answer that hangs on the origin says so to caches.
+    /// Tells caches that the answer depends on the origin.
     fn vary(&self) -> Vec<Field> {
         match self {
             Self::Listed(_) => vec![("Vary", HeaderValue::from_static("Origin"))],

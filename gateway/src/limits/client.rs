@@ -1,4 +1,4 @@
-//! What one client address may ask: so many requests, and so many wrong keys.
+//! The limits of a client address: requests, and wrong keys.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use governor::middleware::StateInformationMiddleware;
 use sq_shared::config::{Limits, units::Rate};
 
 use super::LimitError;
-use super::address_store::{AddressStore, OWN_PLACES, Place};
-use super::standing::{Standing, quota};
+use super::address_store::{AddressStore, OWN_ENTRIES, Owner};
+use super::rate_status::{RateStatus, quota};
 
-/// A rate by client address.
+/// One rate, counted per client address.
 struct KeyedLimiter {
     rate: Rate,
-    limiter: RateLimiter<Place, AddressStore, QuantaClock, StateInformationMiddleware>,
+    limiter: RateLimiter<Owner, AddressStore, QuantaClock, StateInformationMiddleware>,
 }
 
 impl KeyedLimiter {
@@ -24,13 +24,13 @@ impl KeyedLimiter {
     }
 
     fn is_full(&self) -> bool {
-        self.limiter.len() >= OWN_PLACES
+        self.limiter.len() >= OWN_ENTRIES
     }
 
-    fn charge(&self, client: IpAddr) -> Result<Standing, Standing> {
+    fn charge(&self, client: IpAddr) -> Result<RateStatus, RateStatus> {
         match self.limiter.check_key(&client.into()) {
-            Ok(snapshot) => Ok(Standing::allowed(self.rate, &snapshot)),
-            Err(not_until) => Err(Standing::refused(self.rate, &not_until, self.limiter.clock().now())),
+            Ok(snapshot) => Ok(RateStatus::allowed(self.rate, &snapshot)),
+            Err(not_until) => Err(RateStatus::refused(self.rate, &not_until, self.limiter.clock().now())),
         }
     }
 }
@@ -39,12 +39,12 @@ impl KeyedLimiter {
 pub struct ClientLimits {
     per_ip: Option<Arc<KeyedLimiter>>,
     failed_keys: Option<Arc<KeyedLimiter>>,
-    /// Counted apart from tenants' keys, at the same rate: on loopback, clients and the operator may have one address.
+    /// Counted apart from tenants' keys, at the same rate: on loopback, clients and the operator may share an address.
     failed_admin_keys: Option<Arc<KeyedLimiter>>,
 }
 
 impl ClientLimits {
-    /// Limits from the config; those of before live on where the rate is the same.
+    /// The limits of the config. Where a rate is unchanged, what was used of it still counts.
     pub fn new(limits: &Limits, previous: Option<&Self>) -> Self {
         let keep = |rate: Option<Rate>, earlier: Option<&Arc<KeyedLimiter>>| {
             let rate = rate?;
@@ -64,31 +64,31 @@ impl ClientLimits {
     /// Charges a request to its client address; `None` when there is no limit.
     ///
     /// # Errors
-    /// The address has had its requests.
-    pub fn charge_request(&self, client: IpAddr) -> Result<Option<Standing>, LimitError> {
+    /// The address has used up its rate.
+    pub fn charge_request(&self, client: IpAddr) -> Result<Option<RateStatus>, LimitError> {
         self.per_ip.as_ref().map(|limiter| limiter.charge(client).map_err(LimitError::PerIp)).transpose()
     }
 
     /// Charges a wrong key to its client address.
     ///
     /// # Errors
-    /// The address has had its wrong keys.
+    /// The address has used up its rate of wrong keys.
     pub fn charge_failed_key(&self, client: IpAddr) -> Result<(), LimitError> {
         charge_failure(self.failed_keys.as_deref(), client)
     }
 
-    /// Charges a wrong admin key to its client address. Every address of loopback is this machine, whose programs can call
-    /// from any of 16 million: they have one count. (For tenants' keys a proxy on this machine may say who its clients are.)
+    /// Charges a wrong admin key to its client address. All loopback addresses share one count, because a program on this
+    /// machine can connect from any of 16 million. (For tenants' keys, a proxy on this machine may name its clients.)
     ///
     /// # Errors
-    /// The address has had its wrong keys.
+    /// The address has used up its rate of wrong keys.
     pub fn charge_failed_admin_key(&self, client: IpAddr) -> Result<(), LimitError> {
         let is_this_machine = client.to_canonical().is_loopback();
         let client = if is_this_machine { Ipv4Addr::LOCALHOST.into() } else { client };
         charge_failure(self.failed_admin_keys.as_deref(), client)
     }
 
-    /// How many addresses each limiter remembers, by its field in `[limits]`.
+    /// The number of addresses that each limiter remembers, by its field in `[limits]`.
     pub fn remembered(&self) -> impl Iterator<Item = (&'static str, usize)> {
         let named = [("per_ip", &self.per_ip), ("failed_keys", &self.failed_keys)];
         named
@@ -96,17 +96,17 @@ impl ClientLimits {
             .map(|(name, limiter)| (name, limiter.as_ref().map_or(0, |limiter| limiter.limiter.len())))
     }
 
-    /// Whether newcomers have no place of their own in one of the stores.
+    /// Whether new addresses have to share entries in one of the stores.
     pub fn are_full(&self) -> bool {
         self.limiters().any(KeyedLimiter::is_full)
     }
 
-    /// Forgets the addresses that have their full count again.
+    /// Forgets the addresses whose full rate is available again.
     pub fn forget_idle(&self) {
         for limiter in self.limiters() {
             let was_full = limiter.is_full();
             limiter.limiter.retain_recent();
-            // What an attack has filled it fills again.
+            // An attack that has filled the store fills it again.
             if !was_full {
                 limiter.limiter.shrink_to_fit();
             }
@@ -129,7 +129,7 @@ mod tests {
 
     use sq_shared::config::Config;
 
-    use super::super::address_store::SHARED_PLACES;
+    use super::super::address_store::SHARED_ENTRIES;
     use super::*;
 
     fn address(number: u32) -> IpAddr {
@@ -145,15 +145,15 @@ mod tests {
     }
 
     fn remaining(limiter: &KeyedLimiter, client: IpAddr) -> Option<u32> {
-        limiter.charge(client).ok().map(|standing| standing.remaining)
+        limiter.charge(client).ok().map(|status| status.remaining)
     }
 
     #[test]
     fn an_ipv6_customer_is_a_64() {
-        let place = |text: &str| Place::from(text.parse::<IpAddr>().unwrap());
-        assert_eq!(place("2001:db8:1:2::1"), place("2001:db8:1:2:ffff::9"));
-        assert_ne!(place("2001:db8:1:2::1"), place("2001:db8:1:3::1"));
-        assert_ne!(place("0.0.0.1"), place("::1"));
+        let owner = |text: &str| Owner::from(text.parse::<IpAddr>().unwrap());
+        assert_eq!(owner("2001:db8:1:2::1"), owner("2001:db8:1:2:ffff::9"));
+        assert_ne!(owner("2001:db8:1:2::1"), owner("2001:db8:1:3::1"));
+        assert_ne!(owner("0.0.0.1"), owner("::1"));
     }
 
     #[test]
@@ -168,32 +168,32 @@ mod tests {
     }
 
     #[test]
-    fn a_standing_says_what_remains_and_when_to_come_back() {
+    fn a_status_says_what_remains_and_when_to_come_back() {
         let limiter = limiter("2/min");
         let client = "192.0.2.1".parse().unwrap();
-        let standing = |result: Result<Standing, Standing>| {
-            result.map(|standing| (standing.remaining, standing.reset_s)).ok()
+        let status = |result: Result<RateStatus, RateStatus>| {
+            result.map(|status| (status.remaining, status.reset_s)).ok()
         };
-        assert_eq!(standing(limiter.charge(client)), Some((1, 30)));
+        assert_eq!(status(limiter.charge(client)), Some((1, 30)));
         // One more passes long before the count is full.
-        assert_eq!(standing(limiter.charge(client)), Some((0, 30)));
+        assert_eq!(status(limiter.charge(client)), Some((0, 30)));
         let refused = limiter.charge(client).unwrap_err();
         assert!((29..=30).contains(&refused.reset_s), "{refused:?}");
     }
 
     #[test]
-    fn there_are_so_many_places_and_no_more() {
+    fn the_store_has_a_fixed_number_of_entries() {
         let limiter = limiter("2/day");
-        let places = u32::try_from(OWN_PLACES).unwrap();
-        (0..places - 1).for_each(|number| assert!(limiter.charge(address(number)).is_ok()));
+        let entries = u32::try_from(OWN_ENTRIES).unwrap();
+        (0..entries - 1).for_each(|number| assert!(limiter.charge(address(number)).is_ok()));
         assert!(!limiter.is_full(), "full one before the limit");
-        assert!(limiter.charge(address(places - 1)).is_ok());
+        assert!(limiter.charge(address(entries - 1)).is_ok());
         assert!(limiter.is_full());
-        // One past it there is a shared place, which has the same rate.
-        assert_eq!(remaining(&limiter, address(places)), Some(1));
-        assert_eq!(remaining(&limiter, address(places)), Some(0));
-        assert_eq!(remaining(&limiter, address(places)), None);
-        assert_eq!(limiter.limiter.len(), OWN_PLACES);
+        // The next address gets a shared entry, which has the same rate.
+        assert_eq!(remaining(&limiter, address(entries)), Some(1));
+        assert_eq!(remaining(&limiter, address(entries)), Some(0));
+        assert_eq!(remaining(&limiter, address(entries)), None);
+        assert_eq!(limiter.limiter.len(), OWN_ENTRIES);
     }
 
     #[test]
@@ -210,24 +210,24 @@ mod tests {
             let threads: Vec<_> = (0..4).map(|first| scope.spawn(move || attack(first))).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });
-        assert_eq!(limiter.limiter.len(), OWN_PLACES);
-        let shared = usize::try_from(2 * SHARED_PLACES).unwrap();
-        assert_eq!(passed, OWN_PLACES - 1 + shared, "one in each place of its own, two in each shared one");
-        // Who was there before has its own count still.
+        assert_eq!(limiter.limiter.len(), OWN_ENTRIES);
+        let shared = usize::try_from(2 * SHARED_ENTRIES).unwrap();
+        assert_eq!(passed, OWN_ENTRIES - 1 + shared, "one per own entry, two per shared one");
+        // An earlier address still has its own count.
         assert_eq!(remaining(&limiter, established), Some(0));
         limiter.limiter.retain_recent();
-        assert_eq!(limiter.limiter.len(), OWN_PLACES, "a sweep took a place that was needed");
+        assert_eq!(limiter.limiter.len(), OWN_ENTRIES, "a sweep removed an entry that was needed");
         assert_eq!(remaining(&limiter, established), None);
     }
 
     #[test]
-    fn a_sweep_makes_room_for_newcomers() {
+    fn a_sweep_makes_room_for_new_addresses() {
         let limiter = limiter("1000000/s");
-        (0..u32::try_from(2 * OWN_PLACES).unwrap()).for_each(|number| {
+        (0..u32::try_from(2 * OWN_ENTRIES).unwrap()).for_each(|number| {
             let _ = limiter.charge(address(number));
         });
         assert!(limiter.is_full());
-        // Their counts have been full again since a microsecond after each.
+        // Each one had its full rate again a microsecond later.
         limiter.limiter.retain_recent();
         assert!(limiter.limiter.is_empty(), "{} are left", limiter.limiter.len());
         assert!(limiter.charge(address(1)).is_ok());
