@@ -4,6 +4,7 @@
 pub mod activity;
 mod gauges;
 pub mod reload;
+pub mod activity;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -25,7 +26,7 @@ use crate::limits::{ClientLimits, TenantLimiter};
 /// The current snapshot. Readers never wait.
 pub type SharedDirectory = Arc<ArcSwap<Directory>>;
 
-/// Config and registry, ready for lookups.
+/// Config and registry, indexed for lookups.
 pub struct Directory {
     /// The config.
     pub config: Config,
@@ -39,9 +40,9 @@ pub struct Directory {
     tenants: HashMap<TenantName, Arc<DirectoryTenant>>,
 }
 
-/// A tenant as a request needs it.
+/// A tenant as the request path needs it.
 pub struct DirectoryTenant {
-    /// Its name.
+    /// The tenant's name.
     pub name: TenantName,
     /// Whether it is served.
     pub state: TenantState,
@@ -49,9 +50,9 @@ pub struct DirectoryTenant {
     pub upstream: SocketAddr,
     /// The same as the `Host` of forwarded requests.
     pub upstream_host: HeaderValue,
-    /// Keeps its connections apart from those of a tenant that had the slot before.
+    /// Keeps its upstream connections apart from those of a tenant that had the slot before.
     pub connection_group: u64,
-    /// A `[plan.*]` of the config.
+    /// The name of a `[plan.*]` in the config.
     pub plan: Option<String>,
     /// Its quota; `None` is no limit.
     pub quota_bytes: Option<u64>,

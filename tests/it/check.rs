@@ -225,7 +225,7 @@ fn an_address_of_another_machine_is_a_mistake_and_is_not_asked() {
     // A pool in a container of its own has both, and this is the gateway's.
     let pool = format!("status_listen = \"{NOWHERE}:1339\"\nslot_address = \"{NOWHERE}\"");
     let outcome = Root::new(&Setup { pool, ..Setup::default() }).with_config(&["check"]);
-    assert!(outcome.stderr.contains("does not start here"), "{outcome:?}");
+    assert!(outcome.stderr.contains("not an address of this machine: start the pool"), "{outcome:?}");
     assert_eq!(outcome.success().trim(), "ok");
 }
 

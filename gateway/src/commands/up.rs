@@ -14,16 +14,16 @@ use sq_shared::process::telemetry::LogFormat;
 use sq_shared::registry::TenantState;
 use sq_shared::registry::edit::RegistryEdit;
 
-use super::root::{RootOptions, System};
 use super::serve::{announce, data_root, on_control_thread};
+use super::system::{System, SystemOptions};
 use crate::directory::Directory;
 use crate::directory::reload::Source;
 use crate::listen::Sockets;
 use crate::phase::ShutdownKind;
 use crate::server::{Server, url};
+use crate::tenants::find_registry;
 use crate::tenants::keys_file::{KeysOut, NewKey};
-use crate::tenants::new_tenants::{NewTenants, Terms};
-use crate::tenants::{is_there, refuse_lost};
+use crate::tenants::new_tenants::{NewTenants, TenantSettings};
 use pool_child::PoolChild;
 
 mod pool_child;
@@ -35,7 +35,7 @@ mod pool_child;
 )]
 pub struct Options {
     #[command(flatten)]
-    root: RootOptions,
+    root: SystemOptions,
     /// Where clients come in, instead of the config's address.
     #[arg(long, value_name = "ADDR")]
     listen: Option<ListenAddress>,
@@ -60,10 +60,7 @@ pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
         service_user::act_as_owner_of(tenants)?;
     }
     let new_keys = match tenants {
-        None if !is_there(&system.config)? => {
-            refuse_lost(&system.config, &system.keys_file)?;
-            create_first_tenants(&system)?
-        }
+        None if !find_registry(&system.config, &system.keys_file)? => create_first_tenants(&system)?,
         _ => Vec::new(),
     };
     if new_keys.is_empty() && system.keys_file.exists() {
@@ -132,8 +129,9 @@ fn create_first_tenants(system: &System) -> Result<Vec<NewKey>, Failure> {
     let registry = RegistryEdit::open(&config.gateway.tenants, config).map_err(Failure::from_error)?;
     let names = FIRST_TENANTS.into_iter().map(|name| name.parse().map_err(Failure::from_error));
     let mut tenants = NewTenants::new(config, registry);
-    let terms = Terms { state: TenantState::Active, plan: None, quota_bytes: None };
-    tenants.add(names.collect::<Result<_, _>>()?, &terms)?;
+    let settings = TenantSettings { state: TenantState::Active, plan: None, quota_bytes: None };
+    let keys = tenants.add(names.collect::<Result<_, _>>()?, &settings)?;
     tenants.refuse_used_directories()?;
-    Ok(tenants.commit(&KeysOut::File(system.keys_file.clone()), || ())?)
+    tenants.commit(&keys, &KeysOut::File(system.keys_file.clone()), || ())?;
+    Ok(keys)
 }

@@ -1,5 +1,5 @@
-//! A root is a folder that holds a whole system: `gateway.toml`, `tenants.toml`, `keys.csv`, `data/`. What is
-//! missing in it is made; what is there is used as it is.
+//! A system is a config and the files it names: the registry, the keys' CSV and the data root. A root is a folder with all
+//! of them: `gateway.toml`, `tenants.toml`, `keys.csv`, `data/`. Commands create what is missing in it.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -16,72 +16,75 @@ use sq_shared::{file_error, layout, regular_file, secret_file};
 
 use crate::tenants::keys_file::{ADMIN, KeysOut, NewKey};
 
-/// The config of a new root: the documented sample, with a key of its own.
+/// The config of a new root: the documented sample, with a new admin key's digest.
 const SAMPLE_CONFIG: &str = include_str!("../../../config/gateway.toml");
 
-/// Where the sample has a digest that is no key's.
+/// The placeholder for the digest in the sample.
 const SAMPLE_DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// Which system a command is about.
+/// How long another command may take to create the config.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The system to work on, `./sq-data` by default.
 #[derive(Debug, Clone, clap::Args)]
-pub struct RootOptions {
+pub struct SystemOptions {
     /// The folder that holds the whole system.
     #[arg(long, value_name = "DIR", default_value = "./sq-data")]
     root: PathBuf,
-    /// The config, when it is not DIR/gateway.toml.
+    /// The config, if it is not DIR/gateway.toml.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
-/// A system that must be there, named by one of two options.
+/// An existing system, named by one of two options or not at all.
 #[derive(Debug, Clone, clap::Args)]
 #[group(multiple = false)]
 pub struct NamedSystem {
     /// The folder that holds the whole system; the config is its gateway.toml.
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
-    /// The config; the registry is the one it names.
+    /// The config; it names the registry.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
 impl NamedSystem {
-    /// Its config; `None` when no system was named.
+    /// The system's config; `None` when no system was named.
     pub fn config_file(&self) -> Option<PathBuf> {
         self.config.clone().or_else(|| self.root.as_deref().map(layout::config_file))
     }
 }
 
-/// A config and the file that new keys go to.
+/// A system whose config was read.
 pub struct System {
-    /// The config's file.
+    /// The path of the config.
     pub config_file: PathBuf,
     /// The config.
     pub config: Config,
-    /// `keys.csv`, beside the config unless a root was named.
+    /// `keys.csv` in the root, or beside a config that was named.
     pub keys_file: PathBuf,
-    /// The config was made by this command, and the key of its admin API with it.
+    /// This command has created the config, and the key of the admin API with it.
     pub is_new: bool,
 }
 
-impl RootOptions {
-    /// The system as it is.
+impl SystemOptions {
+    /// Reads the config of an existing system.
     ///
     /// # Errors
-    /// The config is not there or has mistakes.
+    /// The config is missing or has mistakes.
     pub fn open(&self) -> Result<System, Failure> {
         let config_file = self.config_file();
         service_user::act_as_owner_of(&config_file)?;
         if !config_file.exists() {
             let shown = config_file.display();
             return Err(Failure::Failed(format!(
-                "{shown} is not there; `sq-gateway up` makes one, or name yours with --config FILE or --root DIR"
+                "{shown} does not exist; create it with `sq-gateway up`, or name yours with --config FILE or --root DIR"
             )));
         }
         self.load(config_file)
     }
 
-    /// The system, with a config made when there is none. A config named by --config must be there.
+    /// Reads the config, and creates it first if it is missing in the root. A config named by --config must exist.
     ///
     /// # Errors
     /// The root cannot be written, or the config has mistakes.
@@ -90,24 +93,7 @@ impl RootOptions {
         service_user::act_as_owner_of(&config_file)?;
         if self.config.is_none() {
             service_user::refuse_wrong_user(&[&self.root, &config_file])?;
-            let cannot = |error| Failure::Failed(format!("cannot write {}: {error}", config_file.display()));
-            let is_there = || {
-                let found = regular_file::target_of(&config_file).and_then(|target| target.try_exists());
-                found.map_err(|error| file_error::explained(&config_file, error))
-            };
-            if !is_there().map_err(cannot)? {
-                // Where the config will lead. One that root makes in a folder of root's could not be read by the user who
-                // has the data.
-                for part in ["tenants.toml", "data"] {
-                    service_user::act_as_owner_of(&self.root.join(part))?;
-                }
-                // Two commands may find it missing at once; its admin key is given out once.
-                let _lock = lock_root(&self.root).map_err(cannot)?;
-                if !is_there().map_err(cannot)? {
-                    create(&self.root, &config_file).map_err(cannot)?;
-                    is_new = true;
-                }
-            }
+            is_new = create_if_missing(&self.root, &config_file)?;
         }
         let system = System { is_new, ..self.load(config_file)? };
         let gateway = &system.config.gateway;
@@ -115,11 +101,11 @@ impl RootOptions {
         Ok(system)
     }
 
-    /// Acts as the user who controls the system, as far as there is one yet.
+    /// Acts as the system's owner, as far as there is one yet.
     ///
     /// # Errors
-    /// A path cannot be looked at, or this process may not act as its owner.
-    pub fn act_for_its_user(&self) -> Result<(), Failure> {
+    /// A path cannot be looked up, or this process may not act as its owner.
+    pub fn act_as_owner(&self) -> Result<(), Failure> {
         let config_file = std::path::absolute(self.config_file()).map_err(Failure::from_error)?;
         service_user::act_for_system(&config_file)
     }
@@ -141,33 +127,54 @@ impl RootOptions {
     }
 }
 
-/// How long another command may take to make the config.
-const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+/// Whether the config was missing and has been created.
+fn create_if_missing(root: &Path, config_file: &Path) -> Result<bool, Failure> {
+    let failed = |error| Failure::Failed(format!("failed to write {}: {error}", config_file.display()));
+    let exists = || {
+        let exists = regular_file::target_of(config_file).and_then(|target| target.try_exists());
+        exists.map_err(|error| failed(file_error::explained(config_file, error)))
+    };
+    if exists()? {
+        return Ok(false);
+    }
+    // These may be links that lead to the user who has the data. That user could not read a config that root creates in a
+    // folder of root's.
+    for part in ["tenants.toml", "data"] {
+        service_user::act_as_owner_of(&root.join(part))?;
+    }
+    // Two commands may find the config missing at the same time, but its admin key is delivered only once.
+    let _lock = lock_root(root).map_err(failed)?;
+    if exists()? {
+        return Ok(false);
+    }
+    create(root, config_file).map_err(failed)?;
+    Ok(true)
+}
 
 fn lock_root(root: &Path) -> io::Result<File> {
     let named = |error| file_error::named(root, error);
     secret_file::create_dir(root).map_err(named)?;
     let folder = File::open(root).map_err(named)?;
-    match lock_within(&folder, LOCK_PATIENCE) {
+    match lock_within(&folder, LOCK_TIMEOUT) {
         Ok(()) => Ok(folder),
-        Err(TryLockError::WouldBlock) => Err(io::Error::other("another command is making it")),
+        Err(TryLockError::WouldBlock) => Err(io::Error::other("another command is creating it")),
         Err(TryLockError::Error(error)) => Err(error),
     }
 }
 
-/// The admin's key goes to the CSV first: were it the other way round, a crash between the two would leave
-/// an admin API that nobody can open.
+/// Delivers the admin key before it publishes the config. In the other order, a crash between the two would leave an
+/// admin API whose key is lost.
 fn create(root: &Path, config_file: &Path) -> io::Result<()> {
     let token = BearerToken::generate().map_err(io::Error::other)?;
     let config = SAMPLE_CONFIG.replace(SAMPLE_DIGEST, &token.digest().to_string());
     let admin = NewKey { tenant: ADMIN.to_owned(), port: None, key_id: "admin".to_owned(), token };
     let config = Replacement::write(config_file, config.as_bytes())?;
     let keys_file = layout::keys_file(root);
-    let handed_over = KeysOut::File(keys_file.clone()).hand_over(&[admin]);
-    let handed_over = handed_over.map_err(|error| file_error::named(&keys_file, error))?;
+    let delivered = KeysOut::File(keys_file.clone()).deliver(&[admin]);
+    let delivered = delivered.map_err(|error| file_error::named(&keys_file, error))?;
     match config.publish() {
         Err(error @ PublishError::NotReplaced(_)) => {
-            handed_over.take_back()?;
+            delivered.retract()?;
             Err(error.into())
         }
         published => Ok(published?),

@@ -1,4 +1,4 @@
-//! What every answer carries, the name by which the operator's door must be asked, and the line that is logged.
+//! Wraps every request: checks `Host`, gives refusals their body, sets the headers that all responses have, and logs.
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -20,15 +20,15 @@ use crate::proxy::target::{logged_method, logged_path};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// From where a request came.
+/// The address of a request's client.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Client(pub(super) IpAddr);
+pub(super) struct ClientAddress(pub(super) IpAddr);
 
-/// Answers a request, or refuses it when it came by a foreign name or by none; a refusal gets its body here.
-pub(super) async fn wrap(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+/// Handles a request, unless its `Host` is invalid or does not name this machine.
+pub(super) async fn handle(State(admin): State<Admin>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = request_id(request.headers());
-    let client = request.extensions().get().map(|Client(address)| *address);
+    let client = request.extensions().get().map(|ClientAddress(address)| *address);
     let is_safe = request.method().is_safe();
     let (method, path) = (logged_method(request.method()).to_owned(), logged_path(request.uri().path()));
     let host = host::check(request.version(), request.uri(), request.headers());
@@ -41,11 +41,15 @@ pub(super) async fn wrap(State(admin): State<Admin>, request: Request, next: Nex
     };
     let refusal = response.extensions_mut().remove::<Refusal>();
     if let Some(refusal) = &refusal {
-        write(&mut response, &refusal.0, &id);
+        write_problem(&mut response, &refusal.0, &id);
     }
+    // A status page polls every two seconds, so only changes and refusals are logged. The query and the body are not.
     if refusal.is_some() || !is_safe {
         let code = refusal.map(|refusal| refusal.0.code.as_str()).unwrap_or_default();
-        log(&Asked { client, method, path, id: &id, started }, response.status().as_u16(), code);
+        let client = client.map(|client| client.to_string()).unwrap_or_default();
+        let (request_id, status) = (id.to_str().unwrap_or_default(), response.status().as_u16());
+        let duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        tracing::info!(target: "admin", request_id, client, method, path, status, code, duration_us);
     }
     let headers = response.headers_mut();
     headers.insert(X_REQUEST_ID, id);
@@ -54,25 +58,7 @@ pub(super) async fn wrap(State(admin): State<Admin>, request: Request, next: Nex
     response
 }
 
-/// What a line says of a request. The query is not in it, nor is the body.
-struct Asked<'a> {
-    client: Option<IpAddr>,
-    method: String,
-    path: String,
-    id: &'a HeaderValue,
-    started: Instant,
-}
-
-/// What was changed and what was refused leaves a line; a page that looks every two seconds does not.
-fn log(asked: &Asked<'_>, status: u16, code: &str) {
-    let Asked { client, method, path, id, started } = asked;
-    let client = client.map(|client| client.to_string()).unwrap_or_default();
-    let request_id = id.to_str().unwrap_or_default();
-    let duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-    tracing::info!(target: "admin", request_id, client, method, path, status, code, duration_us);
-}
-
-fn write(response: &mut Response, problem: &Problem, id: &HeaderValue) {
+fn write_problem(response: &mut Response, problem: &Problem, id: &HeaderValue) {
     *response.body_mut() = Body::from(problem.to_json(id.to_str().unwrap_or_default()));
     let headers = response.headers_mut();
     headers.remove(header::CONTENT_LENGTH);
