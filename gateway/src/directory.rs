@@ -1,10 +1,10 @@
 //! Config and registry as one immutable snapshot for lookups. A request keeps the snapshot that it starts with, so no request
 //! sees half of a reload.
 
+pub mod reload;
+
 pub mod activity;
 mod gauges;
-pub mod reload;
-pub mod activity;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -116,7 +116,7 @@ impl Directory {
         self.tenants.get(name)
     }
 
-    /// Whether there is a tenant of this name.
+    /// Whether a tenant has this name.
     pub fn has_tenant(&self, name: &str) -> bool {
         self.tenants.contains_key(name)
     }

@@ -30,7 +30,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         let read = tokio::time::timeout(BODY_TIMEOUT, read(&mut body)).await;
         let bytes = read.map_err(|_| {
             let seconds = BODY_TIMEOUT.as_secs();
-            Refusal(Problem::new(Code::RequestTimeout, format!("Send the whole body within {seconds} s")))
+            Refusal::new(Code::RequestTimeout, format!("Send the whole body within {seconds} s"))
         })??;
         parse(&bytes).map(Self)
     }
@@ -66,7 +66,7 @@ async fn next_data(body: &mut Body) -> Result<Option<bytes::Bytes>, Refusal> {
         None => Ok(None),
         Some(Ok(frame)) => Ok(Some(frame.into_data().unwrap_or_default())),
         Some(Err(_)) => {
-            Err(Refusal(Problem::new(Code::BadRequest, "The body broke off, or its chunks are malformed")))
+            Err(Refusal::new(Code::BadRequest, "The body broke off, or its chunks are malformed"))
         }
     }
 }
@@ -85,10 +85,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
     }
     // serde would also accept an array of the fields' values.
     if !text.trim_start().starts_with('{') {
-        return Err(Refusal(Problem::new(
-            Code::BadRequest,
-            "The body is a JSON object, as in {\"name\": \"carol\"}",
-        )));
+        return Err(Refusal::new(Code::BadRequest, "The body is a JSON object, as in {\"name\": \"carol\"}"));
     }
     let mut deserializer = serde_json::Deserializer::from_str(text);
     match serde_path_to_error::deserialize(&mut deserializer) {

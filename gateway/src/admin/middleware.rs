@@ -71,9 +71,9 @@ fn write_problem(response: &mut Response, problem: &Problem, id: &HeaderValue) {
 }
 
 fn misdirected() -> Refusal {
-    Refusal(Problem::new(
+    Refusal::new(
         Code::Misdirected,
         "Ask for a loopback address or localhost: the admin API answers to no other Host, so that no page of the web \
          can reach it through your browser. To reach it from elsewhere, set gateway.admin_allow_remote = true",
-    ))
+    )
 }

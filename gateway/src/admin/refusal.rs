@@ -1,7 +1,9 @@
 //! Maps every error of the admin API to a problem. The texts are for HTTP clients; the errors' own texts are for the
 //! commands.
 
+use std::borrow::Cow;
 use std::error::Error;
+use std::fmt::Display;
 use std::io;
 
 use axum::http::StatusCode;
@@ -23,41 +25,45 @@ const RETRY_S: u64 = 5;
 pub(super) struct Refusal(pub(super) Problem);
 
 impl Refusal {
+    pub(super) fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self(Problem::new(code, detail))
+    }
+
     pub(super) fn unknown_route() -> Self {
-        Self(Problem::new(Code::UnknownRoute, "GET /admin/openapi.json lists the routes"))
+        Self::new(Code::UnknownRoute, "GET /admin/openapi.json lists the routes")
     }
 
     /// axum sets `Allow`.
     pub(super) fn method_not_allowed() -> Self {
-        Self(Problem::new(Code::MethodNotAllowed, "The header Allow lists the methods of this route"))
+        Self::new(Code::MethodNotAllowed, "The header Allow lists the methods of this route")
     }
 
     pub(super) fn unknown_tenant() -> Self {
-        Self(Problem::new(
+        Self::new(
             Code::UnknownTenant,
-            "There is no tenant of this name; GET /admin/tenants lists those there are",
-        ))
+            "There is no tenant of this name; GET /admin/tenants lists all tenants",
+        )
     }
 
     fn unknown_key() -> Self {
         let detail = "The tenant has no key of this id; GET /admin/tenants/{name} lists its keys";
-        Self(Problem::new(Code::UnknownTenantKey, detail))
+        Self::new(Code::UnknownTenantKey, detail)
     }
 
     /// A field of the body or the query is wrong.
-    pub(super) fn invalid(field: &str, what: impl std::fmt::Display) -> Self {
+    pub(super) fn invalid(field: &str, what: impl Display) -> Self {
         Self(Problem::new(Code::InvalidParameter, format!("{field}: {what}")).with("field", field))
     }
 
     /// A field is missing.
-    pub(super) fn missing(field: &str, what: impl std::fmt::Display) -> Self {
+    pub(super) fn missing(field: &str, what: impl Display) -> Self {
         Self(Problem::new(Code::MissingParameter, format!("{field} is missing: {what}")).with("field", field))
     }
 
     /// A defect. The cause is only logged.
     pub(super) fn internal(error: &dyn Error, what: &str) -> Self {
         tracing::error!(%error, "{what}");
-        Self(Problem::new(Code::Internal, "This is a defect; see the gateway's log"))
+        Self::new(Code::Internal, "This is a defect; see the gateway's log")
     }
 
     /// The work panicked, or the gateway is stopping.
@@ -72,7 +78,7 @@ impl Refusal {
     fn io(error: &io::Error, text: &str, done: &str) -> Self {
         tracing::error!(error = text, "the admin API failed to read or write a file: {done}");
         if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
-            return Self(Problem::new(Code::DiskFull, format!("The disk is full, and {done}")));
+            return Self::new(Code::DiskFull, format!("The disk is full, and {done}"));
         }
         let detail = format!("A file cannot be read or written, and {done}: see the gateway's log");
         Self(Problem::new(Code::FilesUnavailable, detail).retry_after_s(RETRY_S))
@@ -103,7 +109,6 @@ impl From<Mistakes> for Refusal {
 
 impl From<ChangeError> for Refusal {
     fn from(error: ChangeError) -> Self {
-        let conflict = |code, detail: String| Self(Problem::new(code, detail));
         let text = error.to_string();
         match error {
             ChangeError::Edit(error) | ChangeError::DeadKeys(_, error) => error.into(),
@@ -111,31 +116,30 @@ impl From<ChangeError> for Refusal {
                 Mistakes::about(&file, "the registry does not exist").into()
             }
             ChangeError::Exists(name) => {
-                conflict(Code::TenantExists, format!("Tenant {name} already exists; use another name"))
+                Self::new(Code::TenantExists, format!("Tenant {name} already exists; use another name"))
             }
             ChangeError::NoFreeSlot { slots, .. } => {
                 let (first, last) = (slots.start(), slots.end());
                 let detail = format!(
                     "Each of the slots {first}-{last} has a tenant; remove one, or widen gateway.slots"
                 );
-                conflict(Code::NoFreeSlot, detail)
+                Self::new(Code::NoFreeSlot, detail)
             }
-            ChangeError::UsedDirectory { name, .. } => conflict(
+            ChangeError::UsedDirectory { name, .. } => Self::new(
                 Code::DirectoryInUse,
                 format!(
-                    "The directory of the name {name} holds phexts, which would be the new tenant's to read: move it \
+                    "The directory of the name {name} holds phexts, which the new tenant could read: move it \
                      away, or give it to the tenant with `sq-gateway tenants add {name} --adopt`"
                 ),
             ),
-            ChangeError::DirectoryTakenAgain(_) => conflict(
+            ChangeError::DirectoryTakenAgain(_) => Self::new(
                 Code::DirectoryInUse,
-                "The tenant is removed, but its directory is a tenant's again; it was left as it is"
-                    .to_owned(),
+                "The tenant is removed, but its directory belongs to a tenant again; it was left as it is",
             ),
-            ChangeError::WorkerStillRuns(_) => Self(Problem::new(
+            ChangeError::WorkerStillRuns(_) => Self::new(
                 Code::WorkerTimeout,
                 "The tenant is removed, but its worker still runs; its directory was left as it is",
-            )),
+            ),
             ChangeError::WhichKey(ids) => {
                 Self::missing("replaces", format!("name one of the keys {}", ids.join(", ")))
             }
@@ -150,7 +154,7 @@ impl From<ChangeError> for Refusal {
                     "the admin API failed to use the data root: nothing was changed"
                 );
                 let detail = "The data root is missing: is its disk mounted? Nothing was changed; see the gateway's log";
-                conflict(Code::DataRootMissing, detail.to_owned())
+                Self::new(Code::DataRootMissing, detail)
             }
             ChangeError::Directories(_, error)
             | ChangeError::UnusableDirectory(_, error)
@@ -158,7 +162,7 @@ impl From<ChangeError> for Refusal {
             | ChangeError::KeysOut(_, error)
             | ChangeError::UnknownMounts(error)
             | ChangeError::NoRandomNumbers(error) => Self::io(&error, &text, "nothing was changed"),
-            ChangeError::WouldNotBePurged(..) => conflict(Code::DirectoryInUse, text),
+            ChangeError::WouldNotBePurged(..) => Self::new(Code::DirectoryInUse, text),
             ChangeError::NotPurged(_, error) => Self::io(
                 &error,
                 &text,
@@ -173,7 +177,6 @@ impl From<ChangeError> for Refusal {
 
 impl From<EditError> for Refusal {
     fn from(error: EditError) -> Self {
-        let too_many = |detail: String| Self(Problem::new(Code::TooManyKeys, detail));
         match error {
             EditError::Mistakes(mistakes) => mistakes.into(),
             EditError::OldFormat(file) => {
@@ -183,21 +186,24 @@ impl From<EditError> for Refusal {
             }
             EditError::NoSuchTenant(_) => Self::unknown_tenant(),
             EditError::NoSuchKey(..) => Self::unknown_key(),
-            EditError::TooManyKeys(name) => too_many(format!(
-                "Tenant {name} has {KEYS_PER_TENANT} keys, and may have no more; revoke some"
-            )),
-            EditError::NoMoreIds(name) => {
-                too_many(format!("Tenant {name} has had key k{KEY_NUMBER}, and no number comes after it"))
-            }
+            EditError::TooManyKeys(name) => Self::new(
+                Code::TooManyKeys,
+                format!("Tenant {name} has {KEYS_PER_TENANT} keys, and may have no more; revoke some"),
+            ),
+            EditError::NoMoreIds(name) => Self::new(
+                Code::TooManyKeys,
+                format!("Tenant {name} has had key k{KEY_NUMBER}, and no number comes after it"),
+            ),
             error @ EditError::ReadsOtherwise(_) => {
                 tracing::error!(%error, "the admin API failed to change the registry");
                 let detail = "This edit would not be read back as it was meant, and nothing was changed";
-                Self(Problem::new(Code::Internal, detail))
+                Self::new(Code::Internal, detail)
             }
             error @ EditError::WrongUser(_) => {
                 tracing::error!(%error, "the admin API failed to change the registry");
-                let detail = "The registry is another user's, and nothing was changed: see the gateway's log";
-                Self(Problem::new(Code::FilesUnavailable, detail))
+                let detail =
+                    "The registry belongs to another user, and nothing was changed: see the gateway's log";
+                Self::new(Code::FilesUnavailable, detail)
             }
             error @ (EditError::Locked(_) | EditError::Moved(_)) => {
                 tracing::error!(%error, "the admin API failed to change the registry");

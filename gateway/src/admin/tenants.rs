@@ -42,6 +42,7 @@ impl<S: Send + Sync> FromRequestParts<S> for TenantPath {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
         let parameters = Path::<BTreeMap<String, String>>::from_request_parts(parts, state).await;
         let Path(parameters) = parameters.map_err(|_| Refusal::unknown_tenant())?;
+        // Only `ADD_PATH` has no parameter.
         let name = parameters.get("name").map_or("add", String::as_str);
         name.parse().map(Self).map_err(|_| Refusal::unknown_tenant())
     }

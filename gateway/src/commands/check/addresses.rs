@@ -26,9 +26,9 @@ const FIRST_UNPRIVILEGED_PORT: u16 = 1024;
 /// The results of the checks.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    /// They keep the system from starting.
+    /// What keeps the system from starting.
     pub(super) mistakes: Vec<String>,
-    /// They should be known to the operator.
+    /// What does not, but should be known to the operator.
     pub(super) warnings: Vec<String>,
 }
 

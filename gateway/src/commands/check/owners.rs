@@ -17,7 +17,7 @@ const DEFAULT_ROOT: &str = "sq-data";
 /// The program that may have a pool as its child.
 const PROGRAM: &str = "sq-gateway";
 
-/// Who has a socket.
+/// The owner of a socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Owner {
     /// A process of this system.
