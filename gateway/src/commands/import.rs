@@ -69,7 +69,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         }
     }
     if system.is_new {
-        let (config, keys) = (system.config_file.display(), system.keys_file.display());
+        let (config, keys) = (system.config.path.display(), system.keys_file.display());
         note(format_args!("created {config}; the key of its admin API is in {keys}"));
     }
     confirm(format_args!("imported {} tenants to {}", loaded.registry.tenants.len(), out.display()))

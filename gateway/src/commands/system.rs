@@ -55,13 +55,11 @@ impl NamedSystem {
     }
 }
 
-/// A system whose config was read.
+/// A system that a command sets up.
 pub struct System {
-    /// The path of the config.
-    pub config_file: PathBuf,
     /// The config.
     pub config: Config,
-    /// `keys.csv` in the root, or beside a config that was named.
+    /// `keys.csv` beside the config.
     pub keys_file: PathBuf,
     /// This command has created the config, and the key of the admin API with it.
     pub is_new: bool,
@@ -72,7 +70,7 @@ impl SystemOptions {
     ///
     /// # Errors
     /// The config is missing or has mistakes.
-    pub fn open(&self) -> Result<System, Failure> {
+    pub fn open(&self) -> Result<Config, Failure> {
         let config_file = self.config_file();
         service_user::act_as_owner_of(&config_file)?;
         if !config_file.exists() {
@@ -81,7 +79,7 @@ impl SystemOptions {
                 "{shown} does not exist; create it with `sq-gateway up`, or name yours with --config FILE or --root DIR"
             )));
         }
-        self.load(config_file)
+        load(&config_file)
     }
 
     /// Reads the config, and creates it first if it is missing in the root. A config named by --config must exist.
@@ -95,10 +93,10 @@ impl SystemOptions {
             service_user::refuse_wrong_user(&[&self.root, &config_file])?;
             is_new = create_if_missing(&self.root, &config_file)?;
         }
-        let system = System { is_new, ..self.load(config_file)? };
-        let gateway = &system.config.gateway;
-        service_user::refuse_wrong_user(&[&gateway.data_root, &gateway.tenants])?;
-        Ok(system)
+        let config = load(&config_file)?;
+        service_user::refuse_wrong_user(&[&config.gateway.data_root, &config.gateway.tenants])?;
+        let keys_file = layout::keys_file(config_file.parent().unwrap_or(Path::new(".")));
+        Ok(System { config, keys_file, is_new })
     }
 
     /// Acts as the system's owner, as far as there is one yet.
@@ -113,18 +111,12 @@ impl SystemOptions {
     fn config_file(&self) -> PathBuf {
         self.config.clone().unwrap_or_else(|| layout::config_file(&self.root))
     }
+}
 
-    fn load(&self, config_file: PathBuf) -> Result<System, Failure> {
-        let folder = match &self.config {
-            Some(config) => config.parent().unwrap_or(Path::new(".")),
-            None => &self.root,
-        };
-        let keys_file = layout::keys_file(folder);
-        let config_file = std::path::absolute(config_file).map_err(Failure::from_error)?;
-        service_user::act_for_system(&config_file)?;
-        let config = Config::load(&config_file).map_err(Failure::from_error)?;
-        Ok(System { config_file, config, keys_file, is_new: false })
-    }
+fn load(config_file: &Path) -> Result<Config, Failure> {
+    let config_file = std::path::absolute(config_file).map_err(Failure::from_error)?;
+    service_user::act_for_system(&config_file)?;
+    Config::load(&config_file).map_err(Failure::from_error)
 }
 
 /// Whether the config was missing and has been created.

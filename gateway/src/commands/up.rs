@@ -67,7 +67,7 @@ pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
         note(format_args!("the keys that `up` and `provision` made are in {}", system.keys_file.display()));
     }
     let source =
-        Source { config: system.config_file, listen: options.listen.clone(), tenants, admin_key_file: None };
+        Source { config: system.config.path, listen: options.listen.clone(), tenants, admin_key_file: None };
     service_user::give_up_root()?;
     on_control_thread(serve(source, &new_keys, log_format))
 }

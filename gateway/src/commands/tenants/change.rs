@@ -21,7 +21,7 @@ fn note_key() {
 }
 
 pub(super) fn add(args: &AddArgs) -> Result<(), Failure> {
-    let config = args.system.open()?.config;
+    let config = args.system.open()?;
     let state = if args.reserved { TenantState::Reserved } else { TenantState::Active };
     let settings = TenantSettings { state, plan: args.plan.clone(), quota_bytes: args.quota };
     change::add(&config, args.name.clone(), &settings, args.adopt, &KeysOut::TextToStdout)?;
@@ -30,7 +30,7 @@ pub(super) fn add(args: &AddArgs) -> Result<(), Failure> {
 }
 
 pub(super) fn set_state(args: &NameArgs, state: TenantState) -> Result<(), Failure> {
-    let config = args.system.open()?.config;
+    let config = args.system.open()?;
     change::change(&config, &args.name, &Change { state: Some(state), ..Change::default() })?;
     confirm(format_args!("tenant {} is {state}", args.name))
 }
@@ -49,14 +49,14 @@ pub(super) fn add_key(args: &AddKeyArgs) -> Result<(), Failure> {
         let shown = rfc3339(expires_s).unwrap_or_default();
         return Err(Failure::Usage(format!("{shown} is in the past: the key would never be valid")));
     }
-    let config = args.system.open()?.config;
+    let config = args.system.open()?;
     keys::add(&config, &args.name, args.scope, expires_s, &KeysOut::TextToStdout)?;
     note_key();
     Ok(())
 }
 
 pub(super) fn rotate_key(args: &RotateKeyArgs) -> Result<(), Failure> {
-    let config = args.system.open()?.config;
+    let config = args.system.open()?;
     if args.grace.is_some() {
         clock::check()?;
     }
@@ -67,7 +67,7 @@ pub(super) fn rotate_key(args: &RotateKeyArgs) -> Result<(), Failure> {
 }
 
 pub(super) fn revoke_key(args: &RevokeKeyArgs) -> Result<(), Failure> {
-    let config = args.system.open()?.config;
+    let config = args.system.open()?;
     let ids = match &args.key {
         Some(id) => keys::revoke(&config, &args.name, id).map(|()| vec![id.clone()]),
         None => keys::revoke_expired(&config, &args.name, now_s()),
@@ -82,7 +82,7 @@ pub(super) fn revoke_key(args: &RevokeKeyArgs) -> Result<(), Failure> {
 }
 
 pub(super) fn make_directories(args: &MakeDirectoryArgs) -> Result<(), Failure> {
-    let config = args.system.open()?.config;
+    let config = args.system.open()?;
     let names = (!args.all).then_some(args.names.as_slice());
     let created = directories::create_missing(&config, names)?;
     let line = |(tenant, directory): &(TenantName, PathBuf)| {
@@ -99,7 +99,7 @@ pub(super) fn make_directories(args: &MakeDirectoryArgs) -> Result<(), Failure> 
 }
 
 pub(super) fn remove(args: &RemoveArgs) -> Result<(), Failure> {
-    let config = args.system.open()?.config;
+    let config = args.system.open()?;
     let name = &args.name;
     let disposal = Disposal { purge: args.purge, take_foreign: args.yes };
     let result = match remove::remove(&config, name, disposal)? {

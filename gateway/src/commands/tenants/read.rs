@@ -53,7 +53,7 @@ pub(super) fn show(args: &ShowArgs) -> Result<(), Failure> {
 }
 
 fn load(system: &SystemOptions) -> Result<(Config, Registry), Failure> {
-    let config = system.open()?.config;
+    let config = system.open()?;
     let loaded = Registry::load(&config.gateway.tenants, &config).map_err(Failure::from_error)?;
     Ok((config, loaded.registry))
 }
