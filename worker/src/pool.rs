@@ -42,7 +42,7 @@ use sq_shared::registry::Registry;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use crate::commands::serve;
+use crate::settings::EXIT_DISPLACED;
 use desired::{Account, Assignment, Desired, Source};
 pub use event::Event;
 use handover::Handover;
@@ -250,7 +250,7 @@ impl Pool {
         }
         let is_success = status.as_ref().is_ok_and(ExitStatus::success);
         let code = status.as_ref().ok().and_then(ExitStatus::code);
-        let ended = if code == Some(i32::from(serve::DISPLACED)) {
+        let ended = if code == Some(i32::from(EXIT_DISPLACED)) {
             self.observed.displaced(port, has_served, Instant::now())
         } else {
             self.observed.ended(port, is_success, has_served, Instant::now())

@@ -18,12 +18,12 @@ use sq_shared::tenant::TenantName;
 use sq_shared::token::{BearerToken, TokenDigest};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
-use crate::commands::passed_on;
+use crate::commands::inherited_socket;
 use crate::sandbox::{self, Confinement};
-use crate::server::settings::SettingsReader;
+use crate::server::settings_reader::SettingsReader;
 use crate::server::worker::{Access, Worker};
-use crate::server::{self, Ending};
-use crate::settings::Absence;
+use crate::server::{self, ExitReason};
+use crate::settings::{EXIT_DISPLACED, MissingData};
 use crate::store::{DataDirectory, Limits, OpenError, Store, Turns};
 use sq_shared::limits::COORDINATE_PART;
 use sq_shared::listen_error::{self, Settings};
@@ -54,7 +54,7 @@ pub struct Options {
     data_dir: PathBuf,
     /// Refuse every command, because this is missing; the pool uses this, when there is no directory to serve.
     #[arg(long, value_name = "WHAT", requires = "settings_from_stdin", hide = true)]
-    stand_in: Option<Absence>,
+    stand_in: Option<MissingData>,
     /// The tenant's name, which may stand in front of a coordinate and stands in the logs.
     #[arg(long, env = "SQ_TENANT", value_name = "NAME")]
     tenant: Option<TenantName>,
@@ -90,10 +90,6 @@ impl GivenKey {
     }
 }
 
-/// The exit code of a pool's worker whose directory is missing, or not the one at its path any more. Nothing is wrong with
-/// the worker: the pool looks what is there.
-pub const DISPLACED: u8 = 66;
-
 /// What a worker that stands in has for a directory: nothing in it can be changed, and it leads nowhere.
 const NO_DIRECTORY: &str = "/proc/self/fdinfo";
 
@@ -107,13 +103,13 @@ pub fn run(options: Options) -> Result<ExitCode, Failure> {
     rustix::thread::set_name(c"sq-worker").map_err(Failure::from_error)?;
     // In force or not, `try` says so; what the pool gives its workers, it has tried before.
     let enforcement = options.sandbox.unwrap_or(Enforcement::Try);
-    let passed_on = passed_on::sockets(options.settings_from_stdin)?;
+    let inherited = inherited_socket::sockets(options.settings_from_stdin)?;
     if enforcement != Enforcement::Off {
-        sandbox::close_inherited(passed_on.len() > 0).map_err(Failure::from_error)?;
+        sandbox::close_inherited(inherited.len() > 0).map_err(Failure::from_error)?;
     }
     clock::check()?;
     let access = if options.settings_from_stdin { None } else { Some(access(&options)?) };
-    let listener = match passed_on::listener(passed_on)? {
+    let listener = match inherited_socket::listener(inherited)? {
         Some(listener) => listener,
         None => bind(&options)?,
     };
@@ -125,7 +121,7 @@ pub fn run(options: Options) -> Result<ExitCode, Failure> {
         // The pool has seen to it. The address may be one that only root gets.
         act_as_owner(&options.data_dir)?;
     }
-    let Some(directory) = open_directory(&options)? else { return Ok(ExitCode::from(DISPLACED)) };
+    let Some(directory) = open_directory(&options)? else { return Ok(ExitCode::from(EXIT_DISPLACED)) };
     // Its flags are the pool's too, so that they cannot be changed from inside.
     listener.set_nonblocking(true).map_err(Failure::from_error)?;
     if options.settings_from_stdin {
@@ -145,7 +141,7 @@ pub fn run(options: Options) -> Result<ExitCode, Failure> {
             Some(access) => (alone(&options, directory, turns.clone(), access)?, None),
             None => match of_pool(&options, directory, turns.clone()).await? {
                 Some((worker, pool)) => (worker, Some(pool)),
-                None => return Ok(Ending::Displaced),
+                None => return Ok(ExitReason::Displaced),
             },
         };
         match pool {
@@ -163,9 +159,9 @@ pub fn run(options: Options) -> Result<ExitCode, Failure> {
         serving.as_mut().poll(context)
     }));
     match ending? {
-        Ending::Stopped => Ok(ExitCode::SUCCESS),
-        Ending::Displaced if options.settings_from_stdin => Ok(ExitCode::from(DISPLACED)),
-        Ending::Displaced => Err(Failure::Failed(format!(
+        ExitReason::Stopped => Ok(ExitCode::SUCCESS),
+        ExitReason::Displaced if options.settings_from_stdin => Ok(ExitCode::from(EXIT_DISPLACED)),
+        ExitReason::Displaced => Err(Failure::Failed(format!(
             "{} was removed or replaced while it was served; put it back, and start this again",
             options.data_dir.display()
         ))),
@@ -240,7 +236,7 @@ fn alone(
     };
     let store = Store::open(directory, limits).map_err(Failure::from_error)?;
     let store = store.looking_once_a_turn(turns).reading_in_jobs();
-    Ok(Worker::alone(options.tenant.clone(), store, access, Some(BODY_BYTES)))
+    Ok(Worker::standalone(options.tenant.clone(), store, access, Some(BODY_BYTES)))
 }
 
 async fn of_pool(
@@ -254,8 +250,8 @@ async fn of_pool(
         Failure::Failed("--settings-from-stdin: standard input ended before the first line".into())
     })?;
     let tenant = options.tenant.clone();
-    if let Some(absence) = options.stand_in {
-        return Ok(Some((Worker::standing_in(tenant, absence, settings), pool)));
+    if let Some(missing) = options.stand_in {
+        return Ok(Some((Worker::without_data(tenant, missing, settings), pool)));
     }
     let id = directory.id().map_err(Failure::from_error)?;
     if settings.directory.is_some_and(|at_path| at_path != id) {
@@ -263,7 +259,7 @@ async fn of_pool(
     }
     let store = Store::open(directory, Limits::from(&settings)).map_err(Failure::from_error)?;
     let store = store.looking_once_a_turn(turns).reading_in_jobs();
-    Ok(Some((Worker::of_pool(tenant, store, settings).on_directory(id), pool)))
+    Ok(Some((Worker::for_pool(tenant, store, settings).with_directory(id), pool)))
 }
 
 /// Who may ask a worker that is started alone.

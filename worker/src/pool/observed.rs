@@ -9,7 +9,7 @@ use sq_shared::data_root::DirectoryId;
 
 use super::backoff::{Backoff, Life};
 use super::desired::Assignment;
-use crate::settings::Absence;
+use crate::settings::MissingData;
 
 /// Every slot, by port.
 #[derive(Debug, Clone, Default)]
@@ -70,7 +70,7 @@ pub struct Worker {
     /// Its process.
     pub pid: u32,
     /// Why it has no directory, and only says so.
-    pub absence: Option<Absence>,
+    pub absence: Option<MissingData>,
     /// When it was started, or taken over from the pool before.
     pub since: Instant,
     /// The number of the program that it is.
@@ -284,12 +284,12 @@ impl Observed {
     }
 
     /// Why there is no directory for a worker of this assignment; `None` when there is one, as far as is known.
-    pub fn absence(&self, port: u16, assignment: &Assignment) -> Option<Absence> {
+    pub fn absence(&self, port: u16, assignment: &Assignment) -> Option<MissingData> {
         if self.is_root_lost {
-            return Some(Absence::DataRoot);
+            return Some(MissingData::DataRoot);
         }
         let place = self.slots.get(&port)?.place_of(assignment)?;
-        (place == PlaceState::Gone).then_some(Absence::Directory)
+        (place == PlaceState::Gone).then_some(MissingData::Directory)
     }
 
     /// How many workers are on their way out for this reason.

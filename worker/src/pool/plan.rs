@@ -10,7 +10,7 @@ use std::time::Instant;
 use super::backoff::HEALTHY_LIFE;
 use super::desired::{Assignment, Desired};
 use super::observed::{Attention, Observed, PlaceState, Slot, StopReason, Worker};
-use crate::settings::Absence;
+use crate::settings::MissingData;
 
 /// One thing to do on one slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,7 +146,7 @@ fn replaced_workers(desired: &Desired, observed: &Observed, now: Instant) -> Vec
 fn decide_running(
     port: u16,
     worker: &Worker,
-    wanted: Option<(&Arc<Assignment>, Option<Absence>)>,
+    wanted: Option<(&Arc<Assignment>, Option<MissingData>)>,
     desired: &Desired,
     now: Instant,
 ) -> Option<Action> {

@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 use super::Event;
 use super::desired::Assignment;
 use super::program::Program;
-use crate::settings::{Absence, WorkerSettings};
+use crate::settings::{MissingData, WorkerSettings};
 
 /// Where a worker finds its socket: the first descriptor after standard error, as systemd passes it.
 const LISTENER_FD: i32 = 3;
@@ -48,7 +48,7 @@ pub struct Launcher {
 pub struct End {
     /// What the system says of it.
     pub status: io::Result<ExitStatus>,
-    /// A command was applied before; see `server/served.rs`.
+    /// A command was applied before; see `server/served_signal.rs`.
     pub has_served: bool,
 }
 
@@ -111,7 +111,7 @@ impl Launcher {
         port: u16,
         listener: OwnedFd,
         assignment: &Assignment,
-        absence: Option<Absence>,
+        absence: Option<MissingData>,
         events: &mpsc::UnboundedSender<Event>,
     ) -> io::Result<Process> {
         let (served, stdout) = io::pipe()?;
@@ -139,7 +139,7 @@ impl Launcher {
         &self,
         listener: OwnedFd,
         assignment: &Assignment,
-        absence: Option<Absence>,
+        absence: Option<MissingData>,
     ) -> io::Result<Command> {
         let mut command = Command::new(&self.executable);
         command.arg0("sq-worker").arg("--log-format").arg(self.log_format).arg("serve");

@@ -11,7 +11,7 @@ use super::super::backoff::{LONGEST_DELAY, Life};
 use super::super::desired::{Assignment, Desired};
 use super::super::observed::{Attention, Departure, Observed, StopReason};
 use super::{Action, come_to_rest, next_wakeup, plan};
-use crate::settings::{Absence, WorkerSettings};
+use crate::settings::{MissingData, WorkerSettings};
 
 mod cases;
 mod losses;
@@ -67,7 +67,7 @@ impl Random {
 /// A process as the system sees it.
 struct Running {
     assignment: Arc<Assignment>,
-    absence: Option<Absence>,
+    absence: Option<MissingData>,
     since: Instant,
     /// It was told to stop, and obeys.
     is_stopping: bool,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::super::super::observed::{PlaceState, StopReason};
 use super::{STEPS, World};
-use crate::settings::Absence;
+use crate::settings::MissingData;
 
 const SEEDS: u64 = 1_000;
 
@@ -64,7 +64,7 @@ fn no_worker_serves_what_is_gone_and_each_is_served_when_it_is_back() {
             world.waiting_since.is_empty(),
             "seed {seed}: a connection was not told that the root is lost"
         );
-        assert!(world.processes.values().all(|process| process.absence == Some(Absence::DataRoot)));
+        assert!(world.processes.values().all(|process| process.absence == Some(MissingData::DataRoot)));
         world.observed.is_root_lost = false;
         world.observed.slots.values_mut().for_each(|slot| slot.place = None);
         world.act();

@@ -1,4 +1,4 @@
-//! The socket that a worker is given by whoever starts it: the pool, or a service manager (sd_listen_fds(3)).
+//! The listening socket that a worker inherits from the pool or from a service manager (sd_listen_fds(3)).
 
 use std::net::TcpListener;
 
@@ -6,20 +6,20 @@ use listenfd::ListenFd;
 use rustix::net::sockopt;
 use sq_shared::process::failure::Failure;
 
-/// How many sockets there are; they are the descriptors from 3 on.
+/// The number of inherited sockets, which are the descriptors from 3 on.
 const COUNT: &str = "LISTEN_FDS";
 
-/// For which process they are.
+/// The process that they are for.
 const PROCESS: &str = "LISTEN_PID";
 
-/// The sockets that are meant for this process; none when there are none.
+/// The sockets that the environment passes to this process, if any.
 ///
-/// A service manager says for which process they are, because the variable reaches that process's children too. The pool
-/// cannot say it: it learns a worker's number when the worker runs. A worker of the pool (`is_of_pool`) has no such
-/// parent, for its environment is made by the pool.
+/// A service manager names the process, because its children inherit the variable too. The pool cannot: it learns a
+/// worker's process id only once the worker runs. For its workers (`is_of_pool`) the variable is enough, because the pool
+/// sets their whole environment.
 ///
 /// # Errors
-/// It cannot be understood how many there are, or they are more than the one that a worker serves.
+/// `LISTEN_FDS` is not a number, or is more than the one socket that a worker serves.
 pub fn sockets(is_of_pool: bool) -> Result<ListenFd, Failure> {
     let Some(count) = std::env::var_os(COUNT) else { return Ok(ListenFd::empty()) };
     let count = count.to_string_lossy();
@@ -28,9 +28,7 @@ pub fn sockets(is_of_pool: bool) -> Result<ListenFd, Failure> {
         None => is_of_pool,
     };
     if !is_own {
-        tracing::warn!(
-            "LISTEN_FDS={count} is not for this process, for LISTEN_PID is not its number: no socket is taken from it"
-        );
+        tracing::warn!("ignoring LISTEN_FDS={count}: LISTEN_PID is not this process");
         return Ok(ListenFd::empty());
     }
     match count.parse::<u32>() {
@@ -45,17 +43,17 @@ pub fn sockets(is_of_pool: bool) -> Result<ListenFd, Failure> {
     }
 }
 
-/// The socket that was passed on, if one was.
+/// The inherited socket, if there is one.
 ///
 /// # Errors
-/// It is not a TCP socket that listens.
-pub fn listener(mut passed_on: ListenFd) -> Result<Option<TcpListener>, Failure> {
+/// It is not a listening TCP socket.
+pub fn listener(mut sockets: ListenFd) -> Result<Option<TcpListener>, Failure> {
     let refused = |why: String| {
         Failure::Failed(format!(
             "LISTEN_FDS: {why}; pass a listening TCP socket as descriptor 3, or unset LISTEN_FDS"
         ))
     };
-    let Some(listener) = passed_on.take_tcp_listener(0).map_err(|error| refused(error.to_string()))? else {
+    let Some(listener) = sockets.take_tcp_listener(0).map_err(|error| refused(error.to_string()))? else {
         return Ok(None);
     };
     match sockopt::socket_acceptconn(&listener) {

@@ -1,23 +1,22 @@
-//! `where`: SQ's guess at a coordinate for a text, from the text alone.
+//! `where`: a coordinate that SQ derives from a text.
 
 use libphext::phext;
 use sq_shared::problem::{Code, Problem};
 
-use crate::api::Outcome;
 use crate::api::input::Input;
+use crate::api::outcome::Outcome;
 use crate::store::breaks::Runs;
 
 /// SQ's own default for `limit`.
 const DEFAULT_LIMIT: usize = 100;
 
-/// SQ takes each pair of digits modulo this, the largest part of its first coordinates.
+/// SQ takes each pair of digits modulo this, which was once the largest part of a coordinate.
 const CHECKSUM_MODULUS: u64 = 999;
 
-/// Brings the text.
 #[derive(Debug)]
 pub struct Where {
     algorithm: Algorithm,
-    /// Shorter runs of text, in bytes, do not count for `xor`.
+    /// `xor` ignores runs of text that have fewer bytes.
     limit: usize,
     text: String,
 }
@@ -57,7 +56,7 @@ impl Where {
     }
 }
 
-/// The origin, and the places of all long runs, exclusive-or part by part. The result may have zeros.
+/// The XOR, part by part, of the origin and the coordinates of all long runs. Parts of the result may be zero.
 fn by_xor(text: &str, limit: usize) -> [u64; 9] {
     let mut composite = [1; 9];
     for run in Runs::new(text).filter(|run| run.text.len() >= limit) {
@@ -68,7 +67,7 @@ fn by_xor(text: &str, limit: usize) -> [u64; 9] {
     composite
 }
 
-/// Each part from two digits of the checksum, read as the two ASCII bytes that they are.
+/// Each part comes from two digits of the checksum, taken as a big-endian number of two ASCII bytes.
 fn by_checksum(text: &str) -> [u64; 9] {
     let digits = phext::checksum(text);
     let mut parts = [1; 9];

@@ -1,4 +1,4 @@
-//! Reads the pool's lines from standard input, without a thread of its own.
+//! Reads the pool's settings from standard input, on the worker's only thread.
 
 use std::fs::File;
 use std::io;
@@ -9,28 +9,28 @@ use tokio::net::unix::pipe;
 
 use crate::settings::WorkerSettings;
 
-/// The lines of settings from the pool.
+/// Settings from the pool, one JSON object per line.
 #[derive(Debug)]
 pub struct SettingsReader {
     lines: Lines<BufReader<pipe::Receiver>>,
 }
 
 impl SettingsReader {
-    /// Takes standard input over, which must be a pipe. Needs a running runtime.
+    /// Reads from standard input. Call it inside a runtime.
     ///
     /// # Errors
-    /// It is not a pipe.
+    /// Standard input is not a pipe.
     pub fn from_stdin() -> io::Result<Self> {
         let stdin = File::from(io::stdin().as_fd().try_clone_to_owned()?);
         Ok(Self { lines: BufReader::new(pipe::Receiver::from_file(stdin)?).lines() })
     }
 
-    /// The next settings; `None` when standard input ended. Nothing is lost when this is dropped half way.
+    /// The next settings; `None` at the end of standard input. Cancel-safe.
     ///
     /// # Errors
-    /// The line is not settings.
+    /// The line is not valid settings.
     pub async fn next(&mut self) -> io::Result<Option<WorkerSettings>> {
-        // A pipe that cannot be read is as good as closed.
+        // A pipe that fails to read counts as closed.
         let Ok(Some(line)) = self.lines.next_line().await else { return Ok(None) };
         Ok(Some(serde_json::from_str(&line)?))
     }
