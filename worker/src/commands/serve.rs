@@ -125,7 +125,7 @@ pub fn run(options: Options) -> Result<ExitCode, Failure> {
     // Its flags are the pool's too, so that they cannot be changed from inside.
     listener.set_nonblocking(true).map_err(Failure::from_error)?;
     if options.settings_from_stdin {
-        sandbox::go_before_the_pool();
+        sandbox::prefer_for_oom_kill();
     }
     // Known only from outside the walls. The pool stops its workers itself.
     let ends_with_terminal = !options.settings_from_stdin && signals::ends_with_terminal();
