@@ -9,11 +9,11 @@
 
 pub mod backoff;
 pub mod desired;
+pub mod directories;
 pub mod event;
 pub mod handover;
 pub mod metrics;
 pub mod observed;
-pub mod places;
 pub mod plan;
 pub mod process;
 pub mod program;
@@ -42,19 +42,18 @@ use sq_shared::registry::Registry;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use crate::settings::EXIT_DISPLACED;
 use desired::{Account, Assignment, Desired, Source};
+use directories::DirectoryChecks;
 pub use event::Event;
 use handover::Handover;
 use metrics::Metrics;
-use observed::{Departure, Observed, StopReason};
-use places::Places;
+use observed::{ExitKind, Observed, StopReason};
 use plan::Action;
 use process::{End, Launcher, Process};
 use program::Program;
 use report::Report;
 use slot::SlotSocket;
-use status::{Answering, Page};
+use status::{StatusServer, StatusSources};
 use storage::Storage;
 use succession::{Inherited, Succession};
 
@@ -75,10 +74,10 @@ pub struct Pool {
     sockets: BTreeMap<u16, SlotSocket>,
     processes: BTreeMap<u16, Process>,
     launcher: Launcher,
-    places: Places,
+    directories: DirectoryChecks,
     storage: Arc<Storage>,
     metrics: Arc<Metrics>,
-    status: Option<Answering>,
+    status: Option<StatusServer>,
     /// How many workers have made way for the newest program, while others have not yet.
     replaced: Option<usize>,
     /// They do not go on: the newest program has failed a tenant.
@@ -124,19 +123,20 @@ impl Pool {
         let status = config.pool.status_listen.map(|address| {
             let (events, metrics, is_local) =
                 (sender.clone(), Arc::clone(&metrics), address.ip().is_loopback());
-            let page = Page { events, metrics, storage: Arc::clone(&storage), is_local };
-            Answering::start(address, inherited.take(address), page)
+            let sources = StatusSources { events, metrics, storage: Arc::clone(&storage), is_local };
+            StatusServer::start(address, inherited.take(address), sources)
         });
         let status = status.transpose()?;
         let mut observed = Observed::new(sockets.keys().copied());
         inherited.accept(&mut observed, &sender)?;
         let accounts = Account::all(&config, registry);
-        metrics.keep_tenants(&accounts);
+        metrics.sync_tenants(&accounts);
         let watched_files = Source::files(&config);
-        let places = Places::start(data_root, &sender).map_err(|error| format!("cannot start: {error}"))?;
+        let directories = DirectoryChecks::start(data_root, &sender)
+            .map_err(|error| format!("failed to start the checks of the data root: {error}"))?;
         Ok(Self {
             accounts,
-            places,
+            directories,
             storage,
             desired: Desired::new(&config, registry),
             observed,
@@ -165,7 +165,7 @@ impl Pool {
         // A thread of its own: a read from standard input cannot be given up, and must not hold up the end.
         std::thread::spawn(move || {
             let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
-            let _ = sender.send(Event::StopAsked("the end of standard input"));
+            let _ = sender.send(Event::StopRequested("the end of standard input"));
         });
     }
 
@@ -175,7 +175,7 @@ impl Pool {
         // the pool: a later mistake in them is then read once, by the watch.
         self.reload();
         // Has those directories noted that are there.
-        self.storage.look_if_due(&self.accounts);
+        self.storage.measure_if_due(&self.accounts);
         self.say_ready();
         let mut batch = Vec::with_capacity(EVENTS_AT_ONCE);
         while !self.desired.is_closing || self.observed.worker_count() > 0 {
@@ -205,39 +205,41 @@ impl Pool {
     async fn observe(&mut self, event: Event) {
         match event {
             Event::ConnectionWaits(port, at) => {
-                self.look_before_first_start(port);
+                self.check_before_first_start(port);
                 self.observed.connection_waits(port, at);
             }
             Event::WorkerServed(port, at) => self.worker_served(port, at),
             Event::WorkerEnded(port, end) => self.worker_ended(port, end),
             Event::FilesChanged => self.reload(),
             Event::NewProgram(program, version) => self.renew(program, &version),
-            Event::DataRootLost(is_lost) => self.note_root(is_lost),
-            Event::LookDue => self.look_around(),
-            Event::Looked(port, assignment, seen) => self.note_look(port, &assignment, seen),
-            Event::HandoverAsked => self.seek_successor(),
-            Event::UpgradeAsked => self.start_successor(),
+            Event::DataRootChanged { is_missing } => self.data_root_changed(is_missing),
+            Event::DirectoryCheckDue => self.check_directories(),
+            Event::DirectoryChecked(port, assignment, result) => {
+                self.directory_checked(port, &assignment, result);
+            }
+            Event::HandoverRequested => self.seek_successor(),
+            Event::UpgradeRequested => self.start_successor(),
             Event::SuccessorFound(found) => self.meet_successor(found).await,
-            Event::StatusAsked(asker) => {
+            Event::StatusRequested(asker) => {
                 let slots = self.sockets.len();
                 let report =
                     Report::new(&self.desired, &self.observed, &self.accounts, slots, Instant::now());
                 // The asker may have gone.
                 let _ = asker.send(report);
             }
-            Event::StopAsked(reason) if !self.desired.is_closing => {
+            Event::StopRequested(reason) if !self.desired.is_closing => {
                 let workers = self.observed.worker_count();
                 tracing::info!(reason, workers, "pool stops");
                 service_manager::stopping();
                 self.desired.close(self.config.timeouts.drain);
             }
-            Event::StopAsked(_) => {}
+            Event::StopRequested(_) => {}
         }
     }
 
     fn worker_served(&mut self, port: u16, at: Instant) {
         if let Some(waited) = self.observed.served(port, at) {
-            self.metrics.woke(waited);
+            self.metrics.cold_started(waited);
         }
     }
 
@@ -248,34 +250,30 @@ impl Pool {
             // Its word may have come together with its end.
             self.worker_served(port, Instant::now());
         }
-        let is_success = status.as_ref().is_ok_and(ExitStatus::success);
         let code = status.as_ref().ok().and_then(ExitStatus::code);
-        let ended = if code == Some(i32::from(EXIT_DISPLACED)) {
-            self.observed.displaced(port, has_served, Instant::now())
-        } else {
-            self.observed.ended(port, is_success, has_served, Instant::now())
+        let Some((worker, exit)) = self.observed.ended(port, code, has_served, Instant::now()) else {
+            return;
         };
-        let Some((worker, departure)) = ended else { return };
         let is_sandbox = status.as_ref().is_ok_and(|status| status.signal() == Some(Signal::SYS.as_raw()));
         let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
         let (tenant, pid) = (&worker.assignment.tenant, worker.pid);
         if let Some(successor) = self.succession.successor() {
             handover::say_ended(successor, port);
         }
-        if departure == Departure::Crashed {
+        if exit == ExitKind::Crashed {
             self.metrics.crashed(tenant);
         }
-        match departure {
-            Departure::Stopped => tracing::info!(%tenant, port, pid, status, "worker stopped"),
-            Departure::Idle => tracing::debug!(%tenant, port, pid, "worker went to sleep"),
-            Departure::Displaced => {
+        match exit {
+            ExitKind::Stopped => tracing::info!(%tenant, port, pid, status, "worker stopped"),
+            ExitKind::Idle => tracing::debug!(%tenant, port, pid, "worker went to sleep"),
+            ExitKind::Displaced => {
                 tracing::debug!(%tenant, port, pid, "worker has not found its directory at its path");
-                self.look_at(port);
+                self.check_directory(port);
             }
-            Departure::Crashed if is_sandbox => {
+            ExitKind::Crashed if is_sandbox => {
                 tracing::error!(%tenant, port, pid, "worker made a system call that no worker makes; the sandbox ended it");
             }
-            Departure::Crashed => tracing::error!(%tenant, port, pid, status, "worker crashed"),
+            ExitKind::Crashed => tracing::error!(%tenant, port, pid, status, "worker crashed"),
         }
     }
 
@@ -294,12 +292,12 @@ impl Pool {
             }
         };
         let mut desired = Desired::new(&config, &registry);
-        self.observed.tell_places(&mut desired);
+        self.observed.set_directories(&mut desired);
         // Who has mended a mistake wants to see that it is, even when all is as it was before.
         let is_news = std::mem::take(&mut self.is_rejected) || desired != self.desired;
         self.desired = desired;
         self.accounts = Account::all(&config, &registry);
-        self.metrics.keep_tenants(&self.accounts);
+        self.metrics.sync_tenants(&self.accounts);
         self.config = config;
         let files = Source::files(&self.config);
         if files != self.watched_files {
@@ -318,38 +316,34 @@ impl Pool {
 
     async fn act(&mut self) {
         let plan = |pool: &Self| plan::plan(&pool.desired, &pool.observed, Instant::now());
-        if !plan::come_to_rest(self, plan, Self::perform).await {
-            tracing::error!("the pool's plan does not come to rest");
+        if !plan::run_to_fixpoint(self, plan, Self::perform).await {
+            tracing::error!("the pool's plan did not converge; this is a defect");
         }
         self.note_renewal();
     }
 
     async fn perform(&mut self, action: Action) {
         match action {
-            Action::Attend(port, attention) => {
+            Action::SetSocketMode(port, mode) => {
                 if let Some(socket) = self.sockets.get(&port) {
-                    socket.attend(attention);
+                    socket.set_mode(mode);
                 }
-                self.observed.attended(port, attention);
+                self.observed.socket_mode_set(port, mode);
             }
             Action::Start(port, assignment) => {
                 self.start_worker(port, assignment);
                 // The new worker gets its settings before the next one is started.
                 tokio::task::yield_now().await;
             }
-            Action::Tell(port, assignment) => self.tell_worker(port, assignment),
-            Action::Stop(port) => {
-                self.with_process(port, Process::stop);
-                self.observed.stopping(port, StopReason::Unwanted, Instant::now());
-            }
-            Action::Replace(port) => {
-                self.with_process(port, Process::stop);
-                self.observed.stopping(port, StopReason::Replaced, Instant::now());
-                self.replaced = self.replaced.map(|count| count + 1);
-            }
-            Action::Displace(port) => {
-                self.with_process(port, Process::kill);
-                self.observed.stopping(port, StopReason::Displaced, Instant::now());
+            Action::SendSettings(port, assignment) => self.send_settings(port, assignment),
+            Action::Stop(port, reason) => {
+                // A worker whose data went missing or came back answers wrongly: don't let it finish.
+                let is_wrong = reason == StopReason::DataChanged;
+                self.with_process(port, if is_wrong { Process::kill } else { Process::stop });
+                self.observed.stopping(port, reason, Instant::now());
+                if reason == StopReason::NewProgram {
+                    self.replaced = self.replaced.map(|count| count + 1);
+                }
             }
             Action::Kill(port) => {
                 // One that the pool before this one started has no process here: that pool kills it.
@@ -364,15 +358,15 @@ impl Pool {
 
     fn start_worker(&mut self, port: u16, assignment: Arc<Assignment>) {
         let Some(socket) = self.sockets.get(&port) else { return };
-        let absence = self.observed.absence(port, &assignment);
-        let started = socket
-            .share()
-            .and_then(|listener| self.launcher.start(port, listener, &assignment, absence, &self.sender));
+        let missing_data = self.observed.missing_data(port, &assignment);
+        let started = socket.share().and_then(|listener| {
+            self.launcher.start(port, listener, &assignment, missing_data, &self.sender)
+        });
         let tenant = &assignment.tenant;
         match started {
             Ok(process) => {
                 let pid = process.pid;
-                tracing::debug!(%tenant, port, pid, ?absence, "worker started");
+                tracing::debug!(%tenant, port, pid, absence = ?missing_data, "worker started");
                 self.processes.insert(port, process);
                 if let Some(reason) =
                     self.observed.started(port, Arc::clone(&assignment), pid, Instant::now())
@@ -412,18 +406,18 @@ impl Pool {
             );
         }
         self.is_halted = failed.is_some();
-        let is_over = outdated == 0 && self.observed.stopping_count(StopReason::Replaced) == 0;
+        let is_over = outdated == 0 && self.observed.stopping_count(StopReason::NewProgram) == 0;
         if is_over && let Some(replaced) = self.replaced.take() {
             tracing::info!(replaced, "all workers are the new program");
         }
     }
 
-    fn tell_worker(&mut self, port: u16, assignment: Arc<Assignment>) {
+    fn send_settings(&mut self, port: u16, assignment: Arc<Assignment>) {
         if let Some(Err(error)) = self.processes.get(&port).map(|process| process.tell(&assignment.settings))
         {
             tracing::error!(tenant = %assignment.tenant, port, %error, "cannot tell a worker its settings");
         }
-        self.observed.told(port, assignment);
+        self.observed.settings_sent(port, assignment);
     }
 
     fn with_process(&self, port: u16, act: impl FnOnce(&Process)) {
@@ -439,7 +433,8 @@ fn obey_signals(sender: &mpsc::UnboundedSender<Event>, launcher: &Launcher) -> i
     tokio::spawn(async move {
         loop {
             let reason = stop.received().await;
-            let event = if reason == SIGQUIT { Event::HandoverAsked } else { Event::StopAsked(reason) };
+            let event =
+                if reason == SIGQUIT { Event::HandoverRequested } else { Event::StopRequested(reason) };
             if stopping.send(event).is_err() {
                 return;
             }
@@ -448,7 +443,7 @@ fn obey_signals(sender: &mpsc::UnboundedSender<Event>, launcher: &Launcher) -> i
     let (mut upgrades, upgrading) = (upgrades()?, sender.clone());
     tokio::spawn(async move {
         while upgrades.recv().await.is_some() {
-            if upgrading.send(Event::UpgradeAsked).is_err() {
+            if upgrading.send(Event::UpgradeRequested).is_err() {
                 return;
             }
         }
@@ -463,7 +458,7 @@ fn obey_signals(sender: &mpsc::UnboundedSender<Event>, launcher: &Launcher) -> i
         }
     });
     match launcher.program() {
-        Some(program) => program::follow(program.clone(), sender.clone()),
+        Some(program) => program::replace_on_hangup(program.clone(), sender.clone()),
         None => Ok(()),
     }
 }

@@ -17,7 +17,7 @@ use super::desired::Assignment;
 use super::handover::{self, Endings, Handover, OldWorker, WAIT_FOR_NEW};
 use super::observed::Observed;
 use super::process::End;
-use super::status::Answering;
+use super::status::StatusServer;
 use super::{Event, Pool};
 use crate::settings::WorkerSettings;
 
@@ -97,7 +97,7 @@ impl Pool {
             Ok(successor) => {
                 let workers = self.observed.worker_count();
                 tracing::info!(workers, "the new pool has the sockets; this one stops its workers and goes");
-                self.status.iter().for_each(Answering::stop);
+                self.status.iter().for_each(StatusServer::stop);
                 self.watching.abort();
                 self.desired.close(self.config.timeouts.drain);
                 service_manager::handed_over_to(handover::pid_of(&successor), "ready, after an upgrade");
@@ -167,7 +167,7 @@ impl Inherited {
         let ports = workers.iter().map(|worker| worker.port).collect();
         for OldWorker { port, pid, tenant, data_dir } in workers {
             let assignment = Assignment { tenant, data_dir, settings: unknown_settings() };
-            observed.handed_on(port, Arc::new(assignment), pid, Instant::now());
+            observed.add_old_pool_worker(port, Arc::new(assignment), pid, Instant::now());
         }
         let events = events.clone();
         // A thread of its own: it reads until the old pool has gone, and must not hold up this one's end.

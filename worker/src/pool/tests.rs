@@ -43,7 +43,7 @@ fn pool(program: &str) -> (Pool, SocketAddr) {
         sockets: BTreeMap::from([(PORT, socket)]),
         processes: BTreeMap::new(),
         launcher: Launcher::of_program(program.into()),
-        places: Places::default(),
+        directories: DirectoryChecks::default(),
         storage: Arc::default(),
         metrics: Arc::new(Metrics::new().unwrap()),
         status: None,
@@ -61,7 +61,7 @@ fn pool(program: &str) -> (Pool, SocketAddr) {
 
 async fn backing_off(sender: &mpsc::UnboundedSender<Event>) -> serde_json::Value {
     let (asker, report) = oneshot::channel();
-    sender.send(Event::StatusAsked(asker)).unwrap();
+    sender.send(Event::StatusRequested(asker)).unwrap();
     serde_json::to_value(report.await.unwrap()).unwrap()["workers"]["backing_off"].clone()
 }
 
@@ -75,7 +75,7 @@ async fn a_start_that_fails_is_tried_again_for_the_connection_that_waits() {
         // backs off only after the second.
         tokio::time::sleep(Duration::from_millis(500)).await;
         let held = backing_off(&sender).await;
-        sender.send(Event::StopAsked("the test's end")).unwrap();
+        sender.send(Event::StopRequested("the test's end")).unwrap();
         held
     };
     let ((), held) = tokio::join!(pool.run(), asking);
