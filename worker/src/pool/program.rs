@@ -16,7 +16,7 @@ use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 use tokio::sync::mpsc;
 
-use super::Event;
+use super::event::Event;
 
 /// How long a new program may take to print its version.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);

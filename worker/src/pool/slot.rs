@@ -15,7 +15,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 
-use super::Event;
+use super::event::Event;
 use super::observed::SocketMode;
 
 /// The config's fields with a slot's address.

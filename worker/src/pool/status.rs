@@ -25,7 +25,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
-use super::Event;
+use super::event::Event;
 use super::metrics::Metrics;
 use super::report::Report;
 use super::slot;
