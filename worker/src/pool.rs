@@ -10,6 +10,7 @@
 pub mod backoff;
 pub mod desired;
 pub mod directories;
+pub mod directory_check;
 pub mod event;
 pub mod handover;
 pub mod metrics;
@@ -458,7 +459,12 @@ fn obey_signals(sender: &mpsc::UnboundedSender<Event>, launcher: &Launcher) -> i
         }
     });
     match launcher.program() {
-        Some(program) => program::replace_on_hangup(program.clone(), sender.clone()),
+        Some(program) => {
+            let sender = sender.clone();
+            program::replace_on_hangup(program.clone(), move |program, version| {
+                sender.send(Event::NewProgram(program, version)).is_ok()
+            })
+        }
         None => Ok(()),
     }
 }

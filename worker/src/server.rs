@@ -48,6 +48,7 @@ pub mod worker;
 
 mod activity;
 mod answer_budget;
+mod client;
 mod memory_budget;
 mod served_signal;
 pub mod settings_reader;

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use super::Pool;
 use super::desired::{Account, Assignment, Desired};
+use super::directory_check::{CheckResult, Resolved};
 use super::event::Event;
 use super::observed::{DirectoryState, Observed};
 
@@ -27,40 +28,6 @@ pub(super) struct DirectoryChecks {
     /// The slot and directory of each check in progress. A check of a disk that hangs does not end; it must not block that of
     /// another directory that the registry names later.
     in_progress: BTreeSet<(u16, PathBuf)>,
-}
-
-/// The result of a check.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CheckResult {
-    /// The same directory as before.
-    Unchanged(DirectoryId),
-    /// The directory, or why there is none; and where its path leads if there is one.
-    Found(Place, Option<Resolved>),
-    /// The check failed with this error.
-    Failed(io::ErrorKind, String),
-}
-
-/// Where a tenant's path leads when links are followed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Resolved {
-    real: PathBuf,
-    /// The folder that contains the path.
-    folder: PathBuf,
-}
-
-impl Resolved {
-    fn from_path(data_dir: &Path) -> io::Result<Self> {
-        let folder = data_dir.parent().unwrap_or(data_dir);
-        Ok(Self { real: data_dir.canonicalize()?, folder: folder.canonicalize()? })
-    }
-
-    /// Whether this path leads to another tenant's directory, into it, or to a folder around it, by the names alone.
-    fn overlaps(&self, own: &Path, theirs: &Path) -> bool {
-        let beside = theirs.file_name().filter(|_| own.parent() == theirs.parent());
-        let theirs = beside.map_or_else(|| theirs.to_owned(), |name| self.folder.join(name));
-        let is_link = own.file_name().is_some_and(|name| self.real != self.folder.join(name));
-        self.real.starts_with(&theirs) || (is_link && theirs.starts_with(&self.real))
-    }
 }
 
 impl DirectoryChecks {
@@ -92,19 +59,7 @@ impl DirectoryChecks {
         }
         let (data_root, assignment, events) = (Arc::clone(data_root), Arc::clone(assignment), events.clone());
         tokio::task::spawn_blocking(move || {
-            let data_dir = &assignment.data_dir;
-            let result = match (known, DirectoryId::at(data_dir)) {
-                (Some(DirectoryState::Present(known)), Ok(id)) if id == known => {
-                    Ok(CheckResult::Unchanged(id))
-                }
-                (Some(DirectoryState::Present(_)), Err(error)) => Err(error),
-                _ => match data_root.find_or_make(&assignment.tenant, data_dir) {
-                    Ok(there @ Place::There(_)) => Resolved::from_path(data_dir)
-                        .map(|resolved| CheckResult::Found(there, Some(resolved))),
-                    found => found.map(|place| CheckResult::Found(place, None)),
-                },
-            };
-            let result = result.unwrap_or_else(|error| CheckResult::Failed(error.kind(), error.to_string()));
+            let result = CheckResult::check(&data_root, &assignment, known);
             // Never fails: the loop that receives ends only with the process.
             let _ = events.send(Event::DirectoryChecked(port, assignment, result));
         });
@@ -256,41 +211,6 @@ impl Observed {
         match self.slots.get(&port)?.directory_state(assignment)? {
             DirectoryState::Present(id) => Some(id),
             DirectoryState::Checking | DirectoryState::Missing => None,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn overlapping_directories_are_detected_by_names_alone() {
-        for (own, real, folder, theirs, overlaps) in [
-            // Plain ones, beside each other and elsewhere.
-            ("/data/alice", "/data/alice", "/data", "/data/bob", false),
-            ("/data/alice", "/data/alice", "/data", "/data/alice-2", false),
-            ("/data/alice", "/data/alice", "/data", "/mnt/bob", false),
-            // The data root is behind a link.
-            ("/data/alice", "/disk/alice", "/disk", "/data/bob", false),
-            ("/data/alice", "/disk/bob", "/disk", "/data/bob", true),
-            // Links to a tenant's directory, into it, around it.
-            ("/data/alice", "/data/bob", "/data", "/data/bob", true),
-            ("/data/alice", "/mnt/bob", "/data", "/mnt/bob", true),
-            ("/data/alice", "/data/bob/years", "/data", "/data/bob", true),
-            ("/data/alice", "/data", "/data", "/data/bob", true),
-            ("/data/alice", "/elsewhere", "/data", "/data/bob", false),
-            // A folder on the way was replaced.
-            ("/mnt/bob", "/data/bob", "/data", "/data/bob", true),
-            // The other's path is inside this one: the registry refuses that.
-            ("/data/alice", "/data/alice", "/data", "/data/alice/link", false),
-        ] {
-            let resolved = Resolved { real: real.into(), folder: folder.into() };
-            assert_eq!(
-                resolved.overlaps(Path::new(own), Path::new(theirs)),
-                overlaps,
-                "{own} {real} {theirs}"
-            );
         }
     }
 }

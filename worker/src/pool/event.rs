@@ -7,7 +7,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 use super::desired::Assignment;
-use super::directories::CheckResult;
+use super::directory_check::CheckResult;
 use super::process::End;
 use super::program::Program;
 use super::report::Report;

@@ -14,9 +14,6 @@ use rustix::fs::{Mode, OFlags};
 use sq_shared::process::signals::hangups;
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
-use tokio::sync::mpsc;
-
-use super::event::Event;
 
 /// How long a new program may take to print its version.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -113,11 +110,14 @@ impl Program {
     }
 }
 
-/// Checks for a new program at each SIGHUP. One that prints its version becomes an [`Event::NewProgram`].
+/// Checks for a new program at each SIGHUP, and calls `adopt` with one that prints its version, until it returns false.
 ///
 /// # Errors
 /// Failed to register the signal.
-pub fn replace_on_hangup(running: Program, events: mpsc::UnboundedSender<Event>) -> io::Result<()> {
+pub fn replace_on_hangup(
+    running: Program,
+    adopt: impl Fn(Program, String) -> bool + Send + 'static,
+) -> io::Result<()> {
     let mut hangups = hangups()?;
     tokio::spawn(async move {
         let mut running = running;
@@ -127,7 +127,7 @@ pub fn replace_on_hangup(running: Program, events: mpsc::UnboundedSender<Event>)
             match program.check_version().await {
                 Ok(version) => {
                     running = program.clone();
-                    if events.send(Event::NewProgram(program, version)).is_err() {
+                    if !adopt(program, version) {
                         return;
                     }
                 }

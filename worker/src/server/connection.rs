@@ -1,25 +1,22 @@
 //! Serves one connection with hyper.
 
-use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::os::fd::AsFd;
 use std::pin::pin;
 use std::rc::Rc;
-use std::time::Duration;
 
 use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use sq_shared::connection_places::{Place, Stage};
+use sq_shared::connection_places::Place;
 use sq_shared::limits;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, watch};
-use tokio::time::timeout;
+use tokio::sync::watch;
 use tracing::debug;
 
-use crate::server::activity::Busy;
+use crate::server::client::Client;
 use crate::server::joined_writes::JoinedWrites;
 use crate::server::request;
 use crate::server::worker::Worker;
@@ -39,12 +36,6 @@ const OWN_BYTES: usize = 4 * 1024;
 /// The largest head. It is also the most that hyper reads or writes at once.
 const HEAD_BYTES: usize = TARGET_BYTES + FIELD_BYTES + OWN_BYTES;
 
-/// How long a stopping worker waits for the first head of a connection. The gateway sends it as soon as it connects.
-const FIRST_HEAD_AT_STOP: Duration = Duration::from_secs(2);
-
-/// A second wait, for a head that arrived while the thread was busy.
-const LATE_HEAD_AT_STOP: Duration = Duration::from_millis(100);
-
 /// Serves a connection until the client closes it, or until the worker stops and no request is in flight.
 pub(super) async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin,
@@ -52,13 +43,7 @@ pub(super) async fn serve(
     mut stopping: watch::Receiver<bool>,
     place: Option<Place>,
 ) {
-    let client = Rc::new(Client {
-        id: worker.next_connection(),
-        place,
-        is_authenticated: Cell::new(false),
-        until_first_request: RefCell::new(Some(worker.busy())),
-        first_request: Notify::new(),
-    });
+    let client = Rc::new(Client::new(worker.next_connection(), place, worker.busy()));
     let stops = stopping.clone();
     let service = service_fn(|request| {
         let (worker, busy, stops) = (Rc::clone(&worker), worker.busy(), stops.clone());
@@ -108,47 +93,4 @@ pub(super) fn tune(stream: &TcpStream) {
     // The kernel resets the connection of a client that reads nothing of its answer for this long.
     let patience_ms = u32::try_from(limits::WORKER_WRITE_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
     let _ = rustix::net::sockopt::set_tcp_user_timeout(stream.as_fd(), patience_ms);
-}
-
-/// The client of a connection. An accepted client expects to be served, so until its first request the worker is not
-/// idle, and a stop waits for it for a while.
-pub(super) struct Client {
-    pub(super) id: u64,
-    place: Option<Place>,
-    is_authenticated: Cell<bool>,
-    until_first_request: RefCell<Option<Busy>>,
-    first_request: Notify,
-}
-
-impl Client {
-    /// It has sent a valid key, and keeps its place from now on.
-    pub(super) fn note_authenticated(&self) {
-        if !self.is_authenticated.replace(true)
-            && let Some(place) = &self.place
-        {
-            place.enter(Stage::InService);
-        }
-    }
-
-    fn note_request(&self) {
-        if self.until_first_request.borrow_mut().take().is_some() {
-            self.first_request.notify_one();
-        }
-    }
-
-    /// Whether it has yet to send a whole head.
-    fn awaits_first_request(&self) -> bool {
-        self.until_first_request.borrow().is_some()
-    }
-
-    /// Waits until the worker stops, and then until the first request has arrived or has timed out.
-    async fn may_stop(&self, stopping: &mut watch::Receiver<bool>) {
-        // The sender is dropped only after it has sent `true`.
-        let _ = stopping.wait_for(|stopping| *stopping).await;
-        for patience in [FIRST_HEAD_AT_STOP, LATE_HEAD_AT_STOP] {
-            if self.awaits_first_request() {
-                let _ = timeout(patience, self.first_request.notified()).await;
-            }
-        }
-    }
 }

@@ -23,7 +23,7 @@ use crate::api::outcome::{CommandError, IfNoneMatch};
 use crate::api::params::Params;
 use crate::server::activity::Busy;
 use crate::server::answer_body::AnswerBody;
-use crate::server::connection::Client;
+use crate::server::client::Client;
 use crate::server::respond::{self, Answer};
 use crate::server::worker::Worker;
 use crate::server::{authenticate, body, commits, conditions};
