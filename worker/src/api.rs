@@ -117,7 +117,7 @@ impl ApiCommand {
     /// [`StoreError::NotYet`]: crate::store::StoreError::NotYet
     pub fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, CommandError> {
         match self {
-            Self::Version(command) => Ok(Pending::settled(command.apply())),
+            Self::Version(command) => Ok(Pending::durable(command.apply())),
             Self::Select(command) => command.apply(store),
             Self::Write(command) => command.apply(store),
             Self::Load(command) => command.apply(store),
@@ -127,9 +127,9 @@ impl ApiCommand {
             Self::Checksum(command) => command.apply(store),
             Self::Delta(command) => command.apply(store),
             Self::Query(command) => command.apply(store),
-            Self::Where(command) => Ok(Pending::settled(command.apply())),
+            Self::Where(command) => Ok(Pending::durable(command.apply())),
             Self::JsonExport(command) => command.apply(store),
-            Self::Phexts(_) => Ok(Pending::settled(phexts::Phexts::apply())),
+            Self::Phexts(_) => Ok(Pending::durable(phexts::Phexts::apply())),
         }
     }
 }

@@ -8,7 +8,7 @@ use sq_shared::route::Route;
 use sq_shared::tenant::TenantName;
 
 use crate::api::params::Params;
-use crate::store::{Expected, RepeatKey, breaks};
+use crate::store::{Expected, WriteKey, breaks};
 
 /// The most coordinates in one request. Each takes some 40 bytes and a node of a tree, many times its own length.
 pub(super) const MAX_COORDINATES: usize = 100_000;

@@ -24,7 +24,7 @@ impl Select {
     pub(super) fn pinned(&self, store: &mut Store) -> Result<Pinned, CommandError> {
         let phext = store.glance(&self.phext)?;
         let bytes = phext.scroll(&self.at).len() as u64;
-        Ok(Pinned { bytes, part: Some((phext.state(), Some(self.at))) })
+        Ok(Pinned { bytes, part: Some((phext.revision(), Some(self.at))) })
     }
 
     pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, CommandError> {

@@ -20,7 +20,7 @@ impl Toc {
 
     pub(super) fn pinned(&self, store: &mut Store) -> Result<Pinned, CommandError> {
         // The first line of a scroll may be all of it.
-        Ok(Pinned::phext(store.glance(&self.phext)?))
+        Ok(Pinned::phext(store.peek(&self.phext)?))
     }
 
     pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, CommandError> {

@@ -131,15 +131,15 @@ pub fn run(options: Options) -> Result<ExitCode, Failure> {
     let ends_with_terminal = !options.settings_from_stdin && signals::ends_with_terminal();
     let turns = Turns::default();
     let (confinement, runtime) =
-        sandbox::confine(directory.as_fd(), enforcement, || runtime(&turns)).map_err(Failure::from_error)?;
+        sandbox::confine(directory.as_fd(), enforcement, || runtime(&tick)).map_err(Failure::from_error)?;
     // Hundreds of workers write to one log.
     let _span = options.tenant.as_ref().map(|tenant| tracing::error_span!("worker", %tenant).entered());
     // From here on nothing can be opened but what is in the directory.
     let mut serving = pin!(async {
         let stop = StopSignal::of_worker(ends_with_terminal).map_err(Failure::from_error)?;
         let (worker, pool) = match access {
-            Some(access) => (alone(&options, directory, turns.clone(), access)?, None),
-            None => match of_pool(&options, directory, turns.clone()).await? {
+            Some(access) => (alone(&options, directory, tick.clone(), access)?, None),
+            None => match of_pool(&options, directory, tick.clone()).await? {
                 Some((worker, pool)) => (worker, Some(pool)),
                 None => return Ok(ExitReason::Displaced),
             },
@@ -155,7 +155,7 @@ pub fn run(options: Options) -> Result<ExitCode, Failure> {
     });
     // When this is due, the runtime does not park: it asks for news in passing, and comes here before it serves them.
     let ending = runtime.block_on(poll_fn(|context| {
-        turns.end();
+        tick.end();
         serving.as_mut().poll(context)
     }));
     match ending? {
@@ -206,11 +206,11 @@ fn is_for_the_pool(error: &OpenError) -> bool {
 }
 
 /// One thread, and others for what waits for the disk once there is any of that.
-fn runtime(turns: &Turns) -> io::Result<LocalRuntime> {
-    let turns = turns.clone();
+fn runtime(tick: &LoopTick) -> io::Result<LocalRuntime> {
+    let tick = tick.clone();
     Builder::new_current_thread()
         .enable_all()
-        .on_thread_park(move || turns.end())
+        .on_thread_park(move || tick.end())
         .build_local(LocalOptions::default())
 }
 
@@ -225,7 +225,7 @@ fn note_confinement(confinement: &Confinement) {
 fn alone(
     options: &Options,
     directory: DataDirectory,
-    turns: Turns,
+    tick: LoopTick,
     access: Access,
 ) -> Result<Worker, Failure> {
     let limits = Limits {
@@ -242,7 +242,7 @@ fn alone(
 async fn of_pool(
     options: &Options,
     directory: DataDirectory,
-    turns: Turns,
+    tick: LoopTick,
 ) -> Result<Option<(Worker, SettingsReader)>, Failure> {
     let fail = |error| Failure::Failed(format!("--settings-from-stdin: {error}"));
     let mut pool = SettingsReader::from_stdin().map_err(fail)?;

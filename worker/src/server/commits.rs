@@ -11,7 +11,7 @@ use crate::api::outcome::CommandError;
 use crate::server::worker::Worker;
 use crate::store::job::Job;
 use crate::store::usage::Scan;
-use crate::store::{StoreError, Ticket};
+use crate::store::{CommitPoint, StoreError};
 
 /// How long a request waits for a phext to be read, for memory that phexts hold until they are saved, or for a phext that
 /// another program has just changed.
@@ -41,7 +41,7 @@ pub(super) async fn close(worker: &Rc<Worker>) {
     loop {
         let progress = worker.job_ended.notified();
         start_jobs(worker);
-        if worker.store.borrow().is_at_rest() {
+        if worker.store.borrow().is_idle() {
             return;
         }
         progress.await;

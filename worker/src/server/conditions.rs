@@ -98,7 +98,7 @@ pub(super) fn repeat_key(headers: &HeaderMap) -> Result<Option<RepeatKey>, Probl
     }
     let Some(value) = headers.get(X_SQ_REPEAT_KEY) else { return Ok(None) };
     let key = IdempotencyKey::parse(value.as_bytes()).map_err(InvalidIdempotencyKey::problem)?;
-    Ok(Some(RepeatKey::new(KeyOrigin::Gateway, key.as_str())))
+    Ok(Some(WriteKey::new(KeyOrigin::Gateway, key.as_str())))
 }
 
 fn malformed() -> Problem {

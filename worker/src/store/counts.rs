@@ -8,7 +8,7 @@ use sq_shared::phext_name::PhextName;
 
 use crate::store::disk::{Disk, Identity};
 use crate::store::phext::parser::PhextParser;
-use crate::store::recovery::{PhextFiles, RecoveryError, read_text, survey};
+use crate::store::recovery::{PhextFiles, RecoveryError, read_text, summarize_journal};
 
 /// Most files that are remembered: more than a tenant has phexts by default. They take 2.2 MiB.
 const FILES: usize = 114_688;
@@ -59,10 +59,10 @@ pub(super) fn count(
     name: &PhextName,
     quota_bytes: Option<u64>,
 ) -> Result<Option<Counted>, RecoveryError> {
-    PhextFiles::of(disk, name)?.check_new()?;
-    let survey = survey(disk, name)?;
-    let text = read_text(disk, name, quota_bytes, survey.as_ref(), PhextParser::counting())?;
-    if survey.is_some_and(|survey| survey.may_have_more(text.as_ref().map(|text| text.digest))) {
+    PhextFiles::find(disk, name)?.check_new()?;
+    let summary = summarize_journal(disk, name)?;
+    let text = read_text(disk, name, quota_bytes, summary.as_ref(), PhextParser::counting())?;
+    if summary.is_some_and(|summary| summary.may_have_more(text.as_ref().map(|text| text.digest))) {
         return Ok(Some(Counted::Unsaved));
     }
     Ok(text.map(|text| Counted::Saved { file: text.identity, scrolls: text.phext.scroll_count() }))

@@ -9,11 +9,11 @@ use sq_shared::phext_name::PhextName;
 use crate::store::damage::Damage;
 use crate::store::disk::os::{OpenError, OsDisk};
 use crate::store::disk::{Disk, FileName, Identity, path_of};
-use crate::store::keys;
-use crate::store::links::linked;
+use crate::store::links::resolve_link;
 use crate::store::phext::parser::PhextParser;
 use crate::store::record::FileDigest;
-use crate::store::recovery::{RecoveryError, Survey, read_text, survey};
+use crate::store::recovery::{JournalSummary, RecoveryError, read_text, summarize_journal};
+use crate::store::retired_keys;
 
 /// What a directory holds.
 #[derive(Debug)]
@@ -131,7 +131,9 @@ pub fn check(dir: &Path) -> Result<Report, OpenError> {
         let is_plain = disk.identity(&file).map_err(wrap)?.is_none_or(|identity| identity.is_file);
         let finding = match &file {
             FileName::Reserve => Finding::Reserve,
-            FileName::Keys => keys::count(&disk).map_or_else(Finding::from, |keys| Finding::Keys { keys }),
+            FileName::Keys => {
+                retired_keys::count(&disk).map_or_else(Finding::from, |keys| Finding::Keys { keys })
+            }
             FileName::NewKeys if !is_plain => Damage::InTheWay { suffix: ".keys" }.into(),
             FileName::NewJournal(_) if !is_plain => Damage::InTheWay { suffix: ".journal" }.into(),
             _ if !is_plain => Damage::InTheWay { suffix: ".phext" }.into(),
@@ -164,14 +166,14 @@ struct TextFacts {
 
 /// What is in a phext's file and in its journal; none for one that is not there.
 fn check_phext(disk: &OsDisk, name: &PhextName) -> (Option<Finding>, Option<Finding>) {
-    let journal = survey(disk, name);
-    let link = match linked(disk, name) {
+    let journal = summarize_journal(disk, name);
+    let link = match resolve_link(disk, name) {
         Ok(None) => None,
         Ok(Some(target)) => Some(Finding::Link { target }),
         Err(error) => Some(error.into()),
     };
     if link.is_some() {
-        let journal = journal.map(|survey| survey.map(|survey| check_journal(&survey, None)));
+        let journal = journal.map(|summary| summary.map(|summary| check_journal(&summary, None)));
         return (link, journal.unwrap_or_else(|error| Some(error.into())));
     }
     let text = read_text(disk, name, None, None, PhextParser::counting()).map(|text| {
@@ -181,7 +183,7 @@ fn check_phext(disk: &OsDisk, name: &PhextName) -> (Option<Finding>, Option<Find
     });
     let journal_finding = match &journal {
         Ok(None) => None,
-        Ok(Some(survey)) => Some(check_journal(survey, text.as_ref().ok().map(Option::as_ref))),
+        Ok(Some(summary)) => Some(check_journal(summary, text.as_ref().ok().map(Option::as_ref))),
         Err(_) => None,
     };
     let text_finding = match text {
@@ -195,25 +197,25 @@ fn check_phext(disk: &OsDisk, name: &PhextName) -> (Option<Finding>, Option<Find
     (text_finding, journal_finding.or(journal.err().map(Finding::from)))
 }
 
-fn origin(journal: &Result<Option<Survey>, RecoveryError>, digest: FileDigest) -> Origin {
+fn origin(journal: &Result<Option<JournalSummary>, RecoveryError>, digest: FileDigest) -> Origin {
     match journal {
-        Ok(Some(survey)) if survey.sequence_of(Some(digest)).is_some() => Origin::Known,
+        Ok(Some(summary)) if summary.sequence_of(Some(digest)).is_some() => Origin::Known,
         Ok(_) => Origin::Foreign,
         Err(_) => Origin::Unknown,
     }
 }
 
 /// What a good journal holds; the text is `None` when it cannot be read, and `Some(None)` when there is none.
-fn check_journal(survey: &Survey, text: Option<Option<&TextFacts>>) -> Finding {
+fn check_journal(summary: &JournalSummary, text: Option<Option<&TextFacts>>) -> Finding {
     let (digest, identity) =
         (text.flatten().map(|text| text.digest), text.flatten().map(|text| &text.identity));
-    let unsaved = match text.map(|_| survey.count_unsaved(digest, identity)) {
+    let unsaved = match text.map(|_| summary.count_unsaved(digest, identity)) {
         None => None,
         Some(Ok(Ok(unsaved))) => Some(unsaved),
         Some(Ok(Err(damage))) => return Finding::Damaged(damage.into()),
         Some(Err(error)) => return Finding::Unreadable(error),
     };
-    let is_file_gone = matches!(text, Some(None)) && survey.sequence_of(None).is_none();
-    let (records, torn_bytes) = (survey.records, survey.end.torn_bytes);
+    let is_file_gone = matches!(text, Some(None)) && summary.sequence_of(None).is_none();
+    let (records, torn_bytes) = (summary.records, summary.end.torn_bytes);
     Finding::Journal { records, unsaved, torn_bytes, is_file_gone }
 }

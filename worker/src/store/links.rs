@@ -44,7 +44,7 @@ pub(super) enum Followed {
 }
 
 /// The phext that a link of this name leads to; `None` when there is no link.
-pub(super) fn linked(disk: &dyn Disk, name: &PhextName) -> Result<Option<PhextName>, RecoveryError> {
+pub(super) fn resolve_link(disk: &dyn Disk, name: &PhextName) -> Result<Option<PhextName>, RecoveryError> {
     let file = disk.identity(&FileName::Phext(name.clone()))?;
     if file.is_none_or(|file| file.is_file) {
         return Ok(None);

@@ -14,10 +14,10 @@ use sq_shared::{layout, limits};
 use crate::store::cache::Content;
 use crate::store::counts::{Counted, Counts, count};
 use crate::store::disk::{Disk, FileName, Identity, file_of};
-use crate::store::links::linked;
+use crate::store::links::resolve_link;
 use crate::store::open_phext::OpenPhext;
 use crate::store::recovery::{PhextFiles, RecoveryError};
-use crate::store::{Pending, Store, StoreError, Ticket};
+use crate::store::{CommitPoint, Pending, Store, StoreError};
 
 /// What the names of a page may take in memory. Each page is a pass over the directory: 100,000 names take seven when they
 /// are of the longest kind, and two when they are short.
@@ -78,13 +78,13 @@ pub struct CountJob {
     names: Vec<PhextName>,
 }
 
-/// Rows of a listing, which may be told when their tickets are settled.
+/// Rows of a listing, which may be told when their commit_points are settled.
 #[derive(Debug, Default)]
 pub struct Piece {
     /// In no order, until [`Piece::into_rows`].
     rows: Vec<Listed>,
     /// What they rest on.
-    pub tickets: Vec<Ticket>,
+    pub commit_points: Vec<CommitPoint>,
 }
 
 impl Listing {
@@ -189,7 +189,7 @@ fn look_at(
     name: &PhextName,
     quota_bytes: Option<u64>,
 ) -> Result<Option<Counted>, (u64, RecoveryError)> {
-    if linked(disk, name).map_err(|error| (0, error))?.is_some() {
+    if resolve_link(disk, name).map_err(|error| (0, error))?.is_some() {
         // It may be in memory under its own name, with more than its file has.
         return Ok(Some(Counted::Unsaved));
     }
@@ -229,7 +229,7 @@ impl Store {
     /// # Errors
     /// The disk has failed.
     pub fn list_page(&self, listing: &Listing) -> Result<PageJob, StoreError> {
-        if self.is_in_doubt {
+        if self.is_in_doubt() {
             return Err(StoreError::InDoubt);
         }
         let after = listing.last.clone();
@@ -246,46 +246,46 @@ impl Store {
     /// # Errors
     /// The disk has failed.
     pub fn list_piece(&self, listing: &mut Listing) -> Result<(Piece, CountJob), StoreError> {
-        if self.is_in_doubt {
+        if self.is_in_doubt() {
             return Err(StoreError::InDoubt);
         }
         let (disk, counts) = (Arc::clone(&self.disk), Arc::clone(&self.counts));
         let (mut piece, mut names) = (Piece::default(), Vec::new());
         for name in listing.names.drain(..listing.names.len().min(PIECE_PHEXTS)) {
             match self.list_from_memory(&name) {
-                Ok(Some((row, tickets))) => {
+                Ok(Some((row, commit_points))) => {
                     piece.rows.extend(row);
-                    piece.tickets.extend(tickets);
+                    piece.commit_points.extend(commit_points);
                 }
                 // What cannot be looked at from here, the job cannot either, and says so.
                 Ok(None) | Err(_) => names.push(name),
             }
         }
-        Ok((piece, CountJob { disk, counts, quota_bytes: self.limits.quota_bytes, names }))
+        Ok((piece, CountJob { disk, counts, quota_bytes: self.usage.quota_bytes(), names }))
     }
 
     /// The row of a phext that is in memory as it is on disk, and what it rests on; no row for one without scrolls and
     /// without a file.
-    fn list_from_memory(&self, name: &PhextName) -> io::Result<Option<(Option<Listed>, Vec<Ticket>)>> {
+    fn list_from_memory(&self, name: &PhextName) -> io::Result<Option<(Option<Listed>, Vec<CommitPoint>)>> {
         let Some(content) = self.cache.get(name) else { return Ok(None) };
         let file = self.disk.identity(&FileName::Phext(name.clone()))?;
         let row = |bytes, scrolls| Listed { name: name.clone(), bytes, scrolls };
         match content {
             Content::Open(open) if is_listable(open, file) => {
-                let (phext, tickets) = open.durable().into_parts();
+                let (phext, commit_points) = open.durable_phext().into_parts();
                 let (bytes, scrolls) = (phext.file_bytes(), phext.scroll_count());
                 let row = (file.is_some() || scrolls > 0).then(|| row(bytes, Some(scrolls)));
-                Ok(Some((row, tickets)))
+                Ok(Some((row, commit_points)))
             }
             Content::Damaged(known) => {
-                let is_same = known.files == PhextFiles::of(&*self.disk, name)?
-                    && known.quota_bytes == self.limits.quota_bytes;
+                let is_same = known.files == PhextFiles::find(&*self.disk, name)?
+                    && known.quota_bytes == self.usage.quota_bytes();
                 Ok(is_same.then(|| (Some(row(file.map_or(0, |file| file.bytes), None)), Vec::new())))
             }
-            Content::Parked(parked) if parked.file == file => {
-                Ok(Some((Some(row(parked.files.text_bytes, Some(parked.scrolls))), Vec::new())))
+            Content::Evicted(evicted) if evicted.file == file => {
+                Ok(Some((Some(row(evicted.files.text_bytes, Some(evicted.scrolls))), Vec::new())))
             }
-            Content::Open(_) | Content::Parked(_) => Ok(None),
+            Content::Open(_) | Content::Evicted(_) => Ok(None),
         }
     }
 
@@ -297,9 +297,9 @@ impl Store {
     pub fn list_unsaved(&mut self, name: &PhextName, piece: &mut Piece) -> Result<(), StoreError> {
         let row = |bytes, scrolls| Listed { name: name.clone(), bytes, scrolls };
         match self.load(name) {
-            Ok(Pending { value: phext, tickets }) => {
+            Ok(Pending { value: phext, commit_points }) => {
                 let (bytes, scrolls) = (phext.file_bytes(), phext.scroll_count());
-                piece.tickets.extend(tickets);
+                piece.commit_points.extend(commit_points);
                 piece.rows.push(row(bytes, Some(scrolls)));
                 Ok(())
             }
@@ -322,7 +322,7 @@ impl Store {
 
 /// Whether what is in memory may stand for what is on disk: jobs may be about to change the file.
 fn is_listable(open: &OpenPhext, file: Option<Identity>) -> bool {
-    open.file() == file || !open.is_quiet()
+    open.file() == file || !open.is_idle()
 }
 
 #[cfg(test)]
@@ -334,7 +334,7 @@ impl Store {
 
     /// The same, with pages of another size.
     pub(super) fn list_in_pages(&mut self, room_bytes: u64) -> Result<Pending<Vec<Listed>>, StoreError> {
-        let (mut listing, mut rows, mut tickets) = (Listing::default(), Vec::new(), Vec::new());
+        let (mut listing, mut rows, mut commit_points) = (Listing::default(), Vec::new(), Vec::new());
         while !listing.is_over() {
             if listing.needs_page() {
                 let mut job = self.list_page(&listing)?;
@@ -345,9 +345,9 @@ impl Store {
             for name in job.run(&mut piece) {
                 self.list_unsaved(&name, &mut piece)?;
             }
-            tickets.append(&mut piece.tickets);
+            commit_points.append(&mut piece.commit_points);
             rows.extend(piece.into_rows());
         }
-        Ok(Pending { value: rows, tickets })
+        Ok(Pending { value: rows, commit_points })
     }
 }

@@ -5,10 +5,10 @@ use std::io;
 use std::sync::Arc;
 
 use crate::store::disk::{Disk, DiskFile, FileName};
+use crate::store::idempotency::{RememberedWrite, WriteKey};
 use crate::store::journal::{self, AppendError, Base, Journal};
 use crate::store::record::{Entry, Stamp, encode};
 use crate::store::recovery::Tail;
-use crate::store::repeats::{Remembered, RepeatKey};
 
 /// How much is written at once.
 const WRITE_BYTES: usize = 256 * 1024;
@@ -18,7 +18,7 @@ const WRITE_BYTES: usize = 256 * 1024;
 pub(super) struct NewJournal {
     /// The file that it starts from.
     pub(super) base: Base,
-    pub(super) keys: Vec<(RepeatKey, Remembered)>,
+    pub(super) keys: Vec<(WriteKey, RememberedWrite)>,
     /// Records of the generation before.
     pub(super) tail: Option<Tail>,
 }
@@ -40,8 +40,8 @@ impl NewJournal {
         let carried = u32::try_from(self.keys.len()).unwrap_or(u32::MAX);
         let mut writer = Writer { journal: Journal::create(file, &self.base, carried)?, buffer: Vec::new() };
         let (sequence, durable) = (self.base.sequence, self.base.sequence);
-        for (key, Remembered { fingerprint, answer_bytes, time_us }) in self.keys.iter().copied() {
-            let entry = Entry::Repeat { key, fingerprint, answer_bytes };
+        for (key, RememberedWrite { fingerprint, answer_bytes, time_us }) in self.keys.iter().copied() {
+            let entry = Entry::Key { key, fingerprint, answer_bytes };
             writer.append(&Stamp { sequence, durable, time_us }, &entry)?;
         }
         if let Some(tail) = &self.tail {
@@ -76,7 +76,7 @@ impl Writer {
 fn copy_tail(tail: &Tail, writer: &mut Writer) -> io::Result<()> {
     let mut copied = Ok(());
     let replayed = journal::replay(&*tail.file, &tail.header, tail.from, tail.end, |record| {
-        let is_carried = matches!(record.entry, Entry::Repeat { .. });
+        let is_carried = matches!(record.entry, Entry::Key { .. });
         if !is_carried && tail.keep.keeps(&record) && copied.is_ok() {
             copied = writer.append(&record.stamp, &record.entry);
         }

@@ -43,12 +43,12 @@ pub struct Phext {
     scroll_count: usize,
     /// What the pages take, as [`Page::memory_bytes`] counts.
     memory_bytes: u64,
-    state: State,
+    revision: Revision,
 }
 
 /// Stands for what a phext holds: where it is the same, nothing has changed in between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct State(u64);
+pub struct Revision(u64);
 
 /// A change of one scroll.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,8 +156,8 @@ impl Phext {
     }
 
     /// Stands for what it holds now.
-    pub fn state(&self) -> State {
-        self.state
+    pub fn revision(&self) -> Revision {
+        self.revision
     }
 
     /// The whole phext as bytes, a buffer at a time.
@@ -239,7 +239,7 @@ impl Phext {
         self.file_bytes = self.file_bytes_after(&at, edit);
         self.text_bytes = self.text_bytes - old + new;
         self.scroll_count = self.scroll_count + usize::from(old == 0) - usize::from(new == 0);
-        self.state = State::new();
+        self.revision = Revision::new();
         let mut page = self.take_page_for(&at);
         if page.has_room_for(&at, edit) {
             Arc::make_mut(&mut page).apply(at, edit);
@@ -284,7 +284,7 @@ impl Phext {
     }
 }
 
-impl State {
+impl Revision {
     /// One that there has never been in this process.
     fn new() -> Self {
         static LAST: AtomicU64 = AtomicU64::new(0);

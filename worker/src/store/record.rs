@@ -8,8 +8,8 @@ use std::borrow::Cow;
 use sq_shared::coordinate::Coordinate;
 
 use crate::store::breaks::first_break;
+use crate::store::idempotency::{KeyOrigin, WriteKey};
 use crate::store::phext::Edit;
-use crate::store::repeats::{KeyOrigin, RepeatKey};
 
 /// What stands in front of the part that the length counts: length and checksum.
 pub(super) const PREFIX_BYTES: usize = 8;
@@ -24,7 +24,7 @@ const MASKED_BYTES: usize = 16;
 pub(super) const SMALLEST_BYTES: usize = PREFIX_BYTES + COMMON_BYTES;
 
 /// About what a carried-over key takes.
-pub(super) const REPEAT_BYTES: u64 = (PREFIX_BYTES + COMMON_BYTES + 16) as u64;
+pub(super) const KEY_RECORD_BYTES: u64 = (PREFIX_BYTES + COMMON_BYTES + 16) as u64;
 
 /// The longest text of one record: its length has 32 bits, and the rest of the record needs some of them.
 pub(super) const TEXT_BYTES: usize = u32::MAX as usize - 1024;
@@ -45,7 +45,7 @@ const UPDATE: u8 = 2;
 const DELETE: u8 = 3;
 const SAVED: u8 = 4;
 const PUBLISHED: u8 = 5;
-const REPEAT: u8 = 6;
+const KEY: u8 = 6;
 
 /// What the records of one journal have in common, and those of no other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,14 +103,14 @@ pub(super) enum Entry<'a> {
         edit: Cow<'a, Edit>,
         /// The number in the answer to the request.
         answer_bytes: u64,
-        repeat: Option<RepeatKey>,
+        key: Option<WriteKey>,
     },
     /// A file with these contents, which has all edits up to the sequence, is about to take the phext's name.
     Saved { upto: u64, digest: FileDigest },
     /// The file with all edits up to the sequence has the phext's name, for good.
     Published { upto: u64 },
-    /// A key that is remembered though its edit is in the file already, or changed nothing.
-    Repeat { key: RepeatKey, fingerprint: u128, answer_bytes: u64 },
+    /// A key that is remembered without its edit, which the file has already, or which changed nothing.
+    Key { key: WriteKey, fingerprint: u128, answer_bytes: u64 },
 }
 
 /// What tells the contents of a file from all others.
@@ -129,9 +129,9 @@ pub(super) fn encode(stamp: &Stamp, entry: &Entry<'_>, buffer: &mut Vec<u8>) {
         buffer.extend_from_slice(&word.to_le_bytes());
     }
     match entry {
-        Entry::Edit { at, edit, answer_bytes, repeat } => {
+        Entry::Edit { at, edit, answer_bytes, key } => {
             let (kind, text) = kind_and_text(edit);
-            encode_common(kind, repeat.as_ref(), *answer_bytes, buffer);
+            encode_common(kind, key.as_ref(), *answer_bytes, buffer);
             at.parts().iter().for_each(|part| buffer.extend_from_slice(&part.to_le_bytes()));
             buffer.extend_from_slice(text.as_bytes());
         }
@@ -141,8 +141,8 @@ pub(super) fn encode(stamp: &Stamp, entry: &Entry<'_>, buffer: &mut Vec<u8>) {
             buffer.extend_from_slice(&digest.xxh3.to_le_bytes());
         }
         Entry::Published { upto } => encode_common(PUBLISHED, None, *upto, buffer),
-        Entry::Repeat { key, fingerprint, answer_bytes } => {
-            encode_common(REPEAT, Some(key), *answer_bytes, buffer);
+        Entry::Key { key, fingerprint, answer_bytes } => {
+            encode_common(KEY, Some(key), *answer_bytes, buffer);
             buffer.extend_from_slice(&fingerprint.to_le_bytes());
         }
     }
@@ -201,10 +201,10 @@ impl Record {
         let (kind, origin) = (reader.array::<1>()?, reader.array::<1>()?);
         let digest = reader.u128()?;
         let number = reader.u64()?;
-        let repeat = match origin {
+        let key = match origin {
             [0] => None,
-            [1] => Some(RepeatKey { origin: KeyOrigin::Client, digest }),
-            [2] => Some(RepeatKey { origin: KeyOrigin::Gateway, digest }),
+            [1] => Some(WriteKey { origin: KeyOrigin::Client, digest }),
+            [2] => Some(WriteKey { origin: KeyOrigin::Gateway, digest }),
             _ => return None,
         };
         let entry = match kind {
@@ -212,14 +212,14 @@ impl Record {
                 let at = reader.coordinate()?;
                 let text = std::str::from_utf8(reader.0).ok().filter(|text| first_break(text).is_none())?;
                 let edit = Cow::Owned(edit_of(kind, text)?);
-                Entry::Edit { at, edit, answer_bytes: number, repeat }
+                Entry::Edit { at, edit, answer_bytes: number, key }
             }
             [SAVED] => {
                 let digest = FileDigest { bytes: reader.u64()?, xxh3: reader.u128()? };
                 Entry::Saved { upto: earlier(number)?, digest }
             }
             [PUBLISHED] => Entry::Published { upto: earlier(number)? },
-            [REPEAT] => Entry::Repeat { key: repeat?, fingerprint: reader.u128()?, answer_bytes: number },
+            [KEY] => Entry::Key { key: key?, fingerprint: reader.u128()?, answer_bytes: number },
             _ => return None,
         };
         Some(Self { stamp, entry })
@@ -236,7 +236,7 @@ pub(super) fn checksum_before_body(generation: Generation, length: [u8; 4]) -> u
     crc32c::crc32c_append(crc32c::crc32c(&generation.id.to_le_bytes()), &length)
 }
 
-fn encode_common(kind: u8, key: Option<&RepeatKey>, number: u64, buffer: &mut Vec<u8>) {
+fn encode_common(kind: u8, key: Option<&WriteKey>, number: u64, buffer: &mut Vec<u8>) {
     let origin = match key.map(|key| key.origin) {
         None => 0,
         Some(KeyOrigin::Client) => 1,
@@ -310,9 +310,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn keys() -> impl Strategy<Value = RepeatKey> {
+    fn keys() -> impl Strategy<Value = WriteKey> {
         let origin = prop_oneof![Just(KeyOrigin::Client), Just(KeyOrigin::Gateway)];
-        (origin, any::<u128>()).prop_map(|(origin, digest)| RepeatKey { origin, digest })
+        (origin, any::<u128>()).prop_map(|(origin, digest)| WriteKey { origin, digest })
     }
 
     fn entries() -> impl Strategy<Value = Entry<'static>> {
@@ -323,17 +323,15 @@ mod tests {
             Just(Edit::Remove)
         ];
         prop_oneof![
-            (at, edit, any::<u64>(), prop::option::of(keys())).prop_map(
-                |(at, edit, answer_bytes, repeat)| {
-                    let at = Coordinate::from_parts(at).unwrap();
-                    Entry::Edit { at, edit: Cow::Owned(edit), answer_bytes, repeat }
-                }
-            ),
+            (at, edit, any::<u64>(), prop::option::of(keys())).prop_map(|(at, edit, answer_bytes, key)| {
+                let at = Coordinate::from_parts(at).unwrap();
+                Entry::Edit { at, edit: Cow::Owned(edit), answer_bytes, key }
+            }),
             (any::<u64>(), any::<u64>(), any::<u128>())
                 .prop_map(|(upto, bytes, xxh3)| Entry::Saved { upto, digest: FileDigest { bytes, xxh3 } }),
             any::<u64>().prop_map(|upto| Entry::Published { upto }),
             (keys(), any::<u128>(), any::<u64>()).prop_map(|(key, fingerprint, answer_bytes)| {
-                Entry::Repeat { key, fingerprint, answer_bytes }
+                Entry::Key { key, fingerprint, answer_bytes }
             }),
         ]
     }

@@ -14,12 +14,13 @@ use sq_shared::phext_name::PhextName;
 
 use crate::store::damage::Damage;
 use crate::store::disk::{Disk, DiskFile, FileName, Identity, is_harmless};
+use crate::store::idempotency::{KEYS_PER_PHEXT, RememberedKeys, RememberedWrite};
 use crate::store::journal::{self, Base, End, Header, Journal, JournalDamage};
 use crate::store::links::BadLink;
+use crate::store::open_phext::durability::Position;
 use crate::store::phext::parser::PhextParser;
 use crate::store::phext::{Phext, TextDamage};
 use crate::store::record::{Entry, FileDigest, Format, LARGEST_FOUND_SEQUENCE, Record, fingerprint};
-use crate::store::repeats::{KEYS_PER_PHEXT, Remembered, Repeats};
 use crate::store::usage::Files;
 
 /// How much of a file is read at once.
@@ -44,17 +45,16 @@ impl From<JournalDamage> for RecoveryError {
 #[derive(Debug)]
 pub(super) struct Recovered {
     pub(super) phext: Phext,
-    /// What the file was when it was read.
+    /// The last record that requests may rest on, and the last edit in `phext`.
+    pub(super) position: Position,
+    /// The file when it was read.
     pub(super) file: Option<Identity>,
-    pub(super) digest: Option<FileDigest>,
-    pub(super) repeats: Repeats,
+    /// What is in the file: its digest, and the last edit in it.
+    pub(super) base: Base,
+    pub(super) keys: RememberedKeys,
     pub(super) last_sequence: u64,
-    /// The last record that somebody may be told of, and the last that is known to be durable.
-    pub(super) logged: u64,
+    /// The last record that is known to be durable.
     pub(super) synced: u64,
-    /// The last edit in `phext`, and the last that is in the file too.
-    pub(super) last_edit: u64,
-    pub(super) saved: u64,
     pub(super) journal: RecoveredJournal,
 }
 
@@ -67,7 +67,7 @@ pub(super) enum RecoveredJournal {
     /// It must begin anew, with these records of the old one: its format is an old one, or the file is another
     /// program's, or the worker before ended at work. What that one wrote last may be in the kernel's memory alone, even after a sync:
     /// for when the sync before had failed, this one has nothing to do. Only a new file is sure.
-    Superseded(Tail),
+    Stale(Tail),
 }
 
 /// Records of a journal that go over into its next generation.
@@ -117,7 +117,7 @@ pub(super) struct PhextFiles {
 }
 
 impl PhextFiles {
-    pub(super) fn of(disk: &dyn Disk, name: &PhextName) -> io::Result<Self> {
+    pub(super) fn find(disk: &dyn Disk, name: &PhextName) -> io::Result<Self> {
         Ok(Self {
             text: disk.identity(&FileName::Phext(name.clone()))?,
             journal: disk.identity(&FileName::Journal(name.clone()))?,
@@ -154,29 +154,27 @@ pub(super) fn recover(
     name: &PhextName,
     quota_bytes: Option<u64>,
 ) -> Result<Option<Recovered>, RecoveryError> {
-    PhextFiles::of(disk, name)?.check_new()?;
+    PhextFiles::find(disk, name)?.check_new()?;
     let is_in_folder = name.folder().is_some();
     if is_in_folder {
         remove_leftovers(disk, name)?;
     }
-    let survey = survey(disk, name)?;
-    let text = read_text(disk, name, quota_bytes, survey.as_ref(), PhextParser::default())?;
-    match (survey, text) {
+    let summary = summarize_journal(disk, name)?;
+    let text = read_text(disk, name, quota_bytes, summary.as_ref(), PhextParser::default())?;
+    match (summary, text) {
         (_, None) if is_in_folder => Err(Damage::Link(BadLink::Missing).into()),
         (None, None) => Ok(None),
         (None, Some(text)) => Ok(Some(Recovered {
             phext: text.phext,
+            position: Position::default(),
             file: Some(text.identity),
-            digest: Some(text.digest),
-            repeats: Repeats::new(KEYS_PER_PHEXT),
+            base: Base { sequence: 0, digest: Some(text.digest) },
+            keys: RememberedKeys::new(KEYS_PER_PHEXT),
             last_sequence: 0,
-            logged: 0,
             synced: 0,
-            last_edit: 0,
-            saved: 0,
             journal: RecoveredJournal::None,
         })),
-        (Some(survey), text) => survey.replay(text, is_in_folder).map(Some),
+        (Some(summary), text) => summary.replay(text, is_in_folder).map(Some),
     }
 }
 
@@ -192,16 +190,19 @@ fn remove_leftovers(disk: &dyn Disk, name: &PhextName) -> io::Result<()> {
 }
 
 /// Reads a phext's journal; `None` when there is none.
-pub(super) fn survey(disk: &dyn Disk, name: &PhextName) -> Result<Option<Survey>, RecoveryError> {
+pub(super) fn summarize_journal(
+    disk: &dyn Disk,
+    name: &PhextName,
+) -> Result<Option<JournalSummary>, RecoveryError> {
     match open_plain(disk, &FileName::Journal(name.clone()))? {
         Opened::Missing => Ok(None),
         Opened::NotAFile => Err(JournalDamage::NotAFile.into()),
-        Opened::File(file) => Ok(Some(Survey::of(file.into())??)),
+        Opened::File(file) => Ok(Some(JournalSummary::of(file.into())??)),
     }
 }
 
 /// What a journal says, before anything of it is applied.
-pub(super) struct Survey {
+pub(super) struct JournalSummary {
     file: Arc<dyn DiskFile>,
     header: Header,
     pub(super) end: End,
@@ -209,7 +210,7 @@ pub(super) struct Survey {
     published: Base,
     /// Files that may have had it since, the oldest first.
     pending: Vec<Base>,
-    repeats: Repeats,
+    keys: RememberedKeys,
     /// When it was read: the keys in it are no older than that.
     began: Instant,
     last_sequence: u64,
@@ -220,30 +221,30 @@ pub(super) struct Survey {
     pub(super) records: u64,
 }
 
-impl Survey {
+impl JournalSummary {
     pub(super) fn of(file: Arc<dyn DiskFile>) -> io::Result<Result<Self, JournalDamage>> {
         let header = match journal::read_header(&*file)? {
             Ok(header) => header,
             Err(damage) => return Ok(Err(damage)),
         };
-        let mut survey = Self {
+        let mut summary = Self {
             file: Arc::clone(&file),
             header,
             end: End { bytes: 0, torn_bytes: 0 },
             published: header.base,
             pending: Vec::new(),
-            repeats: Repeats::new(KEYS_PER_PHEXT),
+            keys: RememberedKeys::new(KEYS_PER_PHEXT),
             began: Instant::now(),
             last_sequence: header.base.sequence,
             last_change: header.base.sequence,
             durable: header.base.sequence,
             records: 0,
         };
-        let end = journal::scan(&*file, &header, |record| survey.note(&record))?;
-        if survey.last_sequence > LARGEST_FOUND_SEQUENCE {
+        let end = journal::scan(&*file, &header, |record| summary.note(&record))?;
+        if summary.last_sequence > LARGEST_FOUND_SEQUENCE {
             return Ok(Err(JournalDamage::Sequence));
         }
-        Ok(end.map(|end| Self { end, ..survey }))
+        Ok(end.map(|end| Self { end, ..summary }))
     }
 
     fn note(&mut self, record: &Record) {
@@ -252,17 +253,21 @@ impl Survey {
         self.last_sequence = record.stamp.sequence;
         self.durable = self.durable.max(record.stamp.durable);
         match &record.entry {
-            Entry::Edit { at, edit, answer_bytes, repeat } => {
+            Entry::Edit { at, edit, answer_bytes, key } => {
                 self.last_change = record.stamp.sequence;
-                if let Some(key) = repeat {
+                if let Some(key) = key {
                     let (fingerprint, answer_bytes) = (fingerprint(at, edit), *answer_bytes);
-                    self.repeats.insert(*key, Remembered { fingerprint, answer_bytes, time_us }, self.began);
+                    self.keys.insert(
+                        *key,
+                        RememberedWrite { fingerprint, answer_bytes, time_us },
+                        self.began,
+                    );
                 }
             }
-            Entry::Repeat { key, fingerprint, answer_bytes } => {
+            Entry::Key { key, fingerprint, answer_bytes } => {
                 self.last_change = record.stamp.sequence;
                 let (fingerprint, answer_bytes) = (*fingerprint, *answer_bytes);
-                self.repeats.insert(*key, Remembered { fingerprint, answer_bytes, time_us }, self.began);
+                self.keys.insert(*key, RememberedWrite { fingerprint, answer_bytes, time_us }, self.began);
             }
             Entry::Saved { upto, digest } => {
                 self.pending.push(Base { sequence: *upto, digest: Some(*digest) });
@@ -374,13 +379,13 @@ impl Survey {
         self,
         phext: Phext,
         file: Option<Identity>,
-        base: Base,
+        in_file: Base,
         keep: Keep,
         (is_ours, is_in_folder): (bool, bool),
     ) -> Recovered {
-        let is_published = self.is_published(base.sequence, is_ours);
+        let is_published = self.is_published(in_file.sequence, is_ours);
         // No start syncs the names in a folder. A new journal does.
-        let is_clean = self.is_clean(base.sequence, is_ours) && !is_in_folder;
+        let is_clean = self.is_clean(in_file.sequence, is_ours) && !is_in_folder;
         if self.end.torn_bytes > 0 {
             let bytes = self.end.torn_bytes;
             tracing::warn!(
@@ -395,26 +400,19 @@ impl Survey {
         } else {
             let (file, header, from) = (Arc::clone(&self.file), self.header, journal::first_record());
             let (keep, base) = if is_published {
-                (keep, base)
+                (keep, in_file)
             } else {
                 (Keep::After(self.published.sequence), self.published)
             };
-            RecoveredJournal::Superseded(Tail { file, header, from, end: self.end.bytes, keep, base })
+            RecoveredJournal::Stale(Tail { file, header, from, end: self.end.bytes, keep, base })
         };
-        let (logged, synced) =
-            if is_clean { (self.durable, self.durable) } else { (self.last_sequence, base.sequence) };
-        Recovered {
-            phext,
-            file,
-            digest: base.digest,
-            repeats: self.repeats,
-            last_sequence: self.last_sequence,
-            logged,
-            synced,
-            last_edit: if is_clean { base.sequence } else { self.last_sequence },
-            saved: base.sequence,
-            journal,
-        }
+        let last_sequence = self.last_sequence;
+        let (position, synced) = if is_clean {
+            (Position { record: self.durable, edit: in_file.sequence }, self.durable)
+        } else {
+            (Position { record: last_sequence, edit: last_sequence }, in_file.sequence)
+        };
+        Recovered { phext, position, file, base: in_file, keys: self.keys, last_sequence, synced, journal }
     }
 }
 
@@ -430,7 +428,7 @@ pub(super) fn read_text(
     disk: &dyn Disk,
     name: &PhextName,
     quota_bytes: Option<u64>,
-    survey: Option<&Survey>,
+    summary: Option<&JournalSummary>,
     parser: PhextParser,
 ) -> Result<Option<Text>, RecoveryError> {
     let file = match open_plain(disk, &FileName::Phext(name.clone()))? {
@@ -440,7 +438,7 @@ pub(super) fn read_text(
     };
     // Before the bytes: when someone writes meanwhile, the next look sees a change and reads again.
     let identity = file.identity()?;
-    let is_ours = survey.is_some_and(|survey| survey.knows_length(identity.bytes));
+    let is_ours = summary.is_some_and(|summary| summary.knows_length(identity.bytes));
     if let Some(quota) = quota_bytes.filter(|quota| identity.bytes > *quota && !is_ours) {
         return Err(Damage::LargerThanQuota { bytes: identity.bytes, quota }.into());
     }

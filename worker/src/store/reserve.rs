@@ -11,11 +11,11 @@ const RESERVE_BYTES: u64 = 256 * 1024;
 
 /// The room. Only jobs take it and give it up, for both may have to wait for the disk.
 #[derive(Debug, Default)]
-pub(super) struct Reserve(Mutex<State>);
+pub(super) struct Reserve(Mutex<ReserveState>);
 
 /// Whether the room is there.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum ReserveState {
     /// It has not been looked for yet.
     #[default]
     Unknown,
@@ -29,28 +29,28 @@ impl Reserve {
     /// Takes the room if it is not there. That there is none to take is no error: then there is no reserve.
     pub(super) fn hold(&self, disk: &dyn Disk) {
         let mut state = self.state();
-        if matches!(*state, State::Held | State::Unavailable) {
+        if matches!(*state, ReserveState::Held | ReserveState::Unavailable) {
             return;
         }
         match take(disk) {
-            Ok(()) => *state = State::Held,
+            Ok(()) => *state = ReserveState::Held,
             Err(error) => {
                 // Better none than a part that is taken for the whole.
                 let _ = disk.remove(&FileName::Reserve);
-                *state = if is_unsupported(&error) { State::Unavailable } else { State::Gone };
+                *state = if is_unsupported(&error) { ReserveState::Unavailable } else { ReserveState::Gone };
             }
         }
     }
 
     /// Does work that needs room, once more with the reserve given up when there was no room for it.
-    pub(super) fn with_room<T, E>(
+    pub(super) fn with_space<T, E>(
         &self,
         disk: &dyn Disk,
-        is_without_room: impl Fn(&E) -> bool,
+        is_without_space: impl Fn(&E) -> bool,
         mut work: impl FnMut() -> Result<T, E>,
     ) -> Result<T, E> {
         match work() {
-            Err(error) if is_without_room(&error) && self.release(disk) => work(),
+            Err(error) if is_without_space(&error) && self.release(disk) => work(),
             result => result,
         }
     }
@@ -58,14 +58,14 @@ impl Reserve {
     /// Gives the room up; whether there was any.
     fn release(&self, disk: &dyn Disk) -> bool {
         let mut state = self.state();
-        if *state != State::Held {
+        if *state != ReserveState::Held {
             return false;
         }
-        *state = State::Gone;
+        *state = ReserveState::Gone;
         disk.remove(&FileName::Reserve).is_ok()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ReserveState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -86,7 +86,7 @@ fn read(
 /// Whether a record may stand behind one of this sequence: a carried-over key has its base's.
 fn follows(record: &Record, last: u64) -> bool {
     match record.entry {
-        Entry::Repeat { .. } => record.stamp.sequence >= last,
+        Entry::Key { .. } => record.stamp.sequence >= last,
         _ => record.stamp.sequence > last,
     }
 }

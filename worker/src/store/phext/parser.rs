@@ -8,7 +8,7 @@ use sq_shared::coordinate::Coordinate;
 use crate::store::breaks;
 use crate::store::phext::builder::PageBuilder;
 use crate::store::phext::page::PAGE_BYTES;
-use crate::store::phext::{Phext, State, TextDamage};
+use crate::store::phext::{Phext, Revision, TextDamage};
 
 /// The longest character, in bytes.
 const CHARACTER_BYTES: usize = 4;
@@ -33,7 +33,7 @@ pub(in crate::store) struct PhextParser {
 impl Default for PhextParser {
     fn default() -> Self {
         Self {
-            phext: Phext { state: State::new(), ..Phext::default() },
+            phext: Phext { revision: Revision::new(), ..Phext::default() },
             builder: Some(PageBuilder::new(PAGE_BYTES)),
             parts: [1; 9],
             here: Coordinate::ORIGIN,

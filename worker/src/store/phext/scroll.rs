@@ -10,29 +10,29 @@ const FRAGMENT_BYTES: usize = 16 * 1024;
 
 /// Owns the text of a scroll without a copy. It keeps the scroll's page: at most 16 KiB beside the text.
 #[derive(Debug, Clone)]
-pub struct Scroll(Source);
+pub struct Scroll(Backing);
 
 #[derive(Debug, Clone)]
-enum Source {
+enum Backing {
     Page(Arc<Page>, Range<usize>),
     Static(&'static str),
 }
 
 impl Scroll {
     pub(super) fn of_page(page: Arc<Page>, range: Range<usize>) -> Self {
-        Self(Source::Page(page, range))
+        Self(Backing::Page(page, range))
     }
 
     /// A text that stands in place of a scroll's.
     pub fn of_static(text: &'static str) -> Self {
-        Self(Source::Static(text))
+        Self(Backing::Static(text))
     }
 
     /// The text.
     pub fn as_str(&self) -> &str {
         match &self.0 {
-            Source::Page(page, range) => page.text().get(range.clone()).unwrap_or_default(),
-            Source::Static(text) => text,
+            Backing::Page(page, range) => page.text().get(range.clone()).unwrap_or_default(),
+            Backing::Static(text) => text,
         }
     }
 

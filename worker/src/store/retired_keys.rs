@@ -1,5 +1,5 @@
-//! The keys of writes that may come again, of phexts whose journals were retired: one file per tenant, `.keys`. It is a
-//! journal that has nothing but keys.
+//! The idempotency keys of phexts whose journals were removed: one file per tenant, `.keys`. It is a journal that has nothing
+//! but keys.
 //!
 //! A key is in here before the journal that had it is removed. So after a crash it may be in both, which does no harm, and
 //! never in neither.
@@ -12,42 +12,44 @@ use sq_shared::phext_name::PhextName;
 
 use crate::store::damage::Damage;
 use crate::store::disk::{Disk, FileName, Identity};
+use crate::store::idempotency::{KeyLimits, RememberedKeys, RememberedWrite, WriteKey};
 use crate::store::job::{append, begin};
 use crate::store::journal::{self, Base, Journal, JournalDamage};
 use crate::store::new_journal::NewJournal;
-use crate::store::record::{Entry, LARGEST_FOUND_SEQUENCE, REPEAT_BYTES, Stamp, encode};
+use crate::store::record::{Entry, KEY_RECORD_BYTES, LARGEST_FOUND_SEQUENCE, Stamp, encode};
 use crate::store::recovery::{Opened, RecoveryError, open_plain};
-use crate::store::repeats::{MostKeys, Remembered, RepeatKey, Repeats};
 use crate::store::reserve::Reserve;
 
-/// Most keys that are remembered of retired journals, all phexts together: 2.3 MiB on disk, and 4 MiB in memory.
-pub(super) const RETIRED_KEYS: MostKeys = MostKeys { clients: 16_384, gateways: 16_384 };
+/// Most keys that are remembered of removed journals, all phexts together: 2.3 MiB on disk, and 4 MiB in memory.
+pub(super) const RETIRED_KEY_LIMITS: KeyLimits = KeyLimits { clients: 16_384, gateways: 16_384 };
 
-/// A new file takes the place of one that is longer than its keys and this.
-const SPENT_BYTES: u64 = 1024 * 1024;
+/// The file is compacted once it is longer than its keys and this.
+const COMPACT_BYTES: u64 = 1024 * 1024;
 
-/// What the file starts from: there is no text.
+/// The file belongs to no text.
 const BASE: Base = Base { sequence: 0, digest: None };
 
 /// The keys, and the file that they are in.
 #[derive(Debug, Default)]
-pub(super) struct Keys {
+pub(super) struct RetiredKeys {
     /// `None` until the file has been read.
-    known: Option<Repeats>,
-    /// The file cannot be understood for as long as it is this one.
+    known: Option<RememberedKeys>,
+    /// The file is damaged for as long as it is this one.
     damaged: Option<(Option<Identity>, Damage)>,
-    /// `None` until this worker has written the file. What one before wrote may be in the kernel's memory alone, even after
-    /// a sync; so the first write makes a new file.
+    /// `None` until this worker has written the file. What an earlier one wrote may be in the page cache alone, even after a
+    /// sync; so the first write makes a new file.
     file: Option<Journal>,
     last_sequence: u64,
     durable_sequence: u64,
+    /// A job writes the file and removes journals.
+    is_retiring: bool,
 }
 
-/// What the file has: the keys, and the last sequence.
+/// What was read from the file: the keys, and the last sequence.
 #[derive(Debug)]
 pub(super) struct FoundKeys {
     identity: Option<Identity>,
-    content: Result<(Repeats, u64), Damage>,
+    content: Result<(RememberedKeys, u64), Damage>,
 }
 
 /// Keys that are to be written.
@@ -60,14 +62,14 @@ pub(super) struct NewKeys {
 /// Where they go.
 #[derive(Debug)]
 enum Place {
-    /// Nothing to write: there are no keys, or the file has all of them.
+    /// Nowhere: there are no keys, or the file has all of them.
     None,
     EndOf(Journal),
-    /// A new file, which has these first.
-    NewFile(Vec<(RepeatKey, Remembered)>),
+    /// A new file, which begins with these.
+    NewFile(Vec<(WriteKey, RememberedWrite)>),
 }
 
-impl Keys {
+impl RetiredKeys {
     /// Whether the file has been read. It may be known to be damaged.
     pub(super) fn are_known(&self, disk: &dyn Disk) -> Result<bool, RecoveryError> {
         if self.known.is_some() {
@@ -77,8 +79,8 @@ impl Keys {
         if *damaged == disk.identity(&FileName::Keys)? { Err(damage.clone().into()) } else { Ok(false) }
     }
 
-    /// Takes in what the file has.
-    pub(super) fn take_in(&mut self, found: FoundKeys) -> Result<(), Damage> {
+    /// Remembers what was read from the file.
+    pub(super) fn install(&mut self, found: FoundKeys) -> Result<(), Damage> {
         match found.content {
             Ok((known, last_sequence)) => {
                 (self.last_sequence, self.durable_sequence) = (last_sequence, last_sequence);
@@ -86,7 +88,7 @@ impl Keys {
                 Ok(())
             }
             Err(damage) => {
-                tracing::error!(%damage, "no phext is written, because a write that comes again could be made twice");
+                tracing::error!(%damage, "the idempotency keys are damaged; all writes are refused, because one that is sent again could be applied twice");
                 self.damaged = Some((found.identity, damage.clone()));
                 Err(damage)
             }
@@ -94,30 +96,36 @@ impl Keys {
     }
 
     /// What is known of a phext's key.
-    pub(super) fn get(&self, name: &PhextName, key: &RepeatKey, now: Instant) -> Option<Remembered> {
+    pub(super) fn get(&self, name: &PhextName, key: &WriteKey, now: Instant) -> Option<RememberedWrite> {
         let known = self.known.as_ref().filter(|known| known.len() > 0)?;
-        known.get(&key_of_all(name, key), now)
+        known.get(&shared_key(name, key), now)
     }
 
-    /// What must be written before the journals that have these keys may go.
-    pub(super) fn gather<'k>(
+    /// Whether a job writes the file and removes journals. There is one at a time.
+    pub(super) fn is_retiring(&self) -> bool {
+        self.is_retiring
+    }
+
+    /// Begins a retirement. Gives what must be written before the journals that have these keys may be removed.
+    pub(super) fn begin_to_retire<'k>(
         &mut self,
-        phexts: impl Iterator<Item = (&'k PhextName, &'k Repeats)>,
+        phexts: impl Iterator<Item = (&'k PhextName, &'k RememberedKeys)>,
         now: Instant,
     ) -> NewKeys {
+        self.is_retiring = true;
         let (mut records, mut is_any, durable) = (Vec::new(), false, self.durable_sequence);
         for (name, keys) in phexts {
             for (key, remembered) in keys.alive(now) {
-                let key = key_of_all(name, &key);
+                let key = shared_key(name, &key);
                 is_any = true;
                 // After a retirement that was refused the file has it already.
                 if self.known.as_ref().and_then(|known| known.get(&key, now)) == Some(remembered) {
                     continue;
                 }
                 self.last_sequence += 1;
-                let Remembered { fingerprint, answer_bytes, time_us } = remembered;
+                let RememberedWrite { fingerprint, answer_bytes, time_us } = remembered;
                 let stamp = Stamp { sequence: self.last_sequence, durable, time_us };
-                encode(&stamp, &Entry::Repeat { key, fingerprint, answer_bytes }, &mut records);
+                encode(&stamp, &Entry::Key { key, fingerprint, answer_bytes }, &mut records);
             }
         }
         let place = match &self.file {
@@ -130,39 +138,42 @@ impl Keys {
     }
 
     fn has_room(&self, file: &Journal, records: &[u8]) -> bool {
-        let known = self.known.as_ref().map_or(0, Repeats::len) as u64;
-        file.bytes + records.len() as u64 <= SPENT_BYTES + REPEAT_BYTES * known
+        let known = self.known.as_ref().map_or(0, RememberedKeys::len) as u64;
+        file.bytes + records.len() as u64 <= COMPACT_BYTES + KEY_RECORD_BYTES * known
     }
 
-    /// Notes that keys have been written, and where.
-    pub(super) fn note_written(&mut self, file: Journal) {
-        self.file = Some(file);
-        self.durable_sequence = self.last_sequence;
+    /// Ends a retirement. The file is given if it is new or longer.
+    pub(super) fn end_retiring(&mut self, written: Option<Journal>) {
+        self.is_retiring = false;
+        if let Some(file) = written {
+            self.file = Some(file);
+            self.durable_sequence = self.last_sequence;
+        }
     }
 
-    /// Remembers the keys of a phext that have been written, all but those of records on their way.
+    /// Remembers the keys of a phext that have been written: all but those of records that its journal does not have yet.
     pub(super) fn take_over(
         &mut self,
         name: &PhextName,
-        keys: &Repeats,
-        on_their_way: &[RepeatKey],
+        keys: &RememberedKeys,
+        unwritten: &[WriteKey],
         now: Instant,
     ) {
         if let Some(known) = &mut self.known {
-            known.take_over(keys, on_their_way, |key| key_of_all(name, key), now);
+            known.take_over(keys, unwritten, |key| shared_key(name, key), now);
         }
     }
 
     /// What they take in memory.
     pub(super) fn memory_bytes(&self) -> u64 {
-        self.known.as_ref().map_or(0, Repeats::memory_bytes)
+        self.known.as_ref().map_or(0, RememberedKeys::memory_bytes)
     }
 }
 
 impl FoundKeys {
     pub(super) fn read(disk: &dyn Disk, now: Instant) -> io::Result<Self> {
         let identity = disk.identity(&FileName::Keys)?;
-        let mut known = Repeats::new(RETIRED_KEYS);
+        let mut known = RememberedKeys::new(RETIRED_KEY_LIMITS);
         let content = match read(disk, &mut known, now) {
             Ok(last_sequence) => Ok((known, last_sequence)),
             Err(RecoveryError::Damaged(damage)) => Err(damage),
@@ -173,21 +184,20 @@ impl FoundKeys {
 }
 
 impl NewKeys {
-    /// Writes them, and makes them durable. The file is given if there is another one, or a longer one; the inner error says
-    /// that it is as it was.
+    /// Writes and syncs them. The file is given if it is new or longer; the inner error says that it is as it was.
     pub(super) fn write(
         self,
         disk: &dyn Disk,
         reserve: &Reserve,
     ) -> io::Result<Result<Option<Journal>, io::Error>> {
-        // The journals that go give more room back.
-        let frees_room = true;
+        // The removed journals free more.
+        let frees_space = true;
         let written = match self.place {
             Place::None => return Ok(Ok(None)),
-            Place::EndOf(file) => append(disk, reserve, file, self.records, frees_room)?,
+            Place::EndOf(file) => append(disk, reserve, file, self.records, frees_space)?,
             Place::NewFile(keys) => {
                 let new = NewJournal { base: BASE, keys, tail: None };
-                begin(disk, reserve, (&FileName::NewKeys, &FileName::Keys), &new, self.records, frees_room)?
+                begin(disk, reserve, (&FileName::NewKeys, &FileName::Keys), &new, self.records, frees_space)?
             }
         };
         Ok(written.map(Some).map_err(|refused| refused.error))
@@ -196,14 +206,14 @@ impl NewKeys {
 
 /// How many keys a `.keys` file has.
 pub(super) fn count(disk: &dyn Disk) -> Result<u64, RecoveryError> {
-    let mut known = Repeats::new(RETIRED_KEYS);
+    let mut known = RememberedKeys::new(RETIRED_KEY_LIMITS);
     read(disk, &mut known, Instant::now())?;
     Ok(known.len() as u64)
 }
 
-/// Reads the file, and gives the last sequence in it. An end that is torn was never relied on: the journals that had those
-/// keys were still there.
-fn read(disk: &dyn Disk, known: &mut Repeats, now: Instant) -> Result<u64, RecoveryError> {
+/// Reads the file, and gives the last sequence in it. Nothing ever depended on a torn end: the journals that had those keys
+/// were still there.
+fn read(disk: &dyn Disk, known: &mut RememberedKeys, now: Instant) -> Result<u64, RecoveryError> {
     let damaged = |damage| RecoveryError::Damaged(Damage::Keys(damage));
     let file = match open_plain(disk, &FileName::Keys)? {
         Opened::Missing => return Ok(0),
@@ -214,9 +224,9 @@ fn read(disk: &dyn Disk, known: &mut Repeats, now: Instant) -> Result<u64, Recov
     let mut last_sequence = 0;
     let scanned = journal::scan(&*file, &header, |record| {
         last_sequence = record.stamp.sequence;
-        if let Entry::Repeat { key, fingerprint, answer_bytes } = record.entry {
+        if let Entry::Key { key, fingerprint, answer_bytes } = record.entry {
             let time_us = record.stamp.time_us;
-            known.insert(key, Remembered { fingerprint, answer_bytes, time_us }, now);
+            known.insert(key, RememberedWrite { fingerprint, answer_bytes, time_us }, now);
         }
     })?;
     scanned.map_err(damaged)?;
@@ -226,17 +236,17 @@ fn read(disk: &dyn Disk, known: &mut Repeats, now: Instant) -> Result<u64, Recov
     Ok(last_sequence)
 }
 
-/// The key under which a phext's key is remembered beside those of other phexts.
-fn key_of_all(name: &PhextName, key: &RepeatKey) -> RepeatKey {
+/// The key as it is remembered beside those of other phexts.
+fn shared_key(name: &PhextName, key: &WriteKey) -> WriteKey {
     let mut hash = xxhash_rust::xxh3::Xxh3::new();
     hash.update(&key.digest.to_le_bytes());
     if let Some(folder) = name.folder() {
-        // No name has a slash. The folder may be another one by now: its phext has the same name for clients.
+        // No name has a slash. The folder may have been replaced since: clients know its phext by the same name.
         hash.update(folder.path.as_os_str().as_bytes());
         hash.update(b"/");
     }
     hash.update(name.as_str().as_bytes());
-    RepeatKey { digest: hash.digest128(), ..*key }
+    WriteKey { digest: hash.digest128(), ..*key }
 }
 
 #[cfg(test)]
@@ -244,15 +254,15 @@ mod tests {
     use sq_shared::phext_name::Folder;
 
     use super::*;
-    use crate::store::repeats::KeyOrigin;
+    use crate::store::idempotency::KeyOrigin;
 
     #[test]
-    fn phexts_of_one_name_in_two_folders_have_keys_of_their_own() {
+    fn phexts_of_one_name_in_two_folders_have_separate_keys() {
         let name = PhextName::parse("notes").unwrap();
         let in_folder = |path: &str| name.in_folder(Folder { path: path.into(), inode: 1 }).unwrap();
-        let key = RepeatKey::new(KeyOrigin::Client, "key");
+        let key = WriteKey::new(KeyOrigin::Client, "key");
         let digests =
-            [name.clone(), in_folder("a"), in_folder("b")].map(|name| key_of_all(&name, &key).digest);
+            [name.clone(), in_folder("a"), in_folder("b")].map(|name| shared_key(&name, &key).digest);
         assert!(digests[0] != digests[1] && digests[1] != digests[2] && digests[0] != digests[2]);
     }
 }

@@ -2,34 +2,34 @@
 
 use super::*;
 
-fn client(text: &str) -> Option<RepeatKey> {
-    Some(RepeatKey::new(KeyOrigin::Client, text))
+fn client(text: &str) -> Option<WriteKey> {
+    Some(WriteKey::new(KeyOrigin::Client, text))
 }
 
-fn request(place: &str, edit: Edit, repeat: Option<RepeatKey>) -> Write {
-    Write { at: at(place), edit, expected: None, repeat }
+fn request(place: &str, edit: Edit, key: Option<WriteKey>) -> Write {
+    Write { at: at(place), edit, expected: None, key }
 }
 
-fn ask(store: &mut Store, write: &Write) -> Result<Written, StoreError> {
-    let (written, tickets) = store.write(&name("notes"), write)?.into_parts();
+fn ask(store: &mut Store, write: &Write) -> Result<WriteReceipt, StoreError> {
+    let (written, commit_points) = store.write(&name("notes"), write)?.into_parts();
     run_jobs(store);
-    assert!(store.is_settled(&tickets)?);
+    assert!(store.is_durable(&commit_points)?);
     Ok(written)
 }
 
-fn first(bytes: u64) -> Written {
-    Written { bytes, is_replay: false }
+fn first(bytes: u64) -> WriteReceipt {
+    WriteReceipt { bytes, is_replay: false }
 }
 
-fn again(bytes: u64) -> Written {
-    Written { bytes, is_replay: true }
+fn again(bytes: u64) -> WriteReceipt {
+    WriteReceipt { bytes, is_replay: true }
 }
 
 #[test]
 fn a_repeat_gets_the_first_answer_and_writes_nothing() {
-    for pace in [Pace::DEFAULT, large(Duration::ZERO), unsaved()] {
+    for tuning in [Tuning::DEFAULT, large(Duration::ZERO), unsaved()] {
         let disk = SimDisk::new(1);
-        let mut store = on_sim(&disk, pace);
+        let mut store = on_sim(&disk, tuning);
         let write = request(ORIGIN, append("abc"), client("k"));
         assert_eq!(ask(&mut store, &write).unwrap(), first(3));
         put(&mut store, "notes", ORIGIN, "other").unwrap();
@@ -38,7 +38,7 @@ fn a_repeat_gets_the_first_answer_and_writes_nothing() {
         assert_eq!(disk.changes(), changes);
         close(store);
         for disk in [disk.kill(), disk.crash(1)] {
-            let mut store = on_sim(&disk, pace);
+            let mut store = on_sim(&disk, tuning);
             assert_eq!(ask(&mut store, &write).unwrap(), again(3));
             assert_eq!(scroll(&mut store, "notes", ORIGIN), "other");
         }
@@ -48,8 +48,8 @@ fn a_repeat_gets_the_first_answer_and_writes_nothing() {
 #[test]
 fn a_key_outlives_its_journal() {
     let disk = SimDisk::new(1);
-    let pace = Pace { spent_journal_bytes: 0, ..Pace::DEFAULT };
-    let mut store = on_sim(&disk, pace);
+    let tuning = Tuning { compact_journal_bytes: 0, ..Tuning::DEFAULT };
+    let mut store = on_sim(&disk, tuning);
     let write = request(ORIGIN, append("abc"), client("k"));
     ask(&mut store, &write).unwrap();
     let before = disk.bytes(&journal_file("notes")).unwrap();
@@ -62,7 +62,7 @@ fn a_key_outlives_its_journal() {
     assert_ne!(before.get(8..16), after.get(8..16), "a new generation");
     assert!(after.len() < 2000);
     for disk in [disk.clone(), disk.kill()] {
-        let mut store = on_sim(&disk, pace);
+        let mut store = on_sim(&disk, tuning);
         assert_eq!(ask(&mut store, &write).unwrap(), again(3));
         assert_eq!(scroll(&mut store, "notes", ORIGIN), "last");
     }
@@ -89,12 +89,12 @@ fn a_key_stands_for_one_request() {
 fn keys_of_client_and_gateway_and_of_two_phexts_never_meet() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = open(dir.path());
-    let gateway = Some(RepeatKey::new(KeyOrigin::Gateway, "k"));
+    let gateway = Some(WriteKey::new(KeyOrigin::Gateway, "k"));
     for repeat in [client("k"), gateway] {
         assert_eq!(ask(&mut store, &request(ORIGIN, append("a"), repeat)).unwrap(), first(1));
     }
     let write = request(ORIGIN, append("a"), client("k"));
-    assert!(!store.write(&name("other"), &write).unwrap().into_untold().is_replay);
+    assert!(!store.write(&name("other"), &write).unwrap().into_inner_undurable().is_replay);
     assert_eq!(scroll(&mut store, "notes", ORIGIN), "aa");
     assert_eq!(ask(&mut store, &request(ORIGIN, append("a"), gateway)).unwrap(), again(1));
 }
@@ -122,13 +122,13 @@ fn the_key_of_a_write_that_failed_is_free() {
 #[test]
 fn a_delete_of_nothing_that_comes_again_deletes_nothing() {
     let disk = SimDisk::new(1);
-    let mut store = on_sim(&disk, Pace::DEFAULT);
+    let mut store = on_sim(&disk, Tuning::DEFAULT);
     let delete = request(ORIGIN, Edit::Remove, client("k"));
     assert_eq!(ask(&mut store, &delete).unwrap(), first(0));
     put(&mut store, "notes", ORIGIN, "someone else's").unwrap();
     assert_eq!(ask(&mut store, &delete).unwrap(), again(0));
     for disk in [disk.kill(), disk.crash(3)] {
-        let mut store = on_sim(&disk, Pace::DEFAULT);
+        let mut store = on_sim(&disk, Tuning::DEFAULT);
         assert_eq!(ask(&mut store, &delete).unwrap(), again(0));
         assert_eq!(scroll(&mut store, "notes", ORIGIN), "someone else's");
     }
@@ -155,7 +155,7 @@ fn a_repeat_is_looked_at_before_the_quota_and_the_precondition() {
     store.set_limits(Limits { quota_bytes: Some(1), ..NO_LIMITS });
     assert_eq!(ask(&mut store, &write).unwrap(), again(3));
     assert!(matches!(
-        ask(&mut store, &Write { repeat: client("other"), ..write }),
+        ask(&mut store, &Write { key: client("other"), ..write }),
         Err(StoreError::NotAsExpected)
     ));
 }

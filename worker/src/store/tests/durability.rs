@@ -2,32 +2,34 @@
 
 use super::*;
 
-fn read_tickets(store: &mut Store, phext: &str) -> Vec<Ticket> {
+fn read_tickets(store: &mut Store, phext: &str) -> Vec<CommitPoint> {
     store.read(&name(phext)).unwrap().into_parts().1
 }
 
 /// The number of journal syncs among some jobs.
 fn syncs(jobs: &[Job]) -> usize {
     use crate::store::job::Work;
-    jobs.iter().filter(|job| matches!(job.work(), Some(Work::Append { .. } | Work::Begin { .. }))).count()
+    jobs.iter()
+        .filter(|job| matches!(job.work(), Some(Work::Append { .. } | Work::BeginJournal { .. })))
+        .count()
 }
 
 #[test]
 fn a_read_shows_what_is_durable_and_waits_for_no_write() {
-    for pace in [Pace::DEFAULT, unsaved()] {
+    for tuning in [Tuning::DEFAULT, unsaved()] {
         let disk = SimDisk::new(1);
-        let mut store = on_sim(&disk, pace);
+        let mut store = on_sim(&disk, tuning);
         put(&mut store, "notes", ORIGIN, "old").unwrap();
-        let tickets = begin(&mut store, "notes", ORIGIN, append(" new"));
+        let commit_points = begin(&mut store, "notes", ORIGIN, append(" new"));
         loop {
-            let is_settled = store.has_settled(&tickets);
+            let is_settled = store.are_durable(&commit_points);
             assert!(read_tickets(&mut store, "notes").is_empty());
             assert!(store.list().unwrap().into_parts().1.is_empty());
             assert_eq!(scroll(&mut store, "notes", ORIGIN), if is_settled { "old new" } else { "old" });
             let Some(job) = store.next_jobs().into_iter().next() else { break };
             store.finish(job.run());
         }
-        assert!(store.has_settled(&tickets));
+        assert!(store.are_durable(&commit_points));
     }
 }
 
@@ -38,10 +40,10 @@ fn what_a_worker_before_left_unsynced_is_read_once_it_is_durable() {
     put(&mut store, "notes", ORIGIN, "abc").unwrap();
     let mut store = on_sim(&disk.kill(), unsaved());
     assert_eq!(scroll(&mut store, "notes", ORIGIN), "abc");
-    let tickets = read_tickets(&mut store, "notes");
-    assert!(!tickets.is_empty() && !store.has_settled(&tickets));
+    let commit_points = read_tickets(&mut store, "notes");
+    assert!(!commit_points.is_empty() && !store.are_durable(&commit_points));
     run_jobs(&mut store);
-    assert!(store.has_settled(&tickets) && read_tickets(&mut store, "notes").is_empty());
+    assert!(store.are_durable(&commit_points) && read_tickets(&mut store, "notes").is_empty());
 }
 
 /// A read that waits for what a worker before left does not wait for a write, nor is it refused with it.
@@ -54,14 +56,14 @@ fn a_read_after_a_kill_stands_apart_from_a_write_that_is_refused() {
     let mut store = on_sim(&disk, unsaved());
     let write = begin(&mut store, "notes", ORIGIN, append("d"));
     let (text, read) = {
-        let (phext, tickets) = store.read(&name("notes")).unwrap().into_parts();
-        (phext.join(), tickets)
+        let (phext, commit_points) = store.read(&name("notes")).unwrap().into_parts();
+        (phext.join(), commit_points)
     };
     assert_eq!(text, "abc");
     disk.fail(Operation::Create, 1, Errno::NOSPC);
     run_jobs(&mut store);
-    assert!(matches!(store.is_settled(&write), Err(StoreError::DiskFull { .. })));
-    assert!(store.has_settled(&read));
+    assert!(matches!(store.is_durable(&write), Err(StoreError::DiskFull { .. })));
+    assert!(store.are_durable(&read));
 }
 
 /// Records that share a job share its fate, and so do those that were queued behind them.
@@ -70,22 +72,25 @@ fn what_the_disk_refuses_was_never_there() {
     let disk = SimDisk::new(1);
     let mut store = on_sim(&disk, unsaved());
     put(&mut store, "notes", ORIGIN, "a").unwrap();
-    let key = RepeatKey::new(KeyOrigin::Client, "again");
+    let key = WriteKey::new(KeyOrigin::Client, "again");
     let edit = append("b");
-    let keyed = Write { at: at(ORIGIN), edit, expected: None, repeat: Some(key) };
+    let keyed = Write { at: at(ORIGIN), edit, expected: None, key: Some(key) };
     let first = store.write(&name("notes"), &keyed).unwrap().into_parts().1;
     let job = store.next_jobs().remove(0);
     let second = begin(&mut store, "notes", ORIGIN, append("c"));
     disk.fail(Operation::Write, 1, Errno::NOSPC);
     store.finish(job.run());
-    for tickets in [&first, &second] {
-        assert!(matches!(store.is_settled(tickets), Err(StoreError::DiskFull { used: 4096, quota: None })));
+    for commit_points in [&first, &second] {
+        assert!(matches!(
+            store.is_durable(commit_points),
+            Err(StoreError::DiskFull { used: 4096, quota: None })
+        ));
     }
     assert_eq!(scroll(&mut store, "notes", ORIGIN), "a");
     // Its key is free again, and the next write has a number of its own.
-    let (written, tickets) = store.write(&name("notes"), &keyed).unwrap().into_parts();
+    let (written, commit_points) = store.write(&name("notes"), &keyed).unwrap().into_parts();
     run_jobs(&mut store);
-    assert!(!written.is_replay && store.has_settled(&tickets) && !store.has_settled(&second));
+    assert!(!written.is_replay && store.are_durable(&commit_points) && !store.are_durable(&second));
     assert_eq!(scroll(&mut on_sim(&disk.kill(), unsaved()), "notes", ORIGIN), "ab");
 }
 
@@ -97,7 +102,7 @@ fn writes_wait_while_many_bytes_are_queued() {
     let mut store = on_sim(&disk, unsaved());
     let mut write = |phext: &str, bytes: usize| {
         let edit = append(&"x".repeat(bytes));
-        store.write(&name(phext), &Write { at: at(ORIGIN), edit, expected: None, repeat: None }).map(drop)
+        store.write(&name(phext), &Write { at: at(ORIGIN), edit, expected: None, key: None }).map(drop)
     };
     write("one", QUEUED_BYTES / 2).unwrap();
     // The first record is some bytes longer than its text.
@@ -110,29 +115,29 @@ fn writes_wait_while_many_bytes_are_queued() {
 
 #[test]
 fn whatever_moment_the_power_goes_what_is_settled_is_there() {
-    for pace in [Pace::DEFAULT, large(Duration::ZERO), unsaved()] {
+    for tuning in [Tuning::DEFAULT, large(Duration::ZERO), unsaved()] {
         let disk = SimDisk::new(1);
-        let mut store = on_sim(&disk, pace);
+        let mut store = on_sim(&disk, tuning);
         put(&mut store, "notes", ORIGIN, "first ").unwrap();
-        let tickets = begin(&mut store, "notes", ORIGIN, append("second"));
+        let commit_points = begin(&mut store, "notes", ORIGIN, append("second"));
         loop {
             let found = disk.crash(disk.changes());
-            let mut next = on_sim(&found, pace);
+            let mut next = on_sim(&found, tuning);
             let text = scroll(&mut next, "notes", ORIGIN);
-            assert!(text == "first second" || text == "first " && !store.has_settled(&tickets));
+            assert!(text == "first second" || text == "first " && !store.are_durable(&commit_points));
             let Some(job) = store.next_jobs().into_iter().next() else { break };
             store.finish(job.run());
         }
-        assert!(store.has_settled(&tickets));
+        assert!(store.are_durable(&commit_points));
     }
 }
 
 #[test]
 fn a_small_phext_is_in_its_file_before_the_write_is_settled() {
     let disk = SimDisk::new(1);
-    let mut store = on_sim(&disk, Pace::DEFAULT);
-    let tickets = begin(&mut store, "notes", ORIGIN, append("abc"));
-    while !store.has_settled(&tickets) {
+    let mut store = on_sim(&disk, Tuning::DEFAULT);
+    let commit_points = begin(&mut store, "notes", ORIGIN, append("abc"));
+    while !store.are_durable(&commit_points) {
         assert_eq!(saved(&disk, "notes"), None);
         let jobs = store.next_jobs();
         assert!(!jobs.is_empty());
@@ -145,12 +150,12 @@ fn a_small_phext_is_in_its_file_before_the_write_is_settled() {
 fn a_large_phext_is_in_its_journal_and_no_more() {
     let disk = SimDisk::new(1);
     let mut store = on_sim(&disk, unsaved());
-    let tickets = begin(&mut store, "notes", ORIGIN, append("abc"));
+    let commit_points = begin(&mut store, "notes", ORIGIN, append("abc"));
     let jobs = store.next_jobs();
     assert_eq!((jobs.len(), syncs(&jobs)), (1, 1));
-    assert!(!store.has_settled(&tickets));
+    assert!(!store.are_durable(&commit_points));
     jobs.into_iter().for_each(|job| store.finish(job.run()));
-    assert!(store.has_settled(&tickets));
+    assert!(store.are_durable(&commit_points));
     assert_eq!(saved(&disk, "notes"), None);
     assert!(store.next_jobs().is_empty() && store.next_wakeup().is_some());
 }
@@ -170,10 +175,10 @@ fn writes_that_wait_together_share_a_sync_and_later_ones_do_not() {
     let done = jobs.remove(0).run();
     assert_eq!(disk.changes(), changes + 2, "one write and one sync");
     store.finish(done);
-    assert!(store.has_settled(&one) && store.has_settled(&two));
-    assert!(!store.has_settled(&late));
+    assert!(store.are_durable(&one) && store.are_durable(&two));
+    assert!(!store.are_durable(&late));
     run_jobs(&mut store);
-    assert!(store.has_settled(&late));
+    assert!(store.are_durable(&late));
 }
 
 #[test]
@@ -184,9 +189,9 @@ fn phexts_do_not_wait_for_each_other() {
     let held = store.next_jobs();
     let quick = begin(&mut store, "quick", ORIGIN, append("b"));
     store.next_jobs().into_iter().for_each(|job| store.finish(job.run()));
-    assert!(store.has_settled(&quick) && !store.has_settled(&slow));
+    assert!(store.are_durable(&quick) && !store.are_durable(&slow));
     held.into_iter().for_each(|job| store.finish(job.run()));
-    assert!(store.has_settled(&slow));
+    assert!(store.are_durable(&slow));
 }
 
 /// A file system that stops at an error refuses syncs as well as writes. The last write of the worker before, which that one
@@ -195,8 +200,8 @@ fn phexts_do_not_wait_for_each_other() {
 fn what_a_failed_file_system_may_have_in_memory_alone_is_read_and_not_confirmed() {
     let disk = SimDisk::new(1);
     let keyed = |text: &str, key: &str| {
-        let repeat = Some(RepeatKey::new(KeyOrigin::Client, key));
-        Write { at: at(ORIGIN), edit: append(text), expected: None, repeat }
+        let key = Some(WriteKey::new(KeyOrigin::Client, key));
+        Write { at: at(ORIGIN), edit: append(text), expected: None, key }
     };
     let mut store = on_sim(&disk, unsaved());
     let _ = store.write(&name("notes"), &keyed("abc", "1")).unwrap();
@@ -217,14 +222,14 @@ fn what_a_failed_file_system_may_have_in_memory_alone_is_read_and_not_confirmed(
             disk.fail(Operation::SyncData, 1, Errno::ROFS);
         }
         run_jobs(&mut store);
-        assert!(store.has_settled(&read));
+        assert!(store.are_durable(&read));
         assert_eq!(scroll(&mut store, "notes", ORIGIN), "abcd");
-        assert_eq!(store.has_settled(&repeated), !is_failed);
+        assert_eq!(store.are_durable(&repeated), !is_failed);
         let again = store.write(&name("notes"), &keyed("d", "2"));
         assert_eq!(matches!(again, Err(StoreError::Unwritable)), is_failed, "{again:?}");
         // Once all of it is in a new file, it is sure.
         store.close();
         run_jobs(&mut store);
-        assert!(store.write(&name("notes"), &keyed("d", "2")).unwrap().into_untold().is_replay);
+        assert!(store.write(&name("notes"), &keyed("d", "2")).unwrap().into_inner_undurable().is_replay);
     }
 }

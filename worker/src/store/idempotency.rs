@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 /// Most keys that are remembered of one phext; the oldest of its origin goes first. The gateway sends a request again at
 /// once, a few times, and has a key for each write.
-pub(super) const KEYS_PER_PHEXT: MostKeys = MostKeys { clients: 4096, gateways: 2048 };
+pub(super) const KEYS_PER_PHEXT: KeyLimits = KeyLimits { clients: 4096, gateways: 2048 };
 
 /// How long a client's key is remembered at least.
 ///
@@ -22,7 +22,7 @@ const KEY_BYTES: u64 = 128;
 
 /// A key under which the same write may come again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct RepeatKey {
+pub struct WriteKey {
     /// Whose key it is: keys of different origins never meet.
     pub origin: KeyOrigin,
     /// XXH3 of its text, 128 bits.
@@ -38,7 +38,7 @@ pub enum KeyOrigin {
     Gateway,
 }
 
-impl RepeatKey {
+impl WriteKey {
     /// The key of a text.
     pub fn new(origin: KeyOrigin, text: &str) -> Self {
         Self { origin, digest: xxhash_rust::xxh3::xxh3_128(text.as_bytes()) }
@@ -47,7 +47,7 @@ impl RepeatKey {
 
 /// What is known of a write whose key is remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Remembered {
+pub(super) struct RememberedWrite {
     /// What was asked for.
     pub(super) fingerprint: u128,
     /// The number in its answer.
@@ -58,46 +58,46 @@ pub(super) struct Remembered {
 
 #[derive(Debug, Clone, Copy)]
 struct Known {
-    remembered: Remembered,
+    remembered: RememberedWrite,
     since: Instant,
 }
 
 /// How many keys are remembered, by origin: those of the gateway must not push the clients' out.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct MostKeys {
+pub(super) struct KeyLimits {
     pub(super) clients: usize,
     pub(super) gateways: usize,
 }
 
 /// The keys of a phext, or of many.
 #[derive(Debug)]
-pub(super) struct Repeats {
-    most: MostKeys,
-    by_key: HashMap<RepeatKey, Known>,
+pub(super) struct RememberedKeys {
+    most: KeyLimits,
+    by_key: HashMap<WriteKey, Known>,
     /// The oldest first.
-    clients: VecDeque<RepeatKey>,
-    gateways: VecDeque<RepeatKey>,
+    clients: VecDeque<WriteKey>,
+    gateways: VecDeque<WriteKey>,
 }
 
-impl Repeats {
+impl RememberedKeys {
     /// So many keys, and none yet.
-    pub(super) fn new(most: MostKeys) -> Self {
+    pub(super) fn new(most: KeyLimits) -> Self {
         let (clients, gateways) = (VecDeque::new(), VecDeque::new());
         Self { most, by_key: HashMap::new(), clients, gateways }
     }
 
     /// What is known under a key at this time.
-    pub(super) fn get(&self, key: &RepeatKey, now: Instant) -> Option<Remembered> {
+    pub(super) fn get(&self, key: &WriteKey, now: Instant) -> Option<RememberedWrite> {
         let known = self.by_key.get(key).filter(|known| key.origin.is_alive(known, now));
         known.map(|known| known.remembered)
     }
 
     /// Remembers a key; others of its origin may be forgotten for it.
-    pub(super) fn insert(&mut self, key: RepeatKey, remembered: Remembered, now: Instant) {
+    pub(super) fn insert(&mut self, key: WriteKey, remembered: RememberedWrite, now: Instant) {
         self.insert_known(key, Known { remembered, since: now }, now);
     }
 
-    fn insert_known(&mut self, key: RepeatKey, known: Known, now: Instant) {
+    fn insert_known(&mut self, key: WriteKey, known: Known, now: Instant) {
         let (order, most) = match key.origin {
             KeyOrigin::Client => (&mut self.clients, self.most.clients),
             KeyOrigin::Gateway => (&mut self.gateways, self.most.gateways),
@@ -124,11 +124,11 @@ impl Repeats {
     pub(super) fn take_over(
         &mut self,
         keys: &Self,
-        without: &[RepeatKey],
-        mut other_key: impl FnMut(&RepeatKey) -> RepeatKey,
+        without: &[WriteKey],
+        mut other_key: impl FnMut(&WriteKey) -> WriteKey,
         now: Instant,
     ) {
-        let without: HashSet<&RepeatKey> = without.iter().collect();
+        let without: HashSet<&WriteKey> = without.iter().collect();
         let keys_in_order = keys.clients.iter().chain(&keys.gateways);
         for key in keys_in_order.filter(|key| !without.contains(key)) {
             if let Some(known) = keys.by_key.get(key).filter(|known| key.origin.is_alive(known, now)) {
@@ -138,15 +138,15 @@ impl Repeats {
     }
 
     /// Forgets all keys but these.
-    pub(super) fn keep_only(&mut self, kept: &[RepeatKey]) {
-        let kept: HashSet<&RepeatKey> = kept.iter().collect();
+    pub(super) fn keep_only(&mut self, kept: &[WriteKey]) {
+        let kept: HashSet<&WriteKey> = kept.iter().collect();
         self.by_key.retain(|key, _| kept.contains(key));
         self.clients.retain(|key| kept.contains(key));
         self.gateways.retain(|key| kept.contains(key));
     }
 
     /// Forgets a key: its write was not made.
-    pub(super) fn remove(&mut self, key: &RepeatKey) {
+    pub(super) fn remove(&mut self, key: &WriteKey) {
         if self.by_key.remove(key).is_some() {
             let order = match key.origin {
                 KeyOrigin::Client => &mut self.clients,
@@ -160,7 +160,7 @@ impl Repeats {
     }
 
     /// All that are alive, the oldest of each origin first.
-    pub(super) fn alive(&self, now: Instant) -> impl Iterator<Item = (RepeatKey, Remembered)> {
+    pub(super) fn alive(&self, now: Instant) -> impl Iterator<Item = (WriteKey, RememberedWrite)> {
         let keys = self.clients.iter().chain(&self.gateways);
         keys.filter_map(move |key| Some((*key, self.get(key, now)?)))
     }
@@ -188,49 +188,49 @@ impl KeyOrigin {
 mod tests {
     use super::*;
 
-    fn key(text: &str) -> RepeatKey {
-        RepeatKey::new(KeyOrigin::Client, text)
+    fn key(text: &str) -> WriteKey {
+        WriteKey::new(KeyOrigin::Client, text)
     }
 
-    const WRITE: Remembered = Remembered { fingerprint: 7, answer_bytes: 1, time_us: 1 };
+    const WRITE: RememberedWrite = RememberedWrite { fingerprint: 7, answer_bytes: 1, time_us: 1 };
     const MOMENT: Duration = Duration::from_micros(1);
 
     #[test]
     fn the_last_4096_keys_are_remembered_and_no_more() {
-        let (mut repeats, now) = (Repeats::new(KEYS_PER_PHEXT), Instant::now());
+        let (mut repeats, now) = (RememberedKeys::new(KEYS_PER_PHEXT), Instant::now());
         for number in 0..=KEYS_PER_PHEXT.clients {
             repeats.insert(key(&number.to_string()), WRITE, now);
         }
         assert_eq!(repeats.len(), KEYS_PER_PHEXT.clients);
         assert_eq!(repeats.get(&key("0"), now), None);
         assert_eq!(repeats.get(&key("1"), now), Some(WRITE));
-        assert_eq!(repeats.get(&RepeatKey::new(KeyOrigin::Gateway, "1"), now), None);
+        assert_eq!(repeats.get(&WriteKey::new(KeyOrigin::Gateway, "1"), now), None);
     }
 
     #[test]
     fn the_gateways_keys_push_no_clients_out() {
-        let (mut repeats, now) = (Repeats::new(KEYS_PER_PHEXT), Instant::now());
+        let (mut repeats, now) = (RememberedKeys::new(KEYS_PER_PHEXT), Instant::now());
         repeats.insert(key("client"), WRITE, now);
         for number in 0..=KEYS_PER_PHEXT.gateways {
-            repeats.insert(RepeatKey::new(KeyOrigin::Gateway, &number.to_string()), WRITE, now);
+            repeats.insert(WriteKey::new(KeyOrigin::Gateway, &number.to_string()), WRITE, now);
         }
         assert_eq!(
             (repeats.len(), repeats.get(&key("client"), now)),
             (KEYS_PER_PHEXT.gateways + 1, Some(WRITE))
         );
-        let gateways = RepeatKey::new(KeyOrigin::Gateway, "9");
+        let gateways = WriteKey::new(KeyOrigin::Gateway, "9");
         assert!(repeats.get(&gateways, now + GATEWAY_LIFETIME - MOMENT).is_some());
         assert!(repeats.get(&gateways, now + GATEWAY_LIFETIME).is_none());
     }
 
     #[test]
     fn a_key_lives_for_a_day() {
-        let (mut repeats, now) = (Repeats::new(KEYS_PER_PHEXT), Instant::now());
+        let (mut repeats, now) = (RememberedKeys::new(KEYS_PER_PHEXT), Instant::now());
         repeats.insert(key("a"), WRITE, now);
         let day = now + LIFETIME;
         assert!(repeats.get(&key("a"), day - MOMENT).is_some());
         assert!(repeats.get(&key("a"), day).is_none());
-        repeats.insert(key("a"), Remembered { time_us: 2, ..WRITE }, day);
+        repeats.insert(key("a"), RememberedWrite { time_us: 2, ..WRITE }, day);
         assert_eq!((repeats.len(), repeats.get(&key("a"), day).is_some()), (1, true));
         repeats.insert(key("b"), WRITE, day + LIFETIME);
         assert_eq!(repeats.alive(day + LIFETIME).map(|(key, _)| key).collect::<Vec<_>>(), [key("b")]);

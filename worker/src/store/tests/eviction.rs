@@ -31,15 +31,15 @@ fn put_patiently(store: &mut Store, phext: &str, text: &str) -> usize {
 }
 
 fn edit_patiently(store: &mut Store, phext: &str, place: &str, edit: Edit) -> usize {
-    let write = Write { at: at(place), edit, expected: None, repeat: None };
+    let write = Write { at: at(place), edit, expected: None, key: None };
     let mut saves = 0;
     loop {
         match store.write(&name(phext), &write) {
             Err(StoreError::NotYet) => saves += run_and_count(store),
             result => {
-                let tickets = result.unwrap().into_parts().1;
+                let commit_points = result.unwrap().into_parts().1;
                 saves += run_and_count(store);
-                assert!(store.has_settled(&tickets));
+                assert!(store.are_durable(&commit_points));
                 return saves;
             }
         }
@@ -55,7 +55,7 @@ fn run_and_count(store: &mut Store) -> usize {
             return saves;
         }
         for job in jobs {
-            saves += usize::from(matches!(job.work(), Some(Work::Write { .. })));
+            saves += usize::from(matches!(job.work(), Some(Work::WriteFile { .. })));
             store.finish(job.run());
         }
     }
@@ -120,20 +120,20 @@ fn another_programs_text_counts_while_a_phext_is_out_of_memory() {
 #[test]
 fn one_that_is_due_comes_back_to_be_saved() {
     let disk = SimDisk::new(1);
-    let pace = Pace { save_delay: Duration::from_millis(1), ..large(Duration::ZERO) };
-    let mut store = on_sim(&disk, pace);
+    let tuning = Tuning { save_delay: Duration::from_millis(1), ..large(Duration::ZERO) };
+    let mut store = on_sim(&disk, tuning);
     store.set_limits(Limits { memory_bytes: 3 * MIB as u64, ..NO_LIMITS });
     // The first save is paid for by time, and is due in a millisecond.
     edit_patiently(&mut store, "a", ORIGIN, append(&"x".repeat(2 * MIB)));
     let _ = store.load(&name("b"));
     store.set_limits(Limits { memory_bytes: 1, ..NO_LIMITS });
-    store.trim(&name("b"));
+    store.evict_others(&name("b"));
     store.set_limits(Limits { memory_bytes: 3 * MIB as u64, ..NO_LIMITS });
     while saved(&disk, "a").is_none() {
         run_jobs(&mut store);
     }
     assert_eq!(saved(&disk, "a").unwrap().len(), 2 * MIB);
-    assert!(store.is_at_rest() && store.parked.is_empty());
+    assert!(store.is_idle() && store.cache.unsaved.is_empty());
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn the_end_saves_all_that_were_parked_whatever_others_did_to_one() {
         spend_budget(&mut store, phext);
         edit_patiently(&mut store, phext, "2.1.1/1.1.1/1.1.1", append("ours"));
     }
-    assert_eq!(store.parked.len(), 2);
+    assert_eq!(store.cache.unsaved.len(), 2);
     write_behind_our_back(&dir.path().join("a.phext"), "theirs");
     close(store);
     assert_eq!(fs::read_to_string(dir.path().join("a.phext")).unwrap(), "theirs");
@@ -171,16 +171,16 @@ fn a_listing_has_what_a_parked_phext_has_and_leaves_it_there() {
     spend_budget(&mut store, "a");
     edit_patiently(&mut store, "a", "1.1.1/1.1.1/1.1.2", append("y"));
     assert_eq!(scroll(&mut store, "b", ORIGIN).len(), 2 * MIB);
-    assert_eq!(store.parked.len(), 1);
+    assert_eq!(store.cache.unsaved.len(), 1);
     assert_eq!(rows(&mut store), [(text + 2, Some(2)), (text, Some(1))]);
-    assert_eq!(store.parked.len(), 1);
+    assert_eq!(store.cache.unsaved.len(), 1);
 }
 
 #[test]
 fn on_a_full_disk_parked_phexts_stay_out_of_memory() {
     let disk = SimDisk::new(1);
-    let pace = Pace { save_delay: Duration::from_millis(1), ..large(Duration::ZERO) };
-    let mut store = on_sim(&disk, pace);
+    let tuning = Tuning { save_delay: Duration::from_millis(1), ..large(Duration::ZERO) };
+    let mut store = on_sim(&disk, tuning);
     store.set_limits(Limits { memory_bytes: 3 * MIB as u64, ..NO_LIMITS });
     let phexts = ["a", "b", "c", "d"];
     for phext in phexts {
@@ -189,7 +189,7 @@ fn on_a_full_disk_parked_phexts_stay_out_of_memory() {
         edit_patiently(&mut store, phext, "2.1.1/1.1.1/1.1.1", append("y"));
     }
     disk.set_capacity_bytes(Some(0));
-    assert!(store.hurry_parked());
+    assert!(store.save_evicted_soon());
     for _ in 0..20 {
         run_jobs(&mut store);
     }
@@ -197,7 +197,7 @@ fn on_a_full_disk_parked_phexts_stay_out_of_memory() {
     close(store);
     for disk in [disk.kill(), disk.crash(1)] {
         disk.set_capacity_bytes(None);
-        let mut store = on_sim(&disk, pace);
+        let mut store = on_sim(&disk, tuning);
         for phext in phexts {
             assert_eq!(scroll(&mut store, phext, "2.1.1/1.1.1/1.1.1"), "y");
         }

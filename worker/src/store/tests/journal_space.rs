@@ -6,10 +6,10 @@ use crate::store::save_budget::SaveBudget;
 
 #[test]
 fn journals_stay_within_the_quota_and_a_constant() {
-    let pace = Pace { journals_bytes: 256 * KIB, ..Pace::DEFAULT };
+    let tuning = Tuning { journals_bytes: 256 * KIB, ..Tuning::DEFAULT };
     let quota_bytes = 64 * KIB;
     let disk = SimDisk::new(1);
-    let mut store = on_sim(&disk, pace);
+    let mut store = on_sim(&disk, tuning);
     store.set_limits(Limits { quota_bytes: Some(quota_bytes), ..NO_LIMITS });
     let mut longest_bytes = 0;
     for round in 0..4 {
@@ -24,10 +24,10 @@ fn journals_stay_within_the_quota_and_a_constant() {
             }
         }
     }
-    assert!(longest_bytes > pace.journals_bytes / 2, "the test is too small: {longest_bytes}");
-    assert!(longest_bytes <= quota_bytes + pace.journals_bytes, "{longest_bytes}");
+    assert!(longest_bytes > tuning.journals_bytes / 2, "the test is too small: {longest_bytes}");
+    assert!(longest_bytes <= quota_bytes + tuning.journals_bytes, "{longest_bytes}");
     close(store);
-    let mut store = on_sim(&disk.kill(), pace);
+    let mut store = on_sim(&disk.kill(), tuning);
     for phext in 0..16 {
         assert_eq!(scroll(&mut store, &format!("p{phext}"), ORIGIN), "x");
         let write = request(Edit::Replace("x".to_owned()), "0 1");
@@ -38,7 +38,7 @@ fn journals_stay_within_the_quota_and_a_constant() {
 #[test]
 fn long_journals_of_phexts_that_are_not_in_memory_go_too() {
     let disk = SimDisk::new(1);
-    let mut store = on_sim(&disk, Pace::DEFAULT);
+    let mut store = on_sim(&disk, Tuning::DEFAULT);
     for phext in 0..20 {
         for text in [20_000, 1] {
             let write = request(Edit::Replace("x".repeat(text)), &text.to_string());
@@ -47,14 +47,14 @@ fn long_journals_of_phexts_that_are_not_in_memory_go_too() {
     }
     close(store);
     assert!(journals_bytes(&disk) > 400_000);
-    let pace = Pace { journals_bytes: 64 * KIB, ..Pace::DEFAULT };
-    let mut store = on_sim(&disk, pace);
+    let tuning = Tuning { journals_bytes: 64 * KIB, ..Tuning::DEFAULT };
+    let mut store = on_sim(&disk, tuning);
     store.set_limits(Limits { quota_bytes: Some(20 * 4 * KIB), ..NO_LIMITS });
     // The account has been taken; the next one, which comes in time or before a refusal, looks for names.
     while ask(&mut store, "new", &request(append("text"), "key")).is_err()
-        && journals_bytes(&disk) > pace.journals_bytes
+        && journals_bytes(&disk) > tuning.journals_bytes
     {}
-    assert!(journals_bytes(&disk) <= pace.journals_bytes, "{:?}", files(&disk));
+    assert!(journals_bytes(&disk) <= tuning.journals_bytes, "{:?}", files(&disk));
     for phext in 0..20 {
         let write = request(Edit::Replace("x".to_owned()), "1");
         assert!(ask(&mut store, &format!("p{phext}"), &write).unwrap().is_replay);
@@ -63,9 +63,9 @@ fn long_journals_of_phexts_that_are_not_in_memory_go_too() {
 
 #[test]
 fn keys_alone_make_no_journal_long() {
-    let pace = Pace { spent_journal_bytes: 4 * KIB, ..Pace::DEFAULT };
+    let tuning = Tuning { compact_journal_bytes: 4 * KIB, ..Tuning::DEFAULT };
     let disk = SimDisk::new(1);
-    let mut store = on_sim(&disk, pace);
+    let mut store = on_sim(&disk, tuning);
     put(&mut store, "notes", ORIGIN, "text").unwrap();
     for number in 0..6000 {
         let nothing = Write { at: at("2.1.1/1.1.1/1.1.1"), ..request(Edit::Remove, &number.to_string()) };
@@ -77,9 +77,9 @@ fn keys_alone_make_no_journal_long() {
 
 #[test]
 fn keys_that_come_together_make_no_journal_long() {
-    let pace = Pace { spent_journal_bytes: 4 * KIB, ..Pace::DEFAULT };
+    let tuning = Tuning { compact_journal_bytes: 4 * KIB, ..Tuning::DEFAULT };
     let disk = SimDisk::new(1);
-    let mut store = on_sim(&disk, pace);
+    let mut store = on_sim(&disk, tuning);
     put(&mut store, "notes", ORIGIN, "text").unwrap();
     let mut number = 0;
     let mut write_nothing = |store: &mut Store| {
@@ -102,9 +102,9 @@ fn keys_that_come_together_make_no_journal_long() {
 /// What a worker has not looked at counts as well: the texts that it finds leave its journals no more room.
 #[test]
 fn a_new_start_gives_journals_no_more_room() {
-    let pace = Pace { journals_bytes: 256 * KIB, ..Pace::DEFAULT };
+    let tuning = Tuning { journals_bytes: 256 * KIB, ..Tuning::DEFAULT };
     let disk = SimDisk::new(1);
-    let mut store = on_sim(&disk, pace);
+    let mut store = on_sim(&disk, tuning);
     for phext in 0..40 {
         put(&mut store, &format!("p{phext}"), ORIGIN, &"x".repeat(40_000)).unwrap();
     }
@@ -112,23 +112,23 @@ fn a_new_start_gives_journals_no_more_room() {
     for phext in 0..40 {
         disk.remove(&journal_file(&format!("p{phext}"))).unwrap();
     }
-    let mut store = Store::on(Arc::new(disk.clone()), NO_LIMITS, pace);
+    let mut store = Store::on(Arc::new(disk.clone()), NO_LIMITS, tuning);
     store.set_limits(Limits { quota_bytes: Some(40 * 40_000), ..NO_LIMITS });
     for phext in 0..40 {
         let same_length = request(Edit::Replace("y".repeat(40_000)), "key");
         ask(&mut store, &format!("p{phext}"), &same_length).unwrap();
         let bytes = journals_bytes(&disk);
-        assert!(bytes <= pace.journals_bytes, "{bytes}");
+        assert!(bytes <= tuning.journals_bytes, "{bytes}");
     }
 }
 
 /// Saves that are not paid for would leave long files beside the texts that others write meanwhile.
 #[test]
 fn files_beyond_their_texts_count_until_they_are_saved() {
-    let pace = Pace { journals_bytes: 256 * KIB, save_delay: Duration::ZERO, ..Pace::DEFAULT };
+    let tuning = Tuning { journals_bytes: 256 * KIB, save_delay: Duration::ZERO, ..Tuning::DEFAULT };
     let quota_bytes = 3_500_000;
     let disk = SimDisk::new(1);
-    let mut store = on_sim(&disk, pace);
+    let mut store = on_sim(&disk, tuning);
     store.set_limits(Limits { quota_bytes: Some(quota_bytes), ..NO_LIMITS });
     let second = "2.1.1/1.1.1/1.1.1";
     for phext in (0..8).map(|number| format!("p{number}")) {
@@ -142,6 +142,6 @@ fn files_beyond_their_texts_count_until_they_are_saved() {
         store.cache.open_mut(&name(&phext)).unwrap().set_budget(spent);
         ask(&mut store, &phext, &Write { at: at(second), ..request(Edit::Remove, "delete") }).unwrap();
         let bytes: u64 = files(&disk).values().sum();
-        assert!(bytes <= quota_bytes + pace.journals_bytes + 900_000, "{phext}: {:?}", files(&disk));
+        assert!(bytes <= quota_bytes + tuning.journals_bytes + 900_000, "{phext}: {:?}", files(&disk));
     }
 }
