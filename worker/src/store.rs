@@ -276,7 +276,7 @@ impl Store {
         let Some(tick) = &self.tick else { return false };
         self.cache.touch_if(name, |content| match content {
             Content::Open(open) => {
-                !open.must_reload() && open.stat_stamp.is_some_and(|stamp| tick.is_fresh(stamp))
+                !open.must_reload && open.stat_stamp.is_some_and(|stamp| tick.is_fresh(stamp))
             }
             Content::Evicted(_) | Content::Damaged(_) => false,
         })
@@ -395,7 +395,8 @@ impl Store {
     /// Applies an entry in memory, and queues it for the journal. One that frees space may use the reserve.
     fn log(&mut self, name: &PhextName, entry: &Entry<'_>, frees_space: bool, clock: &Clock) {
         if self.cache.open(name).is_none() {
-            self.cache.insert_open(name, OpenPhext::new(name.clone(), self.tuning));
+            let open = OpenPhext::new(name.clone(), self.tuning);
+            self.cache.insert(name, Content::Open(Box::new(open)));
         }
         self.cache.activate(name);
         if let Some(open) = self.cache.open_mut(name) {

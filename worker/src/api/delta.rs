@@ -100,7 +100,7 @@ impl Iterator for Differing {
             let here = self.scrolls.peek().map(|(at, _)| *at);
             let known = self.known.next_if(|(at, _)| here.is_none_or(|here| *at <= here));
             match known {
-                Some((at, _)) if here != Some(at) => return Some((at, Scroll::of_static(MISSING))),
+                Some((at, _)) if here != Some(at) => return Some((at, Scroll::from_static(MISSING))),
                 Some((_, Some(checksum))) => {
                     let differs = |(_, scroll): &Self::Item| xxh3_128(scroll.as_ref()) != checksum;
                     if let Some(differing) = self.scrolls.next().filter(differs) {

@@ -90,7 +90,6 @@ impl Store {
     }
 }
 
-/// Whether the disk is nearly full.
 pub(super) fn is_tight(disk: &dyn Disk) -> bool {
     disk.free_bytes().is_ok_and(|free_bytes| free_bytes < TIGHT_BYTES)
 }

@@ -65,7 +65,6 @@ struct Cached {
 }
 
 impl Cache {
-    /// What all of them take in memory.
     pub(super) fn held_bytes(&self) -> u64 {
         self.held_bytes
     }
@@ -73,11 +72,6 @@ impl Cache {
     /// How many there are, those that were evicted unsaved among them.
     pub(super) fn count(&self) -> usize {
         self.entries.len()
-    }
-
-    /// Notes a use.
-    pub(super) fn touch(&mut self, name: &PhextName) {
-        self.touch_if(name, |_| true);
     }
 
     /// Notes a use if there is content by this name that will do, and gives whether there is.
@@ -135,33 +129,26 @@ impl Cache {
         }
     }
 
-    /// Puts a phext into memory, as the one used last. If it was there before, it continues with the same save budget:
-    /// the first save of a new one is free.
-    pub(super) fn insert_open(&mut self, name: &PhextName, mut open: OpenPhext) {
+    /// Puts in what is known of a phext, as the one used last. One that comes back into memory continues with the same save
+    /// budget, because the first save of a new one is free.
+    pub(super) fn insert(&mut self, name: &PhextName, mut content: Content) {
         self.remove(name);
-        if let Some(budget) = self.budgets.take(name) {
-            open.set_budget(budget);
-        }
-        // No other load has this number.
-        open.set_load_id(self.uses + 1);
-        self.active.insert(name.clone());
-        self.insert(name, Content::Open(Box::new(open)));
-    }
-
-    pub(super) fn insert_damaged(&mut self, name: &PhextName, damaged: DamagedPhext) {
-        self.remove(name);
-        self.insert(name, Content::Damaged(Box::new(damaged)));
-    }
-
-    /// Puts in what is remembered of a phext that is leaving memory unsaved.
-    pub(super) fn insert_evicted(&mut self, name: &PhextName, evicted: Evicted) {
-        self.unsaved_bytes += evicted.files.text_bytes;
-        self.unsaved.insert((evicted.save_due, name.clone()));
-        self.insert(name, Content::Evicted(Box::new(evicted)));
-    }
-
-    fn insert(&mut self, name: &PhextName, content: Content) {
         self.uses += 1;
+        match &mut content {
+            Content::Open(open) => {
+                if let Some(budget) = self.budgets.take(name) {
+                    open.set_budget(budget);
+                }
+                // No other load has this number.
+                open.load_id = self.uses;
+                self.active.insert(name.clone());
+            }
+            Content::Evicted(evicted) => {
+                self.unsaved_bytes += evicted.files.text_bytes;
+                self.unsaved.insert((evicted.save_due, name.clone()));
+            }
+            Content::Damaged(_) => {}
+        }
         let (bytes, last_use) = (content.memory_bytes(), self.uses);
         self.held_bytes += bytes;
         self.by_use.insert(last_use, name.clone());
@@ -207,10 +194,6 @@ impl Cache {
         if !self.active.contains(name) && self.open(name).is_some() {
             self.active.insert(name.clone());
         }
-    }
-
-    pub(super) fn has_active(&self) -> bool {
-        !self.active.is_empty()
     }
 
     /// The phexts for which a job may be due or under way, in order of name.

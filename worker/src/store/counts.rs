@@ -1,4 +1,4 @@
-//! How many scrolls the files of phexts have: a listing reads a file once for as long as it stays the same.
+//! Caches how many scrolls files have: a listing reads a file once for as long as it stays the same.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -13,7 +13,7 @@ use crate::store::recovery::{PhextFiles, RecoveryError, read_text, summarize_jou
 /// Most files that are remembered: more than a tenant has phexts by default. They take 2.2 MiB.
 const FILES: usize = 114_688;
 
-/// Counts by file. Only listings use it, from the threads of their jobs.
+/// Counts by file. Only listing jobs use it, from their threads.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     digests: RandomState,
@@ -32,7 +32,7 @@ impl Counts {
     pub(super) fn put(&self, name: &PhextName, file: &Identity, scrolls: usize) {
         let mut known = self.known();
         if known.len() >= FILES {
-            // Those of files that are no more would stay otherwise.
+            // Counts of files that no longer exist are dropped only here.
             known.clear();
         }
         if let Ok(scrolls) = u32::try_from(scrolls) {
@@ -45,15 +45,15 @@ impl Counts {
     }
 }
 
-/// What a phext has that is not in memory.
+/// The content of a phext that is not in memory.
 pub(super) enum Counted {
     /// Its file has everything.
     Saved { file: Identity, scrolls: usize },
-    /// Its journal may have more.
+    /// Its journal may have edits that the file does not have.
     Unsaved,
 }
 
-/// Reads a phext and keeps nothing of it; `None` when there is neither a file nor a text.
+/// Reads a phext without keeping it; `None` when there is neither a file nor a text.
 pub(super) fn count(
     disk: &dyn Disk,
     name: &PhextName,

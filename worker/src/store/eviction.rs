@@ -9,7 +9,6 @@ use sq_shared::phext_name::PhextName;
 use crate::store::cache::{Cache, Content};
 use crate::store::disk::FileName;
 use crate::store::open_phext::OpenPhext;
-use crate::store::open_phext::evicted::UnsavedLimit;
 use crate::store::reading::Reads;
 use crate::store::{Store, StoreError};
 
@@ -56,18 +55,17 @@ impl Cache {
             if let Some(Content::Open(open)) = self.remove(&name)
                 && let Some(evicted) = open.evict()
             {
-                self.insert_evicted(&name, evicted);
+                self.insert(&name, Content::Evicted(Box::new(evicted)));
             }
         }
         true
     }
 
     fn oldest_evictable(&self, pressure: &Pressure<'_>) -> Option<&PhextName> {
-        let bytes = UNSAVED_BYTES.saturating_sub(self.unsaved_bytes);
-        let unsaved = (!pressure.is_closing).then(|| UnsavedLimit { bytes, now: Instant::now() });
+        let (left_bytes, now) = (UNSAVED_BYTES.saturating_sub(self.unsaved_bytes), Instant::now());
         let is_evictable = |name: &&PhextName| match self.get(name) {
             Some(Content::Open(open)) => {
-                open.is_evictable() || unsaved.is_some_and(|limit| open.may_leave_unsaved(limit))
+                open.is_evictable() || !pressure.is_closing && open.may_leave_unsaved(left_bytes, now)
             }
             Some(Content::Damaged(_)) => true,
             Some(Content::Evicted(_)) | None => false,

@@ -1,29 +1,29 @@
-//! The keys of recent writes: a request that comes twice under one key is applied once.
+//! Idempotency keys: a write that is sent again with the same key is applied once, and answered as the first time.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-/// Most keys that are remembered of one phext; the oldest of its origin goes first. The gateway sends a request again at
-/// once, a few times, and has a key for each write.
+/// Most keys that are remembered per phext; the oldest of the same origin is forgotten first. The gateway makes a key for
+/// each write, and retries at once, a few times.
 pub(super) const KEYS_PER_PHEXT: KeyLimits = KeyLimits { clients: 4096, gateways: 2048 };
 
 /// How long a client's key is remembered at least.
 ///
-/// The age of a key counts from its write or, after a new start, from the moment when its phext was read again, and only
-/// by a clock that never steps: the time of day may be set while a worker is down, and a key that seemed old for that
-/// would let a write be made twice.
+/// A key's age counts from its write or, after a new start, from when its phext was loaded, by a clock that never steps:
+/// the time of day may be set while a worker is down, and a key that then seemed too old would let its write be applied
+/// twice.
 const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long a key of the gateway is remembered at least.
 const GATEWAY_LIFETIME: Duration = Duration::from_secs(10 * 60);
 
-/// What a remembered key takes in memory: itself, its answer, its place in the order, and the table's slack.
+/// The memory of a remembered key: itself, its answer, its place in the order, and the table's slack.
 const KEY_BYTES: u64 = 128;
 
-/// A key under which the same write may come again.
+/// The idempotency key of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct WriteKey {
-    /// Whose key it is: keys of different origins never meet.
+    /// Keys of different origins never match.
     pub origin: KeyOrigin,
     /// XXH3 of its text, 128 bits.
     pub digest: u128,
@@ -39,16 +39,16 @@ pub enum KeyOrigin {
 }
 
 impl WriteKey {
-    /// The key of a text.
+    /// The key with this text.
     pub fn new(origin: KeyOrigin, text: &str) -> Self {
         Self { origin, digest: xxhash_rust::xxh3::xxh3_128(text.as_bytes()) }
     }
 }
 
-/// What is known of a write whose key is remembered.
+/// The first write with a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RememberedWrite {
-    /// What was asked for.
+    /// Stands for the request: coordinate, kind and text.
     pub(super) fingerprint: u128,
     /// The number in its answer.
     pub(super) answer_bytes: u64,
@@ -62,7 +62,7 @@ struct Known {
     since: Instant,
 }
 
-/// How many keys are remembered, by origin: those of the gateway must not push the clients' out.
+/// How many keys are remembered. Origins are counted apart, so the gateway's keys evict no client's.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct KeyLimits {
     pub(super) clients: usize,
@@ -80,19 +80,18 @@ pub(super) struct RememberedKeys {
 }
 
 impl RememberedKeys {
-    /// So many keys, and none yet.
     pub(super) fn new(most: KeyLimits) -> Self {
         let (clients, gateways) = (VecDeque::new(), VecDeque::new());
         Self { most, by_key: HashMap::new(), clients, gateways }
     }
 
-    /// What is known under a key at this time.
+    /// The write of a key, unless it has expired.
     pub(super) fn get(&self, key: &WriteKey, now: Instant) -> Option<RememberedWrite> {
         let known = self.by_key.get(key).filter(|known| key.origin.is_alive(known, now));
         known.map(|known| known.remembered)
     }
 
-    /// Remembers a key; others of its origin may be forgotten for it.
+    /// Remembers a key. The oldest ones of its origin may be forgotten for it.
     pub(super) fn insert(&mut self, key: WriteKey, remembered: RememberedWrite, now: Instant) {
         self.insert_known(key, Known { remembered, since: now }, now);
     }
@@ -104,9 +103,9 @@ impl RememberedKeys {
         };
         match self.by_key.insert(key, known) {
             None => {}
-            // A journal may bring it twice: carried over, and with its edit.
+            // A journal may have it twice: carried over, and with its edit.
             Some(before) if before.remembered == known.remembered => return,
-            // It had expired and was used again: its place in the order is a new one.
+            // It had expired and was used again: it is the newest now.
             Some(_) => order.retain(|other| *other != key),
         }
         order.push_back(key);
@@ -120,7 +119,7 @@ impl RememberedKeys {
         }
     }
 
-    /// Takes over the keys of a phext but for these, each with its age and under another key.
+    /// Adds a phext's keys except `without`, each with its age, and renamed.
     pub(super) fn take_over(
         &mut self,
         keys: &Self,
@@ -145,21 +144,21 @@ impl RememberedKeys {
         self.gateways.retain(|key| kept.contains(key));
     }
 
-    /// Forgets a key: its write was not made.
+    /// Forgets a key whose write was not made.
     pub(super) fn remove(&mut self, key: &WriteKey) {
         if self.by_key.remove(key).is_some() {
             let order = match key.origin {
                 KeyOrigin::Client => &mut self.clients,
                 KeyOrigin::Gateway => &mut self.gateways,
             };
-            // It is one of the last.
+            // It is one of the newest.
             if let Some(index) = order.iter().rposition(|other| other == key) {
                 order.remove(index);
             }
         }
     }
 
-    /// All that are alive, the oldest of each origin first.
+    /// All that have not expired, the oldest of each origin first.
     pub(super) fn alive(&self, now: Instant) -> impl Iterator<Item = (WriteKey, RememberedWrite)> {
         let keys = self.clients.iter().chain(&self.gateways);
         keys.filter_map(move |key| Some((*key, self.get(key, now)?)))

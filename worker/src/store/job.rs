@@ -20,7 +20,6 @@ use crate::store::retirement::{RetireJob, Retired};
 /// of other phexts are synced in between.
 const SYNC_EVERY_BYTES: u64 = 4 * 1024 * 1024;
 
-/// How much of a journal is rewritten at once.
 const REWRITE_BYTES: usize = 256 * 1024;
 
 /// Work on files.
@@ -48,7 +47,7 @@ pub(super) enum Work {
     /// Append records to the journal, and sync it.
     Append { journal: Journal, records: Vec<u8>, frees_space: bool },
     /// Write the records of an old journal over themselves, so that the sync has something to write, and sync it.
-    Rewrite { journal: Arc<dyn DiskFile>, bytes: u64 },
+    Rewrite { journal: Journal },
     /// Write a new journal that ends with these records, sync it, and give it its name.
     BeginJournal { new: Box<NewJournal>, records: Vec<u8>, frees_space: bool },
     /// Write a new file beside the phext's.
@@ -165,7 +164,7 @@ impl Work {
                 let appended = append(disk, reserve, journal, records, frees_space)?;
                 Ok(appended.map_or_else(Outcome::Refused, Outcome::Appended))
             }
-            Self::Rewrite { journal, bytes } => rewrite_and_sync(&*journal, bytes, name),
+            Self::Rewrite { journal } => rewrite_and_sync(&journal, name),
             Self::BeginJournal { new, records, frees_space } => {
                 let (temporary, target) =
                     (FileName::NewJournal(name.clone()), FileName::Journal(name.clone()));
@@ -230,10 +229,10 @@ pub(super) fn begin(
 }
 
 /// Makes a journal durable that an earlier worker wrote.
-fn rewrite_and_sync(journal: &dyn DiskFile, bytes: u64, name: &PhextName) -> io::Result<Outcome> {
-    match rewrite(journal, bytes) {
+fn rewrite_and_sync(journal: &Journal, name: &PhextName) -> io::Result<Outcome> {
+    match rewrite(&*journal.file, journal.bytes) {
         // Nothing was written, so the sync has nothing to do, unless the file system stopped at an error.
-        Err(error) if is_unwritable(&error) => Ok(match journal.sync_data() {
+        Err(error) if is_unwritable(&error) => Ok(match journal.file.sync_data() {
             Ok(()) => Outcome::Rewritten,
             Err(error) => {
                 tracing::error!(
@@ -243,7 +242,7 @@ fn rewrite_and_sync(journal: &dyn DiskFile, bytes: u64, name: &PhextName) -> io:
                 Outcome::Unconfirmed
             }
         }),
-        rewritten => rewritten.and_then(|()| journal.sync_data()).map(|()| Outcome::Rewritten),
+        rewritten => rewritten.and_then(|()| journal.file.sync_data()).map(|()| Outcome::Rewritten),
     }
 }
 

@@ -42,7 +42,8 @@ pub(super) struct Demand {
 impl Store {
     /// What journals may take; `None` is no limit.
     fn journals_limit(&self) -> Option<u64> {
-        Some(self.usage.left_bytes()?.saturating_add(self.tuning.journals_bytes))
+        let left_bytes = self.usage.quota_bytes()?.saturating_sub(self.usage.used_bytes());
+        Some(left_bytes.saturating_add(self.tuning.journals_bytes))
     }
 
     /// What journals may take before some must be removed: a little less, so that writes need not wait for that.

@@ -14,8 +14,8 @@ use crate::store::idempotency::{KEYS_PER_PHEXT, RememberedKeys, RememberedWrite,
 use crate::store::job::{Outcome, RefusedRecords, Work};
 use crate::store::pending::{CommitPoint, Pending};
 use crate::store::phext::Phext;
-use crate::store::queue::SharedRefusal;
-use crate::store::record::{Entry, fingerprint};
+use crate::store::queue::{Refusal, SharedRefusal};
+use crate::store::record::Entry;
 use crate::store::recovery::Recovered;
 
 use self::durability::{Durability, Position, Snapshot};
@@ -25,7 +25,7 @@ use self::save::{Save, Schedule};
 
 pub(super) mod durability;
 pub(super) mod evicted;
-mod journal_writer;
+pub(super) mod journal_writer;
 pub(super) mod retiring;
 mod save;
 
@@ -63,7 +63,7 @@ impl Tuning {
 pub(super) struct OpenPhext {
     name: PhextName,
     /// Which load of the phext this is.
-    load_id: u64,
+    pub(super) load_id: u64,
     tuning: Tuning,
     durability: Durability,
     journal: JournalWriter,
@@ -71,11 +71,11 @@ pub(super) struct OpenPhext {
     retirement: Retirement,
     pub(super) keys: RememberedKeys,
     /// The phext's file when the store last read or wrote it.
-    file: Option<Identity>,
+    pub(super) file: Option<Identity>,
     /// When the file was last compared with that.
     pub(super) stat_stamp: Option<StatStamp>,
     /// It must be read again once it is idle: another program has changed the file, or the journal could not be written.
-    must_reload: bool,
+    pub(super) must_reload: bool,
 }
 
 impl OpenPhext {
@@ -105,13 +105,9 @@ impl OpenPhext {
     ) -> Self {
         let Recovered { phext, position, last_sequence, synced, base, .. } = recovered;
         let durability = Durability::recovered(Snapshot { phext, position }, last_sequence, synced, base);
-        let mut open = Self {
-            durability,
-            journal: recovered.journal.into(),
-            keys: recovered.keys,
-            file: recovered.file,
-            ..Self::new(name, tuning)
-        };
+        let mut open =
+            Self { durability, keys: recovered.keys, file: recovered.file, ..Self::new(name, tuning) };
+        open.journal.state = recovered.journal;
         if open.is_dirty() {
             open.save.schedule = Schedule::Due(now);
         }
@@ -119,21 +115,11 @@ impl OpenPhext {
         open
     }
 
-    pub(super) fn set_load_id(&mut self, load_id: u64) {
-        self.load_id = load_id;
-    }
-
     /// With every write, durable or not.
     pub(super) fn phext(&self) -> &Phext {
-        &self.durability.latest().phext
+        &self.durability.latest.phext
     }
 
-    /// The file that this was read from, or saved to.
-    pub(super) fn file(&self) -> Option<Identity> {
-        self.file
-    }
-
-    /// About how much memory it takes.
     pub(super) fn memory_bytes(&self) -> u64 {
         const OVERHEAD_BYTES: u64 = 1024;
         OVERHEAD_BYTES + self.phext().memory_bytes() + self.keys.memory_bytes() + self.queued_bytes()
@@ -152,7 +138,7 @@ impl OpenPhext {
     /// Whether no job is under way and its journal is durable, so that it may be read again from the disk.
     pub(super) fn is_idle(&self) -> bool {
         let has_job = self.journal.is_busy() || self.is_saving() || self.is_retiring();
-        !has_job && self.journal.is_queue_empty() && self.durability.is_synced()
+        !has_job && self.journal.queue.is_empty() && self.durability.is_synced()
     }
 
     /// Whether nothing would be lost or left behind without it: its file has every edit, and no file of it can be removed.
@@ -177,13 +163,8 @@ impl OpenPhext {
         match found {
             _ if found == self.file => true,
             Some(found) => self.is_being_published(&found),
-            None => self.is_retiring() && self.durability.appended().phext.file_bytes() == 0,
+            None => self.is_retiring() && self.durability.appended.phext.file_bytes() == 0,
         }
-    }
-
-    /// Whether it must be read again as soon as it is idle.
-    pub(super) fn must_reload(&self) -> bool {
-        self.must_reload
     }
 
     /// When it is to be saved, or the removal of its files to be tried again.
@@ -209,16 +190,16 @@ impl OpenPhext {
 
     /// What must be durable before its latest state is answered; `None` when it is.
     pub(super) fn commit_point(&self) -> Option<CommitPoint> {
-        let position = self.durability.latest().position;
+        let position = self.durability.latest.position;
         self.commit_point_at(position, self.journal.last_refusal())
     }
 
     /// What must be durable before it is answered that the write of a key was made; `None` when it is.
     pub(super) fn commit_point_of_key(&self, key: &WriteKey) -> Option<CommitPoint> {
-        if self.journal.unwritten_keys().contains(key) {
+        if self.journal.unwritten_keys.contains(key) {
             return self.commit_point();
         }
-        self.commit_point_at(self.durability.appended().position, self.journal.unconfirmed())
+        self.commit_point_at(self.durability.appended.position, &self.journal.unconfirmed)
     }
 
     fn commit_point_at(&self, position: Position, refusal: &SharedRefusal) -> Option<CommitPoint> {
@@ -233,16 +214,16 @@ impl OpenPhext {
     /// Whether what an earlier worker left may be in memory alone. It is read, because all that was acknowledged is in it;
     /// but nothing that rests on it is acknowledged.
     pub(super) fn is_unconfirmed(&self) -> bool {
-        self.journal.unconfirmed().get().is_some()
+        self.journal.unconfirmed.get().is_some()
     }
 
     /// The phext as it was last durable. Only after a worker that ended in the middle of its work there is no such state
     /// yet.
     pub(super) fn durable_phext(&self) -> Pending<&Phext> {
-        if let Some(Snapshot { phext, .. }) = self.durability.durable() {
+        if let Some(Snapshot { phext, .. }) = &self.durability.durable {
             return Pending::durable(phext);
         }
-        let Snapshot { phext, position } = self.durability.appended();
+        let Snapshot { phext, position } = &self.durability.appended;
         let commit_point = self.commit_point_at(*position, &SharedRefusal::default());
         Pending::new(phext, commit_point.into_iter().collect())
     }
@@ -269,37 +250,26 @@ impl OpenPhext {
 
     /// Whether its writes are answered only when they are saved.
     pub(super) fn answers_wait_for_save(&self) -> bool {
-        self.phext().file_bytes() <= self.tuning.save_before_answer_bytes && self.save.is_prompt()
+        self.phext().file_bytes() <= self.tuning.save_before_answer_bytes
+            && matches!(self.save.schedule, Schedule::None | Schedule::Due(_))
     }
 
     /// Applies a record, and queues it for the journal. It is durable once its commit point is.
     pub(super) fn log(&mut self, entry: &Entry<'_>, frees_space: bool, clock: &Clock) {
         self.enqueue(entry, frees_space, clock);
         self.durability.require_last();
-        match entry {
-            Entry::Edit { at, edit, answer_bytes, key } => {
-                if let Some(key) = key {
-                    self.remember(*key, fingerprint(at, edit), *answer_bytes, clock);
-                }
-                self.durability.apply(*at, edit);
-                self.save.budget.pay_in(edit.text().len() as u64);
-                self.plan_save(clock);
-            }
-            Entry::Key { key, fingerprint, answer_bytes } => {
-                self.remember(*key, *fingerprint, *answer_bytes, clock);
-            }
-            Entry::Saved { .. } | Entry::Published { .. } => {}
+        if let Some((key, write)) = entry.key(clock.time_us) {
+            self.keys.insert(key, write, clock.now);
+            self.journal.unwritten_keys.push(key);
+        }
+        if let Entry::Edit { at, edit, .. } = entry {
+            self.durability.apply(*at, edit);
+            self.save.budget.pay_in(edit.text().len() as u64);
+            self.plan_save(clock);
         }
         self.advance_durable();
     }
 
-    fn remember(&mut self, key: WriteKey, fingerprint: u128, answer_bytes: u64, clock: &Clock) {
-        let write = RememberedWrite { fingerprint, answer_bytes, time_us: clock.time_us };
-        self.keys.insert(key, write, clock.now);
-        self.journal.push_key(key);
-    }
-
-    /// What is known of a key.
     pub(super) fn remembered(&self, key: &WriteKey, clock: &Clock) -> Option<RememberedWrite> {
         self.keys.get(key, clock.now)
     }
@@ -323,9 +293,16 @@ impl OpenPhext {
                 self.note_appended(journal);
                 self.note_only_keys();
             }
-            Outcome::JournalBegun(journal) => self.note_journal_begun(journal),
+            Outcome::JournalBegun(journal) => {
+                // Nothing depends any more on what an earlier worker left.
+                self.journal.unconfirmed = SharedRefusal::default();
+                self.note_appended(journal);
+            }
             Outcome::Rewritten => self.note_synced(),
-            Outcome::Unconfirmed => self.note_unconfirmed(),
+            Outcome::Unconfirmed => {
+                self.journal.unconfirmed.set(Refusal::Unwritable);
+                self.note_synced();
+            }
             Outcome::Refused(RefusedRecords { records, error }) => self.note_refused(records, &error, clock),
             Outcome::FileWritten(new_file) => self.note_file_written(new_file, clock),
             Outcome::Published(identity, noted) => self.note_published(identity, noted, clock),

@@ -36,7 +36,6 @@ pub(super) const SHORT_AT_ONCE: usize = 8;
 /// Most reads that wait. Requests for more are tried again.
 pub(super) const WAITING: usize = 256;
 
-/// Most errors that are kept.
 const FAILURES: usize = 64;
 
 /// What is read.
@@ -271,7 +270,7 @@ impl Store {
         if self.is_in_doubt() {
             return Err(StoreError::InDoubt);
         }
-        self.cache.touch(name);
+        self.cache.touch_if(name, |_| true);
         if self.is_current(name)? {
             if let Some(reads) = &mut self.reads {
                 reads.note_used(name);
@@ -314,7 +313,7 @@ impl Store {
         }
         let Some(file) = self.disk.identity(&FileName::Phext(name.clone()))? else { return Ok(()) };
         let is_moved = |other: &&PhextName| {
-            let known = self.cache.open(other).and_then(OpenPhext::file);
+            let known = self.cache.open(other).and_then(|open| open.file);
             *other != name && other.folder().is_some() && known.is_some_and(|known| known.inode == file.inode)
         };
         let moved: Vec<PhextName> = self.cache.names().filter(is_moved).cloned().collect();
@@ -344,7 +343,7 @@ impl Store {
                 Ok(false)
             }
             Some(Content::Open(open)) => {
-                if open.is_own_file(identity()?) && !open.must_reload() {
+                if open.is_own_file(identity()?) && !open.must_reload {
                     return Ok(true);
                 }
                 // Jobs hold its files: it is read again when they are done.
@@ -371,13 +370,14 @@ impl Store {
                     open.resume(&evicted);
                 }
                 self.usage.set(name, Some(open.files()));
-                self.cache.insert_open(name, open);
+                self.cache.insert(name, Content::Open(Box::new(open)));
                 Ok(())
             }
             Err(damage) => {
                 tracing::error!(phext = %name, %damage, "a phext is damaged; not serving it until its files change");
                 self.usage.set(name, Some(files.lengths()));
-                self.cache.insert_damaged(name, DamagedPhext { files, damage: damage.clone(), quota_bytes });
+                let damaged = DamagedPhext { files, damage: damage.clone(), quota_bytes };
+                self.cache.insert(name, Content::Damaged(Box::new(damaged)));
                 Err(damage.into())
             }
         }

@@ -1,10 +1,8 @@
-//! How a phext comes from the disk into memory: its file, and the writes of its journal that are not in the
-//! file yet.
+//! Reads a phext from the disk: its file, and the edits of its journal that are not in the file yet.
 //!
-//! The journal names the contents of each file that the store was about to put in place. So whatever moment a
-//! kill or a power cut chose, the file says by its contents how much of the journal is in it. A file that the
-//! journal does not name is another program's. It is the truth: of the journal only what is newer than it is
-//! applied on top.
+//! The journal has the digest of each file that the store was about to publish. So at whatever moment a kill or a power cut
+//! came, the file's contents tell how much of the journal they include. A file that the journal does not know is another
+//! program's. It is the truth: of the journal only edits that are newer than it are applied.
 
 use std::io;
 use std::sync::Arc;
@@ -14,19 +12,19 @@ use sq_shared::phext_name::PhextName;
 
 use crate::store::damage::Damage;
 use crate::store::disk::{Disk, DiskFile, FileName, Identity, is_harmless};
-use crate::store::idempotency::{KEYS_PER_PHEXT, RememberedKeys, RememberedWrite};
-use crate::store::journal::{self, Base, End, Header, Journal, JournalDamage};
+use crate::store::idempotency::{KEYS_PER_PHEXT, RememberedKeys};
+use crate::store::journal::{self, Base, Header, Journal, JournalDamage, JournalEnd};
 use crate::store::links::BadLink;
 use crate::store::open_phext::durability::Position;
+use crate::store::open_phext::journal_writer::JournalState;
 use crate::store::phext::parser::PhextParser;
 use crate::store::phext::{Phext, TextDamage};
-use crate::store::record::{Entry, FileDigest, Format, LARGEST_FOUND_SEQUENCE, Record, fingerprint};
+use crate::store::record::{Entry, FileDigest, Format, LARGEST_FOUND_SEQUENCE, Record, Stamp};
 use crate::store::usage::Files;
 
-/// How much of a file is read at once.
 const READ_BYTES: usize = 256 * 1024;
 
-/// Why a phext did not come into memory.
+/// Why a phext could not be read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RecoveryError {
     #[error(transparent)]
@@ -55,41 +53,27 @@ pub(super) struct Recovered {
     pub(super) last_sequence: u64,
     /// The last record that is known to be durable.
     pub(super) synced: u64,
-    pub(super) journal: RecoveredJournal,
+    pub(super) journal: JournalState,
 }
 
-/// What there is to append to.
-#[derive(Debug)]
-pub(super) enum RecoveredJournal {
-    None,
-    /// The one that belongs to the file, which has all its edits.
-    Current(Journal),
-    /// It must begin anew, with these records of the old one: its format is an old one, or the file is another
-    /// program's, or the worker before ended at work. What that one wrote last may be in the kernel's memory alone, even after a sync:
-    /// for when the sync before had failed, this one has nothing to do. Only a new file is sure.
-    Stale(Tail),
-}
-
-/// Records of a journal that go over into its next generation.
+/// The records of a journal that go over into its next generation.
 #[derive(Debug, Clone)]
 pub(super) struct Tail {
-    pub(super) file: Arc<dyn DiskFile>,
+    pub(super) journal: Journal,
     pub(super) header: Header,
-    /// The offset of the first record to look at.
+    /// The offset of the first record that may go over.
     pub(super) from: u64,
-    /// The offset behind the last one.
-    pub(super) end: u64,
     pub(super) keep: Keep,
     /// What the next generation starts from.
     pub(super) base: Base,
 }
 
-/// Which edits count.
+/// Which edits go over.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Keep {
-    /// All behind this sequence.
+    /// All after this sequence.
     After(u64),
-    /// Of these only those that were written after this time, in microseconds since 1970.
+    /// Of these, only those that were written after this time, in microseconds since 1970.
     NewerThan { sequence: u64, time_us: u64 },
     /// None of them.
     Nothing,
@@ -107,7 +91,7 @@ impl Keep {
     }
 }
 
-/// The files of a phext, as far as they can be told from others without reading them.
+/// The identities of a phext's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PhextFiles {
     text: Option<Identity>,
@@ -126,7 +110,7 @@ impl PhextFiles {
         })
     }
 
-    /// Whether there is a text, or a journal.
+    /// Whether there is a text or a journal.
     pub(super) fn are_any(&self) -> bool {
         self.text.is_some() || self.journal.is_some()
     }
@@ -137,7 +121,7 @@ impl PhextFiles {
         Files { text_bytes: bytes(self.text), spare_bytes: bytes(self.journal) }
     }
 
-    /// A new file is written beside each old one. What stands there must be a plain file, which gives way.
+    /// New files are written under temporary names. What has such a name must be a plain file, which is replaced.
     pub(super) fn check_new(&self) -> Result<(), Damage> {
         for (identity, suffix) in [(self.new_text, ".phext"), (self.new_journal, ".journal")] {
             if identity.is_some_and(|identity| !identity.is_file) {
@@ -172,13 +156,13 @@ pub(super) fn recover(
             keys: RememberedKeys::new(KEYS_PER_PHEXT),
             last_sequence: 0,
             synced: 0,
-            journal: RecoveredJournal::None,
+            journal: JournalState::None,
         })),
         (Some(summary), text) => summary.replay(text, is_in_folder).map(Some),
     }
 }
 
-/// In a folder no start does it.
+/// Those in the directory itself are removed at the start.
 fn remove_leftovers(disk: &dyn Disk, name: &PhextName) -> io::Result<()> {
     for file in [FileName::NewPhext(name.clone()), FileName::NewJournal(name.clone())] {
         match disk.remove(&file) {
@@ -201,22 +185,22 @@ pub(super) fn summarize_journal(
     }
 }
 
-/// What a journal says, before anything of it is applied.
+/// What a journal says, without its edits.
 pub(super) struct JournalSummary {
     file: Arc<dyn DiskFile>,
     header: Header,
-    pub(super) end: End,
-    /// The file that is known to have had the phext's name.
+    pub(super) end: JournalEnd,
+    /// The last file that is known to have been published.
     published: Base,
-    /// Files that may have had it since, the oldest first.
+    /// Files that may have been published since, the oldest first.
     pending: Vec<Base>,
     keys: RememberedKeys,
-    /// When it was read: the keys in it are no older than that.
+    /// When it was read. Its keys count as no older than that.
     began: Instant,
     last_sequence: u64,
-    /// The last record that somebody may have been told of.
+    /// The last record that a client may have been told about.
     last_change: u64,
-    /// The last record that another one says is durable.
+    /// The last record that another one calls durable.
     durable: u64,
     pub(super) records: u64,
 }
@@ -230,7 +214,7 @@ impl JournalSummary {
         let mut summary = Self {
             file: Arc::clone(&file),
             header,
-            end: End { bytes: 0, torn_bytes: 0 },
+            end: JournalEnd { bytes: 0, torn_bytes: 0 },
             published: header.base,
             pending: Vec::new(),
             keys: RememberedKeys::new(KEYS_PER_PHEXT),
@@ -248,27 +232,15 @@ impl JournalSummary {
     }
 
     fn note(&mut self, record: &Record) {
-        let time_us = record.stamp.time_us;
+        let Stamp { sequence, durable, time_us } = record.stamp;
         self.records += 1;
-        self.last_sequence = record.stamp.sequence;
-        self.durable = self.durable.max(record.stamp.durable);
+        self.last_sequence = sequence;
+        self.durable = self.durable.max(durable);
+        if let Some((key, write)) = record.entry.key(time_us) {
+            self.keys.insert(key, write, self.began);
+        }
         match &record.entry {
-            Entry::Edit { at, edit, answer_bytes, key } => {
-                self.last_change = record.stamp.sequence;
-                if let Some(key) = key {
-                    let (fingerprint, answer_bytes) = (fingerprint(at, edit), *answer_bytes);
-                    self.keys.insert(
-                        *key,
-                        RememberedWrite { fingerprint, answer_bytes, time_us },
-                        self.began,
-                    );
-                }
-            }
-            Entry::Key { key, fingerprint, answer_bytes } => {
-                self.last_change = record.stamp.sequence;
-                let (fingerprint, answer_bytes) = (*fingerprint, *answer_bytes);
-                self.keys.insert(*key, RememberedWrite { fingerprint, answer_bytes, time_us }, self.began);
-            }
+            Entry::Edit { .. } | Entry::Key { .. } => self.last_change = sequence,
             Entry::Saved { upto, digest } => {
                 self.pending.push(Base { sequence: *upto, digest: Some(*digest) });
             }
@@ -284,13 +256,13 @@ impl JournalSummary {
         }
     }
 
-    /// The last sequence in a file with these contents, if it is one of the store's.
+    /// The last sequence in a file with this digest, if it is one of the store's.
     pub(super) fn sequence_of(&self, digest: Option<FileDigest>) -> Option<u64> {
         let mut known = self.pending.iter().rev().chain([&self.published]);
         known.find(|base| base.digest == digest).map(|base| base.sequence)
     }
 
-    /// Which edits are to be applied on top of a file with these contents.
+    /// Which edits are applied on top of a file with this digest.
     fn keep(&self, digest: Option<FileDigest>, file: Option<&Identity>) -> Keep {
         match (self.sequence_of(digest), file) {
             (Some(sequence), _) => Keep::After(sequence),
@@ -301,7 +273,7 @@ impl JournalSummary {
         }
     }
 
-    /// How many edits are to be applied on top of a file with these contents.
+    /// How many edits are applied on top of a file with this digest.
     pub(super) fn count_unsaved(
         &self,
         digest: Option<FileDigest>,
@@ -315,12 +287,12 @@ impl JournalSummary {
         Ok(replayed.map(|()| unsaved))
     }
 
-    /// Hands on once more the records that were good.
+    /// Visits the valid records again.
     fn records(&self, visit: impl FnMut(Record)) -> io::Result<Result<(), JournalDamage>> {
         journal::replay(&*self.file, &self.header, journal::first_record(), self.end.bytes, visit)
     }
 
-    /// Whether a phext must be recovered to know what it has, beside a file with these contents.
+    /// Whether there may be edits that a file with this digest does not have.
     pub(super) fn may_have_more(&self, digest: Option<FileDigest>) -> bool {
         match self.sequence_of(digest) {
             Some(sequence) => !self.is_clean(sequence, true),
@@ -328,23 +300,23 @@ impl JournalSummary {
         }
     }
 
-    /// Whether a file with all edits up to a sequence needs nothing more, and is known to have its name for good.
+    /// Whether a file with all edits up to a sequence is complete and published for good.
     fn is_clean(&self, in_file: u64, is_ours: bool) -> bool {
         self.is_published(in_file, is_ours) && self.end.torn_bytes == 0 && self.last_change <= in_file
     }
 
-    /// Without a record that says so, a file of ours may have got its name just before the power goes.
+    /// Without a record that says so, the rename of the store's own file may be lost with the next power cut.
     fn is_published(&self, in_file: u64, is_ours: bool) -> bool {
         in_file == self.published.sequence || !is_ours
     }
 
-    /// Whether the store may have written a file of so many bytes.
+    /// Whether the store may have written a file of this length.
     fn knows_length(&self, bytes: u64) -> bool {
         let mut known = self.pending.iter().chain([&self.published]);
         known.any(|base| base.digest.is_some_and(|digest| digest.bytes == bytes))
     }
 
-    /// Applies what the file does not have yet.
+    /// Applies the edits that the file does not have.
     fn replay(self, text: Option<Text>, is_in_folder: bool) -> Result<Recovered, RecoveryError> {
         let digest = text.as_ref().map(|text| text.digest);
         let file = text.as_ref().map(|text| text.identity);
@@ -363,14 +335,14 @@ impl JournalSummary {
             })?;
             replayed?;
         }
-        // Where no edit counts, nothing that was noted of a save does: the next generation starts behind it.
+        // If no edit counts, no note of a save does either: the next generation starts after them.
         let keep = if known.is_some() || is_changed { keep } else { Keep::Nothing };
         let base = Base { sequence: self.base_sequence(known, is_changed), digest };
         Ok(self.recovered(phext, file, base, keep, (known.is_some(), is_in_folder)))
     }
 
-    /// The last sequence that counts as being in the file. What another program's file supersedes counts as
-    /// applied: somebody may still wait for it.
+    /// The last sequence that counts as in the file. Edits that another program's file supersedes count as applied: a
+    /// request may still wait for them.
     fn base_sequence(&self, known: Option<u64>, is_changed: bool) -> u64 {
         known.unwrap_or(if is_changed { self.published.sequence } else { self.last_sequence })
     }
@@ -384,27 +356,26 @@ impl JournalSummary {
         (is_ours, is_in_folder): (bool, bool),
     ) -> Recovered {
         let is_published = self.is_published(in_file.sequence, is_ours);
-        // No start syncs the names in a folder. A new journal does.
+        // The start does not sync the names in a folder. A new journal does.
         let is_clean = self.is_clean(in_file.sequence, is_ours) && !is_in_folder;
         if self.end.torn_bytes > 0 {
             let bytes = self.end.torn_bytes;
             tracing::warn!(
                 bytes,
-                "a write was under way when the worker before ended; it never was answered"
+                "dropped a write that was interrupted by the last stop; it was never acknowledged"
             );
         }
-        let is_current = self.header.generation.format == Format::Masked;
-        let journal = if is_clean && is_ours && is_current {
-            let (file, generation) = (Arc::clone(&self.file), self.header.generation);
-            RecoveredJournal::Current(Journal::resume(file, generation, self.end.bytes))
+        let (header, from) = (self.header, journal::first_record());
+        let journal = Journal::resume(self.file, header.generation, self.end.bytes);
+        let journal = if is_clean && is_ours && header.generation.format == Format::Masked {
+            JournalState::Current(journal)
         } else {
-            let (file, header, from) = (Arc::clone(&self.file), self.header, journal::first_record());
             let (keep, base) = if is_published {
                 (keep, in_file)
             } else {
                 (Keep::After(self.published.sequence), self.published)
             };
-            RecoveredJournal::Stale(Tail { file, header, from, end: self.end.bytes, keep, base })
+            JournalState::Stale { tail: Tail { journal, header, from, keep, base }, is_stuck: false }
         };
         let last_sequence = self.last_sequence;
         let (position, synced) = if is_clean {
@@ -416,14 +387,14 @@ impl JournalSummary {
     }
 }
 
-/// A phext's file, read.
+/// The contents of a phext's file.
 pub(super) struct Text {
     pub(super) phext: Phext,
     pub(super) identity: Identity,
     pub(super) digest: FileDigest,
 }
 
-/// Reads a phext's file; `None` when there is none. The parser decides whether its scrolls are kept.
+/// Reads a phext's file; `None` when there is none. The parser decides whether the scrolls are kept.
 pub(super) fn read_text(
     disk: &dyn Disk,
     name: &PhextName,
@@ -436,7 +407,7 @@ pub(super) fn read_text(
         Opened::NotAFile => return Err(Damage::from(TextDamage::NotAFile).into()),
         Opened::File(file) => file,
     };
-    // Before the bytes: when someone writes meanwhile, the next look sees a change and reads again.
+    // Taken before the contents: if another program writes meanwhile, the next `stat` differs, and the file is read again.
     let identity = file.identity()?;
     let is_ours = summary.is_some_and(|summary| summary.knows_length(identity.bytes));
     if let Some(quota) = quota_bytes.filter(|quota| identity.bytes > *quota && !is_ours) {
@@ -446,7 +417,7 @@ pub(super) fn read_text(
     Ok(Some(Text { phext, identity, digest }))
 }
 
-/// Reads a text piece by piece: memory holds its scrolls, and never all of the file beside them.
+/// Reads a text in pieces, so that memory never holds the whole file beside its scrolls.
 fn parse(file: &dyn DiskFile, mut parser: PhextParser) -> Result<(Phext, FileDigest), RecoveryError> {
     let mut hash = xxhash_rust::xxh3::Xxh3::new();
     let mut buffer = vec![0; READ_BYTES];
@@ -479,7 +450,7 @@ pub(super) fn open_plain(disk: &dyn Disk, name: &FileName) -> io::Result<Opened>
     }
 }
 
-/// When the kernel last saw a change of the file, in microseconds since 1970.
+/// The file's ctime, in microseconds since 1970.
 fn changed_us(identity: &Identity) -> u64 {
     let microseconds = i128::from(identity.changed_s) * 1_000_000 + i128::from(identity.changed_ns) / 1000;
     u64::try_from(microseconds).unwrap_or(0)

@@ -123,9 +123,8 @@ impl RetiredKeys {
                     continue;
                 }
                 self.last_sequence += 1;
-                let RememberedWrite { fingerprint, answer_bytes, time_us } = remembered;
-                let stamp = Stamp { sequence: self.last_sequence, durable, time_us };
-                encode(&stamp, &Entry::Key { key, fingerprint, answer_bytes }, &mut records);
+                let stamp = Stamp { sequence: self.last_sequence, durable, time_us: remembered.time_us };
+                encode(&stamp, &Entry::from_key(key, remembered), &mut records);
             }
         }
         let place = match &self.file {
@@ -164,7 +163,6 @@ impl RetiredKeys {
         }
     }
 
-    /// What they take in memory.
     pub(super) fn memory_bytes(&self) -> u64 {
         self.known.as_ref().map_or(0, RememberedKeys::memory_bytes)
     }
@@ -204,7 +202,6 @@ impl NewKeys {
     }
 }
 
-/// How many keys a `.keys` file has.
 pub(super) fn count(disk: &dyn Disk) -> Result<u64, RecoveryError> {
     let mut known = RememberedKeys::new(RETIRED_KEY_LIMITS);
     read(disk, &mut known, Instant::now())?;
@@ -224,9 +221,10 @@ fn read(disk: &dyn Disk, known: &mut RememberedKeys, now: Instant) -> Result<u64
     let mut last_sequence = 0;
     let scanned = journal::scan(&*file, &header, |record| {
         last_sequence = record.stamp.sequence;
-        if let Entry::Key { key, fingerprint, answer_bytes } = record.entry {
-            let time_us = record.stamp.time_us;
-            known.insert(key, RememberedWrite { fingerprint, answer_bytes, time_us }, now);
+        if let Entry::Key { .. } = record.entry
+            && let Some((key, write)) = record.entry.key(record.stamp.time_us)
+        {
+            known.insert(key, write, now);
         }
     })?;
     scanned.map_err(damaged)?;

@@ -16,7 +16,6 @@ use crate::store::reserve::Reserve;
 use crate::store::retired_keys::NewKeys;
 use crate::store::{Store, StoreError};
 
-/// Most phexts of one job.
 const PHEXTS_AT_ONCE: usize = 64;
 
 /// A job with more keys than this takes no further phext.

@@ -94,7 +94,7 @@ impl Store {
     /// Reads the phexts again whose files another program has changed during a save: their unsaved edits must not wait for
     /// the next request.
     fn reload_changed(&mut self) {
-        let is_due = |open: &OpenPhext| open.must_reload() && open.is_idle();
+        let is_due = |open: &OpenPhext| open.must_reload && open.is_idle();
         let changed = self.cache.active().filter(|(_, open)| is_due(open));
         let changed: Vec<PhextName> = changed.map(|(name, _)| name.clone()).collect();
         for name in changed {
@@ -166,7 +166,9 @@ impl Store {
     }
 
     fn is_work_due(&self) -> bool {
-        self.cache.has_active() || self.wants_long_journals() || self.cache.is_unsaved_due(self.is_closing)
+        self.cache.active().next().is_some()
+            || self.wants_long_journals()
+            || self.cache.is_unsaved_due(self.is_closing)
     }
 
     /// A job has ended without a result, which only a bug can do. What it did is known after a new start.

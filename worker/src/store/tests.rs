@@ -44,7 +44,7 @@ fn open(dir: &Path) -> Store {
     scanned(Store::open(DataDirectory::open(dir).unwrap(), NO_LIMITS).unwrap())
 }
 
-/// A store that knows what is in its directory: the first write need not wait for it.
+/// A store that has scanned its directory: the first write need not wait for that.
 fn scanned(mut store: Store) -> Store {
     assert!(matches!(store.usage.keep_current(Instant::now()), Err(StoreError::NotYet)));
     assert!(run_scan(&mut store));
@@ -68,7 +68,7 @@ fn at(text: &str) -> Coordinate {
     Coordinate::parse(text, None).unwrap()
 }
 
-/// A store whose files a test writes itself, with a tuning of its own.
+/// A store on files that a test writes, with its own tuning.
 fn open_at(dir: &Path, tuning: Tuning) -> Store {
     let disk = OsDisk::lock(DataDirectory::open(dir).unwrap()).unwrap();
     scanned(Store::on(Arc::new(disk), NO_LIMITS, tuning))
@@ -78,7 +78,7 @@ fn on_sim(disk: &SimDisk, tuning: Tuning) -> Store {
     scanned(Store::on(Arc::new(disk.clone()), NO_LIMITS, tuning))
 }
 
-/// Every phext that is not empty is a large one: it is saved so long after a write.
+/// Every phext that is not empty is a large one: it is saved this long after a write.
 fn large(save_delay: Duration) -> Tuning {
     Tuning { save_before_answer_bytes: 0, save_delay, ..Tuning::DEFAULT }
 }
@@ -140,7 +140,7 @@ impl Job {
     }
 }
 
-/// Runs jobs until there are none, in the order in which they come.
+/// Runs jobs in order until there are none.
 fn run_jobs(store: &mut Store) {
     loop {
         run_scan(store);
@@ -152,7 +152,7 @@ fn run_jobs(store: &mut Store) {
     }
 }
 
-/// Writes, and waits until it counts.
+/// Writes, and waits until the write is durable.
 fn write(store: &mut Store, phext: &str, place: Coordinate, edit: Edit) -> Result<u64, StoreError> {
     let write = Write { at: place, edit, expected: None, key: None };
     let (written, commit_points) = loop {
@@ -312,7 +312,7 @@ fn so_many_phexts_are_open_and_no_more() {
 }
 
 #[test]
-fn damage_is_refused_and_left_alone() {
+fn damage_is_refused_and_not_overwritten() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("bad.phext");
     fs::write(&file, b"ok\xff\xfe").unwrap();

@@ -156,11 +156,6 @@ impl Usage {
         }
     }
 
-    /// What is left of the quota; `None` without one.
-    pub(super) fn left_bytes(&self) -> Option<u64> {
-        Some(self.quota_bytes?.saturating_sub(self.used_bytes()))
-    }
-
     /// What journals take, and files beyond their texts.
     pub(super) fn spare_bytes(&self) -> u64 {
         self.account.spare_bytes
@@ -171,7 +166,6 @@ impl Usage {
         self.account.largest_bytes
     }
 
-    /// What the account takes in memory.
     pub(super) fn memory_bytes(&self) -> u64 {
         const ROW_BYTES: u64 = 25;
         self.account.phexts.capacity() as u64 * ROW_BYTES
@@ -243,7 +237,6 @@ impl Usage {
         }
     }
 
-    /// Whether a scan of the directory is to begin.
     pub(super) fn is_scan_wanted(&self) -> bool {
         matches!(self.scan, ScanState::Wanted)
     }
@@ -287,7 +280,7 @@ impl Usage {
         let used = self.used_bytes();
         let is_near = u128::from(used) * 100 >= u128::from(quota) * u128::from(WARNING_PERCENT);
         if is_near && !self.is_warned {
-            tracing::warn!(used, quota, "the tenant's quota is nearly used up: {WARNING_PERCENT} % or more");
+            tracing::warn!(used, quota, "the quota is nearly used up: {WARNING_PERCENT} % or more");
         }
         self.is_warned = is_near;
     }

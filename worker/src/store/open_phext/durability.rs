@@ -24,23 +24,23 @@ pub(super) struct Snapshot {
 
 /// What is in memory, in the journal and in the file, and which writes are durable.
 ///
-/// Invariants: `durable.edit <= appended.edit <= latest.edit <= last_sequence`. `synced` and `base.sequence` never go back,
-/// and neither does `durable`. Only `latest` does, to `appended`, when the disk refuses records; their numbers are not used
-/// again.
+/// Only its methods change it. Invariants: `durable.edit <= appended.edit <= latest.edit <= last_sequence`. `synced`,
+/// `base.sequence` and `durable` never go back. Only `latest` does, to `appended`, when the disk refuses records; their
+/// numbers are not used again.
 #[derive(Debug)]
 pub(super) struct Durability {
     /// The last number that a record has got.
-    last_sequence: u64,
+    pub(super) last_sequence: u64,
     /// With every write, in the journal or not.
-    latest: Snapshot,
+    pub(super) latest: Snapshot,
     /// What the journal has.
-    appended: Snapshot,
+    pub(super) appended: Snapshot,
     /// What reads get. `None` until what an earlier worker left unsynced has been synced.
-    durable: Option<Snapshot>,
+    pub(super) durable: Option<Snapshot>,
     /// The last record that is synced.
     synced: u64,
     /// What the file has: its digest, and the last edit in it.
-    base: Base,
+    pub(super) base: Base,
 }
 
 impl Durability {
@@ -132,25 +132,5 @@ impl Durability {
 
     pub(super) fn has_synced(&self, record: u64) -> bool {
         self.synced >= record
-    }
-
-    pub(super) fn last_sequence(&self) -> u64 {
-        self.last_sequence
-    }
-
-    pub(super) fn latest(&self) -> &Snapshot {
-        &self.latest
-    }
-
-    pub(super) fn appended(&self) -> &Snapshot {
-        &self.appended
-    }
-
-    pub(super) fn durable(&self) -> Option<&Snapshot> {
-        self.durable.as_ref()
-    }
-
-    pub(super) fn base(&self) -> Base {
-        self.base
     }
 }

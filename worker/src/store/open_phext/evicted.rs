@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::OpenPhext;
 use super::durability::Position;
+use super::journal_writer::JournalState;
 use super::save::Schedule;
 use crate::store::disk::Identity;
 use crate::store::journal::{Base, Journal};
@@ -29,24 +30,16 @@ pub(in crate::store) struct Evicted {
     pub(in crate::store) scrolls: usize,
 }
 
-/// What may be evicted before it is saved.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::store) struct UnsavedLimit {
-    /// A text of up to so many bytes.
-    pub(in crate::store) bytes: u64,
-    pub(in crate::store) now: Instant,
-}
-
 impl OpenPhext {
     /// Whether it can be evicted unsaved once no job is under way.
     pub(in crate::store) fn can_leave_unsaved(&self) -> bool {
         !self.answers_wait_for_save() && !self.has_save_failed() && !self.must_reload
     }
 
-    /// Whether it can be evicted unsaved now. One whose save is due stays for that.
-    pub(in crate::store) fn may_leave_unsaved(&self, limit: UnsavedLimit) -> bool {
-        let is_due_later = self.save.schedule.at().is_some_and(|due| due > limit.now);
-        let fits = self.phext().file_bytes() <= limit.bytes;
+    /// Whether it can be evicted unsaved now, if its text has no more than these bytes. One whose save is due stays for that.
+    pub(in crate::store) fn may_leave_unsaved(&self, limit_bytes: u64, now: Instant) -> bool {
+        let is_due_later = self.save.schedule.at().is_some_and(|due| due > now);
+        let fits = self.phext().file_bytes() <= limit_bytes;
         fits && is_due_later
             && self.can_leave_unsaved()
             && self.needs_save()
@@ -60,11 +53,11 @@ impl OpenPhext {
         let Journal { generation, bytes, .. } = self.journal.current()?;
         Some(Evicted {
             file: self.file,
-            base: self.durability.base(),
+            base: self.durability.base,
             generation: *generation,
             journal_bytes: *bytes,
-            position: self.durability.latest().position,
-            last_sequence: self.durability.last_sequence(),
+            position: self.durability.latest.position,
+            last_sequence: self.durability.last_sequence,
             is_deferred: matches!(self.save.schedule, Schedule::Deferred(_)),
             save_due,
             files: self.files(),
@@ -81,10 +74,10 @@ impl OpenPhext {
                 "another program replaced a journal; the writes that only the old journal had are lost"
             );
         };
-        if self.file != evicted.file || self.durability.base() != evicted.base {
+        if self.file != evicted.file || self.durability.base != evicted.base {
             return;
         }
-        self.journal.resume(journal);
+        self.journal.state = JournalState::Current(journal);
         self.durability.resume(evicted.position, evicted.last_sequence);
         let due = evicted.save_due;
         self.save.schedule = if evicted.is_deferred { Schedule::Deferred(due) } else { Schedule::Due(due) };

@@ -2,7 +2,6 @@
 //! compacted when most of it has been saved. What arrives during a job is queued and shares the next one.
 
 use std::io;
-use std::sync::Arc;
 
 use super::durability::Snapshot;
 use super::retiring::Retirement;
@@ -14,7 +13,7 @@ use crate::store::journal::{Base, Header, Journal};
 use crate::store::new_journal::NewJournal;
 use crate::store::queue::{Queue, Refusal, SharedRefusal};
 use crate::store::record::{Entry, Generation, KEY_RECORD_BYTES, Stamp};
-use crate::store::recovery::{Keep, RecoveredJournal, Tail};
+use crate::store::recovery::{Keep, Tail};
 
 /// On a nearly full disk a journal is compacted once it is longer than its keys and this: a block.
 const COMPACT_BYTES_WHEN_TIGHT: u64 = 4096;
@@ -25,30 +24,32 @@ const COMPACT_BYTES_WHEN_TIGHT: u64 = 4096;
 /// journal (`in_flight`), no other job touches it.
 #[derive(Debug, Default)]
 pub(super) struct JournalWriter {
-    state: JournalState,
+    pub(super) state: JournalState,
     /// Records that wait for the next job.
-    queue: Queue,
+    pub(super) queue: Queue,
     /// What the present job appends.
     in_flight: Option<InFlight>,
     /// The keys of records that the journal does not have yet: those in flight, then those in the queue.
-    unwritten_keys: Vec<WriteKey>,
+    pub(super) unwritten_keys: Vec<WriteKey>,
     /// Up to here, in this generation, only keys are needed: the file has the rest. `None` once compaction was considered.
-    saved_end: Option<(Generation, u64)>,
+    pub(super) saved_end: Option<(Generation, u64)>,
     /// Set when it cannot be told whether what an earlier worker left is on disk.
-    unconfirmed: SharedRefusal,
+    pub(super) unconfirmed: SharedRefusal,
 }
 
+/// How records get into a journal.
 #[derive(Debug, Default)]
-enum JournalState {
+pub(in crate::store) enum JournalState {
+    /// There is none. The first record begins one.
     #[default]
     None,
+    /// They are appended.
     Current(Journal),
     /// Its records up to `offset` are in the file. The next generation begins with those behind it.
-    Compacting {
-        journal: Journal,
-        offset: u64,
-    },
-    /// Nothing is appended to it. A new generation begins with these of its records.
+    Compacting { journal: Journal, offset: u64 },
+    /// Nothing is appended: its format is old, or the file is another program's, or the last worker did not end cleanly. What
+    /// that worker wrote last may be in the page cache alone even after a sync, because after a sync that failed, the next
+    /// one has nothing to do. Only a new file is sure, so the next generation begins with these records.
     Stale {
         tail: Tail,
         /// The last attempt to begin a new generation failed.
@@ -70,19 +71,7 @@ struct InFlight {
     snapshot: Snapshot,
 }
 
-impl From<RecoveredJournal> for JournalWriter {
-    fn from(recovered: RecoveredJournal) -> Self {
-        let state = match recovered {
-            RecoveredJournal::None => JournalState::None,
-            RecoveredJournal::Current(journal) => JournalState::Current(journal),
-            RecoveredJournal::Stale(tail) => JournalState::Stale { tail, is_stuck: false },
-        };
-        Self { state, ..Self::default() }
-    }
-}
-
 impl JournalWriter {
-    /// Queues a record.
     pub(super) fn push(&mut self, stamp: &Stamp, entry: &Entry<'_>, frees_space: bool) {
         self.queue.push(stamp, entry, frees_space);
         // The disk may have space for a new generation again.
@@ -91,20 +80,6 @@ impl JournalWriter {
         }
     }
 
-    pub(super) fn push_key(&mut self, key: WriteKey) {
-        self.unwritten_keys.push(key);
-    }
-
-    /// The keys of records that the journal does not have yet.
-    pub(super) fn unwritten_keys(&self) -> &[WriteKey] {
-        &self.unwritten_keys
-    }
-
-    pub(super) fn is_queue_empty(&self) -> bool {
-        self.queue.is_empty()
-    }
-
-    /// Whether a job has the journal.
     pub(super) fn is_busy(&self) -> bool {
         self.in_flight.is_some()
     }
@@ -118,27 +93,6 @@ impl JournalWriter {
     pub(super) fn last_refusal(&self) -> &SharedRefusal {
         let in_flight = || self.in_flight.as_ref()?.queue.refusal();
         self.queue.refusal().or_else(in_flight).unwrap_or(&self.unconfirmed)
-    }
-
-    /// Where it is reported that what an earlier worker left may be lost.
-    pub(super) fn unconfirmed(&self) -> &SharedRefusal {
-        &self.unconfirmed
-    }
-
-    /// Hands the queued records to a job. The snapshot is the phext with them.
-    fn take_queue(&mut self, upto: u64, snapshot: Snapshot) -> Vec<u8> {
-        let mut queue = std::mem::take(&mut self.queue);
-        let records = std::mem::take(&mut queue.records);
-        let (record_bytes, key_count) = (records.len() as u64, self.unwritten_keys.len());
-        self.in_flight = Some(InFlight { queue, record_bytes, upto, key_count, snapshot });
-        records
-    }
-
-    /// Ends the job that had records. Gives up to which record the journal has been synced, and the phext with them.
-    fn note_synced(&mut self) -> Option<(u64, Snapshot)> {
-        let InFlight { upto, key_count, snapshot, .. } = self.in_flight.take()?;
-        self.unwritten_keys.drain(..key_count.min(self.unwritten_keys.len()));
-        Some((upto, snapshot))
     }
 
     /// A job returns the journal that was lent to it, with its note if that could be written.
@@ -155,30 +109,28 @@ impl JournalWriter {
             JournalState::None | JournalState::Current(_) => None,
             JournalState::Stale { tail, .. } => Some(tail.clone()),
             JournalState::Compacting { journal, offset } => Some(Tail {
-                file: Arc::clone(&journal.file),
+                journal: journal.clone(),
                 header: Header { generation: journal.generation, base, carried: 0 },
                 from: *offset,
-                end: journal.bytes,
                 keep: Keep::After(base.sequence),
                 base,
             }),
         }
     }
 
-    /// The journal of this generation and length, if it is the present one.
-    pub(super) fn found(&self, generation: Generation, bytes: u64) -> Option<Journal> {
-        let (file, found_generation, found_bytes) = match &self.state {
-            JournalState::Stale { tail, .. } => (&tail.file, tail.header.generation, tail.end),
-            JournalState::Current(journal) => (&journal.file, journal.generation, journal.bytes),
-            JournalState::None | JournalState::Compacting { .. } => return None,
-        };
-        let is_same = found_generation == generation && found_bytes == bytes;
-        is_same.then(|| Journal::resume(Arc::clone(file), generation, bytes))
+    /// The journal, whether or not records can be appended to it.
+    fn journal(&self) -> Option<&Journal> {
+        match &self.state {
+            JournalState::None => None,
+            JournalState::Current(journal) | JournalState::Compacting { journal, .. } => Some(journal),
+            JournalState::Stale { tail, .. } => Some(&tail.journal),
+        }
     }
 
-    /// Appends to this journal from now on.
-    pub(super) fn resume(&mut self, journal: Journal) {
-        self.state = JournalState::Current(journal);
+    /// The journal, if it has this generation and length.
+    pub(super) fn found(&self, generation: Generation, bytes: u64) -> Option<Journal> {
+        let is_same = |journal: &&Journal| journal.generation == generation && journal.bytes == bytes;
+        self.journal().filter(is_same).cloned()
     }
 
     /// The journal, if records can be appended to it.
@@ -190,51 +142,24 @@ impl JournalWriter {
     }
 
     pub(super) fn is_none(&self) -> bool {
-        matches!(self.state, JournalState::None)
-    }
-
-    /// The journal was removed.
-    pub(super) fn note_removed(&mut self) {
-        self.state = JournalState::None;
+        self.journal().is_none()
     }
 
     /// No edit in the journal counts any more, so a new generation must begin before the next one.
     pub(super) fn drop_edits(&mut self, base: Base) {
-        let (file, generation, end) = match std::mem::take(&mut self.state) {
-            JournalState::None => return,
-            JournalState::Current(journal) | JournalState::Compacting { journal, .. } => {
-                (journal.file, journal.generation, journal.bytes)
-            }
-            JournalState::Stale { tail, .. } => (tail.file, tail.header.generation, tail.end),
-        };
-        let header = Header { generation, base, carried: 0 };
-        let tail = Tail { file, header, from: end, end, keep: Keep::Nothing, base };
+        let Some(journal) = self.journal().cloned() else { return };
+        let header = Header { generation: journal.generation, base, carried: 0 };
+        let tail = Tail { header, from: journal.bytes, journal, keep: Keep::Nothing, base };
         self.state = JournalState::Stale { tail, is_stuck: false };
     }
 
-    /// The file has the records up to here.
-    pub(super) fn note_saved(&mut self, end: Option<(Generation, u64)>) {
-        self.saved_end = end;
-    }
-
-    /// The bytes of the journal's file.
     pub(super) fn bytes(&self) -> u64 {
-        match &self.state {
-            JournalState::None => 0,
-            JournalState::Current(journal) | JournalState::Compacting { journal, .. } => journal.bytes,
-            JournalState::Stale { tail, .. } => tail.end,
-        }
+        self.journal().map_or(0, |journal| journal.bytes)
     }
 
     /// Whether the journal may be removed, as far as one can tell.
     pub(super) fn is_writable(&self) -> bool {
-        match &self.state {
-            JournalState::None => false,
-            JournalState::Current(journal) | JournalState::Compacting { journal, .. } => {
-                journal.file.is_writable()
-            }
-            JournalState::Stale { tail, .. } => tail.file.is_writable(),
-        }
+        self.journal().is_some_and(|journal| journal.file.is_writable())
     }
 
     /// The generation, and the offset at which the next queued record will stand; `None` while that is unknown.
@@ -257,10 +182,10 @@ impl OpenPhext {
             }
             JournalState::Stale { tail, is_stuck: true } => {
                 // There was no space for a new one. Reads go on all the same: the old one has everything.
-                let (journal, bytes) = (Arc::clone(&tail.file), tail.end);
+                let journal = tail.journal.clone();
                 is_awaited.then(|| {
                     self.take_queue();
-                    Work::Rewrite { journal, bytes }
+                    Work::Rewrite { journal }
                 })
             }
             JournalState::Compacting { .. } => Some(self.begin_journal(clock)),
@@ -274,7 +199,7 @@ impl OpenPhext {
     fn begin_journal(&mut self, clock: &Clock) -> Work {
         // A new journal is short.
         self.retirement = Retirement::Unwanted;
-        let base = self.durability.base();
+        let base = self.durability.base;
         let tail = self.journal.tail(base);
         // The queued records bring their own keys.
         let is_written = |key: &WriteKey| !self.journal.unwritten_keys.contains(key);
@@ -287,15 +212,25 @@ impl OpenPhext {
         Work::BeginJournal { new: Box::new(new), records: self.take_queue(), frees_space }
     }
 
+    /// Hands the queued records to a job.
     fn take_queue(&mut self) -> Vec<u8> {
-        self.journal.take_queue(self.durability.last_sequence(), self.durability.latest().clone())
+        let mut queue = std::mem::take(&mut self.journal.queue);
+        let records = std::mem::take(&mut queue.records);
+        self.journal.in_flight = Some(InFlight {
+            queue,
+            record_bytes: records.len() as u64,
+            upto: self.durability.last_sequence,
+            key_count: self.journal.unwritten_keys.len(),
+            snapshot: self.durability.latest.clone(),
+        });
+        records
     }
 
     /// Lends the journal to the job that publishes a save, with the record that says so. A journal that has other work is
     /// not lent: then there is more to save, and that save has its own record.
     pub(super) fn lend_journal(&mut self, entry: &Entry<'_>, clock: &Clock) -> Option<Note> {
         let journal = self.journal.current()?.clone();
-        if self.journal.is_busy() || !self.journal.is_queue_empty() {
+        if self.journal.is_busy() || !self.journal.queue.is_empty() {
             return None;
         }
         self.enqueue(entry, false, clock);
@@ -318,28 +253,15 @@ impl OpenPhext {
 
     /// The journal has the records of the last job, and is durable.
     pub(super) fn note_appended(&mut self, journal: Journal) {
-        if self.journal.is_busy() {
-            self.journal.state = JournalState::Current(journal);
-        }
+        self.journal.state = JournalState::Current(journal);
         self.note_synced();
     }
 
     pub(super) fn note_synced(&mut self) {
-        if let Some((upto, snapshot)) = self.journal.note_synced() {
+        if let Some(InFlight { upto, key_count, snapshot, .. }) = self.journal.in_flight.take() {
+            self.journal.unwritten_keys.drain(..key_count.min(self.journal.unwritten_keys.len()));
             self.durability.note_synced(upto, snapshot);
         }
-    }
-
-    /// A new journal file was synced, so nothing depends any more on what an earlier worker left.
-    pub(super) fn note_journal_begun(&mut self, journal: Journal) {
-        self.journal.unconfirmed = SharedRefusal::default();
-        self.note_appended(journal);
-    }
-
-    /// What an earlier worker left may be in memory alone.
-    pub(super) fn note_unconfirmed(&mut self) {
-        self.journal.unconfirmed.set(Refusal::Unwritable);
-        self.note_synced();
     }
 
     /// The disk did not take these records. The journal is as it was before the job.
@@ -370,7 +292,7 @@ impl OpenPhext {
 
     /// Drops these records and all that are queued behind them: the phext is what its journal has. No job has the journal.
     pub(super) fn refuse(&mut self, mut older: Queue, error: &io::Error, clock: &Clock) {
-        if older.is_empty() && self.journal.is_queue_empty() {
+        if older.is_empty() && self.journal.queue.is_empty() {
             return;
         }
         tracing::error!(phext = %self.name, %error, "failed to write to the journal; the writes are refused");

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Instant;
 
+use super::journal_writer::JournalState;
 use super::{Clock, OpenPhext};
 use crate::store::idempotency::WriteKey;
 use crate::store::retirement::{Removal, Retiring};
@@ -105,7 +106,7 @@ impl OpenPhext {
 
     /// The keys of records that the journal does not have yet.
     pub(in crate::store) fn unwritten_keys(&self) -> &[WriteKey] {
-        self.journal.unwritten_keys()
+        &self.journal.unwritten_keys
     }
 
     /// Applies the result of the job that removed its files, after its keys were stored elsewhere. Gives why they could not
@@ -115,17 +116,17 @@ impl OpenPhext {
         let mut refused = None;
         match removal {
             Removal::Removed => {
-                self.journal.note_removed();
+                self.journal.state = JournalState::None;
                 self.note_text_removed();
                 // Writes that arrived during the job get a new journal.
-                self.keys.keep_only(self.journal.unwritten_keys());
+                self.keys.keep_only(&self.journal.unwritten_keys);
                 self.replan_save(clock);
             }
             Removal::ChangedByOther => self.must_reload = true,
             Removal::Refused { error, is_text_removed } => {
                 if is_text_removed {
                     self.note_text_removed();
-                    self.journal.drop_edits(self.durability.base());
+                    self.journal.drop_edits(self.durability.base);
                 }
                 self.retirement = Retirement::Wanted;
                 refused = self.note_not_retired(clock).then_some(error);
@@ -145,7 +146,7 @@ impl OpenPhext {
 
     /// The file of a phext without text is gone, with every edit that the journal has.
     fn note_text_removed(&mut self) {
-        if self.durability.appended().phext.file_bytes() == 0 && self.name.folder().is_none() {
+        if self.durability.appended.phext.file_bytes() == 0 && self.name.folder().is_none() {
             self.file = None;
             self.durability.note_file_removed();
         }

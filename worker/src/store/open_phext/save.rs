@@ -95,67 +95,13 @@ pub(super) struct SaveSnapshot {
     journal_end: Option<(Generation, u64)>,
 }
 
-impl Save {
-    pub(super) fn is_under_way(&self) -> bool {
-        !matches!(self.step, Step::Idle)
-    }
-
-    /// Whether the last save failed, so that the journal alone keeps the last edits.
-    pub(super) fn has_failed(&self) -> bool {
-        matches!(self.schedule, Schedule::Failed(_))
-    }
-
-    /// Whether a small phext is saved before its writes are answered.
-    pub(super) fn is_prompt(&self) -> bool {
-        matches!(self.schedule, Schedule::None | Schedule::Due(_))
-    }
-
-    /// After an edit: one that is overdue stays so.
-    fn plan(&mut self, file_bytes: u64, earliest: Instant, now: Instant) {
-        let paid_at = self.budget.paid_at(file_bytes, now);
-        let at = match self.schedule {
-            Schedule::Failed(_) => return,
-            Schedule::Due(at) | Schedule::Deferred(at) if at <= now => at,
-            Schedule::None | Schedule::Due(_) | Schedule::Deferred(_) => paid_at.max(earliest),
-        };
-        self.schedule = if paid_at > now { Schedule::Deferred(at) } else { Schedule::Due(at) };
-    }
-
-    /// The bytes of the new file; 0 when there is none.
-    fn new_file_bytes(&self) -> u64 {
-        match &self.step {
-            Step::Writing(saved) | Step::Announcing { saved, .. } | Step::Publishing { saved, .. } => {
-                saved.snapshot.phext.file_bytes()
-            }
-            Step::WritingRefused { file_bytes } => *file_bytes,
-            Step::Idle | Step::Refused | Step::Discarding => 0,
-        }
-    }
-
-    /// The disk has refused all edits after this one: a save must not publish them. Gives whether it had to be given up
-    /// after its file was complete.
-    fn refuse(&mut self, appended_edit: u64) -> bool {
-        let (step, is_given_up) = match std::mem::take(&mut self.step) {
-            Step::Writing(saved) if saved.snapshot.position.edit > appended_edit => {
-                let file_bytes = saved.snapshot.phext.file_bytes();
-                (Step::WritingRefused { file_bytes }, false)
-            }
-            Step::Writing(saved) => (Step::Writing(SaveSnapshot { journal_end: None, ..saved }), false),
-            Step::Announcing { .. } => (Step::Refused, true),
-            step => (step, false),
-        };
-        self.step = step;
-        is_given_up
-    }
-}
-
 impl OpenPhext {
     /// The next job for the file.
     pub(super) fn next_save_work(&mut self, may_save: bool, clock: &Clock) -> Option<Work> {
         let may_begin = may_save && self.needs_save();
         match std::mem::take(&mut self.save.step) {
             Step::Idle if may_begin => {
-                let snapshot = self.durability.latest().clone();
+                let snapshot = self.durability.latest.clone();
                 let phext = snapshot.phext.clone();
                 self.save.budget.spend(phext.file_bytes(), clock.now);
                 let journal_end = self.journal.end();
@@ -180,9 +126,17 @@ impl OpenPhext {
         }
     }
 
+    /// Plans a save after an edit. One that is overdue stays so.
     pub(super) fn plan_save(&mut self, clock: &Clock) {
-        let earliest = clock.now + self.tuning.save_delay;
-        self.save.plan(self.phext().file_bytes(), earliest, clock.now);
+        let paid_at = self.save.budget.paid_at(self.phext().file_bytes(), clock.now);
+        let at = match self.save.schedule {
+            Schedule::Failed(_) => return,
+            Schedule::Due(at) | Schedule::Deferred(at) if at <= clock.now => at,
+            Schedule::None | Schedule::Due(_) | Schedule::Deferred(_) => {
+                paid_at.max(clock.now + self.tuning.save_delay)
+            }
+        };
+        self.save.schedule = if paid_at > clock.now { Schedule::Deferred(at) } else { Schedule::Due(at) };
     }
 
     /// Nothing is left of the last plan: what is not saved gets a new one.
@@ -210,16 +164,22 @@ impl OpenPhext {
 
     /// The bytes of the file that a save is writing; 0 when none is under way.
     pub(in crate::store) fn new_file_bytes(&self) -> u64 {
-        self.save.new_file_bytes()
+        match &self.save.step {
+            Step::Writing(saved) | Step::Announcing { saved, .. } | Step::Publishing { saved, .. } => {
+                saved.snapshot.phext.file_bytes()
+            }
+            Step::WritingRefused { file_bytes } => *file_bytes,
+            Step::Idle | Step::Refused | Step::Discarding => 0,
+        }
     }
 
     pub(in crate::store) fn is_saving(&self) -> bool {
-        self.save.is_under_way()
+        !matches!(self.save.step, Step::Idle)
     }
 
     /// Whether the last save failed, so that the journal alone keeps the last edits.
     pub(in crate::store) fn has_save_failed(&self) -> bool {
-        self.save.has_failed()
+        matches!(self.save.schedule, Schedule::Failed(_))
     }
 
     /// Whether this is the file that a job is renaming.
@@ -233,10 +193,10 @@ impl OpenPhext {
             Step::Writing(saved) => {
                 let entry = Entry::Saved { upto: saved.snapshot.position.edit, digest: new_file.digest };
                 // On a full disk the record may use the reserve, but not for writes that go along with it.
-                let frees_space = self.journal.is_queue_empty();
+                let frees_space = self.journal.queue.is_empty();
                 self.enqueue(&entry, frees_space, clock);
                 self.durability.require_last();
-                let record = self.durability.last_sequence();
+                let record = self.durability.last_sequence;
                 self.save.step = Step::Announcing { new_file, saved, record };
             }
             Step::WritingRefused { .. } => self.save.step = Step::Refused,
@@ -249,7 +209,7 @@ impl OpenPhext {
         self.file = Some(identity);
         self.durability.note_saved(base, &saved.snapshot);
         self.replan_save(clock);
-        self.journal.note_saved(saved.journal_end);
+        self.journal.saved_end = saved.journal_end;
     }
 
     /// A job has ended without a new file for the phext.
@@ -270,11 +230,20 @@ impl OpenPhext {
         }
     }
 
-    /// The disk refused records: a save must not publish their edits.
+    /// The disk refused all edits that the journal does not have: a save must not publish them.
     pub(super) fn refuse_save(&mut self, error: &io::Error, clock: &Clock) {
-        if self.save.refuse(self.durability.appended().position.edit) {
-            self.note_save_failed(error, clock);
-        }
+        let appended_edit = self.durability.appended.position.edit;
+        self.save.step = match std::mem::take(&mut self.save.step) {
+            Step::Writing(saved) if saved.snapshot.position.edit > appended_edit => {
+                Step::WritingRefused { file_bytes: saved.snapshot.phext.file_bytes() }
+            }
+            Step::Writing(saved) => Step::Writing(SaveSnapshot { journal_end: None, ..saved }),
+            Step::Announcing { .. } => {
+                self.note_save_failed(error, clock);
+                Step::Refused
+            }
+            step => step,
+        };
     }
 
     pub(super) fn note_not_saved(&mut self, error: &io::Error, clock: &Clock) {

@@ -1,4 +1,4 @@
-//! When a write or a read may be told: not before it is on disk.
+//! When a write or a read may be answered: not before it is durable.
 
 use super::*;
 
@@ -34,7 +34,7 @@ fn a_read_shows_what_is_durable_and_waits_for_no_write() {
 }
 
 #[test]
-fn what_a_worker_before_left_unsynced_is_read_once_it_is_durable() {
+fn what_an_earlier_worker_left_unsynced_is_read_once_it_is_durable() {
     let disk = SimDisk::new(1);
     let mut store = on_sim(&disk, unsaved());
     put(&mut store, "notes", ORIGIN, "abc").unwrap();
@@ -46,9 +46,9 @@ fn what_a_worker_before_left_unsynced_is_read_once_it_is_durable() {
     assert!(store.are_durable(&commit_points) && read_tickets(&mut store, "notes").is_empty());
 }
 
-/// A read that waits for what a worker before left does not wait for a write, nor is it refused with it.
+/// A read that waits for what an earlier worker left does not wait for a write, and is not refused with it.
 #[test]
-fn a_read_after_a_kill_stands_apart_from_a_write_that_is_refused() {
+fn a_read_after_a_kill_does_not_wait_for_a_write_and_is_not_refused_with_it() {
     let disk = SimDisk::new(1);
     let mut store = on_sim(&disk, unsaved());
     put(&mut store, "notes", ORIGIN, "abc").unwrap();
@@ -66,7 +66,7 @@ fn a_read_after_a_kill_stands_apart_from_a_write_that_is_refused() {
     assert!(store.are_durable(&read));
 }
 
-/// Records that share a job share its fate, and so do those that were queued behind them.
+/// Records of one job are refused together, with those queued behind them.
 #[test]
 fn what_the_disk_refuses_was_never_there() {
     let disk = SimDisk::new(1);
@@ -87,14 +87,14 @@ fn what_the_disk_refuses_was_never_there() {
         ));
     }
     assert_eq!(scroll(&mut store, "notes", ORIGIN), "a");
-    // Its key is free again, and the next write has a number of its own.
+    // Its key is free again, and the next write gets a new number.
     let (written, commit_points) = store.write(&name("notes"), &keyed).unwrap().into_parts();
     run_jobs(&mut store);
     assert!(!written.is_replay && store.are_durable(&commit_points) && !store.are_durable(&second));
     assert_eq!(scroll(&mut on_sim(&disk.kill(), unsaved()), "notes", ORIGIN), "ab");
 }
 
-/// A disk that stalls must not fill memory.
+/// A stalled disk must not fill the memory.
 #[test]
 fn writes_wait_while_many_bytes_are_queued() {
     const QUEUED_BYTES: usize = 32 * 1024 * 1024;
@@ -114,7 +114,7 @@ fn writes_wait_while_many_bytes_are_queued() {
 }
 
 #[test]
-fn whatever_moment_the_power_goes_what_is_settled_is_there() {
+fn a_power_cut_at_any_change_loses_nothing_acknowledged() {
     for tuning in [Tuning::DEFAULT, large(Duration::ZERO), unsaved()] {
         let disk = SimDisk::new(1);
         let mut store = on_sim(&disk, tuning);
@@ -133,7 +133,7 @@ fn whatever_moment_the_power_goes_what_is_settled_is_there() {
 }
 
 #[test]
-fn a_small_phext_is_in_its_file_before_the_write_is_settled() {
+fn a_small_phext_is_saved_before_its_write_is_acknowledged() {
     let disk = SimDisk::new(1);
     let mut store = on_sim(&disk, Tuning::DEFAULT);
     let commit_points = begin(&mut store, "notes", ORIGIN, append("abc"));
@@ -194,8 +194,8 @@ fn phexts_do_not_wait_for_each_other() {
     assert!(store.are_durable(&slow));
 }
 
-/// A file system that stops at an error refuses syncs as well as writes. The last write of the worker before, which that one
-/// refused, is in memory, and the next one sees it.
+/// A file system that stops at an error refuses syncs as well as writes. The last write of the earlier worker, which that
+/// one refused, is in the page cache, and the next one sees it.
 #[test]
 fn what_a_failed_file_system_may_have_in_memory_alone_is_read_and_not_confirmed() {
     let disk = SimDisk::new(1);
@@ -227,7 +227,7 @@ fn what_a_failed_file_system_may_have_in_memory_alone_is_read_and_not_confirmed(
         assert_eq!(store.are_durable(&repeated), !is_failed);
         let again = store.write(&name("notes"), &keyed("d", "2"));
         assert_eq!(matches!(again, Err(StoreError::Unwritable)), is_failed, "{again:?}");
-        // Once all of it is in a new file, it is sure.
+        // Once everything is in a new file, it is durable.
         store.close();
         run_jobs(&mut store);
         assert!(store.write(&name("notes"), &keyed("d", "2")).unwrap().into_inner_undurable().is_replay);

@@ -1,4 +1,4 @@
-//! Phexts that leave memory before they are saved, and cost no more saves for it.
+//! Phexts that are evicted before they are saved, without extra saves.
 
 use super::foreign::write_behind_our_back;
 use super::*;
@@ -16,7 +16,7 @@ fn two_large(disk: &SimDisk) -> Store {
     store
 }
 
-/// Lets a phext's next save be paid for in a minute.
+/// Lets the budget allow a phext's next save only in a minute.
 fn spend_budget(store: &mut Store, phext: &str) {
     let mut spent = SaveBudget::default();
     spent.spend(0, Instant::now());
@@ -62,7 +62,7 @@ fn run_and_count(store: &mut Store) -> usize {
 }
 
 #[test]
-fn small_writes_to_phexts_that_push_each_other_out_are_not_saved_each_time() {
+fn small_writes_to_phexts_that_evict_each_other_are_not_saved_each_time() {
     let disk = SimDisk::new(1);
     let mut store = two_large(&disk);
     let mut saves = 0;
@@ -86,7 +86,7 @@ fn small_writes_to_phexts_that_push_each_other_out_are_not_saved_each_time() {
 }
 
 #[test]
-fn one_that_comes_back_goes_on_with_its_journal() {
+fn a_reloaded_phext_continues_its_journal() {
     let disk = SimDisk::new(1);
     let mut store = two_large(&disk);
     edit_patiently(&mut store, "a", "2.1.1/1.1.1/1.1.1", append("1"));
@@ -100,7 +100,7 @@ fn one_that_comes_back_goes_on_with_its_journal() {
 }
 
 #[test]
-fn another_programs_text_counts_while_a_phext_is_out_of_memory() {
+fn another_programs_text_replaces_that_of_an_evicted_phext() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = open_at(dir.path(), large(Duration::ZERO));
     store.set_limits(Limits { memory_bytes: 3 * MIB as u64, ..NO_LIMITS });
@@ -118,7 +118,7 @@ fn another_programs_text_counts_while_a_phext_is_out_of_memory() {
 }
 
 #[test]
-fn one_that_is_due_comes_back_to_be_saved() {
+fn an_evicted_phext_is_loaded_when_its_save_is_due() {
     let disk = SimDisk::new(1);
     let tuning = Tuning { save_delay: Duration::from_millis(1), ..large(Duration::ZERO) };
     let mut store = on_sim(&disk, tuning);
@@ -137,7 +137,7 @@ fn one_that_is_due_comes_back_to_be_saved() {
 }
 
 #[test]
-fn the_end_saves_all_that_were_parked_whatever_others_did_to_one() {
+fn closing_saves_all_evicted_phexts_even_if_another_program_changed_one() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = open_at(dir.path(), large(Duration::ZERO));
     store.set_limits(Limits { memory_bytes: 3 * MIB as u64, ..NO_LIMITS });
@@ -159,7 +159,7 @@ fn the_end_saves_all_that_were_parked_whatever_others_did_to_one() {
 }
 
 #[test]
-fn a_listing_has_what_a_parked_phext_has_and_leaves_it_there() {
+fn a_listing_shows_an_evicted_phext_without_loading_it() {
     let disk = SimDisk::new(1);
     let mut store = two_large(&disk);
     let rows = |store: &mut Store| -> Vec<(u64, Option<usize>)> {
@@ -177,7 +177,7 @@ fn a_listing_has_what_a_parked_phext_has_and_leaves_it_there() {
 }
 
 #[test]
-fn on_a_full_disk_parked_phexts_stay_out_of_memory() {
+fn on_a_full_disk_evicted_phexts_are_not_loaded() {
     let disk = SimDisk::new(1);
     let tuning = Tuning { save_delay: Duration::from_millis(1), ..large(Duration::ZERO) };
     let mut store = on_sim(&disk, tuning);

@@ -61,7 +61,7 @@ fn check_doubt(store: &mut Store) {
 }
 
 #[test]
-fn a_failed_sync_or_rename_is_the_end_and_what_was_settled_is_there() {
+fn after_a_failed_sync_or_rename_nothing_is_served_and_nothing_acknowledged_is_lost() {
     let mut failures = 0;
     for operation in [Operation::SyncData, Operation::SyncAll, Operation::Rename, Operation::SyncDirectory] {
         for tuning in
@@ -130,7 +130,7 @@ fn what_stops_a_step_that_names_or_removes_a_file_stops_that_step_alone() {
 }
 
 #[test]
-fn a_write_that_the_disk_refuses_is_not_made_and_the_store_goes_on() {
+fn a_write_that_the_disk_refuses_is_not_applied_and_later_ones_are() {
     let disk = SimDisk::new(1);
     let mut store = on_sim(&disk, unsaved());
     put(&mut store, "notes", ORIGIN, "abc").unwrap();

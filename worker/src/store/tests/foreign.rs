@@ -29,7 +29,7 @@ pub(super) fn write_behind_our_back(path: &Path, text: &str) {
 }
 
 #[test]
-fn reads_of_a_turn_share_a_look_and_nothing_else_does() {
+fn reads_of_one_tick_share_a_stat_and_nothing_else_does() {
     let dir = tempfile::tempdir().unwrap();
     let path = file(dir.path(), "notes");
     let tick = LoopTick::without_expiry();
@@ -53,13 +53,13 @@ fn reads_of_a_turn_share_a_look_and_nothing_else_does() {
 }
 
 #[test]
-fn a_read_of_the_same_turn_sees_damage_and_what_left_memory() {
+fn a_read_of_the_same_tick_sees_damage_and_evicted_phexts() {
     let dir = tempfile::tempdir().unwrap();
     let path = file(dir.path(), "notes");
     let mut store = open(dir.path()).with_loop_tick(LoopTick::without_expiry());
     fs::write(&path, "text").unwrap();
     assert_eq!(scroll(&mut store, "notes", ORIGIN), "text");
-    // Others push it out of memory.
+    // Others evict it.
     for index in 0..=OPEN_PHEXTS {
         fs::write(file(dir.path(), &index.to_string()), "other").unwrap();
         assert_eq!(scroll(&mut store, &index.to_string(), ORIGIN), "other");

@@ -24,7 +24,7 @@ fn run_once(store: &mut Store) {
 }
 
 #[test]
-fn a_write_without_room_is_refused_and_not_made() {
+fn a_write_without_space_is_refused_and_not_applied() {
     let disk = SimDisk::new(1);
     let mut store = on_full(&disk);
     put(&mut store, "notes", ORIGIN, "abc").unwrap();
@@ -44,7 +44,7 @@ fn a_write_without_room_is_refused_and_not_made() {
 }
 
 #[test]
-fn a_delete_goes_through_and_gives_the_room_back() {
+fn a_delete_succeeds_and_frees_the_space() {
     let disk = SimDisk::new(1);
     let mut store = on_full(&disk);
     put(&mut store, "large", ORIGIN, &"x".repeat(2000)).unwrap();
@@ -69,7 +69,7 @@ fn a_delete_goes_through_and_gives_the_room_back() {
 }
 
 #[test]
-fn a_save_without_room_leaves_the_write_to_the_journal_and_is_tried_again() {
+fn a_save_without_space_leaves_the_write_in_the_journal_and_is_retried() {
     let disk = SimDisk::new(1);
     let mut store = on_full(&disk);
     let text = "x".repeat(300_000);
@@ -118,7 +118,7 @@ fn a_worker_that_ends_on_a_full_disk_loses_nothing() {
 }
 
 #[test]
-fn a_new_journal_without_room_for_its_first_write_blocks_nothing() {
+fn a_new_journal_without_space_for_its_first_write_blocks_nothing() {
     let disk = SimDisk::new(1);
     disk.replace_behind_our_back(&phext_file("notes"), b"abc");
     let mut store = on_full(&disk);
@@ -139,7 +139,7 @@ fn a_new_journal_without_room_for_its_first_write_blocks_nothing() {
 /// No room at each single operation in turn: a write is refused, or settled in the end, or the store is in
 /// doubt; whatever it is, nothing that was settled is lost.
 #[test]
-fn no_room_at_any_single_operation_loses_nothing() {
+fn a_full_disk_at_any_single_operation_loses_nothing() {
     let takes_room = [
         Operation::Create,
         Operation::Rename,

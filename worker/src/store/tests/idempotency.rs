@@ -26,7 +26,7 @@ fn again(bytes: u64) -> WriteReceipt {
 }
 
 #[test]
-fn a_repeat_gets_the_first_answer_and_writes_nothing() {
+fn a_replay_gets_the_first_answer_and_writes_nothing() {
     for tuning in [Tuning::DEFAULT, large(Duration::ZERO), unsaved()] {
         let disk = SimDisk::new(1);
         let mut store = on_sim(&disk, tuning);
@@ -120,7 +120,7 @@ fn the_key_of_a_write_that_failed_is_free() {
 }
 
 #[test]
-fn a_delete_of_nothing_that_comes_again_deletes_nothing() {
+fn a_replayed_delete_of_nothing_deletes_nothing() {
     let disk = SimDisk::new(1);
     let mut store = on_sim(&disk, Tuning::DEFAULT);
     let delete = request(ORIGIN, Edit::Remove, client("k"));
@@ -145,7 +145,7 @@ fn the_answer_to_a_delete_is_remembered() {
 }
 
 #[test]
-fn a_repeat_is_looked_at_before_the_quota_and_the_precondition() {
+fn a_replay_is_answered_before_the_quota_and_the_precondition_are_checked() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = open(dir.path());
     let empty = xxhash_rust::xxh3::xxh3_128(b"");

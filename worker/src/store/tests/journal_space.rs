@@ -1,4 +1,4 @@
-//! Journals, and files beyond their texts, have little room.
+//! Journals, and files beyond their texts, have little space.
 
 use super::retirement::{KIB, ask, files, journals_bytes, request};
 use super::*;
@@ -36,7 +36,7 @@ fn journals_stay_within_the_quota_and_a_constant() {
 }
 
 #[test]
-fn long_journals_of_phexts_that_are_not_in_memory_go_too() {
+fn long_journals_of_phexts_that_are_not_in_memory_are_removed_too() {
     let disk = SimDisk::new(1);
     let mut store = on_sim(&disk, Tuning::DEFAULT);
     for phext in 0..20 {
@@ -76,7 +76,7 @@ fn keys_alone_make_no_journal_long() {
 }
 
 #[test]
-fn keys_that_come_together_make_no_journal_long() {
+fn keys_of_one_batch_make_no_journal_long() {
     let tuning = Tuning { compact_journal_bytes: 4 * KIB, ..Tuning::DEFAULT };
     let disk = SimDisk::new(1);
     let mut store = on_sim(&disk, tuning);
@@ -99,9 +99,9 @@ fn keys_that_come_together_make_no_journal_long() {
     assert!(journal_bytes < 4096 * 74 + 5 * KIB, "{journal_bytes}");
 }
 
-/// What a worker has not looked at counts as well: the texts that it finds leave its journals no more room.
+/// Files that the worker has not read count as well: the texts that a scan finds leave the journals no more space.
 #[test]
-fn a_new_start_gives_journals_no_more_room() {
+fn a_new_start_gives_journals_no_more_space() {
     let tuning = Tuning { journals_bytes: 256 * KIB, ..Tuning::DEFAULT };
     let disk = SimDisk::new(1);
     let mut store = on_sim(&disk, tuning);

@@ -45,7 +45,7 @@ fn what_is_held_stays_in_the_budget() {
 }
 
 #[test]
-fn what_is_not_durable_never_leaves_memory_and_what_is_not_saved_comes_back() {
+fn what_is_not_durable_is_not_evicted_and_what_is_not_saved_is_reloaded() {
     let disk = SimDisk::new(1);
     disk.replace_behind_our_back(&phext_file("other"), &[b'y'; 5000]);
     let mut store = on_sim(&disk, unsaved());
@@ -231,7 +231,7 @@ fn so_many_phexts_may_be_there_and_no_more() {
 }
 
 #[test]
-fn before_a_refusal_the_directory_is_looked_at_again() {
+fn before_a_refusal_the_directory_is_scanned_again() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("theirs.phext"), "text").unwrap();
     let mut store = open(dir.path());
@@ -245,7 +245,7 @@ fn before_a_refusal_the_directory_is_looked_at_again() {
 }
 
 #[test]
-fn what_changes_while_the_directory_is_looked_at_counts() {
+fn changes_during_a_scan_count() {
     let dir = tempfile::tempdir().unwrap();
     for file in ["open", "closed", "changed"] {
         fs::write(dir.path().join(file).with_extension("phext"), block(1)).unwrap();
@@ -282,7 +282,7 @@ fn a_directory_that_cannot_be_listed_is_an_error_and_is_tried_again() {
 }
 
 #[test]
-fn a_phext_whose_first_write_was_refused_takes_no_place_and_gives_none() {
+fn a_phext_whose_first_write_was_refused_does_not_count() {
     let disk = SimDisk::new(1);
     let mut store = on_sim(&disk, unsaved());
     store.set_limits(Limits { phexts: Some(2), ..NO_LIMITS });

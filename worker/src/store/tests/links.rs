@@ -102,7 +102,7 @@ fn a_phext_is_listed_and_emptied_by_each_of_its_names() {
 
 /// The operator puts a link where a phext was: the keys of its writes are known by its name still.
 #[test]
-fn a_repeat_is_known_where_a_link_has_taken_its_phexts_place() {
+fn a_replay_is_known_after_a_link_has_replaced_the_phexts_file() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let insert = || Write {
@@ -232,7 +232,7 @@ fn a_phext_in_a_folder_that_is_emptied_keeps_its_file() {
 
 /// Its disk may not be mounted.
 #[test]
-fn a_phext_in_a_folder_that_goes_is_not_empty() {
+fn a_phext_in_a_folder_that_is_removed_is_not_empty() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let (folder, away) = (&dir.join("folder"), &dir.join("away"));
@@ -261,7 +261,7 @@ fn a_phext_in_a_folder_that_goes_is_not_empty() {
 
 /// It goes before any of the steps that a write takes on the disk, and comes back with the next worker or before.
 #[test]
-fn a_folder_that_goes_in_the_middle_of_a_write_loses_nothing_acknowledged() {
+fn a_folder_that_is_removed_during_a_write_loses_nothing_acknowledged() {
     for (step, tuning) in (0..6).flat_map(|step| [(step, Tuning::DEFAULT), (step, large(Duration::ZERO))]) {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
@@ -304,7 +304,7 @@ fn a_folder_that_goes_in_the_middle_of_a_write_loses_nothing_acknowledged() {
 
 /// Its journal has writes that the text has not.
 #[test]
-fn a_text_that_goes_alone_is_missed_and_its_journal_stays() {
+fn a_text_that_is_removed_alone_is_missed_and_its_journal_stays() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let (text, elsewhere) = (dir.join("folder/notes.phext"), dir.join("elsewhere"));

@@ -49,7 +49,7 @@ fn a_listing_of_many_pages_is_complete_and_in_order() {
 }
 
 #[test]
-fn what_comes_and_goes_during_a_listing_spoils_nothing() {
+fn phexts_that_are_created_and_removed_during_a_listing_disturb_nothing() {
     let disk = SimDisk::new(1);
     for phext in ["a", "b", "c", "d"] {
         disk.replace_behind_our_back(&phext_file(phext), b"text");

@@ -1,4 +1,4 @@
-//! A store that has files read by jobs: who waits for what, and what does not wait.
+//! A store whose files are read by jobs: which requests wait for which reads.
 
 use super::*;
 use crate::store::reading::{KEPT_FOR, LARGE_BYTES, SHORT_AT_ONCE, WAITING};
@@ -21,7 +21,7 @@ fn what_is_on_disk_alone_is_waited_for_and_nothing_else() {
     let jobs = store.next_jobs();
     assert!(is_waited_for(&mut store, "cold"));
     assert!(store.next_jobs().is_empty(), "it is read once");
-    // What is in memory, and what does not exist, is there meanwhile; and writes are made.
+    // Phexts in memory and phexts that do not exist can be read meanwhile; and writes are made.
     assert_eq!(scroll(&mut store, "known", ORIGIN), "known");
     assert_eq!(scroll(&mut store, "nothing", ORIGIN), "");
     put(&mut store, "new", ORIGIN, "new").unwrap();
@@ -53,7 +53,7 @@ fn a_write_waits_for_its_phext_and_for_the_keys() {
 }
 
 #[test]
-fn each_request_is_told_why_its_phext_could_not_be_read() {
+fn each_request_gets_the_error_of_its_read() {
     let disk = SimDisk::new(1);
     let mut store = store_on(&disk);
     for phext in ["one", "two"] {
@@ -117,7 +117,7 @@ fn so_many_reads_wait_and_requests_for_more_ask_again() {
     assert_eq!(scroll(&mut store, &WAITING.to_string(), ORIGIN), "text");
 }
 
-/// A disk that withholds phexts does not withhold the keys, without which there are no writes.
+/// A disk that is slow to read phexts does not delay the keys, without which there are no writes.
 #[test]
 fn the_keys_do_not_wait_for_phexts_that_are_slow_to_be_read() {
     let disk = SimDisk::new(1);
@@ -145,7 +145,7 @@ fn the_keys_do_not_wait_for_phexts_that_are_slow_to_be_read() {
 }
 
 #[test]
-fn damage_is_told_once_it_has_been_read() {
+fn damage_is_reported_once_it_has_been_read() {
     let disk = SimDisk::new(1);
     disk.replace_behind_our_back(&phext_file("notes"), b"\xff");
     let mut store = store_on(&disk);
@@ -200,7 +200,7 @@ fn a_phext_that_is_taken_away_while_it_is_read_is_written_to_afterwards() {
 }
 
 #[test]
-fn requests_that_wait_do_not_drive_out_each_others_phexts() {
+fn requests_that_wait_do_not_evict_each_others_phexts() {
     let disk = SimDisk::new(1);
     let mut store = store_on(&disk);
     store.set_limits(Limits { memory_bytes: 1500, ..NO_LIMITS });
@@ -210,11 +210,11 @@ fn requests_that_wait_do_not_drive_out_each_others_phexts() {
         assert!(is_waited_for(&mut store, phext));
     }
     store.next_jobs().into_iter().for_each(|job| store.finish(job.run()));
-    // Others come first, and are in need of room.
+    // Others are read first, and need the memory.
     disk.replace_behind_our_back(&phext_file("other"), &[b'x'; 1000]);
     assert!(is_waited_for(&mut store, "other"));
     assert_eq!(phexts.map(|phext| is_waited_for(&mut store, phext)), [false; 3]);
-    // Once they have been asked for they may go, and so may those that nobody has come for.
+    // Once they have been used they may be evicted, and so may those that no request has come back for.
     assert!(is_waited_for(&mut store, "other"));
     run_jobs(&mut store);
     store.reads.as_mut().unwrap().age(KEPT_FOR);

@@ -61,7 +61,7 @@ fn what_is_written_after_a_cut_stays() {
 
 /// The next record behind the largest one could not be read: a save would be forgotten, and its writes applied twice.
 #[test]
-fn a_number_that_nobody_counts_to_is_refused() {
+fn a_sequence_that_is_too_large_is_refused() {
     for (sequence, is_good) in [(LARGEST_FOUND_SEQUENCE, true), (LARGEST_FOUND_SEQUENCE + 1, false)] {
         let disk = SimDisk::new(1);
         let file = disk.create(&FileName::Journal(name("notes"))).unwrap().into();
@@ -97,7 +97,7 @@ fn a_header_that_is_damaged_is_refused() {
 }
 
 #[test]
-fn a_flip_in_a_durable_record_is_refused_and_left_alone() {
+fn a_flipped_bit_in_a_durable_record_is_refused_and_nothing_is_changed() {
     let dir = tempfile::tempdir().unwrap();
     let ends = five_writes(dir.path());
     let whole = fs::read(journal_path(dir.path())).unwrap();

@@ -12,7 +12,7 @@ pub(super) fn request(edit: Edit, key: &str) -> Write {
     Write { at: at(ORIGIN), edit, expected: None, key: Some(WriteKey::new(KeyOrigin::Client, key)) }
 }
 
-/// Asks for a write and waits for it, also for room.
+/// Writes, and waits until the write is durable, also for space.
 pub(super) fn ask(store: &mut Store, phext: &str, write: &Write) -> Result<WriteReceipt, StoreError> {
     loop {
         match store.write(&name(phext), write) {
@@ -114,7 +114,7 @@ fn an_end_at_any_change_of_the_disk_forgets_no_key_and_brings_no_text_back() {
         let ends = std::iter::once(disk.kill()).chain((0..6).map(|seed| disk.crash(seed)));
         for after in ends {
             let mut store = on_sim(&after, Tuning::DEFAULT);
-            // The write that was struck may have been made.
+            // The write that was interrupted may have been applied.
             let struck = ["a", "a", "b", "b"][acknowledged.len() % 4];
             for phext in ["a", "b"] {
                 let last = acknowledged.iter().rfind(|(of, _)| of == phext).map(|(_, write)| &write.edit);
@@ -176,7 +176,7 @@ fn keys_that_are_damaged_stop_writes_and_no_reads() {
 }
 
 #[test]
-fn files_that_cannot_go_are_tried_again_and_the_delete_counts() {
+fn files_that_cannot_be_removed_are_retried_and_the_delete_is_acknowledged() {
     for operation in [Operation::Create, Operation::Remove, Operation::Rename] {
         let disk = SimDisk::new(1);
         let tuning = Tuning { save_retry_delay: Duration::ZERO, ..Tuning::DEFAULT };
@@ -218,7 +218,7 @@ fn another_programs_text_is_not_removed() {
 }
 
 #[test]
-fn what_is_written_while_its_files_go_has_files_of_its_own() {
+fn what_is_written_during_a_retirement_gets_new_files() {
     let disk = SimDisk::new(1);
     let mut store = on_sim(&disk, Tuning::DEFAULT);
     ask(&mut store, "notes", &request(append("text"), "1")).unwrap();
@@ -250,7 +250,7 @@ fn what_is_written_while_its_files_go_has_files_of_its_own() {
 }
 
 #[test]
-fn the_key_of_a_write_that_came_meanwhile_and_was_refused_is_free() {
+fn the_key_of_a_write_that_was_refused_during_a_retirement_is_free() {
     let disk = SimDisk::new(1);
     let mut store = on_sim(&disk, unsaved());
     ask(&mut store, "notes", &request(append("text"), "1")).unwrap();
@@ -298,7 +298,7 @@ fn a_delete_that_is_only_in_the_journal_neither_spins_nor_holds_up_the_end() {
 }
 
 #[test]
-fn a_journal_that_could_not_go_goes_later() {
+fn a_journal_that_could_not_be_removed_is_removed_later() {
     let disk = SimDisk::new(1);
     let tuning = Tuning { save_retry_delay: Duration::from_millis(1), ..Tuning::DEFAULT };
     let mut store = on_sim(&disk, tuning);
@@ -314,7 +314,7 @@ fn a_journal_that_could_not_go_goes_later() {
 }
 
 #[test]
-fn while_files_go_there_is_nothing_to_wake_up_for() {
+fn during_a_retirement_there_is_no_wakeup() {
     let disk = SimDisk::new(1);
     let tuning = Tuning { save_delay: Duration::ZERO, ..Tuning::DEFAULT };
     let mut store = on_sim(&disk, tuning);
@@ -332,7 +332,7 @@ fn while_files_go_there_is_nothing_to_wake_up_for() {
 
 /// Journals full of keys that all have to go.
 #[test]
-fn many_keys_go_in_parts_and_their_file_stays_short() {
+fn many_keys_are_retired_in_parts_and_their_file_stays_short() {
     let disk = SimDisk::new(1);
     let mut store = on_sim(&disk, Tuning::DEFAULT);
     for phext in 0..6 {
@@ -398,7 +398,7 @@ fn keys_behind_refused_ones_are_torn_and_not_damaged() {
 }
 
 #[test]
-fn a_repeat_rests_on_its_own_write_and_not_on_later_ones() {
+fn a_replay_rests_on_its_own_write_and_not_on_later_ones() {
     let disk = SimDisk::new(1);
     let mut store = on_sim(&disk, unsaved());
     let write = request(append("first"), "1");
@@ -412,7 +412,7 @@ fn a_repeat_rests_on_its_own_write_and_not_on_later_ones() {
 }
 
 #[test]
-fn a_delete_is_seen_although_its_keys_have_no_place_to_go_to() {
+fn a_delete_is_seen_although_its_keys_cannot_be_stored() {
     let disk = SimDisk::new(1);
     let mut store = on_sim(&disk, Tuning::DEFAULT);
     put(&mut store, "notes", ORIGIN, "text").unwrap();
@@ -437,7 +437,7 @@ fn a_delete_is_seen_although_its_keys_have_no_place_to_go_to() {
 /// One byte far out makes a file of hundreds of KiB. What is left to pay for the next one is known although nothing is left of
 /// the phext in between.
 #[test]
-fn a_phext_that_comes_and_goes_pays_for_its_saves() {
+fn a_phext_that_is_created_and_deleted_again_pays_for_its_saves() {
     let disk = SimDisk::new(1);
     let mut store = on_sim(&disk, Tuning::DEFAULT);
     let far = at("99999.99999.99999/99999.99999.99999/99999.99999.99999");

@@ -1,4 +1,4 @@
-//! How a phext's file follows it, and how its journal stays short.
+//! Saves, and the compaction of journals.
 
 use super::*;
 
@@ -50,7 +50,7 @@ fn a_long_journal_does_not_wait_for_a_pause() {
 }
 
 #[test]
-fn a_spent_journal_begins_anew_and_is_small() {
+fn a_saved_journal_is_compacted() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = open(dir.path());
     let journal = sq_shared::layout::journal_file(dir.path(), &name("notes"));
@@ -77,7 +77,7 @@ fn a_write_during_a_save_survives_it() {
         let mut text = String::new();
         begin(&mut store, "notes", ORIGIN, append("a"));
         text.push('a');
-        // One write before each job of the save, and one before its result is taken in.
+        // One write before each job of the save, and one before its result is applied.
         let mut commit_points = Vec::new();
         for letter in "bcdefghijklmnop".chars() {
             let jobs = store.next_jobs();
