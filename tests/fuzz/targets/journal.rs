@@ -82,7 +82,7 @@ fn check_directory(dir: &Path, input_bytes: usize) {
     let is_damaged = has_damage(dir);
     let mut store = open(dir);
     let found = assert_proportional(input_bytes, || match store.read(&name()) {
-        Ok(pending) => Some(scrolls(pending.into_untold())),
+        Ok(pending) => Some(scrolls(pending.into_inner_undurable())),
         Err(StoreError::Damaged(_)) => None,
         Err(error) => panic!("{error}"),
     });
@@ -116,7 +116,7 @@ fn check_keys(dir: &Path, input_bytes: usize) {
     for is_known in [false, true] {
         let mut store = open(dir);
         match assert_proportional(input_bytes, || store.write(&nothing, &delete)) {
-            Ok(pending) => assert_eq!(pending.into_untold().is_replay, is_known),
+            Ok(pending) => assert_eq!(pending.into_inner_undurable().is_replay, is_known),
             Err(StoreError::Damaged(_)) => {
                 close(store);
                 assert!(is_damaged, "fsck and the store disagree");
@@ -168,7 +168,7 @@ fn name() -> PhextName {
 }
 
 fn scrolls_of(store: &mut Store) -> Vec<(Coordinate, String)> {
-    scrolls(store.read(&name()).unwrap().into_untold())
+    scrolls(store.read(&name()).unwrap().into_inner_undurable())
 }
 
 fn run_jobs(store: &mut Store) {

@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::api::input::Input;
 use crate::api::outcome::{CommandError, Outcome};
-use crate::store::{Pending, Phext, State, Store};
+use crate::store::{Pending, Phext, Revision, Store};
 
 /// How many bytes are hashed at once. A phext up to this size is not cached.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -33,9 +33,9 @@ impl Checksum {
 }
 
 thread_local! {
-    /// The latest checksums of long phexts. Never stale, because two different phexts never have the same state. Per thread
+    /// The latest checksums of long phexts. Never stale, because two different phexts never have the same revision. Per thread
     /// is enough: a worker runs all commands on one.
-    static CACHE: RefCell<VecDeque<(State, u128)>> = const { RefCell::new(VecDeque::new()) };
+    static CACHE: RefCell<VecDeque<(Revision, u128)>> = const { RefCell::new(VecDeque::new()) };
 }
 
 /// The XXH3-128 of the phext as a file, without joining it in memory.
@@ -43,14 +43,14 @@ pub(super) fn checksum(phext: &Phext) -> u128 {
     if phext.file_bytes() <= BUFFER_BYTES as u64 {
         return computed(phext);
     }
-    let state = phext.state();
-    let is_same = |(known, _): &&(State, u128)| *known == state;
+    let revision = phext.revision();
+    let is_same = |(known, _): &&(Revision, u128)| *known == revision;
     let cached = CACHE.with_borrow(|cache| cache.iter().find(is_same).map(|(_, checksum)| *checksum));
     cached.unwrap_or_else(|| {
         let checksum = computed(phext);
         CACHE.with_borrow_mut(|cache| {
             cache.truncate(MAX_CACHED - 1);
-            cache.push_front((state, checksum));
+            cache.push_front((revision, checksum));
         });
         checksum
     })

@@ -53,14 +53,14 @@ impl Delta {
 
     pub(super) fn pinned(&self, store: &mut Store) -> Result<Pinned, CommandError> {
         // A client that has nothing yet gets all of it.
-        Ok(Pinned::phext(store.glance(&self.phext)?))
+        Ok(Pinned::phext(store.peek(&self.phext)?))
     }
 
     pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, CommandError> {
-        let (phext, tickets) = store.read(&self.phext)?.into_parts();
+        let (phext, commit_points) = store.read(&self.phext)?.into_parts();
         self.check_size(phext)?;
         let differing = Joined::new(Differing::new(phext, self.known.clone()));
-        Ok(Pending::new(Outcome::TextStream(Stream::new(differing, None)), tickets))
+        Ok(Pending::new(Outcome::TextStream(Stream::new(differing, None)), commit_points))
     }
 
     /// Checks the size first, because the status is sent before the answer is made. Two sets of scrolls joined take no more

@@ -20,7 +20,7 @@ impl Get {
     }
 
     pub(super) fn pinned(&self, store: &mut Store) -> Result<Pinned, CommandError> {
-        Ok(Pinned::phext(store.glance(&self.phext)?))
+        Ok(Pinned::phext(store.peek(&self.phext)?))
     }
 
     pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, CommandError> {

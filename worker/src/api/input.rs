@@ -34,7 +34,7 @@ pub struct Input<'a> {
     /// What the scroll must be before a write.
     pub expected: Option<Expected>,
     /// The idempotency key of a write.
-    pub repeat: Option<RepeatKey>,
+    pub repeat: Option<WriteKey>,
 }
 
 impl Input<'_> {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use sq_shared::coordinate::Coordinate;
 
 use crate::api::stream::Stream;
-use crate::store::{Listing, Phext, State, StoreError};
+use crate::store::{Listing, Phext, Revision, StoreError};
 
 /// A command's answer.
 #[derive(Debug)]
@@ -53,14 +53,14 @@ pub struct Pinned {
     pub part: Option<PinnedPart>,
 }
 
-/// A state of a phext, or of one scroll in it.
-pub type PinnedPart = (State, Option<Coordinate>);
+/// A revision of a phext, or of one scroll in it.
+pub type PinnedPart = (Revision, Option<Coordinate>);
 
 impl Pinned {
     pub(super) const NOTHING: Self = Self { bytes: 0, part: None };
 
     pub(super) fn phext(phext: &Phext) -> Self {
-        Self { bytes: phext.file_bytes(), part: Some((phext.state(), None)) }
+        Self { bytes: phext.file_bytes(), part: Some((phext.revision(), None)) }
     }
 }
 

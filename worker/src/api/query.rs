@@ -48,7 +48,7 @@ impl Query {
     }
 
     pub(super) fn pinned(&self, store: &mut Store) -> Result<Pinned, CommandError> {
-        let phext = store.glance(&self.phext)?;
+        let phext = store.peek(&self.phext)?;
         // A short answer is made whole, and pins nothing of the phext.
         let ranged = self.range.iter().flat_map(|range| phext.range(range.clone())).map(|(_, text)| text);
         let texts = self.set.iter().map(|at| phext.scroll(at)).chain(ranged);

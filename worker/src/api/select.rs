@@ -22,7 +22,7 @@ impl Select {
     }
 
     pub(super) fn pinned(&self, store: &mut Store) -> Result<Pinned, CommandError> {
-        let phext = store.glance(&self.phext)?;
+        let phext = store.peek(&self.phext)?;
         let bytes = phext.scroll(&self.at).len() as u64;
         Ok(Pinned { bytes, part: Some((phext.revision(), Some(self.at))) })
     }

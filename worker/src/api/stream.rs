@@ -167,7 +167,7 @@ impl<S: Iterator<Item = (Coordinate, Scroll)> + Debug + Send> Pieces for Lines<S
                 self.begin(&at, scroll, piece);
             } else if self.is_empty {
                 // SQ treats an empty phext as one empty scroll at the origin.
-                self.begin(&Coordinate::ORIGIN, Scroll::of_static(""), piece);
+                self.begin(&Coordinate::ORIGIN, Scroll::from_static(""), piece);
             } else {
                 return false;
             }

@@ -6,7 +6,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::api::input::Input;
 use crate::api::outcome::{CommandError, Outcome};
-use crate::store::{Edit, Pending, Store, Write, Written};
+use crate::store::{Edit, Pending, Store, Write, WriteReceipt};
 
 /// A change of one scroll.
 #[derive(Debug)]
@@ -36,14 +36,14 @@ impl WriteScroll {
         edit: impl FnOnce(Input<'a>) -> Result<Edit, Problem>,
     ) -> Result<Self, Problem> {
         let (phext, at) = (input.phext_name()?, input.coordinate()?);
-        let (expected, repeat) = (input.expected.take(), input.repeat.take());
-        Ok(Self { phext, write: Write { at, edit: edit(input)?, expected, repeat }, done })
+        let (expected, key) = (input.expected.take(), input.repeat.take());
+        Ok(Self { phext, write: Write { at, edit: edit(input)?, expected, key }, done })
     }
 
     pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, CommandError> {
         let written = store.write(&self.phext, &self.write)?;
         let scroll = store.latest_scroll(&self.phext, &self.write.at);
-        Ok(written.map(|Written { bytes, is_replay }| {
+        Ok(written.map(|WriteReceipt { bytes, is_replay }| {
             let checksum = (!is_replay).then(|| xxh3_128(scroll.as_bytes()));
             let text = format!("{} {bytes} bytes", self.done).into();
             Outcome::Written { text, bytes, is_replay, checksum }

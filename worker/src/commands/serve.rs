@@ -24,7 +24,7 @@ use crate::server::settings_reader::SettingsReader;
 use crate::server::worker::{Access, Worker};
 use crate::server::{self, ExitReason};
 use crate::settings::{EXIT_DISPLACED, MissingData};
-use crate::store::{DataDirectory, Limits, OpenError, Store, Turns};
+use crate::store::{DataDirectory, Limits, LoopTick, OpenError, Store};
 use sq_shared::limits::COORDINATE_PART;
 use sq_shared::listen_error::{self, Settings};
 use sq_shared::process::failure::Failure;
@@ -129,7 +129,7 @@ pub fn run(options: Options) -> Result<ExitCode, Failure> {
     }
     // Known only from outside the walls. The pool stops its workers itself.
     let ends_with_terminal = !options.settings_from_stdin && signals::ends_with_terminal();
-    let turns = Turns::default();
+    let tick = LoopTick::default();
     let (confinement, runtime) =
         sandbox::confine(directory.as_fd(), enforcement, || runtime(&tick)).map_err(Failure::from_error)?;
     // Hundreds of workers write to one log.
@@ -235,7 +235,7 @@ fn alone(
         memory_bytes: MEMORY_BYTES,
     };
     let store = Store::open(directory, limits).map_err(Failure::from_error)?;
-    let store = store.looking_once_a_turn(turns).reading_in_jobs();
+    let store = store.with_loop_tick(tick).with_read_jobs();
     Ok(Worker::standalone(options.tenant.clone(), store, access, Some(BODY_BYTES)))
 }
 
@@ -258,7 +258,7 @@ async fn of_pool(
         return Ok(None);
     }
     let store = Store::open(directory, Limits::from(&settings)).map_err(Failure::from_error)?;
-    let store = store.looking_once_a_turn(turns).reading_in_jobs();
+    let store = store.with_loop_tick(tick).with_read_jobs();
     Ok(Some((Worker::for_pool(tenant, store, settings).with_directory(id), pool)))
 }
 

@@ -61,10 +61,11 @@ mod tests {
     #[tokio::test]
     async fn readers_of_one_state_share_a_reservation() {
         let budget = AnswerBudget::new();
-        let state = |text: &str| Phext::parse(text.as_bytes()).unwrap().state();
+        let revision = |text: &str| Phext::parse(text.as_bytes()).unwrap().revision();
         let bytes = u64::from(BUDGET_KIB) * 1024 / 2;
-        let whole = Pinned { bytes, part: Some((state("one"), None)) };
-        let scroll = Pinned { bytes, part: whole.part.map(|(state, _)| (state, Some(Coordinate::ORIGIN))) };
+        let whole = Pinned { bytes, part: Some((revision("one"), None)) };
+        let scroll =
+            Pinned { bytes, part: whole.part.map(|(revision, _)| (revision, Some(Coordinate::ORIGIN))) };
         let readers = [budget.reserve(&whole).await.unwrap(), budget.reserve(&whole).await.unwrap()];
         assert_eq!(budget.reserved_kib(), BUDGET_KIB as usize / 2);
         let other = budget.reserve(&scroll).await.unwrap();
@@ -75,6 +76,6 @@ mod tests {
         assert_eq!(budget.reserved_kib(), BUDGET_KIB as usize / 2, "the other reader still holds it");
         drop(second);
         assert_eq!(budget.reserved_kib(), 0);
-        budget.reserve(&Pinned { bytes: u64::MAX, part: Some((state("other"), None)) }).await.unwrap();
+        budget.reserve(&Pinned { bytes: u64::MAX, part: Some((revision("other"), None)) }).await.unwrap();
     }
 }

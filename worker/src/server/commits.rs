@@ -53,7 +53,7 @@ fn start_jobs(worker: &Rc<Worker>) {
         tokio::task::spawn_local(run_scan(Rc::clone(worker), scan));
     }
     let jobs = worker.store.borrow_mut().next_jobs();
-    if worker.store.borrow_mut().take_news() {
+    if worker.store.borrow_mut().take_progress() {
         worker.job_ended.notify_waiters();
     }
     for job in jobs {
@@ -128,11 +128,11 @@ fn note_state(worker: &Worker) {
 }
 
 /// Waits until what was read or written is durable; an error if it never will be.
-pub(super) async fn wait_durable(worker: &Worker, tickets: &[Ticket]) -> Result<(), StoreError> {
+pub(super) async fn wait_durable(worker: &Worker, commit_points: &[CommitPoint]) -> Result<(), StoreError> {
     loop {
         let progress = worker.job_ended.notified();
-        let settled = worker.store.borrow().is_settled(tickets);
-        match settled {
+        let durable = worker.store.borrow().is_durable(commit_points);
+        match durable {
             Ok(true) => return Ok(()),
             Ok(false) => progress.await,
             Err(error) => {

@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::api::checksum::parse_checksum;
 use crate::api::outcome::IfNoneMatch;
-use crate::store::{Expected, KeyOrigin, RepeatKey};
+use crate::store::{Expected, KeyOrigin, WriteKey};
 
 /// The most entity tags in one request; each takes 35 bytes of its head.
 const MAX_TAGS: usize = 100;
@@ -92,9 +92,9 @@ fn if_match(headers: &HeaderMap) -> Result<Option<Expected>, Problem> {
 }
 
 /// The idempotency key of a write: the client's, or else the one that the gateway sets for its own retries.
-pub(super) fn repeat_key(headers: &HeaderMap) -> Result<Option<RepeatKey>, Problem> {
+pub(super) fn repeat_key(headers: &HeaderMap) -> Result<Option<WriteKey>, Problem> {
     if let Some(key) = idempotency::read(headers).map_err(InvalidIdempotencyKey::problem)? {
-        return Ok(Some(RepeatKey::new(KeyOrigin::Client, key.as_str())));
+        return Ok(Some(WriteKey::new(KeyOrigin::Client, key.as_str())));
     }
     let Some(value) = headers.get(X_SQ_REPEAT_KEY) else { return Ok(None) };
     let key = IdempotencyKey::parse(value.as_bytes()).map_err(InvalidIdempotencyKey::problem)?;

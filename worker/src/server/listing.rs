@@ -119,7 +119,7 @@ impl Maker {
                 listed => listed?,
             }
         }
-        commits::wait_durable(worker, &piece.tickets).await?;
+        commits::wait_durable(worker, &piece.commit_points).await?;
         self.rows.add(&piece.into_rows(), json);
         Ok(())
     }

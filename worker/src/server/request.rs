@@ -166,8 +166,8 @@ async fn run(
             commits::retry_until_ready(worker, || command.apply(&mut worker.store.borrow_mut())).await;
         let failure = match applied {
             Ok(pending) => {
-                let (outcome, tickets) = pending.into_parts();
-                commits::wait_durable(worker, &tickets).await.map_err(|error| refuse(error.into()))?;
+                let (outcome, commit_points) = pending.into_parts();
+                commits::wait_durable(worker, &commit_points).await.map_err(|error| refuse(error.into()))?;
                 if let Some(checksum) = outcome.cached_checksum(cached) {
                     return Ok(Answer::not_modified(checksum));
                 }
@@ -176,9 +176,10 @@ async fn run(
             Err(failure) => failure,
         };
         // A refusal may depend on writes that are not durable yet. If the disk refuses those, run the command again.
-        let tickets =
-            failure.store_error().map_or_else(Vec::new, |error| worker.store.borrow().unsettled(error));
-        match commits::wait_durable(worker, &tickets).await {
+        let commit_points = failure
+            .store_error()
+            .map_or_else(Vec::new, |error| worker.store.borrow().refusal_commit_points(error));
+        match commits::wait_durable(worker, &commit_points).await {
             Ok(()) => return Err(with_current_tag(worker, command, refuse(failure))),
             Err(StoreError::InDoubt) => return Err(refuse(StoreError::InDoubt.into())),
             Err(_) => {}
