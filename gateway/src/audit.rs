@@ -6,18 +6,14 @@
 //! counted and noted in the log itself.
 
 pub mod route;
-
 mod scroll;
 
+mod line;
 pub mod outcome;
 
-mod line;
-
-mod writer;
-
 mod file;
-
 mod health;
+mod writer;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -170,7 +166,7 @@ impl AuditWriter {
         let _ = self.stop.send(());
         match tokio::time::timeout(limit, self.ended).await {
             Ok(_) => _ = self.thread.join(),
-            Err(_) => tracing::error!("timed out writing the last lines of the audit log; they are lost"),
+            Err(_) => tracing::error!("timed out writing the audit log; its last lines are lost"),
         }
     }
 }

@@ -1,12 +1,9 @@
 //! Accepts connections up to a limit, and reads one request head after another from each: every head against a deadline, and
 //! checked before the proxy serves the request.
 
-pub mod head;
-
-mod framing;
-
 mod byte_set;
-
+mod framing;
+pub mod head;
 pub mod head_error;
 
 use std::convert::Infallible;
@@ -51,13 +48,6 @@ const CLOCK_IS_WRONG: &str =
 struct ConnectionPermit {
     _permit: OwnedSemaphorePermit,
     open: IntGauge,
-}
-
-impl ConnectionPermit {
-    fn new(permit: OwnedSemaphorePermit, open: &IntGauge) -> Self {
-        open.inc();
-        Self { _permit: permit, open: open.clone() }
-    }
 }
 
 impl Drop for ConnectionPermit {
@@ -114,20 +104,26 @@ impl Edge {
     }
 
     async fn accept_one(&self, listener: &Listener) -> io::Result<(ConnectionPermit, Stream, Peer)> {
-        let permit = self.permit().await?;
+        let permit = self.acquire().await?;
         let (stream, peer) = listener.accept().await?;
-        Ok((ConnectionPermit::new(permit, &self.metrics.connections), stream, peer))
+        Ok((self.count_open(permit), stream, peer))
     }
 
-    async fn permit(&self) -> io::Result<OwnedSemaphorePermit> {
+    async fn acquire(&self) -> io::Result<OwnedSemaphorePermit> {
         Arc::clone(&self.connections).acquire_owned().await.map_err(io::Error::other)
+    }
+
+    fn count_open(&self, permit: OwnedSemaphorePermit) -> ConnectionPermit {
+        let open = self.metrics.connections.clone();
+        open.inc();
+        ConnectionPermit { _permit: permit, open }
     }
 
     async fn accept_queue(self, listener: Listener) -> io::Result<()> {
         for accepted in listener.into_queue()? {
             match accepted {
                 Ok((stream, peer)) => {
-                    let permit = ConnectionPermit::new(self.permit().await?, &self.metrics.connections);
+                    let permit = self.count_open(self.acquire().await?);
                     tokio::spawn(self.clone().serve(stream, peer, permit));
                 }
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}

@@ -8,41 +8,31 @@
 //!    takes the request through its checks to its worker.
 //! 3. [`tenants`] changes the registry. [`directory`] is the current snapshot of config and registry. [`audit`] logs every
 //!    write, and [`traces`] exports spans.
-//! 4. [`limits`] and [`cors`] are the rules that a snapshot holds. [`metrics`] counts requests.
+//! 4. [`cors`] and [`limits`] are the rules that a snapshot holds. [`metrics`] counts requests.
 //! 5. [`listen`] has the listening sockets, [`stream`] the connections, and [`phase`] the phases from serving to exit.
 
 #![forbid(unsafe_code)]
 
 pub mod cli;
-
 pub mod commands;
-
 pub mod handover;
-
 pub mod server;
 
 pub mod admin;
-
 pub mod edge;
-
 pub mod proxy;
-
 pub mod tenants;
 
 pub mod directory;
 
 pub mod audit;
-
 pub mod traces;
 
-pub mod limits;
-
 pub mod cors;
-
+pub mod limits;
 pub mod metrics;
 
 pub mod listen;
-
 pub mod stream;
 
 pub mod phase;

@@ -1,54 +1,37 @@
-//! Serves one request after its head was read: checks it, forwards it to its tenant's worker, and answers. The modules stand in
-//! the order in which a request meets them. The sessions with client and worker are pingora's; decision 0013 says why there is
-//! no `ProxyHttp` between them.
-
-pub mod context;
+//! Serves one request after its head was read: checks it, forwards it to its tenant's worker, and answers. The groups of
+//! modules stand in the order in which a request meets them. The sessions with client and worker are pingora's; decision
+//! 0013 says why there is no `ProxyHttp` between them.
 
 mod connection;
+pub mod context;
 
 pub mod admit;
-
-pub mod target;
-
-pub mod client_ip;
-
 pub mod authenticate;
-
+pub mod client_ip;
+pub mod route;
+pub mod target;
 pub mod utf8;
 
-pub mod route;
-
-pub mod body;
-
 mod attempt;
-
-pub mod repeat;
-
-pub mod upstream_pool;
-
-mod worker_socket;
-
+pub mod body;
 mod exchange;
-
 mod failure;
-
+pub mod repeat;
 mod transfer_timeout;
 
+pub mod upstream_pool;
+mod worker_socket;
 pub mod worker_wait;
 
+pub mod forward;
 pub mod worker_answer;
 
-pub mod forward;
-
 pub mod answer;
-
 pub mod health;
-
 pub mod refuse;
 
-pub mod summary;
-
 pub mod access;
+pub mod summary;
 
 use std::sync::Arc;
 
@@ -64,7 +47,7 @@ use crate::metrics::Metrics;
 use crate::phase::Phase;
 use crate::stream::client;
 use crate::traces::{RequestSpan, Traces};
-use admit::{Admission, Admitted};
+use admit::{Admission, Admitted, admit};
 use attempt::Attempt;
 use authenticate::AuthenticatedTenant;
 use context::{Context, LiveState};
@@ -79,8 +62,7 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// A gateway that serves the directory's tenants as its phase demands, and writes to this audit log and these metrics and
-    /// traces.
+    /// A gateway that serves this directory's tenants.
     pub fn new(
         directory: SharedDirectory,
         audit: AuditLog,
@@ -107,10 +89,11 @@ impl Gateway {
             return None;
         }
         let head_end = before + session.get_headers_raw_bytes().len() as u64;
-        let mut ctx = Context::new(self.live.directory.load_full(), peer, head_end);
-        connection::set_up(&mut session, &ctx, &self.live);
+        let mut ctx = Context::new(&self.live, peer, head_end);
+        connection::set_up(&mut session, &ctx);
         ctx.trace = self.traces.join(&session.req_header().headers);
-        let mut admission = self.admit(&session, &mut ctx);
+        let is_root_lost = self.metrics.is_data_root_missing();
+        let mut admission = admit(&self.audit, is_root_lost, session.req_header(), &mut ctx);
         let is_answered = self.handle(&mut session, &mut ctx, &mut admission, pool).await;
         self.record(&session, &ctx, admission.tenant());
         if !is_answered {
@@ -122,22 +105,16 @@ impl Gateway {
         Some(kept.into_parts().0)
     }
 
-    fn admit(&self, session: &Session, ctx: &mut Context) -> Admission {
-        let phase = *self.live.phase.borrow();
-        let is_root_lost = self.metrics.is_data_root_missing();
-        admit::admit(&self.audit, (phase, is_root_lost), session.req_header(), ctx)
-    }
-
-    /// Has the request answered. Whether the client has its answer, and the connection may be used again.
+    /// Answers the request. Returns whether the client got the answer, so that the connection may be used again.
     async fn handle(
         &self,
         session: &mut Session,
-        ctx: &mut Context,
+        ctx: &mut Context<'_>,
         admission: &mut Admission,
         pool: &UpstreamPool,
     ) -> bool {
         if !matches!(admission, Admission::Forward(_)) {
-            connection::before_answer(session, ctx, &self.live);
+            connection::before_answer(session, ctx);
         }
         match admission {
             Admission::Forward(admitted) => self.forward(session, ctx, admitted, pool).await,
@@ -152,11 +129,11 @@ impl Gateway {
         }
     }
 
-    /// Sends the request to its worker until it is answered, by the worker or for it. Whether the client has the worker's answer.
+    /// Sends the request to its worker until one of them gives up. Returns whether the client got the worker's answer.
     async fn forward(
         &self,
         session: &mut Session,
-        ctx: &mut Context,
+        ctx: &mut Context<'_>,
         admitted: &mut Admitted,
         pool: &UpstreamPool,
     ) -> bool {
@@ -170,7 +147,7 @@ impl Gateway {
         }
         let refusal = loop {
             admitted.restart_body();
-            match attempt::attempt(&self.live, session, ctx, admitted, pool).await {
+            match attempt::attempt(session, ctx, admitted, pool).await {
                 Attempt::Retry(reason) => admitted.attempts.pause(reason).await,
                 Attempt::Refused(refusal) => break Some(refusal),
                 Attempt::ClientGone => break None,
@@ -194,7 +171,7 @@ impl Gateway {
     }
 
     /// Counts and logs a request that has ended, and exports its span.
-    fn record(&self, session: &Session, ctx: &Context, tenant: Option<&AuthenticatedTenant>) {
+    fn record(&self, session: &Session, ctx: &Context<'_>, tenant: Option<&AuthenticatedTenant>) {
         let summary = summary::summarise(session, ctx, tenant);
         summary::count(&self.metrics, tenant, &summary);
         access::log(session, ctx, tenant, &summary);

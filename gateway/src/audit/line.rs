@@ -6,7 +6,6 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use sq_shared::clock;
 use sq_shared::coordinate::Coordinate;
-use sq_shared::phext_name::PhextName;
 use sq_shared::tenant::TenantName;
 use sq_shared::visible;
 
@@ -17,8 +16,7 @@ use super::health::Missing;
 pub(super) struct Line<'a> {
     #[serde(serialize_with = "microseconds")]
     pub(super) time: Timestamp,
-    #[serde(serialize_with = "text")]
-    pub(super) tenant: &'a TenantName,
+    pub(super) tenant: &'a str,
     pub(super) key_id: &'a str,
     pub(super) client: IpAddr,
     pub(super) request_id: &'a str,
@@ -56,11 +54,6 @@ pub(super) fn missing_line(missing: Missing) -> Vec<u8> {
     json_line(&MissingLine { time: clock::now(), missing: lines, from, to })
 }
 
-/// A phext's name for a line.
-pub(super) fn phext_text(phext: Option<&PhextName>) -> Option<&str> {
-    phext.map(PhextName::as_str)
-}
-
 /// A coordinate with its tenant's namespace.
 pub(super) fn full_coordinate(tenant: &TenantName, coordinate: Option<Coordinate>) -> Option<String> {
     coordinate.map(|coordinate| format!("{tenant}.{coordinate}"))
@@ -79,10 +72,6 @@ fn microseconds<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok,
     serializer.collect_str(&format_args!("{time:.6}"))
 }
 
-fn text<S: Serializer>(name: &TenantName, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(name.as_str())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,7 +82,7 @@ mod tests {
         let hostile = "a\n\"},{\"tenant\":\"bob\"\r\u{0}\u{2028}\u{202e}\u{200b}";
         let line = Line {
             time: Timestamp::UNIX_EPOCH,
-            tenant: &tenant,
+            tenant: tenant.as_str(),
             key_id: "k1",
             client: "2001:db8::1".parse().unwrap(),
             request_id: hostile,

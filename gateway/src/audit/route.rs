@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue};
 use sq_shared::clock;
+use sq_shared::phext_name::PhextName;
 use sq_shared::route::Route;
 use sq_shared::tenant::TenantName;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::line::{Line, full_coordinate, phext_text};
+use super::line::{Line, full_coordinate};
 use super::outcome::{PendingLine, WriteOutcome};
 use super::scroll::NamedScroll;
 use super::{AuditLog, AuditUnavailable, Queue};
@@ -127,12 +128,12 @@ impl Draft {
         let phext = self.scroll.phext();
         let line = Line {
             time: clock::now(),
-            tenant: &self.tenant,
+            tenant: self.tenant.as_str(),
             key_id: &self.key_id,
             client: self.client,
             request_id: self.request_id.to_str().unwrap_or_default(),
             command: self.command.name(),
-            phext: phext_text(phext.as_ref()),
+            phext: phext.as_ref().map(PhextName::as_str),
             coordinate: full_coordinate(&self.tenant, self.scroll.coordinate(&self.tenant)),
             bytes: outcome.bytes,
             status: outcome.status,

@@ -16,7 +16,7 @@ use crate::metrics::RequestSummary;
 /// Logs a request that the proxy served. `status` is 0 if no answer was sent.
 pub fn log(
     session: &Session,
-    ctx: &Context,
+    ctx: &Context<'_>,
     tenant: Option<&AuthenticatedTenant>,
     summary: &RequestSummary<'_>,
 ) {

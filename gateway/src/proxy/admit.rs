@@ -20,7 +20,6 @@ use crate::audit::AuditLog;
 use crate::audit::route::{AuditedRoute, Author, RouteDraft};
 use crate::limits::{LimitError, Permit};
 use crate::metrics::CommandLabel;
-use crate::phase::Phase;
 
 /// What happens to a request.
 pub enum Admission {
@@ -90,15 +89,13 @@ impl Admitted {
 /// Checks a request.
 pub fn admit(
     audit: &AuditLog,
-    (phase, is_root_lost): (Phase, bool),
+    is_root_lost: bool,
     request: &RequestHeader,
-    ctx: &mut Context,
+    ctx: &mut Context<'_>,
 ) -> Admission {
-    let tenant = match check_client(phase, request, ctx) {
-        Ok(Checked::Key(tenant)) => tenant,
-        Ok(Checked::Health(question)) => return Admission::Health(question),
-        Ok(Checked::Preflight) => return Admission::Preflight,
-        Err(refusal) => return refused(refusal, None, None),
+    let tenant = match find_tenant(request, ctx) {
+        Ok(tenant) => tenant,
+        Err(admission) => return admission,
     };
     let in_flight = match charge(&tenant, ctx) {
         Ok(in_flight) => in_flight,
@@ -149,15 +146,14 @@ fn refused(
     Admission::Refused(Box::new(Refused { refusal: refusal.into(), tenant, line }))
 }
 
-/// What a request is, after the checks that come before the tenant's.
-enum Checked {
-    Key(AuthenticatedTenant),
-    Health(Question),
-    Preflight,
+impl<E: Into<Refusal>> From<E> for Admission {
+    fn from(refusal: E) -> Self {
+        refused(refusal, None, None)
+    }
 }
 
-/// Charges the request to its client's address, and finds its tenant.
-fn check_client(phase: Phase, request: &RequestHeader, ctx: &mut Context) -> Result<Checked, Refusal> {
+/// Charges the request to its client's address, and finds its tenant; or what happens to a request that needs none.
+fn find_tenant(request: &RequestHeader, ctx: &mut Context<'_>) -> Result<AuthenticatedTenant, Admission> {
     let (path, _) = split_target(origin_form(request.raw_path()));
     ctx.request_id = request_id(&request.headers);
     ctx.client =
@@ -167,23 +163,23 @@ fn check_client(phase: Phase, request: &RequestHeader, ctx: &mut Context) -> Res
         ctx.ip_rate = ctx.directory.client_limits.charge_request(ctx.client)?;
     }
     // While shutting down, only /health is answered.
-    if phase.refuses() && question != Some(Question::Health) {
-        return Err(Refusal::ShuttingDown);
+    if ctx.live.phase.borrow().refuses() && question != Some(Question::Health) {
+        return Err(Refusal::ShuttingDown.into());
     }
     if request.method == Method::OPTIONS {
         ctx.command = CommandLabel::Preflight;
-        return Ok(Checked::Preflight);
+        return Err(Admission::Preflight);
     }
     if let Some(question) = question {
         ctx.command = question.command();
-        return question.check_method(&request.method).map(Checked::Health);
+        return Err(Admission::Health(question.check_method(&request.method)?));
     }
-    check_key(request, ctx).map(Checked::Key)
+    Ok(check_key(request, ctx)?)
 }
 
 /// Looks up the key. A wrong one is charged to the address. A valid one is served even when the address has used up its rate of
 /// wrong keys, so that one script does not lock out an office behind the same address.
-fn check_key(request: &RequestHeader, ctx: &Context) -> Result<AuthenticatedTenant, Refusal> {
+fn check_key(request: &RequestHeader, ctx: &Context<'_>) -> Result<AuthenticatedTenant, Refusal> {
     let result = credential::read(&request.headers).map_err(Refusal::from);
     let result = result.and_then(|token| authenticate(token, &ctx.directory).map_err(Refusal::from));
     if let Err(
@@ -196,7 +192,7 @@ fn check_key(request: &RequestHeader, ctx: &Context) -> Result<AuthenticatedTena
 }
 
 /// Charges the request to its tenant.
-fn charge(tenant: &AuthenticatedTenant, ctx: &mut Context) -> Result<Permit, LimitError> {
+fn charge(tenant: &AuthenticatedTenant, ctx: &mut Context<'_>) -> Result<Permit, LimitError> {
     let limiter = &tenant.tenant().limiter;
     ctx.tenant_rate = limiter.charge_request()?;
     limiter.enter()
@@ -207,7 +203,7 @@ fn check_route(
     route: Route,
     request: &RequestHeader,
     tenant: &AuthenticatedTenant,
-    ctx: &Context,
+    ctx: &Context<'_>,
 ) -> Result<(Option<WriteKeys>, BodyMeter), Refusal> {
     let (path, query) = split_target(origin_form(request.raw_path()));
     utf8::check_target(path, query)?;

@@ -20,7 +20,7 @@ const FIELD_COUNT: usize = 12;
 /// The client is gone.
 pub async fn write(
     session: &mut Session,
-    ctx: &Context,
+    ctx: &Context<'_>,
     mut head: ResponseHeader,
     body: Vec<u8>,
 ) -> pingora::Result<()> {
@@ -39,7 +39,7 @@ pub async fn write(
 ///
 /// # Errors
 /// The client is gone.
-pub async fn write_preflight(session: &mut Session, ctx: &Context) -> pingora::Result<()> {
+pub async fn write_preflight(session: &mut Session, ctx: &Context<'_>) -> pingora::Result<()> {
     let mut head = ResponseHeader::build(StatusCode::NO_CONTENT, Some(FIELD_COUNT))?;
     add_common_fields(&mut head, &session.req_header().headers, ctx)?;
     for (name, value) in ctx.directory.cors.preflight_fields(&session.req_header().headers) {
@@ -55,7 +55,7 @@ pub async fn write_preflight(session: &mut Session, ctx: &Context) -> pingora::R
 pub fn add_common_fields(
     head: &mut ResponseHeader,
     request: &HeaderMap,
-    ctx: &Context,
+    ctx: &Context<'_>,
 ) -> pingora::Result<()> {
     head.insert_header(X_REQUEST_ID, &ctx.request_id)?;
     head.insert_header(header::CACHE_CONTROL, NO_STORE)?;

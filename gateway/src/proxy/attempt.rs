@@ -12,9 +12,9 @@ use sq_shared::problem::Code;
 
 use super::admit::Admitted;
 use super::authenticate::AuthenticateError;
-use super::context::{Context, LiveState};
+use super::context::Context;
 use super::exchange::Exchange;
-use super::failure::{ClientError, Failure, WorkerError};
+use super::failure::{Failure, WorkerError};
 use super::refuse::{Refusal, UpstreamError};
 use super::repeat::Retry;
 use super::route::{self, Upstream};
@@ -38,40 +38,36 @@ pub(super) enum Attempt {
 
 /// Sends the request to its worker once, and the worker's answer to the client.
 pub(super) async fn attempt(
-    live: &LiveState,
     session: &mut Session,
-    ctx: &mut Context,
+    ctx: &mut Context<'_>,
     admitted: &mut Admitted,
     pool: &UpstreamPool,
 ) -> Attempt {
     let upstream = route::upstream(&admitted.tenant, &ctx.directory);
     let mut connection = match connect(&upstream, ctx, admitted, pool).await {
         Ok(stream) => UpstreamSession::new(stream),
-        Err(error) => return after_worker_error(&error, live, session, ctx, admitted),
+        Err(error) => return after_worker_error(&error, session, ctx, admitted),
     };
-    let failure = match exchange(live, session, &mut connection, ctx, admitted, upstream.answer).await {
+    match exchange(session, &mut connection, ctx, admitted, upstream.answer).await {
         Ok(is_whole_sent) => {
             connection.respect_keepalive();
             if is_whole_sent && let Some(stream) = connection.reuse().await {
                 pool.keep(&upstream, stream);
             }
-            return Attempt::Answered;
+            Attempt::Answered
         }
-        Err(failure) => failure,
-    };
-    if failure.is_workers() {
-        worker_socket::forget_unsent(connection.stream());
-    }
-    match failure {
-        Failure::Worker(error) => after_worker_error(&error, live, session, ctx, admitted),
-        Failure::Client(ClientError::Body(error)) => Attempt::Refused(error.into()),
-        Failure::Client(ClientError::Gone) => Attempt::ClientGone,
-        Failure::CutOff(error) => {
-            if let Some(error) = error {
-                let (tenant, request_id) = (admitted.tenant.name(), ctx.request_id_text());
-                tracing::warn!(tenant, %error, request_id, "the worker's answer was cut off");
-            }
+        Err(Failure::ClientGone) => Attempt::ClientGone,
+        Err(Failure::Body(error)) => Attempt::Refused(error.into()),
+        Err(Failure::CutOff(None)) => Attempt::CutOff,
+        Err(Failure::CutOff(Some(error))) => {
+            worker_socket::forget_unsent(connection.stream());
+            let (tenant, request_id) = (admitted.tenant.name(), ctx.request_id_text());
+            tracing::warn!(tenant, %error, request_id, "the worker's answer was cut off");
             Attempt::CutOff
+        }
+        Err(Failure::Worker(error)) => {
+            worker_socket::forget_unsent(connection.stream());
+            after_worker_error(&error, session, ctx, admitted)
         }
     }
 }
@@ -80,7 +76,7 @@ pub(super) async fn attempt(
 /// cost an attempt.
 async fn connect(
     upstream: &Upstream,
-    ctx: &Context,
+    ctx: &Context<'_>,
     admitted: &Admitted,
     pool: &UpstreamPool,
 ) -> Result<Stream, WorkerError> {
@@ -96,28 +92,30 @@ async fn connect(
 
 /// One exchange on this connection. Whether the worker got the whole request.
 async fn exchange(
-    live: &LiveState,
     session: &mut Session,
     upstream: &mut UpstreamSession,
-    ctx: &mut Context,
+    ctx: &mut Context<'_>,
     admitted: &mut Admitted,
     answer_limit: Duration,
 ) -> Result<bool, Failure> {
     let head = forward::request_head(session.req_header(), admitted, &ctx.request_id, ctx.trace)
-        .map_err(|error| WorkerError::from_session(&error))?;
+        .map_err(WorkerError::from)?;
     admitted.is_sent = true;
     let mut exchange = Exchange::begin(session, upstream, ctx, admitted, head, answer_limit).await?;
     exchange.wait_for_head().await?;
-    let head = answer_head(live, &mut exchange).await?;
+    let head = answer_head(&mut exchange).await?;
     if connection::ends_with_connection(&head, exchange.session.req_header()) {
         exchange.session.set_server_keepalive(None);
     }
-    exchange.pass_on(head).await.map_err(Failure::into_cut_off)?;
-    Ok(exchange.is_whole_sent())
+    match exchange.pass_on(head).await {
+        Ok(()) => Ok(exchange.is_whole_sent()),
+        Err(Failure::Worker(error)) => Err(Failure::CutOff(Some(error))),
+        Err(_) => Err(Failure::CutOff(None)),
+    }
 }
 
 /// The head of the client's answer, made from the worker's. The write's audit line is written first.
-async fn answer_head(live: &LiveState, exchange: &mut Exchange<'_>) -> Result<ResponseHeader, WorkerError> {
+async fn answer_head(exchange: &mut Exchange<'_, '_>) -> Result<ResponseHeader, WorkerError> {
     let Exchange { session, upstream, ctx, admitted, .. } = exchange;
     let invalid = |why: String| WorkerError::Invalid(why.into());
     let worker = upstream.resp_header().ok_or_else(|| invalid("it has no head".to_owned()))?;
@@ -134,43 +132,23 @@ async fn answer_head(live: &LiveState, exchange: &mut Exchange<'_>) -> Result<Re
     ctx.code = code;
     let has_key = admitted.keys.as_ref().is_some_and(|keys| keys.of_client.is_some());
     admitted.audited.line().end(&WriteOutcome::answered(worker, has_key)).await;
-    connection::before_answer(session, ctx, live);
-    forward::answer_head(worker, session.req_header(), ctx, has_key)
-        .map_err(|error| WorkerError::from_session(&error))
+    connection::before_answer(session, ctx);
+    Ok(forward::answer_head(worker, session.req_header(), ctx, has_key)?)
 }
 
-fn after_worker_error(
-    error: &WorkerError,
-    live: &LiveState,
-    session: &Session,
-    ctx: &Context,
-    admitted: &mut Admitted,
-) -> Attempt {
-    // pingora keeps the first 64 KiB of a body.
-    let is_body_kept = !session.retry_buffer_truncated();
-    match retry_or_refuse(error, live, is_body_kept, admitted) {
-        Ok(reason) => Attempt::Retry(reason),
-        Err(refusal) => {
-            if let Refusal::Upstream(cause) = &refusal {
-                let (tenant, request_id) = (admitted.tenant.name(), ctx.request_id_text());
-                tracing::warn!(tenant, %cause, %error, request_id, "no answer from the worker");
-            }
-            Attempt::Refused(refusal)
-        }
-    }
-}
-
-/// Whether the request is sent again, or what its client is told.
+/// Whether the request is sent again after this error, or what its client is told.
 ///
 /// It is sent again when its worker died before an answer began. A write may have been applied by then: the next worker
 /// recognises it by its keys, and answers without applying it twice. An answer is final, however: a worker that says 503
 /// because its disk is in doubt is not asked again.
-fn retry_or_refuse(
+fn after_worker_error(
     error: &WorkerError,
-    live: &LiveState,
-    is_body_kept: bool,
+    session: &Session,
+    ctx: &Context<'_>,
     admitted: &mut Admitted,
-) -> Result<Retry, Refusal> {
+) -> Attempt {
+    // pingora keeps the first 64 KiB of a body.
+    let is_body_kept = !session.retry_buffer_truncated();
     let unanswered = match (admitted.may_be_applied(), is_body_kept) {
         (false, _) => None,
         (true, true) => Some(UpstreamError::Failed),
@@ -178,32 +156,42 @@ fn retry_or_refuse(
     };
     let refusal = match error {
         // The slot's owner is being restarted. The request was not sent.
-        WorkerError::NotListening(_) if admitted.attempts.may_wait() => return Ok(Retry::WorkerAbsent),
-        WorkerError::Died(_) if is_body_kept && admitted.attempts.may_repeat() => {
-            return Ok(Retry::WorkerDied);
+        WorkerError::NotListening(_) if admitted.attempts.may_wait() => {
+            return Attempt::Retry(Retry::WorkerAbsent);
         }
-        WorkerError::KeyRefused => return after_refused_key(live, is_body_kept, unanswered, admitted),
-        WorkerError::TimedOut(_) => UpstreamError::Timeout,
-        WorkerError::Invalid(_) if unanswered.is_some() => UpstreamError::InvalidAnswer,
-        _ => unanswered.unwrap_or(UpstreamError::Unavailable),
+        WorkerError::Died(_) if is_body_kept && admitted.attempts.may_repeat() => {
+            return Attempt::Retry(Retry::WorkerDied);
+        }
+        WorkerError::KeyRefused => match key_refusal(ctx, is_body_kept, unanswered, admitted) {
+            Some(refusal) => refusal,
+            None => return Attempt::Retry(Retry::KeyNotPropagated),
+        },
+        WorkerError::TimedOut(_) => UpstreamError::Timeout.into(),
+        WorkerError::Invalid(_) if unanswered.is_some() => UpstreamError::InvalidAnswer.into(),
+        _ => unanswered.unwrap_or(UpstreamError::Unavailable).into(),
     };
-    Err(refusal.into())
+    if let Refusal::Upstream(cause) = &refusal {
+        let (tenant, request_id) = (admitted.tenant.name(), ctx.request_id_text());
+        tracing::warn!(tenant, %cause, %error, request_id, "no answer from the worker");
+    }
+    Attempt::Refused(refusal)
 }
 
-/// The gateway accepted the key and the worker refused it: the key expired in between, or it was revoked and the gateway has not
-/// read that yet, or it is new and the worker has not read it yet. In the last case the worker is asked again for a while.
-fn after_refused_key(
-    live: &LiveState,
+/// What the client is told when the gateway accepted its key and the worker refused it: the key expired in between, or it was
+/// revoked and the gateway has not read that yet. `None` if it is new and the worker has not read it yet: then the worker is
+/// asked again for a while.
+fn key_refusal(
+    ctx: &Context<'_>,
     is_body_kept: bool,
     unanswered: Option<UpstreamError>,
     admitted: &mut Admitted,
-) -> Result<Retry, Refusal> {
+) -> Option<Refusal> {
     let has_expired = admitted.tenant.has_expired();
-    let is_known = live.has_key(&admitted.tenant.token().digest());
+    let is_known = ctx.live.directory.load().find(&admitted.tenant.token().digest()).is_some();
     if !has_expired && is_known && is_body_kept && admitted.attempts.may_wait() {
-        return Ok(Retry::KeyNotPropagated);
+        return None;
     }
-    Err(match unanswered.filter(|_| admitted.attempts.is_repeat()) {
+    Some(match unanswered.filter(|_| admitted.attempts.is_repeat()) {
         // An earlier worker may have applied it.
         Some(cause) => cause.into(),
         None if has_expired => AuthenticateError::Expired.into(),

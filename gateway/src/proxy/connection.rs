@@ -10,12 +10,12 @@ use pingora::protocols::http::v1::server::HttpSession as Session;
 use sq_shared::limits::{BODY_WINDOW, LINGER_BYTES, LINGER_TIME};
 
 use super::body;
-use super::context::{Context, LiveState};
+use super::context::Context;
 use super::worker_answer;
 use crate::stream::client;
 
 /// Prepares the session of a request.
-pub(super) fn set_up(session: &mut Session, ctx: &Context, live: &LiveState) {
+pub(super) fn set_up(session: &mut Session, ctx: &Context<'_>) {
     // No protocol is ever switched, so a requested upgrade is ignored (RFC 9110, 7.8).
     session.req_header_mut().remove_header(&header::UPGRADE);
     // A second request that comes before the first one's answer must not cut that answer off.
@@ -27,32 +27,32 @@ pub(super) fn set_up(session: &mut Session, ctx: &Context, live: &LiveState) {
     if session.req_header().headers.contains_key(header::TRANSFER_ENCODING) {
         session.set_server_keepalive(None);
     }
-    close_if_last(session, ctx, live);
+    close_if_last(session, ctx);
 }
 
 /// Announces in the answer that the connection is closed after it, if the gateway shuts down or another request has already
 /// been read.
-pub(super) fn close_if_last(session: &mut Session, ctx: &Context, live: &LiveState) {
-    if live.is_ending() || has_next_request(session, ctx) {
+pub(super) fn close_if_last(session: &mut Session, ctx: &Context<'_>) {
+    if ctx.live.phase.borrow().is_ending() || has_next_request(session, ctx) {
         session.set_server_keepalive(None);
     }
 }
 
 /// Whether more than the request has been read. (After a chunked body the connection is closed anyway.)
-fn has_next_request(session: &Session, ctx: &Context) -> bool {
+fn has_next_request(session: &Session, ctx: &Context<'_>) -> bool {
     let after_head = client::bytes_read(session.stream()).saturating_sub(ctx.head_end);
     after_head > 0 && after_head > body::declared_bytes(session.req_header()).unwrap_or(0)
 }
 
 /// Prepares the connection for the answer: notices what the client has sent after its request by now, which may be the end of
 /// its sending side or another request. What comes later is found when the next head is read.
-pub(super) fn before_answer(session: &mut Session, ctx: &Context, live: &LiveState) {
+pub(super) fn before_answer(session: &mut Session, ctx: &Context<'_>) {
     if client::may_have_input(session.stream()) && session.is_body_done() {
         let mut read = pin!(tokio::task::unconstrained(session.read_body_or_idle(true)));
         // A client that is gone is noticed when its answer is written.
         let _ = read.as_mut().poll(&mut std::task::Context::from_waker(Waker::noop()));
     }
-    close_if_last(session, ctx, live);
+    close_if_last(session, ctx);
 }
 
 /// Answers a head that the edge accepted and pingora does not.
@@ -106,7 +106,7 @@ pub(super) fn reset_if_cut_off(session: &Session) {
 /// Reads the rest of the body for a while. An immediate close would make the kernel reset the connection, and the reset can
 /// overtake the answer (RFC 9112, 9.6). If the client still sends after that, the connection is closed: pingora would read
 /// its body to the end.
-pub(super) async fn linger(session: &mut Session, ctx: &mut Context) {
+pub(super) async fn linger(session: &mut Session, ctx: &mut Context<'_>) {
     if session.is_body_done() {
         return;
     }

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use http::HeaderValue;
 use sq_shared::problem::Code;
-use sq_shared::token::TokenDigest;
 use tokio::sync::watch;
 
 use super::worker_wait::WorkerWait;
@@ -18,7 +17,9 @@ use crate::phase::Phase;
 use crate::traces::Trace;
 
 /// The state of one request.
-pub struct Context {
+pub struct Context<'g> {
+    /// The gateway's state that may change meanwhile.
+    pub live: &'g LiveState,
     /// When its head was complete.
     pub started: Instant,
     /// The offset of its head's end among the bytes of its connection.
@@ -57,13 +58,14 @@ pub struct LiveState {
     pub phase: watch::Receiver<Phase>,
 }
 
-impl Context {
+impl<'g> Context<'g> {
     /// A request of which only the origin is known.
-    pub fn new(directory: Arc<Directory>, peer: Peer, head_end: u64) -> Self {
+    pub fn new(live: &'g LiveState, peer: Peer, head_end: u64) -> Self {
         Self {
+            live,
             started: Instant::now(),
             head_end,
-            directory,
+            directory: live.directory.load_full(),
             peer,
             client: peer.ip(),
             request_id: HeaderValue::from_static(""),
@@ -81,17 +83,5 @@ impl Context {
     /// The request's id as text.
     pub fn request_id_text(&self) -> &str {
         self.request_id.to_str().unwrap_or_default()
-    }
-}
-
-impl LiveState {
-    /// Whether each answer is the last of its connection.
-    pub fn is_ending(&self) -> bool {
-        self.phase.borrow().is_ending()
-    }
-
-    /// Whether the registry has this key now.
-    pub fn has_key(&self, digest: &TokenDigest) -> bool {
-        self.directory.load().find(digest).is_some()
     }
 }

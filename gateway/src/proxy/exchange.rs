@@ -14,7 +14,7 @@ use sq_shared::limits::{ANSWER_HEAD_BYTES, INTERIM_ANSWERS};
 use super::admit::Admitted;
 use super::body::{self, BodyError};
 use super::context::Context;
-use super::failure::{ClientError, Failure, WorkerError};
+use super::failure::{Failure, WorkerError};
 use super::transfer_timeout::TransferTimeout;
 use super::{repeat, worker_socket};
 use crate::stream::client;
@@ -36,13 +36,13 @@ enum Sending {
 }
 
 /// A request that is being sent to a worker.
-pub(super) struct Exchange<'a> {
+pub(super) struct Exchange<'a, 'g> {
     /// The client's session.
     pub(super) session: &'a mut Session,
     /// The worker's session.
     pub(super) upstream: &'a mut UpstreamSession,
     /// The request's state.
-    pub(super) ctx: &'a mut Context,
+    pub(super) ctx: &'a mut Context<'g>,
     /// What was admitted.
     pub(super) admitted: &'a mut Admitted,
     answer_limit: Duration,
@@ -62,7 +62,7 @@ struct HeadCount {
     interim_answers: usize,
 }
 
-impl<'a> Exchange<'a> {
+impl<'a, 'g> Exchange<'a, 'g> {
     /// Sends the head, and of the body what is already known: that there is none, or what an earlier attempt read. The answer's
     /// head may take `answer_limit`, and the worker may hold up either body for as long. A body that is too long to be sent
     /// again waits until the worker asks for it, which it does once it has checked the key: a worker that does not know the key
@@ -73,20 +73,20 @@ impl<'a> Exchange<'a> {
     pub(super) async fn begin(
         session: &'a mut Session,
         upstream: &'a mut UpstreamSession,
-        ctx: &'a mut Context,
+        ctx: &'a mut Context<'g>,
         admitted: &'a mut Admitted,
         mut head: RequestHeader,
         answer_limit: Duration,
     ) -> Result<Self, Failure> {
         let is_long = !session.is_body_empty() && body::may_be_long(session.req_header());
         if is_long {
-            head.insert_header(header::EXPECT, "100-continue").map_err(worker_error)?;
+            head.insert_header(header::EXPECT, "100-continue").map_err(WorkerError::from)?;
         }
         worker_socket::begin_head(upstream.stream());
         let mut send_timeout = TransferTimeout::new(answer_limit);
         // A worker that answers without reading may have left no space in the socket's buffer.
         let sent = send_timeout.wait(upstream.write_request_header(Box::new(head))).await;
-        sent.ok_or(SEND_TIMED_OUT)?.map_err(worker_error)?;
+        sent.ok_or(SEND_TIMED_OUT)?.map_err(WorkerError::from)?;
         let mut exchange = Self {
             session,
             upstream,
@@ -123,10 +123,10 @@ impl<'a> Exchange<'a> {
             tokio::select! {
                 biased;
                 read = self.upstream.read_response() => {
-                    self.note_head(read.map_err(worker_error))?;
+                    self.note_head(read.map_err(WorkerError::from))?;
                     is_asked_for = self.upstream.get_status() == Some(StatusCode::CONTINUE);
                 }
-                () = client::broken(self.session.stream()) => return Err(ClientError::Gone.into()),
+                () = client::broken(self.session.stream()) => return Err(Failure::ClientGone),
                 () = tokio::time::sleep(left) => is_asked_for = true,
             }
         }
@@ -170,20 +170,20 @@ impl<'a> Exchange<'a> {
     /// # Errors
     /// One of the two is gone or too slow, or the client's body is refused.
     pub(super) async fn pass_on(&mut self, head: ResponseHeader) -> Result<(), Failure> {
-        self.session.write_response_header(Box::new(head)).await.map_err(client_error)?;
+        self.session.write_response_header(Box::new(head)).await?;
         let mut receive_timeout = TransferTimeout::new(self.answer_limit);
         while !self.upstream.is_body_done() {
             let is_done = self.sending.is_done();
             tokio::select! {
                 biased;
                 read = receive_timeout.wait(self.upstream.read_body_ref()) => {
-                    let Some(piece) = read.ok_or(ANSWER_TIMED_OUT)?.map_err(worker_error)? else { break };
+                    let Some(piece) = read.ok_or(ANSWER_TIMED_OUT)?.map_err(WorkerError::from)? else { break };
                     receive_timeout.moved(piece.len());
                     // One read may bring thousands of short chunks; other tasks must run in between.
                     tokio::task::coop::consume_budget().await;
                     // A read may bring no more than a chunk's size line. Writing an empty piece would end the body.
                     if !piece.is_empty() {
-                        self.session.write_body(piece).await.map_err(client_error)?;
+                        self.session.write_body(piece).await?;
                     }
                 },
                 piece = read_while_answering(self.session, is_done), if !self.sending.is_stopped() => {
@@ -191,7 +191,7 @@ impl<'a> Exchange<'a> {
                 }
             }
         }
-        self.session.finish_body().await.map_err(client_error)?;
+        self.session.finish_body().await?;
         Ok(())
     }
 
@@ -203,7 +203,7 @@ impl<'a> Exchange<'a> {
     /// Checks the next piece of the body and sends it. `None` is the body's end.
     async fn send(&mut self, piece: Option<Bytes>) -> Result<(), Failure> {
         let is_last = piece.is_none() || self.session.is_body_done();
-        self.check(piece.as_ref(), is_last).map_err(ClientError::Body)?;
+        self.check(piece.as_ref(), is_last)?;
         let bytes = piece.as_ref().map_or(0, Bytes::len);
         let sent = self.send_timeout.wait(write(self.upstream, piece, is_last)).await;
         self.send_timeout.moved(bytes);
@@ -244,7 +244,7 @@ impl<'a> Exchange<'a> {
     }
 }
 
-impl Drop for Exchange<'_> {
+impl Drop for Exchange<'_, '_> {
     fn drop(&mut self) {
         if !self.sending.is_done() {
             worker_socket::forget_unsent(self.upstream.stream());
@@ -276,26 +276,26 @@ impl HeadCount {
 
 /// The client's next input before its answer: a piece of the body, or its end. A client that has shut down its sending side may
 /// still wait for the answer; the error comes once it has disconnected.
-async fn read_while_waiting(session: &mut Session, is_done: bool) -> Result<Option<Bytes>, ClientError> {
+async fn read_while_waiting(session: &mut Session, is_done: bool) -> Result<Option<Bytes>, Failure> {
     if !session.is_half_closed() {
         let read = session.read_body_or_idle(is_done).await;
         if !session.is_half_closed() {
-            return read.map_err(client_error);
+            return Ok(read?);
         }
     }
     // Boxed, because few clients half-close, and every request would hold the memory for it.
     Box::pin(client::half_closed_client_gone(session.stream())).await;
-    Err(ClientError::Gone)
+    Err(Failure::ClientGone)
 }
 
 /// The client's next input while its answer goes out. After a complete request nothing is read: it would be the next request,
 /// which the answer's head has not taken into account.
-async fn read_while_answering(session: &mut Session, is_done: bool) -> Result<Option<Bytes>, ClientError> {
+async fn read_while_answering(session: &mut Session, is_done: bool) -> Result<Option<Bytes>, Failure> {
     if is_done {
         client::broken(session.stream()).await;
-        return Err(ClientError::Gone);
+        return Err(Failure::ClientGone);
     }
-    session.read_body_or_idle(is_done).await.map_err(client_error)
+    Ok(session.read_body_or_idle(is_done).await?)
 }
 
 /// Writes a piece of the body to the worker, and the body's end after the last one.
@@ -306,10 +306,10 @@ async fn write(
 ) -> Result<(), WorkerError> {
     // An empty chunk would end the body.
     if let Some(piece) = piece.filter(|piece| !piece.is_empty()) {
-        upstream.write_body(&piece).await.map_err(worker_error)?;
+        upstream.write_body(&piece).await?;
     }
     if is_last {
-        upstream.finish_body().await.map_err(worker_error)?;
+        upstream.finish_body().await?;
     }
     Ok(())
 }
@@ -320,8 +320,8 @@ async fn within<T>(
     future: impl Future<Output = pingora::Result<T>>,
 ) -> Result<T, WorkerError> {
     match limit {
-        Some(limit) => timeout(limit, future).await.map_err(|_| ANSWER_TIMED_OUT)?.map_err(worker_error),
-        None => future.await.map_err(worker_error),
+        Some(limit) => Ok(timeout(limit, future).await.map_err(|_| ANSWER_TIMED_OUT)??),
+        None => Ok(future.await?),
     }
 }
 
@@ -340,14 +340,4 @@ const ANSWER_TIMED_OUT: WorkerError = WorkerError::TimedOut("waiting for the ans
 
 fn head_too_large() -> WorkerError {
     WorkerError::Invalid(format!("its head is larger than {ANSWER_HEAD_BYTES} bytes").into())
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "as `map_err` takes it")]
-fn client_error(error: Box<pingora::Error>) -> ClientError {
-    ClientError::from_session(&error)
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "as `map_err` takes it")]
-fn worker_error(error: Box<pingora::Error>) -> WorkerError {
-    WorkerError::from_session(&error)
 }

@@ -122,7 +122,7 @@ fn bearer(tenant: &AuthenticatedTenant) -> HeaderValue {
 pub fn answer_head(
     worker: &ResponseHeader,
     request: &RequestHeader,
-    ctx: &Context,
+    ctx: &Context<'_>,
     has_key: bool,
 ) -> pingora::Result<ResponseHeader> {
     let mut head = ResponseHeader::build(worker.status, Some(ANSWER_FIELD_COUNT))?;

@@ -61,7 +61,7 @@ impl Question {
 /// The client is gone.
 pub async fn answer(
     session: &mut Session,
-    ctx: &mut Context,
+    ctx: &mut Context<'_>,
     question: Question,
     metrics: &Metrics,
 ) -> pingora::Result<()> {

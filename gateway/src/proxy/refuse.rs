@@ -200,7 +200,7 @@ fn upstream_problem(error: UpstreamError) -> Problem {
 /// Answers with a refusal, after the end of the request's audit line, if it has one.
 pub async fn answer(
     session: &mut Session,
-    ctx: &mut Context,
+    ctx: &mut Context<'_>,
     line: Option<&mut RouteDraft>,
     refusal: &Refusal,
 ) {
@@ -227,7 +227,7 @@ pub async fn answer(
     }
 }
 
-async fn write(session: &mut Session, ctx: &Context, problem: &Problem) -> pingora::Result<()> {
+async fn write(session: &mut Session, ctx: &Context<'_>, problem: &Problem) -> pingora::Result<()> {
     let mut head = ResponseHeader::build(problem.code.status(), Some(16))?;
     head.insert_header(header::CONTENT_TYPE, PROBLEM_JSON)?;
     for (name, value) in problem.header_fields() {

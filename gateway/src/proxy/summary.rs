@@ -12,7 +12,7 @@ use crate::metrics::{Metrics, NO_TENANT, RequestSummary};
 /// Sums up a request.
 pub fn summarise<'t>(
     session: &Session,
-    ctx: &Context,
+    ctx: &Context<'_>,
     tenant: Option<&'t AuthenticatedTenant>,
 ) -> RequestSummary<'t> {
     let now = Instant::now();

@@ -81,29 +81,25 @@ impl BodyValidator {
     }
 
     /// Completes the waiting character with the chunk's first bytes. Returns the rest of the chunk.
-    fn finish_waiting<'c>(&mut self, chunk: &'c [u8]) -> Result<&'c [u8], InvalidUtf8> {
-        // Three waiting bytes and three more hold any character, and the start of the next.
-        let mut joined = [0; 6];
-        let waiting = self.waiting.get(..self.waiting_len).unwrap_or_default();
-        let taken = chunk.get(..chunk.len().min(3)).unwrap_or_default();
-        for (target, byte) in joined.iter_mut().zip(waiting.iter().chain(taken)) {
-            *target = *byte;
-        }
-        let joined = joined.get(..self.waiting_len + taken.len()).unwrap_or_default();
-        let valid = match std::str::from_utf8(joined) {
-            Ok(_) => joined.len(),
-            Err(error) if error.valid_up_to() > 0 => error.valid_up_to(),
-            Err(error) if error.error_len().is_some() => return Err(self.error()),
-            Err(_) => {
-                let still_waiting: Vec<u8> = joined.to_vec();
-                self.wait_for_more(&still_waiting);
-                return Ok(&[]);
+    fn finish_waiting<'c>(&mut self, mut chunk: &'c [u8]) -> Result<&'c [u8], InvalidUtf8> {
+        while let Some((first, rest)) = chunk.split_first() {
+            let mut character = [0; 4];
+            let length = self.waiting_len + 1;
+            let bytes = self.waiting.iter().take(self.waiting_len).chain([first]);
+            character.iter_mut().zip(bytes).for_each(|(target, byte)| *target = *byte);
+            let character = character.get(..length).unwrap_or_default();
+            chunk = rest;
+            match std::str::from_utf8(character) {
+                Ok(_) => {
+                    self.valid_bytes += length as u64;
+                    self.waiting_len = 0;
+                    break;
+                }
+                Err(error) if error.error_len().is_some() => return Err(self.error()),
+                Err(_) => self.wait_for_more(character),
             }
-        };
-        let from_chunk = valid.saturating_sub(self.waiting_len);
-        self.valid_bytes += valid as u64;
-        self.waiting_len = 0;
-        Ok(chunk.get(from_chunk..).unwrap_or_default())
+        }
+        Ok(chunk)
     }
 
     fn wait_for_more(&mut self, bytes: &[u8]) {
