@@ -11,6 +11,7 @@
 pub mod access;
 pub mod clock;
 pub mod config;
+pub mod config_source;
 pub mod connection_places;
 pub mod content;
 pub mod coordinate;

@@ -35,15 +35,15 @@ use std::time::Instant;
 
 use rustix::process::Signal;
 use sq_shared::config::Config;
+use sq_shared::config_source::ConfigSource;
 use sq_shared::data_root::DataRoot;
-use sq_shared::process::signals::{StopSignal, hangups, upgrades};
-use sq_shared::process::watch::FileWatch;
+use sq_shared::process::signals::{StopSignal, upgrades};
+use sq_shared::process::watch::{Reason, ReloadWatch};
 use sq_shared::process::{output, service_manager};
 use sq_shared::registry::Registry;
-use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
+use tokio::sync::{mpsc, oneshot};
 
-use desired::{Account, Assignment, Desired, Source};
+use desired::{Account, Assignment, Desired};
 use directories::DirectoryChecks;
 pub use event::Event;
 use handover::Handover;
@@ -66,7 +66,7 @@ const SIGQUIT: &str = "SIGQUIT";
 
 /// The supervisor with its sockets and processes.
 pub struct Pool {
-    source: Source,
+    source: ConfigSource,
     config: Config,
     /// The tenants of the registry.
     accounts: Arc<[Account]>,
@@ -84,10 +84,10 @@ pub struct Pool {
     /// They do not go on: the newest program has failed a tenant.
     is_halted: bool,
     succession: Succession,
-    watched_files: [PathBuf; 2],
-    /// Their last reading found mistakes.
+    /// Taken when the pool runs.
+    reloads: Option<ReloadWatch>,
+    /// The last reload found mistakes.
     is_rejected: bool,
-    watching: AbortHandle,
     /// Unbounded, yet short: each sender waits for an answer, or says a thing once.
     sender: mpsc::UnboundedSender<Event>,
     events: mpsc::UnboundedReceiver<Event>,
@@ -100,7 +100,7 @@ impl Pool {
     /// # Errors
     /// An address cannot be had, or the other pool does not hand over after all; the text says what to do.
     pub fn start(
-        source: Source,
+        source: ConfigSource,
         config: Config,
         registry: &Registry,
         data_root: DataRoot,
@@ -120,7 +120,9 @@ impl Pool {
             };
             sockets.insert(port, socket);
         }
-        obey_signals(&sender, &launcher).map_err(|error| format!("cannot take over signals: {error}"))?;
+        let no_signals = |error| format!("cannot take over signals: {error}");
+        obey_signals(&sender, &launcher).map_err(no_signals)?;
+        let reloads = ReloadWatch::new(source.files(&config)).map_err(no_signals)?;
         let status = config.pool.status_listen.map(|address| {
             let (events, metrics, is_local) =
                 (sender.clone(), Arc::clone(&metrics), address.ip().is_loopback());
@@ -132,7 +134,6 @@ impl Pool {
         inherited.accept(&mut observed, &sender)?;
         let accounts = Account::all(&config, registry);
         metrics.sync_tenants(&accounts);
-        let watched_files = Source::files(&config);
         let directories = DirectoryChecks::start(data_root, &sender)
             .map_err(|error| format!("failed to start the checks of the data root: {error}"))?;
         Ok(Self {
@@ -142,8 +143,7 @@ impl Pool {
             desired: Desired::new(&config, registry),
             observed,
             processes: BTreeMap::new(),
-            watching: watch_files(&watched_files, &sender),
-            watched_files,
+            reloads: Some(reloads),
             is_rejected: false,
             source,
             config,
@@ -172,9 +172,13 @@ impl Pool {
 
     /// Runs until it has been told to stop and the last worker is gone.
     pub async fn run(mut self) {
-        // The files may have changed between their first reading and the start of the watch. Done before anybody hears of
-        // the pool: a later mistake in them is then read once, by the watch.
+        // The files may have changed between their first reading and the start of the watch. Read before the pool says that
+        // it is ready: the watch then reports each later mistake once.
         self.reload();
+        if let Some(reloads) = self.reloads.take() {
+            let (files, sender) = (self.source.files(&self.config), self.sender.clone());
+            tokio::spawn(reloads.run(files, move |reason| ask_for_reload(sender.clone(), reason)));
+        }
         // Has those directories noted that are there.
         self.storage.measure_if_due(&self.accounts);
         self.say_ready();
@@ -211,7 +215,14 @@ impl Pool {
             }
             Event::WorkerServed(port, at) => self.worker_served(port, at),
             Event::WorkerEnded(port, end) => self.worker_ended(port, end),
-            Event::FilesChanged => self.reload(),
+            Event::ReloadRequested(reason, asker) => {
+                if reason == Reason::Hangup {
+                    tracing::info!("SIGHUP: looking at config, registry and program");
+                }
+                self.reload();
+                // The asker goes only when the runtime ends.
+                let _ = asker.send(self.source.files(&self.config));
+            }
             Event::NewProgram(program, version) => self.renew(program, &version),
             Event::DataRootChanged { is_missing } => self.data_root_changed(is_missing),
             Event::DirectoryCheckDue => self.check_directories(),
@@ -294,18 +305,12 @@ impl Pool {
         };
         let mut desired = Desired::new(&config, &registry);
         self.observed.set_directories(&mut desired);
-        // Who has mended a mistake wants to see that it is, even when all is as it was before.
+        // An operator who has corrected a mistake sees that it worked, even when nothing else has changed.
         let is_news = std::mem::take(&mut self.is_rejected) || desired != self.desired;
         self.desired = desired;
         self.accounts = Account::all(&config, &registry);
         self.metrics.sync_tenants(&self.accounts);
         self.config = config;
-        let files = Source::files(&self.config);
-        if files != self.watched_files {
-            self.watching.abort();
-            self.watching = watch_files(&files, &self.sender);
-            self.watched_files = files;
-        }
         if is_news {
             tracing::info!(
                 tenants = self.accounts.len(),
@@ -449,15 +454,6 @@ fn obey_signals(sender: &mpsc::UnboundedSender<Event>, launcher: &Launcher) -> i
             }
         }
     });
-    let (mut hangups, reloading) = (hangups()?, sender.clone());
-    tokio::spawn(async move {
-        while hangups.recv().await.is_some() {
-            tracing::info!("SIGHUP: looking at config, registry and program");
-            if reloading.send(Event::FilesChanged).is_err() {
-                return;
-            }
-        }
-    });
     match launcher.program() {
         Some(program) => {
             let sender = sender.clone();
@@ -469,19 +465,11 @@ fn obey_signals(sender: &mpsc::UnboundedSender<Event>, launcher: &Launcher) -> i
     }
 }
 
-/// Turns changes of these files into events. A task of its own: a wait for a change that is given up
-/// half-way would lose the change.
-fn watch_files(files: &[PathBuf], sender: &mpsc::UnboundedSender<Event>) -> AbortHandle {
-    let (mut watch, sender) = (FileWatch::new(files), sender.clone());
-    let watching = async move {
-        loop {
-            watch.changed().await;
-            if sender.send(Event::FilesChanged).is_err() {
-                return;
-            }
-        }
-    };
-    tokio::spawn(watching).abort_handle()
+/// Has the pool's loop reload. Gives the files to watch from then on, `None` when the pool has ended.
+async fn ask_for_reload(sender: mpsc::UnboundedSender<Event>, reason: Reason) -> Option<Vec<PathBuf>> {
+    let (asker, files) = oneshot::channel();
+    sender.send(Event::ReloadRequested(reason, asker)).ok()?;
+    files.await.ok()
 }
 
 #[cfg(test)]

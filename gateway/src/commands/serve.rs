@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sq_shared::clock;
+use sq_shared::config::fields::Reader;
+use sq_shared::config_source::{ConfigSource, Overrides};
 use sq_shared::data_root::DataRoot;
 use sq_shared::layout;
 use sq_shared::process::failure::Failure;
@@ -11,7 +13,6 @@ use sq_shared::process::signals::{self, StopSignal};
 use sq_shared::process::{output, service_manager, service_user, successor};
 
 use crate::directory::Directory;
-use crate::directory::reload::Source;
 use crate::handover::{self, GiveError, Taken, Taker};
 use crate::listen::{Role, Sockets};
 use crate::phase::ShutdownKind;
@@ -49,11 +50,15 @@ pub fn run(options: Options) -> Result<(), Failure> {
     service_user::give_up_root()?;
     service_user::refuse_wrong_user_of(&config)?;
     clock::check()?;
-    let source = Source { config, listen: None, tenants: None, admin_key_file };
+    let source = ConfigSource {
+        reader: Reader::Gateway,
+        config,
+        overrides: Overrides { admin_key_file, ..Overrides::default() },
+    };
     on_control_thread(serve(source, upgrade))
 }
 
-async fn serve(source: Source, is_upgrade: bool) -> Result<(), Failure> {
+async fn serve(source: ConfigSource, is_upgrade: bool) -> Result<(), Failure> {
     let mut stop = StopSignal::without_quit().map_err(Failure::from_error)?;
     let waiting = signals::meant_for_the_running_one().map_err(Failure::from_error)?;
     let meeting = layout::handover_socket(&source.config);
@@ -61,7 +66,7 @@ async fn serve(source: Source, is_upgrade: bool) -> Result<(), Failure> {
         false => None,
         true => {
             // What cannot be read fails here, before the running gateway is asked for anything.
-            data_root(&source.load(None).map_err(Failure::from_error)?)?;
+            data_root(&Directory::load(&source).map_err(Failure::from_error)?)?;
             tokio::select! {
                 taken = handover::take(&meeting) => Some(taken.map_err(Failure::from_error)?),
                 _ = stop.received() => return Ok(()),
@@ -82,9 +87,9 @@ async fn serve(source: Source, is_upgrade: bool) -> Result<(), Failure> {
 }
 
 /// Starts on sockets of its own, or on those of the running gateway, which is told.
-async fn start(source: &Source, taken: Option<Taken>) -> Result<Server, Failure> {
+async fn start(source: &ConfigSource, taken: Option<Taken>) -> Result<Server, Failure> {
     // What was read first may be as old as the wait for the sockets.
-    let directory = source.load(None).map_err(Failure::from_error)?;
+    let directory = Directory::load(source).map_err(Failure::from_error)?;
     let data_root = data_root(&directory)?;
     let (handed, giver) = taken.map_or((Vec::new(), None), |taken| (taken.sockets, Some(taken.giver)));
     let sockets = Sockets::take_or_bind(&directory.config, handed).map_err(Failure::from_error)?;

@@ -1,9 +1,11 @@
 //! The events of the pool's loop: from sockets, workers, files, signals and directory checks.
 
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use sq_shared::process::watch::Reason;
 use tokio::sync::oneshot;
 
 use super::desired::Assignment;
@@ -21,8 +23,8 @@ pub enum Event {
     WorkerServed(u16, Instant),
     /// The worker on this port exited and was reaped.
     WorkerEnded(u16, End),
-    /// Config or registry may have changed.
-    FilesChanged,
+    /// Read config and registry again, and answer with the files to watch from now on.
+    ReloadRequested(Reason, oneshot::Sender<Vec<PathBuf>>),
     /// A new program for workers passed its check; this is its version.
     NewProgram(Program, String),
     /// Hand over to the pool that was started with `--upgrade`.

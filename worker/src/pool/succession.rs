@@ -98,7 +98,6 @@ impl Pool {
                 let workers = self.observed.worker_count();
                 tracing::info!(workers, "the new pool has the sockets; this one stops its workers and goes");
                 self.status.iter().for_each(StatusServer::stop);
-                self.watching.abort();
                 self.desired.close(self.config.timeouts.drain);
                 service_manager::handed_over_to(handover::pid_of(&successor), "ready, after an upgrade");
                 self.succession = Succession::HandedOver(successor);
