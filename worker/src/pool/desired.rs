@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sq_shared::config::Config;
-use sq_shared::layout;
 use sq_shared::registry::{Registry, Tenant, TenantState};
 use sq_shared::tenant::TenantName;
 
@@ -115,7 +114,7 @@ impl Account {
 }
 
 fn data_dir(tenant: &Tenant, config: &Config) -> PathBuf {
-    let data_dir = layout::tenant_dir(&config.gateway.data_root, tenant);
+    let data_dir = tenant.directory(&config.gateway.data_root);
     std::path::absolute(&data_dir).unwrap_or(data_dir)
 }
 
