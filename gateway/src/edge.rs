@@ -1,7 +1,6 @@
 //! Accepts connections up to a limit, and reads one request head after another from each: every head against a deadline, and
 //! checked before the proxy serves the request.
 
-mod byte_set;
 mod framing;
 pub mod head;
 pub mod head_error;

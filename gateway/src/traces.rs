@@ -63,7 +63,7 @@ impl Traces {
 
     /// The trace of a request with these header fields. A trace that the client does not sample gets no span here.
     pub fn join(&self, headers: &HeaderMap) -> Trace {
-        let of_client = TraceParent::of_request(headers);
+        let of_client = TraceParent::from_headers(headers);
         let own = match (&self.exporter, of_client) {
             (None, _) => None,
             (Some(_), None) => Some(TraceParent::new_root()),

@@ -1,5 +1,5 @@
-//! Whether the user whose system it is may use its files. One that another user has put there, or that root has left
-//! behind, is served as an error until the operator gives it back; so `check` and `fsck` look for such.
+//! Finds files that the system's user cannot use. A file that another user has put there, or that root has left
+//! behind, is served as an error until the operator gives it back; `check` and `fsck` report such files.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -19,7 +19,7 @@ pub struct Denied {
     is_directory: bool,
     owner: u32,
     mode: u32,
-    /// Who may not.
+    /// The user of this process.
     uid: u32,
     reason: io::Error,
 }
@@ -45,7 +45,7 @@ impl fmt::Display for Denied {
     }
 }
 
-/// "Operation not permitted", which the system says of files that are set immutable.
+/// "Operation not permitted": the file is immutable.
 const EPERM: i32 = 1;
 
 /// A file that is to be read and written.
@@ -63,12 +63,12 @@ pub fn directory(path: &Path) -> Option<Denied> {
     denied(path, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK)
 }
 
-/// A tenant's directory, and what of it is a worker's to use.
+/// A tenant's directory, and the files in it that a worker uses.
 pub fn tenant_directory(path: &Path) -> Vec<Denied> {
-    // It may be a link, which leads to what matters.
+    // The directory may be a link.
     let path = &layout::resolved(path);
     let mut found: Vec<Denied> = directory(path).into_iter().collect();
-    // One that cannot be listed is among them.
+    // A directory that cannot be listed has been found above.
     let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
     let of_worker = entries.filter(|entry| layout::is_of_worker(&entry.file_name()));
     let in_folders = layout::files_in_folders(path);
@@ -83,8 +83,8 @@ pub fn tenant_directory(path: &Path) -> Vec<Denied> {
     found
 }
 
-/// `None` also for what is not there, for a link, which is not this user's to use, and for a disk that can only be read:
-/// that is no matter of users.
+/// `None` also for a file that is missing, for a link, which is not this user's to use, and for a read-only file
+/// system, which is not a matter of users.
 fn denied(path: &Path, wanted: Access) -> Option<Denied> {
     let found = std::fs::symlink_metadata(path).ok()?;
     if found.is_symlink() {

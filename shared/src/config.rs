@@ -1,5 +1,5 @@
-//! `gateway.toml`: the config of the gateway and of the pool. `config/gateway.toml` documents every
-//! field; its values are the defaults here, and a test holds the two together.
+//! `gateway.toml`: the config of the gateway and the pool. `config/gateway.toml` documents every field with its
+//! default; a test compares those with the defaults here.
 
 pub mod fields;
 mod listen_address;
@@ -41,7 +41,7 @@ pub struct Config {
     pub plans: BTreeMap<String, Plan>,
 }
 
-/// What belongs to the gateway, or to gateway and pool both.
+/// The fields of the gateway, some of which the pool uses too.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gateway {
     /// For clients.
@@ -54,26 +54,26 @@ pub struct Gateway {
     pub admin_key: Option<TokenDigest>,
     /// The registry.
     pub tenants: PathBuf,
-    /// Where a tenant's directory lies unless the registry says otherwise.
+    /// Where tenants' directories are, unless the registry says otherwise.
     pub data_root: PathBuf,
     /// The workers' ports.
     pub slots: RangeInclusive<u16>,
     /// Peers whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
-    /// Threads of the proxy; 0 is one a core.
+    /// Threads of the proxy; 0 is one per core.
     pub threads: usize,
     /// What happens when the audit log cannot be written.
     pub audit: Enforcement,
 }
 
-/// How much a protection is insisted upon.
+/// Whether a protection is required.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Enforcement {
-    /// Refuse to go on without it.
+    /// Fail without it.
     Require,
-    /// Use it where it can be had.
+    /// Use it where it is available.
     Try,
-    /// Do without.
+    /// Don't use it.
     Off,
 }
 
@@ -111,7 +111,7 @@ pub struct Timeouts {
     pub idle: Duration,
     /// For a worker's answer, from the end of the request's body.
     pub answer: Duration,
-    /// For requests in flight when it is told to stop.
+    /// For requests in flight at a stop.
     pub drain: Duration,
 }
 
@@ -122,22 +122,22 @@ pub struct Cors {
     pub allow_origins: Vec<String>,
 }
 
-/// What belongs to the pool.
+/// The fields of the pool.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pool {
     /// Its status page; `None` for no status.
     pub status_listen: Option<SocketAddr>,
     /// The address of the slots' sockets: the pool binds it, the gateway connects to it.
     pub slot_address: IpAddr,
-    /// A worker without a request for this long is let go.
+    /// A worker without a request for this long is stopped.
     pub idle_timeout: Duration,
     /// What a worker may keep in memory.
     pub memory_bytes: u64,
-    /// Whether workers are confined; `None` is as far as the kernel can.
+    /// Whether workers are confined; `None` is as far as the kernel supports it.
     pub sandbox: Option<Enforcement>,
 }
 
-/// A preset of limits that a tenant's `plan` names. What is `None` stays as in `[limits]`.
+/// A preset of limits that a tenant's `plan` names. `None` is the value of `[limits]`.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Plan {
     /// Instead of `limits.per_tenant`.
@@ -152,7 +152,7 @@ pub struct Plan {
     pub memory_bytes: Option<u64>,
 }
 
-/// What holds for one tenant; `None` means off.
+/// The limits of one tenant; `None` means off.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TenantLimits {
     /// Requests.
@@ -176,7 +176,7 @@ impl Config {
         Self::parse(path, &read_text(path)?)
     }
 
-    /// Reads a config file as far as it can be: where it has mistakes, the defaults stand.
+    /// Reads a config file with mistakes as far as possible: defaults replace what is wrong.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -215,7 +215,7 @@ impl Config {
         (config, mistakes)
     }
 
-    /// No two servers of ours may want one port.
+    /// No two of our servers may have the same port.
     fn check_addresses(&self, root: &Section<'_, '_>) {
         let listen = match &self.gateway.listen {
             ListenAddress::Tcp(address) => Some(*address),
@@ -233,7 +233,7 @@ impl Config {
             let mistake = |message| root.section(section).mistake_at(key, message);
             let clash = taken.iter().find(|(_, other)| overlap(address, *other));
             if let Some((other, _)) = clash {
-                mistake(format!("{field} and {other} want the same address {address}"));
+                mistake(format!("{field} and {other} have the same address {address}"));
             }
             let in_slots = self.gateway.slots.contains(&address.port());
             if in_slots && overlap(address, SocketAddr::new(self.pool.slot_address, address.port())) {
@@ -243,7 +243,7 @@ impl Config {
         }
     }
 
-    /// The limits of a tenant with this plan: the plan's where it has one, else those for everybody.
+    /// The limits of a tenant with this plan: the plan's, where it has one, or else those of `[limits]`.
     pub fn limits_of(&self, plan: Option<&str>) -> TenantLimits {
         let plan = plan.and_then(|name| self.plans.get(name)).cloned().unwrap_or_default();
         TenantLimits {
@@ -376,7 +376,7 @@ fn read_plans(section: &Section<'_, '_>) -> BTreeMap<String, Plan> {
     plans
 }
 
-/// Whether two listeners could not both be bound. Port 0 is any free one.
+/// Whether two addresses cannot both be bound. Port 0 is any free one.
 fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let same_ip = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
     one.port() != 0 && one.port() == other.port() && same_ip
@@ -387,7 +387,7 @@ fn parse_network(text: &str) -> Result<IpNet, String> {
     address.or_else(|_| text.parse()).map_err(|_| format!("\"{text}\" is not a network, as in 10.0.0.0/8"))
 }
 
-/// An origin as browsers send it (RFC 6454, 6.2): another spelling would never match.
+/// An origin as browsers send it (RFC 6454, 6.2): any other spelling would never match.
 fn parse_origin(text: &str) -> Result<String, String> {
     let (host, default_port) = match text.split_once("://") {
         Some(("https", host)) => (host, ":443"),

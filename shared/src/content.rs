@@ -1,4 +1,4 @@
-//! What a body may be: text as it stands. One that is compressed, or wrapped in a form with files, would be stored with its
+//! Refuses bodies that are not plain text. A compressed body, or a form with files, would be stored with its
 //! wrapping; it is refused before it is read.
 
 use http::{HeaderMap, Method, header};
@@ -7,7 +7,7 @@ use crate::form::media_types;
 use crate::problem::{Code, Problem};
 use crate::route::Route;
 
-/// Why a body is not taken, whatever is in it.
+/// Why a body is refused, whatever it contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UnsupportedContent {
     /// It has a content coding.
@@ -38,7 +38,7 @@ impl UnsupportedContent {
 /// Checks what the head says of the body, where a route takes one.
 ///
 /// # Errors
-/// It is not text as it stands.
+/// The body is not plain text.
 pub fn check(route: Route, method: &Method, headers: &HeaderMap) -> Result<(), UnsupportedContent> {
     if !route.takes_body() || !(method == Method::POST || announces_body(headers)) {
         return Ok(());

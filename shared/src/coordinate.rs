@@ -1,16 +1,16 @@
 //! Coordinates: `a.b.c/d.e.f/g.h.i`, strictly.
 //!
-//! `libphext` reads an address leniently: it skips letters, so `alice.1.1.1/…` would be `1.1.1/…`, and
-//! a digit in a name would shift every part. Isolation must not hang on that, so the parser is ours;
-//! libphext stays the oracle in the tests for every text that both accept.
+//! `libphext` reads an address leniently: it skips letters, so `alice.1.1.1/…` would be `1.1.1/…`, and a digit in a
+//! name would shift every part. Isolation must not depend on that, so this parser is strict; the tests compare it
+//! with libphext for every text that both accept.
 
 use std::fmt;
 
 use crate::limits::COORDINATE_TEXT_BYTES;
 use crate::tenant::TenantName;
 
-/// A place in a phext: nine parts of 1 to 4,294,967,295, the largest dimension (library) first. How large those of a
-/// new scroll may be is a limit of the config (`limits.coordinate`), not of the type.
+/// A place in a phext: nine parts of 1 to 4,294,967,295, the largest dimension (library) first. The config limits the
+/// parts of a new scroll (`limits.coordinate`), the type does not.
 ///
 /// The order of the type is the order of the scrolls in the file.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,18 +38,18 @@ pub enum InvalidCoordinate {
         "\"{name}\" in front of the coordinate is read as the name of a tenant, and the key is another's: leave it out"
     )]
     ForeignNamespace {
-        /// What stands in front.
+        /// The name.
         name: TenantName,
     },
 }
 
 impl Coordinate {
-    /// Where a phext begins: `1.1.1/1.1.1/1.1.1`.
+    /// The first coordinate of a phext.
     pub const ORIGIN: Self = Self([1; 9]);
 
-    /// Reads a coordinate. Groups of three that are missing at its end are 1.1.1; spaces around it and zeros in front of
-    /// a number mean nothing. In front may stand the tenant's own name and a dot; it is checked, then
-    /// taken off. Without a tenant (a worker that was started alone and unnamed) no name is allowed.
+    /// Reads a coordinate. Missing groups of three at its end are 1.1.1; spaces around it and leading zeros are
+    /// ignored. The tenant's own name and a dot may precede it; the name is checked, then removed. Without a tenant
+    /// (a worker that was started alone and unnamed) no name is allowed.
     ///
     /// # Errors
     /// Says which part is wrong, or that the namespace is another's.
@@ -92,7 +92,7 @@ fn strip_namespace<'a>(text: &'a str, tenant: Option<&TenantName>) -> Result<&'a
     }
 }
 
-/// Digits alone, whose number is not 0 and has 32 bits.
+/// Digits only; a number of 32 bits that is not 0.
 fn parse_part(digits: &[u8]) -> Option<u32> {
     let value = digits.iter().try_fold(0_u32, |value, digit| {
         let digit = digit.is_ascii_digit().then(|| u32::from(digit - b'0'))?;

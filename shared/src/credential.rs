@@ -1,5 +1,5 @@
-//! Finds the key in a request: `Authorization: Bearer <key>`, `Authorization: <key>`, or
-//! `X-SQ-API-Key: <key>`. Gateway and worker read it alike, so the worker checks what the gateway checked.
+//! Finds the key in a request: `Authorization: Bearer <key>`, `Authorization: <key>`, or `X-SQ-API-Key: <key>`.
+//! Gateway and worker use this same code, so the worker checks the key that the gateway checked.
 
 use http::{HeaderMap, header};
 
@@ -10,13 +10,13 @@ use crate::token::BearerToken;
 /// Why there is no key to look up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialError {
-    /// None of the headers.
+    /// The request has none of the headers.
     #[error("no key")]
     Missing,
-    /// Two that differ: which one is meant cannot be known.
+    /// Two keys that differ: which one is meant is unknown.
     #[error("two different keys")]
     TwoKeys,
-    /// Something that no key can be.
+    /// The text cannot be a key.
     #[error("not a key")]
     Malformed,
 }
@@ -41,7 +41,7 @@ impl CredentialError {
 /// Reads the key. The same key in two places is one key.
 ///
 /// # Errors
-/// There is none, there are two, or it is nothing that a key can be.
+/// There is no key, there are two, or the text cannot be a key.
 pub fn read(headers: &HeaderMap) -> Result<BearerToken, CredentialError> {
     let authorization =
         headers.get_all(header::AUTHORIZATION).iter().map(|value| without_scheme(value.as_bytes()));

@@ -1,7 +1,7 @@
-//! The data root and its marker. A disk that is not mounted leaves an empty folder, or none, at its path: served as it is, it
-//! would be a system of empty customers, and their writes would go under the mount point. So the data root has a file with
-//! an id, which stands beside the config too, and without that file nothing is made or served there.
-//! `docs/decisions/0015-data-root-marker.md` says why so.
+//! The data root and its marker. A disk that is not mounted leaves an empty folder, or none, at its path: served, it
+//! would be a system of empty tenants, and their writes would go under the mount point. So the data root has a file
+//! with an id, which is noted beside the config too. Without that file nothing is made or served there.
+//! `docs/decisions/0015-data-root-marker.md` says why.
 
 use std::fmt;
 use std::fs::{File, TryLockError};
@@ -33,10 +33,10 @@ use mount::{Mount, Position};
 pub use place::{DirectoryId, Gone, Place};
 pub use watch::RootWatch;
 
-/// More than a marker has, even if it was copied from the file beside the config, which may name a mount point.
+/// Longer than any marker, even a copy of the file beside the config, which may name a mount point.
 const MARKER_BYTES: u64 = 8192;
 
-/// How long another process may take to make the marker.
+/// How long to wait for another process that makes the marker.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A system's data root, whose marker has been seen.
@@ -44,15 +44,15 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 pub struct DataRoot {
     paths: Paths,
     guard: Guard,
-    /// The first mount on which this process has seen it; it holds until the process ends.
+    /// The first mount on which this process has seen it, until the process ends.
     seen_on: Arc<OnceLock<Mount>>,
 }
 
-/// How the data root is known again.
+/// How the data root is recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Guard {
     Marker(RootId),
-    /// The root cannot be written to, so it got no marker. This holds until the process ends.
+    /// The root is not writable, so it has no marker. Until the process ends, this directory is the root.
     Directory(DirectoryId),
 }
 
@@ -62,25 +62,26 @@ struct RootId(u128);
 
 /// What is at the data root's path.
 enum Found {
-    /// Its marker, with the id that the system knows.
+    /// A marker with the id that is noted beside the config.
     Known(RootId),
-    /// A marker, and the system knows no id yet.
-    Unremembered(RootId),
-    /// No marker, and the system knows no id yet.
+    /// A marker; no id is noted yet.
+    Unnoted(RootId),
+    /// No marker; no id is noted yet.
     Unmarked,
 }
 
 impl DataRoot {
-    /// The data root of a system, for a command that makes, moves or deletes directories. When the system has none yet, it is
-    /// made, with its marker; so is the marker of one that was served before there were markers.
+    /// The data root of a system, for a command that makes, moves or deletes directories. A new system's is made,
+    /// with its marker; a system from before there were markers gets one.
     ///
     /// # Errors
-    /// This is not, or not certainly, the system's data root. Nothing was made.
+    /// This is not, or may not be, the system's data root. Nothing was made.
     pub fn establish(config: &Config, registry: &Registry) -> Result<Self, RootLoss> {
         Self::establish_when(config, || has_directories(config, registry)).map(|(root, _)| root)
     }
 
-    /// The same for a process that serves: one that can only be read, and was served before there were markers, is served on.
+    /// The same for a process that serves. A read-only data root from before there were markers is served without
+    /// one.
     ///
     /// # Errors
     /// As [`Self::establish`].
@@ -89,7 +90,7 @@ impl DataRoot {
             Err(RootLoss { paths, why: Why::Unwritable(error) }) => {
                 tracing::warn!(root = %paths.root.display(), error, "the data root cannot be written to, and gets no marker");
                 let found = std::fs::metadata(&paths.root).map_err(|error| paths.not_made(&error))?;
-                Ok(paths.guarded_by(Guard::Directory(DirectoryId::of(&found))))
+                Ok(paths.guarded_by(Guard::Directory(DirectoryId::from_metadata(&found))))
             }
             Ok((root, Some(error))) => {
                 let file = root.paths.id_file.display();
@@ -100,7 +101,7 @@ impl DataRoot {
         }
     }
 
-    /// The same on the operator's word that no directory was there before.
+    /// The same, when the operator has said that there was no directory before.
     ///
     /// # Errors
     /// This is not the system's data root.
@@ -108,39 +109,40 @@ impl DataRoot {
         Self::establish_when(config, || Ok(())).map(|(root, _)| root)
     }
 
-    /// The data root as it is, for those who only look; `None` when the system has none yet, and the next start makes it.
+    /// The data root, for a command that changes nothing; `None` when the system has none yet, and the next start
+    /// makes it.
     ///
     /// # Errors
     /// As [`Self::establish`].
     pub fn inspect(config: &Config, registry: &Registry) -> Result<Option<Self>, RootLoss> {
-        let paths = Paths::of(config);
+        let paths = Paths::new(config);
         match paths.find()? {
-            Found::Known(id) | Found::Unremembered(id) => Ok(Some(paths.guarded_by(Guard::Marker(id)))),
+            Found::Known(id) | Found::Unnoted(id) => Ok(Some(paths.guarded_by(Guard::Marker(id)))),
             Found::Unmarked => {
                 has_directories(config, registry).map(|()| None).map_err(|why| paths.loss(why))
             }
         }
     }
 
-    /// Also why its id could not be noted beside the config, if so.
+    /// Also returns why its id could not be noted beside the config.
     fn establish_when(
         config: &Config,
         is_right: impl FnOnce() -> Result<(), Why>,
     ) -> Result<(Self, Option<io::Error>), RootLoss> {
-        let paths = Paths::of(config);
+        let paths = Paths::new(config);
         match paths.find()? {
             Found::Known(id) => return Ok((paths.guarded_by(Guard::Marker(id)).noting_mount(), None)),
-            Found::Unremembered(_) => {}
+            Found::Unnoted(_) => {}
             Found::Unmarked => {
                 is_right().map_err(|why| paths.loss(why))?;
                 secret_file::create_dir(&paths.root).map_err(|error| paths.not_made(&error))?;
             }
         }
-        // Pool and gateway may start at once: who comes second finds the marker.
+        // Pool and gateway may start at the same time: the second one finds the marker.
         let lock = paths.lock_root();
         let id = match paths.find()? {
             Found::Known(id) => return Ok((paths.guarded_by(Guard::Marker(id)), None)),
-            Found::Unremembered(id) => id,
+            Found::Unnoted(id) => id,
             Found::Unmarked => {
                 lock.as_ref().map_err(|error| paths.not_made(error))?;
                 paths.mark().map_err(|error| paths.not_made(&error))?
@@ -151,53 +153,55 @@ impl DataRoot {
         Ok((paths.guarded_by(Guard::Marker(id)).noting_mount(), noted.err()))
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.paths.root
     }
 
-    /// Whether it is there now.
+    /// Checks that it is there now.
     ///
     /// # Errors
-    /// It is not.
+    /// It is missing, or something else is there.
     pub fn check(&self) -> Result<(), RootLoss> {
         self.open().map(drop)
     }
 
-    /// The folder itself, looked at: whatever is at its path a moment later, this is the data root.
+    /// Opens and checks the folder: this is the data root, even if its path leads elsewhere a moment later.
     fn open(&self) -> Result<File, RootLoss> {
         let paths = &self.paths;
-        let directory = open_directory(&paths.root).map_err(|error| paths.loss(Why::of(&error)))?;
+        let directory = open_directory(&paths.root).map_err(|error| paths.loss(Why::from_error(&error)))?;
         let is_it = match self.guard {
             Guard::Marker(id) => {
                 let is_it = read_marker(&directory).map_err(|why| paths.loss(why))? == id;
-                // The file may not be there any more: it is for the next start.
+                // The file may be missing by now: it is needed at the next start.
                 let noted = paths.known().ok().flatten().and_then(|known| known.mount);
                 paths.refuse_uncovered(&directory, self.seen_on.get().into_iter().chain(&noted))?;
                 is_it
             }
             Guard::Directory(id) => {
-                DirectoryId::of(&directory.metadata().map_err(|error| paths.loss(Why::of(&error)))?) == id
+                DirectoryId::from_metadata(
+                    &directory.metadata().map_err(|error| paths.loss(Why::from_error(&error)))?,
+                ) == id
             }
         };
         if is_it { Ok(directory) } else { Err(paths.loss(Why::Foreign)) }
     }
 
-    /// Notes the mount, if the system allows; a process that serves says when it does not.
+    /// Notes the mount, if possible. (A process that serves logs when it is not.)
     fn noting_mount(self) -> Self {
         let _ = self.note_mount();
         self
     }
 
-    /// Keeps in mind on which mount the root lies, and notes it beside the config, unless the config lies on the same one and
-    /// would vanish with it. From then on a folder under the mount point is not the data root.
+    /// Remembers the root's mount, and notes it beside the config, unless the config is on the same mount and would
+    /// vanish with it. From then on a folder under the mount point is not taken for the data root.
     ///
     /// # Errors
     /// It cannot be noted.
     fn note_mount(&self) -> io::Result<()> {
         let Guard::Marker(id) = self.guard else { return Ok(()) };
-        // Without /proc nothing can be told of mounts.
-        let position = |directory: &File| Position::of(directory).ok();
+        // Without /proc mounts are unknown.
+        let position = |directory: &File| Position::new(directory).ok();
         let Some(mount) = self.open().ok().as_ref().and_then(position).and_then(|found| found.mount()) else {
             return Ok(());
         };
@@ -218,10 +222,10 @@ impl DataRoot {
     }
 }
 
-/// What stands beside the config.
+/// The content of the file beside the config.
 struct Known {
     id: RootId,
-    /// On which mount the root has been seen.
+    /// The mount on which the root was seen.
     mount: Option<Mount>,
 }
 
@@ -232,7 +236,7 @@ struct Paths {
 }
 
 impl Paths {
-    fn of(config: &Config) -> Self {
+    fn new(config: &Config) -> Self {
         let root = std::path::absolute(&config.gateway.data_root);
         Self {
             root: root.unwrap_or_else(|_| config.gateway.data_root.clone()),
@@ -267,7 +271,7 @@ impl Paths {
     fn find(&self) -> Result<Found, RootLoss> {
         let known = self.known()?;
         let marked = open_directory(&self.root)
-            .map_err(|error| Why::of(&error))
+            .map_err(|error| Why::from_error(&error))
             .and_then(|root| Ok((read_marker(&root)?, root)));
         match (known, marked) {
             (Some(known), Ok((id, root))) if known.id == id => {
@@ -275,13 +279,13 @@ impl Paths {
                 Ok(Found::Known(id))
             }
             (Some(_), Ok(_)) => Err(self.loss(Why::Foreign)),
-            (None, Ok((id, _))) => Ok(Found::Unremembered(id)),
+            (None, Ok((id, _))) => Ok(Found::Unnoted(id)),
             (None, Err(Why::NoMarker)) => Ok(Found::Unmarked),
             (_, Err(why)) => Err(self.loss(why)),
         }
     }
 
-    /// Refuses a folder that lay under the mounts on which the root was seen.
+    /// Refuses a folder that lies under a mount point where the root was mounted.
     fn refuse_uncovered<'m>(
         &self,
         root: &File,
@@ -290,12 +294,12 @@ impl Paths {
         let mut position = None;
         for mount in mounts {
             if position.is_none() {
-                let found = root.metadata().map_err(|error| self.loss(Why::of(&error)))?;
-                // The usual case needs no list of all mounts.
-                if mount.had(DirectoryId::of(&found)) {
+                let found = root.metadata().map_err(|error| self.loss(Why::from_error(&error)))?;
+                // Usually the list of mounts is not needed.
+                if mount.had(DirectoryId::from_metadata(&found)) {
                     continue;
                 }
-                let Ok(found) = Position::of(root) else { return Ok(()) };
+                let Ok(found) = Position::new(root) else { return Ok(()) };
                 position = Some(found);
             }
             if position.as_ref().is_some_and(|position| mount.is_missing_at(position)) {
@@ -305,7 +309,7 @@ impl Paths {
         Ok(())
     }
 
-    /// What stands beside the config.
+    /// Reads the file beside the config.
     fn known(&self) -> Result<Option<Known>, RootLoss> {
         match regular_file::read_to_string(&self.id_file) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -317,7 +321,7 @@ impl Paths {
         }
     }
 
-    /// Gives the root a marker of a new id.
+    /// Makes a marker with a new id.
     fn mark(&self) -> io::Result<RootId> {
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(io::Error::other)?;
@@ -348,24 +352,24 @@ fn read_marker(root: &File) -> Result<RootId, Why> {
     let file = match opened {
         Ok(file) => File::from(file),
         Err(Errno::LOOP | Errno::NXIO) => return Err(Why::NotAMarker),
-        Err(error) => return Err(Why::of(&error.into())),
+        Err(error) => return Err(Why::from_error(&error.into())),
     };
     let mut text = Vec::new();
     match file.take(MARKER_BYTES).read_to_end(&mut text) {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::IsADirectory => return Err(Why::NotAMarker),
-        Err(error) => return Err(Why::of(&error)),
+        Err(error) => return Err(Why::from_error(&error)),
     }
     std::str::from_utf8(&text).ok().and_then(parse_marker).ok_or(Why::NotAMarker)
 }
 
-/// To look up names in it, and no more: it need not be readable.
+/// Opens a directory to look up names in it only: it need not be readable.
 fn open_directory(path: &Path) -> io::Result<File> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
 }
 
-/// Makes the names of an open directory durable.
+/// Syncs an open directory.
 fn sync(directory: &File) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     File::from(rustix::fs::openat(directory, c".", flags, Mode::empty())?).sync_all()

@@ -1,5 +1,5 @@
-//! What an operator must know of a file that cannot be used: which one it is, whose it is, and what the system says. Not
-//! for a worker that has locked itself in: it may not ask who it is.
+//! What an operator needs to know about a file that cannot be used: its path, its owner, and the system's error. A
+//! worker in its sandbox must not use this: it may not ask for its user id.
 
 use std::fs::Metadata;
 use std::io;
@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use crate::file_owner::user;
 
-/// What the system says; and when it is that access is denied, whose the file is that is in the way. The path itself is
-/// for the caller to say.
+/// The system's error; when access is denied, also the owner of the file or folder in the way. The path itself is
+/// left to the caller.
 pub fn text(path: &Path, error: &io::Error) -> String {
-    // What has a text already has been looked at where it came from.
+    // An error with its own text was explained where it was made.
     let whose = if error.raw_os_error().is_some() { obstacle(path, error) } else { None };
     let Some((file, found)) = whose else { return error.to_string() };
     let (owner, me) = (user(found.uid()), user(rustix::process::geteuid().as_raw()));
@@ -19,12 +19,12 @@ pub fn text(path: &Path, error: &io::Error) -> String {
     format!("{error}; {} belongs to {owner}, mode {mode:04o}, and this process is {me}", file.display())
 }
 
-/// The same error, with the path and this text.
+/// The error with the path and [`text`].
 pub fn named(path: &Path, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {}", path.display(), text(path, &error)))
 }
 
-/// The same error, with this text.
+/// The error with [`text`], when access was denied.
 pub fn explained(path: &Path, error: io::Error) -> io::Error {
     if error.kind() != io::ErrorKind::PermissionDenied {
         return error;
@@ -32,8 +32,8 @@ pub fn explained(path: &Path, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), text(path, &error))
 }
 
-/// What denies access on the way to a path: the lowest thing on it that can be looked at. It is the file; or the folder
-/// that it cannot be made in, or that may not be entered.
+/// What denies access to a path: the deepest part of it whose metadata can be read. It is the file itself, the folder
+/// that it cannot be made in, or a folder that may not be entered.
 fn obstacle(path: &Path, error: &io::Error) -> Option<(PathBuf, Metadata)> {
     if error.kind() != io::ErrorKind::PermissionDenied {
         return None;

@@ -1,5 +1,5 @@
-//! How a query and a form are decoded, as SQ does it. The worker takes its parameters from them, and the
-//! gateway's audit line what a write names: both must read them alike.
+//! Decodes queries and forms as SQ does. The worker takes its parameters from them, and the gateway's audit line the
+//! scroll that a write names: both must read them alike.
 
 use std::borrow::Cow;
 
@@ -9,9 +9,9 @@ use percent_encoding::percent_decode;
 /// The type of a form without files.
 const FORM: &[u8] = b"application/x-www-form-urlencoded";
 
-/// Names and values, still encoded: split at each `&`, each pair at its first `=`; what has none is no pair. Of a
-/// name that comes twice the last one counts. (Pairs are short, and a byte at a time finds their ends sooner than
-/// `memchr`, which took ten times as long for a body of nothing but `&`.)
+/// Names and values, still encoded: split at each `&`, each pair at its first `=`; a part without `=` is ignored. The
+/// last of two equal names counts. (A loop over bytes: pairs are short, and `memchr` took ten times as long for a
+/// body of nothing but `&`.)
 pub fn pairs(encoded: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     encoded.split(|byte| *byte == b'&').filter_map(|pair| {
         let mut parts = pair.splitn(2, |byte| *byte == b'=');
@@ -19,10 +19,10 @@ pub fn pairs(encoded: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-/// Decodes a name or a value: `+` is a space, then `%XX` a byte; a malformed escape stays as it is. `None`
-/// when the result is not UTF-8.
+/// Decodes a name or a value: `+` is a space, `%XX` a byte; a malformed escape is kept. `None` when the result is not
+/// UTF-8.
 pub fn decode(encoded: &[u8]) -> Option<Cow<'_, str>> {
-    // Most are as they stand.
+    // Most have nothing to decode.
     if !encoded.iter().any(|byte| matches!(byte, b'+' | b'%')) {
         return std::str::from_utf8(encoded).ok().map(Cow::Borrowed);
     }
@@ -30,8 +30,8 @@ pub fn decode(encoded: &[u8]) -> Option<Cow<'_, str>> {
     String::from_utf8(percent_decode(&spaced).collect()).ok().map(Cow::Owned)
 }
 
-/// Whether a form's field says which scroll, or has its text: `p`, `c`, `s` or `content`, however it is escaped. A text that
-/// curl calls a form has other names, if any.
+/// Whether a form's field names a scroll or has its text: `p`, `c`, `s` or `content`, however it is escaped. A text
+/// that curl sends as a form has other names, if any.
 pub fn is_scroll_field(encoded_name: &[u8]) -> bool {
     matches!(decode(encoded_name).as_deref(), Some("p" | "c" | "s" | "content"))
 }
@@ -41,7 +41,7 @@ pub fn is_form(headers: &HeaderMap) -> bool {
     media_types(headers).next().is_some_and(|media_type| media_type.eq_ignore_ascii_case(FORM))
 }
 
-/// What each `Content-Type` says, without its parameters.
+/// The media types of the `Content-Type` fields, without parameters.
 pub fn media_types(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let values = headers.get_all(header::CONTENT_TYPE).iter();
     values.filter_map(|value| value.as_bytes().split(|byte| *byte == b';').next()).map(<[u8]>::trim_ascii)

@@ -1,38 +1,38 @@
-//! Names of header fields that gateway and worker both set or read, spelled as they are sent. HTTP compares
-//! them without regard to case, and so do the libraries' lookups.
+//! Header fields that gateway and worker both set or read, spelled as they are sent. HTTP compares names without
+//! regard to case, and so do the libraries' lookups.
 
 /// The request's id: the client's own when it is a UUID, else a new UUIDv7.
 pub const X_REQUEST_ID: &str = "X-Request-Id";
 
-/// The code of a worker's error, for the gateway's access line; it goes no further.
+/// The code of a worker's error, for the gateway's access line. It never reaches a client.
 pub const X_SQ_CODE: &str = "X-SQ-Code";
 
-/// How many bytes a worker's write had, for the gateway's audit line; it goes no further.
+/// The number of bytes of a worker's write, for the gateway's audit line. It never reaches a client.
 pub const X_SQ_BYTES: &str = "X-SQ-Bytes";
 
-/// To which trace a request belongs (W3C Trace Context, 3.2).
+/// The trace of a request (W3C Trace Context, 3.2).
 pub const TRACEPARENT: &str = "traceparent";
 
-/// What tracing systems note beside (W3C Trace Context, 3.3).
+/// Data of tracing systems (W3C Trace Context, 3.3).
 pub const TRACESTATE: &str = "tracestate";
 
-/// Another place for the key, used by the Phext Notepad editor.
+/// The key, as the Phext Notepad editor sends it.
 pub const X_SQ_API_KEY: &str = "X-SQ-API-Key";
 
 /// The client's name for a write: a repeat with the same one is not applied again
 /// (draft-ietf-httpapi-idempotency-key-header).
 pub const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 
-/// Says that an answer is the one to an earlier request with the same [`IDEMPOTENCY_KEY`].
+/// Marks an answer that was given to an earlier request with the same [`IDEMPOTENCY_KEY`].
 pub const IDEMPOTENCY_REPLAYED: &str = "Idempotency-Replayed";
 
-/// The gateway's own name for a write, the same each time it sends it; no client's passes.
+/// The gateway's own name for a write, the same in each attempt. A client's field of this name is dropped.
 pub const X_SQ_REPEAT_KEY: &str = "X-SQ-Repeat-Key";
 
-/// Who the client is, as the proxies in front say.
+/// The client's address, as the proxies in front report it.
 pub const X_FORWARDED_FOR: &str = "X-Forwarded-For";
 
-/// The names that each request is asked for, as lookups want them: a text would be parsed anew each time.
+/// Names that are looked up in each request: parsed once, here.
 pub mod lookup {
     use http::HeaderName;
 
@@ -61,7 +61,7 @@ pub mod lookup {
 /// The media type of an error (RFC 9457).
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
-/// The media type of an answer of SQ.
+/// The media type of SQ's answers.
 pub const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
 
 #[cfg(test)]

@@ -1,26 +1,27 @@
-//! For whom a request says that it is: its `Host`, as RFC 9112, 3.2 wants it. A reader that is lenient here may take a request
-//! for another server's.
+//! Checks the `Host` of a request as RFC 9112, 3.2 requires. A lenient reader may take a request for another
+//! server's.
 
 use std::net::Ipv6Addr;
 
 use http::header::HOST;
 use http::{HeaderMap, Uri, Version};
 
+use crate::byte_set::ByteSet;
 use crate::problem::{Code, Problem};
 
-/// Why a request is for no host.
+/// Why a `Host` is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidHost {
-    /// It has none.
+    /// The request has no `Host`.
     #[error("the request has no Host: send exactly one")]
     Missing,
-    /// It has more than one.
+    /// The request has several.
     #[error("the request has more than one Host: send exactly one")]
     Repeated,
-    /// It is not a host, or has more than that in it, such as a user's name.
+    /// It is not a host, or contains more, such as a user's name.
     #[error("the Host is not a host, with a port or without: send it as in localhost:1338")]
     Malformed,
-    /// The target names another one.
+    /// The request target names another host.
     #[error("the target names another host than the Host header")]
     Contradicted,
 }
@@ -32,10 +33,10 @@ impl InvalidHost {
     }
 }
 
-/// Checks that a request names its host once, and as one. In HTTP/1.0 it may do without.
+/// Checks that a request names exactly one valid host. An HTTP/1.0 request may name none.
 ///
 /// # Errors
-/// It does not.
+/// The `Host` is missing, repeated, malformed, or contradicts the target.
 pub fn check(version: Version, target: &Uri, headers: &HeaderMap) -> Result<(), InvalidHost> {
     let mut hosts = headers.get_all(HOST).iter();
     let Some(host) = hosts.next() else {
@@ -53,7 +54,7 @@ pub fn check(version: Version, target: &Uri, headers: &HeaderMap) -> Result<(), 
     }
 }
 
-/// Whether this is a host, with a port or without (RFC 3986, 3.2.2 and 3.2.3): no user, no blank, one port at most.
+/// Whether this is a host with an optional port (RFC 3986, 3.2.2 and 3.2.3): no user, no space, at most one port.
 pub fn is_host(value: &[u8]) -> bool {
     if let Some(rest) = value.strip_prefix(b"[") {
         let end = rest.iter().position(|byte| *byte == b']');
@@ -64,46 +65,13 @@ pub fn is_host(value: &[u8]) -> bool {
     }
     let end = value.iter().position(|byte| *byte == b':').unwrap_or(value.len());
     let (name, rest) = value.split_at_checked(end).unwrap_or_default();
-    !name.is_empty() && name.iter().all(is_name_byte) && is_end(rest)
+    !name.is_empty() && name.iter().all(|byte| NAME_BYTES.contains(*byte)) && is_end(rest)
 }
 
-/// Which bytes a name may have. A table: every byte of every request's host is asked.
-static NAME_BYTES: [bool; 256] = name_bytes();
+/// The bytes of a name.
+static NAME_BYTES: ByteSet = ByteSet::alphanumerics_and(b"-._~%!$&'()*+,;=");
 
-#[expect(clippy::indexing_slicing, reason = "a byte is an index of 256, and this runs when it is compiled")]
-const fn name_bytes() -> [bool; 256] {
-    let mut table = [false; 256];
-    let mut byte = u8::MAX;
-    while byte > 0 {
-        let is_other = matches!(
-            byte,
-            b'-' | b'.'
-                | b'_'
-                | b'~'
-                | b'%'
-                | b'!'
-                | b'$'
-                | b'&'
-                | b'\''
-                | b'('
-                | b')'
-                | b'*'
-                | b'+'
-                | b','
-                | b';'
-                | b'='
-        );
-        table[byte as usize] = byte.is_ascii_alphanumeric() || is_other;
-        byte -= 1;
-    }
-    table
-}
-
-fn is_name_byte(byte: &u8) -> bool {
-    NAME_BYTES.get(usize::from(*byte)).is_some_and(|is_listed| *is_listed)
-}
-
-/// Whether nothing stands behind a name but a port, which may have no digits.
+/// Whether a name is followed by nothing but a port, which may have no digits.
 fn is_end(rest: &[u8]) -> bool {
     let Some(digits) = rest.strip_prefix(b":") else { return rest.is_empty() };
     let number = digits.iter().try_fold(0_u32, |number, digit| {

@@ -1,5 +1,5 @@
-//! The names by which a repeated write is known: the client's own `Idempotency-Key`, which gateway and
-//! worker read alike, and the key that the gateway makes for what it sends again by itself.
+//! The keys by which a repeated write is recognised: the client's `Idempotency-Key`, which gateway and worker read
+//! alike, and the key that the gateway makes for requests that it may send again.
 
 use std::fmt;
 
@@ -10,17 +10,17 @@ use crate::headers::IDEMPOTENCY_KEY;
 use crate::limits::IDEMPOTENCY_KEY_BYTES;
 use crate::problem::{Code, Problem};
 
-/// A name for a write: 1 to 128 visible ASCII characters.
+/// A client's key for a write: 1 to 128 visible ASCII characters.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IdempotencyKey(Box<str>);
 
-/// Why a request has no such name, though it seems to have one.
+/// Why a request's key is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidIdempotencyKey {
-    /// Empty, too long, or with something in it that is not visible ASCII.
+    /// Empty, too long, or not visible ASCII.
     #[error("an Idempotency-Key is 1 to 128 visible ASCII characters (0x21 to 0x7e)")]
     Malformed,
-    /// Two that differ: which one is meant cannot be known.
+    /// Two keys that differ: which one is meant is unknown.
     #[error("the request has two different Idempotency-Keys: send one")]
     TwoKeys,
 }
@@ -29,7 +29,7 @@ impl IdempotencyKey {
     /// Checks the bytes of a header field.
     ///
     /// # Errors
-    /// They are no key: see [`InvalidIdempotencyKey::Malformed`].
+    /// They are not a key: see [`InvalidIdempotencyKey::Malformed`].
     pub fn parse(bytes: &[u8]) -> Result<Self, InvalidIdempotencyKey> {
         let fits = (1..=IDEMPOTENCY_KEY_BYTES).contains(&bytes.len());
         let text = str::from_utf8(bytes).ok().filter(|_| fits && bytes.iter().all(u8::is_ascii_graphic));
@@ -42,7 +42,7 @@ impl IdempotencyKey {
     }
 }
 
-/// A client chooses its keys, and may have put something into one that is none of a log's business.
+/// A client's key may contain anything, which does not belong in a log.
 impl fmt::Debug for IdempotencyKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("IdempotencyKey(..)")
@@ -59,7 +59,7 @@ impl InvalidIdempotencyKey {
 /// Reads the client's key, if there is one. The same key in two fields is one key.
 ///
 /// # Errors
-/// There are two, or it is nothing that a key can be.
+/// There are two, or the text is not a key.
 pub fn read(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, InvalidIdempotencyKey> {
     let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter().map(|value| value.as_bytes().trim_ascii());
     let Some(first) = keys.next() else { return Ok(None) };
@@ -69,8 +69,8 @@ pub fn read(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, InvalidIdempo
     IdempotencyKey::parse(first).map(Some)
 }
 
-/// A key for a write that the gateway may send more than once: 122 random bits, so that nobody can have
-/// taken it before, by accident or on purpose.
+/// A key for a write that the gateway may send more than once. Its 122 random bits cannot be guessed or taken by
+/// accident.
 pub fn new_repeat_key() -> HeaderValue {
     let mut buffer = Uuid::encode_buffer();
     let text = Uuid::new_v4().simple().encode_lower(&mut buffer);

@@ -1,4 +1,4 @@
-//! Where files lie. Every path of a tenant's data is made here, from names that have been checked.
+//! Where files lie. Every path of a tenant's data is built here, from checked names.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -17,27 +17,27 @@ pub fn archives_dir(data_root: &Path) -> PathBuf {
     data_root.join(".archive")
 }
 
-/// What a removed tenant's directory is called there; the time keeps two of one name apart.
+/// The name of a removed tenant's directory in the archive; the time keeps two tenants of one name apart.
 pub fn archive_name(tenant: &TenantName, now_s: u64) -> String {
     format!("{tenant}-{now_s}")
 }
 
-/// The directory that a tenant gets in the data root.
+/// A tenant's directory, unless the registry names another one.
 pub fn default_tenant_dir(data_root: &Path, name: &TenantName) -> PathBuf {
     data_root.join(name.as_str())
 }
 
-/// Marks the data root: without it, this is not the folder with the tenants' directories, whatever is at its path.
+/// Marks the data root: a folder without it is not the data root, whatever its path.
 pub fn data_root_marker(data_root: &Path) -> PathBuf {
     data_root.join(".sq-data-root")
 }
 
-/// Where a system keeps the id of its data root: beside the config, which names the data root.
+/// The id of a system's data root, beside the config, which names the data root.
 pub fn data_root_id(config: &Path) -> PathBuf {
     beside(config, ".data-root")
 }
 
-/// The notes of tenants whose directories have been seen: one file per tenant.
+/// The notes about tenants whose directories have been seen: one file per tenant.
 pub fn tenant_notes_dir(data_root: &Path) -> PathBuf {
     data_root.join(".sq-tenants")
 }
@@ -47,15 +47,15 @@ pub fn tenant_note(notes_dir: &Path, name: &TenantName) -> PathBuf {
     notes_dir.join(name.as_str())
 }
 
-/// Where a path really leads: absolute, links followed, those to what does not exist too, and `..` taken away. Two paths
-/// of one directory are the same after this.
+/// The path without links and `..`: absolute, links followed, dangling ones too. Two paths of one directory are the
+/// same after this.
 pub fn resolved(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     absolute.canonicalize().unwrap_or_else(|_| followed(&absolute, |_| ()))
 }
 
-/// The folders, with their own links followed, in which the links on the way to a path lie. Who may write to one of them
-/// decides where the path leads.
+/// The folders, without links, of the links in a path. A user who may write to one of them decides where the path
+/// leads.
 pub fn folders_of_links(path: &Path) -> Vec<PathBuf> {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut folders = Vec::new();
@@ -63,10 +63,10 @@ pub fn folders_of_links(path: &Path) -> Vec<PathBuf> {
     folders
 }
 
-/// As many links as the kernel follows in one path; a circle of links ends there too.
+/// The number of links that the kernel follows in one path. It ends a circle of links too.
 pub(crate) const LINKS: usize = 40;
 
-/// What `canonicalize` gives, for a path of which not all exists. Tells the folder of each link that it follows.
+/// `canonicalize` for a path that exists in part. Calls `tell` with the folder of each link that it follows.
 fn followed(absolute: &Path, mut tell: impl FnMut(&Path)) -> PathBuf {
     let names = |path: &Path| -> Vec<OsString> {
         path.components().rev().map(|component| component.as_os_str().to_owned()).collect()
@@ -77,7 +77,7 @@ fn followed(absolute: &Path, mut tell: impl FnMut(&Path)) -> PathBuf {
             real.pop();
             continue;
         }
-        // The root takes the place of everything before it.
+        // An absolute name replaces everything before it.
         let next = real.join(&name);
         match next.read_link() {
             Ok(target) if links < LINKS => {
@@ -100,7 +100,7 @@ pub fn folder_of(file: &Path) -> PathBuf {
 fn file_of(tenant_dir: &Path, name: &PhextName, suffix: &str) -> PathBuf {
     let file_name = PathBuf::from([name.as_str(), suffix].concat());
     match name.folder() {
-        // A worker names its files from its own directory, and does so for each request.
+        // A worker names files relative to its directory, on each request.
         None if tenant_dir.as_os_str().is_empty() => file_name,
         None => tenant_dir.join(file_name),
         Some(folder) => tenant_dir.join(&folder.path).join(file_name),
@@ -127,8 +127,8 @@ pub fn phext_of_journal(file_name: &OsStr) -> Option<PhextName> {
     PhextName::parse(file_name.to_str()?.strip_suffix(JOURNAL_SUFFIX)?).ok()
 }
 
-/// The phexts in folders of a tenant's directory to which links there lead: the file of each, and its journal, which may not
-/// exist. Each is given once, however many links it has.
+/// The phexts in folders of a tenant's directory to which links there lead: each file, and its journal, which may not
+/// exist. Each is listed once, however many links lead to it.
 pub fn files_in_folders(tenant_dir: &Path) -> BTreeSet<PathBuf> {
     let (Ok(directory), Ok(entries)) = (tenant_dir.canonicalize(), tenant_dir.read_dir()) else {
         return BTreeSet::new();
@@ -144,37 +144,35 @@ pub fn files_in_folders(tenant_dir: &Path) -> BTreeSet<PathBuf> {
     files.flatten().collect()
 }
 
-/// The name of a phext as it stands in the name of its file or of its journal, not yet checked; `None` for every other
-/// file.
+/// The phext's part of the name of its file or journal, not yet checked; `None` for every other file.
 pub fn stem(file_name: &OsStr) -> Option<&str> {
     let name = file_name.to_str()?;
     name.strip_suffix(PHEXT_SUFFIX).or_else(|| name.strip_suffix(JOURNAL_SUFFIX))
 }
 
-/// Room on the disk that a tenant's worker keeps for the moment when there is no other. The leading dot keeps
-/// it apart from every phext.
+/// Disk space that a tenant's worker keeps for a full disk. No phext's name begins with a dot.
 pub fn reserve_file(tenant_dir: &Path) -> PathBuf {
     tenant_dir.join(".reserve")
 }
 
-/// The keys of writes that may come again, of phexts that have no journal. The leading dot keeps it apart from every phext.
+/// The keys of writes that may be repeated, for phexts without a journal. No phext's name begins with a dot.
 pub fn remembered_keys_file(tenant_dir: &Path) -> PathBuf {
     tenant_dir.join(".keys")
 }
 
-/// Whether a file of this name in a tenant's directory is a worker's to read and write.
+/// Whether a worker reads and writes files of this name in a tenant's directory.
 pub fn is_of_worker(file_name: &OsStr) -> bool {
     let here = Path::new("");
     stem(file_name).is_some()
         || [reserve_file(here), remembered_keys_file(here)].iter().any(|own| own == file_name)
 }
 
-/// The file that is written and synced before it takes the place of `path`.
+/// The file that is written and synced before it replaces `path`.
 pub fn temporary(path: &Path) -> PathBuf {
     with_suffix(path, TEMPORARY_SUFFIX)
 }
 
-/// The name of the file whose place a temporary one is about to take; `None` for every other file.
+/// The name of the file that a temporary one is about to replace; `None` for every other file.
 pub fn finished(file_name: &OsStr) -> Option<&OsStr> {
     Some(OsStr::new(file_name.to_str()?.strip_suffix(TEMPORARY_SUFFIX)?))
 }
@@ -190,18 +188,18 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Where the gateway notes every write: beside its config.
+/// The gateway's log of all writes, beside its config.
 pub fn audit_log(config: &Path) -> PathBuf {
     folder_of(config).join("audit.log")
 }
 
-/// Where a gateway that is started with `--upgrade` waits for the sockets of the running one: beside the config that
+/// The socket on which a gateway started with `--upgrade` waits for the running one's sockets: beside the config that
 /// both have.
 pub fn handover_socket(config: &Path) -> PathBuf {
     beside(config, ".handover")
 }
 
-/// Where a pool that is started with `--upgrade` waits for the one that runs.
+/// The socket on which a pool started with `--upgrade` waits for the running one.
 pub fn pool_handover_socket(config: &Path) -> PathBuf {
     beside(config, ".pool-upgrade")
 }

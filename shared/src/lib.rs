@@ -12,6 +12,7 @@
 #![deny(unsafe_code)]
 
 // Values that clients and operators send, and what all requests and answers have in common.
+pub mod byte_set;
 pub mod clock;
 pub mod content;
 pub mod coordinate;

@@ -1,4 +1,5 @@
-//! Why an address cannot be listened on, and what the operator does about it. Gateway, pool and worker say the same.
+//! Explains why an address cannot be listened on, and what the operator can do. Gateway, pool and worker say the
+//! same.
 
 use std::fs;
 use std::io;
@@ -9,36 +10,36 @@ use crate::config::ListenAddress;
 use crate::file_error;
 use crate::socket_file::{self, Connected};
 
-/// Which settings the address comes from, as the operator writes them: `[gateway] listen`.
+/// The settings that the address comes from, as the operator writes them: `[gateway] listen`.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// The one with the address.
+    /// The setting with the address.
     pub address: &'static str,
-    /// The one with the port.
+    /// The setting with the port.
     pub port: &'static str,
 }
 
 impl Settings {
-    /// One that has both.
+    /// A setting that has both.
     pub const fn one(setting: &'static str) -> Self {
         Self { address: setting, port: setting }
     }
 }
 
-/// The whole text.
+/// The whole error message.
 pub fn explain(address: &ListenAddress, error: &io::Error, settings: Settings) -> String {
     match address {
         ListenAddress::Tcp(tcp) => {
-            format!("cannot listen on {address}: {error}; {}", of_tcp(*tcp, error, settings))
+            format!("cannot listen on {address}: {error}; {}", tcp_advice(*tcp, error, settings))
         }
         ListenAddress::Unix(path) => {
-            format!("cannot listen on {address}: {}", of_socket_file(path, error, settings))
+            format!("cannot listen on {address}: {}", socket_file_advice(path, error, settings))
         }
     }
 }
 
 /// What to do about an address and a port.
-pub fn of_tcp(address: SocketAddr, error: &io::Error, settings: Settings) -> String {
+pub fn tcp_advice(address: SocketAddr, error: &io::Error, settings: Settings) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => format!(
             "another program, or another one of ours, has it; find it with: ss -ltnp 'sport = :{}'",
@@ -56,7 +57,7 @@ pub fn of_tcp(address: SocketAddr, error: &io::Error, settings: Settings) -> Str
 }
 
 /// What is wrong with the path of a socket file, and what to do.
-pub fn of_socket_file(path: &Path, error: &io::Error, settings: Settings) -> String {
+pub fn socket_file_advice(path: &Path, error: &io::Error, settings: Settings) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
             format!("{}, or change {}", occupant(path).unwrap_or_else(|| error.to_string()), settings.address)
@@ -66,7 +67,7 @@ pub fn of_socket_file(path: &Path, error: &io::Error, settings: Settings) -> Str
     }
 }
 
-/// What stands at the path of a socket file, and keeps a server from having it; `None` when nothing does.
+/// What occupies the path of a socket file; `None` when a server can have it.
 pub fn occupant(path: &Path) -> Option<String> {
     let found = fs::symlink_metadata(path).ok()?.file_type();
     if !socket_file::is_socket(path) {

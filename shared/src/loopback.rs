@@ -1,5 +1,6 @@
-//! The name by which an operator's door is asked. A page of the web that makes its own name lead to 127.0.0.1 (DNS
-//! rebinding) reaches that door through the operator's browser, but the browser names the page's host.
+//! Checks that an operators' port is asked by a name of this machine. A web page that makes its own name resolve to
+//! 127.0.0.1 (DNS rebinding) reaches that port through the operator's browser, but the browser then sends the page's
+//! host.
 
 use std::net::IpAddr;
 
@@ -7,7 +8,7 @@ use http::HeaderMap;
 use http::header::HOST;
 use http::uri::Authority;
 
-/// Whether `Host` is localhost or a loopback address, with a port or without.
+/// Whether `Host` is localhost or a loopback address, with an optional port.
 pub fn names_loopback(headers: &HeaderMap) -> bool {
     let authority = headers.get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
     let Some(authority) = authority else { return false };

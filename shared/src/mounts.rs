@@ -1,4 +1,4 @@
-//! What is mounted where. The kernel lists the mounts of the whole host, and their names need not be UTF-8.
+//! Reads the list of mounts. It has the mounts of the whole host, and their names need not be UTF-8.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, StatxFlags};
 
 const LIST: &str = "/proc/self/mountinfo";
 
-/// Asks which mount a file is on: `STATX_MNT_ID` of statx(2), from Linux 5.8 on.
+/// Asks for a file's mount: `STATX_MNT_ID` of statx(2), since Linux 5.8.
 const MOUNT_ID: StatxFlags = StatxFlags::from_bits_retain(0x1000);
 
 /// A line of the list (proc_pid_mountinfo(5)).
@@ -28,7 +28,7 @@ struct Mount {
 /// Every mount point that this process sees.
 ///
 /// # Errors
-/// The list cannot be read. Nothing is known then: it does not mean that nothing is mounted.
+/// The list cannot be read. That does not mean that nothing is mounted.
 pub fn points() -> io::Result<Vec<PathBuf>> {
     Ok(list()?.into_iter().map(|mount| mount.point).collect())
 }
@@ -44,10 +44,10 @@ pub fn first_in(real: &Path) -> io::Result<Option<PathBuf>> {
 /// The mount points under which an open file is.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Points {
-    /// That of the mount itself.
+    /// The mount point of its own mount.
     pub nearest: PathBuf,
-    /// That of the first mount, from there on upwards, that is not of a folder on itself: systemd does that for
-    /// `ReadWritePaths`, and such a folder is where it was before.
+    /// The mount point of the nearest mount that is not of a folder on itself. systemd makes such mounts for
+    /// `ReadWritePaths`; the folder is where it was before.
     pub real: PathBuf,
 }
 
@@ -60,7 +60,7 @@ pub fn points_of(file: &File) -> io::Result<Points> {
     points_among(&list()?, id).ok_or_else(|| io::Error::other(format!("mount {id} is not in {LIST}")))
 }
 
-/// The number of the mount that an open file is on: as good as the mount point to tell whether two are on the same one.
+/// The id of an open file's mount, which tells whether two files are on the same mount.
 ///
 /// # Errors
 /// The system does not say.
@@ -78,7 +78,7 @@ fn list() -> io::Result<Vec<Mount>> {
     Ok(list.split(|byte| *byte == b'\n').filter_map(Mount::parse).collect())
 }
 
-/// `None` when the list has no such mount, or has changed while it was read and goes round.
+/// `None` when the list has no such mount, or changed while it was read and has a circle.
 fn points_among(mounts: &[Mount], id: u64) -> Option<Points> {
     let find = |id: u64| mounts.iter().find(|mount| mount.id == id);
     let nearest = find(id)?;
@@ -102,7 +102,7 @@ impl Mount {
         Some(Self { id, parent, device, folder, point })
     }
 
-    /// Whether the folder that is mounted is the one that would be at its path without this mount.
+    /// Whether the mounted folder is the one that would be at its path without this mount.
     fn is_on_itself(&self, parent: &Self) -> bool {
         let below = self.point.strip_prefix(&parent.point);
         self.device == parent.device && below.is_ok_and(|below| parent.folder.join(below) == self.folder)

@@ -1,5 +1,5 @@
-//! The name of a phext, as it stands in `p=` and, with `.phext` behind it, on disk. One phext has an empty name: the
-//! unnamed one, of requests that do not say which, in the file `.phext`.
+//! The name of a phext, as in `p=` and, followed by `.phext`, on disk. The unnamed phext has an empty name: it is
+//! used by requests without `p`, and its file is `.phext`.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -9,15 +9,15 @@ use std::sync::Arc;
 
 use crate::limits::PHEXT_NAME_BYTES;
 
-/// A phext's name: up to 240 bytes, no slash or backslash, no control character, no leading dot. That of a phext in a folder
-/// of the tenant's directory has the folder too; no client can say it.
+/// A phext's name: up to 240 bytes, no slash or backslash, no control character, no leading dot. A phext in a folder
+/// of the tenant's directory has the folder too, which no client can name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PhextName {
     name: String,
     folder: Option<Arc<Folder>>,
 }
 
-/// A folder of a tenant's directory: one and the same, not another one that has got its path.
+/// A folder of a tenant's directory, and not another one that is at its path later.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Folder {
     /// From the directory, without links.
@@ -32,7 +32,7 @@ pub enum InvalidPhextName {
     /// More than 240 bytes.
     #[error("the phext's name is longer than {PHEXT_NAME_BYTES} bytes")]
     TooLong,
-    /// A leading dot: such files are hidden, and are ours for other ends.
+    /// A leading dot: such files are hidden, and used for other purposes.
     #[error("a phext's name does not begin with a dot")]
     LeadingDot,
     /// A control character.
@@ -44,7 +44,7 @@ pub enum InvalidPhextName {
 }
 
 impl PhextName {
-    /// Checks a name as the client gave it, percent-decoded. Without one it is the unnamed phext's, as in SQ.
+    /// Checks a client's name, percent-decoded. An empty one names the unnamed phext, as in SQ.
     ///
     /// # Errors
     /// Says which rule the name breaks.
@@ -87,7 +87,7 @@ impl PhextName {
     }
 }
 
-/// Names are looked up for each request, and hardly any has a folder: one without costs nothing more.
+/// Names are looked up for each request, and few have a folder: a name without one costs nothing more.
 impl Hash for PhextName {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.name.hash(state);

@@ -1,5 +1,5 @@
-//! How an error looks: `application/problem+json` (RFC 9457), with the status that goes with each
-//! code. A detail says what to do, and never holds a path, a token or a key.
+//! Errors for clients: `application/problem+json` (RFC 9457), with one status per code. A detail says what to do, and
+//! never contains a path, a token or a key.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::visible;
 
-/// Every code of the contract. Its status, its title and its type's URN hang on it alone.
+/// Every code of the contract. It determines status, title and URN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "each variant is the code of its name; docs/api.md says when it is sent")]
 pub enum Code {
@@ -63,8 +63,8 @@ pub enum Code {
 }
 
 impl Code {
-    /// Every code that a client may get. `Internal` is not among them, for it is a defect wherever it is seen; nor are
-    /// those of the admin API alone, which stand behind it.
+    /// Every code of the client API. `Internal` is not among them, because it is always a defect; the codes of the
+    /// admin API alone follow it.
     pub const OF_CLIENT_API: [Self; 36] = [
         Self::InvalidUtf8,
         Self::InvalidCoordinate,
@@ -169,8 +169,8 @@ impl Code {
         self.row().1
     }
 
-    /// The code of a text, as a worker sends it to the gateway.
-    pub fn of_text(text: &str) -> Option<Self> {
+    /// Reads a code that a worker sends to the gateway.
+    pub fn from_text(text: &str) -> Option<Self> {
         Self::OF_CLIENT_API.into_iter().find(|code| code.as_str() == text)
     }
 
@@ -179,7 +179,7 @@ impl Code {
         self.row().2
     }
 
-    /// The challenge that goes with a 401 (RFC 6750, section 3): no error when no key was sent.
+    /// The challenge of a 401 (RFC 6750, section 3): without an error when no key was sent.
     pub fn www_authenticate(self) -> Option<&'static str> {
         match self {
             Self::MissingKey => Some(r#"Bearer realm="sq""#),
@@ -205,7 +205,7 @@ pub struct Problem {
     pub retry_after_s: Option<u64>,
     /// The methods that the route does take, for 405.
     pub allow: Option<&'static str>,
-    /// The tag of what is there now, for 412.
+    /// The current tag of the resource, for 412.
     pub entity_tag: Option<String>,
     members: Vec<(&'static str, Value)>,
 }
@@ -223,40 +223,40 @@ impl Problem {
         }
     }
 
-    /// Adds a member of its own, such as `offset` or `quota`.
+    /// Adds a member, such as `offset` or `quota`.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
         self.members.push((name, value.into()));
         self
     }
 
-    /// Says after how many whole seconds to try again.
+    /// Adds the number of seconds after which to try again.
     #[must_use]
     pub fn retry_after_s(mut self, seconds: u64) -> Self {
         self.retry_after_s = Some(seconds);
         self
     }
 
-    /// Says which methods the route takes.
+    /// Adds the methods that the route takes.
     #[must_use]
     pub fn allow(mut self, methods: &'static str) -> Self {
         self.allow = Some(methods);
         self
     }
 
-    /// Says what the tag of the thing asked for is now.
+    /// Adds the current tag of the requested resource.
     #[must_use]
     pub fn entity_tag(mut self, tag: String) -> Self {
         self.entity_tag = Some(tag);
         self
     }
 
-    /// The fields that the error needs beside its body: name and value.
+    /// The header fields of the error: name and value.
     pub fn header_fields(&self) -> impl Iterator<Item = (&'static str, Cow<'static, str>)> {
         let challenge = self.code.www_authenticate().map(|value| ("WWW-Authenticate", value.into()));
         let allow = self.allow.map(|value| ("Allow", value.into()));
         let tag = self.entity_tag.as_deref().map(|tag| ("ETag", tag.to_owned().into()));
-        // RFC 9110, 15.5.16: which codings would have been taken.
+        // RFC 9110, 15.5.16: the codings that would have been accepted.
         let is_encoded = self.code == Code::UnsupportedEncoding;
         let codings = is_encoded.then_some(("Accept-Encoding", Cow::Borrowed("identity")));
         let retry = self.retry_after_s.map(|seconds| ("Retry-After", seconds.to_string().into()));
@@ -280,8 +280,8 @@ impl Problem {
     }
 }
 
-/// A detail is often an error's text, which begins in lower case and ends without a full stop. It is for people, and may
-/// hold a name that a client chose.
+/// A detail is often an error's text, which begins in lower case and has no full stop. It is for people, and may
+/// contain a name that a client chose.
 fn sentence(text: &str) -> String {
     let text = visible::text(text);
     let mut characters = text.chars();

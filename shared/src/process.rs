@@ -1,5 +1,5 @@
-//! What each of our programs needs as a process, whatever it serves: the user it runs as, signals, logs, output, the service
-//! manager, the terminal, and the files it watches.
+//! What each of our programs needs as a process: its user, signals, logs, output, the service manager, the terminal,
+//! and watched files.
 
 pub mod command_line;
 pub mod failure;

@@ -1,6 +1,6 @@
-//! The registry: which tenants there are, on which slot, with which keys. It is the one contract
-//! between gateway, pool and CLI. `native` reads our format, `legacy` the four old ones, `directories` keeps the
-//! tenants' directories apart, and `edit` changes the file.
+//! The registry: the tenants, with their slots and keys. It is the one contract between gateway, pool and CLI.
+//! `native` reads our format, `legacy` the four old ones, `directories` keeps the tenants' directories apart, and
+//! `edit` changes the file.
 
 pub mod difference;
 pub mod directories;
@@ -25,7 +25,7 @@ use crate::token::TokenDigest;
 use crate::toml_reader::{Document, Mistakes};
 use crate::{file_error, layout, regular_file};
 
-/// Every tenant, checked: names, ports, keys and directories are each one tenant's alone.
+/// All tenants, checked: no two share a name, a port, a key or a directory.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Registry {
     /// In the order of the file.
@@ -43,37 +43,37 @@ pub struct Tenant {
     pub state: TenantState,
     /// A `[plan.*]` of the config.
     pub plan: Option<String>,
-    /// A quota of its own, before the plan's.
+    /// Its own quota, which replaces the plan's.
     pub quota_bytes: Option<u64>,
-    /// A directory of its own, absolute; without it `<data root>/<name>`.
+    /// Its own directory, absolute; `None` is `<data root>/<name>`.
     pub data_dir: Option<PathBuf>,
     /// Its keys.
     pub keys: Vec<Key>,
-    /// The highest `N` of a key `kN` that was ever taken out; 0 for none. Its id is given to no other key.
+    /// The highest `N` of all keys `kN` that were removed; 0 for none. No other key gets that id.
     pub last_key: u32,
 }
 
 /// Whether a tenant is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TenantState {
-    /// It is.
+    /// Served.
     Active,
-    /// Its slot is provisioned, and waits for a customer.
+    /// Its slot is provisioned and waits for a customer.
     Reserved,
-    /// It was, and may be again.
+    /// Not served for now; its data is kept.
     Suspended,
 }
 
 /// One key of a tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key {
-    /// What it is called in logs and commands, such as `k1`.
+    /// Its name in logs and commands, such as `k1`.
     pub id: String,
     /// The digest of the token.
     pub sha256: TokenDigest,
     /// What it may do.
     pub scope: Scope,
-    /// Seconds since 1970 from which on it is refused.
+    /// When it expires, in seconds since 1970.
     pub expires_s: Option<i64>,
 }
 
@@ -87,7 +87,7 @@ pub enum Scope {
     Write,
 }
 
-/// Which of the formats a file is in.
+/// The format of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// Ours: `[[tenant]]`.
@@ -102,19 +102,19 @@ pub enum Format {
     AdminKey,
 }
 
-/// A registry and what was done to read it.
+/// A registry, and what was changed to read it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loaded {
     /// The tenants.
     pub registry: Registry,
     /// The format of the file.
     pub format: Format,
-    /// What an old format could not keep: each renamed tenant and moved port, in a sentence.
+    /// What could not be kept of an old format: a sentence for each renamed tenant and moved port.
     pub changes: Vec<String>,
 }
 
 impl Registry {
-    /// Reads a registry file in any of the formats; the config gives slots, plans and data root.
+    /// Reads a registry file of any format. The config has the slots, plans and data root.
     ///
     /// # Errors
     /// Every mistake in it, or that it cannot be read.
@@ -159,7 +159,7 @@ impl Registry {
         self.tenants.iter().find(|tenant| tenant.name == *name)
     }
 
-    /// The slots that no tenant has, lowest first.
+    /// The slots without a tenant, lowest first.
     pub fn free_slots(&self, config: &Config) -> impl Iterator<Item = u16> {
         let taken: std::collections::BTreeSet<u16> = self.tenants.iter().map(|tenant| tenant.port).collect();
         config.gateway.slots.clone().filter(move |port| !taken.contains(port))
@@ -172,7 +172,7 @@ impl Tenant {
         self.data_dir.clone().unwrap_or_else(|| layout::default_tenant_dir(data_root, &self.name))
     }
 
-    /// What holds for it: its own quota, else its plan's limits, else those for everybody.
+    /// Its limits: its own quota, or else its plan's limits, or else those of `[limits]`.
     pub fn limits(&self, config: &Config) -> TenantLimits {
         let mut limits = config.limits_of(self.plan.as_deref());
         if self.quota_bytes.is_some() {
@@ -181,14 +181,14 @@ impl Tenant {
         limits
     }
 
-    /// The id of its next key: `k1`, `k2`, … None comes twice while the tenant is in the registry, so that a line in
-    /// a log means one key. `None` after the last, [`KEY_NUMBER`].
+    /// The id of its next key: `k1`, `k2`, … No id is used twice while the tenant is in the registry, so a line in a
+    /// log means one key. `None` after the last, [`KEY_NUMBER`].
     pub fn next_key_id(&self) -> Option<String> {
         let number = self.highest_key() + 1;
         (number <= KEY_NUMBER).then(|| format!("k{number}"))
     }
 
-    /// The highest `N` of a key `kN` that it has or had.
+    /// The highest `N` of all keys `kN` that it has or had.
     fn highest_key(&self) -> u32 {
         let numbers = self.keys.iter().filter_map(|key| key.id.strip_prefix('k')?.parse().ok());
         numbers.filter(|number| *number <= KEY_NUMBER).fold(self.last_key, u32::max)
@@ -206,7 +206,7 @@ impl TenantState {
     /// Every state.
     pub const ALL: [Self; 3] = [Self::Active, Self::Reserved, Self::Suspended];
 
-    /// As it is written in the registry.
+    /// The text in the registry.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Active => "active",
@@ -232,7 +232,7 @@ impl fmt::Display for TenantState {
 }
 
 impl Scope {
-    /// As it is written in the registry.
+    /// The text in the registry.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -253,10 +253,10 @@ impl FromStr for Scope {
     }
 }
 
-/// Where something stands in the file, in bytes from its beginning.
+/// A place in the file, in bytes from its beginning.
 type Place = Option<Range<usize>>;
 
-/// Finds the values that two tenants share: each value with who had it first.
+/// Finds values that two tenants share: each value with its first owner.
 struct Unique<T>(HashMap<T, String>);
 
 impl<T: Eq + std::hash::Hash> Unique<T> {
@@ -264,7 +264,7 @@ impl<T: Eq + std::hash::Hash> Unique<T> {
         Self(HashMap::new())
     }
 
-    /// Notes a value's owner; the earlier owner, when there is one.
+    /// Notes a value's owner. The error is its earlier owner.
     fn claim(&mut self, value: T, owner: &str) -> Result<(), String> {
         match self.0.get(&value) {
             Some(earlier) => Err(earlier.clone()),

@@ -1,4 +1,4 @@
-//! Opens regular files and nothing else: another user of a folder may have put a link or a pipe in a file's place.
+//! Opens only regular files: another user of a folder may have replaced a file by a link or a pipe.
 
 use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind, Read};
@@ -11,8 +11,8 @@ use rustix::io::Errno;
 use crate::file_error;
 use crate::layout::LINKS;
 
-/// Reads a whole file. Links are followed, because a config may lie behind one; a pipe is refused instead of waited for.
-/// The mark that some editors put in front of UTF-8 is not part of the text.
+/// Reads a whole file. Links are followed, because a config may be one; a pipe is refused instead of waited for. A
+/// UTF-8 byte order mark, which some editors write, is not part of the text.
 ///
 /// # Errors
 /// It cannot be opened or read, is no regular file, or is not UTF-8.
@@ -40,7 +40,7 @@ const OTHER_MARKS: [(&[u8], &str); 4] = [
     (b"\xfe\xff", "UTF-16"),
 ];
 
-/// Names the encoding where it can be told. A text of ours has no byte 0; UTF-16 without a mark has many.
+/// Names the encoding when it is recognisable. Our texts have no zero byte; UTF-16 without a mark has many.
 fn check_encoding(bytes: &[u8]) -> io::Result<()> {
     let marked = OTHER_MARKS.iter().find(|(mark, _)| bytes.starts_with(mark));
     if let Some((_, encoding)) = marked {
@@ -64,11 +64,11 @@ fn not_text(message: String) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, message)
 }
 
-/// Opens a file to append to it, and to read what it ends with, or makes it with mode 0600.
+/// Opens a file for appending, and for reading its end; makes it with mode 0600 when it is missing.
 ///
 /// # Errors
-/// It cannot be opened, is a link, or is not a regular file; or it has a second name (a hard link), so that its owner may
-/// not expect anyone to write to it here.
+/// It cannot be opened, is a link or not a regular file, or has a second name (a hard link): its owner may not expect
+/// a write to it here.
 pub fn open_append(path: &Path) -> io::Result<File> {
     let no_wait = flags(OFlags::NOFOLLOW | OFlags::NONBLOCK);
     let opened =
@@ -78,7 +78,7 @@ pub fn open_append(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Whether a file may be appended to, before it is opened. (What has been opened is no link.)
+/// Checks that a file may be appended to, before it is opened. (An open file is not a link.)
 ///
 /// # Errors
 /// As for [`open_append`].
@@ -93,7 +93,7 @@ pub fn check_appendable(found: &Metadata) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a file of mode 0600 that was not there, or was left over by a process that ended before it renamed it.
+/// Makes a new file of mode 0600. Replaces one that is left over from a process that ended before it renamed it.
 ///
 /// # Errors
 /// It cannot be made, or what is there cannot be removed.
@@ -104,12 +104,12 @@ pub fn create_new(path: &Path) -> io::Result<File> {
     }
 }
 
-/// The file that a path leads to, which may not be there yet: the path itself, or the end of the links that it is. A file
-/// is replaced and locked at its target, so that a link stays a link, and all names of one file have one lock.
+/// The file that a path leads to, which may not exist yet: the path itself, or the end of a chain of links. A file is
+/// replaced and locked at its target: a link stays a link, and all names of a file share one lock.
 ///
 /// # Errors
-/// The links lead in a circle; one of them was made by another user than this process's, root, or the owner of the folder
-/// that it is in, as anyone can in `/tmp`; or the path cannot be looked at.
+/// The links form a circle; one of them was made by a user other than this process's, root, or the owner of the
+/// folder that it is in, as anyone can in `/tmp`; or a part of the path cannot be read.
 pub fn target_of(path: &Path) -> io::Result<PathBuf> {
     let mut file = path.to_owned();
     for _ in 0..=LINKS {
@@ -134,15 +134,15 @@ pub fn target_of(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::other(format!("{}: symbolic links lead from one to the next without end", path.display())))
 }
 
-/// Whether another file can be renamed over this one, which may not be there yet.
+/// Checks that another file can be renamed over this one, which may not exist yet.
 ///
 /// # Errors
-/// It is a mount point, as in a container that was given this one file; it is set immutable; or it is no file.
+/// It is a mount point, as in a container that was given this one file; it is immutable; or it is a directory.
 pub fn check_replaceable(path: &Path) -> io::Result<()> {
     let found = rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE);
     let found = match found {
         Err(Errno::NOENT) => return Ok(()),
-        // What the system cannot say, the rename will.
+        // The rename will tell.
         Err(Errno::NOSYS) => return Ok(()),
         found => found?,
     };
@@ -168,7 +168,7 @@ fn check_type(found: &Metadata) -> io::Result<()> {
     if found.is_file() { Ok(()) } else { Err(io::Error::other("is not a regular file")) }
 }
 
-/// What open(2) says of a link, and of a pipe that is not read from.
+/// open(2)'s errors for a link, and for a pipe without a reader.
 fn explain(error: io::Error) -> io::Error {
     match Errno::from_io_error(&error) {
         Some(Errno::LOOP) => io::Error::other("is a symbolic link, which is not followed: remove it"),

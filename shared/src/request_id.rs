@@ -1,4 +1,4 @@
-//! A request's id, which its answer, its log lines and its errors all carry.
+//! A request's id, which its answer, its log lines and its errors have.
 
 use http::{HeaderMap, HeaderValue};
 use uuid::{ContextV7, Timestamp, Uuid};
@@ -20,8 +20,8 @@ pub fn request_id(headers: &HeaderMap) -> HeaderValue {
     own.cloned().unwrap_or_else(new_request_id)
 }
 
-/// A new id: a UUIDv7, whose order is that of time on each thread (RFC 9562, 5.7). (`Uuid::now_v7` panics on a clock that
-/// stands before 1970.)
+/// A new UUIDv7, in the order of time on each thread (RFC 9562, 5.7). (`Uuid::now_v7` panics when the clock is before
+/// 1970.)
 pub fn new_request_id() -> HeaderValue {
     let time = clock::since_1970();
     let time = ORDER.with(|order| Timestamp::from_unix(order, time.as_secs(), time.subsec_nanos()));

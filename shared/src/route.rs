@@ -1,4 +1,4 @@
-//! The routes of the client API: the one table that the gateway routes by and the worker serves.
+//! The routes of the client API: the table by which the gateway routes and the worker serves.
 
 /// A command of the client API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -54,8 +54,8 @@ impl Route {
         Self::Phexts,
     ];
 
-    /// The route of a path, which must match to the letter.
-    pub fn of_path(path: &str) -> Option<Self> {
+    /// The route of a path, which must match exactly.
+    pub fn from_path(path: &str) -> Option<Self> {
         let name = path.strip_prefix("/api/v2/")?;
         Self::ALL.into_iter().find(|route| route.name() == name)
     }
@@ -91,7 +91,7 @@ impl Route {
         }
     }
 
-    /// Whether a body means something to it.
+    /// Whether it uses a body.
     pub fn takes_body(self) -> bool {
         self.methods() != Methods::Get
     }
@@ -101,8 +101,8 @@ impl Route {
         matches!(self, Self::Select | Self::Get)
     }
 
-    /// Whether it changes a scroll: such a request needs a key with the scope `write`, and goes
-    /// to the worker with a key of its own, by which the worker knows it when it is sent again.
+    /// Whether it changes a scroll. Such a request needs a key with the scope `write`; the gateway gives it a repeat
+    /// key, by which the worker recognises it when it is sent again.
     pub fn writes(self) -> bool {
         matches!(self, Self::Insert | Self::Update | Self::Delete)
     }
@@ -149,12 +149,12 @@ mod tests {
     #[test]
     fn a_path_matches_to_the_letter() {
         for route in Route::ALL {
-            assert_eq!(Route::of_path(&format!("/api/v2/{}", route.name())), Some(route));
+            assert_eq!(Route::from_path(&format!("/api/v2/{}", route.name())), Some(route));
         }
         for path in
             ["/api/v2/", "/api/v2/selectx", "/api/v2/select/", "/API/v2/select", "//api/v2/select", "/"]
         {
-            assert_eq!(Route::of_path(path), None, "{path}");
+            assert_eq!(Route::from_path(path), None, "{path}");
         }
     }
 }

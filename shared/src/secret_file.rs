@@ -1,5 +1,5 @@
-//! Files that only their owner may read, and directories that only their owner may enter: written so that a
-//! power cut leaves the old content or the new, and a full disk the old one. None is written through a link.
+//! Files that only their owner may read, and directories that only their owner may enter. After a power cut a file
+//! has its old content or the new; on a full disk it keeps the old. None is written through a link.
 
 use std::fs::{DirBuilder, File, Permissions, TryLockError};
 use std::io::{self, Write};
@@ -10,14 +10,14 @@ use std::time::Duration;
 use crate::file_lock::lock_within;
 use crate::{file_error, layout, regular_file};
 
-/// How long a command waits for another one that adds to the same file.
+/// How long a command waits for another one that appends to the same file.
 const APPEND_PATIENCE: Duration = Duration::from_secs(30);
 
-/// The longest line that a file is looked through for from its end on.
+/// How far from its end a file is searched for the last line break.
 const LINE_BYTES: u64 = 8 << 10;
 
-/// A file of mode 0600 that is written and synced, and not yet in the place of another. Dropped, it is gone again. A link
-/// stays what it is: what it leads to is replaced.
+/// A file of mode 0600 that is written and synced, and has not replaced its target yet. It is removed when this is
+/// dropped. A target that is a link stays one: the file that it leads to is replaced.
 #[derive(Debug)]
 pub struct Replacement {
     /// `None` once it is renamed.
@@ -25,13 +25,13 @@ pub struct Replacement {
     target: PathBuf,
 }
 
-/// Why a file is not, or may not be, in the place of another.
+/// Why a file was not replaced, or may not stay replaced.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// What was there is there still.
+    /// The old file is unchanged.
     #[error("{0}")]
     NotReplaced(io::Error),
-    /// It is replaced, and a power cut may take that back.
+    /// The file is replaced, but a power cut may undo that.
     #[error("it is written, but may be lost in a power cut: its folder cannot be synced: {0}")]
     NotSynced(io::Error),
 }
@@ -44,17 +44,17 @@ impl From<PublishError> for io::Error {
 }
 
 impl Replacement {
-    /// Writes what is to take the place of a file, beside it.
+    /// Writes a file's new content, beside it.
     ///
     /// # Errors
-    /// The folder cannot be written to, or has no room; or the file cannot be replaced. Nothing is left behind then.
+    /// The folder cannot be written to, the disk is full, or the file cannot be replaced. Nothing is left behind.
     pub fn write(path: &Path, content: &[u8]) -> io::Result<Self> {
         let target = regular_file::target_of(path)?;
         regular_file::check_replaceable(&target)?;
         let temporary = layout::temporary(&target);
         let named = |error| file_error::named(&temporary, error);
         let mut file = regular_file::create_new(&temporary).map_err(named)?;
-        // From here on, dropped, it goes.
+        // From here on it is removed when it is dropped.
         let replacement = Self { temporary: Some(temporary.clone()), target };
         file.write_all(content).and_then(|()| file.sync_all()).map_err(named)?;
         Ok(replacement)
@@ -76,49 +76,49 @@ impl Replacement {
 impl Drop for Replacement {
     fn drop(&mut self) {
         if let Some(temporary) = &self.temporary {
-            // One that cannot be removed is replaced by the next.
+            // A file that cannot be removed is replaced by the next one.
             let _ = std::fs::remove_file(temporary);
         }
     }
 }
 
-/// Lines that were added to a file, and are on disk.
+/// Lines that were appended to a file, and are on disk.
 #[derive(Debug)]
 pub struct Appended {
     file: File,
     path: PathBuf,
-    /// How long the file was before, and is now; it was made for them when this began with nothing.
+    /// The file's length before and after; a new file may have got its first line too.
     before: u64,
     after: u64,
     is_new: bool,
 }
 
-/// What a file ends with, behind its last line break.
+/// What follows the last line break of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tail {
-    /// A whole line, which only lacks the line break.
+    /// A whole line without its line break.
     Line,
-    /// The beginning of one, left by a program that was stopped while it wrote.
+    /// The beginning of a line, left by a program that was stopped while it wrote.
     Torn,
-    /// Something else, which is not ours to cut off.
+    /// Something else, which must not be cut off.
     Foreign,
 }
 
-/// What is to be added to a file of lines.
+/// Lines to append to a file.
 pub struct Lines<'l> {
-    /// The first line of a file that is empty.
+    /// The first line of an empty file.
     pub head: &'l [u8],
     /// The lines, each with a line break at its end.
     pub lines: &'l [u8],
-    /// Says what the bytes behind the last line break are.
+    /// Classifies the bytes after the last line break.
     pub tail: fn(&[u8]) -> Tail,
 }
 
-/// Adds whole lines to a file, all or none, and waits until they are on disk. The file is made with mode 0600 when it is
-/// missing, and made so when it was not. `check` sees it before anything is done to it.
+/// Appends whole lines to a file, all or none, and waits until they are on disk. The file gets mode 0600, and is made
+/// when it is missing. `check` sees it before it is changed.
 ///
 /// # Errors
-/// The file cannot be written, has no room, or `check` fails. It is as it was then.
+/// The file cannot be written, the disk is full, or `check` fails. The file is unchanged.
 pub fn append(path: &Path, lines: &Lines, check: impl Fn(&File) -> io::Result<()>) -> io::Result<Appended> {
     let is_new = !path.exists();
     let file = open_locked(path, check)?;
@@ -135,7 +135,7 @@ pub fn append(path: &Path, lines: &Lines, check: impl Fn(&File) -> io::Result<()
     }
 }
 
-/// Opens a file to add to it, and locks it. One that was removed while its lock was waited for takes no more lines.
+/// Opens a file for appending, and locks it. A file that was removed while its lock was waited for is not used.
 fn open_locked(path: &Path, check: impl Fn(&File) -> io::Result<()>) -> io::Result<File> {
     loop {
         let file = regular_file::open_append(path)?;
@@ -178,8 +178,8 @@ impl Appended {
         Ok(())
     }
 
-    /// What is behind the last line break. After a power cut that may be zeros, of a length that came to disk before
-    /// the bytes.
+    /// The bytes after the last line break. After a power cut they may be zeros: the file's length reached the disk
+    /// before its bytes.
     fn tail(&self) -> io::Result<Vec<u8>> {
         let from = self.before.saturating_sub(LINE_BYTES);
         let mut end = vec![0; usize::try_from(self.before - from).unwrap_or_default()];
@@ -188,11 +188,11 @@ impl Appended {
         Ok(end.split_off(tail))
     }
 
-    /// Makes the file what it was before: for lines that are not true after all. Gives false, and leaves them, when an
-    /// editor has changed the file meanwhile.
+    /// Removes the lines again, when they are not true after all. Returns false, and leaves them, when an editor has
+    /// changed the file meanwhile.
     ///
     /// # Errors
-    /// It cannot be cut off. The lines stay then.
+    /// The file cannot be shortened. The lines stay.
     pub fn take_back(self) -> io::Result<bool> {
         if self.file.metadata()?.len() != self.after {
             return Ok(false);
@@ -208,7 +208,7 @@ impl Appended {
     }
 }
 
-/// Makes a directory that only its owner may enter, and those above it that are missing.
+/// Makes a directory that only its owner may enter, and its missing parents.
 ///
 /// # Errors
 /// It cannot be made.

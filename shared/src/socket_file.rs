@@ -1,5 +1,5 @@
-//! Socket files: whether a server listens on one, asked without waiting for it. A connection to a server that does not accept
-//! would wait in `connect` until it does.
+//! Finds out whether a server listens on a socket file, without waiting: a connection to a server that does not
+//! accept would wait in `connect` until it does.
 
 use std::fs;
 use std::io;
@@ -10,10 +10,10 @@ use std::path::Path;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-/// What became of a connection.
+/// The result of connecting.
 #[derive(Debug)]
 pub enum Connected {
-    /// A server has it, or has it in its queue.
+    /// A server has the connection, or has it in its queue.
     To(UnixStream),
     /// A server listens, and its queue is full.
     QueueIsFull,
@@ -22,7 +22,7 @@ pub enum Connected {
 /// Connects at once, or not at all.
 ///
 /// # Errors
-/// Nothing listens there, or it is no socket that can be connected to.
+/// Nothing listens there, or it is not a socket.
 pub fn connect(path: &Path) -> io::Result<Connected> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
@@ -37,7 +37,7 @@ pub fn connect(path: &Path) -> io::Result<Connected> {
     }
 }
 
-/// Removes a socket file that nothing listens on: it is left over from a process that was killed.
+/// Removes a socket file on which nothing listens: it is left over from a process that was killed.
 ///
 /// # Errors
 /// It cannot be removed.
@@ -46,7 +46,7 @@ pub fn remove_dead(path: &Path) -> io::Result<()> {
     if is_socket(path) && is_dead() { fs::remove_file(path) } else { Ok(()) }
 }
 
-/// Whether a socket file has this very path.
+/// Whether there is a socket file at this path, which is not a link.
 pub fn is_socket(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
 }

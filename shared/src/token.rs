@@ -14,7 +14,7 @@ use crate::limits::TOKEN_BYTES;
 /// What a new token begins with.
 pub const TOKEN_PREFIX: &str = "pmb-v1-";
 
-/// A client's key as it came, or as it was just made: 1 to 512 visible ASCII characters.
+/// A key that a client sent, or that was just made: 1 to 512 visible ASCII characters.
 pub struct BearerToken(Zeroizing<String>);
 
 /// Why a text is not a token.
@@ -38,7 +38,7 @@ impl BearerToken {
     /// Makes a new token: `pmb-v1-` and 32 hexadecimal digits from the operating system.
     ///
     /// # Errors
-    /// The operating system has no random numbers to give.
+    /// The operating system provides no random numbers.
     pub fn generate() -> Result<Self, getrandom::Error> {
         let mut random = Zeroizing::new([0_u8; 16]);
         getrandom::fill(random.as_mut_slice())?;

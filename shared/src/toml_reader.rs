@@ -1,5 +1,5 @@
-//! Reads a TOML file so that every mistake in it is reported at once, each with its line. (serde
-//! stops at the first.) A key that nobody asked for is a mistake too.
+//! Reads a TOML file and reports all mistakes in it at once, each with its line. (serde stops at the first.) An
+//! unknown key is a mistake too.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -13,7 +13,7 @@ use toml::de::{DeTable, DeValue};
 /// One mistake in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
-    /// The file, as it was named.
+    /// The file, as the operator named it.
     pub file: PathBuf,
     /// Line and column, counted from 1; `None` when the mistake is about the whole file.
     pub position: Option<(usize, usize)>,
@@ -62,12 +62,12 @@ pub struct Document<'t> {
 }
 
 impl<'t> Document<'t> {
-    /// A document of which nothing has been read yet.
+    /// A document that has not been parsed.
     pub fn new(file: &'t Path, text: &'t str) -> Self {
         Self { file, text, mistakes: RefCell::default() }
     }
 
-    /// Parses the text as TOML. Mistakes of syntax are noted; what could be read is returned.
+    /// Parses the text as TOML. Syntax errors are noted; the rest is returned.
     pub fn parse(&self) -> DeTable<'t> {
         let (table, errors) = DeTable::parse_recoverable(self.text);
         for error in errors {
@@ -95,7 +95,7 @@ impl<'t> Document<'t> {
         (before.matches('\n').count() + 1, column)
     }
 
-    /// The value, when nothing was wrong.
+    /// The value, when no mistake was noted.
     ///
     /// # Errors
     /// Every mistake noted so far, in the order of the file.
@@ -109,11 +109,11 @@ impl<'t> Document<'t> {
     }
 }
 
-/// A table of the file. Each method takes a key; [`Section::finish`] reports those that nobody took.
+/// A table of the file. Each method takes a key; [`Section::finish`] reports the keys that were never taken.
 pub struct Section<'a, 't> {
     document: &'a Document<'t>,
     table: Option<&'a DeTable<'t>>,
-    /// Where the section itself stands, for what is missing in it.
+    /// The section's own place, for missing keys.
     span: Option<Range<usize>>,
     taken: RefCell<BTreeSet<&'static str>>,
 }
@@ -145,17 +145,17 @@ impl<'a, 't> Section<'a, 't> {
         self.document.mistake(self.span.clone(), message);
     }
 
-    /// Notes a mistake at a key's value, or at the section when the key is not there.
+    /// Notes a mistake at a key's value, or at the section when the key is missing.
     pub fn mistake_at(&self, key: &'static str, message: impl fmt::Display) {
         self.document.mistake(self.place_of(key), message);
     }
 
-    /// Where a key's value stands, or the section when the key is not there.
+    /// The place of a key's value, or of the section when the key is missing.
     pub fn place_of(&self, key: &'static str) -> Option<Range<usize>> {
         self.take(key).map(Spanned::span).or_else(|| self.span.clone())
     }
 
-    /// A string, read by `parse`. A mistake of `parse` is noted with the key in front.
+    /// A string, read by `parse`. An error of `parse` is noted with the key in front.
     pub fn parsed<T, E: fmt::Display>(
         &self,
         key: &'static str,
@@ -192,7 +192,7 @@ impl<'a, 't> Section<'a, 't> {
         None
     }
 
-    /// A string as it stands.
+    /// A string, unchanged.
     pub fn text(&self, key: &'static str) -> Option<String> {
         self.parsed(key, |text| Ok::<_, std::convert::Infallible>(text.to_owned()))
     }
@@ -281,7 +281,7 @@ impl<'a, 't> Section<'a, 't> {
         }
     }
 
-    /// A table in this one; empty when it is not there.
+    /// A table in this one; empty when it is missing.
     pub fn section(&self, key: &'static str) -> Self {
         if let Some(value) = self.take(key) {
             match value.get_ref().as_table() {
@@ -292,7 +292,7 @@ impl<'a, 't> Section<'a, 't> {
         Self { document: self.document, table: None, span: None, taken: RefCell::default() }
     }
 
-    /// The tables of a table whose keys are names that the file chose.
+    /// The tables in this one, whose names the file chooses.
     pub fn named_sections(&self) -> Vec<(String, Self)> {
         let mut sections = Vec::new();
         for (name, value) in self.table.into_iter().flat_map(|table| table.iter()) {
@@ -304,7 +304,7 @@ impl<'a, 't> Section<'a, 't> {
         sections
     }
 
-    /// An array of tables, `[[key]]`; empty when it is not there.
+    /// An array of tables, `[[key]]`; empty when it is missing.
     pub fn sections(&self, key: &'static str) -> Vec<Self> {
         let Some(value) = self.take(key) else { return Vec::new() };
         let Some(array) = value.get_ref().as_array() else {
@@ -321,7 +321,7 @@ impl<'a, 't> Section<'a, 't> {
         sections
     }
 
-    /// Reports each key that no method asked for.
+    /// Reports each key that was never taken.
     pub fn finish(self) {
         let taken = self.taken.borrow();
         for (name, _) in self.table.into_iter().flat_map(|table| table.iter()) {

@@ -1,6 +1,5 @@
-//! To which trace a request belongs, as its `traceparent` and `tracestate` say (W3C Trace Context,
-//! <https://www.w3.org/TR/trace-context/>). Fields that say nothing valid are as good as none: they are dropped, and
-//! never an error.
+//! The trace that a request belongs to, from its `traceparent` and `tracestate` (W3C Trace Context,
+//! <https://www.w3.org/TR/trace-context/>). Invalid fields are dropped; they are never an error.
 
 use std::fmt;
 use std::num::{NonZeroU64, NonZeroU128};
@@ -11,19 +10,19 @@ use uuid::Uuid;
 use crate::headers::TRACESTATE;
 use crate::headers::lookup::TRACEPARENT;
 
-/// How long a `traceparent` of version 00 is, and how long one of a later version is at least.
+/// The length of a `traceparent` of version 00, and the minimum length of later versions.
 const PARENT_BYTES: usize = 55;
 
-/// The version that is known here (section 3.2.2).
+/// The supported version (section 3.2.2).
 const VERSION: u8 = 0x00;
 
-/// The version that there will never be.
+/// The version that is invalid by definition.
 const FORBIDDEN_VERSION: u8 = 0xff;
 
-/// The one flag that every later version has too: the caller may have recorded its part (section 3.2.2.5).
+/// The one flag that all versions have: the caller may have recorded its part (section 3.2.2.5).
 const SAMPLED: u8 = 0x01;
 
-/// The longest `tracestate` that is passed on: what section 3.3.1.5 asks for.
+/// The longest `tracestate` that is passed on (section 3.3.1.5).
 const STATE_BYTES: usize = 512;
 
 /// Most members of a `tracestate` (section 3.3.1.1).
@@ -36,7 +35,7 @@ const MEMBER_PART_BYTES: usize = 256;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TraceId(NonZeroU128);
 
-/// Which trace a request belongs to, and which span of it asks. It prints as a `traceparent` of version 00.
+/// The trace of a request and the caller's span. It prints as a `traceparent` of version 00.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TraceParent {
     trace_id: TraceId,
@@ -44,7 +43,7 @@ pub struct TraceParent {
     flags: u8,
 }
 
-/// What tracing systems have noted beside: members that mean nothing here, passed on as they came.
+/// Data of tracing systems: members without a meaning here, passed on unchanged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TraceState(HeaderValue);
 
@@ -54,17 +53,17 @@ pub struct TraceState(HeaderValue);
 pub struct InvalidTraceContext;
 
 impl TraceParent {
-    /// Reads the bytes of a `traceparent`. What a later version has behind the four known parts is left out, as is
-    /// what its flags mean beside the one of every version (section 4.3).
+    /// Reads a `traceparent`. What a later version appends to the four known parts is ignored, as are flags that not
+    /// every version has (section 4.3).
     ///
     /// # Errors
-    /// They are none.
+    /// The bytes are not a `traceparent`.
     pub fn parse(bytes: &[u8]) -> Result<Self, InvalidTraceContext> {
         let known = bytes.split_at_checked(PARENT_BYTES);
-        known.and_then(|(known, rest)| Self::of_parts(known, rest)).ok_or(InvalidTraceContext)
+        known.and_then(|(known, rest)| Self::from_parts(known, rest)).ok_or(InvalidTraceContext)
     }
 
-    fn of_parts(known: &[u8], rest: &[u8]) -> Option<Self> {
+    fn from_parts(known: &[u8], rest: &[u8]) -> Option<Self> {
         let mut parts = known.split(|byte| *byte == b'-');
         let version = u8::try_from(hexadecimal(parts.next()?, 2)?).ok()?;
         let trace_id = TraceId(NonZeroU128::new(hexadecimal(parts.next()?, 32)?)?);
@@ -79,8 +78,8 @@ impl TraceParent {
         may_follow.then_some(Self { trace_id, span_id, flags })
     }
 
-    /// What the fields of a request say; two say nothing.
-    pub fn of_request(headers: &HeaderMap) -> Option<Self> {
+    /// Reads a request's field. Two fields count as none.
+    pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
         let mut fields = headers.get_all(TRACEPARENT).iter();
         let only = fields.next().filter(|_| fields.next().is_none())?;
         Self::parse(only.as_bytes()).ok()
@@ -92,7 +91,7 @@ impl TraceParent {
         Self { trace_id: TraceId(trace_id), span_id: new_span_id(), flags: SAMPLED }
     }
 
-    /// Another span of this trace, which it is the parent of.
+    /// A new span of this trace, whose parent is this one.
     #[must_use]
     pub fn child(self) -> Self {
         Self { span_id: new_span_id(), ..self }
@@ -115,7 +114,7 @@ impl TraceParent {
 
     /// The field's value.
     pub fn header_value(self) -> HeaderValue {
-        // It is made of digits and hyphens.
+        // The text has only digits and hyphens.
         HeaderValue::try_from(self.to_string()).unwrap_or(HeaderValue::from_static(""))
     }
 }
@@ -128,11 +127,11 @@ impl TraceId {
 }
 
 impl TraceState {
-    /// Checks the text of a `tracestate`: at most 512 bytes and 32 members, each a key and a value. One that is longer
-    /// is dropped whole, which the specification allows: it is never cut.
+    /// Checks a `tracestate`: up to 512 bytes and 32 members, each a key and a value. A longer one is dropped whole,
+    /// as the specification allows: it is never cut.
     ///
     /// # Errors
-    /// It is none, is too long, or has no member.
+    /// The text is not a `tracestate`, is too long, or has no member.
     pub fn parse(text: &str) -> Result<Self, InvalidTraceContext> {
         let members = || text.split(',').map(|member| member.trim_matches([' ', '\t']));
         let count = members().filter(|member| !member.is_empty()).count();
@@ -142,8 +141,8 @@ impl TraceState {
         value.map(Self).ok_or(InvalidTraceContext)
     }
 
-    /// What the fields of a request say, joined in their order (section 3.3.1).
-    pub fn of_request(headers: &HeaderMap) -> Option<Self> {
+    /// Reads a request's fields, joined in their order (section 3.3.1).
+    pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
         let fields = || headers.get_all(TRACESTATE).iter();
         if fields().map(HeaderValue::len).sum::<usize>() > STATE_BYTES {
             return None;
@@ -163,7 +162,7 @@ fn new_span_id() -> NonZeroU64 {
     NonZeroU64::new(Uuid::new_v4().as_u64_pair().1).unwrap_or(NonZeroU64::MIN)
 }
 
-/// So many hexadecimal digits, in lower case, as the specification wants them.
+/// This many hexadecimal digits, in lower case, as the specification requires.
 fn hexadecimal(part: &[u8], digits: usize) -> Option<u128> {
     let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     let text = str::from_utf8(part).ok().filter(|_| part.len() == digits && part.iter().all(is_digit))?;
@@ -254,15 +253,15 @@ mod tests {
 
     #[test]
     fn of_two_parents_none_is_believed() {
-        assert!(TraceParent::of_request(&headers(TRACEPARENT, &[GOOD])).is_some());
-        assert_eq!(TraceParent::of_request(&headers(TRACEPARENT, &[GOOD, GOOD])), None);
-        assert_eq!(TraceParent::of_request(&HeaderMap::new()), None);
+        assert!(TraceParent::from_headers(&headers(TRACEPARENT, &[GOOD])).is_some());
+        assert_eq!(TraceParent::from_headers(&headers(TRACEPARENT, &[GOOD, GOOD])), None);
+        assert_eq!(TraceParent::from_headers(&HeaderMap::new()), None);
     }
 
     #[test]
     fn a_state_is_passed_on_whole_or_not_at_all() {
         let of = |values: &[&str]| {
-            let state = TraceState::of_request(&headers(TRACESTATE, values));
+            let state = TraceState::from_headers(&headers(TRACESTATE, values));
             state.map(|state| state.header_value().to_str().unwrap().to_owned())
         };
         assert_eq!(of(&["a=1", "b@c=2, ,d/*_-=~ ~"]).as_deref(), Some("a=1,b@c=2, ,d/*_-=~ ~"));

@@ -1,12 +1,12 @@
-//! Makes visible what a text hides: characters that turn the reading direction, that have no width, or that a terminal
-//! obeys. A phext's name may hold most of them, and in a log `a<U+202E>txt` would read as another name. Every log line,
-//! audit line, error's detail and line of a command passes through here.
+//! Makes hidden characters visible: those that change the reading direction, that have no width, or that a terminal
+//! obeys. A phext's name may contain most of them, and in a log `a<U+202E>txt` would read as another name. Every log
+//! line, audit line, error detail and line of a command passes through here.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 use std::ops::RangeInclusive;
 
-/// What starts a colour in a terminal.
+/// Starts a colour in a terminal.
 const ESCAPE: char = '\u{1b}';
 
 /// Characters outside ASCII that show nothing, or change how others are shown: Unicode's controls (Cc), line and
@@ -33,12 +33,12 @@ const HIDDEN: [RangeInclusive<char>; 19] = [
     '\u{e0000}'..='\u{e0fff}',
 ];
 
-/// A text that stays in one line, each hidden character as `\u{202e}`.
+/// A text on one line, with each hidden character as `\u{202e}`.
 pub fn line(text: &str) -> Cow<'_, str> {
     escaped(text, |_| false, for_people)
 }
 
-/// The same for a line that has colours of its own: what it was made of must have been made visible before.
+/// The same for a line with colours. The text in it must have been made visible before.
 pub fn coloured_line(text: &str) -> Cow<'_, str> {
     escaped(text, |character| character == ESCAPE, for_people)
 }
@@ -52,13 +52,13 @@ fn for_people(character: char, visible: &mut String) {
     visible.extend(character.escape_unicode());
 }
 
-/// JSON with each hidden character as `\u202e`: what is parsed from it stays exactly the same. (Outside its strings JSON
-/// has none of them.)
+/// JSON with each hidden character as `\u202e`; it parses to exactly the same value. (JSON has none of them outside
+/// strings.)
 pub fn json(json: &str) -> Cow<'_, str> {
     let is_kept = |character: char| character.is_ascii_control() && character != '\u{7f}';
     escaped(json, is_kept, |character, visible| {
         for unit in character.encode_utf16(&mut [0; 2]) {
-            // A string takes everything.
+            // Writing to a string does not fail.
             let _ = write!(visible, "\\u{unit:04x}");
         }
     })
@@ -66,7 +66,7 @@ pub fn json(json: &str) -> Cow<'_, str> {
 
 fn escaped(text: &str, is_kept: impl Fn(char) -> bool, escape: impl Fn(char, &mut String)) -> Cow<'_, str> {
     let is_shown = |character: char| !is_hidden(character) || is_kept(character);
-    // Most texts are plain ASCII, of which a byte says all.
+    // Most texts are plain ASCII, where a byte is a character.
     if text.bytes().all(|byte| byte.is_ascii() && is_shown(char::from(byte))) || text.chars().all(is_shown) {
         return Cow::Borrowed(text);
     }

@@ -83,7 +83,7 @@ fn impossible_socket_path_is_a_mistake() {
     };
     assert_eq!(with_socket(&of_length(107)).with_config(&["check"]).success().trim(), "ok");
     let too_long = with_socket(&of_length(108));
-    let told = mistaken(&too_long, &["107 bytes at most", "108"]);
+    let told = mistaken(&too_long, &["up to 107 bytes", "108"]);
     assert!(told.contains("gateway.toml:") && told.contains("listen"), "{told}");
     // No server starts on this address, and no option accepts it.
     let up = too_long.gateway(&["up", "--root", too_long.path().to_str().unwrap()]);

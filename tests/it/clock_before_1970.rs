@@ -22,7 +22,7 @@ const SELECT: &str = "/api/v2/select?p=notes&c=1.1.1/1.1.1/1.1.1";
 
 fn assert_refused(outcome: &Outcome, what: &str) {
     assert_eq!(outcome.code(), Some(1), "{what}: {outcome:?}");
-    assert!(outcome.stderr.contains("clock stands before 1970"), "{what}: {outcome:?}");
+    assert!(outcome.stderr.contains("clock is before 1970"), "{what}: {outcome:?}");
     assert!(!outcome.stderr.contains("panicked") && outcome.stdout.is_empty(), "{what}: {outcome:?}");
 }
 

@@ -2,10 +2,10 @@
 //! a row might read differently is refused, however common it is.
 
 use memchr::memchr_iter;
+use sq_shared::byte_set::ByteSet;
 use sq_shared::host::is_host;
 use sq_shared::limits::HEADER_FIELDS;
 
-use super::byte_set::ByteSet;
 use super::head_error::HeadError;
 use crate::proxy::target::{origin_form, split_target};
 use crate::proxy::utf8::InvalidUtf8;

@@ -9,9 +9,9 @@ use memchr::memchr_iter;
 use percent_encoding::percent_encode_byte;
 use pingora::prelude::timeout;
 use pingora::protocols::Stream;
+use sq_shared::byte_set::ByteSet;
 use tokio::io::AsyncReadExt;
 
-use super::byte_set::ByteSet;
 use super::framing;
 use super::head_error::HeadError;
 

@@ -124,7 +124,7 @@ async fn answer_head(exchange: &mut Exchange<'_, '_>) -> Result<ResponseHeader, 
         return Err(WorkerError::KeyRefused);
     }
     let code = worker.headers.get(X_SQ_CODE).and_then(|value| value.to_str().ok());
-    let code = code.and_then(Code::of_text).filter(|code| code.status() == worker.status.as_u16());
+    let code = code.and_then(Code::from_text).filter(|code| code.status() == worker.status.as_u16());
     if code == Some(Code::DataRootMissing) && admitted.attempts.is_repeat() && admitted.may_be_applied() {
         return Err(WorkerError::DataRootMissing);
     }

@@ -72,7 +72,7 @@ fn add_trace(fields: &mut HeaderMap, client: &RequestHeader, trace: Trace) {
         fields.insert(lookup::TRACEPARENT, parent.header_value());
     }
     if trace.of_client.is_some()
-        && let Some(state) = TraceState::of_request(&client.headers)
+        && let Some(state) = TraceState::from_headers(&client.headers)
     {
         fields.insert(lookup::TRACESTATE, state.header_value().clone());
     }

@@ -28,7 +28,7 @@ pub enum RouteError {
 
 /// The route of this path.
 pub fn find(path: &[u8]) -> Option<Route> {
-    Route::of_path(std::str::from_utf8(path).ok()?)
+    Route::from_path(std::str::from_utf8(path).ok()?)
 }
 
 /// Checks that the route takes the method and the key may use it.

@@ -35,37 +35,38 @@ pub enum Applied {
     },
 }
 
+/// A field that only a restart applies. Its name is that of its place in [`Config`].
+macro_rules! on_restart {
+    ($section:ident . $key:ident, $of:expr) => {
+        Field {
+            name: concat!(stringify!($section), ".", stringify!($key)),
+            applied: Applied::OnRestart {
+                of: $of,
+                keep: |new, running| keep(&mut new.$section.$key, &running.$section.$key),
+            },
+        }
+    };
+}
+
 /// Every field, in the order of `config/gateway.toml`.
 pub static FIELDS: [Field; 35] = [
-    on_restart("gateway.listen", GATEWAY, |new, running| {
-        keep(&mut new.gateway.listen, &running.gateway.listen)
-    }),
+    on_restart!(gateway.listen, GATEWAY),
     // These two belong together: a running listener may be meant for this machine alone.
-    on_restart("gateway.admin_listen", GATEWAY, |new, running| {
-        keep(&mut new.gateway.admin_listen, &running.gateway.admin_listen)
-    }),
-    on_restart("gateway.admin_allow_remote", GATEWAY, |new, running| {
-        keep(&mut new.gateway.admin_allow_remote, &running.gateway.admin_allow_remote)
-    }),
+    on_restart!(gateway.admin_listen, GATEWAY),
+    on_restart!(gateway.admin_allow_remote, GATEWAY),
     on_reload("gateway.admin_key_sha256"),
     on_reload("gateway.tenants"),
     // An active tenant must not be moved to another, empty directory.
-    on_restart("gateway.data_root", BOTH, |new, running| {
-        keep(&mut new.gateway.data_root, &running.gateway.data_root)
-    }),
-    on_restart("gateway.slots", BOTH, |new, running| keep(&mut new.gateway.slots, &running.gateway.slots)),
+    on_restart!(gateway.data_root, BOTH),
+    on_restart!(gateway.slots, BOTH),
     on_reload("gateway.trusted_proxies"),
-    on_restart("gateway.threads", GATEWAY, |new, running| {
-        keep(&mut new.gateway.threads, &running.gateway.threads)
-    }),
-    on_restart("gateway.audit", GATEWAY, |new, running| keep(&mut new.gateway.audit, &running.gateway.audit)),
+    on_restart!(gateway.threads, GATEWAY),
+    on_restart!(gateway.audit, GATEWAY),
     on_reload("limits.per_ip"),
     on_reload("limits.per_tenant"),
     on_reload("limits.failed_keys"),
     on_reload("limits.in_flight"),
-    on_restart("limits.connections", GATEWAY, |new, running| {
-        keep(&mut new.limits.connections, &running.limits.connections)
-    }),
+    on_restart!(limits.connections, GATEWAY),
     on_reload("limits.head"),
     on_reload("limits.body"),
     on_reload("limits.quota"),
@@ -77,15 +78,11 @@ pub static FIELDS: [Field; 35] = [
     on_reload("timeouts.drain"),
     on_reload("cors.allow_origins"),
     // The gateway asks this address for the pool's state.
-    on_restart("pool.status_listen", BOTH, |new, running| {
-        keep(&mut new.pool.status_listen, &running.pool.status_listen)
-    }),
-    on_restart("pool.slot_address", BOTH, |new, running| {
-        keep(&mut new.pool.slot_address, &running.pool.slot_address)
-    }),
+    on_restart!(pool.status_listen, BOTH),
+    on_restart!(pool.slot_address, BOTH),
     on_reload("pool.idle_timeout"),
     on_reload("pool.memory"),
-    on_restart("pool.sandbox", POOL, |new, running| keep(&mut new.pool.sandbox, &running.pool.sandbox)),
+    on_restart!(pool.sandbox, POOL),
     on_reload("plan.NAME.per_tenant"),
     on_reload("plan.NAME.in_flight"),
     on_reload("plan.NAME.quota"),
@@ -99,14 +96,6 @@ const BOTH: &[Reader] = &[Reader::Gateway, Reader::Pool];
 
 const fn on_reload(name: &'static str) -> Field {
     Field { name, applied: Applied::OnReload }
-}
-
-const fn on_restart(
-    name: &'static str,
-    of: &'static [Reader],
-    keep: fn(&mut Config, &Config) -> bool,
-) -> Field {
-    Field { name, applied: Applied::OnRestart { of, keep } }
 }
 
 fn keep<T: Clone + PartialEq>(new: &mut T, running: &T) -> bool {

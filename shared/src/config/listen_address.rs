@@ -14,7 +14,7 @@ pub enum ListenAddress {
     Unix(PathBuf),
 }
 
-/// The longest path that a socket file can have: `sun_path` with its end (unix(7)).
+/// The longest path of a socket file: `sun_path` without its zero byte (unix(7)).
 pub const SOCKET_PATH_BYTES: usize = 107;
 
 impl FromStr for ListenAddress {
@@ -23,7 +23,7 @@ impl FromStr for ListenAddress {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.strip_prefix("unix:") {
             Some(path) if path.len() > SOCKET_PATH_BYTES => Err(format!(
-                "the path of a socket file has {SOCKET_PATH_BYTES} bytes at most, and this one has {}",
+                "the path of a socket file has up to {SOCKET_PATH_BYTES} bytes, and this one has {}",
                 path.len()
             )),
             Some(path) if path.contains('\0') => Err("a path has no zero byte".to_owned()),

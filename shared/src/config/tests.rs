@@ -58,7 +58,7 @@ fn the_admin_listener_is_loopback_unless_it_is_allowed() {
 fn two_servers_on_one_port_are_a_mistake() {
     let clash = |text: &str| parse(text).unwrap_err().to_string();
     assert!(clash("[gateway]\nlisten = \"127.0.0.1:1341\"").contains("is one of the slots"));
-    assert!(clash("[gateway]\nlisten = \"0.0.0.0:1339\"").contains("want the same address"));
+    assert!(clash("[gateway]\nlisten = \"0.0.0.0:1339\"").contains("have the same address"));
     assert!(parse("[gateway]\nlisten = \"127.0.0.2:1341\"").is_ok());
     assert!(parse("[gateway]\nlisten = \"127.0.0.1:0\"").is_ok());
 }

@@ -5,17 +5,17 @@ use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// So many requests in so long a time. The burst is the count.
+/// A number of requests per time. The burst is the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     /// How many.
     pub count: NonZeroU32,
-    /// In what time: a second, a minute, an hour or a day.
+    /// A second, a minute, an hour or a day.
     pub period: Duration,
 }
 
 impl Rate {
-    /// A rate a minute; a count of 0 is taken as 1.
+    /// A rate per minute; a count of 0 is raised to 1.
     pub fn per_minute(count: u32) -> Self {
         Self { count: NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN), period: Duration::from_secs(60) }
     }
@@ -54,7 +54,7 @@ impl fmt::Display for Rate {
 /// A duration such as `300ms`, `10s`, `5m`, `24h`, `30d`; longer than zero.
 ///
 /// # Errors
-/// It is none of these.
+/// The text is not one of these.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     if let Some(number) = without_unit(text) {
         return Err(format!("a duration has a unit, as in {number}s, {number}m, {number}h or {number}d"));
@@ -66,17 +66,17 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 /// A size such as `64KiB`, `1GiB`, or a plain number of bytes; at least 1.
 ///
 /// # Errors
-/// It is none of these.
+/// The text is not one of these.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let wrong = || "a size of at least a byte, as in 64KiB, 64MiB, 1GiB".to_owned();
     let size: bytesize::ByteSize = text.parse().map_err(|_| wrong())?;
     Some(size.as_u64()).filter(|bytes| *bytes > 0).ok_or_else(wrong)
 }
 
-/// A size as a command takes it: with its unit, for someone who types `5` does not mean five bytes.
+/// A size in a command, which needs a unit: a user who types `5` does not mean five bytes.
 ///
 /// # Errors
-/// It is no size, or has no unit.
+/// It is not a size, or has no unit.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     match without_unit(text) {
         Some(number) => {
@@ -86,7 +86,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     }
 }
 
-/// A number that stands alone.
+/// A number without a unit.
 fn without_unit(text: &str) -> Option<&str> {
     let number = text.trim();
     let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
@@ -110,7 +110,7 @@ pub fn parse_coordinate_part(text: &str) -> Result<u32, String> {
     text.parse().ok().filter(|part| *part > 0).ok_or_else(wrong)
 }
 
-/// Lets `"off"` stand for no limit, and reads everything else by `parse`.
+/// Reads `"off"` as no limit, and everything else by `parse`.
 pub fn parse_or_off<T, E>(parse: impl Fn(&str) -> Result<T, E>) -> impl Fn(&str) -> Result<Option<T>, E> {
     move |text| if text == "off" { Ok(None) } else { parse(text).map(Some) }
 }

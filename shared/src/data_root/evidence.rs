@@ -1,4 +1,4 @@
-//! What shows that a system has been used, where its data root or its registry is missing: it is lost then, and not new.
+//! Finds evidence that a system was used, when its data root or registry is missing: it is then lost, and not new.
 
 use std::fs::File;
 use std::io::Read;
@@ -11,18 +11,18 @@ use crate::config::Config;
 use crate::layout;
 use crate::registry::Registry;
 
-/// How much of an audit log is looked at.
+/// How much of an audit log is read.
 const AUDIT_LOG_BYTES: u64 = 256 * 1024;
 
-/// What stands in the audit log's line of a write that was made.
+/// What the audit log's line of a successful write contains.
 const WRITTEN: &[u8] = br#""status":200"#;
 
-/// Whether a root without a marker may be the system's: it is new, or some tenant's directory is there. One that has been
-/// written to, and has none, is not mounted.
+/// Whether a root without a marker may be the system's: the system is new, or a tenant's directory is there. If
+/// writes were made and no directory is there, the disk is not mounted.
 pub(super) fn has_directories(config: &Config, registry: &Registry) -> Result<(), Why> {
     let data_root = &config.gateway.data_root;
     let directories = registry.tenants.iter().map(|tenant| tenant.directory(data_root));
-    // One on another disk says nothing of this.
+    // A directory on another disk says nothing about this one.
     let in_root: Vec<PathBuf> = directories.filter(|directory| directory.starts_with(data_root)).collect();
     if in_root.is_empty() || in_root.iter().any(|directory| directory.is_dir()) {
         return Ok(());
@@ -34,8 +34,8 @@ pub(super) fn has_directories(config: &Config, registry: &Registry) -> Result<()
     }
 }
 
-/// What shows that a system has had tenants, for one whose registry is not there: a write in its audit log, or something in
-/// a directory that is noted. A registry that is missing then is lost, or on a disk that is not mounted.
+/// Evidence that a system without a registry had tenants: a write in its audit log, or files in a noted directory.
+/// Its registry is then lost, or on a disk that is not mounted.
 pub fn evidence_of_tenants(config: &Config) -> Option<PathBuf> {
     let root = &config.gateway.data_root;
     let noted = std::fs::read_dir(layout::tenant_notes_dir(root)).into_iter().flatten().flatten();
@@ -45,13 +45,13 @@ pub fn evidence_of_tenants(config: &Config) -> Option<PathBuf> {
     with_writes(&layout::audit_log(&config.path)).or_else(|| directories.into_iter().find(is_used))
 }
 
-/// A tenant's note, if there is any: a tenant has had a directory.
+/// Some tenant's note: a tenant had a directory.
 pub fn first_note(config: &Config) -> Option<PathBuf> {
     let notes = std::fs::read_dir(layout::tenant_notes_dir(&config.gateway.data_root)).ok()?;
     notes.flatten().map(|note| note.path()).next()
 }
 
-/// The audit log, if a write stands in it; or what it was rotated to.
+/// The audit log, if it has a write, or a rotated one.
 fn with_writes(audit_log: &Path) -> Option<PathBuf> {
     if has_writes(audit_log) {
         return Some(audit_log.to_owned());
@@ -65,9 +65,9 @@ fn with_writes(audit_log: &Path) -> Option<PathBuf> {
     files.filter(|file| is_rotated(file)).find(|file| file.metadata().is_ok_and(|found| found.len() > 0))
 }
 
-/// Whether a write that was made has its line there. The beginning of the file is enough.
+/// Whether the log has a successful write. Its beginning is enough.
 fn has_writes(audit_log: &Path) -> bool {
-    // What a pipe holds is for its reader, and is not waited for.
+    // A pipe's content is for its reader, and is not waited for.
     if !std::fs::metadata(audit_log).is_ok_and(|found| found.is_file()) {
         return false;
     }

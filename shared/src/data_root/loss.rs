@@ -1,4 +1,4 @@
-//! Why a data root is not taken for the system's, and what the operator can do.
+//! Why a folder is not taken for the system's data root, and what the operator can do.
 
 use std::fmt;
 use std::io;
@@ -10,7 +10,7 @@ use super::Paths;
 use super::mount::MOUNTED;
 use crate::layout;
 
-/// Why nothing may be made in the data root, or served from it.
+/// Why the data root cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RootLoss {
     pub(super) paths: Paths,
@@ -21,23 +21,23 @@ pub struct RootLoss {
 pub(super) enum Why {
     /// There is no such folder, or no marker in it.
     NoMarker,
-    /// It lay on the file system that was mounted here, and now lies in a folder that was under it.
+    /// It was on the file system that was mounted at this point, and this folder was under it.
     Unmounted(PathBuf),
     /// The marker has another id.
     Foreign,
     /// The marker has no id.
     NotAMarker,
-    /// The system does not let us look.
+    /// The system reports another error.
     Unreadable(String),
-    /// This process or the system lacks descriptors or memory to look with, which says nothing of the disk.
+    /// This process or the system is out of descriptors or memory, which says nothing about the disk.
     Scarce(String),
     /// The file beside the config has no id, or cannot be read.
     UnreadableId(String),
-    /// There never was a marker, and no tenant's directory is there, though the system has been written to.
+    /// There was no marker yet, and all tenants' directories are missing, though writes were made.
     NoDirectories { tenants: usize, audit_log: PathBuf },
     /// The root or its marker may not be made.
     Unwritable(String),
-    /// They cannot be made for any other reason.
+    /// They cannot be made for another reason.
     NotMade(String),
 }
 
@@ -46,7 +46,7 @@ fn is_scarcity(error: &io::Error) -> bool {
 }
 
 impl Why {
-    pub(super) fn of(error: &io::Error) -> Self {
+    pub(super) fn from_error(error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Self::NoMarker,
             _ if is_scarcity(error) => Self::Scarce(error.to_string()),

@@ -1,6 +1,6 @@
-//! On which mount a directory lies. Who moves data to a disk of its own copies the folder, and mounts the disk over it: under
-//! the mount point there is then an old copy, with the same marker. So where a directory has been seen on a mount, it is kept
-//! in mind; a folder under that mount point is not taken for it any more.
+//! The mount that a directory is on. An operator who moves data to another disk copies the folder and mounts the disk
+//! over it: under the mount point an old copy is left, with the same marker. So the mount of a directory is noted;
+//! afterwards a folder under that mount point is not taken for the directory.
 
 use std::fs::{self, File};
 use std::io;
@@ -10,46 +10,46 @@ use std::path::{Path, PathBuf};
 use super::DirectoryId;
 use crate::mounts;
 
-/// Begins the line that names a mount, in a tenant's note and beside the config: device and inode of the directory, and the
-/// mount point.
+/// Begins the line that names a mount, in a tenant's note and beside the config: device and inode of the directory,
+/// and the mount point.
 pub(super) const MOUNTED: &str = "mounted";
 
-/// A mount, other than the root of all files, on which a directory was seen.
+/// A mount on which a directory was seen. It is not the root file system's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mount {
     point: PathBuf,
-    /// The directory, when it was seen there.
+    /// The directory that was seen there.
     directory: DirectoryId,
 }
 
 /// Where a directory is now.
 #[derive(Debug)]
 pub(super) struct Position {
-    /// Without links.
+    /// Links followed.
     path: PathBuf,
     mount_point: PathBuf,
-    /// Something is mounted on the directory itself, be it the same folder.
+    /// Something is mounted on the directory, even if it is the same folder.
     is_mount_point: bool,
     directory: DirectoryId,
 }
 
 impl Position {
-    /// Where an open directory is.
+    /// The position of an open directory.
     ///
     /// # Errors
-    /// The system does not say.
-    pub(super) fn of(directory: &File) -> io::Result<Self> {
+    /// The system does not tell.
+    pub(super) fn new(directory: &File) -> io::Result<Self> {
         let path = fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd()))?;
         let points = mounts::points_of(directory)?;
         Ok(Self {
             is_mount_point: points.nearest == path,
             path,
             mount_point: points.real,
-            directory: DirectoryId::of(&directory.metadata()?),
+            directory: DirectoryId::from_metadata(&directory.metadata()?),
         })
     }
 
-    /// The mount that the directory is on; `None` when it would be there without any.
+    /// The directory's mount; `None` for the root file system.
     pub(super) fn mount(&self) -> Option<Mount> {
         let Self { mount_point, directory, .. } = self;
         (mount_point != Path::new("/")).then(|| Mount { point: mount_point.clone(), directory: *directory })
@@ -57,16 +57,16 @@ impl Position {
 }
 
 impl Mount {
-    /// The mount that a directory is on, when the data root is not on the same one.
+    /// A directory's mount, when it is not the data root's.
     pub(super) fn apart_from(root: &File, directory: &File) -> Option<Self> {
         if mounts::id_of(root).ok()? == mounts::id_of(directory).ok()? {
             return None;
         }
-        let mount = Position::of(directory).ok()?.mount()?;
-        (mount.point != Position::of(root).ok()?.mount_point).then_some(mount)
+        let mount = Position::new(directory).ok()?.mount()?;
+        (mount.point != Position::new(root).ok()?.mount_point).then_some(mount)
     }
 
-    /// The one that was noted before mounts had names: on the directory itself.
+    /// A mount on the directory itself, as older notes have it.
     pub(super) fn at(point: PathBuf) -> Self {
         Self { point, directory: DirectoryId::NONE }
     }
@@ -75,13 +75,12 @@ impl Mount {
         &self.point
     }
 
-    /// Whether a directory is the very one that was seen. That is so when the mount is another process's, as a container has
-    /// them.
+    /// Whether this is the directory that was seen. In a container it may be, while the mount is another process's.
     pub(super) fn had(&self, directory: DirectoryId) -> bool {
         self.directory == directory
     }
 
-    /// Whether a directory is under the mount point, where nothing is mounted any more.
+    /// Whether a directory is under the mount point while nothing is mounted there.
     pub(super) fn is_missing_at(&self, position: &Position) -> bool {
         let Position { path, mount_point, is_mount_point, directory } = position;
         if self.directory == DirectoryId::NONE {
@@ -91,14 +90,14 @@ impl Mount {
         path.starts_with(&self.point) && is_uncovered && !self.had(*directory)
     }
 
-    /// A line of a file; `None` for a mount point whose name a line cannot hold.
+    /// The line of a note; `None` for a mount point whose name does not fit on a line.
     pub(super) fn line(&self) -> Option<String> {
         let DirectoryId { device, inode } = self.directory;
         let point = self.point.to_str().filter(|point| !point.contains('\n'))?;
         Some(format!("{MOUNTED} {device} {inode} {point}\n"))
     }
 
-    /// Finds the line in a file.
+    /// Finds the line in a note.
     pub(super) fn find(text: &str) -> Option<Self> {
         let parse = |line: &str| {
             let mut fields = line.strip_prefix(MOUNTED)?.strip_prefix(' ')?.splitn(3, ' ');

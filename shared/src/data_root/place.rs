@@ -1,6 +1,6 @@
-//! A tenant's directory: whether it is there, new, or gone. The data root has a note of each tenant whose directory was
-//! made or seen. A directory that is missing is made for a tenant without a note, which is a new one; for one with a note it has
-//! vanished, and what the tenant had must not be taken for empty.
+//! A tenant's directory: whether it is there, new, or gone. The data root has a note about each tenant whose
+//! directory was made or seen. For a tenant without a note, who is new, a missing directory is made. For a tenant
+//! with a note it was lost, and must not be taken for empty.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Write};
@@ -16,23 +16,23 @@ use super::{DataRoot, Guard, open_directory, sync};
 use crate::tenant::TenantName;
 use crate::{file_error, layout, secret_file};
 
-/// What a note says of a directory that is on no mount but the data root's. Of any other it names the mount: under the mount
-/// point there may be another directory, which is empty.
+/// The note of a directory on the data root's mount. Any other note names the mount: under its mount point there may
+/// be another directory, which is empty.
 const FOLDER: &str = "a folder\n";
 
-/// What it said of a directory that is a mount point, before mounts were named.
+/// The note of a directory that is a mount point, as older versions wrote it.
 const MOUNT_POINT: &str = "a mount point\n";
 
-/// A note names one mount point at most.
+/// Longer than any note: it names at most one mount point.
 const NOTE_BYTES: u64 = 8192;
 
-/// What is noted of a tenant's directory that was there.
+/// A note about a tenant's directory.
 #[derive(Debug)]
 struct Note {
     mount: Option<Mount>,
 }
 
-/// Which directory it is, whatever its path.
+/// Identifies a directory, whatever its path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DirectoryId {
     pub(super) device: u64,
@@ -42,38 +42,38 @@ pub struct DirectoryId {
 /// What is at a tenant's path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// Its directory, which may have been made just now.
+    /// Its directory, which may be new.
     There(DirectoryId),
-    /// The tenant had a directory, and what is there now is not it.
+    /// The tenant had a directory, and it is not there.
     Gone(Gone),
 }
 
 /// Why a directory is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gone {
-    /// There is nothing at its path.
+    /// Nothing is at its path.
     Missing,
-    /// A file system was mounted there, and is not now.
+    /// The file system that was mounted there is not mounted.
     Unmounted,
-    /// What is there is a file, or something else.
+    /// A file is there, or something else.
     NotADirectory,
 }
 
 impl DirectoryId {
-    /// That of no directory.
+    /// Not the id of any directory.
     pub const NONE: Self = Self { device: 0, inode: 0 };
 
-    /// That of an open or found one.
-    pub fn of(found: &Metadata) -> Self {
+    /// The id of a directory, from its metadata.
+    pub fn from_metadata(found: &Metadata) -> Self {
         Self { device: found.dev(), inode: found.ino() }
     }
 
-    /// What is at a path now; an error says that it cannot be told.
+    /// The id of what is at a path now; [`Self::NONE`] when nothing is.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system does not tell.
     pub fn at(path: &Path) -> io::Result<Self> {
-        Ok(metadata_at(path)?.as_ref().map_or(Self::NONE, Self::of))
+        Ok(metadata_at(path)?.as_ref().map_or(Self::NONE, Self::from_metadata))
     }
 }
 
@@ -89,10 +89,10 @@ impl Gone {
 }
 
 impl DataRoot {
-    /// Whether the directory of a tenant is gone: it was there, and is not now. A new tenant has no directory yet.
+    /// Whether a tenant's directory was there and is not now. A new tenant has none yet.
     ///
     /// # Errors
-    /// The system does not say. The text names what is in the way: the directory, or the note.
+    /// The system does not tell. The error names the directory or the note.
     pub fn find_gone(&self, tenant: &TenantName, data_dir: &Path) -> io::Result<Option<Gone>> {
         let note = self.note_of(tenant, data_dir)?;
         Ok(match metadata_at(data_dir)? {
@@ -102,24 +102,24 @@ impl DataRoot {
         })
     }
 
-    /// The same, and a directory that is there is noted.
+    /// The same; a directory that is there is noted.
     ///
     /// # Errors
-    /// The system does not say.
+    /// The system does not tell.
     pub fn review(&self, tenant: &TenantName, data_dir: &Path) -> io::Result<Option<Gone>> {
         let note = self.note_of(tenant, data_dir)?;
         if metadata_at(data_dir)?.is_some_and(|found| found.is_dir()) {
-            self.keep_noted(note.as_ref(), tenant, data_dir)?;
+            self.update_note(note.as_ref(), tenant, data_dir)?;
         }
-        // A file in the way of a new tenant is no directory that has vanished.
+        // For a new tenant, a file at its path is not a lost directory.
         let is_lost = |gone: &Gone| note.is_some() || *gone != Gone::NotADirectory;
         Ok(self.find_gone(tenant, data_dir)?.filter(is_lost))
     }
 
-    /// Finds a tenant's directory, makes it when the tenant is new, and notes that it was there.
+    /// Finds a tenant's directory, or makes it when the tenant is new, and notes it.
     ///
     /// # Errors
-    /// The data root is lost, this user may not use the directory, or the system does not say.
+    /// The data root is lost, this user may not use the directory, or the system does not tell.
     pub fn find_or_make(&self, tenant: &TenantName, data_dir: &Path) -> io::Result<Place> {
         let note = self.note_of(tenant, data_dir)?;
         match metadata_at(data_dir)? {
@@ -127,11 +127,11 @@ impl DataRoot {
             Some(found) if was_mounted(note.as_ref(), &found, data_dir)? => Ok(Place::Gone(Gone::Unmounted)),
             Some(found) => {
                 let wanted = Access::READ_OK | Access::EXEC_OK;
-                // The pool is one user, so the older call will do: systemd's older filters refuse the newer.
+                // The pool has one user id, so the older call is right: systemd's older filters refuse the newer one.
                 rustix::fs::accessat(CWD, data_dir, wanted, AtFlags::empty())
                     .map_err(|error| file_error::named(data_dir, error.into()))?;
-                self.keep_noted(note.as_ref(), tenant, data_dir)?;
-                Ok(Place::There(DirectoryId::of(&found)))
+                self.update_note(note.as_ref(), tenant, data_dir)?;
+                Ok(Place::There(DirectoryId::from_metadata(&found)))
             }
             None if note.is_some() => Ok(Place::Gone(Gone::Missing)),
             None => {
@@ -141,8 +141,8 @@ impl DataRoot {
         }
     }
 
-    /// Makes a tenant's directory when it is missing, and notes it. In the data root it is made in that very folder which
-    /// was seen to have the marker.
+    /// Makes a tenant's directory when it is missing, and notes it. Inside the data root it is made in the folder
+    /// whose marker was checked.
     ///
     /// # Errors
     /// The data root is lost, or the directory cannot be made.
@@ -156,8 +156,8 @@ impl DataRoot {
         self.note(tenant, data_dir)
     }
 
-    /// The same for many tenants with directories in the data root. Calls `progress` after each, and puts into `made` whose
-    /// was not there.
+    /// The same for many tenants with directories in the data root. Calls `progress` after each, and adds those whose
+    /// directory is new to `made`.
     ///
     /// # Errors
     /// The data root is lost, or a directory cannot be made.
@@ -181,22 +181,22 @@ impl DataRoot {
         sync(&notes)
     }
 
-    /// Takes directories back that were made in the data root, for tenants who are not to be after all. One that holds
-    /// something meanwhile stays.
+    /// Removes directories that were made in the data root, when their tenants are not added after all. One that
+    /// contains something by now is kept.
     pub fn unmake(&self, tenants: &[TenantName]) {
         let Ok(root) = self.open() else { return };
         for tenant in tenants {
             let name = layout::default_tenant_dir(Path::new(""), tenant);
             if rustix::fs::unlinkat(&root, name, AtFlags::REMOVEDIR).is_ok() {
-                // A note of a directory that is gone would keep the next tenant of this name from having one.
+                // With a note, the next tenant of this name would get no directory.
                 let _ = self.forget(tenant);
             }
         }
     }
 
-    /// Notes a directory that is there, unless that was done; also that it is on another mount since. Where the data root
-    /// cannot be written to there are no notes: it has no marker either, and is served as it is.
-    fn keep_noted(&self, note: Option<&Note>, tenant: &TenantName, data_dir: &Path) -> io::Result<()> {
+    /// Notes a directory that is there, unless there is a note with the same mount. A data root that is not writable
+    /// has no notes: it has no marker either, and is served as it is.
+    fn update_note(&self, note: Option<&Note>, tenant: &TenantName, data_dir: &Path) -> io::Result<()> {
         if let Some(note) = note {
             let root = self.open().map_err(io::Error::other)?;
             let mount = mount_of(&root, data_dir)?;
@@ -210,7 +210,7 @@ impl DataRoot {
         }
     }
 
-    /// Notes that a tenant's directory is there, and on which mount.
+    /// Notes a tenant's directory, with its mount.
     ///
     /// # Errors
     /// The data root is lost, or cannot be written to.
@@ -221,13 +221,13 @@ impl DataRoot {
         sync(&notes)
     }
 
-    /// Names the note in an error, and whose it is.
+    /// Adds the note's path, and its owner, to an error.
     fn in_notes<T>(&self, tenant: &TenantName, result: io::Result<T>) -> io::Result<T> {
         let note = layout::tenant_note(&layout::tenant_notes_dir(self.path()), tenant);
         result.map_err(|error| file_error::named(&note, error))
     }
 
-    /// Forgets a tenant: who gets the name next is new.
+    /// Forgets a tenant: the next one of this name is new.
     ///
     /// # Errors
     /// The data root is lost, or cannot be written to.
@@ -248,9 +248,9 @@ impl DataRoot {
         Ok(opened.map_err(|error| in_notes(error.into()))?.into())
     }
 
-    /// What is noted of a tenant. A note that a power cut has emptied is one of a folder.
+    /// Reads a tenant's note. One that a power cut has emptied means the data root's mount.
     fn note_of(&self, tenant: &TenantName, data_dir: &Path) -> io::Result<Option<Note>> {
-        // The data root must be there: without it every tenant would seem to be new.
+        // Without the data root every tenant would seem to be new.
         let root = self.open().map_err(io::Error::other)?;
         let name = layout::tenant_note(&layout::tenant_notes_dir(Path::new("")), tenant);
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -273,14 +273,14 @@ fn write_note((root, notes): (&File, &File), tenant: &TenantName, data_dir: &Pat
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = File::from(rustix::fs::openat(notes, name, flags, Mode::RUSR | Mode::WUSR)?);
     let Some(line) = mount_of(root, data_dir)?.and_then(|mount| mount.line()) else {
-        // An empty note says the same.
+        // Not synced: an empty note means the same.
         return file.write_all(FOLDER.as_bytes());
     };
     file.write_all(line.as_bytes())?;
     file.sync_all()
 }
 
-/// The mount that a tenant's directory is on, unless it is the data root's.
+/// The mount of a tenant's directory, unless it is the data root's.
 fn mount_of(root: &File, data_dir: &Path) -> io::Result<Option<Mount>> {
     match open_directory(data_dir) {
         Err(error) if is_absent(&error) => Ok(None),
@@ -288,7 +288,7 @@ fn mount_of(root: &File, data_dir: &Path) -> io::Result<Option<Mount>> {
     }
 }
 
-/// `None` when there is nothing.
+/// `None` when nothing is there.
 fn metadata_at(path: &Path) -> io::Result<Option<Metadata>> {
     match fs::metadata(path) {
         Err(error) if is_absent(&error) => Ok(None),
@@ -304,21 +304,21 @@ fn is_unwritable(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
 }
 
-/// Whether a directory lies under the mount point where it was.
+/// Whether a directory lies under the mount point of its missing mount.
 fn was_mounted(note: Option<&Note>, found: &Metadata, data_dir: &Path) -> io::Result<bool> {
     match note.and_then(|note| note.mount.as_ref()) {
-        Some(mount) if !mount.had(DirectoryId::of(found)) => {
-            let position = Position::of(&open_directory(data_dir)?);
+        Some(mount) if !mount.had(DirectoryId::from_metadata(found)) => {
+            let position = Position::new(&open_directory(data_dir)?);
             Ok(position.is_ok_and(|position| mount.is_missing_at(&position)))
         }
         _ => Ok(false),
     }
 }
 
-/// Gives whether it was not there.
+/// Returns whether it was missing.
 fn make_directory_at(folder: &File, name: &Path) -> io::Result<bool> {
     match rustix::fs::mkdirat(folder, name, Mode::RWXU) {
-        // It may be a link that leads nowhere, or a file.
+        // It may be a dangling link, or a file.
         Err(Errno::EXIST) => {
             rustix::fs::openat(
                 folder,

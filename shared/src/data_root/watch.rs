@@ -1,4 +1,4 @@
-//! Looks whether the data root is there, on a separate thread: a disk that hangs holds up nothing but that thread.
+//! Checks regularly whether the data root is there, on a separate thread: a disk that hangs stops only that thread.
 
 use std::io;
 use std::thread;
@@ -6,50 +6,50 @@ use std::time::Duration;
 
 use super::{DataRoot, DirectoryId, RootLoss, Why};
 
-/// How often. A look opens and reads one short file.
-const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// How often. A check opens and reads one short file.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Looks at a data root, and remembers what it saw last.
+/// Checks a data root, and remembers the last result.
 #[derive(Debug)]
 pub struct RootWatch {
     data_root: DataRoot,
     loss: Option<RootLoss>,
-    /// The directory whose mount was looked at last: what is mounted later is another one.
+    /// The directory whose mount was noted last: another one means another mount.
     located: Option<DirectoryId>,
 }
 
 impl RootWatch {
-    /// Watches a data root that was there a moment ago.
+    /// Watches a data root that was just checked.
     pub fn new(data_root: DataRoot) -> Self {
         Self { data_root, loss: None, located: None }
     }
 
-    /// Looks for as long as the process lives, and logs and tells when the root is lost and when it is back. It ends when
-    /// `tell` gives false.
+    /// Checks until the process ends, and logs and calls `tell` when the root is lost and when it is back. Ends when
+    /// `tell` returns false.
     ///
     /// # Errors
     /// The system has no thread left.
     pub fn spawn(mut self, mut tell: impl FnMut(bool) -> bool + Send + 'static) -> io::Result<()> {
-        let look = move || {
+        let check = move || {
             loop {
-                if let Some(is_lost) = self.look()
+                if let Some(is_lost) = self.check()
                     && !tell(is_lost)
                 {
                     return;
                 }
-                thread::sleep(LOOK_INTERVAL);
+                thread::sleep(CHECK_INTERVAL);
             }
         };
-        thread::Builder::new().name("data-root".to_owned()).spawn(look).map(drop)
+        thread::Builder::new().name("data-root".to_owned()).spawn(check).map(drop)
     }
 
-    /// Whether the root is lost, if that is news.
-    fn look(&mut self) -> Option<bool> {
+    /// Whether the root is lost, if that has changed.
+    fn check(&mut self) -> Option<bool> {
         let loss = match self.data_root.open() {
             Err(RootLoss { why: Why::Scarce(_), .. }) => return None,
             Err(loss) => Some(loss),
             Ok(directory) => {
-                self.note_mount(directory.metadata().as_ref().map(DirectoryId::of).ok());
+                self.note_mount(directory.metadata().as_ref().map(DirectoryId::from_metadata).ok());
                 None
             }
         };
@@ -68,7 +68,7 @@ impl RootWatch {
         (is_lost != was_lost).then_some(is_lost)
     }
 
-    /// Notes where the root lies when it is first seen, and when a disk has come to its path.
+    /// Notes the root's mount at the first check, and when another disk is mounted at its path.
     fn note_mount(&mut self, found: Option<DirectoryId>) {
         if found == self.located {
             return;

@@ -1,5 +1,4 @@
-//! How a command of ours ends badly: a line on standard error, exit code 2 for wrong usage and 1 for
-//! everything else.
+//! How a command fails: a line on standard error, exit code 2 for wrong usage and 1 for everything else.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -8,7 +7,7 @@ use std::process::ExitCode;
 use crate::process::service_user;
 use crate::visible;
 
-/// Why a command ended badly.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// The command line does not fit together.
@@ -31,16 +30,16 @@ impl Failure {
         Self::Failed(error.to_string())
     }
 
-    /// Says it on standard error, with the program's name in front.
+    /// Prints it on standard error, after the program's name.
     pub fn report(&self, program: &str) -> ExitCode {
         let (message, code) = match self {
             Self::Usage(message) => (message, 2),
             Self::Failed(message) => (message, 1),
         };
-        // Nobody is there to tell when standard error is closed.
+        // When standard error is closed, the failure cannot be reported.
         let _ = writeln!(io::stderr(), "{program}: {}", visible::text(message));
-        if let Some(remark) = service_user::remark_on(message) {
-            let _ = writeln!(io::stderr(), "{program}: {}", visible::text(&remark));
+        if let Some(advice) = service_user::advice_for(message) {
+            let _ = writeln!(io::stderr(), "{program}: {}", visible::text(&advice));
         }
         ExitCode::from(code)
     }

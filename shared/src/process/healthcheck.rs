@@ -1,5 +1,5 @@
-//! What a container's health check calls: one GET, exit 0 when the answer is a success. And the question whether a server
-//! of ours has an address.
+//! The health check of a container: one GET, exit 0 when the answer is a success. Also finds out whether a server of
+//! ours listens on an address.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -13,16 +13,16 @@ use crate::socket_file::{self, Connected};
 /// How long a health check waits before it counts as failed: less than Docker's default of 30 s.
 const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long [`ask`] takes at most.
+/// The time limit of [`ask`].
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long it waits before it tries a full queue again.
+/// How long to wait before a full queue is tried again.
 const CONNECT_PAUSE: Duration = Duration::from_millis(20);
 
-/// More than the answer to `/health` has.
+/// Longer than any answer to `/health`.
 const ANSWER_BYTES: usize = 16 << 10;
 
-/// What every `/health` of ours says.
+/// What every `/health` of ours contains.
 const HEALTHY: &str = "\"status\":\"ok\"";
 
 /// Asks a URL once.
@@ -45,7 +45,7 @@ pub fn check_address(address: &ListenAddress) -> Result<(), String> {
         (Answer::Other, address) => {
             Err(format!("{address}: what answers is no server of ours, or it is not well"))
         }
-        // It may be slow. If not, the library's text says more than ours could.
+        // It may be slow. Otherwise the library's text says more than ours could.
         (_, ListenAddress::Tcp(address)) => check(&format!("http://{}/health", local(*address))),
         (Answer::None, address) => Err(format!("{address}: no server listens")),
         (Answer::Full, address) => {
@@ -55,7 +55,7 @@ pub fn check_address(address: &ListenAddress) -> Result<(), String> {
     }
 }
 
-/// What has an address.
+/// What listens on an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
     /// A server of ours, and it is well.
@@ -70,7 +70,7 @@ pub enum Answer {
     None,
 }
 
-/// Asks `/health` there. Takes [`ASK_TIMEOUT`] at most, whatever listens.
+/// Asks for `/health`, within [`ASK_TIMEOUT`], whatever listens.
 pub fn ask(address: &ListenAddress) -> Answer {
     let deadline = Instant::now() + ASK_TIMEOUT;
     let answer = match address {
@@ -82,7 +82,7 @@ pub fn ask(address: &ListenAddress) -> Answer {
         ListenAddress::Unix(path) => match connect(path, deadline) {
             Ok(Connected::To(stream)) => exchange(stream, deadline),
             Ok(Connected::QueueIsFull) => return Answer::Full,
-            // What is left over from a server that was killed refuses.
+            // The socket file of a server that was killed refuses connections.
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
                 return Answer::None;
             }
@@ -91,7 +91,7 @@ pub fn ask(address: &ListenAddress) -> Answer {
     };
     match answer {
         Ok(answer) if answer.starts_with("HTTP/1.1 200 ") && answer.contains(HEALTHY) => Answer::Healthy,
-        // At its end a server of ours may close without a word, or say that it stops.
+        // A server of ours that stops may close without an answer, or answer that it stops.
         Ok(answer) if answer.is_empty() || answer.starts_with("HTTP/1.1 503 ") => Answer::Silent,
         Ok(_) => Answer::Other,
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Answer::Silent,
@@ -138,7 +138,7 @@ fn exchange(mut stream: impl Limited, deadline: Instant) -> io::Result<String> {
     stream.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let (mut answer, mut piece) = (Vec::new(), [0; 4096]);
     while answer.len() < ANSWER_BYTES {
-        // One that sends a byte now and then must not take longer.
+        // A server that sends a byte now and then must not take longer.
         limit(&stream)?;
         match stream.read(&mut piece)? {
             0 => break,
@@ -148,7 +148,7 @@ fn exchange(mut stream: impl Limited, deadline: Instant) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-/// Where this machine reaches what listens on all of its addresses.
+/// The address to connect to when a server listens on all addresses.
 fn local(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),

@@ -2,12 +2,12 @@
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// Asks for as many as this process may have. Gives how many it has then; `None` means without limit.
+/// Raises the limit as far as this process may. Returns it; `None` is no limit.
 pub fn raise_limit() -> Option<u64> {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::warn!(%error, "cannot raise the limit of open files");
+        tracing::warn!(%error, "failed to raise the limit of open files");
     }
     getrlimit(Resource::Nofile).current
 }

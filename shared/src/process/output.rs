@@ -1,5 +1,5 @@
-//! What a command prints: its result on standard output, and remarks about it on standard error. A result that cannot be
-//! written is a failure, whatever the command has done: a full disk or a reader that is gone must not look like success.
+//! Prints a command's result on standard output, and notes about it on standard error. A result that cannot be
+//! written is a failure, whatever the command has done: a full disk or a closed pipe must not look like success.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -14,11 +14,11 @@ use rustix::io::Errno;
 use crate::process::failure::Failure;
 use crate::visible;
 
-/// How long a reader has to take what was handed over to it. One that takes longer has it in its pipe.
+/// How long to wait for a pipe's reader. A slower one still has the bytes in its pipe.
 const READER_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How often it is looked at.
-const LOOK_INTERVAL: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+/// How often the pipe is checked.
+const CHECK_INTERVAL: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
 /// Prints a line of a command's result.
 ///
@@ -37,7 +37,7 @@ pub fn say_json(value: &serde_json::Value) -> Result<(), Failure> {
     say(visible::json(&value.to_string()))
 }
 
-/// Says that a change was made. When it cannot be printed, the failure says it instead.
+/// Confirms a change. When that cannot be printed, the failure says it instead.
 ///
 /// # Errors
 /// It cannot be written.
@@ -49,13 +49,13 @@ pub fn confirm(line: impl fmt::Display) -> Result<(), Failure> {
     })
 }
 
-/// Prints a remark about a result on standard error, apart from the result itself.
+/// Prints a note about a result on standard error.
 pub fn note(line: impl fmt::Display) {
-    // A remark that cannot be made leaves the result as it is.
+    // When the note cannot be printed, the result is still right.
     let _ = writeln!(io::stderr(), "{}", visible::text(&line.to_string()));
 }
 
-/// Says that a server is ready. One that cannot say so serves all the same, and one without standard output is a service.
+/// Prints that a server is ready. The server runs even when that fails; a service may have no standard output.
 pub fn announce(line: impl fmt::Display) {
     let line = line.to_string();
     if let Err(error) = write(format!("{}\n", visible::text(&line)).as_bytes()) {
@@ -63,16 +63,16 @@ pub fn announce(line: impl fmt::Display) {
     }
 }
 
-/// Writes what is stored nowhere else, such as a new key, and waits until the other end of a pipe has taken it.
+/// Writes something that is stored nowhere else, such as a new key, and waits until a pipe's reader has taken it.
 ///
 /// # Errors
-/// It cannot be written, or the reader is gone with some of it unread.
+/// It cannot be written, or the reader closed the pipe without reading all of it.
 pub fn hand_over(bytes: &[u8]) -> io::Result<()> {
     print(bytes)?;
     wait_for_reader(&io::stdout(), READER_PATIENCE)
 }
 
-/// Whether anything can be written to standard output at all, for a command that has changed nothing yet.
+/// Checks that standard output can be written to, before a command changes anything.
 ///
 /// # Errors
 /// Standard output is closed, or open for reading alone.
@@ -80,7 +80,7 @@ pub fn check_open() -> io::Result<()> {
     if IS_UNWRITABLE.load(Ordering::Relaxed) { Err(Errno::BADF.into()) } else { Ok(()) }
 }
 
-/// Why a result is not where it should be.
+/// The failure of a result that could not be written.
 pub fn failure(error: &io::Error) -> Failure {
     Failure::Failed(format!("cannot write to standard output: {error}"))
 }
@@ -96,12 +96,12 @@ fn write(bytes: &[u8]) -> io::Result<()> {
     stdout.flush()
 }
 
-/// Standard output was closed when the process started, or open for reading alone. Rust takes what is written there for
-/// written.
+/// Standard output was closed when the process started, or open only for reading. Rust reports writes to it as
+/// successful.
 static IS_UNWRITABLE: AtomicBool = AtomicBool::new(false);
 
-/// Runs before `main`, because Rust's runtime opens `/dev/null` in place of a closed descriptor, so that no other file gets
-/// the number. Then it can't be told from a `/dev/null` that the operator wants.
+/// Runs before `main`, because Rust's runtime replaces a closed descriptor by `/dev/null`, to keep its number from
+/// other files. After that it looks like a `/dev/null` that the operator wants.
 #[ctor::ctor(unsafe)]
 fn note_whether_unwritable() {
     // A system call and a store: nothing here needs the runtime.
@@ -110,8 +110,7 @@ fn note_whether_unwritable() {
     IS_UNWRITABLE.store(!is_writable, Ordering::Relaxed);
 }
 
-/// A pipe takes what is written also when its reader is about to end without a look. What the reader has not taken when
-/// it ends is lost.
+/// A write to a pipe succeeds even if its reader ends without reading, and unread bytes are then lost.
 fn wait_for_reader(output: &impl AsFd, patience: Duration) -> io::Result<()> {
     let found = rustix::fs::fstat(output)?;
     if FileType::from_raw_mode(found.st_mode) != FileType::Fifo {
@@ -120,9 +119,9 @@ fn wait_for_reader(output: &impl AsFd, patience: Duration) -> io::Result<()> {
     let began = Instant::now();
     while rustix::io::ioctl_fionread(output)? > 0 && began.elapsed() < patience {
         let mut reader = [PollFd::new(output, PollFlags::empty())];
-        poll(&mut reader, Some(&LOOK_INTERVAL))?;
+        poll(&mut reader, Some(&CHECK_INTERVAL))?;
         let [reader] = reader;
-        // One that closes what it has read to the end, as `head -1` and `read` do, has the key.
+        // A reader that closes after reading everything, as `head -1` and `read` do, has the key.
         if reader.revents().contains(PollFlags::ERR) && rustix::io::ioctl_fionread(output)? > 0 {
             return Err(io::ErrorKind::BrokenPipe.into());
         }

@@ -1,5 +1,5 @@
-//! Root acts as the user who decides where a path leads: a link that this user has planted then leads nowhere that
-//! the user could not go alone. Why so: `docs/decisions/0014-root-and-the-service-user.md`.
+//! Root acts as the user who controls a path: a link that this user has planted then leads nowhere that the user
+//! could not go alone. `docs/decisions/0014-root-and-the-service-user.md` says why.
 
 use std::ffi::{CString, OsString};
 use std::fs::{File, Metadata};
@@ -16,67 +16,68 @@ use crate::layout::{LINKS, folder_of};
 use crate::process::terminal_guard;
 use crate::regular_file;
 
-/// The user as whom this process acts instead of root, once that is known.
+/// The user as whom this process acts instead of root, once it is known.
 static SERVICE_USER: OnceLock<PathOwner> = OnceLock::new();
 
-/// The first owner besides root on the way to a path.
+/// The first owner other than root along a path.
 #[derive(Debug)]
 struct PathOwner {
     uid: Uid,
     gid: Gid,
-    /// `None` when the user has no entry in the system's list, as in many containers.
+    /// `None` when the user has no passwd entry, as in many containers.
     name: Option<CString>,
-    /// What the user owns: a folder on the way, a link, or the file.
+    /// What the user owns: a folder or link along the path, or the file.
     owned: PathBuf,
 }
 
-/// Acts from now on as the user who controls a system's config, its registry or its data root; stays root when
-/// only root controls them.
+/// Acts from now on as the user who controls a system's config, registry or data root; stays root when only root
+/// controls them.
 ///
 /// # Errors
-/// A path cannot be looked at, or this process may not act as its owner.
+/// A path cannot be examined, or this process may not act as its owner.
 pub fn act_for_system(config_file: &Path) -> io::Result<()> {
     act_as_owner_of(config_file)?;
     if !is_root() || SERVICE_USER.get().is_some() {
         return Ok(());
     }
-    // Its mistakes are reported when it is loaded to be used.
+    // Mistakes in it are reported when it is loaded for use.
     let Ok(config) = Config::load(config_file) else { return Ok(()) };
     act_as_owner_of(&config.gateway.tenants)?;
     act_as_owner_of(&config.gateway.data_root)
 }
 
-/// Acts from now on as the user who controls a path, unless that is root. The first such user stays.
+/// Acts from now on as the user who controls a path, unless that is root. Once there is such a user, it does not
+/// change.
 ///
 /// # Errors
-/// The path cannot be looked at, or this process may not act as its owner.
+/// The path cannot be examined, or this process may not act as its owner.
 pub fn act_as_owner_of(path: &Path) -> io::Result<()> {
     if !is_root() || SERVICE_USER.get().is_some() {
         return Ok(());
     }
-    let Some(owner) = PathOwner::of(path)? else { return Ok(()) };
+    let Some(owner) = PathOwner::along(path)? else { return Ok(()) };
     switch_to(Some(&owner))?;
     let _ = SERVICE_USER.set(owner);
     Ok(())
 }
 
-/// Does one thing as the user who controls a path that the operator has named, which may be root: for a file outside
-/// the system, such as where the keys go. Only while the process has one thread.
+/// Runs `work` as the user who controls a path that the operator has named, which may be root: for a file outside the
+/// system, such as the file for new keys. Only while the process has one thread.
 ///
 /// # Errors
-/// The path cannot be looked at, or this process may not act as its owner.
+/// The path cannot be examined, or this process may not act as its owner.
 pub fn as_owner_of<T>(path: &Path, work: impl FnOnce() -> T) -> io::Result<T> {
-    acting_as(|| PathOwner::of(path), work)
+    acting_as(|| PathOwner::along(path), work)
 }
 
-/// Does one thing as the owner of a directory, to see what that user may do there.
+/// Runs `work` as the owner of a directory, to see what that user may do there.
 ///
 /// # Errors
 /// As for [`as_owner_of`].
 pub fn as_owner_of_directory<T>(path: &Path, work: impl FnOnce() -> T) -> io::Result<T> {
     let owner = || match path.metadata()?.uid() {
-        // Left behind by root, maybe.
-        0 => PathOwner::of(path),
+        // Root may have left it behind.
+        0 => PathOwner::along(path),
         uid if is_known_here(uid) => PathOwner::new(uid, path.to_owned()).map(Some),
         _ => Ok(None),
     };
@@ -105,16 +106,16 @@ fn acting_as<T>(
     Ok(result)
 }
 
-/// For root that goes on as root: refuses what is not the property of the user who controls the path, and may have
-/// redirected it.
+/// For a process that stays root: refuses an opened file that is not the property of the user who controls its path,
+/// and who may have redirected it.
 ///
 /// # Errors
-/// It is another's, or the path cannot be looked at.
+/// It is another's, or the path cannot be examined.
 pub fn refuse_foreign(path: &Path, opened: &File) -> io::Result<()> {
     if !nix::unistd::geteuid().is_root() {
         return Ok(());
     }
-    let Some(owner) = PathOwner::of(path)? else { return Ok(()) };
+    let Some(owner) = PathOwner::along(path)? else { return Ok(()) };
     if opened.metadata()?.uid() == owner.uid.as_raw() {
         return Ok(());
     }
@@ -125,12 +126,11 @@ pub fn refuse_foreign(path: &Path, opened: &File) -> io::Result<()> {
     )))
 }
 
-/// Refuses a file that secrets are to be added to, and that another user may have put in their place, as anyone can in
-/// `/tmp`: its owner would read them. That is neither root, nor the user of the command, nor the one who controls the
-/// system or the file's folder.
+/// Refuses to append secrets to a file that another user may have planted, as anyone can in `/tmp`: its owner would
+/// read them. The owner must be root, the command's user, or the user who controls the system or the file's folder.
 ///
 /// # Errors
-/// It is another's, or the path cannot be looked at.
+/// It is another's, or the path cannot be examined.
 pub fn refuse_planted(path: &Path, found: &Metadata) -> io::Result<()> {
     let owner = found.uid();
     let is_of_command = owner == 0 || owner == nix::unistd::getresuid()?.real.as_raw();
@@ -138,7 +138,7 @@ pub fn refuse_planted(path: &Path, found: &Metadata) -> io::Result<()> {
     if is_of_command || is_of_system() || !is_known_here(owner) {
         return Ok(());
     }
-    let of_folder = PathOwner::of(&folder_of(path))?;
+    let of_folder = PathOwner::along(&folder_of(path))?;
     if of_folder.is_some_and(|user| user.uid.as_raw() == owner) {
         return Ok(());
     }
@@ -149,10 +149,10 @@ pub fn refuse_planted(path: &Path, found: &Metadata) -> io::Result<()> {
     )))
 }
 
-/// The same for what is at the path, before anything is done.
+/// The same for a file at this path, before anything is done.
 ///
 /// # Errors
-/// It is another's, or the path cannot be looked at.
+/// It is another's, or the path cannot be examined.
 pub fn refuse_planted_at(path: &Path) -> io::Result<()> {
     as_owner_of(&folder_of(path), || match std::fs::symlink_metadata(path) {
         Err(error) if is_absent(&error) => Ok(()),
@@ -164,18 +164,18 @@ pub fn refuse_planted_at(path: &Path) -> io::Result<()> {
     })?
 }
 
-/// The same for a system that is to be served.
+/// As [`refuse_wrong_user`], for a system that is to be served.
 ///
 /// # Errors
 /// It is another user's.
 pub fn refuse_wrong_user_of(config_file: &Path) -> io::Result<()> {
-    // Its mistakes are reported when it is loaded to be used.
+    // Mistakes in it are reported when it is loaded for use.
     let Ok(config) = Config::load(config_file) else { return Ok(()) };
     refuse_wrong_user(&[&config.gateway.data_root, &config.gateway.tenants])
 }
 
-/// Makes it impossible to become root again, when the process acts as another user: for processes that serve. Only while the
-/// process has one thread.
+/// Gives root up for good when the process acts as another user: for processes that serve. Only while the process has
+/// one thread.
 ///
 /// # Errors
 /// The system refuses.
@@ -188,8 +188,8 @@ pub fn give_up_root() -> io::Result<()> {
     Ok(nix::unistd::setresuid(*uid, *uid, *uid)?)
 }
 
-/// What an operator must know when root was refused something because it acted as another user.
-pub(crate) fn remark_on(failure: &str) -> Option<String> {
+/// Advice when root was denied something because it acted as another user.
+pub(crate) fn advice_for(failure: &str) -> Option<String> {
     let owner = SERVICE_USER.get().filter(|_| failure.contains("Permission denied"))?;
     Some(format!(
         "this was done as {}, who owns {}: root follows no path that another user can redirect. What it takes must be \
@@ -199,7 +199,7 @@ pub(crate) fn remark_on(failure: &str) -> Option<String> {
     ))
 }
 
-/// For all threads: the calls are those of the C library, which tells every thread.
+/// Applies to all threads: the C library's calls do.
 fn switch_to(user: Option<&PathOwner>) -> io::Result<()> {
     let switch = || {
         nix::unistd::seteuid(Uid::from_raw(0))?;
@@ -216,14 +216,14 @@ fn switch_to(user: Option<&PathOwner>) -> io::Result<()> {
     };
     switch().map_err(|error| {
         let who = user.map_or_else(|| "root".to_owned(), |user| file_owner::user(user.uid.as_raw()));
-        io::Error::other(format!("cannot act as {who}: {error}; run the command as that user"))
+        io::Error::other(format!("failed to act as {who}: {error}; run the command as that user"))
     })
 }
 
 impl PathOwner {
-    /// Looks at every folder and link on the way, from the top. What root alone controls cannot change meanwhile, and
-    /// at the first that another user controls this stops; so there is nothing for that user to exchange in time.
-    fn of(path: &Path) -> io::Result<Option<Self>> {
+    /// Examines every folder and link along the path, from the top. What only root controls cannot change meanwhile,
+    /// and this stops at the first one that another user controls, so that user can exchange nothing in between.
+    fn along(path: &Path) -> io::Result<Option<Self>> {
         let mut here = PathBuf::from("/");
         let mut rest = parts(&std::path::absolute(path)?);
         let mut links = 0;
@@ -287,11 +287,11 @@ mod tests {
     const USER: u32 = 65534;
 
     fn owner(path: &Path) -> Option<(u32, PathBuf)> {
-        PathOwner::of(path).unwrap().map(|owner| (owner.uid.as_raw(), owner.owned))
+        PathOwner::along(path).unwrap().map(|owner| (owner.uid.as_raw(), owner.owned))
     }
 
     #[test]
-    fn the_first_owner_on_the_way_counts_through_links_too() {
+    fn the_first_owner_along_a_path_counts_through_links_too() {
         if !nix::unistd::geteuid().is_root() {
             // Only root can make files of another user.
             return;
@@ -325,7 +325,10 @@ mod tests {
             assert_eq!(owner(&path(name)), expected, "{name}");
         }
         assert!(
-            PathOwner::of(&path("round/file")).unwrap_err().to_string().contains("too many symbolic links")
+            PathOwner::along(&path("round/file"))
+                .unwrap_err()
+                .to_string()
+                .contains("too many symbolic links")
         );
     }
 }

@@ -1,4 +1,5 @@
-//! Logs: to standard error, as text or JSON, filtered by `RUST_LOG`. Only lines of this project's own code are written.
+//! Logs to standard error, as text or JSON, filtered by `RUST_LOG`. Only lines of this project's own code are
+//! written.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -17,12 +18,12 @@ use tracing_subscriber::{Layer, Registry, fmt};
 
 use crate::visible;
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// For people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -36,45 +37,45 @@ impl LogFormat {
     }
 }
 
-/// The first part of every target of ours: the crates, and the two that name a kind of line.
+/// The first part of each of our targets: the crates, and two that name a kind of line.
 const OUR_TARGETS: [&str; 5] = ["sq_gateway", "sq_worker", "sq_shared", "access", "admin"];
 
-/// Starts logging; a second call does nothing. `RUST_LOG` takes levels, for all or by target, as in
-/// `info,access=off`; one that cannot be read counts as not set. (`EnvFilter` could do more, with a regex
-/// engine that every one of 500 workers would hold in memory.)
+/// Starts logging; a second call does nothing. `RUST_LOG` has levels, for all targets or by target, as in
+/// `info,access=off`; an invalid one is ignored. (`EnvFilter` could do more, with a regex engine in the memory of
+/// each of 500 workers.)
 ///
-/// Libraries log whole heads, with keys and queries, at levels that they choose. So no level of `RUST_LOG` brings their
-/// lines out: those of the `log` crate, pingora's among them, have no logger to go to, and [`is_ours`] stops the others.
+/// Libraries log whole heads, with keys and queries, at levels of their choice. So no `RUST_LOG` shows their lines:
+/// those of the `log` crate, pingora's among them, have no logger, and [`is_ours`] drops the others.
 pub fn init(format: LogFormat) {
     let wanted = std::env::var("RUST_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
     let filter = wanted.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
     let is_coloured = format == LogFormat::Text && io::stderr().is_terminal() && !refuses_colours(&variable);
     let lines = lines(format, is_coloured, io::stderr);
     let filter = filter.and(filter_fn(is_ours));
-    // A second subscriber cannot be set, and the first one then serves as well.
+    // A second subscriber cannot be set; the first one stays.
     let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
 }
 
-/// What the environment says of a variable.
+/// A variable of the environment.
 fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name)
 }
 
-/// The variable by which a user refuses colours (<https://no-color.org>).
+/// The variable that turns colours off (<https://no-color.org>).
 pub const NO_COLOR: &str = "NO_COLOR";
 
-/// Whether standard error is a terminal on which the environment wants no colours. Programs that are started with another
-/// environment are told so with [`NO_COLOR`].
+/// Whether standard error is a terminal where the environment turns colours off. Child processes with another
+/// environment get [`NO_COLOR`].
 pub fn is_terminal_without_colours() -> bool {
     io::stderr().is_terminal() && refuses_colours(&variable)
 }
 
-/// Whether standard error is a terminal on which a line can be drawn again.
+/// Whether standard error is a terminal where a line can be redrawn.
 pub fn can_redraw() -> bool {
     io::stderr().is_terminal() && !is_dumb(&variable)
 }
 
-/// The same as in clap, which colours help and errors: `NO_COLOR` that is not empty, `CLICOLOR=0`, `TERM=dumb`.
+/// As in clap, which colours help and errors: a non-empty `NO_COLOR`, `CLICOLOR=0`, or `TERM=dumb`.
 fn refuses_colours(variable: &impl Fn(&str) -> Option<OsString>) -> bool {
     variable(NO_COLOR).is_some_and(|value| !value.is_empty())
         || variable("CLICOLOR").is_some_and(|value| value == "0")
@@ -85,7 +86,7 @@ fn is_dumb(variable: &impl Fn(&str) -> Option<OsString>) -> bool {
     variable("TERM").is_some_and(|terminal| terminal == "dumb")
 }
 
-/// Writes each line to what `out` gives.
+/// Writes each line to a writer from `out`.
 fn lines<W: Write + 'static>(
     format: LogFormat,
     is_coloured: bool,
@@ -102,8 +103,8 @@ fn lines<W: Write + 'static>(
     }
 }
 
-/// Writes a field in the colours of the library's own writer, but its value made visible before: in the finished line, an
-/// escape of the value's could not be told from those of the colours.
+/// Writes a field in the colours of the library's own writer, with its value made visible first: in the finished
+/// line, the value's escapes could not be told from the colours'.
 fn write_coloured(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> std::fmt::Result {
     let value = format!("{value:?}");
     let value = visible::line(&value);
@@ -118,7 +119,7 @@ fn is_ours(line: &Metadata<'_>) -> bool {
     line.target().split("::").next().is_some_and(|first| OUR_TARGETS.contains(&first))
 }
 
-/// Writes lines with what they hide made visible. The formatter writes a line in one piece.
+/// Makes each line visible before it is written. The formatter writes a line in one piece.
 struct VisibleLines<W> {
     format: LogFormat,
     is_coloured: bool,
@@ -139,8 +140,8 @@ impl<W: Write> Write for VisibleLines<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(bytes);
         let line = text.strip_suffix('\n').unwrap_or(&text);
-        // A terminal that was closed, a reader that is gone, a full disk: told of it, the library would panic when it
-        // cannot print that either.
+        // A closed terminal or pipe, or a full disk: if the library saw the error, it would panic when it cannot
+        // print that either.
         let _ = match self.visible(line) {
             Cow::Borrowed(_) => self.out.write_all(bytes),
             Cow::Owned(mut line) => {

@@ -1,5 +1,6 @@
-//! A process that has given root up must not get it back through root's terminal: a program may type into the terminal that
-//! it was started from (`TIOCSTI`, and on a console `TIOCLINUX`), and root's shell reads that as root's.
+//! Keeps a process that has given root up from getting it back through root's terminal: a program may type into the
+//! terminal that it was started from (`TIOCSTI`, and on a console `TIOCLINUX`), and root's shell reads that as root's
+//! input.
 //!
 //! Linux 6.2 lets the administrator forbid the first (`dev.tty.legacy_tiocsti = 0`), and only some distributions do.
 
@@ -14,8 +15,8 @@ use seccompiler::{
 /// `ioctl`'s requests that put characters into a terminal (`ioctl_tty(2)`, `ioctl_console(2)`).
 const TYPING: [u64; 2] = [nix::libc::TIOCSTI, 0x541c];
 
-/// Its numbers. A kernel that knows x32 programs takes theirs from any program (`__X32_SYSCALL_BIT`); older ones also the
-/// usual number with that bit.
+/// The numbers of `ioctl`. A kernel with x32 accepts its number from any program (`__X32_SYSCALL_BIT`); older ones
+/// also accept the usual number with that bit.
 #[cfg(target_arch = "x86_64")]
 const IOCTL: &[i64] = &[nix::libc::SYS_ioctl, 0x4000_0000 + 514, 0x4000_0000 + nix::libc::SYS_ioctl];
 #[cfg(not(target_arch = "x86_64"))]
@@ -30,13 +31,14 @@ pub(crate) enum GuardError {
     Kernel(#[from] seccompiler::Error),
 }
 
-/// Refuses it to this process and all that it starts, if it has a terminal. Threads that there are already may go on.
+/// Refuses these requests to this process and its children, if it has a terminal. Threads that exist already are not
+/// affected.
 pub(crate) fn refuse_typing() -> Result<(), GuardError> {
     if File::open("/dev/tty").is_err_and(|error| error.raw_os_error() == Some(nix::libc::ENXIO)) {
-        // There is no terminal.
+        // There is no controlling terminal.
         return Ok(());
     }
-    // The kernel takes 32 bits of the request.
+    // The kernel uses 32 bits of the request.
     let request = |request| SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, request);
     let typing = || -> Result<Vec<SeccompRule>, BackendError> {
         TYPING.into_iter().map(|typing| SeccompRule::new(vec![request(typing)?])).collect()

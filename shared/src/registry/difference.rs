@@ -1,26 +1,26 @@
-//! Which tenants a reload concerns, for the log.
+//! The tenants that a reload changed, for the log.
 
 use std::collections::HashMap;
 
 use super::{Registry, Tenant};
 use crate::tenant::TenantName;
 
-/// So many names are written out; of the others, how many there are.
+/// How many names are written out; the others are counted.
 const NAMED: usize = 10;
 
 /// The names of tenants, with commas between them; empty when there are none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// Those that were not there before.
+    /// New tenants.
     pub added: String,
-    /// Those that are no longer there.
+    /// Removed tenants.
     pub removed: String,
-    /// Those of which something else is said than before.
+    /// Tenants with other settings than before.
     pub changed: String,
 }
 
 impl Registry {
-    /// What is different since then.
+    /// The changes since an earlier registry.
     pub fn difference(&self, before: &Self) -> Difference {
         let (now, then) = (self.by_name(), before.by_name());
         let changed = |tenant: &&Tenant| then.get(&tenant.name).is_some_and(|earlier| earlier != tenant);
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn tenants_are_named_by_what_became_of_them() {
+    fn tenants_are_listed_by_their_change() {
         let reserved = |name: &str, port| (name.to_owned(), port, "reserved");
         let before = registry([reserved("alice", 1341), reserved("bob", 1342), reserved("carol", 1343)]);
         let after = registry([

@@ -1,5 +1,5 @@
-//! The directories of tenants. A directory is a tenant's isolation: it is not another tenant's, not inside another
-//! tenant's, not the system's, and holds no file of the service.
+//! The directories of tenants. A directory is a tenant's isolation: it is not another tenant's or inside one, it is
+//! not the operating system's, and it holds no file of the service.
 
 use std::collections::HashMap;
 use std::fs::{self, Metadata};
@@ -10,13 +10,13 @@ use super::{Registry, Tenant};
 use crate::config::Config;
 use crate::layout;
 
-/// Directories of the operating system: neither they nor anything in them is a tenant's. (The data root and what is
-/// in it may lie there: the operator has named it.)
+/// Directories of the operating system: neither they nor directories in them are a tenant's. (The data root may be in
+/// one: the operator has named it.)
 const SYSTEM: [&str; 12] = [
     "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/sbin", "/sys", "/usr",
 ];
 
-/// Directories that many programs share: they are not one tenant's, but a directory in them may be.
+/// Directories that many programs share: they are not a tenant's, but directories in them may be.
 const SHARED: [&str; 16] = [
     "/",
     "/home",
@@ -36,7 +36,7 @@ const SHARED: [&str; 16] = [
     "/var/tmp",
 ];
 
-/// A `data_dir` as a registry has it; one that is not absolute is relative to the registry's folder.
+/// A `data_dir` of a registry; a relative one is relative to the registry's folder.
 pub(super) fn parse_data_dir(folder: &Path, text: &str) -> Result<PathBuf, &'static str> {
     if text.is_empty() {
         return Err("an empty data_dir names no directory; leave the field out for <data root>/<name>");
@@ -47,19 +47,19 @@ pub(super) fn parse_data_dir(folder: &Path, text: &str) -> Result<PathBuf, &'sta
     Ok(folder.join(text))
 }
 
-/// What a directory, with its links followed, is that no tenant may have, such as "a directory of the system"; `None`
-/// when a tenant may have it.
+/// Why no tenant may have this directory (links followed), such as "a directory of the system"; `None` when a tenant
+/// may.
 pub fn unfit(real: &Path, config: &Config) -> Option<String> {
     Service::new(&config.gateway.tenants, config).objection(&Directory::at(real.to_owned()))
 }
 
-/// Each directory of a registry that cannot be its tenant's: the tenant's number, and what is wrong.
+/// Each directory of a registry that cannot be its tenant's: the tenant's index, and what is wrong.
 pub(super) fn mistakes(registry: &Registry, path: &Path, config: &Config) -> Vec<(usize, String)> {
     let service = Service::new(path, config);
     let mut found = Vec::new();
     let mut owners = Owners::default();
     let directories: Vec<Directory> =
-        registry.tenants.iter().map(|tenant| Directory::of(tenant, &service.data_root)).collect();
+        registry.tenants.iter().map(|tenant| Directory::of_tenant(tenant, &service.data_root)).collect();
     for (index, (tenant, directory)) in registry.tenants.iter().zip(&directories).enumerate() {
         if let Some(objection) = service.objection(directory) {
             let (name, real) = (&tenant.name, directory.real.display());
@@ -82,7 +82,8 @@ pub(super) fn mistakes(registry: &Registry, path: &Path, config: &Config) -> Vec
     found
 }
 
-/// What a directory has under each of its names: a bind mount, or another case where the file system ignores that.
+/// Identifies a directory whatever its name: it may be a bind mount, or be spelled in another case where the file
+/// system ignores that.
 type Inode = (u64, u64);
 
 fn inode_of(metadata: &Metadata) -> Inode {
@@ -95,11 +96,11 @@ fn inode_at(path: &Path) -> Option<Inode> {
 
 /// A tenant's directory as it is on the disk.
 struct Directory {
-    /// Its path, with links followed.
+    /// Its path, links followed.
     real: PathBuf,
     /// `None` while it does not exist.
     inode: Option<Inode>,
-    /// It is a folder of the data root, and no link: what it lies in is known.
+    /// It is a folder of the data root and not a link, so its parents are known.
     is_plain: bool,
 }
 
@@ -109,9 +110,9 @@ impl Directory {
     }
 
     /// `data_root` has its links followed.
-    fn of(tenant: &Tenant, data_root: &Path) -> Self {
+    fn of_tenant(tenant: &Tenant, data_root: &Path) -> Self {
         let directory = tenant.directory(data_root);
-        // Of 500 folders in the data root hardly one is a link. One look at each is enough.
+        // Of 500 folders in the data root few are links: one `lstat` each is enough.
         match fs::symlink_metadata(&directory) {
             Ok(found) if found.is_symlink() => {}
             found if tenant.data_dir.is_none() => {
@@ -123,10 +124,10 @@ impl Directory {
     }
 }
 
-/// Where the service has its own files.
+/// The service's own files.
 struct Service {
     data_root: PathBuf,
-    /// Each with what it is; a link by the folder that it is in.
+    /// Each with its name; a link is listed by its folder.
     files: Vec<(&'static str, PathBuf)>,
     /// The folders around these files.
     folders: HashMap<Inode, &'static str>,
@@ -135,7 +136,7 @@ struct Service {
 impl Service {
     fn new(registry: &Path, config: &Config) -> Self {
         let data_root = layout::resolved(&config.gateway.data_root);
-        // Beside a file lie others by the name that it was given: the lock, keys.csv, audit.log.
+        // Other files lie beside each of these, by its name: the lock, keys.csv, audit.log.
         let named = [
             ("the data root", "a link to the data root", config.gateway.data_root.as_path()),
             ("the config", "a link to the config", &config.path),
@@ -156,7 +157,7 @@ impl Service {
         Self { data_root, files, folders }
     }
 
-    /// What a directory is that no tenant may have.
+    /// Why no tenant may have a directory.
     fn objection(&self, directory: &Directory) -> Option<String> {
         let real = &directory.real;
         if !self.is_in_data_root(real) && is_of_the_system(real) {
@@ -170,7 +171,7 @@ impl Service {
         by_path().or_else(by_inode).map(|what| format!("a directory that holds {what}"))
     }
 
-    /// A data root that is the system's makes nothing in it the tenants'.
+    /// A data root that is a directory of the operating system gives tenants nothing in it.
     fn is_in_data_root(&self, real: &Path) -> bool {
         let is_named = |names: &[&str]| names.iter().any(|name| self.data_root == Path::new(name));
         real.starts_with(&self.data_root) && !is_named(&SYSTEM) && !is_named(&SHARED)
@@ -181,7 +182,7 @@ fn is_of_the_system(real: &Path) -> bool {
     SYSTEM.iter().any(|tree| real.starts_with(tree)) || SHARED.iter().any(|name| real == Path::new(name))
 }
 
-/// Whose which directory is.
+/// The owners of directories.
 #[derive(Default)]
 struct Owners<'t> {
     by_path: HashMap<PathBuf, &'t Tenant>,
@@ -189,7 +190,7 @@ struct Owners<'t> {
 }
 
 impl<'t> Owners<'t> {
-    /// Notes a directory's owner; the earlier owner, when there is one.
+    /// Notes a directory's owner. Returns its earlier owner, if there is one.
     fn claim(&mut self, directory: &Directory, tenant: &'t Tenant) -> Option<&'t Tenant> {
         let of_inode = directory.inode.and_then(|inode| self.by_inode.get(&inode));
         if let Some(earlier) = self.by_path.get(&directory.real).or(of_inode) {
@@ -202,7 +203,8 @@ impl<'t> Owners<'t> {
         None
     }
 
-    /// Whose directory this one lies in. A plain one lies in the data root, and who had that was refused.
+    /// The owner of a directory around this one. The parent of a plain one is the data root, which no tenant may
+    /// have.
     fn around(&self, directory: &Directory) -> Option<&'t Tenant> {
         if directory.is_plain {
             return None;

@@ -1,5 +1,5 @@
-//! Changes to the registry file: under a lock, checked as a whole before it is written, written by
-//! rename. Comments and order stay as they were.
+//! Changes the registry file: under a lock, checked as a whole before it is written, and replaced by a rename.
+//! Comments and order are kept.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -17,13 +17,13 @@ use crate::tenant::TenantName;
 use crate::toml_reader::{Mistake, Mistakes};
 use crate::{file_error, file_owner, regular_file};
 
-/// A registry that nobody else can change until it is dropped.
+/// A registry, locked until this is dropped.
 pub struct RegistryEdit {
     path: PathBuf,
     document: DocumentMut,
-    /// What the document must be read as.
+    /// What the document must parse to.
     registry: Registry,
-    /// Whether the document, as it is now, has been read back.
+    /// Whether the document in its current state has been parsed again.
     is_checked: bool,
     lock: RegistryLock,
 }
@@ -34,7 +34,7 @@ pub enum EditError {
     /// The file has mistakes.
     #[error(transparent)]
     Mistakes(#[from] Mistakes),
-    /// It is in one of the old formats.
+    /// The file is in an old format.
     #[error(
         "{0} is in an old format: run `sq-gateway import` on it first, and name the new file in gateway.toml"
     )]
@@ -45,22 +45,22 @@ pub enum EditError {
     /// The tenant has no such key.
     #[error("tenant {0} has no key {1}; `sq-gateway tenants show {0}` lists its keys")]
     NoSuchKey(TenantName, String),
-    /// The tenant has as many keys as it may.
+    /// The tenant has the maximum number of keys.
     #[error(
         "tenant {0} has {KEYS_PER_TENANT} keys, and may have no more; take out those that have expired with \
          `sq-gateway tenants revoke-key {0} --expired`"
     )]
     TooManyKeys(TenantName),
-    /// The tenant has had the last of the ids that there are.
+    /// The tenant has used the last key id.
     #[error(
         "tenant {0} has had key k{KEY_NUMBER}, and no number comes after it; lower its last_key in the registry, or \
-         rename that key, if nobody needs to know it by its id"
+         rename that key, if its id is no longer needed"
     )]
     NoMoreIds(TenantName),
-    /// Read again, the text to be written says something else than was asked for.
+    /// The new text does not parse to the requested registry.
     #[error("{0}: this edit would not be read back as it was meant; nothing was written")]
     ReadsOtherwise(PathBuf),
-    /// Somebody else is changing the registry, for longer than any change takes.
+    /// Another process has held the lock longer than any change takes.
     #[error(
         "{0} has been held by another process for {patience_s} s; `fuser {0}` shows which. Nothing was changed",
         patience_s = LOCK_PATIENCE.as_secs()
@@ -69,18 +69,18 @@ pub enum EditError {
     /// The file could not be read or written.
     #[error("{0}: {text}", text = file_error::text(.0, .1))]
     Io(PathBuf, io::Error),
-    /// The file is another user's, who could not read it any more.
+    /// The file is another user's, who could not read it afterwards.
     #[error("{0}")]
     WrongUser(String),
-    /// The registry is a link, and leads elsewhere than it did when the change began.
+    /// The registry is a link that was changed meanwhile.
     #[error("{0}: the symbolic link leads to another file than a moment ago; nothing was changed, try again")]
     Moved(PathBuf),
-    /// The change is made, and a power cut may take it back.
+    /// The change is made, but a power cut may undo it.
     #[error("{0}: {1}")]
     NotSynced(PathBuf, io::Error),
 }
 
-/// A changed registry that is written beside the one in force. Dropped, the change is not made.
+/// A changed registry, written beside the old one. Dropped, the change is not made.
 pub struct PreparedEdit {
     path: PathBuf,
     replacement: Replacement,
@@ -88,10 +88,10 @@ pub struct PreparedEdit {
 }
 
 impl PreparedEdit {
-    /// Puts it in force.
+    /// Replaces the registry.
     ///
     /// # Errors
-    /// It could not be renamed, and nothing is changed; or it is in force, and that could not be synced.
+    /// It could not be renamed, and nothing is changed; or it is replaced, but could not be synced.
     pub fn publish(self) -> Result<(), EditError> {
         let Self { path, replacement, lock } = self;
         if regular_file::target_of(&path).ok().as_deref() != Some(lock.target()) {
@@ -115,7 +115,7 @@ impl PreparedEdit {
 }
 
 impl RegistryEdit {
-    /// Locks the registry and reads it. A file that does not exist is an empty registry.
+    /// Locks and reads the registry. A missing file is an empty registry.
     ///
     /// # Errors
     /// It has mistakes, is in an old format, or cannot be read or locked.
@@ -138,7 +138,7 @@ impl RegistryEdit {
         Ok(Self { path: path.to_owned(), document, registry: loaded.registry, is_checked: false, lock })
     }
 
-    /// What the file held, with the edits made so far.
+    /// The content of the file with the edits made so far.
     pub fn registry(&self) -> &Registry {
         &self.registry
     }
@@ -146,17 +146,17 @@ impl RegistryEdit {
     /// Adds a tenant.
     ///
     /// # Errors
-    /// The file has no place for it.
+    /// The file's `tenant` is not an array of tables.
     pub fn add(&mut self, tenant: &Tenant) -> Result<(), EditError> {
         self.tables()?.push(tenant_table(tenant));
         self.registry.tenants.push(tenant.clone());
         Ok(())
     }
 
-    /// Takes a tenant out.
+    /// Removes a tenant.
     ///
     /// # Errors
-    /// There is none of this name.
+    /// There is no tenant of this name.
     pub fn remove(&mut self, name: &TenantName) -> Result<(), EditError> {
         let index = self.index(name)?;
         self.tables()?.remove(index);
@@ -167,27 +167,27 @@ impl RegistryEdit {
     /// Sets a tenant's state.
     ///
     /// # Errors
-    /// There is none of this name.
+    /// There is no tenant of this name.
     pub fn set_state(&mut self, name: &TenantName, state: TenantState) -> Result<(), EditError> {
         self.table(name)?.insert("state", value(state.as_str()));
         self.tenant(name)?.state = state;
         Ok(())
     }
 
-    /// Gives a tenant a plan of the config, or takes it away.
+    /// Sets a tenant's plan, or removes it.
     ///
     /// # Errors
-    /// There is none of this name.
+    /// There is no tenant of this name.
     pub fn set_plan(&mut self, name: &TenantName, plan: Option<&str>) -> Result<(), EditError> {
         set(self.table(name)?, "plan", plan.map(value));
         self.tenant(name)?.plan = plan.map(str::to_owned);
         Ok(())
     }
 
-    /// Gives a tenant a quota of its own, in bytes, or takes it away.
+    /// Sets a tenant's own quota, in bytes, or removes it.
     ///
     /// # Errors
-    /// There is none of this name.
+    /// There is no tenant of this name.
     pub fn set_quota(&mut self, name: &TenantName, quota_bytes: Option<u64>) -> Result<(), EditError> {
         set(self.table(name)?, "quota", quota_bytes.map(quota_value));
         self.tenant(name)?.quota_bytes = quota_bytes;
@@ -197,7 +197,7 @@ impl RegistryEdit {
     /// Adds a key.
     ///
     /// # Errors
-    /// There is no tenant of this name, or it has as many keys as it may.
+    /// There is no tenant of this name, or it has the maximum number of keys.
     pub fn add_key(&mut self, name: &TenantName, key: &Key) -> Result<(), EditError> {
         let keys = self.keys(name)?;
         if keys.len() >= KEYS_PER_TENANT {
@@ -208,7 +208,7 @@ impl RegistryEdit {
         Ok(())
     }
 
-    /// Sets the time, in seconds since 1970, from which on a key is refused.
+    /// Sets when a key expires, in seconds since 1970.
     ///
     /// # Errors
     /// There is no such tenant, or it has no such key.
@@ -220,7 +220,7 @@ impl RegistryEdit {
         Ok(())
     }
 
-    /// Takes a key out, and notes its number: no other key gets its id.
+    /// Removes a key, and notes its number, so that no other key gets its id.
     ///
     /// # Errors
     /// There is no such tenant, or it has no such key.
@@ -237,11 +237,11 @@ impl RegistryEdit {
         Ok(())
     }
 
-    /// Whether the whole would be a valid registry, and the one that was asked for. A command asks before it makes
-    /// keys or directories.
+    /// Checks that the whole is a valid registry, and the requested one. A command checks before it makes keys or
+    /// directories.
     ///
     /// # Errors
-    /// The mistakes that the changes made.
+    /// The mistakes in the changes.
     pub fn check(&mut self, config: &Config) -> Result<(), EditError> {
         if self.is_checked {
             return Ok(());
@@ -254,16 +254,16 @@ impl RegistryEdit {
         Ok(())
     }
 
-    /// Writes the file, unless the whole of it would not be a valid registry.
+    /// Writes the file, if the whole is a valid registry.
     ///
     /// # Errors
-    /// A mistake that the changes made, or the file could not be written.
+    /// There is a mistake in the changes, or the file could not be written.
     pub fn commit(self, config: &Config) -> Result<(), EditError> {
         self.prepare(config)?.publish()
     }
 
-    /// Does all of it but the last step. What must be done before the change is in force, such as to hand a key over,
-    /// is done then, when a full disk can no longer be in the way.
+    /// Does everything but the rename. A command then does what must precede the change, such as handing over a key:
+    /// a full disk can no longer prevent the change.
     ///
     /// # Errors
     /// As for [`Self::commit`]; nothing is changed or left behind.
@@ -276,7 +276,7 @@ impl RegistryEdit {
 
     fn text(&self) -> String {
         let text = self.document.to_string();
-        // A file without a word in it would be taken for one that is half written.
+        // An empty file would be taken for one that is half written.
         if text.trim().is_empty() { "# No tenants.\n".to_owned() } else { text }
     }
 
@@ -286,7 +286,7 @@ impl RegistryEdit {
         found.ok_or_else(|| EditError::NoSuchTenant(name.clone()))
     }
 
-    /// The way to the document, for every edit.
+    /// The tenants' tables; each edit uses them.
     fn tables(&mut self) -> Result<&mut ArrayOfTables, EditError> {
         self.is_checked = false;
         tables(&mut self.document, "tenant").ok_or_else(|| EditError::ReadsOtherwise(self.path.clone()))
@@ -328,8 +328,7 @@ fn quota_value(quota_bytes: u64) -> Item {
     value(format!("{quota_bytes}B"))
 }
 
-/// The tables `[[name]]`, none of them if there are none. Those of an inline array, which is read as well, become such
-/// tables; `None` for anything else.
+/// The tables `[[name]]`, empty if there are none. An inline array becomes such tables; `None` for anything else.
 fn tables<'t>(parent: &'t mut Table, name: &str) -> Option<&'t mut ArrayOfTables> {
     let item = parent.entry(name).or_insert(Item::None);
     let is_inline = item.is_array();
@@ -349,7 +348,7 @@ fn tables<'t>(parent: &'t mut Table, name: &str) -> Option<&'t mut ArrayOfTables
     Some(tables)
 }
 
-/// What stands before an inline array. It would come again before each of its tables.
+/// The comment before an inline array, which would be repeated before each table.
 fn take_comment(parent: &mut Table, name: &str) -> Option<String> {
     let mut key = parent.key_mut(name)?;
     let comment = key.leaf_decor().prefix().and_then(|prefix| prefix.as_str()).map(str::to_owned);
@@ -400,12 +399,12 @@ fn key_table(key: &Key) -> Table {
     table
 }
 
-/// `None` for a time that cannot be written; none was read or made then.
+/// `None` for a time that cannot be written. None was read or made.
 fn toml_time(seconds: i64) -> Option<toml_edit::Datetime> {
     clock::rfc3339(seconds)?.parse().ok()
 }
 
-/// Says of each mistake that its place is in a text which was not written.
+/// Says in each mistake that its position is in a text that was not written.
 fn as_it_would_be(Mistakes(mistakes): Mistakes) -> Mistakes {
     let told = |mistake: Mistake| {
         let message = format!("{} (in the file as it would be; nothing was changed)", mistake.message);
@@ -414,7 +413,7 @@ fn as_it_would_be(Mistakes(mistakes): Mistakes) -> Mistakes {
     Mistakes(mistakes.into_iter().map(told).collect())
 }
 
-/// A key with the scope `write` and no end, for a token's digest.
+/// A key with the scope `write` and without expiry.
 pub fn write_key(id: String, sha256: crate::token::TokenDigest) -> Key {
     Key { id, sha256, scope: Scope::Write, expires_s: None }
 }

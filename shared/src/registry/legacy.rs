@@ -1,6 +1,6 @@
-//! The old formats, told apart by what is in them. Their tokens and directories are used as they are;
-//! names that ours does not allow and ports outside the slots are changed, and each change is reported.
-//! One entry is one customer: entries that cannot be told apart are refused.
+//! The old formats, recognised by their content. Their tokens and directories are used unchanged; names that our
+//! format does not allow and ports outside the slots are changed, and each change is reported. Each entry is a
+//! customer: entries that cannot be distinguished are refused.
 
 mod entries;
 
@@ -18,14 +18,14 @@ use crate::token::{BearerToken, TokenDigest};
 use crate::toml_reader::{Document, Mistakes};
 use entries::{Entry, OldTenant};
 
-/// Which old format a text is in; `None` for ours, and for what is none of them: the reader of ours
-/// has the better messages.
+/// The old format of a text; `None` for our format and for unknown ones, because the reader of ours has the better
+/// messages.
 pub(super) fn recognise(text: &str) -> Option<Format> {
     if text.trim_start().starts_with('{') {
         let value: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
         let tenants = value.get("tenants");
         let first = tenants.and_then(|tenants| tenants.get(0));
-        // Beside tenants by their tokens it says nothing of the format.
+        // With tenants by their tokens, `admin_key` does not tell the format.
         let by_token = tenants.is_some_and(serde_json::Value::is_object);
         let admin_key = value.get("admin_key").is_some() && !by_token;
         return Some(match first {
@@ -35,16 +35,16 @@ pub(super) fn recognise(text: &str) -> Option<Format> {
             None => Format::SqHost,
         });
     }
-    // Ours has `[[tenant]]`, and is read often: most texts need no second parser.
+    // Our format has `[[tenant]]`, and is read often: most texts need no second parser.
     if !text.contains("tenants") {
         return None;
     }
     let table: toml::Table = text.parse().ok()?;
-    // A file with entries of both kinds is read as ours, which finds a mistake at the other kind.
+    // A file with both kinds of entries is read as ours, which reports the other kind.
     (table.contains_key("tenants") && !table.contains_key("tenant")).then_some(Format::PythonGateway)
 }
 
-/// The registry, and where the directory of each tenant is named.
+/// The registry, and the place of each tenant's `data_dir`.
 pub(super) fn parse(
     path: &Path,
     text: &str,
@@ -56,28 +56,28 @@ pub(super) fn parse(
     let folder = layout::folder_of(path);
     let mut import = Import { document: &document, config, changes: Vec::new() };
     import.check_unknown_fields(text, &entries);
-    import.tell_of_other_members(text, format);
+    import.report_other_members(text, format);
     let mut customers: Vec<Customer> =
         entries.into_iter().filter_map(|entry| import.customer(entry, &folder)).collect();
     import.check_tokens(&customers);
-    import.settle_names(&mut customers);
+    import.make_names_unique(&mut customers);
     import.assign_slots(&mut customers);
     let changes = import.changes;
-    let place = |customer: &Customer| Some(customer.entry.span.of(&["data_dir"]));
+    let place = |customer: &Customer| Some(customer.entry.span.at(&["data_dir"]));
     let places = customers.iter().map(place).collect();
     let tenants = customers.into_iter().map(Customer::into_tenant).collect();
     document.finish((Loaded { registry: Registry { tenants }, format, changes }, places))
 }
 
-/// An entry that has all that a tenant needs.
+/// A valid entry.
 struct Customer {
     entry: Entry,
-    /// What the file calls it.
+    /// Its name in the file.
     label: String,
     name: TenantName,
     data_dir: Option<PathBuf>,
     digest: TokenDigest,
-    /// Its slot; 0 until it has one.
+    /// Its slot; 0 until one is assigned.
     port: u16,
 }
 
@@ -107,8 +107,8 @@ struct Import<'d> {
 }
 
 impl Import<'_> {
-    /// A field that may say that a tenant or its key is closed, or may only read, is refused: what it closes must not be
-    /// opened. Others are left out.
+    /// Refuses unknown fields that may say that a tenant or its key is closed or read-only: an import must not open
+    /// what was closed. Other unknown fields are ignored.
     fn check_unknown_fields(&mut self, text: &str, entries: &[Entry]) {
         let mut left_out: BTreeMap<&str, usize> = BTreeMap::new();
         for (field, range) in entries.iter().flat_map(|entry| entry.span.unknown()) {
@@ -130,19 +130,19 @@ impl Import<'_> {
         self.changes.extend(left_out.into_iter().map(told));
     }
 
-    /// What stands beside the tenants is left out, the key of the admin API among it: a registry of ours has none.
-    fn tell_of_other_members(&mut self, text: &str, format: Format) {
+    /// Ignores all members but the tenants. The key of the admin API is one: our registry has none.
+    fn report_other_members(&mut self, text: &str, format: Format) {
         for (member, value) in entries::other_members(text, format) {
-            let is_in_force = || {
+            let is_configured = || {
                 let token = value.as_deref().and_then(|value| BearerToken::parse(value.as_bytes()).ok());
                 token.is_some_and(|token| self.config.gateway.admin_key == Some(token.digest()))
             };
             if member != ADMIN_KEY {
-                // A key that stands in the wrong place is not repeated.
+                // A misplaced key must not be repeated.
                 let is_word = member.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
                 let shown = if is_word { member.as_str() } else { "a member" };
                 self.changes.push(format!("{shown:?}, beside the tenants, is unknown here, and left out"));
-            } else if !is_in_force() {
+            } else if !is_configured() {
                 self.changes.push(format!(
                     "{ADMIN_KEY} is not taken over: the admin API takes the key of gateway.admin_key_sha256 alone; to keep \
                      the old one, write what `printf %s OLD_KEY | sha256sum` prints there"
@@ -151,7 +151,7 @@ impl Import<'_> {
         }
     }
 
-    /// `None` when something was wrong; it has been noted then.
+    /// `None` after a mistake, which has been noted.
     fn customer(&self, entry: Entry, folder: &Path) -> Option<Customer> {
         let label = self.label(&entry)?;
         let name = TenantName::nearest(&label);
@@ -175,7 +175,7 @@ impl Import<'_> {
         Some(Customer { label, name: name?, data_dir, digest: digest?, port: 0, entry })
     }
 
-    /// What the file calls the tenant.
+    /// The tenant's name in the file.
     fn label(&self, entry: &Entry) -> Option<String> {
         let from_directory = || {
             let last = Path::new(entry.old.data_dir.as_deref()?).file_name()?;
@@ -190,14 +190,14 @@ impl Import<'_> {
     }
 
     fn mistake(&self, entry: &Entry, fields: &[&str], message: impl std::fmt::Display) {
-        self.document.mistake(Some(entry.span.of(fields)), message);
+        self.document.mistake(Some(entry.span.at(fields)), message);
     }
 
     fn line_of(&self, customer: &Customer) -> usize {
         self.document.line(customer.entry.span.whole.start)
     }
 
-    /// Whose a request with such a key would be could not be said.
+    /// Two tenants cannot have the same key: a request's tenant would be ambiguous.
     fn check_tokens(&self, customers: &[Customer]) {
         let mut owners: HashMap<TokenDigest, &Customer> = HashMap::new();
         for customer in customers {
@@ -213,10 +213,10 @@ impl Import<'_> {
         }
     }
 
-    /// Entries that come to one name are told apart by their directories, and the later one gets a number. The
-    /// directory of one that names none would depend on the order of the entries, so it is refused.
-    fn settle_names(&mut self, customers: &mut [Customer]) {
-        // What is a name of ours already stays, wherever in the file it stands.
+    /// Entries whose names become equal are distinguished by their directories, and the later one gets a number.
+    /// Without a `data_dir` its directory would depend on the order of the entries, so that is refused.
+    fn make_names_unique(&mut self, customers: &mut [Customer]) {
+        // Valid names are kept, wherever they are in the file.
         customers.sort_by_key(|customer| customer.name.as_str() != customer.label);
         let mut taken: BTreeSet<TenantName> =
             customers.iter().map(|customer| customer.name.clone()).collect();
@@ -274,7 +274,8 @@ impl Import<'_> {
     }
 }
 
-/// Unknown fields, in lower case, that may close a tenant or its key, whatever their values; so may any that is a truth value.
+/// Unknown fields, in lower case, that may close a tenant or its key, whatever their values. Any field with a truth
+/// value may too.
 const MAY_CLOSE: &[&str] = &[
     "access",
     "active",
@@ -309,7 +310,7 @@ const MAY_CLOSE: &[&str] = &[
     "valid_until",
 ];
 
-/// Where a file has the key of the admin API.
+/// The member with the key of the admin API.
 const ADMIN_KEY: &str = "admin_key";
 
 /// The fields that may hold a tenant's name, and its key.
@@ -324,10 +325,10 @@ fn cannot_be_told_apart(name: &TenantName, first: usize, second: usize) -> Strin
     )
 }
 
-/// The name with the lowest number that makes it another than those taken.
+/// The name with the lowest number that is not taken.
 fn numbered(name: &TenantName, taken: &BTreeSet<TenantName>) -> Option<TenantName> {
-    let room = crate::limits::TENANT_NAME_BYTES - 12;
-    let stem: String = name.as_str().chars().take(room).collect();
+    let stem_bytes = crate::limits::TENANT_NAME_BYTES - 12;
+    let stem: String = name.as_str().chars().take(stem_bytes).collect();
     let names = (2..).map_while(|number: u32| TenantName::nearest(&format!("{stem}-{number}")));
     names.into_iter().find(|name| !taken.contains(name))
 }

@@ -1,4 +1,5 @@
-//! One writer of the registry at a time: the commands and the admin API hold this lock from reading it to writing it.
+//! Lets one writer at a time change the registry: the commands and the admin API hold this lock from reading it to
+//! writing it.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -8,20 +9,20 @@ use super::edit::EditError;
 use crate::file_lock::lock_within;
 use crate::{layout, regular_file};
 
-/// How long one who wants to change the registry waits for others. The longest change makes 500 tenants and their
-/// directories, which takes seconds.
+/// How long a change of the registry waits for others. The longest change makes 500 tenants and their directories,
+/// which takes seconds.
 pub const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 
-/// While it lives, nobody else changes the registry.
+/// While this exists, no other process of ours changes the registry.
 pub struct RegistryLock {
-    /// The registry, behind all links: one file has one lock, whatever it is called.
+    /// The registry, links followed: a file has one lock, whatever its name.
     target: PathBuf,
     #[expect(dead_code, reason = "the lock is the open file")]
     file: File,
 }
 
 impl RegistryLock {
-    /// Waits for its turn.
+    /// Waits for the lock.
     pub(super) fn take(registry: &Path, patience: Duration) -> Result<Self, EditError> {
         let target = regular_file::target_of(registry);
         let target = target.map_err(|error| EditError::Io(registry.to_owned(), error))?;
@@ -35,7 +36,7 @@ impl RegistryLock {
         }
     }
 
-    /// The file that is locked, and so the one to be read and replaced.
+    /// The locked file, which is to be read and replaced.
     pub(super) fn target(&self) -> &Path {
         &self.target
     }
@@ -46,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lock_that_is_never_given_back_is_not_waited_for_for_ever() {
+    fn the_wait_for_a_lock_ends() {
         let folder = tempfile::tempdir().unwrap();
         let registry = folder.path().join("tenants.toml");
         let held = RegistryLock::take(&registry, Duration::ZERO).unwrap();

@@ -12,7 +12,7 @@ use crate::tenant::TenantName;
 use crate::token::TokenDigest;
 use crate::toml_reader::{Document, Mistakes, Section};
 
-/// The registry, and where the directory of each tenant is named.
+/// The registry, and the place of each tenant's `data_dir`.
 pub(super) fn parse(path: &Path, text: &str, config: &Config) -> Result<(Loaded, Vec<Place>), Mistakes> {
     let document = Document::new(path, text);
     let table = document.parse();
@@ -27,14 +27,14 @@ pub(super) fn parse(path: &Path, text: &str, config: &Config) -> Result<(Loaded,
     document.finish((Loaded { registry, format: Format::Native, changes: Vec::new() }, places))
 }
 
-/// What may be one tenant's only.
+/// Values that only one tenant may have.
 struct Seen {
     names: Unique<TenantName>,
     ports: Unique<u16>,
     digests: Unique<TokenDigest>,
 }
 
-/// `None` when something was wrong; it has been noted then.
+/// `None` after a mistake, which has been noted.
 fn read_tenant(
     section: Section<'_, '_>,
     seen: &mut Seen,
@@ -64,7 +64,7 @@ fn read_tenant(
     let mut ids = Unique::new();
     let keys = section.sections("key");
     if keys.len() > KEYS_PER_TENANT {
-        section.mistake(format!("tenant {owner} has {} keys, of {KEYS_PER_TENANT} at most", keys.len()));
+        section.mistake(format!("tenant {owner} has {} keys; the limit is {KEYS_PER_TENANT}", keys.len()));
     }
     let keys: Vec<Key> = keys.into_iter().filter_map(|key| read_key(key, &mut ids, seen, owner)).collect();
     section.finish();
@@ -115,7 +115,7 @@ fn parse_key_number(text: &str) -> Result<u32, String> {
     number.ok_or_else(|| format!("a whole number from 0 to {KEY_NUMBER}"))
 }
 
-/// Notes a field that is missing. One that is there and wrong has been noted where it was read.
+/// Notes a missing field. An invalid one was noted where it was read.
 fn required<T>(section: &Section<'_, '_>, key: &'static str, value: Option<T>) -> Option<T> {
     if value.is_none() && !section.has(key) {
         section.mistake(format!("{key} is missing"));

@@ -1,4 +1,4 @@
-//! What should be: which tenant belongs on which slot, as the config and the registry say.
+//! The desired state: each tenant's slot and settings, from the config and the registry.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,21 +11,21 @@ use sq_shared::tenant::TenantName;
 
 use crate::settings::WorkerSettings;
 
-/// The tenant of a slot, and what its worker is told.
+/// A slot's tenant, and its worker's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assignment {
-    /// Whose slot it is.
+    /// The tenant.
     pub tenant: TenantName,
     /// The tenant's directory, absolute.
     pub data_dir: PathBuf,
-    /// What may change while the worker runs.
+    /// The settings, which may change while the worker runs.
     pub settings: WorkerSettings,
 }
 
-/// A tenant of the registry, active or not: where its phexts are, and how much they may have.
+/// A tenant of the registry, active or not: its directory and quota.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
-    /// Whose it is.
+    /// The tenant.
     pub tenant: TenantName,
     /// The tenant's directory, absolute.
     pub data_dir: PathBuf,
@@ -33,29 +33,29 @@ pub struct Account {
     pub quota_bytes: Option<u64>,
 }
 
-/// What should be, on all slots.
+/// The desired state of all slots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Desired {
-    /// By port; active tenants only. No directory is another's or lies inside it.
+    /// By port; active tenants only. No directory is another's or inside it.
     pub assignments: BTreeMap<u16, Arc<Assignment>>,
     /// How long a worker may take to end before it is killed.
     pub stop_grace: Duration,
-    /// The pool itself stops: every worker goes, and connections wait for the next pool.
+    /// The pool stops: all workers are stopped, and connections wait for the next pool.
     pub is_closing: bool,
 }
 
 impl Assignment {
-    /// Whether a worker of the one may go on as a worker of the other: only settings differ.
+    /// Whether a worker can switch between these assignments: only their settings differ.
     pub fn is_same_worker(&self, other: &Self) -> bool {
         self.tenant == other.tenant && self.data_dir == other.data_dir
     }
 
-    /// Whether the two directories must not be open at once: they are the same, or one holds the other.
+    /// Whether the two directories must not be open at once: they are the same, or one is inside the other.
     pub fn shares_directory(&self, other: &Self) -> bool {
         self.data_dir.starts_with(&other.data_dir) || other.data_dir.starts_with(&self.data_dir)
     }
 
-    fn of(tenant: &Tenant, config: &Config) -> Self {
+    fn new(tenant: &Tenant, config: &Config) -> Self {
         let limits = tenant.limits(config);
         Self {
             tenant: tenant.name.clone(),
@@ -76,24 +76,23 @@ impl Assignment {
 }
 
 impl Desired {
-    /// What a worker has beyond its own drain, which is the config's too: one that is merely slow ends by
-    /// itself.
+    /// The time for a worker to end beyond its own drain, which is the config's too: a slow one ends without being
+    /// killed.
     const GRACE_AFTER_DRAIN: Duration = Duration::from_secs(5);
 
-    /// What a config and a registry ask for.
+    /// The desired state that a config and a registry describe.
     pub fn new(config: &Config, registry: &Registry) -> Self {
         let active = registry.tenants.iter().filter(|tenant| tenant.state == TenantState::Active);
         Self {
             assignments: active
-                .map(|tenant| (tenant.port, Arc::new(Assignment::of(tenant, config))))
+                .map(|tenant| (tenant.port, Arc::new(Assignment::new(tenant, config))))
                 .collect(),
             stop_grace: config.timeouts.drain.saturating_add(Self::GRACE_AFTER_DRAIN),
             is_closing: false,
         }
     }
 
-    /// From now on every worker goes. Each takes its own drain; one that has not gone a while after `drain`
-    /// is killed.
+    /// All workers are to stop. Each takes its own drain; one that still runs some time after `drain` is killed.
     pub fn close(&mut self, drain: Duration) {
         self.assignments.clear();
         self.stop_grace = drain.saturating_add(Self::GRACE_AFTER_DRAIN);

@@ -41,7 +41,7 @@ pub struct StatusSources {
     pub events: mpsc::UnboundedSender<Event>,
     /// The counters.
     pub metrics: Arc<Metrics>,
-    /// What the tenants have stored.
+    /// The tenants' stored bytes.
     pub storage: Arc<Storage>,
     /// Whether the address is loopback. Requests must then name a loopback host.
     pub is_local: bool,
@@ -66,7 +66,7 @@ impl StatusServer {
     ) -> Result<Self, String> {
         let explain = |error: io::Error| {
             let settings = Settings::one("[pool] status_listen, or set it to \"off\"");
-            let advice = listen_error::of_tcp(address, &error, settings);
+            let advice = listen_error::tcp_advice(address, &error, settings);
             format!("failed to listen on {address} for the pool's status: {error}; {advice}")
         };
         if !sources.is_local {

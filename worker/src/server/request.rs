@@ -55,7 +55,7 @@ pub(super) async fn answer(
         }
     };
     if let Some(started) = started {
-        let trace = TraceParent::of_request(&head.headers);
+        let trace = TraceParent::from_headers(&head.headers);
         log_access(worker, command, &answer, started, request_id, trace);
     }
     if !worker.is_of_pool() {
@@ -226,7 +226,7 @@ fn target(head: &Parts) -> Result<Target, Problem> {
         let fits = head.method == Method::GET || head.method == Method::HEAD;
         return if fits { Ok(Target::Health) } else { Err(not_allowed("GET, HEAD")) };
     }
-    let route = Route::of_path(path).ok_or_else(|| {
+    let route = Route::from_path(path).ok_or_else(|| {
         Problem::new(Code::UnknownRoute, "there is no such path: commands are under /api/v2/")
     })?;
     let methods = route.methods();
@@ -246,6 +246,6 @@ fn tenant_name(worker: &Worker) -> &str {
 fn command_name(head: &Parts) -> &'static str {
     match head.uri.path() {
         HEALTH => "health",
-        path => Route::of_path(path).map_or("unknown", Route::name),
+        path => Route::from_path(path).map_or("unknown", Route::name),
     }
 }

@@ -109,7 +109,7 @@ impl Findings {
             Ok(()) => true,
             Err(error) if error.kind() == ErrorKind::AddrInUse => false,
             Err(error) => {
-                let advice = listen_error::of_tcp(address, &error, settings);
+                let advice = listen_error::tcp_advice(address, &error, settings);
                 self.mistakes
                     .push(format!("{field} = \"{address}\" cannot be listened on: {error}; {advice}"));
                 true

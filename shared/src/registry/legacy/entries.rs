@@ -1,4 +1,4 @@
-//! The entries of an old file, as they stand there, and where each of them and each of its fields stands.
+//! The entries of an old file, with the places of each entry and its fields.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,7 +14,7 @@ use toml::Spanned;
 use super::Format;
 use crate::toml_reader::{Document, Mistake, Mistakes};
 
-/// A tenant as any of the old formats has it.
+/// A tenant in any of the old formats.
 #[derive(Deserialize)]
 pub(super) struct OldTenant {
     #[serde(alias = "api_key")]
@@ -29,11 +29,11 @@ pub(super) struct OldTenant {
     pub(super) enabled: Option<Option<bool>>,
 }
 
-/// The fields of an entry, and the phext that the Python gateway named beside the tenant.
+/// The known fields of an entry. `phext` is the Python gateway's, and ignored.
 const FIELDS: &[&str] =
     &["token", "api_key", "name", "id", "port", "data_dir", "quota_mb", "enabled", "phext"];
 
-/// Tells a null from a field that is not there.
+/// Distinguishes null from a missing field.
 fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<bool>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
@@ -44,19 +44,19 @@ pub(super) struct Entry {
     pub(super) span: Span,
 }
 
-/// Where an entry stands, in bytes from the beginning of the file.
+/// An entry's place, in bytes from the beginning of the file.
 pub(super) struct Span {
     pub(super) whole: Range<usize>,
     fields: BTreeMap<String, Range<usize>>,
 }
 
 impl Span {
-    /// Where the first of these fields stands that is there; the entry itself when none is.
-    pub(super) fn of(&self, fields: &[&str]) -> Range<usize> {
+    /// The place of the first of these fields that is present, or else of the entry.
+    pub(super) fn at(&self, fields: &[&str]) -> Range<usize> {
         fields.iter().find_map(|field| self.fields.get(*field)).unwrap_or(&self.whole).clone()
     }
 
-    /// The fields that have no meaning here, and where their values stand.
+    /// The unknown fields, and the places of their values.
     pub(super) fn unknown(&self) -> impl Iterator<Item = (&str, &Range<usize>)> {
         let fields = self.fields.iter().map(|(name, range)| (name.as_str(), range));
         fields.filter(|(name, _)| !FIELDS.contains(name))
@@ -73,7 +73,7 @@ struct Listed<T> {
     tenants: Vec<T>,
 }
 
-/// The members of a JSON object in their order. Of two with one key a map would keep the last alone.
+/// The members of a JSON object in their order. A map would keep only the last of two with the same key.
 struct Members<T>(Vec<(String, T)>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Members<T> {
@@ -122,7 +122,8 @@ pub(super) fn read(path: &Path, text: &str, format: Format) -> Result<Vec<Entry>
     Ok(tenants.into_iter().zip(spans).map(|(old, span)| Entry { old, span }).collect())
 }
 
-/// The members of the whole file but the tenants, with those values that are texts. One that is empty says nothing.
+/// The members of the whole file except the tenants, with their values where these are strings. Empty ones are left
+/// out.
 pub(super) fn other_members(text: &str, format: Format) -> Vec<(String, Option<String>)> {
     let members: Vec<(String, Option<String>)> = match format {
         Format::SqHost | Format::SqRouter | Format::AdminKey => {
@@ -185,8 +186,8 @@ fn listed_in_toml(text: &str) -> Result<Read, toml::de::Error> {
     Ok((tenants, spanned.into_iter().map(span).collect()))
 }
 
-/// A message of serde's without the value that it found, which may be a key: a text in quotes, or a number or a truth value
-/// in backticks (serde's `Unexpected`).
+/// A message of serde's without the value that it found, which may be a key: a string in quotes, or a number or a
+/// truth value in backticks (serde's `Unexpected`).
 fn without_value(message: &str) -> String {
     let (Some((kind, found)), Some((_, expected))) =
         (message.split_once(": "), message.rsplit_once(", expected "))

@@ -116,7 +116,7 @@ impl DataDirectory {
     /// # Errors
     /// The system's error.
     pub fn id(&self) -> io::Result<DirectoryId> {
-        Ok(DirectoryId::of(&self.directory.metadata()?))
+        Ok(DirectoryId::from_metadata(&self.directory.metadata()?))
     }
 }
 

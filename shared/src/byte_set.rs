@@ -2,7 +2,7 @@
 //! check.
 
 /// A set of bytes.
-pub(super) struct ByteSet([bool; 256]);
+pub struct ByteSet([bool; 256]);
 
 impl ByteSet {
     /// The ASCII letters and digits, and the given bytes.
@@ -10,7 +10,7 @@ impl ByteSet {
         clippy::indexing_slicing,
         reason = "a byte cannot exceed 256 entries, and a const fn cannot use `get`"
     )]
-    pub(super) const fn alphanumerics_and(others: &[u8]) -> Self {
+    pub const fn alphanumerics_and(others: &[u8]) -> Self {
         let mut has = [false; 256];
         let mut byte = 0;
         while byte < has.len() {
@@ -26,7 +26,8 @@ impl ByteSet {
     }
 
     /// Whether the byte is in the set.
-    pub(super) fn contains(&self, byte: u8) -> bool {
+    #[inline]
+    pub fn contains(&self, byte: u8) -> bool {
         self.0.get(usize::from(byte)).copied().unwrap_or(false)
     }
 }
