@@ -22,8 +22,7 @@ use std::time::Duration;
 
 use sq_shared::config::Enforcement;
 use sq_shared::file_error;
-use sq_shared::process::signals;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use ending::Written;
 use file::AuditFile;
@@ -86,12 +85,16 @@ impl AuditLog {
         Self(None)
     }
 
-    /// Opens the file and starts the thread that writes it; `None` when there is nothing to keep. From now on
-    /// SIGHUP has the file opened anew.
+    /// Opens the file and starts the thread that writes it; `None` when there is nothing to keep. Each of `reloads`
+    /// has the file opened again.
     ///
     /// # Errors
     /// With `require`: the file cannot be opened. With either: the system gives no thread.
-    pub fn start(audit: Enforcement, path: &Path) -> Result<(Self, Option<AuditWriter>), AuditError> {
+    pub fn start(
+        audit: Enforcement,
+        path: &Path,
+        reloads: watch::Receiver<()>,
+    ) -> Result<(Self, Option<AuditWriter>), AuditError> {
         if audit == Enforcement::Off {
             return Ok((Self::off(), None));
         }
@@ -106,16 +109,12 @@ impl AuditLog {
             }
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let hangups = {
-            let _entered = runtime.enter();
-            signals::hangups()?
-        };
         let (entries, receiver) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
         let (ending, ended) = oneshot::channel();
         let writer = Writer::new(path.to_owned(), file, receiver, Arc::clone(&health));
         let thread = std::thread::Builder::new().name("audit".to_owned()).spawn(move || {
-            runtime.block_on(writer.run(hangups, stopped));
+            runtime.block_on(writer.run(reloads, stopped));
             // Whoever waited for it may have given up.
             let _ = ending.send(());
         })?;
@@ -193,7 +192,8 @@ mod tests {
     #[test]
     fn a_disk_that_was_said_to_hang_when_it_had_answered_is_well_again() {
         let root = Root::empty();
-        let (log, _writer) = AuditLog::start(Enforcement::Require, &root.join("audit.log")).unwrap();
+        let (log, _writer) =
+            AuditLog::start(Enforcement::Require, &root.join("audit.log"), watch::channel(()).1).unwrap();
         let queue = log.0.unwrap();
         let mut written = queue.push(b"line\n".to_vec(), queue.reserve().unwrap());
         block_on(written.wait());

@@ -14,7 +14,7 @@
 //! in, and [`admin`] is the operator's door.
 //! [`tenants`] changes the registry, for the admin API and for the commands.
 //!
-//! [`server`] starts and drains all this, on the sockets of [`listen`], in the phases of [`phase`]; [`handover`] gives
+//! [`server`] starts and drains all this, on the sockets of [`listen`], in the phases of [`phase`]; [`upgrade`] hands
 //! the sockets to the next process; [`commands`] are the subcommands of `sq-gateway`.
 
 #![forbid(unsafe_code)]
@@ -25,7 +25,6 @@ pub mod cli;
 pub mod commands;
 pub mod directory;
 pub mod edge;
-pub mod handover;
 pub mod listen;
 pub mod metrics;
 pub mod phase;
@@ -34,3 +33,4 @@ pub mod server;
 pub mod stream;
 pub mod tenants;
 pub mod traces;
+pub mod upgrade;

@@ -203,12 +203,12 @@ pub fn audit_log(config: &Path) -> PathBuf {
 
 /// Where a gateway that is started with `--upgrade` waits for the sockets of the running one: beside the config that
 /// both have.
-pub fn handover_socket(config: &Path) -> PathBuf {
+pub fn gateway_upgrade_socket(config: &Path) -> PathBuf {
     beside(config, ".handover")
 }
 
 /// Where a pool that is started with `--upgrade` waits for the one that runs.
-pub fn pool_handover_socket(config: &Path) -> PathBuf {
+pub fn pool_upgrade_socket(config: &Path) -> PathBuf {
     beside(config, ".pool-upgrade")
 }
 

@@ -1,16 +1,14 @@
 //! The supervisor: observe, plan, act.
 //!
-//! It owns every slot's listening socket for ever. While a tenant sleeps, the socket is watched for a
-//! waiting connection; then a worker is started on a copy of it, and it is the worker that accepts. So a
-//! crash, an idle end or a restart leaves connections waiting, never refused.
+//! It owns every slot's listening socket as long as it lives. While a tenant sleeps, the socket is watched for a
+//! waiting connection; then a worker is started on a copy of it, and the worker accepts. So after a crash, an idle end or
+//! a restart connections wait, and are never refused.
 //!
-//! All news comes as an [`Event`] to one loop, which notes it in [`observed`], asks [`plan`] what to do
-//! now, and does it.
+//! Every [`Event`] goes to one loop, which notes it in [`observed`], asks [`plan`] what to do now, and does it.
 
 pub mod backoff;
 pub mod desired;
 pub mod event;
-pub mod handover;
 pub mod metrics;
 pub mod observed;
 pub mod places;
@@ -21,48 +19,44 @@ pub mod report;
 pub mod slot;
 pub mod status;
 pub mod storage;
-mod succession;
+pub mod upgrade;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rustix::process::Signal;
 use sq_shared::config::Config;
 use sq_shared::data_root::DataRoot;
-use sq_shared::process::signals::{StopSignal, hangups, upgrades};
+use sq_shared::process::signals::{Signal, Signals};
 use sq_shared::process::watch::FileWatch;
 use sq_shared::process::{output, service_manager};
 use sq_shared::registry::Registry;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
 use crate::commands::serve;
 use desired::{Account, Assignment, Desired, Source};
 pub use event::Event;
-use handover::Handover;
 use metrics::Metrics;
-use observed::{Departure, Observed, StopReason};
+use observed::{ExitKind, Observed, StopReason};
 use places::Places;
 use plan::Action;
-use process::{End, Launcher, Process};
+use process::{Exit, Launcher, Process};
 use program::Program;
 use report::Report;
 use slot::SlotSocket;
 use status::{Answering, Page};
 use storage::Storage;
-use succession::{Inherited, Succession};
+use upgrade::Inherited;
 
-/// Most events taken in before the next plan: one of each slot.
+/// Most events that are noted before the next plan: one of each slot.
 const EVENTS_AT_ONCE: usize = 512;
-
-/// What [`StopSignal`] calls the signal to hand over.
-const SIGQUIT: &str = "SIGQUIT";
 
 /// The supervisor with its sockets and processes.
 pub struct Pool {
@@ -79,39 +73,44 @@ pub struct Pool {
     storage: Arc<Storage>,
     metrics: Arc<Metrics>,
     status: Option<Answering>,
-    /// How many workers have made way for the newest program, while others have not yet.
+    /// How many workers have been stopped for the newest program, until none is of an older one.
     replaced: Option<usize>,
-    /// They do not go on: the newest program has failed a tenant.
+    /// No more are: the newest program has failed a tenant.
     is_halted: bool,
-    succession: Succession,
+    /// An upgrade has been asked for, and the new pool is not there yet.
+    is_finding_successor: bool,
+    /// By port, the processes of workers that the pool before this one had started.
+    inherited: BTreeMap<u16, OwnedFd>,
+    /// Has the workers' program file checked.
+    program_check: Arc<Notify>,
     watched_files: [PathBuf; 2],
     /// Their last reading found mistakes.
     is_rejected: bool,
     watching: AbortHandle,
-    /// Unbounded, yet short: each sender waits for an answer, or says a thing once.
+    /// Unbounded, yet short: each sender waits for an answer, or sends each event once.
     sender: mpsc::UnboundedSender<Event>,
     events: mpsc::UnboundedReceiver<Event>,
 }
 
 impl Pool {
-    /// Binds every slot, then the status page: whoever reaches that can reach every tenant. What another pool hands
-    /// on need not be bound. Call it inside a runtime.
+    /// Binds every slot, then the status page: when that answers, every tenant can be reached. Inherited sockets need not
+    /// be bound.
     ///
     /// # Errors
-    /// An address cannot be had, or the other pool does not hand over after all; the text says what to do.
-    pub fn start(
+    /// An address cannot be had, or the old pool goes on after all; the text says what to do.
+    pub async fn start(
         source: Source,
         config: Config,
         registry: &Registry,
         data_root: DataRoot,
         launcher: Launcher,
-        handover: Option<Handover>,
+        mut inherited: Inherited,
+        signals: Signals,
     ) -> Result<Self, String> {
         let (sender, events) = mpsc::unbounded_channel();
         let storage = Arc::new(Storage::new(data_root.clone()));
-        let defect = |error| format!("the metrics cannot be counted: {error}");
+        let defect = |error| format!("failed to register a metric: {error}");
         let metrics = Arc::new(Metrics::new().map_err(defect)?);
-        let mut inherited = Inherited::new(handover);
         let mut sockets = BTreeMap::new();
         for port in config.gateway.slots.clone() {
             let socket = match inherited.take(SocketAddr::new(config.pool.slot_address, port)) {
@@ -120,7 +119,6 @@ impl Pool {
             };
             sockets.insert(port, socket);
         }
-        obey_signals(&sender, &launcher).map_err(|error| format!("cannot take over signals: {error}"))?;
         let status = config.pool.status_listen.map(|address| {
             let (events, metrics, is_local) =
                 (sender.clone(), Arc::clone(&metrics), address.ip().is_loopback());
@@ -129,11 +127,15 @@ impl Pool {
         });
         let status = status.transpose()?;
         let mut observed = Observed::new(sockets.keys().copied());
-        inherited.accept(&mut observed, &sender)?;
+        let inherited = inherited.accept(&mut observed, &sender).await?;
         let accounts = Account::all(&config, registry);
         metrics.keep_tenants(&accounts);
         let watched_files = Source::files(&config);
-        let places = Places::start(data_root, &sender).map_err(|error| format!("cannot start: {error}"))?;
+        let places =
+            Places::start(data_root, &sender).map_err(|error| format!("failed to start: {error}"))?;
+        let follow = |program: &Program| program::follow(program.clone(), sender.clone());
+        let program_check = launcher.program().map(follow).unwrap_or_default();
+        pass_on_signals(signals, &sender);
         Ok(Self {
             accounts,
             places,
@@ -152,40 +154,41 @@ impl Pool {
             status,
             replaced: None,
             is_halted: false,
-            succession: Succession::default(),
+            is_finding_successor: false,
+            inherited,
+            program_check,
             sender,
             events,
         })
     }
 
     /// Ends the pool when standard input ends.
-    pub fn stop_when_stdin_closes(&mut self) {
-        self.succession = Succession::Never;
+    pub fn stop_when_stdin_closes(&self) {
         let sender = self.sender.clone();
-        // A thread of its own: a read from standard input cannot be given up, and must not hold up the end.
+        // On a separate thread: a read from standard input cannot be given up, and must not hold up the end.
         std::thread::spawn(move || {
             let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
-            let _ = sender.send(Event::StopAsked("the end of standard input"));
+            let _ = sender.send(Event::Signalled(Signal::Stop("the end of standard input")));
         });
     }
 
     /// Runs until it has been told to stop and the last worker is gone.
     pub async fn run(mut self) {
-        // The files may have changed between their first reading and the start of the watch. Done before anybody hears of
-        // the pool: a later mistake in them is then read once, by the watch.
+        // The files may have changed between their first reading and the start of the watch. Before the pool says that it is
+        // ready: a later mistake in them is then read once, by the watch.
         self.reload();
-        // Has those directories noted that are there.
+        // Notes which directories are there.
         self.storage.look_if_due(&self.accounts);
         self.say_ready();
         let mut batch = Vec::with_capacity(EVENTS_AT_ONCE);
         while !self.desired.is_closing || self.observed.worker_count() > 0 {
             self.act().await;
             let wakeup = plan::next_wakeup(&self.desired, &self.observed, Instant::now());
-            let news = self.events.recv_many(&mut batch, EVENTS_AT_ONCE);
+            let received = self.events.recv_many(&mut batch, EVENTS_AT_ONCE);
             match wakeup {
-                // Woken by time instead of news, there is nothing to note, only to plan.
-                Some(at) => _ = tokio::time::timeout_at(at.into(), news).await,
-                None => _ = news.await,
+                // When the time is up there is nothing to note, only to plan.
+                Some(at) => _ = tokio::time::timeout_at(at.into(), received).await,
+                None => _ = received.await,
             }
             for event in batch.drain(..) {
                 self.observe(event).await;
@@ -209,15 +212,14 @@ impl Pool {
                 self.observed.connection_waits(port, at);
             }
             Event::WorkerServed(port, at) => self.worker_served(port, at),
-            Event::WorkerEnded(port, end) => self.worker_ended(port, end),
+            Event::WorkerEnded(port, exit) => self.worker_ended(port, exit),
             Event::FilesChanged => self.reload(),
-            Event::NewProgram(program, version) => self.renew(program, &version),
+            Event::NewProgram(program, version) => self.use_program(program, &version),
             Event::DataRootLost(is_lost) => self.note_root(is_lost),
             Event::LookDue => self.look_around(),
             Event::Looked(port, assignment, seen) => self.note_look(port, &assignment, seen),
-            Event::HandoverAsked => self.seek_successor(),
-            Event::UpgradeAsked => self.start_successor(),
-            Event::SuccessorFound(found) => self.meet_successor(found).await,
+            Event::Signalled(signal) => self.obey(signal),
+            Event::SuccessorFound(found) => self.hand_off(found).await,
             Event::StatusAsked(asker) => {
                 let slots = self.sockets.len();
                 let report =
@@ -225,13 +227,24 @@ impl Pool {
                 // The asker may have gone.
                 let _ = asker.send(report);
             }
-            Event::StopAsked(reason) if !self.desired.is_closing => {
+        }
+    }
+
+    fn obey(&mut self, signal: Signal) {
+        match signal {
+            Signal::Stop(reason) if !self.desired.is_closing => {
                 let workers = self.observed.worker_count();
                 tracing::info!(reason, workers, "pool stops");
                 service_manager::stopping();
                 self.desired.close(self.config.timeouts.drain);
             }
-            Event::StopAsked(_) => {}
+            Signal::Stop(_) => {}
+            Signal::Reload => {
+                tracing::info!("SIGHUP: reading config and registry, and checking for a new program");
+                self.program_check.notify_one();
+                self.reload();
+            }
+            Signal::Upgrade | Signal::HandOff => self.find_successor(signal),
         }
     }
 
@@ -241,11 +254,12 @@ impl Pool {
         }
     }
 
-    fn worker_ended(&mut self, port: u16, end: End) {
+    fn worker_ended(&mut self, port: u16, exit: Exit) {
         self.processes.remove(&port);
-        let End { status, has_served } = end;
+        self.inherited.remove(&port);
+        let Exit { status, has_served } = exit;
         if has_served {
-            // Its word may have come together with its end.
+            // Its own event may not have been sent before it ended.
             self.worker_served(port, Instant::now());
         }
         let is_success = status.as_ref().is_ok_and(ExitStatus::success);
@@ -255,27 +269,26 @@ impl Pool {
         } else {
             self.observed.ended(port, is_success, has_served, Instant::now())
         };
-        let Some((worker, departure)) = ended else { return };
-        let is_sandbox = status.as_ref().is_ok_and(|status| status.signal() == Some(Signal::SYS.as_raw()));
+        let Some((worker, kind)) = ended else { return };
+        let is_sandbox = status
+            .as_ref()
+            .is_ok_and(|status| status.signal() == Some(rustix::process::Signal::SYS.as_raw()));
         let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
         let (tenant, pid) = (&worker.assignment.tenant, worker.pid);
-        if let Some(successor) = self.succession.successor() {
-            handover::say_ended(successor, port);
-        }
-        if departure == Departure::Crashed {
+        if kind == ExitKind::Crashed {
             self.metrics.crashed(tenant);
         }
-        match departure {
-            Departure::Stopped => tracing::info!(%tenant, port, pid, status, "worker stopped"),
-            Departure::Idle => tracing::debug!(%tenant, port, pid, "worker went to sleep"),
-            Departure::Displaced => {
+        match kind {
+            ExitKind::Stopped => tracing::info!(%tenant, port, pid, status, "worker stopped"),
+            ExitKind::Idle => tracing::debug!(%tenant, port, pid, "worker went to sleep"),
+            ExitKind::Displaced => {
                 tracing::debug!(%tenant, port, pid, "worker has not found its directory at its path");
                 self.look_at(port);
             }
-            Departure::Crashed if is_sandbox => {
+            ExitKind::Crashed if is_sandbox => {
                 tracing::error!(%tenant, port, pid, "worker made a system call that no worker makes; the sandbox ended it");
             }
-            Departure::Crashed => tracing::error!(%tenant, port, pid, status, "worker crashed"),
+            ExitKind::Crashed => tracing::error!(%tenant, port, pid, status, "worker crashed"),
         }
     }
 
@@ -295,8 +308,8 @@ impl Pool {
         };
         let mut desired = Desired::new(&config, &registry);
         self.observed.tell_places(&mut desired);
-        // Who has mended a mistake wants to see that it is, even when all is as it was before.
-        let is_news = std::mem::take(&mut self.is_rejected) || desired != self.desired;
+        // An operator who has mended a mistake wants to see that, even when all is as it was before.
+        let is_logged = std::mem::take(&mut self.is_rejected) || desired != self.desired;
         self.desired = desired;
         self.accounts = Account::all(&config, &registry);
         self.metrics.keep_tenants(&self.accounts);
@@ -307,7 +320,7 @@ impl Pool {
             self.watching = watch_files(&files, &self.sender);
             self.watched_files = files;
         }
-        if is_news {
+        if is_logged {
             tracing::info!(
                 tenants = self.accounts.len(),
                 active = self.desired.assignments.len(),
@@ -318,10 +331,10 @@ impl Pool {
 
     async fn act(&mut self) {
         let plan = |pool: &Self| plan::plan(&pool.desired, &pool.observed, Instant::now());
-        if !plan::come_to_rest(self, plan, Self::perform).await {
-            tracing::error!("the pool's plan does not come to rest");
+        if !plan::run_to_fixpoint(self, plan, Self::perform).await {
+            tracing::error!("plan did not converge");
         }
-        self.note_renewal();
+        self.note_replacement();
     }
 
     async fn perform(&mut self, action: Action) {
@@ -337,7 +350,7 @@ impl Pool {
                 // The new worker gets its settings before the next one is started.
                 tokio::task::yield_now().await;
             }
-            Action::Tell(port, assignment) => self.tell_worker(port, assignment),
+            Action::Configure(port, assignment) => self.configure_worker(port, assignment),
             Action::Stop(port) => {
                 self.with_process(port, Process::stop);
                 self.observed.stopping(port, StopReason::Unwanted, Instant::now());
@@ -352,7 +365,7 @@ impl Pool {
                 self.observed.stopping(port, StopReason::Displaced, Instant::now());
             }
             Action::Kill(port) => {
-                // One that the pool before this one started has no process here: that pool kills it.
+                // An inherited worker has no process here: the pool that started it kills it.
                 self.with_process(port, |process| {
                     tracing::warn!(port, "worker did not stop in time and is killed");
                     process.kill();
@@ -381,15 +394,15 @@ impl Pool {
                 }
             }
             Err(error) => {
-                tracing::error!(%tenant, port, %error, "cannot start a worker");
+                tracing::error!(%tenant, port, %error, "failed to start a worker");
                 self.metrics.crashed(tenant);
                 self.observed.start_failed(port, &assignment, Instant::now());
             }
         }
     }
 
-    /// New workers are another program from now on; those that run make way for it one after the other.
-    fn renew(&mut self, program: Program, version: &str) {
+    /// Starts new workers from this program from now on; those that run are replaced one after the other.
+    fn use_program(&mut self, program: Program, version: &str) {
         self.launcher.replace(program);
         self.observed.program += 1;
         let workers = self.observed.outdated_count();
@@ -398,8 +411,8 @@ impl Pool {
         self.is_halted = false;
     }
 
-    /// Says so when all workers are the newest program, or when it is no good.
-    fn note_renewal(&mut self) {
+    /// Logs when all workers are the newest program, or when that fails a tenant.
+    fn note_replacement(&mut self) {
         let outdated = self.observed.outdated_count();
         let failed = plan::failed_tenant(&self.desired, &self.observed).filter(|_| outdated > 0);
         if let Some(Assignment { tenant, .. }) = failed
@@ -407,8 +420,8 @@ impl Pool {
         {
             tracing::error!(
                 %tenant, workers = outdated,
-                "a worker of the new program crashed before it had served; the workers that are left stay the old \
-                 one until this tenant is served; put a program that works in its place and send SIGHUP"
+                "a worker of the new program crashed before it had served; no more workers are replaced until this tenant \
+                 is served; install a program that works and send SIGHUP"
             );
         }
         self.is_halted = failed.is_some();
@@ -418,12 +431,12 @@ impl Pool {
         }
     }
 
-    fn tell_worker(&mut self, port: u16, assignment: Arc<Assignment>) {
-        if let Some(Err(error)) = self.processes.get(&port).map(|process| process.tell(&assignment.settings))
-        {
-            tracing::error!(tenant = %assignment.tenant, port, %error, "cannot tell a worker its settings");
+    fn configure_worker(&mut self, port: u16, assignment: Arc<Assignment>) {
+        let sent = self.processes.get(&port).map(|process| process.configure(&assignment.settings));
+        if let Some(Err(error)) = sent {
+            tracing::error!(tenant = %assignment.tenant, port, %error, "failed to send a worker its settings");
         }
-        self.observed.told(port, assignment);
+        self.observed.configured(port, assignment);
     }
 
     fn with_process(&self, port: u16, act: impl FnOnce(&Process)) {
@@ -434,42 +447,13 @@ impl Pool {
 }
 
 /// Turns signals into events.
-fn obey_signals(sender: &mpsc::UnboundedSender<Event>, launcher: &Launcher) -> io::Result<()> {
-    let (mut stop, stopping) = (StopSignal::new()?, sender.clone());
-    tokio::spawn(async move {
-        loop {
-            let reason = stop.received().await;
-            let event = if reason == SIGQUIT { Event::HandoverAsked } else { Event::StopAsked(reason) };
-            if stopping.send(event).is_err() {
-                return;
-            }
-        }
-    });
-    let (mut upgrades, upgrading) = (upgrades()?, sender.clone());
-    tokio::spawn(async move {
-        while upgrades.recv().await.is_some() {
-            if upgrading.send(Event::UpgradeAsked).is_err() {
-                return;
-            }
-        }
-    });
-    let (mut hangups, reloading) = (hangups()?, sender.clone());
-    tokio::spawn(async move {
-        while hangups.recv().await.is_some() {
-            tracing::info!("SIGHUP: looking at config, registry and program");
-            if reloading.send(Event::FilesChanged).is_err() {
-                return;
-            }
-        }
-    });
-    match launcher.program() {
-        Some(program) => program::follow(program.clone(), sender.clone()),
-        None => Ok(()),
-    }
+fn pass_on_signals(mut signals: Signals, sender: &mpsc::UnboundedSender<Event>) {
+    let sender = sender.clone();
+    tokio::spawn(async move { while sender.send(Event::Signalled(signals.next().await)).is_ok() {} });
 }
 
-/// Turns changes of these files into events. A task of its own: a wait for a change that is given up
-/// half-way would lose the change.
+/// Turns changes of these files into events. In a separate task: a wait for a change that is given up half-way would lose
+/// the change.
 fn watch_files(files: &[PathBuf], sender: &mpsc::UnboundedSender<Event>) -> AbortHandle {
     let (mut watch, sender) = (FileWatch::new(files), sender.clone());
     let watching = async move {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use sq_shared::connection_places::{Places, Stage};
 use sq_shared::http_dates;
-use sq_shared::process::signals::StopSignal;
+use sq_shared::process::signals::Signals;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -73,7 +73,7 @@ pub async fn run(
     listener: std::net::TcpListener,
     worker: Rc<Worker>,
     mut pool: Option<SettingsReader>,
-    mut stop: StopSignal,
+    mut signals: Signals,
 ) -> io::Result<Ending> {
     // It stays open to the end: its number must not become that of a file (`sandbox/system_calls.rs`). The worker stops
     // listening only then, and what waits in the backlog is the next one's.
@@ -90,7 +90,7 @@ pub async fn run(
     let commits = tokio::task::spawn_local(commits::run(Rc::clone(&worker)));
     let reason = loop {
         tokio::select! {
-            signal = stop.received() => break signal,
+            signal = signals.stop() => break signal,
             settings = next_settings(&mut pool) => match settings {
                 Some(settings) => worker.apply_settings(settings),
                 None => break "standard input ended",

@@ -9,7 +9,7 @@ use sq_shared::data_root::DirectoryId;
 use sq_shared::registry::Key;
 
 /// What may change while a worker runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerSettings {
     /// The tenant's keys; the worker checks them again.
     pub keys: Vec<Key>,

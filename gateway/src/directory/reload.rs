@@ -1,19 +1,18 @@
 //! Keeps the snapshot true: reads config and registry again when a file changes or SIGHUP comes. A
 //! file with mistakes changes nothing: every mistake is logged, and what was running goes on.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sq_shared::config::Config;
-use sq_shared::process::signals;
 use sq_shared::process::watch::FileWatch;
 use sq_shared::registry::difference::Difference;
 use sq_shared::registry::{Loaded, Registry};
 use sq_shared::token::{BearerToken, TokenDigest};
 use sq_shared::toml_reader::Mistakes;
 use sq_shared::{file_error, regular_file};
+use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use super::{Directory, SharedDirectory};
@@ -204,12 +203,8 @@ impl Reloader {
     }
 
     /// Reloads for ever: whenever a watch begins, because a file may have changed between its first reading and the
-    /// start of the watch, and then whenever one changes.
-    ///
-    /// # Errors
-    /// SIGHUP cannot be taken over.
-    pub async fn keep_current(self: Arc<Self>) -> io::Result<()> {
-        let mut hangups = signals::hangups()?;
+    /// start of the watch, and then whenever one changes, or SIGHUP asks for it.
+    pub async fn keep_current(self: Arc<Self>, mut hangups: watch::Receiver<()>) {
         let mut watched = self.directory.load().config.gateway.tenants.clone();
         let mut watch = self.watch_files(&watched);
         let mut reason = Reason::WatchBegan;
@@ -226,7 +221,7 @@ impl Reloader {
             }
             reason = tokio::select! {
                 () = watch.changed() => Reason::FileChanged,
-                _ = hangups.recv() => Reason::Hangup,
+                Ok(()) = hangups.changed() => Reason::Hangup,
             };
         }
     }

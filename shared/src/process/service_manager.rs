@@ -1,6 +1,7 @@
 //! Tells the service manager how far a server is: systemd's `Type=notify`, sd_notify(3). Whoever was not started by one
 //! tells nobody.
 
+use rustix::process::Pid;
 use sd_notify::NotifyState;
 
 /// The variable that names the service manager's socket. It is for the main process, and no child's business.
@@ -16,14 +17,10 @@ pub fn stopping() {
     tell(&[NotifyState::Stopping, NotifyState::Status("draining")]);
 }
 
-/// Another process serves on the sockets of this one, which ends: from now on the service is that one. systemd believes
-/// it of a process in the service's own control group.
-pub fn handed_over_to(pid: Option<u32>, status: &str) {
-    let Some(pid) = pid else {
-        return tracing::error!(
-            "the process that took over is not known: a service manager will take the service for ended"
-        );
-    };
+/// An upgrade is done: the new process is the service, and this one ends. systemd accepts a new main process that is in
+/// the service's own control group.
+pub fn upgraded_to(successor: Pid, status: &str) {
+    let pid = successor.as_raw_nonzero().get().cast_unsigned();
     tell(&[NotifyState::MainPid(pid), NotifyState::Status(status)]);
 }
 

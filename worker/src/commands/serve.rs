@@ -12,7 +12,7 @@ use std::rc::Rc;
 use rustix::fs::{Mode, OFlags};
 use sq_shared::clock;
 use sq_shared::config::{Enforcement, ListenAddress};
-use sq_shared::process::signals::{self, StopSignal};
+use sq_shared::process::signals::{self, Signals};
 use sq_shared::registry::{Key, Scope};
 use sq_shared::tenant::TenantName;
 use sq_shared::token::{BearerToken, TokenDigest};
@@ -78,8 +78,8 @@ pub struct Options {
     sandbox: Option<Enforcement>,
 }
 
-/// A key from the command line. The key itself is forgotten at once; whether it was one is said later,
-/// because the message of a failed option shows its value.
+/// A key from the command line. Only its digest is kept; an invalid one is reported later, because the message of a
+/// failed option shows its value.
 #[derive(Debug, Clone)]
 struct GivenKey(Option<TokenDigest>);
 
@@ -100,12 +100,12 @@ const NO_DIRECTORY: &str = "/proc/self/fdinfo";
 /// Locks itself in, then serves until it is told to stop. Gives the exit code.
 ///
 /// # Errors
-/// The options do not fit together, the directory or the address is taken, the kernel cannot confine it, or
-/// the pool said nothing.
+/// The options do not fit together, the directory or the address is taken, the kernel cannot confine it, or the pool
+/// sends no settings.
 pub fn run(options: Options) -> Result<ExitCode, Failure> {
     // Started through a descriptor, as the pool does it, a process is called after the descriptor's number.
     rustix::thread::set_name(c"sq-worker").map_err(Failure::from_error)?;
-    // In force or not, `try` says so; what the pool gives its workers, it has tried before.
+    // `try` logs what is missing; the pool has tried its workers' enforcement before.
     let enforcement = options.sandbox.unwrap_or(Enforcement::Try);
     let passed_on = passed_on::sockets(options.settings_from_stdin)?;
     if enforcement != Enforcement::Off {
@@ -122,7 +122,7 @@ pub fn run(options: Options) -> Result<ExitCode, Failure> {
         return Err(not_loopback(address));
     }
     if !options.settings_from_stdin {
-        // The pool has seen to it. The address may be one that only root gets.
+        // For its own workers the pool has done it. Only now: the address may be one that only root gets.
         act_as_owner(&options.data_dir)?;
     }
     let Some(directory) = open_directory(&options)? else { return Ok(ExitCode::from(DISPLACED)) };
@@ -131,16 +131,16 @@ pub fn run(options: Options) -> Result<ExitCode, Failure> {
     if options.settings_from_stdin {
         sandbox::go_before_the_pool();
     }
-    // Known only from outside the walls. The pool stops its workers itself.
+    // Not visible from inside the sandbox. The pool stops its workers itself.
     let ends_with_terminal = !options.settings_from_stdin && signals::ends_with_terminal();
     let turns = Turns::default();
     let (confinement, runtime) =
         sandbox::confine(directory.as_fd(), enforcement, || runtime(&turns)).map_err(Failure::from_error)?;
     // Hundreds of workers write to one log.
     let _span = options.tenant.as_ref().map(|tenant| tracing::error_span!("worker", %tenant).entered());
-    // From here on nothing can be opened but what is in the directory.
+    // From here on only files in the directory can be opened.
     let mut serving = pin!(async {
-        let stop = StopSignal::of_worker(ends_with_terminal).map_err(Failure::from_error)?;
+        let signals = Signals::for_worker(ends_with_terminal).map_err(Failure::from_error)?;
         let (worker, pool) = match access {
             Some(access) => (alone(&options, directory, turns.clone(), access)?, None),
             None => match of_pool(&options, directory, turns.clone()).await? {
@@ -155,9 +155,9 @@ pub fn run(options: Options) -> Result<ExitCode, Failure> {
                 output::announce(format_args!("ready http://{address}"));
             }
         }
-        server::run(listener, Rc::new(worker), pool, stop).await.map_err(Failure::from_error)
+        server::run(listener, Rc::new(worker), pool, signals).await.map_err(Failure::from_error)
     });
-    // When this is due, the runtime does not park: it asks for news in passing, and comes here before it serves them.
+    // While this future is ready, the runtime does not park: it polls for events in passing, and polls this first.
     let ending = runtime.block_on(poll_fn(|context| {
         turns.end();
         serving.as_mut().poll(context)
@@ -172,8 +172,8 @@ pub fn run(options: Options) -> Result<ExitCode, Failure> {
     }
 }
 
-/// What is made in the directory is its owner's to use. Where that user's link leads to a directory of another's, it is not
-/// served, even if the user might read it.
+/// Files made in the directory must be usable by its owner. If the path is a link to another user's directory, that is not
+/// served, even if this user could read it.
 fn act_as_owner(data_dir: &Path) -> Result<(), Failure> {
     if let Ok(directory) = rustix::fs::open(data_dir, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
         service_user::refuse_foreign(data_dir, &directory.into())
@@ -202,14 +202,14 @@ fn open_directory(options: &Options) -> Result<Option<DataDirectory>, Failure> {
     }
 }
 
-/// Whether the pool finds out by itself what is wrong with the directory, and has the tenant told.
+/// Whether the pool finds out what is wrong with the directory, and starts a worker that says so.
 fn is_for_the_pool(error: &OpenError) -> bool {
     let is_denied =
         matches!(error, OpenError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied);
     error.is_missing() || is_denied
 }
 
-/// One thread, and others for what waits for the disk once there is any of that.
+/// One thread, and more once there are jobs for the disk.
 fn runtime(turns: &Turns) -> io::Result<LocalRuntime> {
     let turns = turns.clone();
     Builder::new_current_thread()
@@ -266,7 +266,7 @@ async fn of_pool(
     Ok(Some((Worker::of_pool(tenant, store, settings).on_directory(id), pool)))
 }
 
-/// Who may ask a worker that is started alone.
+/// Which keys a worker that is started alone accepts.
 fn access(options: &Options) -> Result<Access, Failure> {
     if let Some(address) = options.listen.filter(|address| options.no_auth && !address.ip().is_loopback()) {
         return Err(not_loopback(address));

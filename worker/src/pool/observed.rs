@@ -65,7 +65,7 @@ pub enum Attention {
 /// A worker from its start until its end has been seen.
 #[derive(Debug, Clone)]
 pub struct Worker {
-    /// What it was started with, or told since.
+    /// What it was started with, or sent since.
     pub assignment: Arc<Assignment>,
     /// Its process.
     pub pid: u32,
@@ -99,8 +99,8 @@ pub enum StopReason {
     Unwanted,
     /// There is a new program.
     Replaced,
-    /// It is the worker of the pool before this one, which stops it.
-    HandedOn,
+    /// The pool before this one had started it, and stops it.
+    Inherited,
     /// Its directory is gone; or it stood in for one that is back.
     Displaced,
 }
@@ -134,9 +134,9 @@ pub struct History {
     pub failed_program: Option<u32>,
 }
 
-/// Why a worker is gone.
+/// How a worker ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Departure {
+pub enum ExitKind {
     /// It was told to.
     Stopped,
     /// It had nothing to do.
@@ -192,9 +192,9 @@ impl Observed {
         Some(reason)
     }
 
-    /// The pool before this one has a worker there, which it is stopping.
-    pub fn handed_on(&mut self, port: u16, assignment: Arc<Assignment>, pid: u32, now: Instant) {
-        let stop = Some(Stop { since: now, reason: StopReason::HandedOn, is_killed: false });
+    /// The pool before this one has a worker there, and is stopping it.
+    pub fn inherited(&mut self, port: u16, assignment: Arc<Assignment>, pid: u32, now: Instant) {
+        let stop = Some(Stop { since: now, reason: StopReason::Inherited, is_killed: false });
         let (program, absence, waited_since) = (self.program, None, None);
         let worker = Worker { assignment, pid, absence, since: now, program, waited_since, stop };
         self.slots.entry(port).or_default().worker = Some(worker);
@@ -220,8 +220,8 @@ impl Observed {
         }
     }
 
-    /// The worker was told its new settings.
-    pub fn told(&mut self, port: u16, assignment: Arc<Assignment>) {
+    /// The worker was sent its new settings.
+    pub fn configured(&mut self, port: u16, assignment: Arc<Assignment>) {
         if let Some(worker) = self.worker_mut(port) {
             worker.assignment = assignment;
         }
@@ -251,36 +251,36 @@ impl Observed {
         is_success: bool,
         has_served: bool,
         now: Instant,
-    ) -> Option<(Worker, Departure)> {
+    ) -> Option<(Worker, ExitKind)> {
         let slot = self.slots.get_mut(&port)?;
         let worker = slot.worker.take()?;
         slot.attention = Attention::Left;
         let life = Life { lasted: now.saturating_duration_since(worker.since), has_served };
         let history = slot.history_of(&worker.assignment);
-        let departure = if let Some(stop) = worker.stop {
+        let kind = if let Some(stop) = worker.stop {
             history.next_start = stop.reason.next_start();
-            Departure::Stopped
+            ExitKind::Stopped
         } else if is_success && life.lasted >= worker.assignment.settings.idle_timeout() {
             history.backoff.reset();
             history.failed_program = None;
-            Departure::Idle
+            ExitKind::Idle
         } else {
             history.crashed(now, life, worker.program);
-            Departure::Crashed
+            ExitKind::Crashed
         };
-        Some((worker, departure))
+        Some((worker, kind))
     }
 
     /// The worker is gone, because its directory was missing or is not the one at its path. The next one is held back as
     /// after a crash: should that come again at once, it must not keep the pool busy.
-    pub fn displaced(&mut self, port: u16, has_served: bool, now: Instant) -> Option<(Worker, Departure)> {
+    pub fn displaced(&mut self, port: u16, has_served: bool, now: Instant) -> Option<(Worker, ExitKind)> {
         let slot = self.slots.get_mut(&port)?;
         let worker = slot.worker.take()?;
         slot.attention = Attention::Left;
         let life = Life { lasted: now.saturating_duration_since(worker.since), has_served };
         slot.history_of(&worker.assignment).backoff.crashed(now, life);
         slot.place = Some((Arc::clone(&worker.assignment), PlaceState::Looking));
-        Some((worker, Departure::Displaced))
+        Some((worker, ExitKind::Displaced))
     }
 
     /// Why there is no directory for a worker of this assignment; `None` when there is one, as far as is known.
@@ -319,7 +319,7 @@ impl StopReason {
     fn next_start(self) -> StartReason {
         match self {
             Self::Unwanted | Self::Displaced => StartReason::Connection,
-            Self::Replaced | Self::HandedOn => StartReason::Upgrade,
+            Self::Replaced | Self::Inherited => StartReason::Upgrade,
         }
     }
 }

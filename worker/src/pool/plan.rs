@@ -19,8 +19,8 @@ pub enum Action {
     Attend(u16, Attention),
     /// Start a worker.
     Start(u16, Arc<Assignment>),
-    /// Tell the worker its new settings.
-    Tell(u16, Arc<Assignment>),
+    /// Send the worker its new settings.
+    Configure(u16, Arc<Assignment>),
     /// Tell the worker to finish and go.
     Stop(u16),
     /// The same, because there is a new program.
@@ -32,16 +32,16 @@ pub enum Action {
 }
 
 /// Most rounds of planning until nothing is left to do: a start that fails leaves its slot unwatched, the
-/// second round watches it again, and the third finds peace. More of them are a defect of the plan, which
-/// must not keep the loop from its news.
+/// second round watches it again, and the third finds nothing to do. If it takes more, the plan has a defect, which must
+/// not keep the loop from its events.
 const MOST_ROUNDS: usize = 4;
 
 /// So many workers are on their way out at once because of a new program: should it be no good, few tenants notice.
 const MOST_REPLACED_AT_ONCE: usize = 1;
 
-/// Plans and performs until nothing is left to do, for what was done may ask for more: only then may one
-/// wait for news, or for [`next_wakeup`]. Gives whether peace was found.
-pub async fn come_to_rest<W>(
+/// Plans and performs until nothing is left to do, because an action may call for another. Only then may the loop wait
+/// for an event, or for [`next_wakeup`]. Gives whether the plan has converged.
+pub async fn run_to_fixpoint<W>(
     world: &mut W,
     plan: impl Fn(&W) -> Vec<Action>,
     mut perform: impl AsyncFnMut(&mut W, Action),
@@ -58,7 +58,7 @@ pub async fn come_to_rest<W>(
     plan(world).is_empty()
 }
 
-/// What to do now: at most one action a slot. [`come_to_rest`] asks again when all are done.
+/// What to do now: at most one action a slot. [`run_to_fixpoint`] asks again when all are done.
 pub fn plan(desired: &Desired, observed: &Observed, now: Instant) -> Vec<Action> {
     let leaving = leaving_workers(desired, observed);
     let replaced = replaced_workers(desired, observed, now);
@@ -159,7 +159,7 @@ fn decide_running(
             if absence != worker.absence {
                 return Some(Action::Displace(port));
             }
-            (*new != worker.assignment).then(|| Action::Tell(port, Arc::clone(new)))
+            (*new != worker.assignment).then(|| Action::Configure(port, Arc::clone(new)))
         }
         _ => Some(Action::Stop(port)),
     }

@@ -11,10 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
-use sq_shared::process::signals::hangups;
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::Event;
 
@@ -76,7 +75,7 @@ impl Program {
     }
 
     /// Another program in this one's place; `None` when there is none, or nothing at all at this moment.
-    fn successor(&self) -> Option<Self> {
+    fn replacement(&self) -> Option<Self> {
         match Self::open(self.path.clone(), self.path.clone()) {
             Ok(found) => (found.identity != self.identity).then_some(found),
             Err(error) => {
@@ -113,16 +112,16 @@ impl Program {
     }
 }
 
-/// At each SIGHUP, looks for a new program, and tries it; one that runs is an [`Event::NewProgram`].
-///
-/// # Errors
-/// The runtime cannot take the signal.
-pub fn follow(running: Program, events: mpsc::UnboundedSender<Event>) -> io::Result<()> {
-    let mut hangups = hangups()?;
+/// Checks for a new program each time that the result is notified, and tries it; one that runs is an
+/// [`Event::NewProgram`].
+pub fn follow(running: Program, events: mpsc::UnboundedSender<Event>) -> Arc<Notify> {
+    let check = Arc::new(Notify::new());
+    let checks = Arc::clone(&check);
     tokio::spawn(async move {
         let mut running = running;
-        while hangups.recv().await.is_some() {
-            let Some(program) = running.successor() else { continue };
+        loop {
+            checks.notified().await;
+            let Some(program) = running.replacement() else { continue };
             let path = program.path.display();
             match program.try_out().await {
                 Ok(version) => {
@@ -138,7 +137,7 @@ pub fn follow(running: Program, events: mpsc::UnboundedSender<Event>) -> io::Res
             }
         }
     });
-    Ok(())
+    check
 }
 
 #[cfg(test)]
@@ -153,13 +152,13 @@ mod tests {
         let path = folder.path().join("program");
         std::fs::write(&path, "one").unwrap();
         let one = Program::open(path.clone(), path.clone()).unwrap();
-        assert!(one.successor().is_none());
+        assert!(one.replacement().is_none());
         let other = folder.path().join("other");
         std::fs::write(&other, "two").unwrap();
         std::fs::rename(&other, &path).unwrap();
-        assert!(one.successor().is_some());
+        assert!(one.replacement().is_some());
         std::fs::remove_file(&path).unwrap();
-        assert!(one.successor().is_none());
+        assert!(one.replacement().is_none());
     }
 
     #[tokio::test]

@@ -54,9 +54,9 @@ impl SlotSocket {
         Self { listener, attention }
     }
 
-    /// The socket itself, for the pool that comes after this one.
-    pub fn listener(&self) -> Arc<OwnedFd> {
-        Arc::clone(&self.listener)
+    /// The socket itself, for the next pool.
+    pub fn listener(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
     }
 
     /// Treats the slot's connections so from now on. Asking for what is already done asks the kernel

@@ -49,8 +49,8 @@ pub struct Page {
 
 /// The page's socket, and who answers on it.
 pub struct Answering {
-    /// For the pool that comes after this one.
-    pub listener: Arc<OwnedFd>,
+    /// For the next pool.
+    pub listener: OwnedFd,
     accepting: AbortHandle,
 }
 
@@ -78,7 +78,7 @@ impl Answering {
         let listener = listener.map_err(explain)?;
         let copy = std::net::TcpListener::from(listener.try_clone().map_err(explain)?);
         let accepting = tokio::spawn(accept(TcpListener::from_std(copy).map_err(explain)?, Arc::new(page)));
-        Ok(Self { listener: Arc::new(listener), accepting: accepting.abort_handle() })
+        Ok(Self { listener, accepting: accepting.abort_handle() })
     }
 
     /// Questions are the next pool's.

@@ -51,7 +51,7 @@ pub(super) fn look(config: &Config) -> Found {
         found.slots(config, has_pool, &machine);
     }
     found.reachable(config);
-    found.meeting_places(config);
+    found.upgrade_sockets(config);
     found
 }
 
@@ -230,9 +230,10 @@ impl Found {
         }
     }
 
-    /// Where an upgrade hands the sockets over. It would be found out only then.
-    fn meeting_places(&mut self, config: &Config) {
-        for path in [layout::handover_socket(&config.path), layout::pool_handover_socket(&config.path)] {
+    /// Where the processes of an upgrade meet. A path that is too long would be found out only then.
+    fn upgrade_sockets(&mut self, config: &Config) {
+        for path in [layout::gateway_upgrade_socket(&config.path), layout::pool_upgrade_socket(&config.path)]
+        {
             let bytes = path.as_os_str().len();
             if bytes > SOCKET_PATH_BYTES {
                 self.warnings.push(format!(

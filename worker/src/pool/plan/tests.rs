@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::super::backoff::{LONGEST_DELAY, Life};
 use super::super::desired::{Assignment, Desired};
-use super::super::observed::{Attention, Departure, Observed, StopReason};
-use super::{Action, come_to_rest, next_wakeup, plan};
+use super::super::observed::{Attention, ExitKind, Observed, StopReason};
+use super::{Action, next_wakeup, plan, run_to_fixpoint};
 use crate::settings::{Absence, WorkerSettings};
 
 mod cases;
@@ -285,16 +285,15 @@ impl World {
                 self.observed.served(port, self.now);
             }
             Some(News::Ended(port, is_success, has_served)) => {
-                let (worker, departure) =
-                    self.observed.ended(port, is_success, has_served, self.now).unwrap();
+                let (worker, kind) = self.observed.ended(port, is_success, has_served, self.now).unwrap();
                 let life = Life { lasted: self.now - worker.since, has_served };
-                match departure {
-                    Departure::Crashed => self.note_failure(port, &worker.assignment, life, worker.program),
-                    Departure::Idle => {
+                match kind {
+                    ExitKind::Crashed => self.note_failure(port, &worker.assignment, life, worker.program),
+                    ExitKind::Idle => {
                         self.latest_failures.remove(&port);
                         self.failed.remove(&port);
                     }
-                    Departure::Stopped | Departure::Displaced => {}
+                    ExitKind::Stopped | ExitKind::Displaced => {}
                 }
             }
             None => {}
@@ -337,8 +336,8 @@ impl World {
         let perform = async |world: &mut Self, action| world.perform(action);
         // Nothing in this world is waited for.
         let context = &mut Context::from_waker(Waker::noop());
-        let is_at_rest = pin!(come_to_rest(self, planned, perform)).poll(context);
-        assert_eq!(is_at_rest, Poll::Ready(true), "the plan comes to rest");
+        let is_fixpoint = pin!(run_to_fixpoint(self, planned, perform)).poll(context);
+        assert_eq!(is_fixpoint, Poll::Ready(true), "the plan comes to rest");
         self.check();
     }
 
@@ -349,11 +348,11 @@ impl World {
                 self.observed.attended(port, attention);
             }
             Action::Start(port, assignment) => self.start(port, assignment),
-            Action::Tell(port, assignment) => {
+            Action::Configure(port, assignment) => {
                 if let Some(process) = self.processes.get_mut(&port) {
                     process.assignment = Arc::clone(&assignment);
                 }
-                self.observed.told(port, assignment);
+                self.observed.configured(port, assignment);
             }
             Action::Stop(port) => self.stop(port, StopReason::Unwanted),
             Action::Replace(port) => self.stop(port, StopReason::Replaced),

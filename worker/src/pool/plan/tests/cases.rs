@@ -8,7 +8,7 @@ use super::super::failed_tenant;
 use super::{Action, GRACE, IDLE, PORTS, assignment, next_wakeup, plan};
 use crate::pool::backoff::HEALTHY_LIFE;
 use crate::pool::desired::{Assignment, Desired};
-use crate::pool::observed::{Attention, Departure, Observed, StartReason, StopReason};
+use crate::pool::observed::{Attention, ExitKind, Observed, StartReason, StopReason};
 
 #[test]
 fn the_first_crash_restarts_without_a_wait_and_the_second_waits() {
@@ -19,7 +19,7 @@ fn the_first_crash_restarts_without_a_wait_and_the_second_waits() {
     let mut observed = Observed::new([port]);
     let crash = |observed: &mut Observed| {
         observed.started(port, Arc::clone(&a), 7, now);
-        assert_eq!(observed.ended(port, false, false, now).unwrap().1, Departure::Crashed);
+        assert_eq!(observed.ended(port, false, false, now).unwrap().1, ExitKind::Crashed);
         assert_eq!(plan(&desired, observed, now), [Action::Attend(port, Attention::Watched)]);
         observed.attended(port, Attention::Watched);
         observed.connection_waits(port, now);
@@ -36,12 +36,12 @@ fn the_first_crash_restarts_without_a_wait_and_the_second_waits() {
 fn an_early_end_counts_as_a_crash_and_an_idle_one_does_not() {
     let (now, port) = (Instant::now(), PORTS.start);
     let mut observed = Observed::new([port]);
-    let mut departure_after = |lived| {
+    let mut exit_kind_after = |lived| {
         observed.started(port, assignment(1, 2, 0), 7, now);
         observed.ended(port, true, true, now + lived).unwrap().1
     };
-    assert_eq!(departure_after(IDLE - Duration::from_millis(1)), Departure::Crashed);
-    assert_eq!(departure_after(IDLE), Departure::Idle);
+    assert_eq!(exit_kind_after(IDLE - Duration::from_millis(1)), ExitKind::Crashed);
+    assert_eq!(exit_kind_after(IDLE), ExitKind::Idle);
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn only_settings_are_told_to_a_running_worker() {
         plan(&Desired { assignments, stop_grace: GRACE, is_closing: false }, &observed, now)
     };
     assert_eq!(planned(Some(assignment(1, 2, 0))), []);
-    assert_eq!(planned(Some(assignment(1, 2, 9))), [Action::Tell(port, assignment(1, 2, 9))]);
+    assert_eq!(planned(Some(assignment(1, 2, 9))), [Action::Configure(port, assignment(1, 2, 9))]);
     for other in [Some(assignment(3, 2, 0)), Some(assignment(1, 3, 0)), None] {
         assert_eq!(planned(other), [Action::Stop(port)]);
     }
@@ -76,7 +76,7 @@ fn workers_make_way_for_a_new_program_one_after_the_other() {
         assert_eq!(plan(&desired, &observed, now), [Action::Replace(*port)]);
         observed.stopping(*port, StopReason::Replaced, now);
         assert_eq!(plan(&desired, &observed, now), [], "one at a time");
-        assert_eq!(observed.ended(*port, false, true, now).unwrap().1, Departure::Stopped);
+        assert_eq!(observed.ended(*port, false, true, now).unwrap().1, ExitKind::Stopped);
         let mut started = observed.clone();
         assert_eq!(started.started(*port, Arc::clone(assignment), 8, now), Some(StartReason::Upgrade));
         // Whether or not it has been started again, the next one has its turn.
@@ -92,16 +92,16 @@ fn a_worker_of_the_pool_before_holds_its_slot_and_its_directory_until_it_has_end
     let assignments = BTreeMap::from([(port, assignment(1, 2, 0)), (other, assignment(2, 3, 0))]);
     let desired = Desired { assignments, stop_grace: GRACE, is_closing: false };
     let mut observed = Observed::new([port, other]);
-    observed.handed_on(port, assignment(1, 2, 9), 7, now);
+    observed.inherited(port, assignment(1, 2, 9), 7, now);
     // The directory of the other slot's tenant is still open on a slot that this pool does not have.
-    observed.handed_on(outside, assignment(2, 3, 9), 8, now);
+    observed.inherited(outside, assignment(2, 3, 9), 8, now);
     assert_eq!(plan(&desired, &observed, now), [Action::Attend(other, Attention::Watched)]);
     observed.attended(other, Attention::Watched);
     observed.connection_waits(other, now);
     assert_eq!(plan(&desired, &observed, now), []);
-    assert_eq!(observed.ended(outside, true, false, now).unwrap().1, Departure::Stopped);
+    assert_eq!(observed.ended(outside, true, false, now).unwrap().1, ExitKind::Stopped);
     assert!(plan(&desired, &observed, now).contains(&Action::Start(other, assignment(2, 3, 0))));
-    assert_eq!(observed.ended(port, true, false, now).unwrap().1, Departure::Stopped);
+    assert_eq!(observed.ended(port, true, false, now).unwrap().1, ExitKind::Stopped);
     assert!(plan(&desired, &observed, now).contains(&Action::Attend(port, Attention::Watched)));
     observed.attended(port, Attention::Watched);
     observed.connection_waits(port, now);
