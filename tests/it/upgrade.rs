@@ -1,7 +1,7 @@
 //! A gateway is upgraded and a pool restarted while clients write: no request fails. An upgrade that goes wrong leaves the
 //! old gateway serving.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -160,10 +160,10 @@ fn a_new_gateway_that_dies_before_it_serves_leaves_the_old_one_serving() {
     // It receives the offer, the sockets with it, and dies.
     let socket = UnixListener::bind(root.join("gateway.toml.handover")).unwrap();
     gateway.signal(Signal::QUIT);
-    let (mut predecessor, _) = socket.accept().unwrap();
-    let mut offer = [0; 4096];
-    let length = predecessor.read(&mut offer).unwrap();
-    assert!(String::from_utf8_lossy(&offer[..length]).starts_with("{\"version\":2,"));
+    let (predecessor, _) = socket.accept().unwrap();
+    let mut offer = String::new();
+    BufReader::new(&predecessor).read_line(&mut offer).unwrap();
+    assert!(offer.starts_with("{\"version\":2,"), "{offer}");
     drop((predecessor, socket));
     wait_for_line(&gateway, "serving on");
     writers.go_on();
