@@ -141,7 +141,7 @@ async fn an_offer_of_another_version_is_refused_with_what_to_do() {
             stream.try_write(offer).unwrap();
             stream
         });
-        let error = waited.err().expect("it was taken").to_string();
+        let error = waited.expect_err("it was taken").to_string();
         assert!(error.contains(why) && error.contains("Restart instead"), "{error}");
     }
 }
@@ -163,7 +163,7 @@ async fn the_socket_file_is_its_owners_and_another_process_s_is_left_alone() {
     let (folder, path) = folder();
     let first = UpgradeSocket::bind(&path).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    let error = wait_for(&path).await.err().expect("two wait at one path").to_string();
+    let error = wait_for(&path).await.expect_err("two wait at one path").to_string();
     assert!(error.contains("another process with --upgrade waits there"), "{error}");
     drop(first);
     assert!(!path.exists());
