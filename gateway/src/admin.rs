@@ -1,97 +1,115 @@
-//! The operator's door, on a loopback listener of its own: health, metrics, and the API that changes the registry.
+//! The admin listener on its own loopback address: health, metrics, the status page, and the API that changes the
+//! registry.
 
+mod middleware;
 mod authorise;
-mod body;
-mod envelope;
+mod tenants;
 mod keys;
-mod listener;
+mod stats;
+mod reload;
 mod liveness;
 mod metrics;
 mod openapi;
-mod overview;
 mod page;
+mod overview;
 mod pool;
+mod body;
 mod refusal;
-mod reload;
-mod stats;
-mod tenants;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use axum::{Extension, Router};
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
+use sq_shared::operator_port;
+use sq_shared::registry::lock::LOCK_PATIENCE;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::directory::SharedDirectory;
 use crate::directory::reload::Reloader;
-use crate::edge::Listener;
-use crate::listen::Listening;
+use crate::listen::{Listener, Listening};
 use crate::metrics::Metrics;
+use crate::tenants::remove::WORKER_END_TIMEOUT;
+use middleware::ClientAddress;
 use refusal::Refusal;
 
-/// What the answers are made of.
+/// How long a connection may take for request and response. The longest request removes a tenant whose worker still
+/// serves: it locks the registry twice, and its response must be sent too.
+const CONNECTION_TIMEOUT: Duration =
+    Duration::from_secs(WORKER_END_TIMEOUT.as_secs() + 2 * LOCK_PATIENCE.as_secs() + 20);
+
+/// The state that handlers share.
 #[derive(Clone)]
 pub struct Admin {
-    /// The snapshot in force.
+    /// The current snapshot of config and registry.
     pub directory: SharedDirectory,
-    /// What has been counted.
+    /// The gateway's metrics.
     pub metrics: Arc<Metrics>,
-    /// Puts in force what was changed.
+    /// Applies changes of the registry.
     pub reloader: Arc<Reloader>,
 }
 
-/// Serves until `end`, and then finishes what is in flight.
+/// Serves until `end`, then finishes the requests in flight.
 ///
 /// # Errors
-/// The runtime cannot take the socket over.
+/// The runtime cannot register the socket.
 pub async fn serve(listening: Listening, admin: Admin, end: impl Future<Output = ()>) -> io::Result<()> {
-    match listening.listen()? {
-        Listener::Tcp(listener) => listener::accept(listener, router(admin), end).await,
-        // The config has no socket file for the operator.
-        Listener::Unix(_) => return Err(io::ErrorKind::Unsupported.into()),
-    }
+    let Listener::Tcp(listener) = listening.listen()? else {
+        // The config allows no socket file here.
+        return Err(io::ErrorKind::Unsupported.into());
+    };
+    let router = TowerToHyperService::new(router(admin));
+    let respond = move |client, mut request: Request<Incoming>| {
+        request.extensions_mut().insert(ClientAddress(client));
+        router.call(request)
+    };
+    operator_port::serve(listener, CONNECTION_TIMEOUT, respond, end).await;
     Ok(())
 }
 
-/// Every route stands here once, with its description: `routes!` takes no handler that has none.
+/// Lists every route once; `routes!` accepts only handlers with a description.
 fn router(admin: Admin) -> Router {
-    let open = OpenApiRouter::with_openapi(openapi::head())
+    let open = OpenApiRouter::with_openapi(openapi::base_document())
         .routes(routes!(liveness::health))
         .routes(routes!(liveness::ready))
-        .routes(routes!(metrics::answer))
-        .routes(routes!(openapi::answer));
+        .routes(routes!(metrics::show))
+        .routes(routes!(openapi::show));
     let keyed = OpenApiRouter::default()
         .routes(routes!(tenants::list))
         .routes(routes!(tenants::add))
         .routes(routes!(tenants::show, tenants::change, tenants::remove))
-        .route(tenants::ADD, get(tenants::show).patch(tenants::change).delete(tenants::remove))
+        .route(tenants::ADD_PATH, get(tenants::show).patch(tenants::change).delete(tenants::remove))
         .routes(routes!(stats::show))
         .routes(routes!(keys::add))
         .routes(routes!(keys::revoke))
-        .routes(routes!(reload::now));
+        .routes(routes!(reload::reload));
     let keyed =
-        openapi::mark_keyed(keyed).route_layer(from_fn_with_state(admin.clone(), authorise::require_key));
+        openapi::describe_key(keyed).route_layer(from_fn_with_state(admin.clone(), authorise::require_key));
     let (router, document) = open.merge(keyed).split_for_parts();
     router
         .merge(page::router(admin.clone()))
         .method_not_allowed_fallback(async || Refusal::method_not_allowed())
         .fallback(async || Refusal::unknown_route())
-        .layer(Extension(openapi::text(document)))
-        .layer(from_fn_with_state(admin.clone(), envelope::wrap))
+        .layer(Extension(openapi::finish(document)))
+        .layer(from_fn_with_state(admin.clone(), middleware::handle))
         .with_state(admin)
 }
 
 impl Admin {
-    /// Does what waits for files. It is done to its end, even when the client goes away meanwhile.
+    /// Runs work that waits for files. It runs to its end even if the client disconnects.
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Reloader) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
         let reloader = Arc::clone(&self.reloader);
-        let done = tokio::task::spawn_blocking(move || work(&reloader)).await;
-        done.unwrap_or_else(|error| Err(Refusal::not_done(&error)))
+        let result = tokio::task::spawn_blocking(move || work(&reloader)).await;
+        result.unwrap_or_else(|error| Err(Refusal::not_finished(&error)))
     }
 }

@@ -1,17 +1,18 @@
-//! The audit log: one line of JSON a write, in `audit.log` beside the config.
+//! The audit log: one line of JSON per write, in `audit.log` beside the config.
 //!
-//! A request takes a place for its line before anything is forwarded ([`AuditedRoute`]), and fills it before
-//! its answer goes out ([`ending`]). Lines go to a thread of their own, which writes them in the order in
-//! which they came. With `require` an answer waits until its line is with the kernel, and no write is
-//! forwarded while the file cannot be written; with `try` nothing waits, and what is lost is counted and
-//! noted in the log itself.
+//! A write takes a permit for its line before it is forwarded ([`route::AuditedRoute`]), and completes the line before its
+//! answer goes out ([`outcome`]). A separate thread writes the lines in order. With `require` an answer waits until the kernel
+//! has its line, and no write is forwarded while the file cannot be written. With `try` nothing waits, and lost lines are
+//! counted and noted in the log itself.
 
-pub mod ending;
-mod file;
-mod health;
-mod line;
 pub mod route;
 mod scroll;
+
+mod line;
+pub mod outcome;
+
+mod file;
+mod health;
 mod writer;
 
 use std::io;
@@ -24,55 +25,53 @@ use sq_shared::config::Enforcement;
 use sq_shared::file_error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
-use ending::Written;
 use file::AuditFile;
 use health::Health;
+use outcome::PendingLine;
 use writer::{Entry, Writer};
 
-pub use route::AuditedRoute;
+/// The number of lines, each under 2 KiB, that may wait for the file or for their outcome. 10,000 connections, the default of
+/// `limits.connections`, cannot have as many writes in flight; if more connections are allowed, this is the limit.
+const MAX_LINES: usize = 16_384;
 
-/// Most lines that wait for the file or for their end, each under 2 KiB. That is more than the writes that 10,000
-/// connections, the default of `limits.connections`, can have under way; where more are allowed, this is the bound.
-const PLACES: usize = 16_384;
-
-/// Why a write is not admitted.
+/// Why a write is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AuditUnavailable {
-    /// The file cannot be written, or nobody writes it any more.
+    /// The file cannot be written, or the writing thread has stopped.
     #[error("the audit log cannot be written")]
     Failing,
-    /// As many lines wait as may.
-    #[error("{PLACES} lines wait for the audit log")]
+    /// The queue is full.
+    #[error("{MAX_LINES} lines are waiting for the audit log")]
     Full,
 }
 
 /// Why the audit log does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
-    /// The file cannot be opened, and the config insists on it.
+    /// The file cannot be opened, and the config requires it.
     #[error(
-        "cannot open the audit log {0}: {text}; make it a file that this user may write, or set gateway.audit to \
+        "failed to open the audit log {0}: {text}; make it a file that this user may write, or set gateway.audit to \
          \"try\" or \"off\"",
         text = file_error::text(.0, .1)
     )]
     Open(PathBuf, io::Error),
-    /// The system gives no thread.
-    #[error("cannot start the audit log: {0}")]
+    /// The thread cannot be started.
+    #[error("failed to start the audit log: {0}")]
     System(#[from] io::Error),
 }
 
-/// What requests know of the audit log; clones share everything.
+/// A handle to the audit log. Clones share everything.
 #[derive(Clone)]
 pub struct AuditLog(Option<Arc<Queue>>);
 
-/// The way to the thread that writes.
+/// The queue of the writing thread.
 struct Queue {
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     entries: mpsc::UnboundedSender<Entry>,
     health: Arc<Health>,
 }
 
-/// The thread that writes.
+/// The writing thread.
 pub struct AuditWriter {
     stop: oneshot::Sender<()>,
     ended: oneshot::Receiver<()>,
@@ -80,16 +79,15 @@ pub struct AuditWriter {
 }
 
 impl AuditLog {
-    /// A log that is not kept.
+    /// A disabled log.
     pub fn off() -> Self {
         Self(None)
     }
 
-    /// Opens the file and starts the thread that writes it; `None` when there is nothing to keep. Each of `reloads`
-    /// has the file opened again.
+    /// Opens the file and starts the writing thread; `None` if the log is off. Each of `reloads` reopens the file.
     ///
     /// # Errors
-    /// With `require`: the file cannot be opened. With either: the system gives no thread.
+    /// With `require`, the file cannot be opened. With `try` too, the thread cannot be started.
     pub fn start(
         audit: Enforcement,
         path: &Path,
@@ -115,59 +113,59 @@ impl AuditLog {
         let writer = Writer::new(path.to_owned(), file, receiver, Arc::clone(&health));
         let thread = std::thread::Builder::new().name("audit".to_owned()).spawn(move || {
             runtime.block_on(writer.run(reloads, stopped));
-            // Whoever waited for it may have given up.
+            // The receiver may have given up.
             let _ = ending.send(());
         })?;
-        let places = Arc::new(Semaphore::new(PLACES));
-        let queue = Queue { places, entries, health };
+        let permits = Arc::new(Semaphore::new(MAX_LINES));
+        let queue = Queue { permits, entries, health };
         Ok((Self(Some(Arc::new(queue))), Some(AuditWriter { stop, ended, thread })))
     }
 }
 
 impl Queue {
-    /// A place for a line; `None` when there is none and the write goes on without.
+    /// Takes a permit for a line; `None` if there is none and the write goes on without.
     fn reserve(&self) -> Result<Option<OwnedSemaphorePermit>, AuditUnavailable> {
-        let place = if self.health.is_failing() || self.entries.is_closed() {
+        let permit = if self.health.is_failing() || self.entries.is_closed() {
             Err(AuditUnavailable::Failing)
         } else {
-            self.place()
+            self.try_permit()
         };
-        match place {
+        match permit {
             Err(error) if self.health.is_required() => {
                 self.health.lose(error);
                 Err(error)
             }
-            place => Ok(place.ok()),
+            permit => Ok(permit.ok()),
         }
     }
 
-    fn place(&self) -> Result<OwnedSemaphorePermit, AuditUnavailable> {
-        Arc::clone(&self.places).try_acquire_owned().map_err(|_| AuditUnavailable::Full)
+    fn try_permit(&self) -> Result<OwnedSemaphorePermit, AuditUnavailable> {
+        Arc::clone(&self.permits).try_acquire_owned().map_err(|_| AuditUnavailable::Full)
     }
 
-    /// Hands a line to the thread that writes.
-    fn push(&self, line: Vec<u8>, place: Option<OwnedSemaphorePermit>) -> Written {
-        // A refusal, which has taken no place, does not wait for a file that is known to fail.
-        let waits = self.health.is_required() && (place.is_some() || !self.health.is_failing());
+    /// Sends a line to the writing thread.
+    fn push(&self, line: Vec<u8>, permit: Option<OwnedSemaphorePermit>) -> PendingLine {
+        // A refused write has no permit, and does not wait for a file that is known to fail.
+        let waits = self.health.is_required() && (permit.is_some() || !self.health.is_failing());
         let (written, waiter) = waits.then(oneshot::channel).unzip();
-        // Without a place at first, there may be one now.
-        let sent = place.map_or_else(|| self.place(), Ok).and_then(|place| {
-            self.entries.send(Entry { line, place, written }).map_err(|_| AuditUnavailable::Failing)
+        // A line that got no permit at first may get one now.
+        let sent = permit.map_or_else(|| self.try_permit(), Ok).and_then(|permit| {
+            self.entries.send(Entry { line, permit, written }).map_err(|_| AuditUnavailable::Failing)
         });
         if let Err(error) = sent {
             self.health.lose(error);
         }
-        Written::new(waiter.filter(|_| sent.is_ok()), Arc::clone(&self.health))
+        PendingLine::new(waiter.filter(|_| sent.is_ok()), Arc::clone(&self.health))
     }
 }
 
 impl AuditWriter {
-    /// Waits until every line is written, and synced: for so long at most, should the disk hang.
+    /// Waits until every line is written and synced, or until `limit` if the disk hangs.
     pub async fn stop(self, limit: Duration) {
         let _ = self.stop.send(());
         match tokio::time::timeout(limit, self.ended).await {
             Ok(_) => _ = self.thread.join(),
-            Err(_) => tracing::error!("the audit log's disk does not answer: its last lines are lost"),
+            Err(_) => tracing::error!("timed out writing the audit log; its last lines are lost"),
         }
     }
 }
@@ -186,11 +184,11 @@ mod tests {
     fn queue(is_required: bool) -> (Queue, mpsc::UnboundedReceiver<Entry>) {
         let (entries, receiver) = mpsc::unbounded_channel();
         let health = Arc::new(Health::new(is_required));
-        (Queue { places: Arc::new(Semaphore::new(PLACES)), entries, health }, receiver)
+        (Queue { permits: Arc::new(Semaphore::new(MAX_LINES)), entries, health }, receiver)
     }
 
     #[test]
-    fn a_disk_that_was_said_to_hang_when_it_had_answered_is_well_again() {
+    fn a_disk_that_was_reported_hung_just_after_it_answered_recovers() {
         let root = Root::empty();
         let (log, _writer) =
             AuditLog::start(Enforcement::Require, &root.join("audit.log"), watch::channel(()).1).unwrap();
@@ -199,14 +197,14 @@ mod tests {
         block_on(written.wait());
         assert_eq!(root.read("audit.log"), "line\n");
         queue.health.hang();
-        wait::until("a place", || queue.reserve().is_ok());
+        wait::until("a permit", || queue.reserve().is_ok());
     }
 
     #[test]
-    fn without_a_writer_no_write_is_let_in_that_must_have_its_line() {
+    fn without_a_writer_no_write_that_needs_its_line_is_admitted() {
         for is_required in [true, false] {
             let (queue, receiver) = queue(is_required);
-            assert!(queue.reserve().is_ok_and(|place| place.is_some()));
+            assert!(queue.reserve().is_ok_and(|permit| permit.is_some()));
             drop(receiver);
             let expected = if is_required { Some(AuditUnavailable::Failing) } else { None };
             assert_eq!(queue.reserve().err(), expected);
@@ -214,30 +212,30 @@ mod tests {
     }
 
     #[test]
-    fn a_write_past_the_last_place_is_refused_where_its_line_is_required() {
+    fn a_write_past_the_last_permit_is_refused_if_its_line_is_required() {
         for is_required in [true, false] {
             let (queue, _receiver) = queue(is_required);
-            let places: Vec<_> = (0..PLACES).map(|_| queue.reserve().unwrap().unwrap()).collect();
+            let permits: Vec<_> = (0..MAX_LINES).map(|_| queue.reserve().unwrap().unwrap()).collect();
             let expected = if is_required { Some(AuditUnavailable::Full) } else { None };
             assert_eq!(queue.reserve().err(), expected);
-            drop(places);
-            assert!(queue.reserve().is_ok_and(|place| place.is_some()));
+            drop(permits);
+            assert!(queue.reserve().is_ok_and(|permit| permit.is_some()));
         }
     }
 
     #[test]
-    fn whoever_stops_waiting_for_a_line_waits_for_the_same_one_again() {
+    fn a_second_wait_is_for_the_same_line() {
         let (queue, mut receiver) = queue(true);
         let mut written = queue.push(b"line\n".to_vec(), queue.reserve().unwrap());
         block_on(async {
             for _ in 0..2 {
                 let ended = tokio::time::timeout(Duration::from_millis(5), written.wait()).await;
-                assert!(ended.is_err(), "nobody has written it");
+                assert!(ended.is_err(), "it is not written yet");
             }
             let entry = receiver.recv().await.unwrap();
             entry.written.unwrap().send(()).unwrap();
             written.wait().await;
         });
-        assert!(receiver.try_recv().is_err(), "there is but one line");
+        assert!(receiver.try_recv().is_err(), "there is only one line");
     }
 }

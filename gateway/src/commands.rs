@@ -1,10 +1,10 @@
-//! One file a subcommand: its options and `run`. `root` is what several of them need.
+//! The subcommands of `sq-gateway`, each with its options and `run`. `system` finds the config that they work on.
 
+pub mod up;
+pub mod serve;
+pub mod provision;
+pub mod tenants;
+pub mod import;
 pub mod check;
 pub mod healthcheck;
-pub mod import;
-pub mod provision;
-pub mod root;
-pub mod serve;
-pub mod tenants;
-pub mod up;
+pub mod system;

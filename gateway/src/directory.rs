@@ -1,8 +1,10 @@
-//! What the request path looks things up in: config and registry as one immutable snapshot. A request
-//! takes the snapshot once and keeps it to its end, so no request sees half of a reload.
+//! Config and registry as one immutable snapshot for lookups. A request keeps the snapshot that it starts with, so no request
+//! sees half of a reload.
+
+pub mod reload;
 
 pub mod activity;
-pub mod reload;
+mod gauges;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -18,52 +20,52 @@ use sq_shared::token::TokenDigest;
 
 use activity::TenantActivity;
 
-use crate::proxy::cors::CorsPolicy;
-use crate::proxy::limit::{ClientLimits, TenantLimiter};
+use crate::cors::CorsPolicy;
+use crate::limits::{ClientLimits, TenantLimiter};
 
-/// The snapshot in force; readers never wait.
+/// The current snapshot. Readers never wait.
 pub type SharedDirectory = Arc<ArcSwap<Directory>>;
 
-/// Config and registry, ready for lookups.
+/// Config and registry, indexed for lookups.
 pub struct Directory {
     /// The config.
     pub config: Config,
-    /// Limits by client address.
+    /// The limits of client addresses.
     pub client_limits: ClientLimits,
-    /// Which origins a browser may call from.
+    /// The origins that a browser may call from.
     pub cors: CorsPolicy,
-    /// The registry as it was read, for the operator.
+    /// The registry as it was read, for the admin API.
     pub registry: Registry,
     by_digest: HashMap<TokenDigest, (Arc<DirectoryTenant>, usize)>,
     tenants: HashMap<TenantName, Arc<DirectoryTenant>>,
 }
 
-/// A tenant as a request needs it.
+/// A tenant as the request path needs it.
 pub struct DirectoryTenant {
-    /// Its name.
+    /// The tenant's name.
     pub name: TenantName,
     /// Whether it is served.
     pub state: TenantState,
-    /// Where its worker listens.
+    /// The address of its worker.
     pub upstream: SocketAddr,
-    /// The same as the `Host` of what is forwarded.
+    /// The same as the `Host` of forwarded requests.
     pub upstream_host: HeaderValue,
-    /// Keeps its connections apart from those of a tenant that had the slot before.
+    /// Keeps its upstream connections apart from those of a tenant that had the slot before.
     pub connection_group: u64,
-    /// A `[plan.*]` of the config.
+    /// The name of a `[plan.*]` in the config.
     pub plan: Option<String>,
-    /// How much it may store; `None` is no limit.
+    /// Its quota; `None` is no limit.
     pub quota_bytes: Option<u64>,
-    /// Its rate and its requests in flight.
+    /// Its rate limit and its in-flight limit.
     pub limiter: TenantLimiter,
-    /// What it has done.
+    /// Its counters since the start.
     pub activity: Arc<TenantActivity>,
     keys: Vec<Key>,
 }
 
 impl Directory {
-    /// Builds a snapshot. What was used of the limits of the one before counts on: a reload gives nobody a fresh
-    /// budget, unless it changes that very rate.
+    /// Builds a snapshot. What was used of the previous snapshot's limits still counts: a reload resets only a rate that it
+    /// changes.
     pub fn new(config: Config, registry: Registry, previous: Option<&Self>) -> Self {
         let tenants: HashMap<TenantName, Arc<DirectoryTenant>> = registry
             .tenants
@@ -89,22 +91,22 @@ impl Directory {
         }
     }
 
-    /// Whether both were made of the same config and the same registry.
+    /// Whether both have the same config and the same registry.
     pub fn says_the_same_as(&self, other: &Self) -> bool {
         self.config == other.config && self.registry == other.registry
     }
 
-    /// Whose key this is, and which of the tenant's keys.
+    /// The tenant of a key, and the key's index.
     ///
-    /// How long the probe of the map takes hangs on the digest, and tells a guesser nothing: what it compares on
-    /// its way are bits of a SipHash under a secret key, of the digest of the guess. Even who learned how far that
-    /// digest agrees with a stored one could make no guess whose digest agrees further: SHA-256 has no such way
-    /// back. The last comparison, of both whole digests, takes the same time wherever they differ first.
+    /// The time of the lookup depends on the digest, and tells an attacker nothing: the map compares bits of a SipHash,
+    /// under a secret key, of the digest of the guess. An attacker who knew how far that digest agrees with a stored one
+    /// could still not construct a guess that agrees further, because SHA-256 cannot be inverted. The final comparison of
+    /// both digests takes constant time.
     pub fn find(&self, digest: &TokenDigest) -> Option<(&Arc<DirectoryTenant>, usize)> {
         self.by_digest.get(digest).map(|(tenant, index)| (tenant, *index))
     }
 
-    /// Every tenant, in no order.
+    /// Every tenant, in no particular order.
     pub fn tenants(&self) -> impl Iterator<Item = &Arc<DirectoryTenant>> {
         self.tenants.values()
     }
@@ -114,12 +116,12 @@ impl Directory {
         self.tenants.get(name)
     }
 
-    /// Whether there is a tenant of this name.
+    /// Whether a tenant has this name.
     pub fn has_tenant(&self, name: &str) -> bool {
         self.tenants.contains_key(name)
     }
 
-    /// How many tenants there are, in every state.
+    /// The number of tenants, in any state.
     pub fn tenant_count(&self) -> usize {
         self.tenants.len()
     }

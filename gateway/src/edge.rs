@@ -1,17 +1,13 @@
-//! The accept side: connections up to a cap, each head read against its deadline, then the proxy for the request, and the
-//! next head of the same connection.
+//! Accepts connections up to a limit, and reads one request head after another from each: every head against a deadline, and
+//! checked before the proxy serves the request.
 
 mod byte_set;
-pub mod departure;
 mod framing;
 pub mod head;
-mod idle;
-mod pace;
+pub mod head_error;
 
 use std::convert::Infallible;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,146 +19,65 @@ use prometheus::IntGauge;
 use sq_shared::clock;
 use sq_shared::headers::{PROBLEM_JSON, X_REQUEST_ID};
 use sq_shared::limits::{LINGER_BYTES, LINGER_TIME};
+use sq_shared::problem::Problem;
 use sq_shared::request_id::new_request_id;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::Sleep;
 
 use crate::directory::SharedDirectory;
-use crate::listen::Listening;
-use crate::metrics::{Command, Ended, Metrics, NO_TENANT};
+use crate::limits::{LimitError, RateStatus, rate_limit_fields};
+use crate::listen::{Listener, Peer};
+use crate::metrics::{CommandLabel, Metrics, NO_TENANT, RequestSummary};
 use crate::phase::Phase;
-use crate::proxy::client_ip::Peer;
-use crate::proxy::limit::{LimitError, Standing, rate_limit_fields};
 use crate::proxy::refuse::Refusal;
 use crate::proxy::upstream_pool::UpstreamPool;
 use crate::proxy::{Gateway, access};
-use crate::stream::SocketStream;
-use head::{Head, HeadError, HeadLimits};
-use pace::{Paced, Socket};
+use crate::stream::idle::idle_for;
+use head::{Head, HeadLimits};
+use head_error::HeadError;
 
-/// How long to wait when the process has no descriptor left for another connection.
+/// The pause after an accept has failed, as it does when the process has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Room for an answer's head and a short scroll, which leave in one packet. What is longer goes out past the buffer.
-const WRITE_BUFFER_BYTES: usize = 2048;
-
-/// What is said while the clock stands where no answer can be dated.
+/// The answer while the clock is too wrong to date answers.
 const CLOCK_IS_WRONG: &str =
     "The server's clock is wrong: it stands before 1970, or after 9999. Tell your host.";
 
-/// Where connections come from.
-pub enum Listener {
-    /// A TCP socket.
-    Tcp(tokio::net::TcpListener),
-    /// A socket file.
-    Unix(tokio::net::UnixListener),
-}
-
-/// A client's place among the connections, which are counted.
-struct Place {
+/// Counts as an open connection until it is dropped.
+struct ConnectionPermit {
     _permit: OwnedSemaphorePermit,
     open: IntGauge,
 }
 
-impl Place {
-    fn new(permit: OwnedSemaphorePermit, open: &IntGauge) -> Self {
-        open.inc();
-        Self { _permit: permit, open: open.clone() }
-    }
-}
-
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.open.dec();
     }
 }
 
-/// The accept side of one proxy thread; clones share everything.
+/// The accept side of one proxy thread. Clones share everything.
 #[derive(Clone)]
 pub struct Edge {
     /// The request path.
     pub gateway: Arc<Gateway>,
-    /// The connections to workers that this thread keeps.
+    /// The idle connections to workers that this thread keeps.
     pub upstreams: Arc<UpstreamPool>,
-    /// For the limits of heads.
+    /// For the limits of request heads.
     pub directory: SharedDirectory,
-    /// Counts connections, and the requests that are refused here.
+    /// Counts connections, and requests that are refused here.
     pub metrics: Arc<Metrics>,
-    /// A permit for each connection.
+    /// One permit per connection.
     pub connections: Arc<Semaphore>,
-    /// Where the gateway stands.
+    /// The gateway's phase.
     pub phase: watch::Receiver<Phase>,
-    /// Tells the server that this accept loop, or a connection of it, is still there.
+    /// Held while this accept loop or one of its connections runs. The server waits until every sender is dropped.
     pub presence: mpsc::Sender<Infallible>,
 }
 
-impl Listener {
-    async fn accept(&self) -> io::Result<(Stream, Peer)> {
-        match self {
-            Self::Tcp(listener) => listener.accept().await.map(|(socket, peer)| of_tcp(socket, peer)),
-            Self::Unix(listener) => listener.accept().await.map(|(socket, _)| of_unix(socket)),
-        }
-    }
-
-    /// Everybody in the queue now, without waiting for more.
-    fn into_queue(self) -> io::Result<impl Iterator<Item = io::Result<(Stream, Peer)>>> {
-        let listener = self.into_std()?;
-        let accept = move || match &listener {
-            Listening::Tcp(listener) => {
-                let (socket, peer) = listener.accept()?;
-                socket.set_nonblocking(true)?;
-                Ok(of_tcp(TcpStream::from_std(socket)?, peer))
-            }
-            Listening::Unix(listener, _) => {
-                let (socket, _) = listener.accept()?;
-                socket.set_nonblocking(true)?;
-                Ok(of_unix(UnixStream::from_std(socket)?))
-            }
-        };
-        let is_there = |next: &io::Result<_>| {
-            !next.as_ref().is_err_and(|error: &io::Error| error.kind() == ErrorKind::WouldBlock)
-        };
-        Ok(std::iter::repeat_with(accept).take_while(is_there))
-    }
-
-    fn into_std(self) -> io::Result<Listening> {
-        match self {
-            Self::Tcp(listener) => listener.into_std().map(Listening::Tcp),
-            Self::Unix(listener) => listener.into_std().map(|listener| Listening::Unix(listener, None)),
-        }
-    }
-}
-
-fn of_tcp(socket: TcpStream, peer: SocketAddr) -> (Stream, Peer) {
-    // Without it answers are only slower.
-    let _ = socket.set_nodelay(true);
-    (client_stream(socket), Peer::Tcp(peer.ip()))
-}
-
-fn of_unix(socket: UnixStream) -> (Stream, Peer) {
-    (client_stream(socket), Peer::Unix)
-}
-
-/// A client's connection.
-type ClientStream<S> = SocketStream<BufWriter<Paced<S>>>;
-
-fn client_stream<S: Socket + AsRawFd + 'static>(socket: S) -> Stream {
-    let fd = socket.as_raw_fd();
-    Box::new(ClientStream::new(BufWriter::with_capacity(WRITE_BUFFER_BYTES, Paced::new(socket)), fd))
-}
-
-/// Makes a client's connection end with a reset: an answer that was to end with it has broken off. (A Unix socket has none.)
-pub fn reset_on_close(stream: &Stream) {
-    if let Some(client) = (**stream).as_any().downcast_ref::<ClientStream<TcpStream>>() {
-        client.transport().get_ref().reset_on_close();
-    }
-}
-
 impl Edge {
-    /// Accepts until the gateway has no more use for new connections, and then those who are in the queue, unless another
-    /// gateway has the same one: the kernel has told them that they are connected. Over the cap, connections wait there.
+    /// Accepts until the gateway stops taking connections, and then accepts the queued ones, which the kernel has already
+    /// established, unless another process accepts from the same queue. Above the limit, connections wait in the queue.
     pub async fn accept(self, listener: Listener) {
         let mut phase = self.phase.clone();
         loop {
@@ -171,11 +86,11 @@ impl Edge {
                 _ = phase.wait_for(|phase| phase.is_closing()) => break,
             };
             match accepted {
-                Ok((place, stream, peer)) => _ = tokio::spawn(self.clone().serve(stream, peer, place)),
-                // The client gave up while it waited in the backlog.
+                Ok((permit, stream, peer)) => _ = tokio::spawn(self.clone().serve(stream, peer, permit)),
+                // The client left the queue.
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    tracing::error!(%error, "cannot accept a connection; is the limit of open files too low?");
+                    tracing::error!(%error, "failed to accept a connection; if the open-file limit is too low, raise it");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -184,24 +99,32 @@ impl Edge {
             return;
         }
         if let Err(error) = self.accept_queue(listener).await {
-            tracing::error!(%error, "cannot accept those who wait, who are cut off");
+            tracing::error!(%error, "failed to accept queued connections; they will be reset");
         }
     }
 
-    async fn accept_one(&self, listener: &Listener) -> io::Result<(Place, Stream, Peer)> {
-        let permit = Arc::clone(&self.connections).acquire_owned().await.map_err(io::Error::other)?;
+    async fn accept_one(&self, listener: &Listener) -> io::Result<(ConnectionPermit, Stream, Peer)> {
+        let permit = self.acquire().await?;
         let (stream, peer) = listener.accept().await?;
-        Ok((Place::new(permit, &self.metrics.connections), stream, peer))
+        Ok((self.count_open(permit), stream, peer))
+    }
+
+    async fn acquire(&self) -> io::Result<OwnedSemaphorePermit> {
+        Arc::clone(&self.connections).acquire_owned().await.map_err(io::Error::other)
+    }
+
+    fn count_open(&self, permit: OwnedSemaphorePermit) -> ConnectionPermit {
+        let open = self.metrics.connections.clone();
+        open.inc();
+        ConnectionPermit { _permit: permit, open }
     }
 
     async fn accept_queue(self, listener: Listener) -> io::Result<()> {
         for accepted in listener.into_queue()? {
             match accepted {
                 Ok((stream, peer)) => {
-                    let permit =
-                        Arc::clone(&self.connections).acquire_owned().await.map_err(io::Error::other)?;
-                    let place = Place::new(permit, &self.metrics.connections);
-                    tokio::spawn(self.clone().serve(stream, peer, place));
+                    let permit = self.count_open(self.acquire().await?);
+                    tokio::spawn(self.clone().serve(stream, peer, permit));
                 }
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                 Err(error) => return Err(error),
@@ -210,34 +133,33 @@ impl Edge {
         Ok(())
     }
 
-    async fn serve(self, mut stream: Stream, peer: Peer, _place: Place) {
-        // The first head's deadline runs from the connection's start, that of each further one from its first byte.
+    async fn serve(self, mut stream: Stream, peer: Peer, _permit: ConnectionPermit) {
+        // The deadline of the first head counts from the connection's start, that of each further head from its first byte.
         let mut since = Some(Instant::now());
         let limit = self.head_limits().time;
-        // Both are made once a connection: to make them anew for each of its requests would cost more than the wait. The
-        // last call comes once: `first_bytes` gives nothing then, and nobody waits for it again.
-        let mut last_call = pin!(self.last_call());
+        // Both are created once per connection: creating them for each request would cost more than the wait. Once the
+        // shutdown deadline has passed, `first_bytes` returns `None`, and it is not polled again.
+        let mut shutdown_deadline = pin!(self.shutdown_deadline());
         let mut idle_timer = pin!(tokio::time::sleep(limit));
-        let begun = timeout(limit, head::first_bytes(&mut stream, last_call.as_mut())).await;
-        let Ok(mut next) = begun else {
-            let error = HeadError::TooSlow { limit };
-            return self.refuse(stream, peer, &error.into()).await;
+        let started = timeout(limit, head::first_bytes(&mut stream, shutdown_deadline.as_mut())).await;
+        let Ok(mut next) = started else {
+            return self.refuse(stream, peer, &HeadError::TooSlow { limit }.problem()).await;
         };
         while let Some(first_bytes) = next {
             let head = match head::read(&mut stream, first_bytes, self.head_limits(), since).await {
                 Ok(Head::Complete(head)) => head,
                 Ok(Head::Closed) => return,
-                Err(error) => return self.refuse(stream, peer, &error.into()).await,
+                Err(error) => return self.refuse(stream, peer, &error.problem()).await,
             };
             // pingora dates every answer, and panics where it cannot.
             if !clock::can_date_answers() {
-                return self.refuse(stream, peer, &Refusal::NotReady(CLOCK_IS_WRONG)).await;
+                return self.refuse(stream, peer, &Refusal::NotReady(CLOCK_IS_WRONG).problem()).await;
             }
-            // Boxed, so that a connection that lies idle holds no room for a request.
+            // Boxed, so that an idle connection holds no memory for a request.
             let served = Box::pin(self.gateway.serve(stream, head, peer, &self.upstreams)).await;
             let Some(kept) = served else { return };
             stream = kept;
-            let idle_end = self.idle_end(last_call.as_mut(), idle_timer.as_mut());
+            let idle_end = self.idle_end(shutdown_deadline.as_mut(), idle_timer.as_mut());
             next = head::first_bytes(&mut stream, idle_end).await;
             since = None;
         }
@@ -252,19 +174,19 @@ impl Edge {
         }
     }
 
-    /// Ends when a connection has lain idle for long enough.
-    async fn idle_end(&self, last_call: impl Future<Output = ()>, timer: Pin<&mut Sleep>) {
+    /// Completes when an idle connection is to be closed.
+    async fn idle_end(&self, shutdown_deadline: impl Future<Output = ()>, timer: Pin<&mut Sleep>) {
         let limit = self.directory.load().config.timeouts.idle;
         tokio::select! {
-            () = last_call => {}
-            () = idle::lie_idle(limit, timer) => {}
+            () = shutdown_deadline => {}
+            () = idle_for(limit, timer) => {}
         }
     }
 
-    /// Ends when a connection without a request is no longer kept because the gateway ends.
-    async fn last_call(&self) {
+    /// Completes when the gateway, on its way down, closes the connections that have no request.
+    async fn shutdown_deadline(&self) {
         let mut phase = self.phase.clone();
-        // The server has dropped its end when the process is at its own.
+        // An error means that the server is gone and the process is about to exit.
         let Ok(phase) = phase.wait_for(|phase| phase.is_ending()).await.map(|phase| *phase) else { return };
         let drain = self.directory.load().config.timeouts.drain;
         if let Some(left) = phase.idle_time(drain) {
@@ -272,25 +194,23 @@ impl Edge {
         }
     }
 
-    /// Charges a request that the proxy never sees to its peer: on a malformed head, no `X-Forwarded-For` can be
-    /// believed. A trusted proxy is not charged, for others' sake: everybody behind it would be refused for what one
-    /// of them sends.
-    fn charge(&self, peer: Peer) -> Option<Standing> {
+    /// Charges a request that does not reach the proxy to its peer, because in a malformed head no `X-Forwarded-For` can be
+    /// trusted. A trusted proxy is not charged: one client's requests would use up the rate of all clients behind it.
+    fn charge(&self, peer: Peer) -> Option<RateStatus> {
         let directory = self.directory.load();
         if peer.is_trusted(&directory.config.gateway.trusted_proxies) {
             return None;
         }
-        directory.client_limits.charge_request(peer.ip()).unwrap_or_else(LimitError::standing)
+        directory.client_limits.charge_request(peer.ip()).unwrap_or_else(LimitError::rate_status)
     }
 
-    /// Answers a request that the proxy never sees. On a malformed head its origin cannot be believed: a page of a
-    /// listed one does not see why it is refused.
-    async fn refuse(&self, mut stream: Stream, peer: Peer, refusal: &Refusal) {
+    /// Answers a request that does not reach the proxy. In a malformed head the origin cannot be trusted, so a web page of
+    /// an allowed origin does not see why it is refused.
+    async fn refuse(&self, mut stream: Stream, peer: Peer, problem: &Problem) {
         let started = Instant::now();
-        let problem = refusal.problem();
         let request_id = new_request_id();
         let request_id = request_id.to_str().unwrap_or_default();
-        let standing = self.charge(peer);
+        let rate_status = self.charge(peer);
         let body = problem.to_json(request_id);
         let status =
             http::StatusCode::from_u16(problem.code.status()).unwrap_or(http::StatusCode::BAD_REQUEST);
@@ -304,7 +224,7 @@ impl Edge {
         for (name, value) in problem.header_fields() {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
-        if let Some((policy, state)) = rate_limit_fields(&[("ip", standing)]) {
+        if let Some((policy, state)) = rate_limit_fields(&[("ip", rate_status)]) {
             head.push_str(&format!("RateLimit-Policy: {policy}\r\nRateLimit: {state}\r\n"));
         }
         for (name, value) in self.directory.load().cors.answer_fields(&HeaderMap::new()) {
@@ -314,16 +234,16 @@ impl Edge {
         let mut answer = head.into_bytes();
         answer.extend_from_slice(&body);
         let is_written = matches!(timeout(LINGER_TIME, write(&mut stream, &answer)).await, Ok(Ok(())));
-        let ended = Ended {
+        let summary = RequestSummary {
             tenant: NO_TENANT,
-            command: Command::Unknown,
+            command: CommandLabel::Unknown,
             status: if is_written { status.as_u16() } else { 0 },
             code: Some(problem.code),
             duration: started.elapsed(),
             upstream: None,
         };
-        self.metrics.ended(&ended);
-        access::log_refused_at_edge(peer, request_id, &ended);
+        self.metrics.count_request(&summary);
+        access::log_refused_at_edge(peer, request_id, &summary);
         if is_written {
             let _ = timeout(LINGER_TIME, linger(&mut stream)).await;
         }
@@ -336,7 +256,7 @@ async fn write(stream: &mut Stream, answer: &[u8]) -> io::Result<()> {
     stream.shutdown().await
 }
 
-/// Reads what the client still sends, so that no reset overtakes the answer (RFC 9112, 9.6).
+/// Discards what the client still sends, because a reset could overtake the answer (RFC 9112, 9.6).
 async fn linger(stream: &mut Stream) -> io::Result<()> {
     let mut discarded = [0; 4096];
     let mut left = LINGER_BYTES;

@@ -1,36 +1,38 @@
-//! The gateway: the only door to the workers.
+//! The gateway: the only way from a client to a worker.
 //!
-//! A request's way, and where each step lives:
+//! The modules stand from top to bottom, and each imports only from those below it:
 //!
-//! 1. [`edge`] accepts the connection, reads the whole head against one deadline, and refuses what is
-//!    malformed before pingora's session reads it.
-//! 2. [`proxy`] takes it through its phases: `client_ip`, `cors`, `credential`, `authenticate`, `limit`,
-//!    `utf8`, `route`, then `forward` and `exchange`, on a connection of the `upstream_pool`; `refuse` turns any step's
-//!    error into an answer, and `access` writes the line.
-//! 3. [`directory`] is what the steps look things up in: an immutable snapshot of config and registry,
-//!    swapped whole when a file changes.
-//!
-//! Beside them, [`audit`] keeps a line of every write, [`metrics`] counts, [`traces`] exports spans where that is built
-//! in, and [`admin`] is the operator's door.
-//! [`tenants`] changes the registry, for the admin API and for the commands.
-//!
-//! [`server`] starts and drains all this, on the sockets of [`listen`], in the phases of [`phase`]; [`upgrade`] hands
-//! the sockets to the next process; [`commands`] are the subcommands of `sq-gateway`.
+//! 1. [`cli`] parses the command line, and [`commands`] implements the subcommands. [`server`] starts and drains the gateway;
+//!    [`upgrade`] passes its sockets to the next process during an upgrade.
+//! 2. [`admin`] is the operator's API. [`edge`] accepts the clients' connections and reads each request head, and [`proxy`]
+//!    takes the request through its checks to its worker.
+//! 3. [`tenants`] changes the registry. [`directory`] is the current snapshot of config and registry. [`audit`] logs every
+//!    write, and [`traces`] exports spans.
+//! 4. [`cors`] and [`limits`] are the rules that a snapshot holds. [`metrics`] counts requests.
+//! 5. [`listen`] has the listening sockets, [`stream`] the connections, and [`phase`] the phases from serving to exit.
 
 #![forbid(unsafe_code)]
 
-pub mod admin;
-pub mod audit;
 pub mod cli;
 pub mod commands;
-pub mod directory;
-pub mod edge;
-pub mod listen;
-pub mod metrics;
-pub mod phase;
-pub mod proxy;
-pub mod server;
-pub mod stream;
-pub mod tenants;
-pub mod traces;
 pub mod upgrade;
+pub mod server;
+
+pub mod admin;
+pub mod edge;
+pub mod proxy;
+pub mod tenants;
+
+pub mod directory;
+
+pub mod audit;
+pub mod traces;
+
+pub mod cors;
+pub mod limits;
+pub mod metrics;
+
+pub mod listen;
+pub mod stream;
+
+pub mod phase;

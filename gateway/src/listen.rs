@@ -1,5 +1,7 @@
-//! The listening sockets: bound anew, or taken over from another process; and how one is closed without a reset for
-//! anybody who is in its queue, or on the way into it.
+//! The listening sockets: bound here or inherited from the process that this one replaces. One can be closed without
+//! resetting the clients that are in its queue or have begun to connect.
+
+mod accept;
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -16,7 +18,7 @@ use sq_shared::limits::{CLIENT_BACKLOG, CLIENT_UNSENT_BYTES};
 use sq_shared::listen_error::{self, Settings};
 use sq_shared::socket_file;
 
-use crate::edge::Listener;
+pub use accept::{Listener, Peer};
 
 // A filter's operations (linux/filter.h).
 const LOAD_BYTE: u16 = 0x30; // BPF_LD | BPF_B | BPF_ABS
@@ -27,8 +29,8 @@ const RETURN_BYTES: u16 = 0x06; // BPF_RET | BPF_K
 const FLAGS_OFFSET: u32 = 13;
 const SYN: u32 = 0x02;
 
-/// A filter that lets no SYN in, and everything else; a TCP socket's sees packets from the TCP header on. The last packet
-/// of a handshake must pass: its client believes that it is connected when it sends it.
+/// A filter that drops every SYN and passes everything else. On a TCP socket a filter sees packets from the TCP header on.
+/// The last packet of a handshake must pass, because its sender considers itself connected.
 const WITHOUT_SYN: [SockFilter; 4] = [
     SockFilter::new(LOAD_BYTE, 0, 0, FLAGS_OFFSET),
     SockFilter::new(SKIP_UNLESS_SET, 0, 1, SYN),
@@ -36,10 +38,10 @@ const WITHOUT_SYN: [SockFilter; 4] = [
     SockFilter::new(RETURN_BYTES, 0, 0, u32::MAX),
 ];
 
-/// To connect to a socket's file takes the right to write to it (unix(7)).
+/// Connecting to a socket file takes write permission (unix(7)).
 const SOCKET_MODE: u32 = 0o666;
 
-/// A listening socket that no address could be had for; the text says what to do.
+/// A socket could not be bound. The text says what to do.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct BindError(String);
@@ -48,14 +50,14 @@ pub struct BindError(String);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Clients come in.
+    /// The client API.
     Clients,
-    /// The operator's door.
+    /// The admin API.
     Admin,
 }
 
 impl Role {
-    /// As a log line names it.
+    /// The name in log lines.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Clients => "clients",
@@ -63,7 +65,7 @@ impl Role {
         }
     }
 
-    /// Where the config has its address.
+    /// The config field that holds its address.
     fn settings(self) -> Settings {
         Settings::one(match self {
             Self::Clients => "[gateway] listen",
@@ -75,22 +77,22 @@ impl Role {
 /// A listening socket.
 #[derive(Debug)]
 pub enum Listening {
-    /// Of an address and a port.
+    /// A TCP socket.
     Tcp(std::net::TcpListener),
-    /// Of a socket file, if it had one when it was bound.
+    /// A Unix socket, with the file that it had when it was bound.
     Unix(std::os::unix::net::UnixListener, Option<FileId>),
 }
 
-/// From when on nobody joins the queue of a socket that was shut.
+/// When a socket that was shut stops queueing connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shut {
-    /// From now on, or only when it is closed: there is nothing to wait for.
+    /// At once, or not before it is closed: either way there is nothing to wait for.
     Now,
-    /// Whoever has begun to connect still joins it.
+    /// When the handshakes that have begun are complete.
     OnceHandshakesEnd,
 }
 
-/// Which file it is, whatever has its name by now. The number is not given to another file while the socket is open.
+/// Identifies a socket file, whatever file has its name by now. The inode is not reused while the socket is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct FileId {
     device: u64,
@@ -107,37 +109,37 @@ impl FileId {
 /// The listening sockets of a gateway.
 #[derive(Debug)]
 pub struct Sockets {
-    /// Where clients come in.
+    /// For the client API.
     pub clients: Listening,
-    /// Where the operator comes in.
+    /// For the admin API.
     pub admin: Listening,
-    /// Which of them were not bound here, but taken over.
+    /// Which of them were inherited, not bound here.
     pub taken: Vec<Role>,
 }
 
 impl Sockets {
-    /// Binds what the config names.
+    /// Binds the addresses in the config.
     ///
     /// # Errors
-    /// An address is taken.
+    /// An address cannot be bound.
     pub fn bind(config: &Config) -> Result<Self, BindError> {
         Self::take_or_bind(config, Vec::new())
     }
 
-    /// Takes those of the handed sockets that the config names, and binds the others anew.
+    /// Keeps the inherited sockets that match the config, and binds the others.
     ///
     /// # Errors
-    /// An address is taken.
-    pub fn take_or_bind(config: &Config, handed: Vec<(Role, Listening)>) -> Result<Self, BindError> {
+    /// An address cannot be bound.
+    pub fn take_or_bind(config: &Config, inherited: Vec<(Role, Listening)>) -> Result<Self, BindError> {
         let mut taken = Vec::new();
         let (mut clients, mut admin) = (None, None);
-        for (role, socket) in handed {
+        for (role, socket) in inherited {
             match role {
                 Role::Clients => clients = Some(socket),
                 Role::Admin => admin = Some(socket),
             }
         }
-        let mut choose = |role, handed: Option<Listening>, configured: &ListenAddress| match handed
+        let mut choose = |role, inherited: Option<Listening>, configured: &ListenAddress| match inherited
             .filter(|socket| socket.fits(role, configured))
         {
             Some(socket) => {
@@ -152,7 +154,7 @@ impl Sockets {
         Ok(Self { clients, admin, taken })
     }
 
-    /// Both, with what they are for.
+    /// Both, each with its role.
     pub fn all(&self) -> [(Role, &Listening); 2] {
         [(Role::Clients, &self.clients), (Role::Admin, &self.admin)]
     }
@@ -169,11 +171,11 @@ impl Listening {
         bound.map_err(|error| BindError(listen_error::explain(address, &error, role.settings())))
     }
 
-    /// A socket that came from another process, which says what its file is.
+    /// A socket from another process, which has sent along its file.
     ///
     /// # Errors
-    /// It is none of ours.
-    pub fn of(socket: OwnedFd, file: Option<FileId>) -> io::Result<Self> {
+    /// It is neither a TCP nor a Unix socket.
+    pub fn from_fd(socket: OwnedFd, file: Option<FileId>) -> io::Result<Self> {
         match socket_domain(&socket)? {
             AddressFamily::INET | AddressFamily::INET6 => Ok(Self::Tcp(socket.into())),
             AddressFamily::UNIX => Ok(Self::Unix(socket.into(), file)),
@@ -181,10 +183,10 @@ impl Listening {
         }
     }
 
-    /// Where it listens; with port 0 in the config, the port that the system chose.
+    /// Its address. With port 0 in the config, this has the port that the system chose.
     ///
     /// # Errors
-    /// It listens on a socket without a name.
+    /// The socket has no name.
     pub fn address(&self) -> io::Result<ListenAddress> {
         match self {
             Self::Tcp(listener) => listener.local_addr().map(ListenAddress::Tcp),
@@ -196,7 +198,7 @@ impl Listening {
         }
     }
 
-    /// Its file, for the next process.
+    /// Its socket file, for the next process.
     pub fn file(&self) -> Option<FileId> {
         match self {
             Self::Tcp(_) => None,
@@ -208,7 +210,7 @@ impl Listening {
         self.file().is_some() && self.file() == FileId::of_socket(path)
     }
 
-    /// Whether it is the one that the config names. What was a socket's file may belong to another by now, or be gone.
+    /// Whether it matches the config. Its file may have been replaced or deleted since it was bound.
     fn fits(&self, role: Role, configured: &ListenAddress) -> bool {
         let fits = match (self.address(), configured) {
             (Ok(ListenAddress::Tcp(own)), ListenAddress::Tcp(wanted)) => {
@@ -220,13 +222,13 @@ impl Listening {
             _ => false,
         };
         if !fits {
-            let handed = self.address().map(|address| address.to_string()).unwrap_or_default();
-            tracing::warn!(?role, handed, %configured, "the handed socket is not the one of the config: bound anew");
+            let inherited = self.address().map(|address| address.to_string()).unwrap_or_default();
+            tracing::warn!(?role, inherited, %configured, "inherited socket doesn't match the config; binding a new one");
         }
         fits
     }
 
-    /// Another handle of it.
+    /// Duplicates the descriptor.
     ///
     /// # Errors
     /// The process has too many open files.
@@ -237,10 +239,10 @@ impl Listening {
         }
     }
 
-    /// Hands it to the runtime of the thread.
+    /// Registers it with the runtime of this thread.
     ///
     /// # Errors
-    /// The runtime cannot take it.
+    /// The runtime cannot register it.
     pub fn listen(self) -> io::Result<Listener> {
         match self {
             Self::Tcp(listener) => {
@@ -254,13 +256,13 @@ impl Listening {
         }
     }
 
-    /// Lets nobody begin to connect any more. Who is in the queue can be accepted; to close the socket would reset them.
-    /// Who comes now is refused once the socket is closed: TCP tries until then.
+    /// Stops new connections. Those in the queue can still be accepted, where closing the socket would reset them. A
+    /// client that connects now retries, as TCP does, and is refused once the socket is closed.
     #[must_use]
     pub fn shut(&self) -> Shut {
         let shut = match self {
             Self::Tcp(listener) => SockRef::from(listener).attach_filter(&WITHOUT_SYN),
-            // A file of this name that is not ours is where the next gateway listens.
+            // If the file is not ours any more, the next gateway listens on it.
             Self::Unix(..) => match self.address() {
                 Ok(ListenAddress::Unix(path)) if self.has_its_file(&path) => fs::remove_file(path),
                 _ => Ok(()),
@@ -270,8 +272,8 @@ impl Listening {
             (Self::Tcp(_), Ok(())) => Shut::OnceHandshakesEnd,
             (Self::Unix(..), Ok(())) => Shut::Now,
             (_, Err(error)) => {
-                // Recent kernels want CAP_NET_ADMIN for the filter.
-                tracing::info!(%error, "the queue cannot be closed first: who connects in the last moment may be cut off");
+                // Recent kernels require CAP_NET_ADMIN for the filter.
+                tracing::info!(%error, "failed to stop new connections before the close; the last ones may be reset");
                 Shut::Now
             }
         }
@@ -289,16 +291,15 @@ impl AsFd for Listening {
 
 fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let listener = std::net::TcpListener::bind(address)?;
-    // The standard library asks for 128: a crowd that comes at once would keep others waiting for the second after
-    // which their kernel tries again.
+    // The standard library's backlog is 128. When it overflows, a client's kernel only retries after a second.
     rustix::net::listen(&listener, CLIENT_BACKLOG)?;
-    // Each connection that is accepted has it too. Without it a client only costs more memory.
+    // Accepted connections inherit this. If it fails, a slow client only costs more memory.
     let _ = SockRef::from(&listener).set_tcp_notsent_lowat(CLIENT_UNSENT_BYTES);
     Ok(listener)
 }
 
-/// Like a port on loopback, it is there for every user of the machine, nginx among them: the folder says who gets at it,
-/// and a key is asked of everybody. (nginx makes its own sockets so too: `ngx_open_listening_sockets`.)
+/// Like a port on loopback, the socket is open to every user of the machine, such as nginx's: its folder restricts access,
+/// and every request needs a key. (nginx creates its own sockets the same way: `ngx_open_listening_sockets`.)
 fn bind_unix(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
     socket_file::remove_dead(path)?;
     let listener = std::os::unix::net::UnixListener::bind(path)?;
@@ -315,7 +316,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_came_before_is_served_and_nobody_comes_after() {
+    fn queued_connections_are_served_and_new_ones_are_not() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let mut before = TcpStream::connect(address).unwrap();

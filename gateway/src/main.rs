@@ -1,4 +1,4 @@
-//! Parses the command line, runs the command, and turns its end into an exit code.
+//! Parses the command line, runs the command, and converts its result to an exit code.
 
 #![forbid(unsafe_code)]
 
@@ -9,7 +9,7 @@ use sq_gateway::cli::{Cli, Command};
 use sq_gateway::commands::{check, healthcheck, import, provision, serve, tenants, up};
 use sq_shared::process::{command_line, telemetry};
 
-/// A request takes a hundred allocations in pingora and its libraries: docs/decisions/0012-performance.md.
+/// Pingora and its libraries allocate about a hundred times per request: docs/decisions/0012-performance.md.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

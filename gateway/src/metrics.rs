@@ -1,71 +1,68 @@
-//! What is counted, for Prometheus. Label values come from the registry or from a fixed list, never from a request, so
-//! the number of series is bounded: [`NO_TENANT`] and [`Command::Unknown`] stand for what is not known.
+//! The Prometheus metrics. Label values come from the registry or from a fixed list, never from a request, which bounds the
+//! number of series: [`NO_TENANT`] and [`CommandLabel::Unknown`] stand for what is not known.
 //!
-//! To count a request takes 130 ns: one look-up, of its tenant's counter (80 ns), and two histograms that are at hand.
-//! Nothing is allocated for it, but with the first request of a series.
+//! Counting a request takes 130 ns: a lookup of its tenant's counter (80 ns), and two histograms whose handles are kept.
+//! Only the first request of a series allocates.
 
-mod command;
+mod command_label;
 
 use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::proto::{Metric, MetricFamily};
-use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts};
+use prometheus::{IntCounterVec, IntGauge, Opts};
 use sq_shared::problem::Code;
-use sq_shared::registry::TenantState;
 
-pub use command::Command;
-use command::CommandHistogram;
+use command_label::CommandHistogram;
+pub use command_label::CommandLabel;
 
-use crate::directory::Directory;
-
-/// The tenant of a request without a good key. No tenant has this name.
+/// The tenant label of a request without a valid key. No tenant can have this name.
 pub const NO_TENANT: &str = "-";
 
-/// The gateway's counters. What only a snapshot can tell is looked up when somebody asks.
+/// The gateway's metrics, but for the gauges that a snapshot of the directory adds.
 pub struct Metrics {
     requests: IntCounterVec,
     request_duration: CommandHistogram,
     upstream_duration: CommandHistogram,
     rejected: IntCounterVec,
     reloads: IntCounterVec,
-    /// Client connections that are open.
+    /// Open client connections.
     pub connections: IntGauge,
-    /// 1 while the data root is missing, else 0; each request looks at it.
+    /// 1 while the data root is missing, else 0. Each request reads it.
     pub data_root_missing: IntGauge,
 }
 
-/// A request that has been answered, or whose client went away.
+/// A request that was answered, or whose client disconnected.
 #[derive(Debug, Clone, Copy)]
-pub struct Ended<'a> {
-    /// Whose it was, or [`NO_TENANT`].
+pub struct RequestSummary<'a> {
+    /// The tenant's name, or [`NO_TENANT`].
     pub tenant: &'a str,
-    /// What it asked for.
-    pub command: Command,
-    /// The answer's status; 0 when none was sent.
+    /// Its command.
+    pub command: CommandLabel,
+    /// The answer's status; 0 if none was sent.
     pub status: u16,
     /// The code of a refusal.
     pub code: Option<Code>,
-    /// From the head's last byte to the answer's.
+    /// From the last byte of its head to the last byte of the answer.
     pub duration: Duration,
-    /// The part of it in which the worker had the whole request and no answer had begun; `None` when none was asked.
+    /// The part of it in which the worker had the whole request and no answer had begun; `None` if no worker got it.
     pub upstream: Option<Duration>,
 }
 
 /// How a reload ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reload {
-    /// What the files say is in force.
+    /// The files are applied.
     Accepted,
-    /// They have mistakes; what was in force stays.
+    /// They have mistakes; the previous snapshot stays.
     Rejected,
 }
 
 impl Metrics {
-    /// All at zero.
+    /// All metrics at zero.
     ///
     /// # Errors
-    /// A name or a label is not Prometheus's: a defect here.
+    /// A name or a label is not valid, which is a defect here.
     pub fn new() -> prometheus::Result<Self> {
         let counters =
             |name: &str, help: &str, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);
@@ -95,7 +92,7 @@ impl Metrics {
                 "1 while the data root is not there, and no request is served; else 0.",
             )?,
         };
-        // A rate needs a first value of zero: without it the first reload that is rejected would not be seen.
+        // `rate()` needs a first value of zero to see the first rejected reload.
         for result in [Reload::Accepted, Reload::Rejected] {
             metrics.reloads.with_label_values(&[result.as_str()]);
         }
@@ -106,15 +103,15 @@ impl Metrics {
     }
 
     /// Counts a request.
-    pub fn ended(&self, ended: &Ended<'_>) {
+    pub fn count_request(&self, request: &RequestSummary<'_>) {
         let mut digits = [0; 3];
-        let status = status_text(ended.status, &mut digits);
-        self.requests.with_label_values(&[ended.tenant, ended.command.as_str(), status]).inc();
-        self.request_duration.observe(ended.command, ended.duration.as_secs_f64());
-        if let Some(upstream) = ended.upstream {
-            self.upstream_duration.observe(ended.command, upstream.as_secs_f64());
+        let status = status_text(request.status, &mut digits);
+        self.requests.with_label_values(&[request.tenant, request.command.as_str(), status]).inc();
+        self.request_duration.observe(request.command, request.duration.as_secs_f64());
+        if let Some(upstream) = request.upstream {
+            self.upstream_duration.observe(request.command, upstream.as_secs_f64());
         }
-        if let Some(code) = ended.code {
+        if let Some(code) = request.code {
             self.rejected.with_label_values(&[code.as_str()]).inc();
         }
     }
@@ -125,67 +122,42 @@ impl Metrics {
     }
 
     /// Counts a reload.
-    pub fn reloaded(&self, result: Reload) {
+    pub fn count_reload(&self, result: Reload) {
         self.reloads.with_label_values(&[result.as_str()]).inc();
     }
 
-    /// Drops the series of tenants that are no longer there.
-    pub fn keep_tenants_of(&self, directory: &Directory) {
+    /// Drops the series of tenants that are not in the registry any more.
+    pub fn retain_tenants(&self, has_tenant: impl Fn(&str) -> bool) {
         for family in self.requests.collect() {
-            for metric in family.get_metric().iter().filter(|metric| is_of_nobody(metric, directory)) {
+            for metric in family.get_metric().iter().filter(|metric| is_removed(metric, &has_tenant)) {
                 let values = ["tenant", "command", "status"].map(|name| label(metric, name));
-                // It is there: it was listed a moment ago, and nobody else removes one.
+                // It cannot be missing: it was just listed, and nothing else removes series.
                 let _ = self.requests.remove_label_values(&values);
             }
         }
     }
 
-    /// The requests of tenants that are there. One that was in flight when its tenant was removed has made its series
-    /// anew, and the next reload drops it.
-    fn requests_of(&self, directory: &Directory) -> Vec<MetricFamily> {
+    /// The request counters of the tenants in the registry. A request that was in flight when its tenant was removed creates
+    /// its series again, and the next reload drops it.
+    fn requests(&self, has_tenant: impl Fn(&str) -> bool) -> Vec<MetricFamily> {
         let mut families = self.requests.collect();
         for family in &mut families {
             let mut metrics = family.take_metric();
-            metrics.retain(|metric| !is_of_nobody(metric, directory));
+            metrics.retain(|metric| !is_removed(metric, &has_tenant));
             family.set_metric(metrics);
         }
         families
     }
 
-    /// Every metric, with what the snapshot in force adds.
-    ///
-    /// # Errors
-    /// A name or a label is not Prometheus's: a defect here.
-    pub fn gather(&self, directory: &Directory) -> prometheus::Result<Vec<MetricFamily>> {
-        let gauges = |name: &str, help: &str, label: &str| IntGaugeVec::new(Opts::new(name, help), &[label]);
-        let in_flight = gauges("sq_gateway_in_flight", "Requests in flight, by tenant.", "tenant")?;
-        let states = gauges("sq_gateway_tenants", "Tenants of the registry, by state.", "state")?;
-        for state in TenantState::ALL {
-            states.with_label_values(&[state.as_str()]).set(0);
-        }
-        for tenant in directory.tenants() {
-            states.with_label_values(&[tenant.state.as_str()]).inc();
-            in_flight.with_label_values(&[tenant.name.as_str()]).set(count(tenant.limiter.in_flight()));
-        }
-        let keys =
-            gauges("sq_gateway_limiter_keys", "Client addresses that a limiter remembers.", "limiter")?;
-        for (limiter, addresses) in directory.client_limits.remembered() {
-            keys.with_label_values(&[limiter]).set(count(addresses));
-        }
-        let of_requests =
-            [self.requests_of(directory), self.request_duration.collect(), self.upstream_duration.collect()];
-        let others: [&dyn Collector; 7] = [
-            &self.rejected,
-            &self.reloads,
-            &self.connections,
-            &self.data_root_missing,
-            &in_flight,
-            &states,
-            &keys,
-        ];
-        let all = of_requests.into_iter().flatten().chain(others.into_iter().flat_map(Collector::collect));
-        // One without a series, as before the first request, cannot be written.
-        Ok(all.filter(|family| !family.get_metric().is_empty()).collect())
+    /// Every metric, without the series of removed tenants.
+    pub fn gather(&self, has_tenant: impl Fn(&str) -> bool) -> Vec<MetricFamily> {
+        let mut families = self.requests(has_tenant);
+        families.extend(self.request_duration.collect());
+        families.extend(self.upstream_duration.collect());
+        let others: [&dyn Collector; 4] =
+            [&self.rejected, &self.reloads, &self.connections, &self.data_root_missing];
+        families.extend(others.into_iter().flat_map(Collector::collect));
+        families
     }
 }
 
@@ -198,22 +170,18 @@ impl Reload {
     }
 }
 
-/// Whether a series is that of a tenant that the directory does not have.
-fn is_of_nobody(metric: &Metric, directory: &Directory) -> bool {
+/// Whether a series belongs to a tenant that is not in the registry.
+fn is_removed(metric: &Metric, has_tenant: impl Fn(&str) -> bool) -> bool {
     let tenant = label(metric, "tenant");
-    tenant != NO_TENANT && !directory.has_tenant(tenant)
+    tenant != NO_TENANT && !has_tenant(tenant)
 }
 
 fn label<'m>(metric: &'m Metric, name: &str) -> &'m str {
     metric.get_label().iter().find(|label| label.name() == name).map_or("", |label| label.value())
 }
 
-fn count(number: usize) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-/// The status without an allocation: three digits, or 0. One that nobody sends is `other`: a worker that was taken over
-/// must not make a series of each number.
+/// The status label, without an allocation: three digits, or 0. A status that is not the API's is `other`, because a
+/// compromised worker must not create a series for each number.
 fn status_text(status: u16, digits: &mut [u8; 3]) -> &str {
     let [hundreds, tens, ones] = digits;
     if status == 0 {
@@ -228,23 +196,23 @@ fn status_text(status: u16, digits: &mut [u8; 3]) -> &str {
     std::str::from_utf8(digits).unwrap_or("0")
 }
 
-/// How long requests took since the start, over all commands.
+/// Request durations since the start, over all commands.
 #[derive(Debug, serde::Serialize)]
 pub struct Latency {
-    /// From the shortest to the longest; what took longer than the last is in `count` alone.
+    /// Ascending and cumulative. Longer requests than the last bucket's are only in `count`.
     pub buckets: Vec<LatencyBucket>,
     /// All requests.
     pub count: u64,
-    /// How long they took together, in seconds.
+    /// The sum of their durations, in seconds.
     pub sum_s: f64,
 }
 
-/// The requests that took at most so long.
+/// The requests up to one duration.
 #[derive(Debug, serde::Serialize)]
 pub struct LatencyBucket {
-    /// In seconds.
+    /// The duration, inclusive, in seconds.
     pub le_s: f64,
-    /// How many.
+    /// How many requests took no longer.
     pub count: u64,
 }
 
@@ -256,9 +224,9 @@ impl Metrics {
             .map(|code| (code.as_str(), self.rejected.with_label_values(&[code.as_str()]).get()))
     }
 
-    /// How long requests took since the start.
+    /// Request durations since the start.
     pub fn latency(&self) -> Latency {
-        let buckets = command::LATENCY_BUCKETS_S.map(|le_s| LatencyBucket { le_s, count: 0 });
+        let buckets = command_label::LATENCY_BUCKETS_S.map(|le_s| LatencyBucket { le_s, count: 0 });
         let mut latency = Latency { buckets: buckets.into(), count: 0, sum_s: 0.0 };
         let families = self.request_duration.collect();
         for histogram in
@@ -279,7 +247,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_that_nobody_sends_makes_no_series_of_its_own() {
+    fn a_status_outside_the_api_has_no_series() {
         let mut digits = [0; 3];
         for (status, text) in [(0, "0"), (200, "200"), (204, "204"), (412, "412"), (500, "500"), (507, "507")]
         {

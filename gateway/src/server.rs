@@ -25,7 +25,7 @@ use crate::directory::{Directory, SharedDirectory};
 use crate::edge::Edge;
 use crate::listen::{BindError, Listening, Shut, Sockets};
 use crate::metrics::Metrics;
-use crate::phase::{End, Phase, handshake_time};
+use crate::phase::{Phase, ShutdownKind, handshake_time};
 use crate::proxy::Gateway;
 use crate::proxy::upstream_pool::UpstreamPool;
 use crate::traces::{Traces, TracesError};
@@ -99,7 +99,7 @@ impl Server {
             missing.set(is_lost.into());
             true
         })?;
-        let traces = Arc::new(Traces::of_environment()?);
+        let traces = Arc::new(Traces::from_environment()?);
         let (reload, reloads) = watch::channel(());
         let (audit, audit_writer) =
             AuditLog::start(config.gateway.audit, &layout::audit_log(&config.path), reloads)?;
@@ -225,7 +225,7 @@ impl Server {
     }
 
     /// Ends the gateway, which SIGHUP concerns until then: the operator may rotate the audit log.
-    pub async fn drain(self, end: End, signals: &mut Signals) {
+    pub async fn drain(self, end: ShutdownKind, signals: &mut Signals) {
         let reload = self.reload.clone();
         let reloads = async {
             loop {
@@ -242,7 +242,7 @@ impl Server {
 
     /// Accepts the queued connections, finishes what is in flight, and gives a connection without a request time for one
     /// more. All that takes up to `timeouts.drain`; the audit log's disk and the collector of traces have some time more.
-    async fn finish(mut self, end: End) {
+    async fn finish(mut self, end: ShutdownKind) {
         let limit = self.directory.load().config.timeouts.drain;
         let deadline = tokio::time::Instant::now() + limit;
         self.stop_accepting(end, limit).await;
@@ -274,11 +274,11 @@ impl Server {
 
     /// A client may connect, or use its connection, before it can notice the stop: its request is refused, where it would
     /// otherwise be reset. When no client is connected there is nothing to wait for but handshakes.
-    async fn stop_accepting(&self, end: End, drain: Duration) {
+    async fn stop_accepting(&self, end: ShutdownKind, drain: Duration) {
         // Logged after the phase has changed, so that a reader of the log can rely on it.
         let log = || tracing::info!(limit_s = drain.as_secs_f32(), %end, "draining");
         match end {
-            End::Stop => {
+            ShutdownKind::Stop => {
                 service_manager::stopping();
                 self.phase.send_replace(Phase::Refusing);
                 log();
@@ -288,7 +288,7 @@ impl Server {
                 self.shut_queue(drain).await;
                 self.phase.send_replace(Phase::Leaving);
             }
-            End::HandedOver { has_client_socket } => {
+            ShutdownKind::HandedOver { has_client_socket } => {
                 if !has_client_socket {
                     self.shut_queue(drain).await;
                 }

@@ -1,5 +1,9 @@
-//! A socket as pingora's sessions take it, a client's as well as a worker's. (pingora's own connections read the clock
-//! at each write, and keep 64 KiB of room for reading each.)
+//! The stream below pingora's sessions, for clients and workers. (pingora's own streams read the clock at each write, and
+//! have a read buffer of 64 KiB each.)
+
+pub mod client;
+mod client_socket;
+pub mod idle;
 
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
@@ -15,12 +19,12 @@ use pingora::protocols::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-/// What a [`SocketStream`] is made of.
+/// What a [`SocketStream`] reads from and writes to.
 pub trait Transport: AsyncRead + AsyncWrite + Debug + Unpin + Send + Sync {}
 
 impl<T: AsyncRead + AsyncWrite + Debug + Unpin + Send + Sync> Transport for T {}
 
-/// A connection.
+/// A connection as pingora's sessions take it.
 #[derive(Debug)]
 pub struct SocketStream<T> {
     transport: T,
@@ -28,7 +32,7 @@ pub struct SocketStream<T> {
 }
 
 impl<T: Transport> SocketStream<T> {
-    /// Takes over what reads and writes the socket with this descriptor.
+    /// Wraps what reads and writes the socket with this descriptor.
     pub fn new(transport: T, fd: RawFd) -> Self {
         Self { transport, fd }
     }

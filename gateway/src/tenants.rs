@@ -1,14 +1,14 @@
-//! Changes to the registry, each for the commands and the admin API alike: locked, checked as a whole, then written.
-//! They give values and errors; the commands print them, and the admin API answers them.
+//! Changes to the registry, shared by the commands and the admin API: locked, checked as a whole, then written.
+//! These functions return values and errors; their callers print or serve them.
 
 pub mod change;
-pub mod directories;
-pub mod error;
+pub mod new_tenants;
 pub mod keys;
 pub mod keys_file;
-pub mod new_tenants;
 pub mod remove;
+pub mod directories;
 pub mod view;
+pub mod error;
 
 use std::path::Path;
 
@@ -22,87 +22,76 @@ use sq_shared::{layout, regular_file};
 pub use error::ChangeError;
 use keys_file::{KeysOut, NewKey};
 
-/// Locks the registry and reads it. Only `up`, `provision` and `import` make a new one.
+/// Locks the registry and reads it. Only `up`, `provision` and `import` create one.
 ///
 /// # Errors
-/// It is not there, has mistakes, or is in an old format.
+/// The registry is missing, has mistakes, or is in an old format.
 pub fn open(config: &Config) -> Result<RegistryEdit, ChangeError> {
-    if !is_there(config)? {
+    if !registry_exists(config)? {
         return Err(ChangeError::NoRegistry(config.gateway.tenants.clone()));
     }
     Ok(RegistryEdit::open(&config.gateway.tenants, config)?)
 }
 
-/// Whether there is a registry. One behind a link whose target does not exist yet is missing; a circle of links is a mistake.
+/// Whether there is a registry; `false` means that a first one may be created.
 ///
 /// # Errors
-/// It cannot be looked at.
-pub fn is_there(config: &Config) -> Result<bool, ChangeError> {
-    let file = &config.gateway.tenants;
-    let found = regular_file::target_of(file).and_then(|target| target.try_exists());
-    Ok(found.map_err(|error| EditError::Io(file.clone(), error))?)
-}
-
-/// Refuses to begin a registry where there has been one: its tenants would be unknown, and others in their place.
-///
-/// # Errors
-/// The system has had tenants.
-pub fn refuse_lost(config: &Config, keys_file: &Path) -> Result<(), ChangeError> {
+/// The registry cannot be looked up, or it is missing although the system has had tenants: a new one would give
+/// their slots and directories to others.
+pub fn find_registry(config: &Config, keys_file: &Path) -> Result<bool, ChangeError> {
+    if registry_exists(config)? {
+        return Ok(true);
+    }
     let registry = &config.gateway.tenants;
-    // Directories and keys are made before the first registry, which a command that was killed then has not made.
-    let is_unfinished =
+    // A command that was killed before it published the first registry leaves directories and keys, but also the
+    // registry's temporary file.
+    let was_interrupted =
         || regular_file::target_of(registry).is_ok_and(|file| layout::temporary(&file).exists());
-    let of_commands = || {
+    let left_by_command = || {
         let with_keys = keys_file::has_tenants(keys_file).then(|| keys_file.to_owned());
-        with_keys.or_else(|| data_root::first_note(config)).filter(|_| !is_unfinished())
+        with_keys.or_else(|| data_root::first_note(config)).filter(|_| !was_interrupted())
     };
-    match data_root::evidence_of_tenants(config).or_else(of_commands) {
+    match data_root::evidence_of_tenants(config).or_else(left_by_command) {
         Some(evidence) => Err(ChangeError::LostRegistry(registry.clone(), evidence)),
-        None => Ok(()),
+        None => Ok(false),
     }
 }
 
-/// Hands new keys over, and then puts the registry in force that takes them: were it the other way round, a crash, a full
-/// disk or a closed pipe in between would leave a tenant whose key is lost.
-///
-/// # Errors
-/// The keys cannot be handed over, or the registry cannot be written. It is as it was then, and a file has the keys no
-/// more.
-fn commit_with_keys(
-    registry: RegistryEdit,
-    config: &Config,
-    keys: &[NewKey],
-    out: &KeysOut,
-) -> Result<(), ChangeError> {
-    publish_with_keys(registry.prepare(config)?, keys, out)
+/// False for a link whose target does not exist yet; a circle of links is an error.
+fn registry_exists(config: &Config) -> Result<bool, ChangeError> {
+    let file = &config.gateway.tenants;
+    let exists = regular_file::target_of(file).and_then(|target| target.try_exists());
+    Ok(exists.map_err(|error| EditError::Io(file.clone(), error))?)
 }
 
+/// Delivers new keys, then publishes the registry that accepts them. In the other order, a crash, a full disk or a
+/// closed pipe in between would leave a tenant whose key is lost.
+///
+/// # Errors
+/// The keys cannot be delivered, or the registry cannot be written. The registry is unchanged then, and the keys are
+/// removed from the file they were written to.
 fn publish_with_keys(change: PreparedEdit, keys: &[NewKey], out: &KeysOut) -> Result<(), ChangeError> {
-    let handed_over = out.hand_over(keys).map_err(|error| ChangeError::KeysOut(out.clone(), error))?;
+    let delivered = out.deliver(keys).map_err(|error| ChangeError::KeysOut(out.clone(), error))?;
     match change.publish() {
         Ok(()) => Ok(()),
-        // It takes the keys. The caller has them from the answer, which is not to be an error without them.
+        // The registry accepts the keys, and an error response would not contain them.
         Err(error @ EditError::NotSynced(..)) if matches!(out, KeysOut::Caller) => {
-            tracing::error!(%error, "a change of the registry may be lost in a power cut");
+            tracing::error!(%error, "registry written but not synced: a power cut may undo the change");
             Ok(())
         }
         Err(error @ EditError::NotSynced(..)) => Err(error.into()),
-        Err(error) => Err(match (handed_over.take_back(), out) {
+        Err(error) => Err(match (delivered.retract(), out) {
             (Ok(true), KeysOut::File(_)) | (_, KeysOut::Caller) => error.into(),
             _ => ChangeError::DeadKeys(out.clone(), error),
         }),
     }
 }
 
-/// The data root, without which no directory is made, moved or deleted.
-///
-/// # Errors
-/// It is not there.
+/// The data root, without which no directory is created, moved or deleted.
 fn data_root(config: &Config, registry: &Registry) -> Result<DataRoot, ChangeError> {
     DataRoot::establish(config, registry).map_err(ChangeError::DataRoot)
 }
 
-fn find<'r>(registry: &'r RegistryEdit, name: &TenantName) -> Result<&'r Tenant, ChangeError> {
-    let tenant = registry.registry().find(name);
-    Ok(tenant.ok_or_else(|| EditError::NoSuchTenant(name.clone()))?)
+fn find<'r>(registry: &'r Registry, name: &TenantName) -> Result<&'r Tenant, ChangeError> {
+    Ok(registry.find(name).ok_or_else(|| EditError::NoSuchTenant(name.clone()))?)
 }

@@ -1,53 +1,67 @@
-//! Which trace a request belongs to, and the gateway's own span of it, which is exported when the program is built with
-//! the feature `otlp` and the environment names a collector.
+//! The trace that a request belongs to, and the gateway's span in it. Spans are exported if the program is built with the feature
+//! `otlp` and the environment names a collector.
 
 #[cfg(feature = "otlp")]
 mod otlp;
 
-use http::HeaderMap;
-use pingora::http::RequestHeader;
+use std::time::Instant;
+
+use http::{HeaderMap, HeaderValue};
 use sq_shared::trace_context::TraceParent;
 
-use crate::metrics::Ended;
-use crate::proxy::context::Context;
+use crate::metrics::RequestSummary;
 use otlp::Exporter;
 
 /// The trace that a request belongs to.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Trace {
-    /// The client's span, if it names one.
+    /// The client's span, if the request names one.
     pub of_client: Option<TraceParent>,
-    /// The gateway's span, if it is to be exported.
+    /// The gateway's span, if it will be exported.
     pub own: Option<TraceParent>,
 }
 
+/// A request that has ended, as its span describes it.
+pub struct RequestSpan<'a> {
+    /// Its trace.
+    pub trace: Trace,
+    /// When its head was complete.
+    pub started: Instant,
+    /// Its method, shortened.
+    pub method: &'a str,
+    /// Its id.
+    pub request_id: &'a HeaderValue,
+    /// Its outcome.
+    pub summary: &'a RequestSummary<'a>,
+}
+
 impl Trace {
-    /// What the worker and the access line are told.
-    pub fn goes_on(self) -> Option<TraceParent> {
+    /// The span that the worker and the access line get.
+    pub fn passed_on(self) -> Option<TraceParent> {
         self.own.or(self.of_client)
     }
 }
 
-/// Where the gateway's spans go.
+/// Exports the gateway's spans, if there is a collector.
 pub struct Traces {
     exporter: Option<Exporter>,
 }
 
-/// Traces cannot be exported as the environment says.
+/// The environment's settings for the export of traces are invalid.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot export traces: {0}")]
+#[error("failed to set up the export of traces: {0}")]
 pub struct TracesError(String);
 
 impl Traces {
-    /// What the environment says: `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`, or else `OTEL_EXPORTER_OTLP_ENDPOINT`.
+    /// The collector is that of `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`, or else of `OTEL_EXPORTER_OTLP_ENDPOINT`.
     ///
     /// # Errors
-    /// It names a collector that cannot be one.
-    pub fn of_environment() -> Result<Self, TracesError> {
-        Exporter::of_environment().map(|exporter| Self { exporter })
+    /// The variable's value is invalid.
+    pub fn from_environment() -> Result<Self, TracesError> {
+        Exporter::from_environment().map(|exporter| Self { exporter })
     }
 
-    /// The trace of a request with these fields. A trace that its client does not record gets no span here.
+    /// The trace of a request with these header fields. A trace that the client does not sample gets no span here.
     pub fn join(&self, headers: &HeaderMap) -> Trace {
         let of_client = TraceParent::of_request(headers);
         let own = match (&self.exporter, of_client) {
@@ -58,14 +72,14 @@ impl Traces {
         Trace { of_client, own }
     }
 
-    /// Leaves the request's span for the exporter. It never waits: a span for which there is no place is lost.
-    pub fn ended(&self, request: &RequestHeader, ctx: &Context, ended: &Ended<'_>) {
-        if let (Some(exporter), Some(own)) = (&self.exporter, ctx.trace.own) {
-            exporter.export(own, request, ctx, ended);
+    /// Queues the request's span for export. This never waits: if the queue is full, the span is lost.
+    pub fn record(&self, request: &RequestSpan<'_>) {
+        if let (Some(exporter), Some(own)) = (&self.exporter, request.trace.own) {
+            exporter.export(own, request);
         }
     }
 
-    /// Exports what is left, within two seconds. Blocks.
+    /// Exports the queued spans. Blocks for up to two seconds.
     pub fn stop(&self) {
         if let Some(exporter) = &self.exporter {
             exporter.stop();
@@ -76,16 +90,16 @@ impl Traces {
 /// Without the feature there is no exporter.
 #[cfg(not(feature = "otlp"))]
 mod otlp {
-    use super::{Context, Ended, RequestHeader, TraceParent, TracesError};
+    use super::{RequestSpan, TraceParent, TracesError};
 
     pub(super) enum Exporter {}
 
     impl Exporter {
-        pub(super) fn of_environment() -> Result<Option<Self>, TracesError> {
+        pub(super) fn from_environment() -> Result<Option<Self>, TracesError> {
             Ok(None)
         }
 
-        pub(super) fn export(&self, _: TraceParent, _: &RequestHeader, _: &Context, _: &Ended<'_>) {
+        pub(super) fn export(&self, _: TraceParent, _: &RequestSpan<'_>) {
             match *self {}
         }
 

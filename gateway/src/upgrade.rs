@@ -44,7 +44,7 @@ pub async fn wait_for_offer(path: &Path) -> Result<Offered, AcceptError> {
     let (offered, descriptors, predecessor): (Vec<OfferedSocket>, Vec<OwnedFd>, _) =
         upgrade::wait_for_offer(path).await?;
     let listening = |(offered, descriptor): (OfferedSocket, OwnedFd)| {
-        Ok((offered.role, Listening::of(descriptor, offered.file)?))
+        Ok((offered.role, Listening::from_fd(descriptor, offered.file)?))
     };
     let sockets: io::Result<_> = offered.into_iter().zip(descriptors).map(listening).collect();
     let sockets = sockets.map_err(|error| AcceptError::OtherVersion(error.to_string()))?;

@@ -23,7 +23,7 @@ const FEWEST_ADDRESSES: u32 = 250_000;
 
 const THREADS: usize = 4;
 
-/// What both stores have places for, each, and the places that newcomers share then (`gateway/src/proxy/limit/`).
+/// What both stores have places for, each, and the places that newcomers share then (`gateway/src/limits/`).
 const OWN_PLACES: u32 = 100_000;
 const SHARED_PLACES: u32 = 1024;
 

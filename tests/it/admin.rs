@@ -1,4 +1,4 @@
-//! The admin API, over its socket: every answer of these tests is one that its own description declares.
+//! The admin API over its socket. Every response in these tests must be one that the API's description declares.
 
 mod access;
 mod bounds;
@@ -17,7 +17,7 @@ use sq_tests::setup::Setup;
 const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
 const UPDATE: &str = "/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1";
 
-/// A client with the admin's key, and the document that its answers are held against.
+/// A client with the admin key, and the document that its responses are checked against.
 #[derive(Clone)]
 struct Api {
     client: Client,
@@ -45,12 +45,12 @@ impl Api {
         answer.json()
     }
 
-    /// Adds a tenant, and gives its key.
+    /// Adds a tenant, and returns its key.
     fn add(&self, name: &str) -> String {
         self.created("/admin/tenants/add", &format!("{{\"name\": \"{name}\"}}"))
     }
 
-    /// POST that makes a key.
+    /// A POST that creates a key.
     fn created(&self, target: &str, body: &str) -> String {
         let answer = self.call("POST", target, Some(body));
         assert_eq!(answer.status, 201, "{answer}");
@@ -69,7 +69,7 @@ impl Api {
         tenants.map(|tenant| tenant["name"].as_str().expect("a name").to_owned()).collect()
     }
 
-    /// Fails when the description does not say that this request may be answered so.
+    /// Fails if the description does not declare this response for the request.
     fn assert_declared(&self, method: &str, target: &str, status: u16) {
         let path = target.split('?').next().unwrap();
         let method = if method == "HEAD" { "get".to_owned() } else { method.to_lowercase() };
@@ -88,7 +88,7 @@ impl Api {
         }
     }
 
-    /// Those of the path itself, or else of the templates that it fits.
+    /// The operations of the path itself, or else of the templates that match it.
     fn operations(&self, path: &str, method: &str) -> Vec<&Value> {
         let paths = self.document["paths"].as_object().unwrap();
         if let Some(operation) = paths.get(path).and_then(|item| item.get(method)) {
@@ -104,7 +104,7 @@ impl Api {
     }
 }
 
-/// A key works as soon as it is given out, though the worker may not have been told of it yet.
+/// A key is valid as soon as it is returned, even if the worker has not received it yet.
 fn served(running: &Deployment, key: &str) {
     running.client(Some(key)).get(SELECT).ok();
 }

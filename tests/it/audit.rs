@@ -1,4 +1,4 @@
-//! The audit log: one line a write, whole and in order, whatever becomes of the request, the file or the process.
+//! The audit log: one line per write, whole and in order, whatever happens to the request, the file or the process.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
@@ -23,12 +23,12 @@ mod rotation;
 
 const AT: &str = "c=1.1.1/1.1.1/1.1.1";
 
-/// A system whose audit log is kept like this.
+/// A system with these audit settings.
 fn setup(audit: &str) -> Setup {
     Setup { gateway: format!("audit = \"{audit}\""), ..Setup::default() }
 }
 
-/// A request's id that no other request of the run has.
+/// A request id that is unique in the run.
 fn new_id() -> String {
     static NUMBER: AtomicUsize = AtomicUsize::new(1);
     format!("{:032x}", NUMBER.fetch_add(1, Ordering::Relaxed))
@@ -43,7 +43,7 @@ fn lines_in(file: &Path) -> Vec<Value> {
         .collect()
 }
 
-/// The lines that there are now.
+/// The current lines.
 fn lines(running: &Deployment) -> Vec<Value> {
     let file = running.join("audit.log");
     wait::until("whole lines", || {
@@ -52,12 +52,12 @@ fn lines(running: &Deployment) -> Vec<Value> {
     lines_in(&file)
 }
 
-/// What a line says under this name, as text.
+/// A field of a line, as text.
 fn text<'a>(line: &'a Value, name: &str) -> &'a str {
     line[name].as_str().unwrap_or_else(|| panic!("no {name} in {line}"))
 }
 
-/// Waits until there are so many lines, and gives them.
+/// Waits until there are this many lines, and returns them.
 fn lines_when(running: &Deployment, count: usize) -> Vec<Value> {
     let counted = |log: Vec<u8>| log.iter().filter(|byte| **byte == b'\n').count() >= count;
     wait::until("the lines", || fs::read(running.join("audit.log")).is_ok_and(counted));
@@ -66,7 +66,7 @@ fn lines_when(running: &Deployment, count: usize) -> Vec<Value> {
     lines
 }
 
-/// A pipe that takes nothing until somebody reads from it.
+/// A pipe that blocks its writer until it is read.
 fn full_pipe(path: &Path) -> File {
     process::run(Command::new("mkfifo").arg(path)).success();
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap();
@@ -88,11 +88,11 @@ struct Seen {
     id: String,
     sent: Instant,
     answered: Instant,
-    /// `None` when no answer came.
+    /// `None` if no response came.
     status: Option<u16>,
 }
 
-/// Writes to one scroll with an id of its own, and says when, and what came.
+/// Writes to one scroll with a unique id, and returns the time and the result.
 fn write(client: &Client, text: &str) -> Seen {
     let (id, sent) = (new_id(), Instant::now());
     let target = format!("/api/v2/insert?p=shared&{AT}");
@@ -101,7 +101,7 @@ fn write(client: &Client, text: &str) -> Seen {
     Seen { id, sent, answered: Instant::now(), status: answer.ok().map(|answer| answer.status) }
 }
 
-/// Has so many clients write to one scroll until `goes_on` says no; gives everything that they saw.
+/// Lets this many clients write to one scroll while `goes_on` returns true, and returns all their writes.
 fn write_concurrently(client: &Client, writers: usize, goes_on: impl Fn(usize) -> bool + Sync) -> Vec<Seen> {
     let goes_on = &goes_on;
     thread::scope(|scope| {
@@ -111,8 +111,8 @@ fn write_concurrently(client: &Client, writers: usize, goes_on: impl Fn(usize) -
     })
 }
 
-/// Checks that each write has one line, no line is of nobody, and that the lines stand in the order of the
-/// writes: one that was answered before another was sent stands before it.
+/// Checks that each write has one line, that each line belongs to a write, and that the lines are in the order of the
+/// writes: a write that was answered before another was sent comes first.
 fn assert_complete_and_in_order(seen: &[Seen], lines: &[Value]) {
     let mut places = std::collections::HashMap::new();
     for (place, line) in lines.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Keys: every place they may come in, and every way in which they may be wrong.
+//! Keys in every header field that may have them, and in every way in which they may be wrong.
 
 use sq_tests::answer::Answer;
 use sq_tests::deployment::Deployment;
@@ -24,14 +24,14 @@ fn deployment() -> Deployment {
     Deployment::start(&Setup { tenants, ..Setup::default() })
 }
 
-/// Sends these header lines with a write, without the client's own key.
+/// Sends a write with these header lines, without the client's own key.
 fn with_headers(running: &Deployment, lines: &[&str]) -> Answer {
     let headers: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
     running.client(None).request("POST", WRITE, &headers, Some(b"by alice"))
 }
 
 #[test]
-fn a_key_is_taken_from_each_of_its_places() {
+fn key_is_accepted_in_each_header_field() {
     let running = deployment();
     let key = key_of("alice");
     let bearer = format!("Authorization: Bearer {key}");
@@ -69,7 +69,7 @@ fn two_different_keys_are_refused() {
 }
 
 #[test]
-fn without_a_valid_key_nothing_is_done() {
+fn requests_without_a_valid_key_have_no_effect() {
     let running = deployment();
     let missing = with_headers(&running, &[]);
     missing.problem(401, "missing_key");

@@ -1,12 +1,12 @@
-//! Web pages, in a real browser: one of an allowed origin reads and writes and sees errors as answers, one of
-//! another origin sees nothing and changes nothing.
+//! Web pages in a real browser: a page of an allowed origin reads, writes and sees errors; a page of another origin can
+//! neither read nor change anything.
 
 use serde_json::{Map, Value};
 use sq_tests::browser::PageServer;
 use sq_tests::deployment::Deployment;
 use sq_tests::setup::{Setup, Tenant, key_of};
 
-/// A system for pages of these origins. Bob may ask once an hour.
+/// A system that allows these origins. Bob may send one request per hour.
 fn start(origins: &str) -> Deployment {
     let mut bob = Tenant::new("bob", 1342);
     bob.plan = Some("slow");
@@ -31,7 +31,7 @@ fn field<'s>(seen: &'s Value, step: &str, name: &str) -> &'s str {
     value.unwrap_or_else(|| panic!("{step} shows no {name}: {seen:#}"))
 }
 
-/// All of it works, and errors are answers that the page can read.
+/// Everything works, and the page can read error responses.
 fn assert_sees_everything(seen: &Value, phext: &str) {
     let statuses = [
         ("write", 200),
@@ -62,7 +62,7 @@ fn assert_sees_everything(seen: &Value, phext: &str) {
     assert!(field(seen, "limited", "retry-after").parse::<u64>().unwrap() > 3000);
 }
 
-/// Nothing is shown, errors neither: every step failed as if there were no network.
+/// The page can read nothing, not even errors: every step fails as if there were no network.
 fn assert_sees_nothing(seen: &Value) {
     let steps = seen.as_object().unwrap_or(&Map::new()).clone();
     assert_eq!(steps.len(), 12, "{seen:#}");
@@ -102,7 +102,7 @@ fn a_page_of_an_allowed_origin_reads_and_writes_and_another_does_not() {
 }
 
 #[test]
-fn with_a_star_every_page_reads_and_writes() {
+fn with_a_star_every_origin_reads_and_writes() {
     let running = start("[\"*\"]");
     let page = page_of(&running.listen.to_string(), "any");
     let Some(seen) = page.open("a page of any origin") else { return };
@@ -110,7 +110,7 @@ fn with_a_star_every_page_reads_and_writes() {
     assert_eq!(seen["sandbox"]["status"], 200, "{seen:#}");
 }
 
-/// What caches and browsers are told beside the answer itself, by the proxy and by the edge.
+/// The header fields for caches and browsers, from the proxy and from the edge.
 #[test]
 fn answers_say_on_what_they_hang() {
     let page = "https://app.example.org";
@@ -127,7 +127,7 @@ fn answers_say_on_what_they_hang() {
     let running = start("[\"*\"]");
     let answer = running.client_of("alice").get("/api/v2/version");
     assert_eq!((answer.header("access-control-allow-origin"), answer.header("vary")), (Some("*"), None));
-    // The edge refuses this one: its head is too long to be read.
+    // The edge refuses this request, because its head is too long.
     let refused = running.client(None).raw(format!("GET /{}", "x".repeat(100_000)));
     refused.problem(414, "uri_too_long");
     assert_eq!(refused.header("access-control-allow-origin"), Some("*"), "{refused}");

@@ -1,4 +1,4 @@
-//! `check` and `healthcheck`: what an operator asks before and after a start.
+//! `check` and `healthcheck`, which an operator runs before and after a start.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -41,7 +41,7 @@ fn with_socket(path: &str) -> Root {
 }
 
 #[test]
-fn a_root_is_checked_by_its_folder() {
+fn check_accepts_a_root_folder() {
     let root = Root::new(&Setup::default());
     for arguments in [&["check", "--root", folder(&root)][..], &["check", "--root", "."]] {
         assert_eq!(root.gateway(arguments).success().trim(), "ok");
@@ -55,19 +55,19 @@ fn a_root_is_checked_by_its_folder() {
 }
 
 #[test]
-fn mistakes_of_both_files_are_told_at_once() {
+fn mistakes_of_both_files_are_reported_together() {
     let setup = Setup { limits: "per_ip = \"many\"".to_owned(), ..Setup::default() };
     let root = Root::new(&setup);
     let registry = root.read("tenants.toml");
     root.write_registry(&registry.replacen("name = \"alice\"", "name = \"Alice\"", 1));
     let told = mistaken(&root, &["2 mistakes", "per_ip", "tenants.toml:2:"]);
     assert!(told.find("gateway.toml:") < told.find("tenants.toml:"), "{told}");
-    // A registry that is good, or gone, beside a config that is not.
+    // A good or missing registry, with a wrong config.
     root.write_registry(&registry);
     mistaken(&root, &["1 mistake\n", "per_ip"]);
     fs::remove_file(root.registry()).unwrap();
     mistaken(&root, &["2 mistakes", "per_ip", "tenants.toml: "]);
-    // What is no TOML at all hides nothing of the registry.
+    // A config that is not TOML does not hide mistakes in the registry.
     root.write_registry(&registry.replacen("state = \"active\"", "state = \"actve\"", 1));
     let config = root.read("gateway.toml");
     root.write("gateway.toml", &(config + "[gateway\n"));
@@ -75,7 +75,7 @@ fn mistakes_of_both_files_are_told_at_once() {
 }
 
 #[test]
-fn a_socket_path_that_cannot_be_had_is_a_mistake() {
+fn impossible_socket_path_is_a_mistake() {
     let folder = tempfile::tempdir().unwrap();
     let of_length = |length: usize| {
         let path = folder.path().join("s").display().to_string();
@@ -85,7 +85,7 @@ fn a_socket_path_that_cannot_be_had_is_a_mistake() {
     let too_long = with_socket(&of_length(108));
     let told = mistaken(&too_long, &["107 bytes at most", "108"]);
     assert!(told.contains("gateway.toml:") && told.contains("listen"), "{told}");
-    // No server starts on it, and no option takes it.
+    // No server starts on this address, and no option accepts it.
     let up = too_long.gateway(&["up", "--root", too_long.path().to_str().unwrap()]);
     assert!(up.code() == Some(1) && up.stderr.contains("107 bytes"), "{up:?}");
     let option = too_long.gateway(&["up", "--listen", &format!("unix:{}", of_length(120))]);
@@ -104,7 +104,7 @@ fn a_socket_path_that_cannot_be_had_is_a_mistake() {
     }
 }
 
-/// Answers each connection, until the test ends, with something that is not ours.
+/// Answers each connection as a foreign server would, until the test ends.
 fn stranger(accept: impl Fn() -> Option<Box<dyn Foreign>> + Send + 'static) {
     thread::spawn(move || {
         while let Some(mut stream) = accept() {
@@ -118,7 +118,7 @@ trait Foreign: Read + Write {}
 impl<T: Read + Write> Foreign for T {}
 
 #[test]
-fn an_address_that_another_program_has_is_a_mistake() {
+fn address_in_use_by_another_program_is_a_mistake() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("gateway.sock");
     let listener = UnixListener::bind(&path).unwrap();
@@ -134,7 +134,7 @@ fn an_address_that_another_program_has_is_a_mistake() {
         stranger(move || listener.accept().ok().map(|(stream, _)| Box::new(stream) as Box<dyn Foreign>));
         mistaken(&root, &["in use by another program", field, &format!("sport = :{port}")]);
     }
-    // A slot is not asked, for that would wake a worker.
+    // `check` does not connect to a slot, because that would wake a worker.
     let root = Root::new(&Setup::default());
     let slot = TcpListener::bind(address::at(root.address, 1345)).unwrap();
     slot.set_nonblocking(true).unwrap();
@@ -143,7 +143,7 @@ fn an_address_that_another_program_has_is_a_mistake() {
 }
 
 #[test]
-fn a_socket_that_was_left_over_is_fine() {
+fn stale_socket_file_is_fine() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("gateway.sock");
     drop(UnixListener::bind(&path).unwrap());
@@ -153,7 +153,7 @@ fn a_socket_that_was_left_over_is_fine() {
 }
 
 #[test]
-fn a_system_that_runs_passes_its_own_check() {
+fn running_system_passes_check() {
     let running = Deployment::start(&Setup::default());
     let outcome = running.with_config(&["check"]);
     assert_eq!((outcome.code(), outcome.stderr.as_str()), (Some(0), ""), "{outcome:?}");
@@ -170,7 +170,7 @@ fn a_system_that_runs_passes_its_own_check() {
 }
 
 #[test]
-fn addresses_that_other_machines_reach_are_warned_of() {
+fn exposed_addresses_cause_warnings() {
     let all = || format!("0.0.0.0:{}", address::free_port());
     for (field, setup) in [
         ("gateway.listen", Setup { gateway: format!("listen = \"{}\"", all()), ..Setup::default() }),
@@ -200,11 +200,11 @@ fn addresses_that_other_machines_reach_are_warned_of() {
     }
 }
 
-/// No machine has it (RFC 5737).
+/// An address that no machine has (RFC 5737).
 const NOWHERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
 #[test]
-fn an_address_of_another_machine_is_a_mistake_and_is_not_asked() {
+fn address_of_another_machine_is_a_mistake_and_not_connected_to() {
     let begun = Instant::now();
     let lines = [
         ("gateway.listen", format!("listen = \"{NOWHERE}:1337\""), String::new()),
@@ -222,15 +222,15 @@ fn an_address_of_another_machine_is_a_mistake_and_is_not_asked() {
         mistaken(&root, &[&format!("{field} = "), "no such address", "1 mistake\n"]);
     }
     assert!(begun.elapsed() < Duration::from_secs(20), "it was waited for");
-    // A pool in a container of its own has both, and this is the gateway's.
+    // Both addresses may be those of a pool in another container.
     let pool = format!("status_listen = \"{NOWHERE}:1339\"\nslot_address = \"{NOWHERE}\"");
     let outcome = Root::new(&Setup { pool, ..Setup::default() }).with_config(&["check"]);
-    assert!(outcome.stderr.contains("does not start here"), "{outcome:?}");
+    assert!(outcome.stderr.contains("not an address of this machine: start the pool"), "{outcome:?}");
     assert_eq!(outcome.success().trim(), "ok");
 }
 
 #[test]
-fn a_port_that_takes_a_privilege_is_a_mistake() {
+fn privileged_port_is_a_mistake() {
     if !rustix::process::geteuid().is_root() {
         return notice::not_allowed_here("a check as another user");
     }
@@ -246,7 +246,7 @@ fn a_port_that_takes_a_privilege_is_a_mistake() {
     ];
     for (field, gateway) in lines {
         let root = Root::new(&Setup { gateway, ..Setup::default() });
-        // As the owner of the root, whom root becomes.
+        // Root becomes the owner of the system's root.
         for path in [root.path().to_owned(), root.config(), root.registry()] {
             std::os::unix::fs::chown(path, Some(65534), Some(65534)).unwrap();
         }
@@ -255,7 +255,7 @@ fn a_port_that_takes_a_privilege_is_a_mistake() {
 }
 
 #[test]
-fn another_system_that_runs_is_not_taken_for_this_one() {
+fn other_running_system_is_not_mistaken_for_this_one() {
     let running = Deployment::start(&Setup::default());
     let config = running.read("gateway.toml");
     let other = Root::empty();
@@ -264,7 +264,7 @@ fn another_system_that_runs_is_not_taken_for_this_one() {
     let told = mistaken(&other, &["gateway.listen", "gateway.admin_listen", "pool.status_listen"]);
     assert_eq!(told.matches("is in use by another SQ system (process ").count(), 3, "{told}");
     assert!(told.contains("1341") && told.contains("not by this system's pool"), "{told}");
-    // Without a status page the slots' sockets say whose the pool is.
+    // Without a status address, the slots' sockets identify the pool.
     let silent = config.replace("[pool]\n", "[pool]\nstatus_listen = \"off\"\n");
     let lines: Vec<&str> = silent.lines().collect();
     let is_second = |line: &&str| line.starts_with("status_listen") && !line.contains("off");
@@ -273,13 +273,13 @@ fn another_system_that_runs_is_not_taken_for_this_one() {
     mistaken(&other, &["not by this system's pool"]);
     running.write("silent.toml", &silent);
     assert_eq!(running.gateway(&["check", "--config", "silent.toml"]).success().trim(), "ok");
-    // An edited copy of its config is checked beside the one that it runs with.
+    // An edited copy of the config that the system runs with.
     running.write("edited.toml", &config);
     let outcome = running.gateway(&["check", "--config", "edited.toml"]);
     assert_eq!((outcome.code(), outcome.stderr.as_str()), (Some(0), ""), "{outcome:?}");
 }
 
-/// A server whose queue is full, and that accepts nobody.
+/// A server whose queue is full, and that accepts no connection.
 fn full(path: &Path) -> (UnixListener, Vec<Connected>) {
     let listener = UnixListener::bind(path).unwrap();
     rustix::net::listen(&listener, 0).unwrap();
@@ -293,7 +293,7 @@ fn full(path: &Path) -> (UnixListener, Vec<Connected>) {
 }
 
 #[test]
-fn a_server_that_accepts_nobody_holds_nothing_up() {
+fn server_with_a_full_queue_does_not_block_check() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("gateway.sock");
     let root = with_socket(path.to_str().unwrap());
@@ -308,7 +308,7 @@ fn a_server_that_accepts_nobody_holds_nothing_up() {
 }
 
 #[test]
-fn an_answer_that_does_not_end_is_given_up() {
+fn endless_response_is_abandoned() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("gateway.sock");
     let listener = UnixListener::bind(&path).unwrap();
@@ -325,9 +325,9 @@ fn an_answer_that_does_not_end_is_given_up() {
     assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
 }
 
-/// What `serve` says of an address is what is the matter with it.
+/// `serve` says what is wrong with an address.
 #[test]
-fn a_server_that_cannot_listen_says_why() {
+fn failure_to_listen_is_explained() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
     fs::write(path("file"), "a file").unwrap();
@@ -359,7 +359,7 @@ fn a_server_that_cannot_listen_says_why() {
 }
 
 #[test]
-fn an_upgrade_that_could_not_be_made_is_warned_of() {
+fn impossible_upgrade_causes_a_warning() {
     let root = Root::new(&Setup::default());
     let deep = root.join("d".repeat(90));
     fs::create_dir(&deep).unwrap();
@@ -372,7 +372,7 @@ fn an_upgrade_that_could_not_be_made_is_warned_of() {
 }
 
 #[test]
-fn a_healthcheck_asks_where_the_config_says() {
+fn healthcheck_uses_the_address_in_the_config() {
     let running = Deployment::start(&Setup::default());
     let root = folder(&running);
     let config = running.config();
@@ -397,7 +397,7 @@ fn a_healthcheck_asks_where_the_config_says() {
 }
 
 #[test]
-fn a_healthcheck_reaches_a_socket_file() {
+fn healthcheck_reaches_a_socket_file() {
     let folder = tempfile::tempdir().unwrap();
     let root = Arc::new(with_socket(folder.path().join("gateway.sock").to_str().unwrap()));
     let check = || root.gateway(&["healthcheck", "--root", root.path().to_str().unwrap()]);

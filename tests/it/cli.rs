@@ -14,7 +14,7 @@ use sq_tests::{binaries, notice, wait};
 
 const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
 
-/// Every command of `sq-gateway`, by its words.
+/// Every command of `sq-gateway`, as its arguments.
 const GATEWAY_COMMANDS: [&str; 17] = [
     "",
     "up",
@@ -64,7 +64,7 @@ fn every_command_has_help_with_an_example() {
 }
 
 #[test]
-fn a_wrong_argument_is_repeated_so_that_no_terminal_obeys_it() {
+fn wrong_argument_is_printed_without_control_characters() {
     let root = Root::empty();
     for (arguments, shown) in [
         (&["tenants", "show", "t\u{1b}[31m\u{202e}"][..], "'t\\u{1b}[31m\\u{202e}'"),
@@ -79,7 +79,7 @@ fn a_wrong_argument_is_repeated_so_that_no_terminal_obeys_it() {
 }
 
 #[test]
-fn wrong_usage_exits_with_2_and_says_so_on_stderr() {
+fn wrong_usage_exits_with_2_and_explains_on_stderr() {
     let root = Root::new(&Setup::default());
     for wrong in [
         "",
@@ -118,7 +118,7 @@ fn wrong_usage_exits_with_2_and_says_so_on_stderr() {
 }
 
 #[test]
-fn check_is_content_with_a_good_config() {
+fn check_accepts_a_good_config() {
     let root = Root::new(&Setup::default());
     let outcome = root.with_config(&["check"]);
     assert_eq!((outcome.code(), outcome.stdout.trim()), (Some(0), "ok"), "{outcome:?}");
@@ -157,7 +157,7 @@ fn check_reports_every_mistake_with_its_line() {
     assert!(missing.stderr.contains("gateway.toml"), "{missing:?}");
 }
 
-/// The key that a command printed, on a line of its own or among other words.
+/// The key that a command printed, anywhere in its output.
 fn printed_key(printed: &str) -> String {
     let mut keys = printed.split_whitespace().filter(|word| word.starts_with("pmb-v1-"));
     let key = keys.next().unwrap_or_else(|| panic!("no key: {printed}")).to_owned();
@@ -214,7 +214,7 @@ fn tenants_are_added_shown_suspended_and_removed() {
 }
 
 #[test]
-fn a_purge_deletes_the_directory() {
+fn purge_deletes_the_directory() {
     let running = Deployment::start(&Setup::default());
     running.client_of("bob").get("/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1&s=his").ok();
     running.with_config(&["tenants", "remove", "bob", "--purge"]).success();
@@ -223,7 +223,7 @@ fn a_purge_deletes_the_directory() {
 }
 
 #[test]
-fn what_is_not_there_is_named() {
+fn missing_tenants_and_keys_are_named() {
     let root = Root::new(&Setup::default());
     let registry = root.read("tenants.toml");
     for line in [
@@ -272,8 +272,8 @@ fn each_old_format_is_imported() {
         root.write("old-registry", text);
         let old = root.join("old-registry");
         let outcome = root.with_config(&["import", old.to_str().unwrap()]);
-        // A mistyped folder, or a disk that is not mounted, would look like lost data.
-        let is_warned = outcome.stderr.contains("old/alice is not there");
+        // With a mistyped folder or an unmounted disk, the data would seem lost.
+        let is_warned = outcome.stderr.contains("old/alice does not exist");
         assert_eq!(is_warned, format != "c", "format {format}: {}", outcome.stderr);
         let printed = outcome.success();
         assert!(
@@ -299,7 +299,7 @@ fn each_old_format_is_imported() {
 }
 
 #[test]
-fn an_import_overwrites_nothing_and_explains_what_it_cannot_read() {
+fn import_overwrites_nothing_and_explains_unreadable_files() {
     let root = Root::new(&Setup::default());
     let registry = root.read("tenants.toml");
     root.write("good.json", r#"{"tenants": {"tok-1": {"name": "zoe", "data_dir": "zoe"}}}"#);
@@ -313,7 +313,7 @@ fn an_import_overwrites_nothing_and_explains_what_it_cannot_read() {
 }
 
 #[test]
-fn healthcheck_exits_by_the_answer() {
+fn healthcheck_exit_code_depends_on_the_response() {
     let running = Deployment::start(&Setup::default());
     let check = |url: String| running.gateway(&["healthcheck", &url]).code();
     let at = |path: &str| format!("http://{}{path}", running.listen);
@@ -331,7 +331,7 @@ fn healthcheck_exits_by_the_answer() {
 }
 
 #[test]
-fn up_with_a_mistake_says_where_and_does_not_start() {
+fn up_with_a_mistake_names_its_place_and_does_not_start() {
     let root = Root::new(&Setup { limits: "per_ip = \"many\"".to_owned(), ..Setup::default() });
     let folder = root.path().to_str().unwrap();
     let outcome = root.gateway(&["up", "--root", folder]);
@@ -343,7 +343,7 @@ fn up_with_a_mistake_says_where_and_does_not_start() {
 }
 
 #[test]
-fn logs_are_text_or_json_and_hold_no_key() {
+fn logs_are_text_or_json_and_contain_no_key() {
     for (format, is_json) in [("text", false), ("json", true)] {
         let root = Root::new(&Setup::default());
         let folder = root.path().to_str().unwrap().to_owned();
@@ -366,7 +366,7 @@ fn logs_are_text_or_json_and_hold_no_key() {
 }
 
 #[test]
-fn a_rotated_key_may_do_what_the_old_one_might() {
+fn rotated_key_inherits_scope_and_expiry() {
     let root = Root::new(&Setup::default());
     let registry = root
         .read("tenants.toml")
@@ -379,9 +379,9 @@ fn a_rotated_key_may_do_what_the_old_one_might() {
     assert_eq!(shown["keys"][0]["expires_s"], 4_070_908_800_u64, "{shown}");
 }
 
-/// Gateway and pool run as a user of their own: what an administrator changes must stay theirs to read.
+/// Gateway and pool run as a separate user, who must still be able to read what an administrator changes.
 #[test]
-fn what_root_changes_belongs_to_the_user_whose_it_was() {
+fn files_that_root_changes_keep_their_owner() {
     if !geteuid().is_root() {
         return notice::not_allowed_here("edits by root of another user's registry");
     }
@@ -400,7 +400,7 @@ fn what_root_changes_belongs_to_the_user_whose_it_was() {
 }
 
 #[test]
-fn what_fails_writes_nothing() {
+fn failed_changes_write_nothing() {
     let root = Root::new(&Setup::default());
     let registry = root.read("tenants.toml");
     let outcome = root.with_config(&["provision", "--slots", "3", "--plan", "platinum"]);
@@ -416,7 +416,7 @@ fn what_fails_writes_nothing() {
 }
 
 #[test]
-fn a_new_tenant_gets_no_directory_with_something_in_it_unasked() {
+fn new_tenant_gets_no_used_directory() {
     let root = Root::new(&Setup::default());
     fs::create_dir_all(root.join("data/dora")).unwrap();
     root.write("data/dora/old.phext", "somebody's");

@@ -1,5 +1,5 @@
-//! Who the client is: what the limit charges and the access line names, by peers that are trusted and by others,
-//! for every spelling of an address and for junk.
+//! The client's address for limits and the access line: from trusted and other peers, in every notation, and with
+//! malformed fields.
 
 use std::net::{IpAddr, TcpListener};
 
@@ -14,7 +14,7 @@ use sq_tests::{notice, wait};
 const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
 const QUOTA: u32 = 1000;
 
-/// The one proxy that is trusted; the system itself calls from 127.0.0.1.
+/// The only trusted proxy; the tests connect from 127.0.0.1.
 const PROXY: &str = "127.9.9.9";
 
 fn deployment(gateway: &str) -> Deployment {
@@ -37,13 +37,13 @@ fn at(running: &Deployment, source: &str) -> Client {
     running.client_of("alice").calling_from(source.parse::<IpAddr>().unwrap())
 }
 
-/// Sends these lines as they are, of any bytes.
+/// Sends these lines unchanged, with any bytes.
 fn send(client: &Client, lines: &[u8]) -> Answer {
     let head = client.head("GET", SELECT);
     client.raw([head.as_bytes(), lines, b"Connection: close\r\n\r\n"].concat())
 }
 
-/// The client's address in the access line of a request.
+/// The client's address in a request's access line.
 fn logged(running: &Deployment, answer: &Answer) -> String {
     let id = answer.header("x-request-id").unwrap();
     wait::until_some("the access line", || {
@@ -60,8 +60,8 @@ fn remaining(answer: &Answer) -> u32 {
     state.split(';').next().unwrap().parse().unwrap()
 }
 
-/// Checks that a request with these lines is charged to this address, and logged with it: what is left of the
-/// address is one less each time.
+/// Checks that a request with these lines is charged to this address, and logged with it: the remaining count of the
+/// address decreases by one.
 fn assert_client(running: &Deployment, client: &Client, used: &mut u32, lines: &[u8], expected: &str) {
     let shown = String::from_utf8_lossy(&lines[..lines.len().min(200)]).into_owned();
     let answer = send(client, lines);
@@ -94,7 +94,7 @@ fn a_stranger_is_who_it_is_whatever_it_says() {
 }
 
 #[test]
-fn what_a_trusted_proxy_says_is_read_from_the_right() {
+fn forwarded_addresses_are_read_from_the_right() {
     let running = with_proxy();
     let proxy = at(&running, PROXY);
     let (mut client, mut itself, mut v6) = (0, 0, 0);
@@ -155,12 +155,12 @@ fn junk_and_long_lists_cost_little_and_end_at_who_passed_them_on() {
     assert_client(&running, &proxy, &mut itself, &forwarded_for("198.51.100.1, \u{ff11}98.51.100.1"), PROXY);
     let mixed = forwarded_for([&b"\xff\xfe, "[..], b"198.51.100.1"].concat());
     assert_client(&running, &proxy, &mut client, &mixed, "198.51.100.1");
-    // As long as a head may be, and nothing but proxies: the walk ends after so many.
+    // A head of the maximum length with only proxies: the walk ends after a fixed number.
     let long = format!("198.51.100.1{}", ",10.0.0.2".repeat(6000));
     assert_client(&running, &proxy, &mut inner, &forwarded_for(&long), "10.0.0.2");
     assert_client(&running, &proxy, &mut itself, &forwarded_for(",".repeat(60_000)), PROXY);
     assert_client(&running, &proxy, &mut itself, &forwarded_for("9".repeat(60_000)), PROXY);
-    // Host, key and Connection are fields too, and there may be a hundred.
+    // `Host`, the key and `Connection` are fields too, and there may be a hundred.
     let many = forwarded_for("203.0.113.9").repeat(96);
     let lines = [many, forwarded_for("198.51.100.1")].concat();
     assert_client(&running, &proxy, &mut client, &lines, "198.51.100.1");
@@ -170,7 +170,8 @@ fn junk_and_long_lists_cost_little_and_end_at_who_passed_them_on() {
 
 const MALFORMED: &str = "GET / HTTP/1.1\r\nX-Forwarded-For: 198.51.100.1\r\n\r\n";
 
-/// Nobody knows who sent what a proxy passes on malformed; it is not the proxy that pays, and with it all others.
+/// The sender of malformed requests behind a proxy is unknown. They must not count against the proxy, and with it
+/// against all its clients.
 #[test]
 fn what_the_edge_refuses_is_charged_to_its_peer_unless_that_is_a_proxy() {
     let running = with_proxy();
@@ -196,7 +197,7 @@ fn what_the_edge_refuses_says_that_nothing_is_left() {
     let left: Vec<u32> = (0..4).map(|_| remaining(&stranger.raw(MALFORMED))).collect();
     assert_eq!(left, [1, 0, 0, 0]);
     stranger.get(SELECT).problem(429, "rate_limited_ip");
-    // Others send as much by way of the proxy: who comes by it too is served.
+    // Other clients send as many through the proxy, and are still served.
     let proxy = at(&running, PROXY);
     for _ in 0..4 {
         proxy.raw(MALFORMED).problem(400, "bad_request");
@@ -220,7 +221,7 @@ fn peers_of_ipv6_and_those_of_ipv4_that_come_in_by_it() {
     let running = deployment("listen = \"[::1]:0\"\ntrusted_proxies = []");
     assert_client(&running, &running.client_of("alice"), &mut 0, &forwarded_for("2001:db8::5"), "::1");
 
-    // One socket for both: an IPv4 peer is ::ffff:127.9.9.9 there, and trusted as what it is.
+    // One socket for both: an IPv4 peer has the address ::ffff:127.9.9.9 there, and is trusted by its IPv4 address.
     let running = deployment(&format!("listen = \"[::]:0\"\ntrusted_proxies = [\"{PROXY}\"]"));
     let mut stranger = 0;
     assert_client(&running, &at(&running, PROXY), &mut 0, b"", PROXY);

@@ -1,4 +1,5 @@
-//! What SQ's clients send: short coordinates, forms, texts that curl calls forms, and the push of an emptied scroll.
+//! What SQ's clients send: short coordinates, forms, texts that curl labels as forms, and the push of an emptied
+//! scroll.
 
 use serde_json::Value;
 use sq_tests::client::Client;
@@ -48,7 +49,7 @@ fn a_coordinate_may_be_short_and_have_spaces_and_zeros() {
 }
 
 #[test]
-fn what_is_no_coordinate_is_refused_and_nothing_is_written() {
+fn invalid_coordinate_is_refused_and_nothing_is_written() {
     let running = Deployment::start(&Setup::default());
     let client = running.client_of("alice");
     for c in [
@@ -104,7 +105,7 @@ fn another_tenants_namespace_is_named_in_the_refusal() {
 }
 
 #[test]
-fn a_post_of_no_bytes_that_has_a_type_empties_the_scroll() {
+fn empty_post_with_a_content_type_empties_the_scroll() {
     let running = Deployment::start(&Setup::default());
     let client = running.client_of("alice");
     let post = |command: &str, fields: &str, body: Option<&[u8]>| {
@@ -120,7 +121,7 @@ fn a_post_of_no_bytes_that_has_a_type_empties_the_scroll() {
         assert_eq!(post("update", &field, Some(b"")).ok(), "Updated 0 bytes");
         assert_eq!(select(&client, "7.1.1"), "", "{content_type}");
     }
-    // A body without bytes can be announced in other ways too.
+    // An empty body can be announced in other ways too.
     let typed = "Content-Type: text/plain\r\n";
     for (fields, body) in [("Content-Length: 00\r\n", ""), ("Transfer-Encoding: chunked\r\n", "0\r\n\r\n")] {
         client.post("/api/v2/update?p=notes&c=7.1.1", "text").ok();
@@ -135,7 +136,7 @@ fn a_post_of_no_bytes_that_has_a_type_empties_the_scroll() {
         assert_eq!(send(&format!("{typed}{fields}")).ok(), "Updated 0 bytes");
         assert_eq!(select(&client, "7.1.1"), "", "{fields}");
     }
-    // A form in chunks that has no text is not one of no bytes.
+    // A form in chunks without a text is not an empty body.
     client.post("/api/v2/update?p=notes&c=7.1.1", "text").ok();
     let mut connection = client.connect();
     let head = client.head("POST", "/api/v2/update");
@@ -143,24 +144,24 @@ fn a_post_of_no_bytes_that_has_a_type_empties_the_scroll() {
     connection.send(format!("{head}{FORM}{form}").as_bytes());
     connection.answer().problem(400, "missing_parameter");
     assert_eq!(select(&client, "7.1.1"), "text");
-    // Who forgets the text does not mean an empty one.
+    // A client that forgets the text does not mean an empty one.
     post("update", "", Some(b"")).problem(400, "missing_parameter");
     post("update", "", None).problem(400, "missing_parameter");
     post("update", "Content-Type: text/plain\r\n", None).problem(400, "missing_parameter");
     client.post_chunks("/api/v2/update?p=notes&c=7.1.1", &[]).problem(400, "missing_parameter");
     let get = |fields: &str| client.request("GET", "/api/v2/update?p=notes&c=7.1.1", fields, Some(b""));
     get("Content-Type: text/plain\r\n").problem(400, "missing_parameter");
-    // A text in the query is one.
+    // A text in the query counts.
     let target = "/api/v2/update?p=notes&c=7.1.1&s=in+the+query";
     client.request("POST", target, "Content-Type: text/plain\r\n", Some(b"")).ok();
     assert_eq!(select(&client, "7.1.1"), "in the query");
-    // To an editor the answer to a precondition is the same.
+    // An editor gets the same response to a precondition.
     let guarded = "Content-Type: application/phext\r\nIf-Match: \"0123\"\r\n";
     post("update", guarded, Some(b"")).problem(412, "precondition_failed");
 }
 
 #[test]
-fn a_body_that_curl_calls_a_form_is_the_text_unless_it_names_something() {
+fn form_body_is_the_text_unless_it_has_known_fields() {
     let running = Deployment::start(&Setup::default());
     let client = running.client_of("alice");
     let post = |target: &str, body: &str| client.request("POST", target, FORM, Some(body.as_bytes()));
@@ -187,7 +188,7 @@ fn a_body_that_curl_calls_a_form_is_the_text_unless_it_names_something() {
     assert_eq!(get("/api/v2/select?c=3.1.1"), "");
     post("/api/v2/update?c=3.1.1", "p=named&s=x").ok();
     assert_eq!(get("/api/v2/select?p=named&c=3.1.1"), "x");
-    // A form without a text writes none.
+    // A form without a text writes nothing.
     post("/api/v2/update?c=2.1.1", "p=named").problem(400, "missing_parameter");
     post("/api/v2/delete", "c=2.1.1").ok();
     assert_eq!(get("/api/v2/select?c=2.1.1"), "");

@@ -1,4 +1,4 @@
-//! Colours: on a terminal, unless the environment refuses them (<https://no-color.org>); in a file never.
+//! Colours: on a terminal unless the environment refuses them (<https://no-color.org>), never in a file.
 
 use sq_tests::client::Client;
 use sq_tests::root::Root;
@@ -8,15 +8,15 @@ use sq_tests::{binaries, process, wait};
 
 const WHAT: &str = "colours on a terminal";
 
-/// How a colour, or any other style, begins.
+/// The beginning of an escape sequence for a style.
 const ESCAPE: &str = "\u{1b}[";
 
-/// What refuses colours; an empty variable does not (nor is it set).
+/// Variables that refuse colours; an empty variable does not.
 const REFUSING: [(&str, &str); 4] =
     [("NO_COLOR", "1"), ("NO_COLOR", "false"), ("CLICOLOR", "0"), ("TERM", "dumb")];
 const TAKING: [(&str, &str); 3] = [("NO_COLOR", ""), ("CLICOLOR", "1"), ("TERM", "xterm-256color")];
 
-/// What a whole system shows when it starts in a terminal, serves a request, and ends; its workers write there too.
+/// The output of a whole system that starts in a terminal, serves a request, and stops; its workers write there too.
 fn of_system(variable: (&str, &str)) -> String {
     let root = Root::new(&Setup::default());
     let program = binaries::gateway();
@@ -31,7 +31,7 @@ fn of_system(variable: (&str, &str)) -> String {
 }
 
 #[test]
-fn a_system_and_its_workers_log_as_the_environment_wants() {
+fn system_and_workers_follow_the_environments_colour_settings() {
     if !Terminal::is_there(WHAT) {
         return;
     }
@@ -49,7 +49,7 @@ fn a_system_and_its_workers_log_as_the_environment_wants() {
 }
 
 #[test]
-fn help_errors_and_lone_workers_too() {
+fn help_errors_and_lone_workers_follow_them_too() {
     if !Terminal::is_there(WHAT) {
         return;
     }
@@ -61,7 +61,7 @@ fn help_errors_and_lone_workers_too() {
         format!("{gateway} --help"),
         format!("{worker} pool --help"),
         format!("{worker} serve --nothing"),
-        // It says how it is confined before it is ready.
+        // It logs its sandbox before it is ready.
         format!(
             "rm -f out; {worker} serve --no-auth --listen 127.0.0.1:0 --data-dir data > out & \
              until grep -qs ready out; do sleep 0.01; done; kill $!; wait"
@@ -83,7 +83,7 @@ fn help_errors_and_lone_workers_too() {
 }
 
 #[test]
-fn a_file_gets_none_however_they_are_asked_for() {
+fn files_get_no_colours() {
     let root = Root::empty();
     for arguments in [&["nothing"][..], &["check", "--root", "nowhere"]] {
         let mut command = root.gateway_command(arguments);

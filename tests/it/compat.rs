@@ -1,5 +1,5 @@
-//! Our worker beside the real `sq` 0.6.0: the same operations give the same bytes, and each difference
-//! on purpose is asserted on both sides (`differences`).
+//! Our worker compared with the real `sq` 0.6.0: the same operations give the same bytes, and each intended
+//! difference is asserted on both sides (`differences`).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,7 +25,7 @@ struct Pair {
 }
 
 impl Pair {
-    /// `None` when there is no peer here.
+    /// `None` if there is no peer here.
     fn start(what: &str) -> Option<Self> {
         let program = peers::sq(what)?;
         let folder = tempfile::tempdir().unwrap();
@@ -44,7 +44,7 @@ impl Pair {
         self.folder.path().join(side).join("data").join(format!("{phext}.phext"))
     }
 
-    /// Both answers to one request: the peer's, then ours.
+    /// Both responses to one request: the peer's, then ours.
     fn ask(&self, operation: &Operation) -> (String, String) {
         let ask = |server: &Server| {
             let answer = match &operation.body {
@@ -91,7 +91,7 @@ const WORDS: [&str; 10] = [
     "0123456789abcdef0123456789",
 ];
 
-/// Coordinates that collide often, and reach through every dimension.
+/// Coordinates that collide often, and vary in every dimension.
 fn coordinate(random: &mut Random) -> String {
     let parts: Vec<String> = (0..9).map(|_| (1 + random.below(8) / 6).to_string()).collect();
     format!("{}/{}/{}", parts[..3].join("."), parts[3..6].join("."), parts[6..].join("."))
@@ -100,7 +100,7 @@ fn coordinate(random: &mut Random) -> String {
 fn text(random: &mut Random) -> String {
     let words: Vec<&str> = (0..1 + random.below(3)).map(|_| *random.pick(&WORDS)).collect();
     let text = words.concat();
-    // An empty text is a delete by another name; delete has its own turn.
+    // An empty text is a delete, which has its own case.
     if text.is_empty() { "x".to_owned() } else { text }
 }
 
@@ -156,8 +156,8 @@ fn assert_same_state(pair: &Pair, seed: u64) {
     }
 }
 
-/// The export of the peer as a map: its order is that of a hash table. Its strings are compared where
-/// it makes valid JSON, which it does not with a quote or a control character in a scroll.
+/// The peer's export as a map, because its order is that of a hash table. Strings are compared where it is valid
+/// JSON, which it is not with a quote or a control character in a scroll.
 fn exported(pair: &Pair, server: &Server, p: &str) -> Option<BTreeMap<String, String>> {
     let of = |server: &Server| {
         let answer = server.client.get(&format!("/api/v2/json-export?p={p}"));
@@ -185,7 +185,7 @@ fn the_same_operations_give_the_same_bytes() {
     }
 }
 
-/// Lines `<coordinate>: <checksum>` for a delta: some that match, some that do not, one that is gone.
+/// Lines `<coordinate>: <checksum>` for a delta: some match, some do not, one is of a missing scroll.
 fn manifest_of(pair: &Pair, p: &str) -> String {
     let toc = pair.peer.client.get(&format!("/api/v2/toc?p={p}"));
     let coordinates =
@@ -204,7 +204,7 @@ fn manifest_of(pair: &Pair, p: &str) -> String {
 }
 
 #[test]
-fn each_reads_the_others_files() {
+fn each_reads_the_files_of_the_other() {
     let Some(pair) = Pair::start("files that sq and our worker exchange") else { return };
     let mut random = Random::new(99);
     for number in 0..20 {

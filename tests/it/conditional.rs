@@ -1,5 +1,5 @@
-//! Requests with conditions: writes answer with the tag that the scroll has then, a write that must find nothing, and reads of
-//! what the client has already.
+//! Conditional requests: writes return the scroll's new ETag, `If-None-Match: *` on a write, and reads of what the
+//! client has already.
 
 use std::thread;
 
@@ -21,13 +21,13 @@ fn tag(answer: &Answer) -> String {
     answer.header("etag").unwrap_or_else(|| panic!("no ETag: {answer}")).to_owned()
 }
 
-/// A request with one more header line.
+/// A request with another header line.
 fn with(client: &Client, method: &str, target: &str, line: &str, body: Option<&[u8]>) -> Answer {
     client.request(method, target, &format!("{line}\r\n"), body)
 }
 
 #[test]
-fn a_write_answers_the_tag_that_the_scroll_has_then() {
+fn write_returns_the_new_etag() {
     everywhere(|client| {
         let select = || tag(&client.get(&target("select")));
         let empty = select();
@@ -49,7 +49,7 @@ fn a_write_answers_the_tag_that_the_scroll_has_then() {
             assert_eq!(tag(&answer) == empty, text.is_empty());
         }
         assert_eq!(select(), empty);
-        // So a chain of changes needs no read between them.
+        // A chain of changes needs no reads.
         let mut last = tag(&client.post(&target("update"), "0"));
         for _ in 0..5 {
             let answer = with(client, "POST", &target("insert"), &format!("If-Match: {last}"), Some(b"x"));
@@ -61,7 +61,7 @@ fn a_write_answers_the_tag_that_the_scroll_has_then() {
 }
 
 #[test]
-fn what_is_only_told_again_has_no_tag() {
+fn replay_has_no_etag() {
     everywhere(|client| {
         let named = || with(client, "POST", &target("insert"), "Idempotency-Key: one", Some(b"text"));
         let first = named();
@@ -74,7 +74,7 @@ fn what_is_only_told_again_has_no_tag() {
 }
 
 #[test]
-fn a_412_says_what_the_tag_is_now() {
+fn a_412_has_the_current_etag() {
     everywhere(|client| {
         let stale = tag(&client.post(&target("update"), "old"));
         let current = tag(&client.post(&target("update"), "new"));
@@ -106,10 +106,10 @@ fn a_write_that_must_find_nothing() {
         update("If-None-Match: *").ok();
         update("If-None-Match: *").refused(412, "precondition_failed");
         client.post(&target("delete"), "").ok();
-        // Emptied, it is nothing again; both conditions may hold.
+        // An emptied scroll does not exist again; both conditions may hold.
         update(&format!("If-None-Match:  * \r\nIf-Match: \"a\", {empty}")).ok();
         client.post(&target("delete"), "").ok();
-        // Anything else would be passed over: the write is not made.
+        // Other values are not ignored: the write is refused.
         for value in [&empty, "\"a\"", "W/\"a\"", "*, \"a\"", "*, *", "*,", "**", "\"*\"", "", "a"] {
             update(&format!("If-None-Match: {value}")).refused(400, "invalid_parameter");
         }
@@ -117,7 +117,7 @@ fn a_write_that_must_find_nothing() {
             let twice = format!("If-None-Match: *\r\nIf-None-Match: {second}");
             update(&twice).refused(400, "invalid_parameter");
         }
-        // Nor is what stands for any text one of several.
+        // Nor may `*` be one of several.
         for value in ["*, *", "*\r\nIf-Match: *", &format!("{empty}\r\nIf-Match: *")] {
             update(&format!("If-Match: {value}")).refused(400, "invalid_parameter");
         }
@@ -126,7 +126,7 @@ fn a_write_that_must_find_nothing() {
 }
 
 #[test]
-fn of_many_that_must_find_nothing_one_does() {
+fn one_of_many_if_none_match_writes_succeeds() {
     let running = Deployment::start(&Setup::default());
     let client = running.client_of("alice");
     for round in 0..5 {
@@ -142,7 +142,7 @@ fn of_many_that_must_find_nothing_one_does() {
     }
 }
 
-/// Has no body, and says which state the client has.
+/// It has no body, and names the client's state.
 fn assert_not_modified(answer: &Answer, tag: &str, what: &str) {
     assert_eq!((answer.status, answer.header("etag")), (304, Some(tag)), "{what}: {answer}");
     for name in ["content-length", "transfer-encoding", "content-type"] {
@@ -151,9 +151,9 @@ fn assert_not_modified(answer: &Answer, tag: &str, what: &str) {
 }
 
 #[test]
-fn a_read_of_what_the_client_has_sends_nothing() {
+fn read_of_a_known_etag_is_304() {
     everywhere(|client| {
-        // Several pages, and far more than a piece of an answer.
+        // Several pages, and far more than one chunk of a response.
         let long = "long ".repeat(40_000);
         for text in ["short", &long] {
             client.post(&target("update"), text).ok();
@@ -173,7 +173,7 @@ fn a_read_of_what_the_client_has_sends_nothing() {
                         let head = client.head(method, &target);
                         connection.send(format!("{head}If-None-Match: {line}\r\n\r\n").as_bytes());
                         assert_not_modified(&connection.answer_to(method), &known, &line);
-                        // The next answer begins where this one ended.
+                        // The next response begins where this one ended.
                         connection.send((client.head("GET", &target) + "\r\n").as_bytes());
                         let next = connection.answer();
                         assert_eq!((next.ok(), tag(&next)), (answer.ok(), known.clone()));
@@ -190,17 +190,17 @@ fn a_read_of_what_the_client_has_sends_nothing() {
                 assert_not_modified(&with(client, "GET", &target, &line, None), &known, "as it was");
             }
         }
-        // The checksum of the whole phext is its tag.
+        // The checksum of the whole phext is its ETag.
         let checksum = client.get("/api/v2/checksum?p=text");
         assert_eq!(tag(&client.get(GET)), format!("\"{}\"", checksum.ok()));
-        // Where there is nothing, * is no match, and the tag is.
+        // Of an empty phext, `*` is not a match, but the ETag is.
         for target in ["/api/v2/select?p=none&c=1.1.1/1.1.1/1.1.1", "/api/v2/get?p=none"] {
             let nothing = client.get(target);
             assert_eq!((nothing.ok(), with(client, "GET", target, "If-None-Match: *", None).ok()), ("", ""));
             let line = format!("If-None-Match: {}", tag(&nothing));
             assert_not_modified(&with(client, "GET", target, &line, None), &tag(&nothing), target);
         }
-        // It means nothing where there is no tag.
+        // It has no meaning where there is no ETag.
         for command in ["toc?p=text", "checksum?p=text", "version", "phexts", "json-export?p=text"] {
             with(client, "GET", &format!("/api/v2/{command}"), "If-None-Match: *", None).ok();
         }
@@ -208,7 +208,7 @@ fn a_read_of_what_the_client_has_sends_nothing() {
 }
 
 #[test]
-fn a_tag_outlives_its_worker() {
+fn etag_survives_a_worker_restart() {
     let running =
         Deployment::start(&Setup { pool: "idle_timeout = \"1s\"\n".to_owned(), ..Setup::default() });
     let client = running.client_of("alice");

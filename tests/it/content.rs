@@ -1,4 +1,4 @@
-//! Bodies that are not text as it stands: compressed ones, and forms with parts. They are refused before they are read.
+//! Bodies that are not plain text: compressed ones, and multipart forms. They are refused before they are read.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -11,7 +11,7 @@ use sq_tests::setup::{Setup, key_of};
 
 const AT: &str = "p=text&c=1.1.1/1.1.1/1.1.1";
 
-/// "text", as gzip has it: not UTF-8.
+/// "text", compressed by gzip: not UTF-8.
 const GZIP: &[u8] =
     b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\x2b\x49\xad\x28\x01\x00\xc7\xe4\xd8\x0d\x04\x00\x00\x00";
 const PARTS: &str =
@@ -56,14 +56,14 @@ fn an_encoded_body_is_refused() {
             let line = format!("Content-Encoding: {coding}\r\n");
             client.request("POST", &target("update"), &line, Some(b"kept")).ok();
         }
-        // A read without a body is not looked at.
+        // A read without a body is not checked.
         client.request("GET", &target("select"), "Content-Encoding: gzip\r\n", None).ok();
     });
 }
 
-/// Its sender waits for a go-ahead, or has sent no byte of it yet.
+/// The client waits for `100 Continue`, or has sent no byte of the body yet.
 #[test]
-fn it_is_refused_before_it_is_read() {
+fn encoded_body_is_refused_before_it_is_read() {
     everywhere(|client| {
         for field in ["Content-Encoding: gzip\r\n", MULTIPART] {
             for expect in ["", "Expect: 100-continue\r\n"] {
@@ -73,7 +73,7 @@ fn it_is_refused_before_it_is_read() {
                 assert_eq!(connection.answer().status, 415, "{field}");
             }
         }
-        // What is larger than a body may be is not read either.
+        // A body over the size limit is not read either.
         let head = client.head("POST", &target("update")) + MULTIPART + "Content-Length: 99999999999\r\n\r\n";
         assert!([413, 415].contains(&client.raw(head).status));
         assert_eq!(client.get(&target("select")).ok(), "");
@@ -103,7 +103,7 @@ fn a_form_with_parts_is_refused_and_says_how_to_send_a_file() {
             }
         }
         assert_unchanged(client);
-        // Other types are text, whatever they say.
+        // All other types are taken as text.
         for media_type in ["multipart/mixed; boundary=x", "application/octet-stream", "image/png", "x"] {
             let line = format!("Content-Type: {media_type}\r\n");
             client.request("POST", &target("update"), &line, Some(b"kept")).ok();
@@ -113,7 +113,7 @@ fn a_form_with_parts_is_refused_and_says_how_to_send_a_file() {
 }
 
 #[test]
-fn curl_is_told_so() {
+fn curl_is_told_how_to_send_a_file() {
     let running = Deployment::start(&Setup::default());
     let client = running.client_of("alice");
     let curl = |arguments: &[&str]| {
@@ -132,7 +132,7 @@ fn curl_is_told_so() {
 }
 
 #[test]
-fn they_are_counted_and_audited() {
+fn refused_bodies_are_counted_and_audited() {
     let running = Deployment::start(&Setup::default());
     let client = running.client_of("alice");
     client.request("POST", &target("update"), MULTIPART, Some(b"x")).problem(415, "unsupported_media_type");

@@ -1,4 +1,4 @@
-//! Workers that die or hang: the slot's socket stays, connections wait, and a client is told the truth.
+//! Workers that die or hang: the slot's socket stays open, connections wait, and the client gets a true response.
 
 use std::net::{IpAddr, SocketAddrV4};
 use std::sync::Arc;
@@ -20,14 +20,14 @@ const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
 /// How often the worker is killed.
 const KILLS: usize = 5;
 
-/// As often as would take minutes if the pool held a worker back that had served.
+/// So often that it would take minutes if the pool delayed the restart of a worker that had served.
 const MANY_KILLS: usize = 20;
 
 fn worker_of_alice(running: &Deployment) -> Worker {
     wait::until_some("alice's worker", || running.worker_of("alice"))
 }
 
-/// A client that reads in a loop, each time on a new connection, until it is told to stop.
+/// A client that reads in a loop, each time on a new connection, until it is stopped.
 #[derive(Default)]
 struct Reader {
     served: AtomicUsize,
@@ -35,7 +35,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// What went wrong with the reads that were not served. A refused connection ends the test.
+    /// The errors of the reads that failed. A refused connection ends the test.
     fn run(&self, client: &Client) -> Vec<String> {
         let mut failed = Vec::new();
         while !self.is_done.load(Ordering::Relaxed) {
@@ -52,7 +52,7 @@ impl Reader {
         failed
     }
 
-    /// Waits until it was served so often since now.
+    /// Waits for this many more served requests.
     fn wait_for(&self, reads: usize) {
         let wanted = self.served.load(Ordering::Relaxed) + reads;
         wait::until("reads that are served", || self.served.load(Ordering::Relaxed) >= wanted);
@@ -76,7 +76,7 @@ fn a_killed_worker_refuses_no_connection() {
     reader.wait_for(20);
     reader.is_done.store(true, Ordering::Relaxed);
     let failed = reading.join().unwrap();
-    // Whatever changes nothing is asked again of the next worker, so not even the read in flight fails.
+    // Reads are sent again to the next worker, so not even the read in flight fails.
     assert!(failed.is_empty(), "{failed:#?}");
     assert_eq!(client.get(SELECT).ok(), "kept");
     assert_eq!(running.client_of("bob").get(SELECT).ok(), "");
@@ -93,15 +93,14 @@ fn connections_to_a_slot_wait_for_its_worker() {
         let readers: Vec<_> = (0..8).map(|_| slot.connect()).collect();
         for mut reader in readers {
             reader.send((slot.head("GET", SELECT) + "Connection: close\r\n\r\n").as_bytes());
-            // One that the dying worker had accepted may be lost; none is refused.
+            // A request that the dying worker had accepted may fail; none is refused.
             let _ = reader.try_answer("GET");
         }
     }
     assert_eq!(slot.get(SELECT).ok(), "");
 }
 
-/// Has the worker stopped, a write sent to it and all of that on its way, and the worker killed; gives what the
-/// client was told.
+/// Suspends the worker, sends a write to it completely, and kills the worker. Returns the client's response.
 fn kill_under_a_write(running: &Deployment, body: &[u8]) -> Answer {
     let client = running.client_of("alice");
     let worker = worker_of_alice(running);
@@ -142,7 +141,7 @@ fn a_long_write_whose_worker_died_is_not_repeated() {
     assert_eq!(client.get(SELECT).ok(), "kept", "it was applied, and then called a failure, or twice");
 }
 
-/// A client that replaces a scroll of its own in a loop; what it wrote last must be there.
+/// A client that replaces a scroll in a loop; its last write must be there.
 #[derive(Default)]
 struct Writer {
     written: AtomicUsize,
@@ -177,7 +176,7 @@ fn writers_do_not_notice_that_their_worker_is_killed() {
         let writing: Vec<_> =
             numbered.map(|(writer, scroll)| scope.spawn(move || writer.run(client, scroll))).collect();
         for _ in 0..MANY_KILLS {
-            // A request that meets one kill after the other is given up in the end; here none does.
+            // A request that meets several kills is given up eventually; here none is.
             let before: Vec<usize> =
                 writers.iter().map(|writer| writer.written.load(Ordering::Relaxed)).collect();
             wait::until("a write of each writer", || {

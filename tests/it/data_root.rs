@@ -1,5 +1,5 @@
-//! A data root that is missing, because its disk is not mounted or was moved away, is not served as a system of empty
-//! customers: nothing is made in its place, every request is told so, and service goes on when it is back.
+//! A data root that is missing, because its disk is not mounted or was moved, is not served as empty: nothing is
+//! created in its place, every request is refused, and service resumes when it is back.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -43,7 +43,7 @@ fn ready(running: &Deployment) -> u16 {
     running.client(None).get("/ready").status
 }
 
-/// No request is served, and each is told why. It lasts, so there is no `Retry-After`.
+/// No request is served, and each gets the reason, without `Retry-After`, because the state lasts.
 fn assert_missing(running: &Deployment) {
     wait::until("the loss to be seen", || ready(running) == 503);
     for tenant in ["alice", "bob"] {
@@ -55,10 +55,10 @@ fn assert_missing(running: &Deployment) {
             answer.problem(503, "data_root_missing");
         }
     }
-    // Past the gateway, the pool's workers say it too.
+    // The pool's workers say so too when the gateway is bypassed.
     for (tenant, port) in [("alice", 1341), ("bob", 1342)] {
         let slot = running.slot(port, Some(&key_of(tenant)));
-        // A worker that is just being killed gives no answer.
+        // A worker that is just being killed sends no response.
         wait::until("the pool to see the loss", || {
             slot.try_get(SELECT).is_ok_and(|answer| answer.status == 503)
         });
@@ -93,7 +93,7 @@ fn assert_missing(running: &Deployment) {
     );
 }
 
-/// It serves again, without a restart, what it served before.
+/// It serves the same data again, without a restart.
 fn assert_back(running: &Deployment) {
     wait::until("the return to be seen", || ready(running) == 200);
     let alice = running.client_of("alice");
@@ -172,14 +172,14 @@ fn a_marker_that_is_gone_or_spoiled_alone_is_missed_too() {
         if marker.is_dir() {
             fs::remove_dir(&marker).unwrap();
         }
-        // What the message says.
+        // The command in the message.
         fs::copy(running.join(ID), &marker).unwrap();
         assert_back(&running);
     }
     assert_eq!(running.read(MARKER), good);
 }
 
-/// Nothing is left of it, and a backup brings it back, in other inodes.
+/// The root is deleted, and restored from a backup with other inodes.
 #[test]
 fn a_root_that_is_deleted_is_missed_until_it_is_restored() {
     let running = served();
@@ -196,7 +196,7 @@ fn a_root_that_is_deleted_is_missed_until_it_is_restored() {
     assert_back(&running);
 }
 
-/// A client that writes all the time meanwhile: what it is told is written, is there afterwards; what it is told is not, is not.
+/// A client that writes meanwhile: acknowledged writes are there afterwards, and refused ones are not.
 #[test]
 fn no_acknowledged_write_is_lost_while_the_root_goes_and_comes() {
     let running = served();
@@ -211,7 +211,7 @@ fn no_acknowledged_write_is_lost_while_the_root_goes_and_comes() {
                 let answer = client.post(&format!("/api/v2/update?{}", scroll(number)), number.to_string());
                 match answer.status {
                     200 => written.push(number),
-                    // Its worker was stopped under it, or it was not begun.
+                    // Its worker was stopped meanwhile, or the write was not begun.
                     502 => _ = answer.refused(502, "worker_failed"),
                     503 if answer.json()["code"] == "data_root_missing" => refused.push(number),
                     status => assert_eq!(status, 503, "{answer}"),
@@ -242,7 +242,7 @@ fn no_acknowledged_write_is_lost_while_the_root_goes_and_comes() {
     assert!(!refused.iter().any(is_there), "a write that was told not to be made was made");
 }
 
-/// A folder that is mounted on another, until the value is dropped.
+/// A folder that is mounted over another until the value is dropped.
 struct Bound(PathBuf);
 
 impl Bound {
@@ -259,7 +259,7 @@ impl Bound {
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        // As an operator does it under a system that runs, or as a disk does it by itself.
+        // As an operator unmounts it under a running system, or as a disk fails.
         let _ = Command::new("umount").arg("--lazy").arg(&self.0).output();
     }
 }
@@ -288,7 +288,7 @@ fn a_disk_that_is_unmounted_and_mounted_again_under_the_system_is_served_again()
     drop(disk);
 }
 
-/// A mount over the running system: the disk comes late, or another one comes.
+/// A mount over the root of a running system: its disk comes late, or another disk comes.
 #[test]
 fn a_mount_over_the_root_hides_it_and_what_comes_under_it_serves_nothing() {
     if !mount::works("a mount over the data root", &[]) {
@@ -307,7 +307,7 @@ fn assert_refused(what: &str, outcome: &Outcome) {
     assert!(outcome.stderr.contains("disk mounted"), "{what}: {outcome:?}");
 }
 
-/// Each program that serves, started on a root and run to its end.
+/// Each server, started on a root and run to its end.
 fn starts(root: &Root) -> [(&'static str, Outcome); 3] {
     let mut pool = Command::new(binaries::worker());
     pool.current_dir(root.path()).args(["pool", "--config", "gateway.toml"]);
@@ -359,7 +359,7 @@ fn another_systems_root_is_not_served() {
         assert_refused(what, &outcome);
         assert!(outcome.stderr.contains("another data root"), "{what}: {outcome:?}");
     }
-    // The operator says that it is to be this system's.
+    // The operator declares that it belongs to this system.
     fs::copy(root.join(MARKER), root.join(ID)).unwrap();
     let running = Deployment::up(root, &[]);
     assert_eq!(running.client_of("alice").get(SELECT).ok(), "hers");
@@ -374,9 +374,9 @@ fn gateway_and_pool_apart_see_it_each_by_itself() {
     fs::rename(root.join("data"), root.join("away")).unwrap();
     wait::until("the loss to be seen", || alice.get(SELECT).status == 503);
     alice.get(SELECT).problem(503, "data_root_missing");
-    // The pool may have said so before the gateway has seen it.
+    // The pool may have said so before the gateway notices.
     wait::until("the gateway to see the loss", || gateway.log().contains("disk mounted"));
-    // A pool that dies then does not come up, and makes nothing.
+    // A pool that dies now does not start again, and creates nothing.
     pool.stop();
     let mut next = Pool::begin(&root, &binaries::worker(), &[]);
     assert_eq!(next.ended().code(), Some(1));
@@ -392,7 +392,7 @@ fn gateway_and_pool_apart_see_it_each_by_itself() {
 #[test]
 fn a_marker_that_cannot_be_read_is_told_by_its_name_and_the_systems_reason() {
     if rustix::process::geteuid().is_root() {
-        // Root reads everything; the unit tests have the other reasons.
+        // Root can read everything; the unit tests cover the other reasons.
         return;
     }
     let running = served();
@@ -404,7 +404,7 @@ fn a_marker_that_cannot_be_read_is_told_by_its_name_and_the_systems_reason() {
     assert_back(&running);
 }
 
-/// A stop does not wait for a root that is gone.
+/// A stop does not wait for a missing root.
 #[test]
 fn a_system_without_its_root_stops_in_order() {
     let running = served();
@@ -416,7 +416,8 @@ fn a_system_without_its_root_stops_in_order() {
     running.stop();
 }
 
-/// A registry that is lost, or on a disk that is not mounted, is not begun again: others would take its tenants' place.
+/// A registry that is lost, or on an unmounted disk, is not created again: other tenants would get its tenants'
+/// slots.
 #[test]
 fn a_lost_registry_is_not_taken_for_a_new_system() {
     for has_log in [true, false] {

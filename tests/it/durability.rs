@@ -1,5 +1,5 @@
-//! What was acknowledged is there, whatever happened: kills at each system call, failing and full disks, power
-//! cuts, damaged files, and other programs that write to the same files.
+//! Acknowledged writes survive: kills at each system call, failing and full disks, power cuts, damaged files, and
+//! other programs that write to the same files.
 
 use std::fs;
 use std::path::Path;
@@ -25,7 +25,7 @@ mod save_budget;
 mod stalled_disk;
 mod temporary_files;
 
-/// The phext that every test here makes large with [`sq_tests::large_phext`].
+/// The phext that each test here makes large with [`sq_tests::large_phext`].
 const LARGE: &str = "large";
 
 /// The small one is the unnamed phext.
@@ -43,7 +43,7 @@ fn remove(phext: &str, number: usize) -> Write {
     Write::new(phext, number, Edit::Remove)
 }
 
-/// The next start after a fault: it serves what it must, takes writes, and leaves files that say the same.
+/// The next start after a fault: it serves what it must, accepts writes, and leaves files with the same content.
 fn assert_next_start_serves(data_dir: &Path, ledger: &Ledger) {
     let worker = LoneWorker::start(data_dir);
     ledger.judge(&state_of(&worker.client).unwrap());
@@ -58,7 +58,7 @@ fn assert_next_start_serves(data_dir: &Path, ledger: &Ledger) {
     worker.stop();
 }
 
-/// Stops a worker; then each phext's file alone must hold what the worker answered before.
+/// Stops a worker; then each phext's file alone must contain what the worker served before.
 fn assert_files_hold_everything(data_dir: &Path, worker: LoneWorker) {
     let listed = worker.client.get("/api/v2/phexts");
     let answered: Vec<(String, Answer)> = (listed.json().as_array().unwrap().iter())
@@ -67,25 +67,25 @@ fn assert_files_hold_everything(data_dir: &Path, worker: LoneWorker) {
         .collect();
     worker.stop();
     for (phext, answer) in answered {
-        // One without text has no file.
+        // A phext without text has no file.
         let file = fs::read_to_string(data_dir.join(format!("{phext}.phext"))).unwrap_or_default();
         assert!(file == answer.ok(), "{phext}.phext is not what was served");
     }
 }
 
-/// Says what is done next, to whoever reads about a test that failed.
+/// Prints the next step, for the log of a failed test.
 #[expect(clippy::print_stderr, reason = "the test runner shows it only when the test fails")]
 fn mention(what: impl std::fmt::Debug) {
     eprintln!("{what:?}");
 }
 
-/// Whether the file of a phext has this text in it.
+/// Whether the file of a phext contains this text.
 fn file_has(data_dir: &Path, phext: &str, text: &str) -> bool {
     let file = fs::read_to_string(data_dir.join(format!("{phext}.phext")));
     file.is_ok_and(|file| file.contains(text))
 }
 
-/// Waits until the file of a phext is up to date: at once for a small one, within a second for a large one.
+/// Waits until the file of a phext is saved: at once for a small one, within a second for a large one.
 fn wait_until_saved(data_dir: &Path, phext: &str, text: &str) {
     wait::until("the phext's file with the last write", || file_has(data_dir, phext, text));
 }

@@ -1,5 +1,4 @@
-//! Files that an editor saved in its own way: the mark in front of UTF-8 is no mistake, and what is not UTF-8 is told with
-//! what it is.
+//! Files saved by an editor: a byte order mark is accepted, and text that is not UTF-8 is refused with its encoding.
 
 use std::fs;
 
@@ -14,7 +13,7 @@ use sq_tests::wait;
 const MARK: &str = "\u{feff}";
 const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
 
-/// An old registry of each form, of one tenant whose key is `tok-1`.
+/// An old registry in each format, with one tenant whose key is `tok-1`.
 const OLD: [(&str, &str); 4] = [
     ("sq host", r#"{"tenants": {"tok-1": {"name": "zoe", "data_dir": "zoe"}}}"#),
     ("sq route", r#"{"tenants": [{"token": "tok-1", "port": 1341, "data_dir": "zoe"}]}"#),
@@ -53,7 +52,7 @@ fn config_and_registry_may_have_it_and_a_change_keeps_the_rest() {
     assert!(root.read("tenants.toml").starts_with("# first"), "{}", root.read("tenants.toml"));
     let running = Deployment::up(root, &[]);
     running.client_of("alice").get(SELECT).ok();
-    // Saved again while it runs.
+    // Saved again while the system runs.
     let text = running.read("tenants.toml").replace("\"carol\"", "\"dora\"");
     reload_by(&running, "accepted", || running.write_registry(&(MARK.to_owned() + &text)));
 }

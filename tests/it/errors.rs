@@ -1,5 +1,5 @@
-//! The table of errors: each row's status, code and header fields, that nothing is stored, and that the
-//! next request is served. Rates, malformed HTTP and crashes have modules of their own.
+//! The table of errors: each row's status, code and header fields, that nothing is stored, and that the next request
+//! is served. Rates, malformed HTTP and crashes have separate modules.
 
 use sq_tests::answer::{Answer, is_uuid};
 use sq_tests::deployment::Deployment;
@@ -23,7 +23,7 @@ fn deployment() -> Deployment {
     Deployment::start(&Setup { tenants: vec![alice, sue, rex], limits, ..Setup::default() })
 }
 
-/// A row: who asks, how, for what, with which body, and what must come back.
+/// A row: the client, the request and its body, and the expected response.
 type Row = (&'static str, &'static str, &'static str, Option<&'static [u8]>, u16, &'static str);
 
 const AT: &str = "p=text&c=1.1.1/1.1.1/1.1.1";

@@ -1,5 +1,5 @@
-//! HTTP/1.1 to the letter: whatever two servers might read in two ways is refused, so that nothing can
-//! be smuggled past the gateway.
+//! HTTP/1.1 to the letter: what two servers might read in two ways is refused, so nothing can be smuggled past the
+//! gateway.
 
 use std::time::{Duration, Instant};
 
@@ -88,7 +88,7 @@ fn a_length_that_is_no_number() {
         let mut connection = client.connect();
         connection.send(&post(&client, &headers, "hello"));
         let answer = connection.answer();
-        // A length beyond any number may be called too large as well.
+        // A length beyond any number may also be called too large.
         assert!([400, 413].contains(&answer.status), "{value:?}: {answer}");
         connection.assert_closed();
         assert_unchanged(&client);
@@ -196,7 +196,7 @@ fn chunk_extensions_and_trailers_are_dropped() {
     assert_eq!(client.get(SELECT).ok(), "ke\u{fe}t");
 }
 
-/// Where chunks end is what servers disagree about most, so nothing behind them is taken for a request.
+/// Servers disagree most about where chunks end, so nothing after them is taken for a request.
 #[test]
 fn a_connection_ends_with_chunks() {
     let (_running, client) = deployment();
@@ -265,7 +265,7 @@ fn a_smuggled_request_reaches_no_worker() {
     ] {
         assert_refused(&client, what, &post(&client, &headers, &body));
     }
-    // In a body it is text, whatever it looks like.
+    // In a body it is text, even if it looks like a request.
     let body = smuggled.replace("\r\n", "\n");
     client.request("POST", "/api/v2/update?p=other&c=1.1.1/1.1.1/1.1.1", "", Some(body.as_bytes())).ok();
     assert_unchanged(&client);
@@ -274,7 +274,7 @@ fn a_smuggled_request_reaches_no_worker() {
 #[test]
 fn of_pipelined_requests_the_first_is_answered() {
     let (running, client) = deployment();
-    // The first answer takes a worker's start, so the second request is there long before it.
+    // The first response waits for a worker's start, so the second request arrives long before it.
     let sleeping = running.client_of("bob");
     let mut connection = sleeping.connect();
     let both = (sleeping.head("GET", &format!("{UPDATE}&s=first")) + "\r\n")
@@ -303,7 +303,7 @@ fn a_connection_serves_one_request_after_another() {
         connection.answer().ok();
         connection.send((client.head("GET", SELECT) + "\r\n").as_bytes());
         assert_eq!(connection.answer().ok(), text);
-        // A refusal before the body is no reason to close.
+        // A refusal before the body does not close the connection.
         connection.send(format!("GET {SELECT} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
         connection.answer().problem(401, "missing_key");
     }

@@ -121,7 +121,7 @@ fn a_good_directory_is_described() {
     assert!(!line_of(&outcome, "notes.phext").contains("another program"), "{outcome:?}");
     assert_says(&outcome, "notes.journal", &["ok", " records"]);
     assert_says(&outcome, "theirs.phext", &["ok", "2 scrolls", "another program"]);
-    assert_says(&outcome, "gone.journal", &["ok", "another program took the phext's file away"]);
+    assert_says(&outcome, "gone.journal", &["ok", "another program removed the phext's file"]);
     assert_says(&outcome, "notes.phext.tmp", &["ok", "the next one removes it"]);
     assert_says(&outcome, ".reserve", &["ok", "262144", "full disk"]);
     let expected = "2 phexts with 6 scrolls, 2 journals with 0 writes not in the files yet, 0 damaged";

@@ -1,4 +1,4 @@
-//! HEAD: wherever a GET only reads, the same head without the body.
+//! HEAD returns the head of the GET, without the body, for everything that only reads.
 
 use std::net::SocketAddr;
 
@@ -12,7 +12,7 @@ use sq_tests::setup::{Setup, key_of};
 
 const QUERY: &str = "p=text&c=1.1.1/1.1.1/1.1.1&from=1.1.1/1.1.1/1.1.1&to=9.9.9/9.9.9/9.9.9";
 
-/// What differs from answer to answer, or is said only of a body.
+/// Fields that differ between responses, or that only a body has.
 const OF_THE_MOMENT: [&str; 4] = ["date", "x-request-id", "ratelimit", "transfer-encoding"];
 
 fn fields(answer: &Answer) -> Vec<(String, String)> {
@@ -22,7 +22,7 @@ fn fields(answer: &Answer) -> Vec<(String, String)> {
     fields
 }
 
-/// Asks HEAD and GET twice each on one connection: nothing of an answer is left behind.
+/// Sends HEAD and GET twice each on one connection: no response leaves bytes behind.
 fn assert_same_head(client: &Client, target: &str, what: &str) {
     let mut connection = client.connect();
     let mut ask = |method: &str| {
@@ -44,7 +44,7 @@ fn assert_of_routes(client: &Client, what: &str) {
         for route in Route::ALL {
             let target = format!("/api/v2/{}?{QUERY}", route.name());
             let is_read = route.methods().allow("GET") && !route.writes();
-            // The number of the connection, which status names, stays.
+            // The connection's number, which `status` names, stays the same.
             if is_read {
                 assert_same_head(client, &target, what);
                 continue;
@@ -54,7 +54,7 @@ fn assert_of_routes(client: &Client, what: &str) {
             assert!(!answer.header("allow").unwrap().contains("HEAD"), "{what} {target}");
         }
     }
-    // A text of no bytes too, and refusals.
+    // Empty texts and refusals too.
     for target in [
         "select?p=none&c=1.1.1",
         "get?p=none",
@@ -83,7 +83,7 @@ fn assert_of_routes(client: &Client, what: &str) {
 }
 
 #[test]
-fn the_clients_port_and_workers_answer_it() {
+fn clients_port_and_workers_answer_head() {
     let running = Deployment::start(&Setup::default());
     assert_of_routes(&running.client_of("alice"), "the gateway");
     assert_of_routes(&running.slot(1342, Some(&key_of("bob"))), "a worker");
@@ -92,7 +92,7 @@ fn the_clients_port_and_workers_answer_it() {
 }
 
 #[test]
-fn a_key_that_only_reads_may_ask_it() {
+fn read_only_key_may_send_head() {
     let tenant = sq_tests::setup::Tenant::new("alice", 1341).with_key("reads", "read", None);
     let running = Deployment::start(&Setup { tenants: vec![tenant], ..Setup::default() });
     let reader = running.client(Some("reads"));
@@ -102,7 +102,7 @@ fn a_key_that_only_reads_may_ask_it() {
 }
 
 #[test]
-fn the_operators_ports_answer_it() {
+fn operators_ports_answer_head() {
     let running = Deployment::start(&Setup::default());
     let pool: SocketAddr = address::at(running.address, 1339);
     for (client, target) in [
@@ -118,15 +118,15 @@ fn the_operators_ports_answer_it() {
     ] {
         let (head, get) = (client.request("HEAD", target, "", None), client.get(target));
         assert_eq!((head.status, head.header("content-type")), (200, get.header("content-type")), "{target}");
-        // How long a page of numbers is may change meanwhile.
+        // The length of the metrics may change meanwhile.
         let has_length = |answer: &Answer| answer.header("content-length").is_some();
         assert!(has_length(&head) && has_length(&get), "{target}: {head}");
     }
 }
 
-/// A page may ask it too.
+/// Web pages may send HEAD too.
 #[test]
-fn a_preflight_names_it() {
+fn preflight_allows_head() {
     let cors = "allow_origins = [\"*\"]".to_owned();
     let running = Deployment::start(&Setup { cors, ..Setup::default() });
     let page = "Origin: https://app.example.org\r\nAccess-Control-Request-Method: HEAD\r\n";

@@ -1,4 +1,4 @@
-//! Isolation: no key, no name and no coordinate reaches another tenant's data, or a file outside.
+//! Isolation: no key, name or coordinate reaches another tenant's data, or a file outside.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use sq_tests::tree;
 const NAMES: [&str; 4] = ["alice", "bob", "carol", "user001"];
 const AT: &str = "c=1.1.1/1.1.1/1.1.1";
 
-/// Each tenant has a phext `shared` and one that is named after it, both holding its secret.
+/// Each tenant has a phext `shared` and one with its own name, both with its secret.
 fn deployment() -> Deployment {
     let tenants = NAMES.iter().zip(1341..).map(|(name, port)| Tenant::new(name, port)).collect();
     let running = Deployment::start(&Setup { tenants, ..Setup::default() });

@@ -1,5 +1,5 @@
-//! Keys over their life: what one of scope `read` may not do, how one expires, is rotated and revoked while
-//! connections are open, and how wrong ones are counted.
+//! A key's life: the scope `read`, expiry, rotation and revocation while connections are open, and how wrong keys are
+//! counted.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ const SELECT: &str = "/api/v2/select?p=notes&c=1.1.1/1.1.1/1.1.1";
 const UPDATE: &str = "/api/v2/update?p=notes&c=1.1.1/1.1.1/1.1.1";
 const FORM: &str = "Content-Type: application/x-www-form-urlencoded\r\n";
 
-/// What gateway and worker each promise: a change of the registry holds within a second.
+/// Gateway and worker each apply a change of the registry within a second.
 const PROMISED: Duration = Duration::from_secs(1);
 
 fn tenants(root: &Root, line: &str) -> String {
@@ -28,7 +28,7 @@ fn tenants(root: &Root, line: &str) -> String {
     root.with_config(&[&["tenants"], &words[..]].concat()).success()
 }
 
-/// Runs a command that prints a new key: its id and the key.
+/// Runs a command that prints a new key, and returns the key's id and the key.
 fn new_key(root: &Root, line: &str) -> (String, String) {
     let printed = tenants(root, line);
     let words: Vec<&str> = printed.split_whitespace().collect();
@@ -46,7 +46,7 @@ fn shown_key(root: &Root, name: &str, id: &str) -> Value {
     shown_keys(root, name).into_iter().find(|key| key["id"] == id).unwrap_or_else(|| panic!("no key {id}"))
 }
 
-/// An open connection that keeps asking the same.
+/// An open connection that repeats a request.
 struct Asker {
     client: Client,
     connection: Connection,
@@ -59,13 +59,13 @@ impl Asker {
         Self { client: client.clone(), connection: client.connect(), head }
     }
 
-    /// Begins once the key is known: until then an answer may close the connection.
+    /// Starts when the key is known: before that, a response may close the connection.
     fn with_new_key(client: &Client) -> Self {
         wait::until("the new key", || client.get(SELECT).status == 200);
         Self::new(client)
     }
 
-    /// The status of one more answer, on the same connection.
+    /// The status of another response on the same connection.
     fn ask(&mut self) -> u16 {
         self.connection.send(self.head.as_bytes());
         self.connection.answer().status
@@ -112,7 +112,7 @@ fn a_read_key_writes_by_no_verb_and_in_no_way() {
                 reader.request("GET", &path, FORM, Some(form.as_bytes())),
                 reader.request("POST", &in_query, "Idempotency-Key: one\r\n", Some(b"x")),
                 reader.request("POST", &in_query, "X-HTTP-Method-Override: GET\r\n", Some(b"x")),
-                // Nothing of the request is looked at before its key: not even that it is wrong.
+                // The key is checked before anything else of the request, even before its mistakes.
                 reader.post(&format!("{path}?p=../bob&c=0"), "x"),
             ];
             for answer in answers {
@@ -164,7 +164,7 @@ fn a_key_expires_on_an_open_connection() {
 }
 
 #[test]
-fn a_key_that_expires_on_its_way_to_the_worker_is_refused_as_expired() {
+fn key_that_expires_on_the_way_to_the_worker_is_refused_as_expired() {
     let running = Deployment::start(&Setup::default());
     running.client_of("alice").get(SELECT).ok();
     let (id, key) = new_key(&running, "add-key alice --scope read --expires-in 5s");
@@ -182,7 +182,7 @@ fn a_key_that_expires_on_its_way_to_the_worker_is_refused_as_expired() {
 }
 
 #[test]
-fn a_rotated_key_is_taken_for_its_grace_time() {
+fn rotated_key_is_valid_for_its_grace_time() {
     let running = Deployment::start(&Setup::default());
     let (old, before_s) = (key_of("alice"), sq_shared::clock::now_s());
     let (_, new) = new_key(&running, "rotate-key alice --grace 5s");
@@ -199,12 +199,12 @@ fn a_rotated_key_is_taken_for_its_grace_time() {
     assert!(sq_shared::clock::now_s() >= end_s, "refused before its time");
     running.client(Some(&old)).get(SELECT).problem(401, "expired_key");
     running.client(Some(&new)).get(&format!("{UPDATE}&s=x")).ok();
-    // The one that is valid is meant now.
+    // Now only one key is valid, so it need not be named.
     new_key(&running, "rotate-key alice");
 }
 
 #[test]
-fn a_grace_time_makes_no_key_live_longer() {
+fn grace_time_does_not_extend_a_keys_life() {
     let alice = Tenant::new("alice", 1341).with_key(READ_KEY, "read", Some("2099-01-01T00:00:00Z"));
     let root = Root::new(&Setup { tenants: vec![alice], ..Setup::default() });
     let ambiguous = root.with_config(&["tenants", "rotate-key", "alice", "--grace", "24h"]);
@@ -218,7 +218,7 @@ fn a_grace_time_makes_no_key_live_longer() {
 }
 
 #[test]
-fn an_expired_key_is_not_rotated() {
+fn expired_key_is_not_rotated() {
     let mut alice = Tenant::new("alice", 1341);
     alice.keys[0].expires = Some("2020-01-01T00:00:00Z");
     let root = Root::new(&Setup { tenants: vec![alice], ..Setup::default() });
@@ -237,7 +237,7 @@ fn an_expired_key_is_not_rotated() {
     assert_eq!(root.with_config(&["check"]).stderr, "");
 }
 
-/// Begins an upload that is in flight, past every check of its key, when this returns.
+/// Starts an upload. When this returns, all checks of its key are done.
 fn begin_upload(client: &Client) -> Connection {
     let mut upload = client.connect();
     upload
@@ -247,7 +247,7 @@ fn begin_upload(client: &Client) -> Connection {
     upload
 }
 
-/// How long a revoked key is taken at the gateway and at the worker, on connections that are open.
+/// How long gateway and worker accept a revoked key on open connections.
 fn revoke_under_open_connections() -> [Duration; 2] {
     let running = Deployment::start(&Setup::default());
     let (id, key) = new_key(&running, "add-key alice");
@@ -261,7 +261,7 @@ fn revoke_under_open_connections() -> [Duration; 2] {
     at_worker.becomes(401, 200);
     let worker = start.elapsed();
     running.client(Some(&key)).get(SELECT).problem(401, "invalid_key");
-    // What was in flight is finished: the worker has its head since before.
+    // Requests in flight are finished: the worker received their heads before the change.
     upload.send(b"bc");
     assert_eq!(upload.answer().ok(), "Updated 3 bytes");
     assert_eq!(running.client_of("alice").get(SELECT).ok(), "abc");
@@ -287,7 +287,7 @@ fn a_revoked_key_is_refused_within_a_second_on_open_connections() {
 }
 
 #[test]
-fn no_id_comes_twice() {
+fn key_ids_are_not_reused() {
     let root = Root::new(&Setup::default());
     let id = |line: &str| new_key(&root, line).0;
     assert_eq!(id("add-key alice"), "k2");
@@ -304,9 +304,9 @@ fn no_id_comes_twice() {
     assert!(root.read("tenants.toml").contains("last_key = 5"));
 }
 
-/// Such a file is served, so the commands must be able to edit it: a key that is printed is one that works.
+/// Such a file is served, so the commands must be able to edit it, and a printed key must be valid.
 #[test]
-fn a_key_that_is_printed_is_in_a_file_of_inline_arrays() {
+fn printed_key_is_stored_in_a_registry_with_inline_arrays() {
     let root = Root::new(&Setup::default());
     let digest = |token: &str| BearerToken::parse(token.as_bytes()).unwrap().digest();
     let (alice, bob) = (digest("alice-first"), digest("bob-first"));
@@ -331,7 +331,7 @@ fn a_key_that_is_printed_is_in_a_file_of_inline_arrays() {
 }
 
 #[test]
-fn the_number_of_keys_of_a_tenant() {
+fn number_of_keys_per_tenant_is_bounded() {
     let with_keys = |count: usize| {
         let mut alice = Tenant::new("alice", 1341);
         for number in 1..count {
@@ -381,11 +381,11 @@ fn wrong_keys_are_counted_by_address_whatever_is_wrong_with_them() {
     for line in &wrong {
         with(line, "203.0.113.1").problem(429, "too_many_failed_keys");
     }
-    // Whoever has a key is served from there, and no tenant is charged for the wrong ones.
+    // Clients with a key are still served from there, and wrong keys count against no tenant.
     let right = format!("Authorization: Bearer {alice}");
     with(&right, "203.0.113.1").ok();
     (0..3).for_each(|_| assert_eq!(with(&right, "203.0.113.2").ok(), ""));
-    // None, two different ones and an expired one are no guesses.
+    // A missing key, two different keys and an expired key are not guesses.
     let two = format!("{right}\r\nX-SQ-API-Key: other");
     (0..6).for_each(|_| {
         with("X-None: 1", "203.0.113.3").problem(401, "missing_key");

@@ -1,4 +1,4 @@
-//! An answer with which its connection ends says so, and how its fields are spelled, on every port.
+//! The last response of a connection announces the close, and header names are capitalised, on every port.
 
 use std::net::SocketAddr;
 
@@ -29,7 +29,7 @@ fn answers(client: &Client, bytes: impl AsRef<[u8]>) -> Vec<Answer> {
 }
 
 #[test]
-fn of_pipelined_requests_the_first_answer_says_that_it_is_the_last() {
+fn first_response_to_pipelined_requests_announces_the_close() {
     let running = Deployment::start(&Setup::default());
     let (alice, stranger) = (running.client_of("alice"), running.client(None));
     alice.post(UPDATE, "kept").ok();
@@ -41,7 +41,7 @@ fn of_pipelined_requests_the_first_answer_says_that_it_is_the_last() {
     let preflight = stranger.head("OPTIONS", SELECT) + "\r\n";
     let lost = alice.head("GET", &format!("{UPDATE}&s=lost")) + "\r\n";
     for first in [&get, &post, &empty, &health, &refused, &preflight] {
-        // Even a part of a second one.
+        // Even with only a part of a second request.
         for second in [lost.as_str(), "G"] {
             let answers = answers(&alice, format!("{first}{second}"));
             assert_eq!(answers.len(), 1, "{first}: {answers:?}");
@@ -51,7 +51,7 @@ fn of_pipelined_requests_the_first_answer_says_that_it_is_the_last() {
 }
 
 #[test]
-fn a_request_that_comes_while_the_worker_is_busy_is_not_promised_an_answer() {
+fn request_during_a_busy_worker_is_not_promised_a_response() {
     let running = Deployment::start(&Setup::default());
     let alice = running.client_of("alice");
     alice.post(UPDATE, "kept").ok();
@@ -70,9 +70,9 @@ fn a_request_that_comes_while_the_worker_is_busy_is_not_promised_an_answer() {
     assert_eq!(alice.get(SELECT).ok(), "kept");
 }
 
-/// One after the other they are all answered.
+/// Sent one after the other, all requests are answered.
 #[test]
-fn requests_that_wait_for_each_others_answers_stay_on_their_connection() {
+fn sequential_requests_stay_on_their_connection() {
     let running = Deployment::start(&Setup::default());
     let alice = running.client_of("alice");
     let mut connection = alice.connect();
@@ -92,7 +92,7 @@ fn requests_that_wait_for_each_others_answers_stay_on_their_connection() {
     }
 }
 
-/// Names compare without case, but people read them, and look for them with grep.
+/// Names compare without case, but people read them and search for them with grep.
 fn assert_spelled(answer: &Answer, what: &str) {
     for (name, _) in &answer.headers {
         let begins_small = |word: &str| word.starts_with(|first: char| first.is_ascii_lowercase());
@@ -101,7 +101,7 @@ fn assert_spelled(answer: &Answer, what: &str) {
 }
 
 #[test]
-fn the_names_of_every_ports_fields_have_their_capitals() {
+fn header_names_are_capitalised_on_every_port() {
     let origins = "allow_origins = [\"https://app.example.org\"]".to_owned();
     let running = Deployment::start(&Setup { cors: origins, ..Setup::default() });
     let page = "Origin: https://app.example.org\r\nAccess-Control-Request-Method: GET\r\n";
@@ -142,7 +142,7 @@ fn the_names_of_every_ports_fields_have_their_capitals() {
                 assert_spelled(&connection.answer_to(method), &format!("{method} {target}"));
             }
         }
-        // What no handler sees.
+        // Responses that no handler sees.
         if let Ok(answer) = {
             let mut bad = client.connect();
             bad.send(b"GET /\r\n\r\n");

@@ -1,5 +1,5 @@
-//! The life of a running system: idle workers go and come, changes of the registry are followed, and a
-//! stop loses nothing.
+//! The life of a running system: idle workers stop and wake, changes of the registry are applied, and a stop loses
+//! nothing.
 
 use std::time::Duration;
 
@@ -30,11 +30,11 @@ fn health_and_readiness_need_no_key() {
 }
 
 #[test]
-fn an_idle_worker_is_let_go_and_comes_back() {
+fn idle_worker_stops_and_wakes_again() {
     let running =
         Deployment::start(&Setup { pool: "idle_timeout = \"300ms\"".to_owned(), ..Setup::default() });
     let client = running.client_of("alice");
-    assert!(running.workers().is_empty(), "nobody asked for a worker yet");
+    assert!(running.workers().is_empty(), "a worker runs before the first request");
     for round in 0..3 {
         client.post(UPDATE, format!("round {round}")).ok();
         wait::until("the end of the idle worker", || running.worker_of("alice").is_none());
@@ -55,7 +55,7 @@ fn requests_around_the_idle_stop_are_all_served() {
 }
 
 #[test]
-fn a_change_of_the_registry_is_followed() {
+fn registry_change_is_applied() {
     let running = Deployment::start(&Setup::default());
     running.client_of("alice").post(UPDATE, "kept").ok();
     let mut changed =
@@ -82,7 +82,7 @@ fn a_change_of_the_registry_is_followed() {
 }
 
 #[test]
-fn a_hangup_reloads_the_config() {
+fn sighup_reloads_the_config() {
     let setup = Setup { limits: "body = \"1KiB\"".to_owned(), ..Setup::default() };
     let running = Deployment::start(&setup);
     let client = running.client_of("alice");
@@ -95,7 +95,7 @@ fn a_hangup_reloads_the_config() {
 }
 
 #[test]
-fn a_broken_registry_keeps_what_was_running() {
+fn broken_registry_keeps_the_previous_one() {
     let running = Deployment::start(&Setup::default());
     let twice = [Tenant::new("alice", 1341), Tenant::new("mallory", 1341)];
     for broken in ["[[tenant]\n", "[[tenant]]\nname = \"Alice\"\nport = 1341\n", &registry_text(&twice)] {
@@ -114,7 +114,7 @@ fn a_broken_registry_keeps_what_was_running() {
 }
 
 #[test]
-fn what_is_in_flight_at_a_stop_is_finished() {
+fn requests_in_flight_at_a_stop_are_finished() {
     let mut running = Deployment::start(&Setup::default());
     let client = running.client_of("alice");
     let mut upload = client.connect();
@@ -135,7 +135,7 @@ fn what_is_in_flight_at_a_stop_is_finished() {
 }
 
 #[test]
-fn a_request_that_begins_before_a_stop_and_comes_after_it_is_told_so() {
+fn request_completed_after_a_stop_is_refused() {
     let mut running = Deployment::start(&Setup::default());
     let client = running.client_of("alice");
     let mut connection = client.connect();
@@ -160,7 +160,7 @@ fn a_request_that_begins_before_a_stop_and_comes_after_it_is_told_so() {
 }
 
 #[test]
-fn an_interrupt_stops_it_too() {
+fn sigint_stops_it_too() {
     let mut running = Deployment::start(&Setup::default());
     running.client_of("alice").get(SELECT).ok();
     running.signal(Signal::INT);
@@ -168,7 +168,7 @@ fn an_interrupt_stops_it_too() {
 }
 
 #[test]
-fn what_was_stored_is_there_after_a_restart() {
+fn stored_data_survives_a_restart() {
     let running = Deployment::start(&Setup::default());
     running.client_of("alice").post(UPDATE, "kept").ok();
     let again = Deployment::up(running.stop(), &[]);
@@ -177,7 +177,7 @@ fn what_was_stored_is_there_after_a_restart() {
 }
 
 #[test]
-fn a_file_that_another_program_changed_is_read_again() {
+fn file_changed_by_another_program_is_read_again() {
     let running = Deployment::start(&Setup::default());
     let client = running.client_of("alice");
     client.post(UPDATE, "ours").ok();
@@ -188,7 +188,7 @@ fn a_file_that_another_program_changed_is_read_again() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_named_and_nothing_starts() {
+fn port_in_use_is_named_and_nothing_starts() {
     let root = sq_tests::root::Root::new(&Setup::default());
     let _taken = std::net::TcpListener::bind((root.address, 1342)).unwrap();
     let folder = root.path().to_str().unwrap();

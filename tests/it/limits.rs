@@ -1,4 +1,4 @@
-//! Limits: each passes at the limit and refuses one past it, and `Retry-After` is true.
+//! Limits: each accepts the limit and refuses one more, and `Retry-After` is true.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -18,7 +18,7 @@ fn with_limits(lines: &str) -> Deployment {
     Deployment::start(&Setup { limits: lines.to_owned(), ..Setup::default() })
 }
 
-/// Asks until the rate refuses, then waits as long as it says: the next request must pass.
+/// Sends requests until the rate refuses one, then waits as long as it says: the next request must be served.
 fn assert_retry_after_is_true(code: &str, ask: impl Fn() -> Answer) {
     let refused = (0..1000).map(|_| ask()).find(|answer| answer.status == 429).expect("the rate has an end");
     refused.problem(429, code);
@@ -151,7 +151,7 @@ fn retry_after_is_true() {
     assert_retry_after_is_true("too_many_failed_keys", || running.client(Some("guess")).get(SELECT));
 }
 
-/// Sends a head that asks for `100 Continue`: once that came, the request is in flight.
+/// Sends a head with `Expect: 100-continue`; when the 100 has come, the request is in flight.
 fn begin_upload(client: &Client, length: usize) -> sq_tests::client::Connection {
     let mut connection = client.connect();
     let head =
@@ -198,7 +198,7 @@ fn the_body() {
     client.post(UPDATE, &too_large).problem(413, "body_too_large");
     client.post_chunks(UPDATE, &[&too_large[..]]).problem(413, "body_too_large");
     client.post_chunks(UPDATE, &[&fits[..], b"x"]).problem(413, "body_too_large");
-    // By its length, before a byte of it was sent.
+    // Refused by its length, before a byte of it was sent.
     let announced = client.head("POST", UPDATE) + "Content-Length: 1025\r\n\r\n";
     client.raw(announced).problem(413, "body_too_large");
     let absurd = client.head("POST", UPDATE) + "Content-Length: 9000000000000000000\r\n\r\n";
@@ -236,7 +236,7 @@ fn the_head() {
 fn the_number_of_header_fields() {
     let running = Deployment::start(&Setup::default());
     let client = running.client_of("alice");
-    // Host, Authorization and Connection are fields too.
+    // `Host`, `Authorization` and `Connection` are fields too.
     let with_fields = |count: usize| {
         let more: String = (3..count).map(|number| format!("X-{number}: {number}\r\n")).collect();
         client.request("GET", SELECT, &more, None)
@@ -280,7 +280,7 @@ fn connections() {
         connection.send(head.as_bytes());
         connection.answer().ok();
     }
-    // Who comes next waits, and nobody who is in is put out.
+    // New connections wait, and no accepted connection is closed.
     let mut next = client.connect();
     next.send(head.as_bytes());
     assert!(!next.hears_within(Duration::from_millis(300)), "a fourth was served");
@@ -292,7 +292,7 @@ fn connections() {
     next.answer().ok();
 }
 
-/// The time for a head runs from the connection's start, and for the next one from its first byte.
+/// The time for a head runs from the start of the connection, and for the next head from its first byte.
 #[test]
 fn heads_that_come_slowly() {
     let head_time = Duration::from_secs(1);
@@ -311,7 +311,7 @@ fn heads_that_come_slowly() {
         slow.assert_closed();
     }
     assert!(began.elapsed() >= head_time, "{:?}", began.elapsed());
-    // It has lain idle for longer than a head may take; now its next head begins, and does not end.
+    // It was idle for longer than a head may take; now its next head begins, and does not end.
     assert!(!idle.hears_within(Duration::from_millis(10)), "an idle connection was closed");
     let began = Instant::now();
     while !idle.hears_within(Duration::from_millis(100)) {
@@ -322,7 +322,7 @@ fn heads_that_come_slowly() {
     assert!(began.elapsed() >= head_time, "{:?}", began.elapsed());
 }
 
-/// A refusal is not paid for with the reading of all that still comes.
+/// A refusal does not read the whole rest of the body.
 #[test]
 fn a_refused_client_that_goes_on_sending() {
     let running = with_limits("head = \"2KiB\"");
@@ -336,14 +336,14 @@ fn a_refused_client_that_goes_on_sending() {
         assert_eq!(start, format!("HTTP/1.1 {status}").as_bytes());
         let chunk = chunk_of(&[b'x'; 64 << 10]);
         let began = Instant::now();
-        // Beside what the server reads, the kernels at both ends take some megabytes.
+        // Besides what the server reads, the kernels at both ends buffer some megabytes.
         let sent = (0..1024).position(|_| stream.write_all(&chunk).is_err());
         assert!(sent.is_some_and(|chunks| chunks < 512), "{sent:?} chunks of 64 KiB were taken");
         assert!(began.elapsed() < LINGER_TIME + Duration::from_secs(5), "{:?}", began.elapsed());
     }
 }
 
-/// The window of ten seconds is the contract's, so the test takes as long.
+/// The contract fixes the window of ten seconds, so the test takes as long.
 #[test]
 fn a_body_slower_than_a_kibibyte_a_second() {
     let running = Deployment::start(&Setup::default());

@@ -1,5 +1,5 @@
-//! What the programs write down: no key, query or body at any level, no line longer than it must be, and no character
-//! that hides what a line says.
+//! What the programs log: no key, query or body at any level, no line longer than necessary, and no character that
+//! hides part of a line.
 
 mod hidden;
 mod length;
@@ -9,7 +9,7 @@ use sq_tests::deployment::Deployment;
 use sq_tests::root::Root;
 use sq_tests::setup::Setup;
 
-/// A system that logs at this level, in this format. The harness puts its log beside the config.
+/// A system that logs at this level and in this format. The harness puts its log beside the config.
 fn deployment(format: &str, level: &str) -> Deployment {
     let root = Root::new(&Setup::default());
     let folder = root.path().to_str().unwrap().to_owned();

@@ -1,5 +1,5 @@
-//! One tenant's directory that vanishes or is replaced: its worker gives way at once, what is in its place is served, and
-//! what is missing is not made again before the operator says so. Other tenants notice nothing.
+//! A tenant's directory disappears or is replaced: its worker stops at once, the replacement is served, and a missing
+//! directory is not created again before the operator says so. Other tenants are not affected.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -33,7 +33,7 @@ fn hers(running: &Deployment) -> PathBuf {
     running.join("data/alice")
 }
 
-/// Her directory is gone, which every request is told, and the operator; nothing is made, and bob is served.
+/// Alice's directory is missing: every request and the operator are told, nothing is created, and bob is served.
 fn assert_gone(running: &Deployment) {
     let alice = running.client_of("alice");
     for target in READS {
@@ -74,7 +74,7 @@ fn assert_serves(running: &Deployment, text: &str) {
 #[test]
 fn a_directory_that_is_removed_is_never_read_as_empty() {
     let running = served();
-    // Not a moment later: the very next request knows.
+    // The very next request is refused.
     fs::remove_dir_all(hers(&running)).unwrap();
     assert_gone(&running);
     fs::create_dir(hers(&running)).unwrap();
@@ -86,13 +86,13 @@ fn a_directory_that_is_removed_is_never_read_as_empty() {
 fn a_write_into_a_directory_that_is_removed_is_not_acknowledged() {
     for round in 0..4 {
         let running = served();
-        // Its journal alone has it at first; later its file does.
+        // First only the journal has the text, later the file has it.
         if round % 2 == 1 {
             wait::until("the save", || hers(&running).join("text.phext").exists());
         }
         fs::remove_dir_all(hers(&running)).unwrap();
         let refused = running.client_of("alice").post(UPDATE, "lost");
-        // A worker that found out while it wrote leaves it open.
+        // A worker that noticed while it wrote leaves the outcome open.
         let code = if refused.status == 502 { "worker_failed" } else { "data_root_missing" };
         refused.refused(if refused.status == 502 { 502 } else { 503 }, code);
         assert_gone(&running);
@@ -124,9 +124,9 @@ fn a_directory_that_is_replaced_is_served_by_a_new_worker() {
     assert_eq!(running.client_of("bob").get(SELECT).ok(), "of bob");
 }
 
-/// Neither is a directory: a file in its place, a link that leads nowhere.
+/// Neither is a directory: a file in its place, and a dangling link.
 #[test]
-fn what_is_not_a_directory_is_told_at_once_and_left_alone() {
+fn file_instead_of_a_directory_is_reported_and_left() {
     let running = served();
     type Obstacle = (&'static str, fn(&Path));
     let ways: [Obstacle; 2] = [
@@ -160,7 +160,7 @@ fn a_directory_that_vanishes_while_its_tenant_sleeps_is_missed_at_the_next_reque
     }
     wait::until("sleep", || running.workers().is_empty());
     fs::rename(hers(&running), running.join("away")).unwrap();
-    // Monitoring sees it before her next request does.
+    // Monitoring shows it before alice's next request.
     wait::until("the metric", || {
         (Scrape::of_pool(running.address).value("sq_pool_directories_missing") - 1.0).abs() < f64::EPSILON
     });
@@ -196,7 +196,8 @@ fn the_operator_says_that_a_tenant_begins_with_an_empty_directory() {
     assert_eq!(running.client_of("bob").get(SELECT).ok(), "of bob");
 }
 
-/// Commands make a tenant's directory before the registry names the tenant; who writes the registry by hand need not.
+/// Commands create a tenant's directory before the registry names the tenant; an operator who edits the registry by
+/// hand need not.
 #[test]
 fn a_new_tenant_gets_a_directory_however_it_is_added_and_keeps_it() {
     let running = served();
@@ -219,9 +220,9 @@ fn a_new_tenant_gets_a_directory_however_it_is_added_and_keeps_it() {
     }
 }
 
-/// A tenant who is removed, and another of the same name.
+/// A tenant that is removed, and another with the same name.
 #[test]
-fn a_removed_tenants_name_is_new_again() {
+fn name_of_a_removed_tenant_can_be_used_again() {
     let root = Root::new(&Setup::default());
     root.with_config(&["tenants", "add", "carol"]).success();
     root.with_config(&["tenants", "remove", "carol"]).success();
@@ -231,7 +232,7 @@ fn a_removed_tenants_name_is_new_again() {
     assert_eq!(running.client_of("carol").get(SELECT).ok(), "");
 }
 
-/// Directories outside the data root, as old registries name them: what is missing there is an unmounted disk as well.
+/// Directories outside the data root, as in old registries: a missing one is an unmounted disk as well.
 #[test]
 fn a_directory_outside_the_data_root_is_missed_too() {
     let root = Root::without_registry(&Setup::default());
@@ -258,7 +259,8 @@ fn a_directory_outside_the_data_root_is_missed_too() {
     assert!(!running.join("disk").exists(), "it was made");
 }
 
-/// Each tenant's directory may be a file system by itself. Under it lies an empty folder, which is not the tenant's.
+/// Each tenant's directory may be a separate file system. Under its mount point is an empty folder that is not the
+/// tenant's.
 #[test]
 fn a_tenants_own_file_system_is_missed_when_it_is_not_mounted() {
     if !mount::works("a file system per tenant", &[]) {
@@ -283,7 +285,7 @@ fn a_tenants_own_file_system_is_missed_when_it_is_not_mounted() {
     let is_empty = |folder: &Path| fs::read_dir(folder).unwrap().count() == 0;
     assert!(is_empty(&hers(&running)), "something was made under the mount point");
     assert_eq!(running.with_config(&["check"]).code(), Some(1));
-    // Another disk comes.
+    // Another disk is mounted.
     let again = Mount::tmpfs(&hers(&running), "8m");
     fs::write(again.path().join("text.phext"), "restored").unwrap();
     assert_serves(&running, "restored");
@@ -291,7 +293,7 @@ fn a_tenants_own_file_system_is_missed_when_it_is_not_mounted() {
     drop((again, mounted));
 }
 
-/// The disk of several tenants, with a folder each, and empty ones under the mount point.
+/// A disk with the folders of several tenants, and empty folders under its mount point.
 #[test]
 fn a_directory_below_a_mount_point_is_missed_without_the_mount() {
     if !mount::works("a directory below a mount point", &[]) {
@@ -321,7 +323,7 @@ fn a_directory_below_a_mount_point_is_missed_without_the_mount() {
         assert_eq!(under(&running), 0, "something was made under the mount point");
         assert!(running.log().contains("is not mounted"), "{}", running.log());
     }
-    // Another disk comes, and is missed as well.
+    // Another disk is mounted, and not accepted either.
     let again = mounted(&running);
     let alice = running.client(Some("t1"));
     wait::until("the return to be seen", || alice.get(SELECT).status == 200);
@@ -333,8 +335,8 @@ fn a_directory_below_a_mount_point_is_missed_without_the_mount() {
     drop((again, disk));
 }
 
-/// A mount over one tenant's directory is another directory in its place. From then on the one under it is not the tenant's,
-/// until the operator says so.
+/// A mount over a tenant's directory replaces it. From then on the directory underneath is not the tenant's until the
+/// operator says so.
 #[test]
 fn a_mount_over_a_directory_is_served_and_missed_when_it_is_gone() {
     if !mount::works("a mount over a tenant's directory", &[]) {
@@ -357,7 +359,7 @@ fn a_mount_over_a_directory_is_served_and_missed_when_it_is_gone() {
     drop(over);
 }
 
-/// An operator's mistake with a link: no tenant is given what is another's.
+/// An operator's mistake with a link: no tenant gets another's directory.
 #[test]
 fn a_path_that_leads_to_another_tenants_directory_is_not_followed() {
     let running = served();
@@ -374,9 +376,9 @@ fn a_path_that_leads_to_another_tenants_directory_is_not_followed() {
     assert_serves(&running, "of alice");
 }
 
-/// The same before anybody has asked for either of them: the link is the one that is refused.
+/// The same before any request for either tenant: the link is refused.
 #[test]
-fn a_link_to_a_directory_that_nobody_has_asked_for_is_not_followed() {
+fn link_to_an_unconfirmed_directory_is_not_followed() {
     for target in ["bob", "bob/years", "."] {
         let running = Deployment::start(&Setup::default());
         fs::create_dir_all(running.join("data/bob/years")).unwrap();
@@ -393,9 +395,9 @@ fn a_link_to_a_directory_that_nobody_has_asked_for_is_not_followed() {
     }
 }
 
-/// A new tenant: something else has the path of the directory, or that of the note.
+/// A new tenant whose directory's path, or note's path, is occupied.
 #[test]
-fn what_is_in_the_way_of_a_new_tenants_directory_is_told_at_once() {
+fn obstacle_to_a_new_directory_is_reported_at_once() {
     for (way, told) in [
         ("data/alice", "what is there is not a directory"),
         ("data/.sq-tenants", ".sq-tenants/alice: Not a directory"),
@@ -412,12 +414,12 @@ fn what_is_in_the_way_of_a_new_tenants_directory_is_told_at_once() {
         assert_eq!(checked.code(), Some(1), "{checked:?}");
         assert!(checked.stderr.contains(told), "{checked:?}");
         fs::remove_file(&way).unwrap();
-        // She is new, and gets one.
+        // The tenant is new, and gets a directory.
         assert_serves(&running, "");
     }
 }
 
-/// A disk that comes to a tenant who had a folder: it is missed at the next start without it.
+/// A disk that replaces a tenant's folder: the next start without it reports it missing.
 #[test]
 fn a_file_system_that_came_later_is_missed_at_the_next_start() {
     if !mount::works("a file system that comes later", &[]) {
@@ -438,7 +440,7 @@ fn a_file_system_that_came_later_is_missed_at_the_next_start() {
     drop(over);
 }
 
-/// A worker without a pool is replaced by no other one: it ends, and says why.
+/// A worker without a pool is not restarted: it exits, and says why.
 #[test]
 fn a_worker_that_is_started_alone_ends_when_its_directory_is_removed() {
     let root = Root::empty();

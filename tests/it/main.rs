@@ -20,6 +20,7 @@ mod clock_before_1970;
 mod colours;
 mod compat;
 mod conditional;
+mod config_reference;
 mod content;
 mod crash;
 mod data_root;

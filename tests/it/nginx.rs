@@ -1,4 +1,4 @@
-//! nginx in front, with the configuration that we ship: what clients get through it is what the gateway says.
+//! nginx in front, with the shipped configuration: clients get the gateway's responses through it.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -15,7 +15,7 @@ use sq_tests::setup::{Setup, key_of};
 const UPDATE: &str = "/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1";
 const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
 
-/// A system behind nginx; nothing where nginx is missing.
+/// A system behind nginx; `None` without nginx.
 fn behind_nginx(skipped: &str, limits: &str) -> Option<(Deployment, Nginx)> {
     if !works(skipped) {
         return None;
@@ -30,7 +30,7 @@ fn client_of(nginx: &Nginx, tenant: &str) -> Client {
 }
 
 #[test]
-fn nginx_takes_the_configuration_without_a_word() {
+fn nginx_accepts_the_configuration_without_warnings() {
     if !works("nginx -t") {
         return;
     }
@@ -61,10 +61,10 @@ fn customers_write_and_read_over_tls() {
 }
 
 #[test]
-fn plain_http_leads_to_https() {
+fn plain_http_redirects_to_https() {
     let Some((_running, nginx)) = behind_nginx("the way to HTTPS", "") else { return };
     let answer = nginx.redirecting().raw(format!("POST {UPDATE} HTTP/1.1\r\nHost: evil.example\r\n\r\n"));
-    // The method stays, and the name is ours whatever the client calls us.
+    // The method is kept, and the server name is ours, whatever the client sends.
     assert_eq!(answer.status, 308, "{answer}");
     assert_eq!(answer.header("location"), Some(format!("https://{NAME}{UPDATE}").as_str()));
 }
@@ -84,13 +84,13 @@ fn the_client_cannot_say_who_it_is() {
     for fields in spoofed {
         client.request("GET", SELECT, fields, None).ok();
     }
-    // nginx says that all came from this machine, whatever they said themselves.
+    // nginx reports this machine as the client, whatever the requests claim.
     client.request("GET", SELECT, "X-Forwarded-For: 203.0.113.7\r\n", None).problem(429, "rate_limited_ip");
     running.client_of("alice").get(SELECT).problem(429, "rate_limited_ip");
 }
 
 #[test]
-fn what_the_gateway_refuses_comes_through_in_its_words() {
+fn gateway_errors_pass_unchanged() {
     let Some((_running, nginx)) = behind_nginx("refusals through nginx", "") else { return };
     let client = client_of(&nginx, "alice");
     nginx.client(None).get(SELECT).problem(401, "missing_key");
@@ -109,9 +109,9 @@ fn what_the_gateway_refuses_comes_through_in_its_words() {
     connection.answer_to("POST").problem(413, "body_too_large");
 }
 
-/// nginx answers what is malformed itself, in the same form.
+/// nginx refuses malformed requests itself, in the same form.
 #[test]
-fn what_nginx_refuses_is_an_error_like_any_other() {
+fn nginx_errors_have_the_form_of_all_errors() {
     let Some((_running, nginx)) = behind_nginx("malformed requests at nginx", "") else { return };
     let client = client_of(&nginx, "alice");
     for fields in [
@@ -130,13 +130,13 @@ fn what_nginx_refuses_is_an_error_like_any_other() {
     let traced = client.raw(client.head("TRACE", SELECT) + "\r\n");
     traced.problem(405, "method_not_allowed");
     assert!(traced.header("allow").is_some() && traced.header("retry-after").is_none(), "{traced}");
-    // Nobody outside gets at the texts of nginx's own errors.
+    // Clients cannot request nginx's error texts directly.
     client.get("/.nginx/unreachable").problem(404, "unknown_route");
 }
 
-/// More than nginx has room for. (What only the gateway finds too long comes through above.)
+/// More than nginx's buffers hold. (What only the gateway finds too long passes nginx.)
 #[test]
-fn what_is_too_long_for_nginx_is_an_error_like_any_other() {
+fn nginx_length_errors_have_the_form_of_all_errors() {
     let Some((_running, nginx)) = behind_nginx("long heads at nginx", "") else { return };
     let client = client_of(&nginx, "alice");
     client.get(&format!("{SELECT}&x={}", "a".repeat(80 << 10))).problem(414, "uri_too_long");
@@ -149,7 +149,7 @@ fn what_is_too_long_for_nginx_is_an_error_like_any_other() {
 }
 
 #[test]
-fn while_there_is_no_gateway_clients_are_told_to_come_back() {
+fn clients_are_told_to_retry_while_the_gateway_is_down() {
     let Some((running, nginx)) = behind_nginx("nginx without a gateway", "") else { return };
     let client = client_of(&nginx, "alice");
     client.post(UPDATE, "before").ok();
@@ -162,7 +162,7 @@ fn while_there_is_no_gateway_clients_are_told_to_come_back() {
 }
 
 #[test]
-fn bodies_and_answers_go_through_as_they_are() {
+fn bodies_pass_unchanged() {
     let Some((running, nginx)) = behind_nginx("bodies through nginx", "") else { return };
     let client = client_of(&nginx, "alice");
     let long: String = (0..400_000).map(|number| format!("line {number}\n")).collect();
@@ -171,13 +171,13 @@ fn bodies_and_answers_go_through_as_they_are() {
     client.post_chunks(UPDATE, &[b"in ", b"chunks"]).ok();
     assert_eq!(running.client_of("alice").get(SELECT).ok(), "in chunks");
 
-    // A tag that is compressed on its way is weak, and would match nothing.
+    // An ETag of a compressed response is weak, and would match nothing.
     let read = client.request("GET", SELECT, "Accept-Encoding: gzip\r\n", None);
     let tag = read.header("etag").expect("a tag").to_owned();
     let conditional = format!("If-Match: {tag}\r\n");
     client.request("POST", UPDATE, &conditional, Some(b"next")).ok();
     client.request("POST", UPDATE, &conditional, Some(b"late")).problem(412, "precondition_failed");
-    // Nothing of the target is decoded or merged on its way.
+    // The target is neither decoded nor merged on its way.
     client.get("/api//v2/version").problem(404, "unknown_route");
     client.get("/api/v2/%76ersion").problem(404, "unknown_route");
     client.get(&format!("{UPDATE}&s=a%2Bb%26c%3Dd%C3%A9%00")).ok();
@@ -200,8 +200,8 @@ fn what_is_written_is_not_logged() {
     }
 }
 
-/// A gateway that answers the first request of each connection, and goes away when it has read the next: to a
-/// write, the worst moment. Gives how many requests it has read when it was asked for `stop`.
+/// A gateway that answers the first request of each connection, and closes when it has read the next: the worst
+/// moment for a write. Returns the number of requests it had read when it received `stop`.
 fn breaking_gateway(listener: TcpListener) -> usize {
     let mut requests = 0;
     loop {
@@ -217,7 +217,7 @@ fn breaking_gateway(listener: TcpListener) -> usize {
     }
 }
 
-/// A request with the body `x`, or one to stop, which has none. nginx may write a head and its body apart.
+/// A request with the body `x`, or one that stops it, without a body. nginx may send a head and its body separately.
 fn whole_request(stream: &mut TcpStream) -> Vec<u8> {
     let mut request = Vec::new();
     let mut piece = [0; 4096];
@@ -233,10 +233,9 @@ fn whole_request(stream: &mut TcpStream) -> Vec<u8> {
     request
 }
 
-/// Even a GET may write, so nginx must not send one again: not even on a connection that it had kept, which is
-/// what it does by default.
+/// Even a GET may write, so nginx must not send one again, not even on a kept connection, which is its default.
 #[test]
-fn nothing_is_sent_twice() {
+fn requests_are_forwarded_once() {
     if !works("nginx without a gateway") {
         return;
     }
@@ -253,7 +252,7 @@ fn nothing_is_sent_twice() {
         .collect();
     let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
     assert_eq!(statuses, [200, 502, 200, 502, 200]);
-    // It went out, so it may be applied: nobody is told to simply try again.
+    // It was sent, so it may have been applied: the client is not told to retry.
     answers[1].problem(502, "worker_failed");
     assert_eq!(answers[1].header("retry-after"), None);
     // The connection is kept: the last request is the second one on it.

@@ -1,5 +1,5 @@
-//! Customers over TLS, through nginx with the configuration that we ship: what they may send and read, whose address
-//! counts, and that connections which lie idle cost nobody a request.
+//! Customers over TLS, through nginx with the shipped configuration: what they may send and read, whose address
+//! counts, and that idle connections fail no request.
 
 use std::fs;
 use std::net::SocketAddrV4;
@@ -53,7 +53,7 @@ fn the_users_own_test_over_tls() {
 }
 
 #[test]
-fn what_is_longest_goes_up_and_comes_down() {
+fn longest_bodies_pass_in_both_directions() {
     if !works("64 MiB through nginx") {
         return;
     }
@@ -83,7 +83,7 @@ fn what_is_longest_goes_up_and_comes_down() {
     }
 }
 
-/// Each of the two comes from an address of its own, which only nginx sees.
+/// Each of the two comes from a different address, which only nginx sees.
 #[test]
 fn the_clients_address_is_limited_and_it_cannot_name_another() {
     if !works("addresses through nginx") {
@@ -100,12 +100,12 @@ fn the_clients_address_is_limited_and_it_cannot_name_another() {
     let (one, other) = ("127.0.0.2", "127.0.0.3");
     assert_eq!([(); 3].map(|()| ask(one, "203.0.113.1")), ["200"; 3]);
     assert_eq!([ask(one, "203.0.113.2"), ask(one, "127.0.0.3"), ask(one, "127.0.0.1")], ["429"; 3]);
-    // Who names another's address does not use up his count.
+    // A client that claims another's address does not use up its count.
     assert_eq!([(); 3].map(|()| ask(other, one)), ["200"; 3]);
     assert_eq!(ask(other, ""), "429");
 }
 
-/// The same request, with the same id, past nginx and through it.
+/// The same request, with the same id, directly and through nginx.
 #[test]
 fn refusals_are_byte_for_byte_the_gateways() {
     if !works("refusals through nginx") {
@@ -129,7 +129,7 @@ fn refusals_are_byte_for_byte_the_gateways() {
     let [_, _] = both(SELECT, b"");
     let [direct, through] = both(UPDATE, b"x");
     through.problem(429, "rate_limited_tenant");
-    // A second may lie between them.
+    // There may be a second between them.
     let seconds =
         [&direct, &through].map(|answer| answer.header("retry-after").unwrap().parse::<u64>().unwrap());
     assert!(seconds[0] >= seconds[1] && seconds[0] - seconds[1] <= 2, "{seconds:?}");
@@ -138,9 +138,9 @@ fn refusals_are_byte_for_byte_the_gateways() {
     }
 }
 
-/// The lines that are there to be switched on.
+/// Enables the optional lines.
 #[test]
-fn the_optional_first_line_holds_back_a_flood() {
+fn optional_rate_limit_stops_a_flood() {
     if !works("the first line in nginx") {
         return;
     }
@@ -164,7 +164,7 @@ fn the_optional_first_line_holds_back_a_flood() {
 }
 
 #[test]
-fn browsers_are_told_to_stay_with_tls() {
+fn responses_have_strict_transport_security() {
     if !works("HSTS") {
         return;
     }
@@ -176,7 +176,7 @@ fn browsers_are_told_to_stay_with_tls() {
     }
 }
 
-/// Twice the same: who lies idle longest is, once, nginx's patience with the gateway, and once the gateway's with nginx.
+/// Twice the same: first nginx's timeout for idle connections to the gateway is shorter, then the gateway's.
 #[test]
 fn an_idle_connection_that_either_side_closes_costs_no_request() {
     if !works("idle connections through nginx") {
@@ -187,7 +187,7 @@ fn an_idle_connection_that_either_side_closes_costs_no_request() {
     for (timeouts, changes) in cases {
         let setup = Setup { timeouts: timeouts.to_owned(), ..Setup::default() };
         let (running, nginx) = behind_nginx(&setup, changes);
-        // The client keeps its own connection to nginx all the time.
+        // The client keeps its connection to nginx.
         let mut client = nginx.client(Some(&key_of("alice"))).connect();
         let head = nginx.client(Some(&key_of("alice"))).head("POST", UPDATE);
         for number in 0..2 {

@@ -1,5 +1,5 @@
-//! What an operator can see of requests: counters that are right to the request, lines that tell where the time
-//! went, and ids that lead from a client to its worker.
+//! What an operator can see of requests: exact counters, lines that show where the time went, and ids that lead from
+//! a client to its worker.
 
 mod counts;
 mod ends;
@@ -15,7 +15,7 @@ const REQUESTS: &str = "sq_gateway_requests_total";
 const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
 const UPDATE: &str = "/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1";
 
-/// Which requests there were, and how often: tenant, command, status, and the code of a refusal.
+/// The counted requests: tenant, command, status, the code of a refusal, and their number.
 #[derive(Debug, Default)]
 struct Expected(Vec<(&'static str, &'static str, u16, &'static str)>);
 
@@ -24,7 +24,7 @@ impl Expected {
         self.0.push((tenant, command, status, code));
     }
 
-    /// Waits until as many were counted, and checks that they are these and no others.
+    /// Waits until this many are counted, and checks that there are no others.
     fn assert_counted(&self, address: Ipv4Addr) -> Scrape {
         let scrape = after(address, self.0.len());
         let mut requests = BTreeMap::new();
@@ -47,7 +47,7 @@ impl Expected {
     }
 }
 
-/// The scrape in which so many requests are counted: a client has its answer a moment before.
+/// Waits for the scrape with this many requests: a client gets its response a moment before.
 fn after(address: Ipv4Addr, requests: usize) -> Scrape {
     let requests = requests as f64;
     wait::until_some("all requests to be counted", || {

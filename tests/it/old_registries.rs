@@ -1,5 +1,5 @@
-//! One entry of an old registry is one customer. What cannot be told apart is refused with its lines, by every command
-//! that reads such a file; an entry that is disabled opens nothing.
+//! One entry of an old registry is one customer. Every command that reads such a file refuses ambiguous entries with their
+//! lines. A disabled entry grants no access.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use sq_tests::setup::{ADMIN_KEY, Setup};
 const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
 const UPDATE: &str = "/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1";
 
-/// An entry of the Python gateway's registry, of five lines.
+/// An entry of the Python gateway's registry; it has five lines.
 fn python(token: &str, name: &str, port: u16, phext: &str) -> String {
     format!("[[tenants]]\ntoken = \"{token}\"\nname = \"{name}\"\nport = {port}\nphext = \"{phext}\"\n")
 }
@@ -28,7 +28,7 @@ fn by_token(members: &[&str]) -> String {
     format!("{{\"tenants\": {{\n{}\n}}}}\n", members.join(",\n"))
 }
 
-/// What an old file says, where the mistake stands, and the line of the earlier entry.
+/// An old file, the position of its mistake, and the line of the earlier entry.
 struct Refused {
     what: &'static str,
     text: String,
@@ -137,7 +137,7 @@ fn with_one_key_twice() -> Vec<Refused> {
     ]
 }
 
-/// By `import`, `check` and `up`, with file and line; and nothing is written.
+/// `import`, `check` and `up` refuse the file with its line, and write nothing.
 fn assert_refused(wanted: &Refused, words: &str) {
     let Refused { what, text, line, earlier } = wanted;
     let setup = Setup { gateway: "tenants = \"old\"".to_owned(), ..Setup::default() };
@@ -166,14 +166,14 @@ fn entries_that_cannot_be_told_apart_are_refused_with_their_lines() {
 }
 
 #[test]
-fn one_key_in_two_entries_is_refused_with_their_lines() {
+fn key_in_two_entries_is_refused_with_their_lines() {
     for wanted in with_one_key_twice() {
         assert_refused(&wanted, "have the same key");
     }
 }
 
 #[test]
-fn a_file_in_both_formats_loses_no_entry() {
+fn file_in_both_formats_loses_no_entry() {
     let root = Root::without_registry(&Setup::default());
     root.write("both", &(python("t", "alice", 1341, "a") + "[[tenant]]\nname = \"bob\"\nport = 1342\n"));
     let outcome = root.gateway(&["import", "both", "--root", "."]);
@@ -186,7 +186,7 @@ fn write(client: &Client, text: &str) {
 }
 
 #[test]
-fn entries_with_directories_of_their_own_are_told_apart() {
+fn entries_with_distinct_directories_are_accepted() {
     let formats = [
         by_token(&[
             r#""t1": {"name": "Alice", "data_dir": "x/alice"}"#,
@@ -245,7 +245,7 @@ fn a_disabled_entry_opens_nothing() {
     disabled.get(SELECT).problem(403, "tenant_suspended");
     assert_eq!(enabled.get(SELECT).ok(), "");
     write(&enabled, "his");
-    // The same in the formats that had no such field.
+    // The same in the formats without such a field.
     let python = python("t1", "alice", 1341, "a") + "enabled = false\n" + &python("t2", "bob", 1342, "b");
     reload_by(&running, "accepted", || running.write("old", &python));
     disabled.get(SELECT).problem(403, "tenant_suspended");
@@ -253,7 +253,7 @@ fn a_disabled_entry_opens_nothing() {
 }
 
 #[test]
-fn a_reload_that_would_merge_customers_changes_nothing() {
+fn reload_that_would_merge_customers_changes_nothing() {
     let root = Root::without_registry(&Setup::default());
     let alice = python("t1", "alice", 1341, "a");
     root.write("old", &alice);
@@ -264,14 +264,14 @@ fn a_reload_that_would_merge_customers_changes_nothing() {
     assert!(running.log().contains("old:8:8: "), "{}", running.log());
     running.client(Some("t2")).get(SELECT).problem(401, "invalid_key");
     assert_eq!(running.client(Some("t1")).get(SELECT).ok(), "hers");
-    // With a name of its own the second customer is served, and reads nothing of the first one's.
+    // With a distinct name, the second customer is served, and cannot read the first one's data.
     reload_by(&running, "accepted", || running.write("old", &(alice + &python("t2", "bob", 1342, "b"))));
     assert_eq!(running.client(Some("t2")).get(SELECT).ok(), "");
 }
 
-/// The key of the admin API, and whatever else stands beside the tenants, has no place in a registry of ours.
+/// The admin key and other settings beside the tenants have no place in the native registry.
 #[test]
-fn what_stands_beside_the_tenants_is_told_to_be_left_out() {
+fn settings_beside_the_tenants_are_reported_as_ignored() {
     let entry = r#"{"id": "zoe", "api_key": "tok-1", "data_dir": "zoe"}"#;
     let by_token = r#""tenants": {"tok-1": {"name": "zoe", "data_dir": "zoe"}}}"#;
     for (text, told) in [
@@ -301,7 +301,7 @@ fn what_stands_beside_the_tenants_is_told_to_be_left_out() {
             !imported.contains("old-admin-key") && !running.log().contains("old-admin-key"),
             "a key is shown"
         );
-        // The key of the config is the one.
+        // The key in the config is the same.
         assert_eq!(running.admin().get("/admin/tenants").status, 200);
         assert_eq!(running.admin_with(Some("old-admin-key")).get("/admin/tenants").status, 401);
         running.client(Some("tok-1")).get(SELECT).ok();
@@ -309,7 +309,7 @@ fn what_stands_beside_the_tenants_is_told_to_be_left_out() {
 }
 
 #[test]
-fn an_admin_key_that_is_in_force_already_is_not_lost() {
+fn existing_admin_key_is_not_lost() {
     let entry = r#"{"id": "zoe", "api_key": "tok-1", "data_dir": "zoe"}"#;
     for key in [ADMIN_KEY, ""] {
         let root = Root::without_registry(&Setup::default());

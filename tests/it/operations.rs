@@ -1,5 +1,5 @@
-//! A day of an operator's in half a minute, while customers write and read: reloads, a gateway's upgrade, the workers',
-//! the pool's, and at last a stop and a start.
+//! An operator's day in half a minute, while customers write and read: reloads, upgrades of the gateway, the workers and
+//! the pool, and finally a stop and a start.
 
 use std::fs;
 use std::path::Path;
@@ -17,16 +17,16 @@ use sq_tests::{address, binaries, wait};
 
 const TENANTS: usize = 10;
 
-/// The clients of each tenant: one keeps its connection, one comes anew each time.
+/// The clients of each tenant: one keeps its connection, one connects for each request.
 const BOTH: [(usize, Manner); 2] = [(1, Manner::Kept), (1, Manner::Fresh)];
 
-/// Between two requests of a client: together they send about 200 a second.
+/// The pause between two requests of a client: together they send about 200 per second.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Reloads, each by the file, by a signal or by the admin API.
+/// The number of reloads, each by a file change, a signal or the admin API.
 const RELOADS: usize = 20;
 
-/// How many writes are let through between two reloads.
+/// The number of writes between two reloads.
 const BETWEEN_RELOADS: usize = 20;
 
 fn tenants() -> Vec<Tenant> {
@@ -38,7 +38,7 @@ fn admin(root: &Root) -> Client {
 }
 
 #[test]
-fn nothing_an_operator_does_costs_a_request() {
+fn operator_actions_fail_no_request() {
     let root = Arc::new(Root::new(&Setup { tenants: tenants(), ..Setup::default() }));
     let program = root.join("sq-worker");
     fs::copy(binaries::worker(), &program).unwrap();
@@ -79,7 +79,7 @@ fn nothing_an_operator_does_costs_a_request() {
     pool.stop();
 }
 
-/// One of the ways to a reload, each of which brings another tenant or takes it away.
+/// Reloads in one of the ways, and adds or removes a tenant.
 fn reload(root: &Root, gateway: &Gateway, pool: &Pool, number: usize) {
     let mut registry = tenants();
     if number.is_multiple_of(2) {
@@ -101,7 +101,7 @@ fn reload(root: &Root, gateway: &Gateway, pool: &Pool, number: usize) {
     wait::until("the reload", || guests(registry.len() as u64));
 }
 
-/// Puts another program in the place of the workers', and waits until each runs it.
+/// Replaces the workers' program, and waits until each worker runs the new one.
 fn replace_workers(root: &Root, program: &Path, pool: &Pool) {
     let before = workers(root);
     assert_eq!(before.len(), TENANTS);

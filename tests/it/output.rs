@@ -1,5 +1,5 @@
-//! Commands whose output goes nowhere: a full disk, a closed descriptor, a reader that is gone. A new key is handed over
-//! before anything changes, and a result that cannot be written is a failure.
+//! Commands whose output cannot be written: a full disk, a closed descriptor, a reader that has exited. A new key is
+//! delivered before anything changes, and a result that cannot be written is a failure.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -19,15 +19,15 @@ enum Output {
     Full,
     /// The descriptor is closed.
     Closed,
-    /// It is open, and can only be read.
+    /// The descriptor is open for reading only.
     ReadOnly,
-    /// Standard error too: nobody can be told.
+    /// Standard error is closed too.
     AllClosed,
-    /// The reader was gone before the command started.
+    /// The reader exited before the command started.
     DeadReader,
-    /// The reader ends without having read.
+    /// The reader exits without reading.
     Indifferent,
-    /// Said by the operator: nowhere.
+    /// `/dev/null`, chosen by the operator.
     Null,
     /// The same, as Python's `DEVNULL` and Node's `ignore` open it.
     NullBothWays,
@@ -44,7 +44,7 @@ const LOST: [Output; 6] = [
     Output::Indifferent,
 ];
 
-/// Runs a command; gives its exit code and what it said on standard error.
+/// Runs a command, and returns its exit code and standard error.
 fn run_to(command: &Command, output: Output) -> (Option<i32>, String) {
     let script = match output {
         Output::Closed => r#"exec "$@" >&-"#,
@@ -75,9 +75,9 @@ fn run_to(command: &Command, output: Output) -> (Option<i32>, String) {
     }
 }
 
-/// What a folder holds, without the lock, which says nothing.
+/// A folder's files, without the lock.
 fn state(root: &Root) -> BTreeMap<std::path::PathBuf, Vec<u8>> {
-    // The first command marks the data root.
+    // The first command creates the data root's marker.
     let is_lasting = |path: &Path| {
         path.extension().is_some_and(|end| end == "lock" || end == "data-root")
             || path.ends_with(".sq-data-root")
@@ -110,7 +110,7 @@ fn a_key_that_cannot_be_handed_over_changes_nothing() {
             assert!(!root.join("data/dora").exists() && !root.join("data/slot-001").exists());
         }
     }
-    // An operator who wants the key nowhere may say so.
+    // An operator may discard the key on purpose.
     for (arguments, nowhere) in commands.iter().flat_map(|command| WANTED.map(|nowhere| (*command, nowhere)))
     {
         let root = Root::new(&Setup::default());
@@ -120,9 +120,9 @@ fn a_key_that_cannot_be_handed_over_changes_nothing() {
     }
 }
 
-/// The pipe takes it all, and the reader, which lives, takes it late.
+/// The pipe buffers the key, and its reader reads it late.
 #[test]
-fn a_slow_reader_gets_its_key() {
+fn slow_reader_gets_its_key() {
     let root = Root::new(&Setup::default());
     let (mut reader, writer) = std::io::pipe().unwrap();
     let mut command = root.gateway_command(&["tenants", "add", "dora", "--root", "."]);
@@ -136,9 +136,9 @@ fn a_slow_reader_gets_its_key() {
     assert!(root.read("tenants.toml").contains(&digest(key)), "{printed}");
 }
 
-/// It ends as soon as it has the line.
+/// The reader exits as soon as it has the line.
 #[test]
-fn a_reader_that_takes_one_line_gets_its_key() {
+fn reader_of_one_line_gets_its_key() {
     let root = Root::new(&Setup::default());
     for (number, reader) in ["head -1", "sed 1q", "grep -m1 -o pmb.*"].iter().enumerate() {
         let command = root.gateway_command(&["tenants", "add", &format!("reader-{number}"), "--root", "."]);
@@ -153,7 +153,7 @@ fn a_reader_that_takes_one_line_gets_its_key() {
 }
 
 #[test]
-fn a_result_that_cannot_be_written_is_a_failure() {
+fn unwritable_result_is_a_failure() {
     let root = Root::new(&Setup::default());
     root.write("old.json", r#"{"tenants": {"tok-1": {"name": "Alice A", "data_dir": "old/alice"}}}"#);
     fs::create_dir_all(root.join("data/alice")).unwrap();
@@ -192,7 +192,7 @@ fn a_result_that_cannot_be_written_is_a_failure() {
             let is_told = told.contains("cannot write to standard output");
             assert!(is_told || output == Output::AllClosed, "{line} to {output:?}: {told}");
         }
-        // `import` and `provision` find their work done, or are asked for it here.
+        // `import` and `provision` find their work done, or do it here.
         if !line.starts_with("import") {
             let (code, told) = run_to(command, Output::Null);
             assert_eq!(code, Some(0), "{line}: {told}");
@@ -207,7 +207,7 @@ fn digest(key: &str) -> String {
     digest_of(key).to_string()
 }
 
-/// Every line is whole, and every key is taken.
+/// Every line is whole, and every key is valid.
 fn assert_whole(root: &Path, what: &str) -> usize {
     let Ok(text) = fs::read_to_string(root.join("keys.csv")) else { return 0 };
     assert!(text.is_empty() || text.ends_with('\n'), "{what}: {text}");
@@ -224,7 +224,7 @@ fn assert_whole(root: &Path, what: &str) -> usize {
     lines.count()
 }
 
-/// As the operations page has it.
+/// The command in docs/operations.md.
 fn documented_key(keys: &Path, tenant: &str) -> String {
     let page = fs::read_to_string(binaries::workspace().join("docs/operations.md")).unwrap();
     let line = page.lines().find(|line| line.starts_with("KEY=$(awk")).unwrap();
@@ -233,7 +233,7 @@ fn documented_key(keys: &Path, tenant: &str) -> String {
     printed.trim_end().to_owned()
 }
 
-/// The disk is full at each of the steps, one after the other.
+/// Fills the disk at each step in turn.
 #[test]
 fn keys_that_a_full_disk_takes_in_part_are_taken_back() {
     if !mount::works("a full disk in memory", &[]) {
@@ -249,7 +249,7 @@ fn keys_that_a_full_disk_takes_in_part_are_taken_back() {
         let filler = disk.path().join("filler");
         let mut fill = 512 << 10;
         loop {
-            // As much as there is room for, up to this.
+            // As much as fits, up to this.
             let _ = fs::write(&filler, vec![0; fill]);
             let outcome = provision(&slots.to_string());
             let keys = assert_whole(&root, &format!("{slots} slots, {fill} bytes: {outcome:?}"));
@@ -270,9 +270,9 @@ fn keys_that_a_full_disk_takes_in_part_are_taken_back() {
     assert!(fs::read_to_string(root.join("tenants.toml")).unwrap().contains(&digest(&key)));
 }
 
-/// A line that was true once: of a tenant that was removed, or of a command that was killed before it wrote the registry.
+/// An outdated line: of a removed tenant, or of a command that was killed before it wrote the registry.
 #[test]
-fn the_documented_command_finds_the_key_that_is_taken() {
+fn documented_command_finds_the_valid_key() {
     let root = Root::new(&Setup::default());
     let provision = ["provision", "--slots", "2", "--root", "."];
     root.gateway(&provision).success();
@@ -285,7 +285,7 @@ fn the_documented_command_finds_the_key_that_is_taken() {
 }
 
 #[test]
-fn half_a_line_is_cut_off_and_a_whole_one_is_ended() {
+fn torn_line_is_removed_and_whole_line_is_ended() {
     let row = format!("slot-009,1349,k1,pmb-v1-{}", "0a".repeat(16));
     let head = "tenant,port,key_id,key\n";
     for (end, kept) in [
@@ -303,7 +303,7 @@ fn half_a_line_is_cut_off_and_a_whole_one_is_ended() {
         assert_eq!(lines[1..lines.len() - 1], kept, "{end:?}");
         assert!(lines.last().unwrap().starts_with("slot-001,1343,k1,pmb-v1-"), "{lines:?}");
     }
-    // What is not ours is not cut off: another file may have been named by mistake.
+    // Foreign text is not removed: the wrong file may have been named by mistake.
     let root = Root::new(&Setup::default());
     root.write("notes.txt", "The keys of May:");
     let before = state(&root);

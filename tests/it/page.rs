@@ -1,4 +1,4 @@
-//! The status page: what it shows, how soon, and what can be done with it, in a real browser.
+//! The status page in a real browser: what it shows, how soon, and what an operator can do with it.
 
 use std::fs;
 use std::path::PathBuf;
@@ -21,14 +21,13 @@ const SLOTS: usize = 500;
 /// How soon the page must be painted with 500 tenants.
 const FIRST_PAINT_MS: f64 = 200.0;
 
-/// How soon one line of text is, on a machine that has nothing else to do. Where it takes longer, the page may take
-/// longer by the same factor.
+/// How soon one line of text is painted on an idle machine. On a slower one, the page may take longer by the same factor.
 const ONE_LINE_MS: f64 = 25.0;
 
-/// One load says nothing; the best of a few says what the page takes.
+/// The best of a few loads shows what the page takes; a single one is noise.
 const LOADS: usize = 8;
 
-/// Names a folder for pictures of the page, from the workspace's.
+/// The variable with a folder for screenshots, relative to the workspace.
 const SCREENSHOTS_VARIABLE: &str = "SQ_SCREENSHOTS";
 
 fn setup() -> Setup {
@@ -46,7 +45,7 @@ fn browser() -> Option<DevTools> {
     Some(browser)
 }
 
-/// The square of a slot, as an expression.
+/// A JavaScript expression for the square of a slot.
 fn square(port: u16) -> String {
     format!("document.querySelector('#theGrid li[data-port=\"{port}\"] button')")
 }
@@ -56,12 +55,12 @@ fn until_state(browser: &mut DevTools, port: u16, state: &str) {
     browser.until(&format!("{}.dataset.state === '{state}'", square(port)));
 }
 
-/// Waits until this has the focus.
+/// Waits until this element has the focus.
 fn until_focused(browser: &mut DevTools, id: &str) {
     browser.until(&format!("document.activeElement.id === '{id}'"));
 }
 
-/// Presses the tab key until this expression of the element with the focus holds.
+/// Presses the tab key until this expression holds for the focused element.
 fn tab_to(browser: &mut DevTools, wanted: &str) {
     for _ in 0..40 {
         if browser.evaluate(&format!("(focused => {wanted})(document.activeElement)")) == true {
@@ -80,13 +79,13 @@ fn shown_key(browser: &mut DevTools) -> String {
 }
 
 #[test]
-fn five_hundred_slots_are_there_with_the_first_paint() {
+fn first_paint_shows_500_slots() {
     let Some(mut browser) = browser() else { return };
     let root = Root::without_registry(&setup());
     root.with_config(&["provision", "--slots", "500"]).success();
     let deployment = Deployment::up(root, &[]);
     let url = page_of(&deployment);
-    // In turn, so that whatever else the machine does is done to both.
+    // Alternately, so other load on the machine affects both.
     let (mut one_line_ms, mut page_ms) = (f64::INFINITY, f64::INFINITY);
     for _ in 0..LOADS {
         one_line_ms = one_line_ms.min(first_paint_ms(&mut browser, &format!("{url}health")));
@@ -106,13 +105,13 @@ fn five_hundred_slots_are_there_with_the_first_paint() {
     assert_arrow_keys_move(&mut browser);
 }
 
-/// When something was first painted, since the page was asked for.
+/// The time from the navigation to the first contentful paint.
 fn first_paint_ms(browser: &mut DevTools, url: &str) -> f64 {
     browser.open(url);
     browser.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime").as_f64().unwrap()
 }
 
-/// What a screen reader is told of.
+/// Checks the names that a screen reader reads.
 fn assert_all_are_named(browser: &mut DevTools) {
     let tree = browser.call("Accessibility.getFullAXTree", json!({}));
     let nodes = tree["nodes"].as_array().unwrap();
@@ -142,7 +141,7 @@ fn assert_arrow_keys_move(browser: &mut DevTools) {
 }
 
 #[test]
-fn an_update_changes_only_what_is_different_and_asks_nobody_else() {
+fn update_redraws_only_differences_and_requests_no_other_host() {
     let Some(mut browser) = browser() else { return };
     let deployment = Deployment::start(&setup());
     browser.open(&page_of(&deployment));
@@ -170,7 +169,7 @@ fn an_update_changes_only_what_is_different_and_asks_nobody_else() {
     assert_is_quiet(&mut browser, &page_of(&deployment));
 }
 
-/// No request left the page's origin; nothing was complained about, by the page or by its policy.
+/// No request went to another origin, and neither the page nor its policy reported an error.
 fn assert_is_quiet(browser: &mut DevTools, origin: &str) {
     for request in browser.take_events("Network.requestWillBeSent") {
         let url = request["request"]["url"].as_str().unwrap();
@@ -183,7 +182,7 @@ fn assert_is_quiet(browser: &mut DevTools, origin: &str) {
 }
 
 #[test]
-fn a_tenant_is_added_suspended_and_given_a_new_key_with_the_keyboard_alone() {
+fn tenant_is_added_suspended_and_rekeyed_by_keyboard_alone() {
     let Some(mut browser) = browser() else { return };
     let deployment = Deployment::start(&setup());
     browser.open(&page_of(&deployment));
@@ -214,7 +213,7 @@ fn a_tenant_is_added_suspended_and_given_a_new_key_with_the_keyboard_alone() {
     browser.press("Enter");
     let new = shown_key(&mut browser);
     assert_ne!(new, old);
-    // The pool follows the registry within a second.
+    // The pool applies a change of the registry within a second.
     wait::until("an answer to the new key", || deployment.client(Some(&new)).get(READ).status == 200);
     deployment.client(Some(&old)).get(READ).problem(401, "invalid_key");
     browser.until("document.querySelector('#keyList code').textContent === 'k2'");
@@ -225,7 +224,7 @@ fn a_tenant_is_added_suspended_and_given_a_new_key_with_the_keyboard_alone() {
 }
 
 #[test]
-fn a_pool_without_a_status_address_is_no_alarm() {
+fn pool_without_a_status_address_is_no_alarm() {
     let Some(mut browser) = browser() else { return };
     let deployment = Deployment::start(&Setup { pool: "status_listen = \"off\"".to_owned(), ..setup() });
     browser.open(&page_of(&deployment));
@@ -236,11 +235,11 @@ fn a_pool_without_a_status_address_is_no_alarm() {
     assert!(said.as_str().unwrap().contains("pool.status_listen is off"), "{said}");
 }
 
-/// Where the browser asks for a new key.
+/// The URLs from which the page requests a new key.
 const KEYS_URL: &str = "*/admin/tenants/*/keys";
 
 #[test]
-fn a_new_key_is_shown_under_its_tenants_name_whatever_is_pressed_meanwhile() {
+fn new_key_is_shown_under_its_tenant_despite_other_input() {
     let Some(mut browser) = browser() else { return };
     let deployment = Deployment::start(&setup());
     let url = page_of(&deployment);
@@ -253,19 +252,19 @@ fn a_new_key_is_shown_under_its_tenants_name_whatever_is_pressed_meanwhile() {
     browser.until("location.hash === ''");
     browser.call("Fetch.enable", json!({"patterns": [{"urlPattern": KEYS_URL}]}));
     open_rotation(&mut browser, "alice");
-    // What was chosen for bob is not chosen for alice.
+    // The choice made for bob does not carry over to alice.
     assert_eq!(browser.evaluate("document.getElementById('rotateGrace').value"), "");
     tab_to(&mut browser, "focused.textContent === 'Make the new key'");
     browser.press("Enter");
     browser.press("Enter");
     let asked = wait::within(wait::PATIENCE, || {
-        // Each call takes in what the browser says.
+        // Each call also reads pending events.
         browser.evaluate("0");
         Some(browser.take_events("Fetch.requestPaused")).filter(|asked| !asked.is_empty())
     });
     let asked = asked.expect("the page asks for a key");
     assert_eq!(asked.len(), 1, "Enter twice asks for two keys");
-    // Chrome closes a dialog at the second one, whatever the page says.
+    // Chrome closes a dialog at the second Escape, even if the page objects.
     browser.press("Escape");
     browser.press("Escape");
     browser.evaluate("location.hash = 'bob'");
@@ -285,7 +284,7 @@ fn a_new_key_is_shown_under_its_tenants_name_whatever_is_pressed_meanwhile() {
     assert!(browser.take_events("Fetch.requestPaused").is_empty(), "Enter twice asks for two keys");
 }
 
-/// Opens a tenant's panel, and what is asked before its key is rotated.
+/// Opens a tenant's panel, and the form for rotating its key.
 fn open_rotation(browser: &mut DevTools, tenant: &str) {
     browser.evaluate(&format!("location.hash = '{tenant}'"));
     browser.until(&format!("document.getElementById('panelTitle').textContent === '{tenant}'"));
@@ -295,7 +294,7 @@ fn open_rotation(browser: &mut DevTools, tenant: &str) {
     until_focused(browser, "rotateGrace");
 }
 
-/// From the top of the page to the key of a new tenant, with a wrong key and a wrong name on the way.
+/// Adds a tenant from the top of the page, with a wrong key and wrong names on the way.
 fn add_carol(browser: &mut DevTools) -> String {
     tab_to(browser, "focused.id === 'addButton'");
     browser.press("Enter");
@@ -322,7 +321,7 @@ fn add_carol(browser: &mut DevTools) -> String {
     key
 }
 
-/// 500 slots, most of them with tenants of every kind; one has nearly used its quota, and one's worker cannot start.
+/// 500 slots with tenants in all states: one has nearly used its quota, and the worker of one cannot start.
 fn mixed() -> Root {
     let state = |index: u16| match index {
         290.. => "reserved",
@@ -345,10 +344,10 @@ fn mixed() -> Root {
 }
 
 #[test]
-fn every_state_has_its_square_and_its_count() {
+fn every_state_has_its_square_and_count() {
     let Some(mut browser) = browser() else { return };
     let deployment = Deployment::up(mixed(), &[]);
-    // Another program has the directory: the pool's worker cannot start.
+    // Another program holds the directory, so the pool's worker cannot start.
     let _other = LoneWorker::start(&deployment.join("data/slot-009"));
     for index in (3..280).step_by(7).filter(|index| index % 31 != 30 && *index != 8 && *index != 57) {
         let client = deployment.client(Some(&key_of(&format!("slot-{:03}", index + 1))));
@@ -359,7 +358,7 @@ fn every_state_has_its_square_and_its_count() {
     browser.open(&page_of(&deployment));
     let is_done = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        // Somebody waits for the worker that cannot start, so that it is tried again and held back longer each time.
+        // A client waits for the worker that cannot start, so the pool tries again, with longer pauses each time.
         scope.spawn(|| {
             while !is_done.load(Ordering::Relaxed) {
                 let _ = deployment.client_of("slot-009").try_get(READ);
@@ -391,7 +390,7 @@ fn every_state_has_its_square_and_its_count() {
     assert_eq!(total, 500, "{counts}");
 }
 
-/// Pictures for the docs, when somebody wants them.
+/// Takes screenshots for the docs if they are wanted.
 fn take_pictures(browser: &mut DevTools, deployment: &Deployment) {
     let Some(folder) = std::env::var_os(SCREENSHOTS_VARIABLE) else { return };
     let folder: PathBuf = sq_tests::binaries::workspace().join(folder);

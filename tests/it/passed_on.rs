@@ -1,5 +1,5 @@
-//! A socket that is passed on to a worker (`LISTEN_FDS`, sd_listen_fds(3)): taken when it is meant for this process, and
-//! never otherwise, for the variable reaches the children of whoever it was meant for.
+//! A socket passed to a worker (`LISTEN_FDS`, sd_listen_fds(3)): used if it is meant for this process, and ignored
+//! otherwise, because children inherit the variable.
 
 use std::fs::File;
 use std::net::{TcpListener, UdpSocket};
@@ -11,10 +11,10 @@ use command_fds::{CommandFdExt, FdMapping};
 use sq_tests::lone_worker::LoneWorker;
 use sq_tests::process::Outcome;
 
-/// Where a service manager puts the first socket.
+/// The descriptor of the first passed socket.
 const FIRST: i32 = 3;
 
-/// For which process the sockets are.
+/// The process that the sockets are for.
 #[derive(Clone, Copy, Debug)]
 enum For {
     Nobody,
@@ -23,11 +23,11 @@ enum For {
     Garbage,
 }
 
-/// A worker that is started with so many sockets of which the first is this descriptor.
+/// Starts a worker with this many sockets, of which the first is this descriptor.
 fn start(dir: &Path, count: &str, whose: For, passed_on: Option<OwnedFd>) -> Result<LoneWorker, Outcome> {
     let worker = LoneWorker::command(dir);
     let mut command = Command::new("sh");
-    // Only a process itself knows its number before it becomes another program.
+    // Only the process itself knows its id before exec.
     let line = match whose {
         For::Nobody => "unset LISTEN_PID; exec \"$0\" \"$@\"",
         For::Itself => "LISTEN_PID=$$ exec \"$0\" \"$@\"",
@@ -52,7 +52,7 @@ fn listener() -> TcpListener {
 }
 
 #[test]
-fn a_socket_for_this_process_is_taken() {
+fn socket_for_this_process_is_used() {
     let folder = tempfile::tempdir().unwrap();
     for address in ["127.0.0.1:0", "[::1]:0"] {
         let Ok(listener) = TcpListener::bind(address) else { continue };
@@ -65,7 +65,7 @@ fn a_socket_for_this_process_is_taken() {
 }
 
 #[test]
-fn a_socket_for_another_process_is_left_alone() {
+fn socket_for_another_process_is_ignored() {
     let folder = tempfile::tempdir().unwrap();
     for whose in [For::Nobody, For::Another, For::Garbage] {
         for count in ["1", "2", "many"] {
@@ -77,23 +77,23 @@ fn a_socket_for_another_process_is_left_alone() {
             worker.client.get("/api/v2/toc?p=notes").ok();
             worker.stop();
         }
-        // Nor does it matter what else descriptor 3 is, or that it is nothing.
+        // It does not matter what descriptor 3 is, or whether it is open.
         start(folder.path(), "1", whose, Some(File::open("/dev/null").unwrap().into())).unwrap().stop();
         start(folder.path(), "1", whose, None).unwrap().stop();
     }
-    // None was passed on.
+    // No socket was passed.
     start(folder.path(), "0", For::Itself, None).unwrap().stop();
 }
 
 #[test]
-fn what_cannot_be_served_is_an_error_that_says_so() {
+fn unusable_sockets_are_refused_with_an_explanation() {
     let folder = tempfile::tempdir().unwrap();
     let refused = |count: &str, passed_on: Option<OwnedFd>| {
         let outcome = start(folder.path(), count, For::Itself, passed_on).unwrap_err();
         assert!(outcome.stderr.contains("LISTEN_FDS") && !outcome.stderr.contains("panicked"), "{outcome:?}");
         outcome
     };
-    // A second socket would never be answered on.
+    // A second socket would never be served.
     for count in ["2", "3", "many", "", "-1", "1.5", "99999999999999999999"] {
         assert_eq!(refused(count, Some(listener().into())).code(), Some(2), "{count}");
     }

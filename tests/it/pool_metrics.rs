@@ -185,7 +185,7 @@ fn a_directory_that_cannot_be_read_has_no_number_and_one_line_in_the_log() {
     }
     assert_eq!(scrape(&running).get("sq_pool_storage_bytes{tenant=\"alice\"}"), Some(0.0));
     assert_eq!(scrape(&running).get("sq_pool_disk_bytes{tenant=\"bob\"}"), None);
-    let lines = running.log().matches("cannot see how much a tenant has stored").count();
+    let lines = running.log().matches("failed to measure a tenant's directory").count();
     assert_eq!(lines, 1, "{}", running.log());
 }
 

@@ -1,4 +1,4 @@
-//! Five hundred slots: provisioned in one go, each answering to its own key alone.
+//! Five hundred tenants, provisioned by one command, each served with its own key only.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, Permissions};
@@ -43,7 +43,7 @@ fn provision(root: &Root, arguments: &[&str]) -> process::Outcome {
 }
 
 #[test]
-fn five_hundred_tenants_answer_and_each_sees_only_its_own() {
+fn each_of_500_tenants_sees_only_its_own_data() {
     let root = Root::without_registry(&Setup::default());
     let printed = provision(&root, &["--slots", "500"]).success();
     assert!(printed.contains("500"), "{printed}");
@@ -62,7 +62,7 @@ fn five_hundred_tenants_answer_and_each_sees_only_its_own() {
 
     let running = Deployment::up(root, &[]);
     assert_eq!(running.tenants, SLOTS);
-    assert_eq!(running.pool_status()["workers"]["running"], 0, "nobody asked for a worker yet");
+    assert_eq!(running.pool_status()["workers"]["running"], 0, "a worker runs before the first request");
     for row in &rows {
         let text = format!("of {}", row.tenant);
         running.client(Some(&row.key)).post(&format!("/api/v2/update?{AT}"), &text).ok();
@@ -86,7 +86,7 @@ fn five_hundred_tenants_answer_and_each_sees_only_its_own() {
     running.stop();
 }
 
-/// One tenant as its customer asks, with curl.
+/// Requests a tenant's phext as its customer does, with curl.
 fn curl(running: &Deployment, row: &Row) -> String {
     let header = format!("Authorization: Bearer {}", row.key);
     let url = format!("http://{}/api/v2/select?{AT}", running.listen);
@@ -95,7 +95,7 @@ fn curl(running: &Deployment, row: &Row) -> String {
 }
 
 #[test]
-fn run_again_it_adds_what_is_missing_and_changes_no_key() {
+fn second_run_adds_missing_tenants_and_changes_no_key() {
     let root = Root::without_registry(&Setup::default());
     provision(&root, &["--slots", "3"]).success();
     let (first, registry) = (rows(&root, "keys.csv"), root.read("tenants.toml"));
@@ -110,7 +110,7 @@ fn run_again_it_adds_what_is_missing_and_changes_no_key() {
 }
 
 #[test]
-fn it_takes_the_lowest_free_ports_beside_other_tenants() {
+fn provision_takes_the_lowest_free_ports() {
     let root = Root::new(&Setup::default());
     provision(
         &root,
@@ -125,7 +125,7 @@ fn it_takes_the_lowest_free_ports_beside_other_tenants() {
     running.client_of("alice").get(&format!("/api/v2/select?{AT}")).ok();
 }
 
-/// In a folder like /tmp anyone can be there first.
+/// In a folder like /tmp, another user may have created the file first.
 #[test]
 fn keys_go_to_no_file_that_another_user_has_put_there() {
     if !rustix::process::geteuid().is_root() {
@@ -152,19 +152,19 @@ fn keys_go_to_no_file_that_another_user_has_put_there() {
     assert_refused(&Root::new(&Setup::default()));
     let empty = Root::empty();
     assert_refused(&empty);
-    // The owner of the system's root gets its keys anyway.
+    // The owner of the system's root may read its keys anyway.
     chown(empty.path(), Some(65534), Some(65534)).unwrap();
     provision(&empty, &options).success();
     assert_eq!(fs::read_to_string(&file).unwrap().lines().count(), 3);
 }
 
 #[test]
-fn more_than_the_range_holds_is_an_error_and_nothing_is_written() {
+fn too_many_tenants_for_the_slots_is_an_error_and_writes_nothing() {
     let root = Root::without_registry(&Setup::default());
     let before = sq_tests::tree::files(root.path());
     let outcome = provision(&root, &["--slots", "501"]);
     assert_eq!(outcome.code(), Some(1), "{outcome:?}");
-    assert!(outcome.stderr.contains("500"), "it does not say how many there are: {}", outcome.stderr);
+    assert!(outcome.stderr.contains("500"), "the number of slots is missing: {}", outcome.stderr);
     let is_lock = |path: &std::path::PathBuf| path.extension().is_some_and(|end| end == "lock");
     let after: Vec<_> =
         sq_tests::tree::files(root.path()).into_iter().filter(|path| !is_lock(path)).collect();
@@ -174,9 +174,9 @@ fn more_than_the_range_holds_is_an_error_and_nothing_is_written() {
     }
 }
 
-/// Nothing has been written yet, and the keys are handed out: a registry that is missing then is lost, and not new.
+/// The keys are delivered, but no tenant has written yet: a registry that is missing now is lost, not new.
 #[test]
-fn a_registry_that_is_lost_before_the_first_write_is_not_begun_again() {
+fn lost_registry_is_not_created_again() {
     for (what, arguments) in [("keys.csv", &[][..]), ("data/.sq-tenants", &["--keys-out", "-"])] {
         let root = Root::without_registry(&Setup::default());
         assert_eq!(provision(&root, &[&["--slots", "2"], arguments].concat()).code(), Some(0));
@@ -203,9 +203,9 @@ fn a_registry_that_is_lost_before_the_first_write_is_not_begun_again() {
     }
 }
 
-/// A command that was killed while it made the first tenants left directories, keys, and the registry beside its place.
+/// A command that was killed while it created the first tenants left directories, keys, and the registry's temporary file.
 #[test]
-fn a_first_registry_that_was_not_finished_is_begun_again() {
+fn interrupted_first_registry_is_created_again() {
     let root = Root::without_registry(&Setup::default());
     assert_eq!(provision(&root, &["--slots", "2"]).code(), Some(0));
     fs::rename(root.registry(), root.join("tenants.toml.tmp")).unwrap();

@@ -1,5 +1,5 @@
-//! `RateLimit-Policy` and `RateLimit`: read by a strict parser of structured fields (RFC 8941), as
-//! draft-ietf-httpapi-ratelimit-headers-11 has them, and true.
+//! `RateLimit-Policy` and `RateLimit`: parsed strictly as structured fields (RFC 8941), in the form of
+//! draft-ietf-httpapi-ratelimit-headers-11, with true values.
 
 use sfv::{BareItem, ListEntry, Parser};
 use sq_tests::answer::Answer;
@@ -8,7 +8,7 @@ use sq_tests::setup::Setup;
 
 const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
 
-/// A policy with what is left of it.
+/// A policy with its remaining count.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Rate {
     name: String,
@@ -37,7 +37,7 @@ fn members(answer: &Answer, field: &str) -> Vec<(String, Vec<(String, i64)>)> {
     parsed.into_iter().map(member).collect()
 }
 
-/// Both fields of an answer, each checked by itself and against the other.
+/// Both fields of a response, each checked alone and against the other.
 fn rates(answer: &Answer) -> Vec<Rate> {
     let (policies, states) = (members(answer, "ratelimit-policy"), members(answer, "ratelimit"));
     assert_eq!(policies.len(), states.len(), "{answer}");
@@ -73,7 +73,7 @@ fn deployment(limits: &str) -> Deployment {
 }
 
 #[test]
-fn what_is_left_goes_down_and_says_when_it_comes_back() {
+fn remaining_count_and_reset_are_sent() {
     let running = deployment("per_ip = \"4/h\"\nper_tenant = \"10/day\"");
     let client = running.client_of("alice");
     for used in 1..=4 {
@@ -83,7 +83,8 @@ fn what_is_left_goes_down_and_says_when_it_comes_back() {
         let (ip, tenant) = (rate_of(&answer, "ip"), rate_of(&answer, "tenant"));
         assert_eq!((ip.quota, ip.window_s, ip.remaining), (4, 3600, 4 - used), "{answer}");
         assert_eq!((tenant.quota, tenant.window_s, tenant.remaining), (10, 86_400, 10 - used), "{answer}");
-        // Until the count is full, or, when none is left, until one more passes: one each quarter of an hour.
+        // The time until the count is full again, or, when none is left, until one more is allowed: a quarter of an
+        // hour.
         let until_full_s = if ip.remaining == 0 { 900 } else { 900 * used };
         assert!((until_full_s - 60..=until_full_s).contains(&ip.reset_s), "{answer}");
         assert!(answer.header("retry-after").is_none(), "{answer}");
@@ -101,7 +102,7 @@ fn what_is_left_goes_down_and_says_when_it_comes_back() {
 }
 
 #[test]
-fn a_refusal_names_the_rate_that_refused() {
+fn refusal_names_the_exceeded_rate() {
     let running =
         deployment("per_ip = \"1000/h\"\nper_tenant = \"1/h\"\nfailed_keys = \"1/h\"\nin_flight = 64");
     let client = running.client_of("alice");
@@ -125,8 +126,8 @@ fn a_refusal_names_the_rate_that_refused() {
 }
 
 #[test]
-fn every_answer_has_them() {
-    // A proxy would not be charged for what is malformed.
+fn every_response_has_rate_limit_fields() {
+    // A proxy is not charged for malformed requests.
     let running = Deployment::start(&Setup {
         gateway: "trusted_proxies = []".to_owned(),
         limits: "per_ip = \"1000/day\"\nper_tenant = \"1000/day\"".to_owned(),
@@ -148,10 +149,10 @@ fn every_answer_has_them() {
     charged(&client.request("HEAD", SELECT, "", None), 200, &["ip", "tenant"]);
     charged(&running.client(None).get(SELECT), 401, &["ip"]);
     charged(&running.client(None).request("OPTIONS", SELECT, "", None), 204, &["ip"]);
-    // Refused at the edge, before a request was made of it.
+    // Refused at the edge, before there is a request.
     charged(&client.raw("GET / HTTP/1.1\r\n\r\n"), 400, &["ip"]);
     charged(&client.raw("nonsense\r\n\r\n"), 400, &["ip"]);
-    // These are charged to nobody, and say nothing.
+    // These are not charged, and have no fields.
     for path in ["/health", "/ready"] {
         let answer = client.get(path);
         assert!(

@@ -1,5 +1,5 @@
-//! A registry behind symbolic links, as Kubernetes mounts a ConfigMap and as `/etc` has it: what changes is the file, the
-//! links stay, and all names of one file have one lock. What cannot be replaced is left as it is, with nothing beside it.
+//! A registry behind symbolic links, as in a ConfigMap mounted by Kubernetes or in `/etc`: changes go to the file, the links
+//! stay, and all paths of a file share one lock. A file that cannot be replaced is left, without temporary files beside it.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -21,13 +21,13 @@ enum Way {
     Absolute,
     Relative,
     Chain,
-    /// The folder that the link leads through is a link itself, which is swapped as a whole.
+    /// The link leads through a folder that is itself a link, which is swapped as a whole.
     ConfigMap,
 }
 
 const WAYS: [Way; 4] = [Way::Absolute, Way::Relative, Way::Chain, Way::ConfigMap];
 
-/// Moves the registry away, and leads its name there. Gives the file, and the links.
+/// Moves the registry away, and links its path to it. Returns the file and the links.
 fn lead_away(root: &Root, way: Way) -> (PathBuf, Vec<PathBuf>) {
     let folder = root.join(if matches!(way, Way::ConfigMap) { "..2027" } else { "source" });
     fs::create_dir(&folder).unwrap();
@@ -61,7 +61,7 @@ fn tenants(root: &Root, line: &str) -> Outcome {
 }
 
 #[test]
-fn a_change_is_made_to_the_file_and_the_links_stay() {
+fn changes_follow_links_and_keep_them() {
     for way in WAYS {
         let root = Root::new(&Setup::default());
         let (file, links) = lead_away(&root, way);
@@ -81,7 +81,7 @@ fn a_change_is_made_to_the_file_and_the_links_stay() {
         let is_lock = |path: &PathBuf| path.extension().is_some_and(|end| end == "lock" || end == "tmp");
         let beside: Vec<PathBuf> = tree::files(running.path()).into_iter().filter(is_lock).collect();
         assert_eq!(beside.len(), 1, "{way:?}: {beside:?}");
-        // What is revoked at the source is refused.
+        // A key that is revoked in the file is refused.
         running.client_of("alice").get(SELECT).ok();
         let bob = text.find("[[tenant]]\nname = \"bob\"").unwrap();
         fs::write(&file, &text[bob..]).unwrap();
@@ -90,9 +90,9 @@ fn a_change_is_made_to_the_file_and_the_links_stay() {
     }
 }
 
-/// A second config names the file itself, and both sides change it at once.
+/// A second config names the file directly, and both sides change it concurrently.
 #[test]
-fn all_names_of_one_registry_have_one_lock() {
+fn all_paths_of_a_registry_share_one_lock() {
     let root = Root::new(&Setup::default());
     lead_away(&root, Way::Chain);
     let config = root.read("gateway.toml");
@@ -117,13 +117,13 @@ fn all_names_of_one_registry_have_one_lock() {
 }
 
 #[test]
-fn a_link_that_leads_to_nothing_yet_leads_to_what_is_made() {
+fn dangling_link_leads_to_the_file_that_is_created() {
     // The registry, by `provision`.
     let root = Root::without_registry(&Setup::default());
     fs::create_dir(root.join("source")).unwrap();
     symlink("source/tenants.toml", root.registry()).unwrap();
     let refused = tenants(&root, "add dora");
-    assert!(refused.code() == Some(1) && refused.stderr.contains("is not there"), "{refused:?}");
+    assert!(refused.code() == Some(1) && refused.stderr.contains("does not exist"), "{refused:?}");
     root.gateway(&["provision", "--slots", "1", "--root", "."]).success();
     assert!(root.registry().is_symlink() && root.read("source/tenants.toml").contains("slot-001"));
 
@@ -134,13 +134,13 @@ fn a_link_that_leads_to_nothing_yet_leads_to_what_is_made() {
     root.gateway(&["provision", "--slots", "1", "--root", "."]).success();
     assert!(root.config().is_symlink() && root.read("source/gateway.toml").contains("[gateway]"));
 
-    // What is imported.
+    // An imported registry.
     root.write("old.json", r#"{"tenants": {"tok-1": {"name": "zoe", "data_dir": "zoe"}}}"#);
     symlink("source/imported.toml", root.join("imported.toml")).unwrap();
     root.gateway(&["import", "old.json", "--out", "imported.toml", "--root", "."]).success();
     assert!(root.join("imported.toml").is_symlink() && root.read("source/imported.toml").contains("zoe"));
 
-    // Its folder is not there: a disk that is not mounted.
+    // The folder is missing, as with an unmounted disk.
     let root = Root::without_registry(&Setup::default());
     symlink("absent/tenants.toml", root.registry()).unwrap();
     let before = tree::files(root.path());
@@ -150,7 +150,7 @@ fn a_link_that_leads_to_nothing_yet_leads_to_what_is_made() {
 }
 
 #[test]
-fn links_without_an_end_are_a_mistake_that_is_said() {
+fn circular_links_are_reported_as_a_mistake() {
     let root = Root::without_registry(&Setup::default());
     symlink("second.toml", root.registry()).unwrap();
     symlink("tenants.toml", root.join("second.toml")).unwrap();
@@ -169,12 +169,12 @@ fn links_without_an_end_are_a_mistake_that_is_said() {
     }
 }
 
-/// Commands that hand a key out, or change the registry without one.
+/// Commands that change the registry, with and without a new key.
 const CHANGES: [&str; 4] = ["add dora", "rotate-key alice", "suspend alice", "revoke-key alice k1"];
 
 fn assert_left_as_it_is(root: &Root, file: &Path, words: &[&str]) {
     let (text, inode) = (fs::read_to_string(file).unwrap(), file.metadata().unwrap().ino());
-    // The first command marks the data root.
+    // The first command creates the data root's marker.
     let is_lasting = |path: &PathBuf| {
         path.extension().is_some_and(|end| end == "lock" || end == "data-root")
             || path.ends_with(".sq-data-root")
@@ -189,7 +189,7 @@ fn assert_left_as_it_is(root: &Root, file: &Path, words: &[&str]) {
         for word in words {
             assert!(refused.stderr.contains(word), "{word}: {line}: {refused:?}");
         }
-        assert_eq!(refused.stdout, "", "{line}: a key that is none");
+        assert_eq!(refused.stdout, "", "{line}: a key that is not valid");
         assert_eq!(files(), before, "{line}: something is left behind");
         assert_eq!(
             (fs::read_to_string(file).unwrap(), file.metadata().unwrap().ino()),
@@ -201,11 +201,11 @@ fn assert_left_as_it_is(root: &Root, file: &Path, words: &[&str]) {
 }
 
 #[test]
-fn a_registry_that_cannot_be_replaced_is_left_as_it_is() {
+fn irreplaceable_registry_is_unchanged() {
     if !mount::works("registries that cannot be replaced", &["chattr"]) {
         return;
     }
-    // A container was given this one file.
+    // A container in which only this file is mounted.
     let root = Root::new(&Setup::default());
     {
         let mounted = Mount::over_itself(&root.registry());
@@ -217,7 +217,7 @@ fn a_registry_that_cannot_be_replaced_is_left_as_it_is() {
         let _mounted = Mount::over_itself(&file);
         assert_left_as_it_is(&root, &file, &["tenants.toml", "mount point"]);
     }
-    // A folder that can only be read, as a ConfigMap's.
+    // A read-only folder, as of a ConfigMap.
     let root = Root::new(&Setup::default());
     let (file, _) = lead_away(&root, Way::ConfigMap);
     let text = fs::read_to_string(&file).unwrap();
@@ -242,9 +242,9 @@ fn a_registry_that_cannot_be_replaced_is_left_as_it_is() {
     }
 }
 
-/// A rename gives one name the new text, and the others keep the old one: the operator is told.
+/// A rename gives one path the new text, and hard links keep the old one. The operator is warned.
 #[test]
-fn a_second_name_of_the_registry_keeps_the_old_text_and_that_is_said() {
+fn hard_link_to_the_registry_keeps_the_old_text_with_a_warning() {
     let root = Root::new(&Setup::default());
     let (other, old) = (root.join("other.toml"), root.read("tenants.toml"));
     let quiet = tenants(&root, "suspend bob");
@@ -264,7 +264,7 @@ fn a_second_name_of_the_registry_keeps_the_old_text_and_that_is_said() {
     assert_eq!(root.read("tenants.toml").matches("[[tenant]]").count(), old.matches("[[tenant]]").count());
 }
 
-/// Another user's link in a folder where all may make some.
+/// Another user's link in a folder where all users may create files.
 #[test]
 fn a_link_of_another_user_in_a_shared_folder_is_not_followed() {
     if !geteuid().is_root() {

@@ -1,6 +1,6 @@
-//! However a file is changed, it is in force within a second: written in steps, renamed, swapped behind a symbolic
-//! link, its folder replaced. One that is broken changes nothing and says where its mistake is. Nobody's request
-//! notices any of it.
+//! A changed file is applied within a second, however it is changed: written in steps, renamed, swapped behind a
+//! symbolic link, or with its folder replaced. A broken file changes nothing, and its mistake is reported with its
+//! position. No request is affected.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -37,14 +37,14 @@ fn wait_for(running: &Deployment, tenant: &str, wanted: u16) {
 }
 
 #[test]
-fn a_mistake_that_is_mended_is_told_to_be_by_gateway_and_pool() {
+fn gateway_and_pool_log_that_a_mistake_is_fixed() {
     let running = Deployment::start(&Setup::default());
     let good = running.read("gateway.toml");
     let lines = |words: &str| running.log().lines().filter(|line| line.contains(words)).count();
     running.write("gateway.toml", &good.replace("[limits]", "[limits]\nper_ip = \"lots\""));
     wait::until("both complain", || lines("not reloaded") > 0 && lines("reload rejected") > 0);
     running.write("gateway.toml", &good);
-    // The text is the one that has been in force all the time.
+    // The previous text, which applied all the time.
     wait::until("the gateway's word", || lines(" reloaded reason=FileChanged") > 0);
     wait::until("the pool's word", || lines(" reloaded tenants=2 active=2") > 0);
 }
@@ -71,12 +71,12 @@ fn a_key_is_valid_and_a_revoked_one_refused_within_a_second() {
 }
 
 #[test]
-fn a_file_that_is_half_written_changes_nothing_until_it_is_whole() {
+fn half_written_file_changes_nothing() {
     let running = Deployment::start(&Setup::default());
     let text = alice_and(&["bob", "carol"]);
     let (first, rest) = text.split_at(text.find("state").unwrap() + 3);
     let (second, third) = rest.split_at(rest.len() / 2);
-    // As a slow editor does it: the file is emptied, then written in steps, each longer than a moment apart.
+    // A slow editor truncates the file, then writes it in steps with pauses.
     let mut file = None;
     reload_by(&running, "rejected", || file = Some(File::create(running.registry()).unwrap()));
     let mut file = file.expect("the registry");
@@ -90,10 +90,10 @@ fn a_file_that_is_half_written_changes_nothing_until_it_is_whole() {
 }
 
 #[test]
-fn a_mistake_is_told_once_with_file_line_and_column() {
+fn mistake_is_logged_once_with_its_position() {
     let running = Deployment::start(&Setup::default());
     let good = running.read("tenants.toml");
-    // The gateway reads the files again when its watch begins: a mistake that came before that would be read twice.
+    // The gateway reads the files again when its watch begins; an earlier mistake would be reported twice.
     wait::until("the watch", || reloads(&running, "accepted") > 0.0);
     assert_eq!(reloads(&running, "rejected"), 0.0);
     let bad = good.replacen("port = 1341", "port = \"1341\"", 1);
@@ -107,7 +107,7 @@ fn a_mistake_is_told_once_with_file_line_and_column() {
     let checked = running.with_config(&["check"]);
     assert_eq!((checked.code(), told(checked.stderr)), (Some(1), 1));
 
-    // The pool has long read the file; by now a second reading would have been counted.
+    // The pool has read the file long ago; by now a second read would have been counted.
     reload_by(&running, "accepted", || running.write_registry(&good));
     assert_eq!((reloads(&running, "rejected"), told(running.log())), (1.0, 2));
 
@@ -139,8 +139,8 @@ fn mistakes_between_tenants_and_between_fields_have_a_place_too() {
     assert!(outcome.stderr.contains("old.toml:3:8: invalid type"), "{}", outcome.stderr);
 }
 
-/// A folder as Kubernetes mounts a ConfigMap: `tenants.toml` leads to `..data/tenants.toml`, and `..data` to the
-/// folder of a version.
+/// A folder as of a ConfigMap mounted by Kubernetes: `tenants.toml` leads to `..data/tenants.toml`, and `..data` to a
+/// version's folder.
 fn mount_version(root: &Root, version: &str, registry: &str) {
     let mounted = root.join("mounted");
     fs::create_dir_all(mounted.join(version)).unwrap();
@@ -159,21 +159,21 @@ fn a_registry_behind_symbolic_links_is_followed_wherever_they_lead() {
     let running = Deployment::up(root, &[]);
     let alice = running.client_of("alice");
 
-    // The whole version is swapped, as Kubernetes does it.
+    // Kubernetes swaps a whole version.
     mount_version(&running, "..2", &alice_and(&["bob"]));
     fs::remove_dir_all(mounted.join("..1")).unwrap();
     wait_for(&running, "bob", 200);
     // The file behind the link is written to.
     fs::write(mounted.join("..2/tenants.toml"), alice_and(&["bob", "carol"])).unwrap();
     wait_for(&running, "carol", 200);
-    // The link itself leads elsewhere: `ln -sf`.
+    // The link is replaced: `ln -sf`.
     fs::write(running.join("other.toml"), alice_and(&["bob", "dave"])).unwrap();
     symlink(running.join("other.toml"), mounted.join("link")).unwrap();
     fs::rename(mounted.join("link"), mounted.join("tenants.toml")).unwrap();
     wait_for(&running, "dave", 200);
     wait_for(&running, "carol", 401);
 
-    // The folder goes away, as when it is unmounted: nothing changes. Another comes in its place.
+    // The folder disappears, as when it is unmounted: nothing changes. Then another one replaces it.
     reload_by(&running, "rejected", || fs::rename(&mounted, running.join("away")).unwrap());
     assert_eq!(status(&alice), 200);
     reload_by(&running, "accepted", || {
@@ -182,14 +182,14 @@ fn a_registry_behind_symbolic_links_is_followed_wherever_they_lead() {
         fs::rename(running.join("next"), &mounted).unwrap();
     });
     wait_for(&running, "erin", 200);
-    // What is written in the new folder is seen, too.
+    // Writes in the new folder are noticed too.
     fs::write(mounted.join("tenants.toml"), alice_and(&["bob"])).unwrap();
     wait_for(&running, "erin", 401);
     wait_for(&running, "bob", 200);
 }
 
 #[test]
-fn what_the_config_says_of_tenants_and_browsers_holds_without_a_restart() {
+fn tenant_and_cors_settings_apply_without_a_restart() {
     let mut tenants = vec![Tenant::new("alice", 1341)];
     tenants[0].plan = Some("small");
     let plans = "[plan.small]\nper_tenant = \"1000/min\"\n".to_owned();
@@ -207,7 +207,7 @@ fn what_the_config_says_of_tenants_and_browsers_holds_without_a_restart() {
     assert!(policy(&after).is_some_and(|policy| policy.contains("q=2000")), "{after}");
     assert_eq!(after.header("access-control-allow-origin"), Some("https://a.example"));
 
-    // What is read at the start alone is named.
+    // Fields that are read only at the start are named.
     let config = config.replace("threads = 1", "threads = 2");
     reload_by(&running, "accepted", || running.write("gateway.toml", &config));
     let log = running.log();
@@ -215,7 +215,7 @@ fn what_the_config_says_of_tenants_and_browsers_holds_without_a_restart() {
 }
 
 #[test]
-fn a_file_that_is_touched_makes_no_noise() {
+fn touched_file_is_not_logged() {
     let running = Deployment::start(&Setup::default());
     let noise = || running.log().lines().filter(|line| line.contains("reloaded")).count();
     let before = noise();
@@ -229,7 +229,7 @@ fn a_file_that_is_touched_makes_no_noise() {
 }
 
 #[test]
-fn twenty_reloads_disturb_no_request() {
+fn twenty_reloads_fail_no_request() {
     let running = Deployment::start(&Setup::default());
     let (is_over, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
     let mut upload = running.client_of("bob").connect();
@@ -269,7 +269,7 @@ fn twenty_reloads_disturb_no_request() {
     assert_eq!(running.client_of("bob").get(SELECT).ok(), "Hello");
 }
 
-/// Ends the load, also when the test fails: its threads are waited for.
+/// Stops the load, also when the test fails, and joins its threads.
 struct Over<'a>(&'a AtomicBool);
 
 impl Drop for Over<'_> {

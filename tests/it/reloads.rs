@@ -1,5 +1,5 @@
-//! A reload of the registry or of the config gives nobody a fresh budget: what an address or a tenant has used
-//! counts on, and so does what is in flight.
+//! A reload of the registry or the config resets no rate limit: what an address or a tenant has used still counts,
+//! and so do requests in flight.
 
 use rustix::process::Signal;
 use sq_tests::answer::Answer;
@@ -20,8 +20,8 @@ fn remaining(answer: &Answer, name: &str) -> u32 {
         .unwrap_or_else(|| panic!("no {name}: {field}"))
 }
 
-/// Does something that makes the gateway reload, and waits until it has. Another reload may have been on its way
-/// already; one that is asked for afterwards, by a signal, sees the change for certain.
+/// Runs something that makes the gateway reload, and waits for that. Another reload may already be running; one
+/// requested afterwards, by a signal, is certain to see the change.
 fn reload(running: &Deployment, cause: impl FnOnce()) {
     let reloads = || scrape::reloads(running, "accepted") + scrape::reloads(running, "rejected");
     let before = reloads();
@@ -42,7 +42,7 @@ fn edit_config(running: &Deployment, old: &str, new: &str) {
     reload(running, || running.write("gateway.toml", &config.replace(old, new)));
 }
 
-/// Every way to a reload, none of which changes a rate.
+/// All ways to reload; none changes a rate.
 fn reload_in_every_way(running: &Deployment) {
     reload(running, || {
         running.with_config(&["tenants", "add-key", "bob"]).success();
@@ -50,7 +50,7 @@ fn reload_in_every_way(running: &Deployment) {
     reload(running, || running.write_registry(&running.read("tenants.toml")));
     reload(running, || running.write("gateway.toml", &(running.read("gateway.toml") + "# Touched.\n")));
     reload(running, || running.signal(Signal::HUP));
-    // One with a mistake changes nothing.
+    // A config with a mistake changes nothing.
     let registry = running.read("tenants.toml");
     reload(running, || running.write_registry("[[tenant]]\nname = 1\n"));
     reload(running, || running.write_registry(&registry));
@@ -76,14 +76,14 @@ fn rates_of_addresses_and_tenants_count_on() {
     reload_in_every_way(&running);
     alice.get(SELECT).problem(429, "rate_limited_ip");
     elsewhere(&alice).problem(429, "rate_limited_tenant");
-    // Of two limits the one that changes begins anew, and the other does not.
+    // Of two limits, the one that changes is reset, and the other is not.
     edit_config(&running, "per_ip = \"6/day\"", "per_ip = \"7/day\"");
     assert_eq!(remaining(&alice.get(SELECT), "ip"), 6);
     alice.get(SELECT).problem(429, "rate_limited_tenant");
 }
 
 #[test]
-fn wrong_keys_count_on() {
+fn reload_keeps_the_count_of_wrong_keys() {
     let running =
         Deployment::start(&Setup { limits: "failed_keys = \"2/day\"".to_owned(), ..Setup::default() });
     let guess = || running.client(Some("guess")).get(SELECT);
@@ -95,7 +95,7 @@ fn wrong_keys_count_on() {
     guess().problem(429, "too_many_failed_keys");
 }
 
-/// Begins an upload that is in flight when this returns, unless it is refused.
+/// Starts an upload that is in flight when this returns, unless it is refused.
 fn begin_upload(client: &Client) -> Result<Connection, Answer> {
     let mut upload = client.connect();
     upload
@@ -137,7 +137,7 @@ fn requests_in_flight_count_whatever_the_new_limit_is() {
     wait::until("room again", || client.get(SELECT).status == 200);
 }
 
-/// Its slots are those of the start; at the next start it would be refused.
+/// The slots are those of the start; the next start would refuse this config.
 #[test]
 fn a_config_that_could_not_start_is_rejected() {
     let running = Deployment::start(&Setup::default());

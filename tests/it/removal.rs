@@ -1,5 +1,5 @@
-//! What becomes of a removed tenant's directory: it is told by its real path, and what is outside the data root is
-//! neither moved nor deleted unless the operator confirms it.
+//! Removing a tenant's directory: the output names its real path, and a directory outside the data root is neither moved
+//! nor deleted unless the operator confirms it.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -49,7 +49,7 @@ fn has_alice(root: &Root) -> bool {
     root.read("tenants.toml").contains("alice")
 }
 
-/// Her directories in the archive.
+/// Alice's directories in the archive.
 fn archived(root: &Root) -> Vec<PathBuf> {
     let entries = fs::read_dir(root.join("data/.archive")).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).collect()
@@ -59,7 +59,7 @@ fn shown(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// She is removed, and her directory is where it was, which is told.
+/// Alice is removed, her directory is left, and the output says so.
 fn assert_left(root: &Root, outcome: Outcome, real: &Path, why: &str) {
     let told = outcome.success();
     assert!(!has_alice(root), "she is still in the registry: {told}");
@@ -67,7 +67,7 @@ fn assert_left(root: &Root, outcome: Outcome, real: &Path, why: &str) {
     assert!(archived(root).is_empty(), "{told}");
 }
 
-/// Nothing was done, which is told.
+/// Nothing was changed, and the output says so.
 fn assert_refused(root: &Root, outcome: &Outcome, real: &Path, why: &str) {
     assert_eq!(outcome.code(), Some(1), "{outcome:?}");
     let told = &outcome.stderr;
@@ -78,7 +78,7 @@ fn assert_refused(root: &Root, outcome: &Outcome, real: &Path, why: &str) {
     assert!(has_alice(root) && has_text(real), "{told}");
 }
 
-/// Each way to a directory outside the data root: what the registry names, what is to be made, and where it leads.
+/// Each way to a directory outside the data root: the path in the registry, what to prepare, and where it leads.
 type Way = (&'static str, &'static str, fn(&Root));
 
 const WAYS_OUT: [Way; 4] = [
@@ -101,7 +101,7 @@ fn what_is_outside_the_data_root_is_left_where_it_is() {
 }
 
 #[test]
-fn what_is_outside_the_data_root_goes_when_that_is_confirmed() {
+fn directory_outside_the_data_root_is_removed_when_confirmed() {
     for (named, hers, prepare) in WAYS_OUT {
         for purges in [true, false] {
             let root = root(named, hers);
@@ -122,7 +122,7 @@ fn what_is_outside_the_data_root_goes_when_that_is_confirmed() {
 }
 
 #[test]
-fn what_is_inside_the_data_root_goes_by_its_real_path() {
+fn directory_inside_the_data_root_is_archived_by_its_real_path() {
     let ways: [Way; 4] = [
         ("", "data/alice", |_| ()),
         ("data/hers", "data/hers", |_| ()),
@@ -148,7 +148,7 @@ fn what_is_inside_the_data_root_goes_by_its_real_path() {
 }
 
 #[test]
-fn a_link_outside_the_data_root_is_left_unless_that_is_confirmed() {
+fn link_outside_the_data_root_is_left_without_confirmation() {
     let with_link = || {
         let root = root("op/mylink", "data/hers");
         fs::create_dir(root.join("op")).unwrap();
@@ -174,7 +174,7 @@ fn a_link_outside_the_data_root_is_left_unless_that_is_confirmed() {
 }
 
 #[test]
-fn what_is_no_directory_is_left() {
+fn file_instead_of_a_directory_is_left() {
     let outside = root("", "elsewhere");
     fs::write(outside.join("data/alice"), "a file").unwrap();
     let refused = remove(&outside, &["--purge"]);
@@ -182,7 +182,7 @@ fn what_is_no_directory_is_left() {
     assert_left(&outside, remove(&outside, &[]), &outside.join("data/alice"), "not a directory");
     assert_eq!(outside.read("data/alice"), "a file");
 
-    // A pipe, whose reader would wait for a writer.
+    // Opening a pipe would wait for a writer.
     let pipe = root("", "elsewhere");
     rustix::fs::mknodat(
         rustix::fs::CWD,
@@ -203,7 +203,7 @@ fn what_is_no_directory_is_left() {
     }
 }
 
-/// The gateway's user may plant such a link; root would move directories wherever it leads.
+/// The gateway's user may plant such a link, and root would move directories wherever it leads.
 #[test]
 fn an_archive_that_is_a_link_is_not_followed() {
     let root = root("", "data/alice");
@@ -223,7 +223,7 @@ fn an_archive_that_is_a_link_is_not_followed() {
 }
 
 #[test]
-fn a_mount_point_is_left() {
+fn mount_point_is_left() {
     if !mount::works("removing a tenant whose directory is a mount point", &[]) {
         return;
     }
@@ -233,7 +233,7 @@ fn a_mount_point_is_left() {
     assert_refused(&root, &remove(&root, &["--purge"]), mounted.path(), "mounted");
     assert_left(&root, remove(&root, &[]), mounted.path(), "mounted");
     assert!(has_text(mounted.path()));
-    // What is mounted inside is as little a tenant's.
+    // Neither does a mount inside the directory belong to the tenant.
     drop(mounted);
     root.write_registry(&registry(""));
     let inside = Mount::tmpfs(&root.join("data/alice/a b"), "1m");
@@ -242,7 +242,7 @@ fn a_mount_point_is_left() {
     assert!(has_text(inside.path()));
 }
 
-/// `remove`, in a mount namespace where this line of a shell has been run; its `$1` is the path.
+/// Runs `remove` in a mount namespace after this shell command, whose `$1` is the path.
 fn remove_after(root: &Root, script: &str, path: &Path, options: &[&str]) -> Outcome {
     let config = shown(&root.config());
     let arguments = [&["tenants", "remove", "alice", "--config", &config], options].concat();
@@ -250,7 +250,7 @@ fn remove_after(root: &Root, script: &str, path: &Path, options: &[&str]) -> Out
 }
 
 #[test]
-fn a_mount_point_is_left_whatever_else_is_mounted_on_the_host() {
+fn mount_point_is_left_among_other_mounts() {
     if !mount::works("removing a tenant beside a mount point whose name is not UTF-8", &["unshare"]) {
         return;
     }
@@ -268,7 +268,7 @@ fn a_mount_point_is_left_whatever_else_is_mounted_on_the_host() {
 }
 
 #[test]
-fn nothing_is_removed_while_the_mount_points_are_not_known() {
+fn nothing_is_removed_while_mount_points_are_unknown() {
     if !mount::works("removing a tenant without /proc", &["unshare"]) {
         return;
     }
@@ -283,7 +283,7 @@ fn nothing_is_removed_while_the_mount_points_are_not_known() {
 }
 
 #[test]
-fn a_directory_of_another_file_system_is_left_or_deleted_in_its_place() {
+fn directory_on_another_file_system_is_left_or_purged_in_place() {
     if !mount::works("removing a tenant whose directory is on another file system", &[]) {
         return;
     }
@@ -299,7 +299,7 @@ fn a_directory_of_another_file_system_is_left_or_deleted_in_its_place() {
     assert!(mounted.path().exists());
 }
 
-/// There is no one to confirm it, so it takes nothing outside the data root, and says so.
+/// The admin API cannot ask for confirmation, so it leaves directories outside the data root, and says so.
 #[test]
 fn the_admin_api_leaves_what_is_outside_the_data_root() {
     for (named, target) in
@@ -319,7 +319,7 @@ fn the_admin_api_leaves_what_is_outside_the_data_root() {
         assert_eq!((answer.0, &answer.1["directory"]), (200, &"left".into()), "{answer:?}");
         assert_eq!(answer.1["path"], shown(&real), "{answer:?}");
         assert!(answer.1["why_left"].as_str().unwrap().contains("outside the data root"), "{answer:?}");
-        // Her worker has let go of it: the last write is in the text.
+        // The worker has stopped: the last write is in the text file.
         wait::until("no worker", || running.worker_of("alice").is_none());
         assert!(real.join("text.phext").exists() && archived(&running).is_empty());
         assert_eq!(alice.get(SELECT).status, 401);
@@ -327,7 +327,7 @@ fn the_admin_api_leaves_what_is_outside_the_data_root() {
 }
 
 #[test]
-fn the_admin_api_says_what_it_did_by_real_paths() {
+fn admin_api_returns_real_paths() {
     let root = root("", "data/hers");
     symlink("hers", root.join("data/alice")).unwrap();
     let running = Deployment::up(root, &[]);

@@ -1,5 +1,5 @@
-//! What a service manager relies on: it is told when a server serves, when it stops, and which process is the service
-//! after an upgrade; and what Docker's secrets and pipes rely on.
+//! What a service manager relies on: notifications when a server serves, when it stops, and which process is the
+//! service after an upgrade. And what Docker's secrets and pipes rely on.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -46,7 +46,7 @@ impl Manager {
     }
 }
 
-/// Starts, upgrades itself when asked, and stops; the manager hears all of it.
+/// Starts, upgrades itself on request, and stops; the manager is notified of all of it.
 fn told_from_start_to_end(
     manager: &Manager,
     mut server: impl std::ops::DerefMut<Target = Program>,
@@ -66,7 +66,7 @@ fn told_from_start_to_end(
 }
 
 #[test]
-fn a_service_manager_is_told_who_serves_and_who_stops() {
+fn service_manager_is_notified_of_start_and_stop() {
     let root = Arc::new(Root::new(&Setup::default()));
     let manager = Manager::new(&root);
     let told = [(NOTIFY_SOCKET, manager.path.as_str())];
@@ -75,7 +75,7 @@ fn a_service_manager_is_told_who_serves_and_who_stops() {
 }
 
 #[test]
-fn the_admins_key_may_be_a_file_of_its_own() {
+fn admin_key_may_be_in_a_separate_file() {
     let root = Arc::new(Root::new(&Setup::default()));
     let file = root.join("admin-key");
     let option = ["--admin-key-file", file.to_str().expect("a path of UTF-8")];
@@ -115,12 +115,12 @@ fn new_keys_may_go_to_a_pipe() {
     assert_eq!(rows.len(), 4, "{printed}");
     assert!(rows.iter().skip(1).all(|row| row[3].starts_with("pmb-v1-")), "{printed}");
     assert!(!root.join("keys.csv").exists() && !root.join("-").exists(), "they are in a file too");
-    // Nothing is new: nothing but a remark.
+    // Nothing new: only a note.
     let again = root.with_config(&["provision", "--slots", "3", "--keys-out", "-"]);
     assert_eq!((again.code(), again.stdout.as_str()), (Some(0), ""), "{again:?}");
 }
 
-/// nginx runs as a user of its own.
+/// nginx runs as a separate user.
 #[test]
 fn a_socket_file_is_open_to_other_users() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -135,7 +135,7 @@ fn a_socket_file_is_open_to_other_users() {
 }
 
 #[test]
-fn when_memory_runs_out_a_worker_goes_before_the_pool() {
+fn worker_is_killed_before_the_pool_when_memory_runs_out() {
     let running = Deployment::start(&Setup::default());
     running.client_of("alice").get("/api/v2/toc?p=x").ok();
     let worker = running.worker_of("alice").expect("her worker");

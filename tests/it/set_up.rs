@@ -24,10 +24,17 @@ const ASKS: [&str; 3] = ["curl ", "sq \"", "healthcheck"];
 const PATIENT: [&str; 3] = ["--retry", "until ", "--wait"];
 
 fn pages() -> Vec<(String, String)> {
-    ["README.md", "docs/operations.md", "docs/containers.md", "docs/audit.md", "compose/single.yaml"]
-        .into_iter()
-        .map(|page| (page.to_owned(), fs::read_to_string(workspace().join(page)).unwrap()))
-        .collect()
+    [
+        "README.md",
+        "docs/tutorial.md",
+        "docs/operations.md",
+        "docs/containers.md",
+        "docs/audit.md",
+        "compose/single.yaml",
+    ]
+    .into_iter()
+    .map(|page| (page.to_owned(), fs::read_to_string(workspace().join(page)).unwrap()))
+    .collect()
 }
 
 /// The blocks of shell commands of a page; of a Compose file, its head.

@@ -1,4 +1,4 @@
-//! Signals that scripts send to every daemon: a server obeys those that it knows, and ends by none of the others.
+//! Signals that scripts send to every daemon: a server handles those it knows, and none of the others ends it.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
 const UPDATE: &str = "/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1&s=text";
 
 #[test]
-fn gateway_and_pool_do_not_end_by_sigusr1() {
+fn gateway_and_pool_survive_sigusr1() {
     let root = Arc::new(Root::new(&Setup::default()));
     let (mut pool, mut gateway) = (Pool::start(&root), Gateway::serve(&root));
     for program in [&mut *pool, &mut *gateway] {
@@ -26,7 +26,7 @@ fn gateway_and_pool_do_not_end_by_sigusr1() {
         assert!(program.is_running(), "{}", program.log());
     }
     gateway.client_of("alice").get(UPDATE).ok();
-    // Those that wait for the sockets of the running ones have no use for it either.
+    // Processes that wait for the sockets of running ones ignore it too.
     let mut next_pool = Pool::begin_upgrade(&root, &sq_tests::binaries::worker());
     let mut next_gateway = Gateway::begin_upgrade(&root);
     next_pool.signal(Signal::USR1);
@@ -43,7 +43,7 @@ fn gateway_and_pool_do_not_end_by_sigusr1() {
 }
 
 #[test]
-fn up_has_no_use_for_either_of_the_users_signals() {
+fn up_ignores_sigusr1_and_sigusr2() {
     let running = Deployment::start(&Setup::default());
     for signal in [Signal::USR1, Signal::USR2, Signal::USR1] {
         running.signal(signal);
@@ -55,7 +55,7 @@ fn up_has_no_use_for_either_of_the_users_signals() {
 
 /// `pkill -HUP sq-worker` reaches the workers too.
 #[test]
-fn a_worker_goes_on_and_is_no_crash() {
+fn worker_survives_user_signals() {
     let running = Deployment::start(&Setup::default());
     running.client_of("alice").get(UPDATE).ok();
     let worker = running.worker_of("alice").expect("her worker");
@@ -71,10 +71,10 @@ fn a_worker_goes_on_and_is_no_crash() {
 }
 
 #[test]
-fn nor_does_a_worker_that_was_started_alone() {
+fn lone_worker_survives_user_signals() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = LoneWorker::command(folder.path());
-    // Away from the terminal of whoever runs the tests.
+    // Detached from the terminal of the test run.
     let mut alone = std::process::Command::new("setsid");
     alone.arg(command.get_program()).args(command.get_args());
     command.get_envs().for_each(|(name, value)| _ = value.map(|value| alone.env(name, value)));
@@ -87,9 +87,9 @@ fn nor_does_a_worker_that_was_started_alone() {
     worker.stop();
 }
 
-/// How a process ended is said in words, and how a stop began too.
+/// Logs say in words how a process ended, and why a stop began.
 #[test]
-fn no_line_says_what_only_a_programmer_reads() {
+fn logs_contain_no_internal_messages() {
     let running = Deployment::start(&Setup::default());
     running.client_of("alice").get(UPDATE).ok();
     let worker = running.worker_of("alice").expect("her worker");

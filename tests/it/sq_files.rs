@@ -1,5 +1,5 @@
-//! Directories that SQ's users bring: the unnamed phext, coordinates of any size, links, long names; and files that cannot
-//! be served.
+//! Directories of SQ's users: the unnamed phext, coordinates of any size, links, long names; and files that cannot be
+//! served.
 
 use std::fmt::Write;
 use std::fs::{self, Permissions};
@@ -17,7 +17,7 @@ use sq_tests::root::Root;
 use sq_tests::setup::Setup;
 use sq_tests::{binaries, process};
 
-/// The root of a system, and alice's directory in it with these files.
+/// The root of a system, with these files in alice's directory.
 fn with_files(setup: &Setup, files: &[(&str, &[u8])]) -> Root {
     let root = Root::new(setup);
     let directory = root.join("data/alice");
@@ -32,7 +32,7 @@ fn fsck(directory: &Path) -> process::Outcome {
     process::run(Command::new(binaries::worker()).arg("fsck").arg(directory))
 }
 
-/// The detail of a refusal that lasts: there is no use in trying again soon.
+/// The detail of a refusal that lasts, without `Retry-After`.
 fn lasting(answer: &Answer) -> String {
     let problem = answer.refused(503, "worker_unavailable");
     assert_eq!(answer.header("retry-after"), None, "{answer}");
@@ -44,7 +44,7 @@ fn every_command_has_the_unnamed_phext() {
     let root = with_files(&Setup::default(), &[(".phext", b"one\x17two")]);
     let running = Deployment::up(root, &[]);
     let client = running.client_of("alice");
-    // An agent that knows of no p, and one that leaves it empty.
+    // A client that does not know `p`, and one that leaves it empty.
     for p in ["", "p=&"] {
         let get =
             |command: &str, rest: &str| client.get(&format!("/api/v2/{command}?{p}{rest}")).ok().to_owned();
@@ -81,7 +81,7 @@ fn every_command_has_the_unnamed_phext() {
     assert!(outcome.status.success() && outcome.stdout.contains(".phext  "), "{outcome:?}");
 }
 
-/// A write that stands in the unnamed phext's journal alone counts, and its key is known.
+/// A write that is only in the unnamed phext's journal counts, and its key is known.
 #[test]
 fn the_unnamed_phext_has_a_journal_as_others_have() {
     let root = with_files(&Setup::default(), &[]);
@@ -106,7 +106,7 @@ fn the_unnamed_phext_has_a_journal_as_others_have() {
 
 const DATED: &str = "20260211.1.1/1.1.1/1.1.1";
 
-/// A phext with 100,002 scrolls in a row, and one at a date; and what its table of contents has.
+/// A phext with 100,002 scrolls in a row and one at a date, and its table of contents.
 fn far_phext() -> (Vec<u8>, String) {
     let (mut text, mut toc) = (String::new(), String::new());
     for number in 1..=100_002 {
@@ -144,7 +144,7 @@ fn scrolls_far_away_are_read_whole_and_written_back_unchanged() {
     let checksum = libphext::phext::checksum("dated");
     let delta = client.post("/api/v2/delta?p=far", format!("20260211.1.1: {checksum}"));
     assert!(!delta.ok().contains("dated") && delta.text().len() > 400_000);
-    // An edit of one scroll, and of the far ones that are there, moves no other.
+    // An edit of one scroll, and of existing far ones, moves no other.
     assert_eq!(get("update", "&c=1.1.1/1.1.1/1.1.1&s=one"), "Updated 3 bytes");
     assert_eq!(get("update", "&c=20260211.1.1&s=date"), "Updated 4 bytes");
     assert_eq!(get("insert", "&c=20260211.1.1&s=d"), "Inserted 1 bytes");
@@ -158,7 +158,7 @@ fn new_scrolls_are_as_near_as_the_config_says() {
     let update = |client: &Client, c: &str| client.get(&format!("/api/v2/update?p=new&c={c}&s=x"));
     let mut root =
         Arc::new(with_files(&Setup::default(), &[("new.phext", &[&[0x17; 99_999][..], b"there"].concat())]));
-    // At the limit, one past it, and what the refusal says.
+    // At the limit, one past it, and the refusal's detail.
     for (limit, near, far) in [
         ("", "1.1.1/1.1.1/1.1.99999", "1.1.1/1.1.1/1.1.100001"),
         ("coordinate = 3", "3.3.3/3.3.3/3.3.3", "1.1.1/1.1.1/4.1.1"),
@@ -178,14 +178,14 @@ fn new_scrolls_are_as_near_as_the_config_says() {
             let says = limit.split_once("= ").map_or("99999", |(_, limit)| limit);
             assert!(problem["detail"].as_str().unwrap().contains(&format!("1 to {says} ")), "{problem}");
         }
-        // One that is there is written and taken away; to a client that only reads or removes there is no limit.
+        // An existing far scroll can be written and deleted; reads and deletes have no limit.
         update(&client, "1.1.1/1.1.1/1.1.100000").ok();
         assert_eq!(client.get(&format!("/api/v2/delete?p=new&c={far}")).ok(), "Removed 0 bytes");
         assert_eq!(client.get(&format!("/api/v2/select?p=new&c={far}")).ok(), "");
         assert_eq!(client.get("/api/v2/get?p=new").ok().replace("there", "x"), stored.replace("there", "x"));
         root = running.stop();
     }
-    // Without a limit the quota is what breaks cost.
+    // Without a limit, breaks count against the quota.
     root = fresh_config(&root, "coordinate = \"off\"\nquota = \"30MiB\"");
     let running = Deployment::up(root, &[]);
     let client = running.client_of("alice");
@@ -195,7 +195,7 @@ fn new_scrolls_are_as_near_as_the_config_says() {
     update(&client, "4294967296.1.1").problem(400, "invalid_coordinate");
 }
 
-/// The same directories under another config.
+/// The same directories with another config.
 fn fresh_config(root: &Root, limits: &str) -> Arc<Root> {
     let fresh = Root::new(&Setup { limits: limits.to_owned(), ..Setup::default() });
     if root.join("data").exists() {
@@ -263,7 +263,7 @@ fn a_link_within_the_directory_is_followed_and_one_that_leads_out_is_refused() {
 
 #[test]
 fn a_link_into_a_folder_is_followed_to_a_file_that_is_there() {
-    // The two links to june count as one phext, the one that leads to nothing as another.
+    // The two links to june count as one phext, the dangling one as another.
     let root = with_files(
         &Setup { limits: "phexts = 4".to_owned(), ..Setup::default() },
         &[("notes.phext", b"own")],
@@ -332,7 +332,7 @@ fn a_state_that_lasts_names_no_time_to_try_again() {
     }
     client.get("/api/v2/update?p=good&c=1.1.1&s=y").ok();
     let root = running.stop();
-    // The keys of all phexts: nothing is written without them.
+    // The keys of all phexts: without them nothing is written.
     fs::write(root.join("data/alice/.keys"), [7; 300]).unwrap();
     let running = Deployment::up(Arc::clone(&root), &[]);
     let client = running.client_of("alice");

@@ -1,4 +1,4 @@
-//! SIGTERM to a gateway at work: what is in flight is finished, and whoever is on the way is told, not cut off.
+//! SIGTERM to a busy gateway: requests in flight are finished, and later ones are refused instead of cut off.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,7 +32,7 @@ fn assert_told(outcome: &Outcome) {
 }
 
 #[test]
-fn under_load_everybody_is_served_or_told_so() {
+fn every_request_under_load_is_served_or_refused() {
     let kinds = [(6, Manner::Kept), (6, Manner::Fresh)];
     for threads in [1, 2] {
         let setup = Setup { gateway: format!("threads = {threads}"), ..Setup::default() };
@@ -42,7 +42,7 @@ fn under_load_everybody_is_served_or_told_so() {
         assert_eq!(gateway.ended().code(), Some(0), "{}", gateway.log());
         let written = writers.stop();
         let others: Vec<_> = written.iter().map(|client| &client.others).collect();
-        // Who connects when nobody else is connected any more may find it closed, which tells it as much.
+        // A client that connects after all others have left may find the socket closed, which tells it as much.
         assert!(others.iter().all(|outcomes| !outcomes.is_empty()), "not told: {others:?}");
         others.iter().copied().flatten().for_each(assert_told);
         let refused = |outcome: &Outcome| matches!(outcome, Outcome::Answered(_));
@@ -53,7 +53,7 @@ fn under_load_everybody_is_served_or_told_so() {
 }
 
 #[test]
-fn a_connection_without_a_request_has_time_for_one_more() {
+fn idle_connection_may_send_another_request() {
     let (_root, _pool, mut gateway) = start(&Setup::default());
     let client = gateway.client_of("alice");
     let get = client.head("GET", SELECT) + "\r\n";
@@ -73,7 +73,7 @@ fn a_connection_without_a_request_has_time_for_one_more() {
         assert_eq!(refused.header("connection"), Some("close"));
         connection.assert_closed();
     }
-    // The process lives, and is not ready.
+    // The process is alive, and not ready.
     watcher.send((client.head("GET", "/health") + "\r\n").as_bytes());
     let alive = watcher.answer();
     assert_eq!((alive.status, alive.header("connection")), (200, Some("close")), "{alive}");
@@ -82,7 +82,7 @@ fn a_connection_without_a_request_has_time_for_one_more() {
 }
 
 #[test]
-fn who_waits_to_be_accepted_is_told_too() {
+fn queued_connections_are_answered_too() {
     let setup = Setup { limits: "connections = 2".to_owned(), ..Setup::default() };
     let (_root, _pool, mut gateway) = start(&setup);
     let client = gateway.client_of("alice");
@@ -98,7 +98,7 @@ fn who_waits_to_be_accepted_is_told_too() {
     for connection in &mut connections {
         connection.send(get.as_bytes());
     }
-    // Each that goes makes room for the next.
+    // Each connection that closes makes room for the next.
     for mut connection in connections {
         connection.answer().problem(503, "shutting_down");
     }
@@ -108,7 +108,7 @@ fn who_waits_to_be_accepted_is_told_too() {
 }
 
 #[test]
-fn a_slow_request_that_is_in_flight_is_finished() {
+fn slow_request_in_flight_is_finished() {
     let (root, _pool, mut gateway) = start(&Setup::default());
     let client = gateway.client_of("alice");
     let mut upload = client.connect();
@@ -128,7 +128,7 @@ fn a_slow_request_that_is_in_flight_is_finished() {
 }
 
 #[test]
-fn with_nobody_connected_it_stops_at_once() {
+fn stops_at_once_without_connections() {
     let root = Arc::new(Root::new(&Setup::default()));
     let _pool = Pool::start(&root);
     let stop_time = || {
@@ -139,14 +139,14 @@ fn with_nobody_connected_it_stops_at_once() {
         assert_eq!(gateway.ended().code(), Some(0), "{}", gateway.log());
         began.elapsed()
     };
-    // A connection that is idle would be kept for a second, each time. The end of a process may take as long on a busy
+    // An idle connection would be kept for a second, each time. The end of a process may take as long on a busy
     // machine, but not each time.
     let times: Vec<Duration> = std::iter::repeat_with(stop_time).take(3).collect();
     assert!(times.iter().any(|time| *time < Duration::from_millis(900)), "{times:?}");
 }
 
 #[test]
-fn who_goes_on_past_the_drain_is_cut_off() {
+fn requests_past_the_drain_are_closed() {
     let setup = Setup { timeouts: "drain = \"1s\"".to_owned(), ..Setup::default() };
     let (_root, _pool, mut gateway) = start(&setup);
     let client = sq_tests::client::Client::new(gateway.client_of("alice").address, Some(&key_of("alice")));

@@ -1,5 +1,5 @@
-//! Which directories may be a tenant's: not the system's, none that holds the service's own files, not another
-//! tenant's, whatever it is called. In our format and in the old ones a mistake has its line.
+//! Which directories a tenant may have: not the system's, not one with the service's own files, and not another tenant's
+//! by any path. Mistakes in the native format and in the old ones are reported with their line.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -15,7 +15,7 @@ use sq_tests::setup::{Setup, Tenant, registry_text};
 
 const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
 
-/// A registry of ours with alice, whose directory is this one; it is named on line 5, and bob's on line 13.
+/// A native registry that names alice's directory on line 5, and bob's on line 13.
 fn native(alice: &str, bob: Option<&str>) -> String {
     let mut text = registry_text(&[Tenant::new("alice", 1341)])
         .replace("state = \"active\"", &format!("state = \"active\"\ndata_dir = {alice}"));
@@ -25,14 +25,14 @@ fn native(alice: &str, bob: Option<&str>) -> String {
     text
 }
 
-/// The same in SQ's format: alice is on line 2, bob on line 3.
+/// The same in SQ's format, with alice on line 2 and bob on line 3.
 fn of_sq(alice: &str, bob: Option<&str>) -> String {
     let bob =
         bob.map(|bob| format!(",\n\"t2\": {{\"name\": \"bob\", \"data_dir\": {bob}}}")).unwrap_or_default();
     format!("{{\"tenants\": {{\n\"t1\": {{\"name\": \"alice\", \"data_dir\": {alice}}}{bob}\n}}}}\n")
 }
 
-/// A folder in which `data/alice` is, links lead to it and elsewhere, and a folder is like the archive.
+/// A folder with `data/alice`, links to it and elsewhere, and a folder that resembles the archive.
 fn root() -> Root {
     let root = Root::without_registry(&Setup::default());
     for folder in ["data/alice", "data/.archive/old-1", "here"] {
@@ -46,7 +46,7 @@ fn root() -> Root {
         ("data", "root"),
         ("/", "everything"),
         ("here", "there"),
-        // As of a disk that is not mounted yet.
+        // As on a disk that is not mounted yet.
         ("missing", "later"),
         ("../later", "d/later"),
         ("circle", "circle"),
@@ -56,7 +56,7 @@ fn root() -> Root {
     root
 }
 
-/// What `check` says about a registry.
+/// The output of `check` for a registry.
 fn complaint(root: &Root, registry: &str) -> String {
     root.write_registry(registry);
     let outcome = root.with_config(&["check"]);
@@ -66,7 +66,7 @@ fn complaint(root: &Root, registry: &str) -> String {
 
 fn assert_refused(alice: &str, bob: Option<&str>, words: &str) {
     let root = root();
-    // JSON and TOML write these texts alike.
+    // JSON and TOML escape these texts in the same way.
     let quoted = |text: &str| serde_json::to_string(text).unwrap();
     let (alice, bob) = (quoted(alice), bob.map(quoted));
     let (line, old_line) = if bob.is_some() { (13, 3) } else { (5, 2) };
@@ -114,21 +114,21 @@ fn no_directory_of_the_system_is_a_tenants() {
 }
 
 #[test]
-fn no_directory_with_the_services_files_is_a_tenants() {
+fn directories_with_the_services_files_are_refused() {
     for directory in [".", "./", "here/..", "data/../.", "data", "data/", "root", "there/../data", "./data/."]
     {
         assert_refused(directory, None, "a directory that holds");
     }
-    // The folder that the temporary folder of the test is in.
+    // The parent of the test's temporary folder.
     assert_refused("../../tmp/..", None, "a directory");
     for directory in ["data/.archive", "data/.archive/old-1", "root/.archive/x"] {
         assert_refused(directory, None, "the archive");
     }
 }
 
-/// Audit log, keys and locks lie beside the names that the operator gave, which may be links.
+/// The audit log, keys and locks are beside the paths that the operator named, which may be links.
 #[test]
-fn no_directory_with_a_link_to_the_services_files_is_a_tenants() {
+fn directories_with_links_to_the_services_files_are_refused() {
     let root = Root::without_registry(&Setup::default());
     for folder in ["etc/inner", "named", "on-the-way", "disk/data", "free"] {
         fs::create_dir_all(root.join(folder)).unwrap();
@@ -164,7 +164,7 @@ fn no_directory_with_a_link_to_the_services_files_is_a_tenants() {
 }
 
 #[test]
-fn what_names_no_directory_is_refused() {
+fn values_that_name_no_directory_are_refused() {
     assert_refused("", None, "empty");
     for directory in ["\0", "a\0b", "/srv/a\0", "a\nb", "a\u{7f}"] {
         assert_refused(directory, None, "control character");
@@ -193,14 +193,14 @@ fn one_directory_under_two_names_is_refused() {
 }
 
 #[test]
-fn a_directory_that_holds_anothers_is_refused_and_so_is_a_default_one() {
+fn nested_directories_are_refused() {
     let root = root();
     let told = complaint(&root, &native("\"d/x\"", Some("\"d\"")));
     assert!(
         told.contains("tenants.toml:5:") && told.contains("alice lies inside that of tenant bob"),
         "{told}"
     );
-    // Bob's is data/bob.
+    // Bob's directory is data/bob.
     let text = native("\"data/bob/x\"", Some("\"data/bob\"")).replace("data_dir = \"data/bob\"\n", "");
     let told = complaint(&root, &text);
     assert!(
@@ -215,7 +215,7 @@ fn a_directory_that_holds_anothers_is_refused_and_so_is_a_default_one() {
     assert!(complaint(&root, &text).contains("bob is /etc, a directory of the system"));
 }
 
-/// A bind mount is the same directory under a second path that no link shows.
+/// A bind mount gives a directory a second path without a link.
 #[test]
 fn a_directory_that_is_mounted_twice_is_one() {
     if !mount::works("a directory under two mount points", &[]) {
@@ -251,7 +251,7 @@ impl Drop for Bound {
 }
 
 #[test]
-fn good_directories_are_taken_wherever_they_are() {
+fn fit_directories_are_accepted_anywhere() {
     let root = root();
     for (alice, bob) in [
         ("d/x", "d/xy"),

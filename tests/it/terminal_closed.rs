@@ -1,5 +1,5 @@
-//! The terminal in which a server was started is closed: it ends as it does at Ctrl-C, unless it was started to go on
-//! (`nohup`). SIGHUP from an operator is for the files, all the time.
+//! The terminal in which a server was started is closed: the server stops as on Ctrl-C, unless it was started to run
+//! on (`nohup`). SIGHUP from an operator always reloads the files.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use sq_tests::{binaries, wait};
 const WHAT: &str = "a terminal that is closed";
 const UPDATE: &str = "/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1&s=text";
 
-/// A server with its log in `log` and its process in `pid`, as a line of the shell that becomes it.
+/// A shell command that becomes a server, with its log in `log` and its process id in `pid`.
 fn becomes(command: &str) -> String {
     format!("echo $$ >pid; exec {command} 2>>log")
 }
@@ -24,7 +24,7 @@ fn up(root: &Root) -> String {
     format!("{} up --root {}", binaries::gateway().display(), root.path().display())
 }
 
-/// The server whose process is in the file, once it says so.
+/// The server whose process id is in the file, when it is ready.
 fn server(root: &Root, is_ready: &str) -> Identity {
     wait::until("a server that is ready", || has(root.path(), "log", is_ready));
     Identity::of(root.read("pid").trim().parse().unwrap()).expect("it runs")
@@ -38,7 +38,7 @@ fn alice(root: &Root) -> Client {
     Client::new(root.listen(), Some(&key_of("alice")))
 }
 
-/// It and all that it has started are gone.
+/// The server and all its children have exited.
 fn assert_ends(server: Identity, root: &Root) {
     let family = process::descendants(server.pid);
     wait::until("the end of the server", || !server.is_alive());
@@ -47,7 +47,7 @@ fn assert_ends(server: Identity, root: &Root) {
 }
 
 #[test]
-fn up_ends_with_its_terminal_and_leaves_no_child() {
+fn up_exits_with_its_terminal_and_leaves_no_child() {
     if !Terminal::is_there(WHAT) {
         return;
     }
@@ -55,7 +55,7 @@ fn up_ends_with_its_terminal_and_leaves_no_child() {
     let terminal = Terminal::run(root.path(), &becomes(&up(&root)), &[]);
     let server = server(&root, "serving");
     alice(&root).get(UPDATE).ok();
-    // An operator's, while the terminal is there.
+    // From an operator, while the terminal exists.
     process::signal(server.pid, Signal::HUP);
     wait::until("the reload", || has(root.path(), "log", "reason=Hangup"));
     alice(&root).get(UPDATE).ok();
@@ -67,10 +67,10 @@ fn up_ends_with_its_terminal_and_leaves_no_child() {
     assert!(root.read("log").contains("gateway stopped") && root.read("log").contains("terminal was closed"));
 }
 
-/// A shell with jobs passes the signal on; and what is written to the closed terminal must not end the server in another
-/// way than with 0.
+/// A shell with jobs forwards the signal; and writes to the closed terminal must not end the server with another code
+/// than 0.
 #[test]
-fn it_ends_well_when_the_shell_passes_the_signal_on() {
+fn exits_with_success_when_the_shell_forwards_the_signal() {
     if !Terminal::is_there(WHAT) {
         return;
     }
@@ -92,7 +92,7 @@ fn it_ends_well_when_the_shell_passes_the_signal_on() {
 }
 
 #[test]
-fn each_server_ends_with_its_terminal() {
+fn each_server_exits_with_its_terminal() {
     if !Terminal::is_there(WHAT) {
         return;
     }
@@ -113,7 +113,7 @@ fn each_server_ends_with_its_terminal() {
 }
 
 #[test]
-fn with_nohup_it_goes_on_and_still_reads_its_files() {
+fn with_nohup_it_runs_on_and_reloads_its_files() {
     if !Terminal::is_there(WHAT) {
         return;
     }
@@ -122,7 +122,7 @@ fn with_nohup_it_goes_on_and_still_reads_its_files() {
     let terminal = Terminal::run(root.path(), &line, &[]);
     let server = server(&root, "serving");
     terminal.close();
-    // Longer than it takes to be sure of a terminal's end.
+    // Longer than the check for a closed terminal takes.
     wait::pass(Duration::from_secs(1));
     assert!(server.is_alive(), "{}", root.read("log"));
     alice(&root).get(UPDATE).ok();
@@ -134,7 +134,7 @@ fn with_nohup_it_goes_on_and_still_reads_its_files() {
     assert_ends(server, &root);
 }
 
-/// As `disown` does it: the terminal goes, and nothing tells the server.
+/// As `disown` does: the terminal is closed, and the server gets no signal.
 #[test]
 fn one_that_was_left_running_reloads_at_an_operators_signal() {
     if !Terminal::is_there(WHAT) {

@@ -140,10 +140,10 @@ fn the_sample_configs_are_valid() {
     }
 }
 
-/// The README and every page of the docs that is there.
+/// The pages at the root, and every page of the docs.
 fn pages() -> Vec<(PathBuf, String)> {
-    let readme = PathBuf::from("README.md");
-    let paths = std::iter::once(readme).chain(files_in("docs", "md"));
+    let at_the_root = ["README.md", "CONTRIBUTING.md", "SECURITY.md"].map(PathBuf::from);
+    let paths = at_the_root.into_iter().chain(files_in("docs", "md"));
     paths.filter(|path| workspace().join(path).is_file()).map(|path| (path.clone(), read(&path))).collect()
 }
 

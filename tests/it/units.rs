@@ -1,4 +1,4 @@
-//! Sizes and durations on the command line: a number without its unit is not guessed at.
+//! Sizes and durations on the command line: a number without a unit is refused.
 
 use sq_tests::root::Root;
 use sq_tests::setup::Setup;
@@ -14,7 +14,7 @@ fn refused(root: &Root, arguments: &[&str], told: &[&str]) {
 }
 
 #[test]
-fn a_size_without_a_unit_is_an_error_that_names_units() {
+fn size_without_a_unit_is_an_error_that_names_units() {
     let root = Root::new(&Setup::default());
     for quota in ["5", "1073741824", "1.5", "010"] {
         refused(
@@ -36,7 +36,7 @@ fn a_size_without_a_unit_is_an_error_that_names_units() {
 }
 
 #[test]
-fn a_duration_without_a_unit_is_an_error_that_names_hours_and_days() {
+fn duration_without_a_unit_is_an_error_that_names_units() {
     let root = Root::new(&Setup::default());
     for (command, option) in [("add-key", "--expires-in"), ("rotate-key", "--grace")] {
         refused(&root, &[command, "alice", option, "24"], &["24h", "24d"]);
@@ -50,7 +50,7 @@ fn a_duration_without_a_unit_is_an_error_that_names_hours_and_days() {
     root.with_config(&["tenants", "rotate-key", "bob", "--grace", "7d"]).success();
 }
 
-/// In a file a plain number of bytes is what it always was.
+/// In a file, a plain number is still a number of bytes.
 #[test]
 fn files_are_read_as_before() {
     let setup = Setup { limits: "quota = \"1048576\"\nbody = \"65536\"".to_owned(), ..Setup::default() };
@@ -61,9 +61,9 @@ fn files_are_read_as_before() {
     assert!(outcome.stderr.contains("30s, 30m, 30h or 30d"), "{outcome:?}");
 }
 
-/// A mistake that a command would make is told with the file that it would be in.
+/// A mistake that a command would write is reported with the file that it concerns.
 #[test]
-fn a_refused_change_names_the_registry_itself() {
+fn refused_change_names_the_real_registry() {
     let root = Root::new(&Setup::default());
     let registry = root.read("tenants.toml");
     let outcome = root.with_config(&["tenants", "add", "carol", "--plan", "platinum"]);

@@ -1,5 +1,5 @@
-//! UTF-8: whatever is not, is refused with its offset, stores nothing, and harms no later request;
-//! whatever is, comes back byte for byte.
+//! Invalid UTF-8 is refused with its offset, stores nothing, and does not affect later requests; valid UTF-8 is
+//! returned byte for byte.
 
 use sq_tests::answer::Answer;
 use sq_tests::client::{Client, percent_encoded};
@@ -64,7 +64,7 @@ fn assert_refused(answer: &Answer, part: &str, offset: Option<usize>, what: &str
     }
 }
 
-/// What follows a bad request: nothing is stored, and the same tenant is served.
+/// After a bad request, nothing is stored, and the same tenant is served.
 fn assert_unharmed(running: &Deployment, client: &Client) {
     assert!(running.stored().is_empty(), "something was stored: {:?}", running.stored());
     assert_eq!(client.get(&format!("/api/v2/select?{AT}")).ok(), "");
@@ -148,7 +148,7 @@ fn raw_bytes_in_the_target_are_refused() {
     let running = deployment();
     let client = running.client_of("alice");
     for target in ["/api/v2/select?p=\0&c=1.1.1/1.1.1/1.1.1", "/api/v2/sel\0ect"] {
-        // The client writes text; the place of the NUL is given the byte FF.
+        // The client writes text; the NUL in it is replaced by the byte FF.
         let head = client.head("GET", target) + "Connection: close\r\n\r\n";
         let bytes: Vec<u8> = head.bytes().map(|byte| if byte == 0 { 0xff } else { byte }).collect();
         let answer = client.raw(&bytes);
@@ -160,7 +160,7 @@ fn raw_bytes_in_the_target_are_refused() {
 }
 
 #[test]
-fn the_texts_that_once_crashed_sq() {
+fn texts_that_crashed_sq_are_served() {
     let running = deployment();
     let client = running.client_of("alice");
     let target = format!("/api/v2/update?{AT}");
@@ -216,9 +216,9 @@ fn the_worker_refuses_it_too() {
     assert_unharmed(&running, &running.client_of("alice"));
 }
 
-/// What a shell user types after `s=`, without percent-encoding it first.
+/// What a shell user types after `s=`, without percent-encoding.
 #[test]
-fn a_raw_target_is_taken_as_it_stands() {
+fn raw_target_is_used_unchanged() {
     let running = deployment();
     let client = running.client_of("alice");
     let text = "<\u{e9}\u{1f506}>|^\\\"`{}[]~'";

@@ -1,5 +1,5 @@
-//! Which fields a worker's answer has: alone it answers clients, and says what every answer says; under the pool the
-//! gateway says it.
+//! The header fields of a worker's response: alone it sends what every response carries; under the pool the gateway
+//! adds that.
 
 use sq_shared::limits::{ANSWER_HEAD_BYTES, HEADER_FIELDS, IDEMPOTENCY_KEY_BYTES};
 use sq_tests::deployment::Deployment;
@@ -8,7 +8,7 @@ use sq_tests::setup::{Setup, key_of};
 
 const SELECT: &str = "/api/v2/select?p=notes&c=1.1.1/1.1.1/1.1.1";
 
-/// What the gateway says itself.
+/// The fields that the gateway adds.
 const COMMON: [&str; 4] = ["date", "x-request-id", "cache-control", "x-content-type-options"];
 
 #[test]
@@ -25,7 +25,7 @@ fn a_worker_alone_says_what_every_answer_says() {
 fn a_worker_takes_as_many_fields_as_the_gateway_does() {
     let folder = tempfile::tempdir().unwrap();
     let worker = LoneWorker::start(folder.path());
-    // As many as there are lines: without the request line, but with Connection.
+    // As many as the limit allows: without the request line, but with `Connection`.
     let own = worker.client.head("GET", SELECT).lines().count();
     let with_fields =
         |count| worker.client.request("GET", SELECT, &"X: y\r\n".repeat(count - own), None).status;
@@ -45,7 +45,7 @@ fn a_worker_of_the_pool_leaves_it_to_the_gateway_which_says_it_once() {
     assert_eq!(of_worker.header("etag"), of_gateway.header("etag"));
 }
 
-/// Of a worker's head the gateway takes 16 KiB; ours must be far below, whatever it answers.
+/// The gateway accepts 16 KiB of a worker's head; ours must be far below that for every response.
 #[test]
 fn a_workers_heads_are_far_below_what_the_gateway_takes() {
     const LARGEST: usize = 1024;
@@ -69,7 +69,7 @@ fn a_workers_heads_are_far_below_what_the_gateway_takes() {
     }
 }
 
-/// Names compare without case, but people read them, and look for them with grep.
+/// Names compare without case, but people read them and search for them with grep.
 #[test]
 fn the_names_of_an_answer_have_their_capitals() {
     let running = Deployment::start(&Setup::default());

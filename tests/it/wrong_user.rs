@@ -1,5 +1,5 @@
-//! A system is one user's. Root acts as that user; anyone else is refused, and told what to do; and what another user left
-//! in it is found, and named wherever it is in the way.
+//! A system belongs to one user. Root acts as that user, and other users are refused and told what to do. Files that another
+//! user left in it are found, and reported where they get in the way.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
@@ -17,10 +17,10 @@ use sq_tests::setup::Setup;
 use sq_tests::{binaries, notice, tree, wait};
 use tempfile::TempDir;
 
-/// Whose the system is.
+/// The owner of the system.
 const USER: u32 = 65534;
 
-/// Somebody else, who may write there.
+/// Another user, who may write there.
 const OTHER: u32 = 65533;
 
 const WRITE: &str = "/api/v2/insert?p=notes&c=1.1.1/1.1.1/1.1.1";
@@ -33,7 +33,7 @@ fn is_root(what: &str) -> bool {
     geteuid().is_root()
 }
 
-/// Gives a folder and all in it to a user, and lets everybody in.
+/// Gives a folder with its contents to a user, and makes it writable for all.
 fn give(path: &Path, user: u32) {
     lchown(path, Some(user), Some(user)).unwrap();
     let is_folder = path.is_dir();
@@ -43,7 +43,7 @@ fn give(path: &Path, user: u32) {
     }
 }
 
-/// A system of the user's, with a phext of alice's.
+/// A system of the user, with a phext of alice.
 fn system(setup: &Setup) -> Root {
     let root = Root::new(setup);
     fs::create_dir_all(root.join("data/alice")).unwrap();
@@ -53,7 +53,7 @@ fn system(setup: &Setup) -> Root {
     root
 }
 
-/// The programs where every user may start them.
+/// Copies of the programs that every user may start.
 fn programs() -> (TempDir, [PathBuf; 2]) {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
@@ -78,7 +78,7 @@ fn owners(root: &Root) -> Vec<(PathBuf, u32)> {
 }
 
 #[test]
-fn up_as_root_leaves_nothing_that_the_owner_cannot_use() {
+fn up_as_root_leaves_only_files_that_the_owner_can_use() {
     if !is_root("a system that root starts for another user") {
         return;
     }
@@ -89,7 +89,7 @@ fn up_as_root_leaves_nothing_that_the_owner_cannot_use() {
     let keys = root.read("keys.csv");
     let key = keys.lines().find_map(|line| line.strip_prefix("bob,")).unwrap().rsplit(',').next().unwrap();
     running.client(Some(key)).post(WRITE, "more").ok();
-    // Nobody but root sees what it has open since; it passes its check all the same.
+    // Since then, only root can see its descriptors; it passes its check all the same.
     let checked = root.gateway(&["check", "--root", "."]);
     assert_eq!((checked.stdout.as_str(), checked.stderr.as_str()), ("ok\n", ""));
     running.stop();
@@ -104,9 +104,9 @@ fn up_as_root_leaves_nothing_that_the_owner_cannot_use() {
     run_as(USER, &root, &worker, "fsck data/bob").success();
 }
 
-/// The folder is root's, and the data another user's: a config that root makes there would be root's alone.
+/// The folder belongs to root, and the data to another user, who could not read a config that root creates there.
 #[test]
-fn a_new_config_beside_another_users_data_is_not_made_for_root_alone() {
+fn root_creates_no_config_that_the_owner_of_the_data_cannot_read() {
     if !is_root("a system that root makes for another user's data") {
         return;
     }
@@ -127,7 +127,7 @@ fn a_new_config_beside_another_users_data_is_not_made_for_root_alone() {
 }
 
 #[test]
-fn anyone_else_is_refused_and_told_what_to_do() {
+fn other_users_are_refused_and_told_what_to_do() {
     if !is_root("commands of another user") {
         return;
     }
@@ -156,23 +156,23 @@ fn anyone_else_is_refused_and_told_what_to_do() {
         assert_eq!((refused.stdout.as_str(), owners(&root)), ("", before.clone()), "{line}");
         assert_eq!(root.read("tenants.toml"), registry, "{line}");
     }
-    // A new system in another's folder, too.
+    // Also for a new system in another user's folder.
     let empty = Root::empty();
     give(empty.path(), USER);
     let refused = run_as(OTHER, &empty, &gateway, "provision --slots 1 --root .");
     assert!(refused.code() == Some(1) && refused.stderr.contains("belongs to"), "{refused:?}");
     assert!(tree::files(empty.path()).is_empty());
-    // Who only looks may look.
+    // Commands that only read are allowed.
     run_as(OTHER, &root, &gateway, "tenants list --root .").success();
     run_as(OTHER, &root, &worker, "fsck data/alice").success();
-    // The owner may do all of it, and so may a user to whom root's folder is open.
+    // The owner may run all of them, and so may a user who can write to root's folder.
     run_as(USER, &root, &gateway, "tenants add dora --root .").success();
     let roots = Root::new(&Setup::default());
     give(roots.path(), 0);
     run_as(OTHER, &roots, &gateway, "tenants add dora --root .").success();
 }
 
-/// A path that root left behind, or that the owner has locked itself out of.
+/// A path that root left behind, or that the owner may not access.
 #[derive(Debug, Clone, Copy)]
 enum Fault {
     OfRoot,
@@ -180,7 +180,7 @@ enum Fault {
 }
 
 #[test]
-fn check_and_fsck_find_what_the_owner_cannot_use() {
+fn check_and_fsck_find_files_that_the_owner_cannot_use() {
     if !is_root("files of root in another user's system") {
         return;
     }
@@ -214,7 +214,7 @@ fn check_and_fsck_find_what_the_owner_cannot_use() {
             if in_tenant.contains(&path) {
                 let mut fsck = Command::new(&worker);
                 outcomes.push(process::run(fsck.args(["fsck", "data/alice"]).current_dir(root.path())));
-                // A directory that cannot be listed is an error of its own.
+                // A directory that cannot be listed is reported separately.
                 if path != "data/alice" {
                     outcomes.push(run_as(USER, &root, &worker, "fsck data/alice"));
                 }
@@ -237,7 +237,7 @@ fn check_and_fsck_find_what_the_owner_cannot_use() {
 }
 
 #[test]
-fn what_is_in_the_way_is_named_in_the_log_and_not_to_the_client() {
+fn obstacles_are_logged_and_not_sent_to_the_client() {
     if !is_root("files of root in another user's system") {
         return;
     }
@@ -267,7 +267,7 @@ fn what_is_in_the_way_is_named_in_the_log_and_not_to_the_client() {
     running.stop();
 }
 
-/// Lets the owner of a path in alone, or not even that one.
+/// Makes a path accessible to its owner only, or to no user.
 fn shut(path: &Path, fault: Fault) {
     let mode = if matches!(fault, Fault::OfRoot) { 0o700 } else { 0 };
     if matches!(fault, Fault::OfRoot) {
@@ -276,7 +276,7 @@ fn shut(path: &Path, fault: Fault) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-/// A worker could make nothing of the directory: the pool's stand-in says so at once, and the log says why.
+/// A worker could not use the directory: the pool's stand-in says so at once, and the log says why.
 #[test]
 fn a_directory_that_the_user_may_not_use_is_told_at_once_and_served_when_it_is_given_back() {
     if !is_root("a tenant's directory of root") {
@@ -308,7 +308,7 @@ fn a_directory_that_the_user_may_not_use_is_told_at_once_and_served_when_it_is_g
 }
 
 #[test]
-fn a_note_that_the_user_may_not_read_is_named_itself() {
+fn unreadable_note_is_reported() {
     if !is_root("notes of root") {
         return;
     }
@@ -340,7 +340,7 @@ fn a_note_that_the_user_may_not_read_is_named_itself() {
 }
 
 #[test]
-fn a_worker_that_root_starts_alone_leaves_nothing_that_the_owner_cannot_use() {
+fn lone_worker_of_root_leaves_only_files_that_the_owner_can_use() {
     if !is_root("a worker that root starts on another user's directory") {
         return;
     }
@@ -355,14 +355,14 @@ fn a_worker_that_root_starts_alone_leaves_nothing_that_the_owner_cannot_use() {
     for (path, owner) in owners(&root) {
         assert_eq!(owner, USER, "{}", path.display());
     }
-    // A directory of root's alone stays root's.
+    // A directory that only root owns stays root's.
     let roots = Root::empty();
     LoneWorker::start(&roots.join("data")).client.post(WRITE, "text").ok();
     assert!(owners(&roots).iter().all(|(_, owner)| *owner == 0));
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_named_with_its_owner() {
+fn unreadable_file_is_reported_with_its_owner() {
     if !is_root("files of root in another user's system") {
         return;
     }
@@ -387,7 +387,7 @@ fn a_file_that_cannot_be_read_is_named_with_its_owner() {
             assert!(refused.stderr.contains(words), "{words}: {line}: {refused:?}");
         }
     }
-    // A folder that may not be entered, and one that nothing can be made in.
+    // A folder that the user may not enter, and one that the user may not write to.
     let root = system(&Setup::default());
     chown(root.join("data/alice"), Some(0), Some(0)).unwrap();
     fs::set_permissions(root.join("data/alice"), Permissions::from_mode(0o700)).unwrap();
@@ -402,7 +402,7 @@ fn a_file_that_cannot_be_read_is_named_with_its_owner() {
     for words in ["Permission denied", "/data belongs to user root (0)"] {
         assert!(refused.stderr.contains(words), "{words}: {refused:?}");
     }
-    // A worker alone says it too.
+    // A worker without a pool reports it too.
     let lone = Root::empty();
     fs::create_dir(lone.join("notes")).unwrap();
     LoneWorker::start(&lone.join("notes")).stop();
@@ -410,7 +410,7 @@ fn a_file_that_cannot_be_read_is_named_with_its_owner() {
 
 /// A directory that another user may not even open.
 #[test]
-fn a_directory_that_cannot_be_opened_is_named_with_its_owner() {
+fn unusable_directory_is_reported_with_its_owner() {
     if !is_root("a directory that another user may not open") {
         return;
     }

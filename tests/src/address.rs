@@ -1,13 +1,13 @@
-//! A loopback address for each deployment, so that all of them can use the default ports at once.
+//! A loopback address per deployment, so all of them can use the default ports at the same time.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Ports that must be free on an address before a deployment takes it: the three of the gateway and
-/// its pool, one to spare, and the first and the last slot.
+/// Ports that must be free on an address before a deployment takes it: the three of the gateway and its pool, a
+/// spare, and the first and the last slot.
 const PROBED_PORTS: [u16; 6] = [1337, 1338, 1339, 1340, 1341, 1840];
 
-/// An address of 127.0.0.0/8 on which nobody listens, and which no other call in this process gets.
+/// An address of 127.0.0.0/8 without listeners, which no other call in this process returns.
 ///
 /// # Panics
 /// None of the next addresses is free.
@@ -17,7 +17,7 @@ pub fn unused() -> Ipv4Addr {
     candidates.into_iter().find(|address| is_free(*address)).expect("no loopback address is free")
 }
 
-/// 127.0.0.x is left to people and to programs with fixed addresses.
+/// 127.0.0.x is left to programs with fixed addresses.
 fn candidate(process: u32, count: u32) -> Ipv4Addr {
     let octet = |value: u32| u8::try_from(value).unwrap_or(u8::MAX);
     let (high, low) = (1 + (process >> 8) % 254, process % 256);
@@ -28,10 +28,10 @@ fn is_free(address: Ipv4Addr) -> bool {
     PROBED_PORTS.iter().all(|port| TcpListener::bind((address, *port)).is_ok())
 }
 
-/// A port that was free a moment ago, for a program that cannot choose its own.
+/// A port that was free a moment ago, for a program that cannot choose one.
 ///
 /// # Panics
-/// The system has none to give.
+/// The system has no free port.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a free port");
     listener.local_addr().expect("its number").port()

@@ -1,22 +1,22 @@
-//! An HTTP answer, parsed from its bytes, and what every answer and every error of ours must hold.
+//! An HTTP response, parsed from its bytes, and checks for what every response and error of ours must contain.
 
 use std::fmt;
 
 use serde_json::Value;
 
-/// An answer.
+/// A response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// The status.
     pub status: u16,
-    /// The header fields, as they came.
+    /// The header fields as received.
     pub headers: Vec<(String, String)>,
-    /// The body, without chunks.
+    /// The body, without chunk framing.
     pub body: Vec<u8>,
 }
 
 impl Answer {
-    /// The first field of this name.
+    /// The first field with this name.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers
             .iter()
@@ -35,15 +35,15 @@ impl Answer {
     /// The body as JSON.
     ///
     /// # Panics
-    /// It is none.
+    /// It is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self}"))
     }
 
-    /// The body's text, when the status is 200.
+    /// The body's text, if the status is 200.
     ///
     /// # Panics
-    /// It is another.
+    /// The status is another.
     pub fn ok(&self) -> &str {
         assert_eq!(self.status, 200, "{self}");
         self.text()
@@ -58,8 +58,8 @@ impl Answer {
         value.filter(|seconds| *seconds > 0).unwrap_or_else(|| panic!("no Retry-After: {self}"))
     }
 
-    /// Checks that this is a worker's error of this status and code; gives its body. The fields that
-    /// every answer carries are the gateway's to add.
+    /// Checks that this is a worker's error with this status and code, and returns its body. Only the gateway adds
+    /// the fields that every response carries.
     ///
     /// # Panics
     /// It is not.
@@ -71,7 +71,7 @@ impl Answer {
         body
     }
 
-    /// Checks that this is the error of this status and code, in the form of the contract; gives its body.
+    /// Checks that this is the error with this status and code, in the form of the contract, and returns its body.
     ///
     /// # Panics
     /// It is not.
@@ -89,7 +89,7 @@ impl Answer {
         body
     }
 
-    /// Checks the fields that every answer carries.
+    /// Checks the fields that every response carries.
     ///
     /// # Panics
     /// One is missing.
@@ -99,7 +99,7 @@ impl Answer {
         assert_eq!(self.header("x-content-type-options"), Some("nosniff"), "{self}");
     }
 
-    /// Checks the fields that belong to some statuses, and to no other.
+    /// Checks the fields that only some statuses have.
     fn assert_headers_of(&self, status: u16, code: &str) {
         let challenge = self.header("www-authenticate");
         assert_eq!(
@@ -108,7 +108,7 @@ impl Answer {
             "{self}"
         );
         assert_eq!(self.header("allow").is_some(), status == 405, "{self}");
-        // What lasts until the operator acts is not to be tried again.
+        // A client should not retry while the state lasts until the operator acts.
         if code == "data_root_missing" {
             assert_eq!(self.header("retry-after"), None, "{self}");
         } else if status == 429 || status == 503 {

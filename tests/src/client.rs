@@ -1,4 +1,4 @@
-//! A small HTTP/1.1 client that sends exactly the bytes it is given, and says exactly what came back.
+//! A small HTTP/1.1 client that sends exactly the bytes it is given, and returns exactly what it receives.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -9,20 +9,20 @@ use rustix::net::{AddressFamily, SocketType};
 use crate::answer::Answer;
 use crate::wait::PATIENCE;
 
-/// How long a connection may take to be accepted: the kernel does that by itself.
+/// How long a connection may take to be accepted; the kernel does that.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Where to ask, and with which key.
+/// A server, and the key for it.
 #[derive(Debug, Clone)]
 pub struct Client {
     /// The server.
     pub address: SocketAddr,
     key: Option<String>,
-    /// The address of this machine that it calls from; the system chooses when there is none.
+    /// The local address to connect from; the system chooses if there is none.
     source: Option<IpAddr>,
 }
 
-/// A connection and the bytes of it that are not used yet.
+/// A connection, and its bytes that are not parsed yet.
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
@@ -35,14 +35,14 @@ impl Client {
         Self { address, key: key.map(str::to_owned), source: None }
     }
 
-    /// The client, calling from another address of this machine: any of 127.0.0.0/8 is one.
+    /// The client with another local address; any of 127.0.0.0/8 will do.
     #[must_use]
     pub fn calling_from(mut self, source: IpAddr) -> Self {
         self.source = Some(source);
         self
     }
 
-    /// The start of a request, up to and without the blank line: request line, Host and key.
+    /// The start of a request, without the blank line: request line, `Host` and key.
     pub fn head(&self, method: &str, target: &str) -> String {
         let key = self.key.as_ref().map(|key| format!("Authorization: Bearer {key}\r\n")).unwrap_or_default();
         format!("{method} {target} HTTP/1.1\r\nHost: {}\r\n{key}", self.address)
@@ -58,16 +58,16 @@ impl Client {
         self.request("POST", target, "", Some(body.as_ref()))
     }
 
-    /// One request on a connection of its own. `headers` are whole lines, each with its CRLF.
+    /// Sends a request on a separate connection. `headers` are whole lines, each with its CRLF.
     pub fn request(&self, method: &str, target: &str, headers: &str, body: Option<&[u8]>) -> Answer {
         let answer = self.try_request(method, target, headers, body);
         answer.unwrap_or_else(|error| panic!("{}: no answer: {error}", self.address))
     }
 
-    /// The same, when it is not certain that anybody answers.
+    /// The same, for a server that may not respond.
     ///
     /// # Errors
-    /// Why there is no whole answer.
+    /// Why there is no whole response.
     pub fn try_request(
         &self,
         method: &str,
@@ -83,7 +83,7 @@ impl Client {
         connection.try_answer(method)
     }
 
-    /// POST with a body in these chunks, each written by itself.
+    /// A POST whose body has these chunks, each written separately.
     pub fn post_chunks(&self, target: &str, chunks: &[&[u8]]) -> Answer {
         let head = self.head("POST", target) + "Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
         let mut connection = self.connect();
@@ -93,7 +93,7 @@ impl Client {
         connection.answer_to("POST")
     }
 
-    /// POST with a body whose length is announced, in these writes.
+    /// A POST with `Content-Length`, whose body is sent in these writes.
     pub fn post_writes(&self, target: &str, writes: &[&[u8]]) -> Answer {
         let length: usize = writes.iter().map(|write| write.len()).sum();
         let head =
@@ -104,7 +104,7 @@ impl Client {
         connection.answer_to("POST")
     }
 
-    /// Sends bytes as they are on a connection of their own, and reads the answer.
+    /// Sends raw bytes on a separate connection, and reads the response.
     pub fn raw(&self, bytes: impl AsRef<[u8]>) -> Answer {
         let mut connection = self.connect();
         connection.send(bytes.as_ref());
@@ -119,10 +119,10 @@ impl Client {
         self.try_connect().unwrap_or_else(|error| panic!("{}: {error}", self.address))
     }
 
-    /// A connection, if there is somebody.
+    /// A connection, if a server listens.
     ///
     /// # Errors
-    /// Why there is none.
+    /// Why there is no connection.
     pub fn try_connect(&self) -> io::Result<Connection> {
         let stream = match self.source {
             None => TcpStream::connect_timeout(&self.address, CONNECT_PATIENCE)?,
@@ -133,28 +133,28 @@ impl Client {
         Ok(Connection { stream, buffer: Vec::new() })
     }
 
-    /// GET, when it is not certain that anybody answers.
+    /// GET, for a server that may not respond.
     ///
     /// # Errors
-    /// Why there is no whole answer.
+    /// Why there is no whole response.
     pub fn try_get(&self, target: &str) -> io::Result<Answer> {
         self.try_request("GET", target, "", None)
     }
 }
 
-/// A chunk with its size and its line ends (RFC 9112, 7.1).
+/// A chunk with its size and line ends (RFC 9112, 7.1).
 pub fn chunk_of(bytes: &[u8]) -> Vec<u8> {
     [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
 }
 
 impl Connection {
-    /// Sends bytes. A server that answers early and closes may not take all of them: that is seen in
-    /// its answer, so a failure to write is none here.
+    /// Sends bytes. A server that responds early and closes may not read all of them. Its response shows that, so a
+    /// failed write is not an error here.
     pub fn send(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);
     }
 
-    /// The connection, waiting at most so long for each read.
+    /// The connection with this timeout for each read.
     ///
     /// # Panics
     /// The time is zero.
@@ -164,31 +164,31 @@ impl Connection {
         self
     }
 
-    /// Says that nothing more will be sent.
+    /// Shuts down the write side.
     pub fn finish_sending(&mut self) {
         let _ = self.stream.shutdown(std::net::Shutdown::Write);
     }
 
-    /// Reads the answer to a request that was not a HEAD.
+    /// Reads the response to a request other than HEAD.
     ///
     /// # Panics
-    /// None comes.
+    /// No response comes.
     pub fn answer(&mut self) -> Answer {
         self.answer_to("GET")
     }
 
-    /// Reads the answer to a request of this method.
+    /// Reads the response to a request with this method.
     ///
     /// # Panics
-    /// None comes.
+    /// No response comes.
     pub fn answer_to(&mut self, method: &str) -> Answer {
         self.try_answer(method).unwrap_or_else(|error| panic!("no answer: {error}"))
     }
 
-    /// Reads the answer to a request of this method.
+    /// Reads the response to a request with this method.
     ///
     /// # Errors
-    /// The connection ends before the answer does, or nothing comes in time.
+    /// The connection ends before the response does, or times out.
     pub fn try_answer(&mut self, method: &str) -> io::Result<Answer> {
         let head = loop {
             if let Some(end) = find(&self.buffer, b"\r\n\r\n") {
@@ -204,7 +204,7 @@ impl Connection {
         Ok(answer)
     }
 
-    /// What has come and is part of no answer.
+    /// Bytes that were received and belong to no response.
     pub fn unparsed(&self) -> &[u8] {
         &self.buffer
     }
@@ -263,12 +263,12 @@ impl Connection {
         std::mem::replace(&mut self.buffer, rest)
     }
 
-    /// Reads what has come; an error when the other side has closed, or nothing comes in time.
+    /// Reads more bytes; an error if the other side has closed, or on a timeout.
     fn fill(&mut self) -> io::Result<()> {
         let mut bytes = [0; 16 << 10];
         let count = loop {
             match self.stream.read(&mut bytes) {
-                // A read with a time-out ends early when the test's process was stopped and continued.
+                // A read with a timeout returns early when the test's process was stopped and continued.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 other => break other?,
             }
@@ -280,7 +280,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Waits so long for bytes: whether some came, or the connection ended.
+    /// Waits this long for bytes or the end of the connection, and returns whether either came.
     ///
     /// # Panics
     /// The time is zero.
@@ -292,7 +292,7 @@ impl Connection {
         outcome.map_or_else(|error| !nothing_yet.contains(&error.kind()), |()| true)
     }
 
-    /// Checks that the server sends nothing more and closes.
+    /// Checks that the server sends nothing more and closes the connection.
     ///
     /// # Panics
     /// It does not.
@@ -309,7 +309,7 @@ impl Connection {
     }
 }
 
-/// Connects from an address of this machine.
+/// Connects from a local address.
 fn connect_from(source: IpAddr, address: SocketAddr) -> io::Result<TcpStream> {
     let family = if source.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = rustix::net::socket(family, SocketType::STREAM, None)?;
@@ -330,7 +330,7 @@ fn parse_head(head: &[u8]) -> Option<(u16, Vec<(String, String)>)> {
     let text = std::str::from_utf8(head).ok()?;
     let mut lines = text.trim_end().split("\r\n");
     let line = lines.next()?;
-    // hyper answers a client of HTTP/1.0 in its own version.
+    // hyper responds to an HTTP/1.0 client with its own version.
     let line = line.strip_prefix("HTTP/1.1 ").or_else(|| line.strip_prefix("HTTP/1.0 "))?;
     let status = line.split(' ').next()?.parse().ok()?;
     let field =
@@ -338,7 +338,7 @@ fn parse_head(head: &[u8]) -> Option<(u16, Vec<(String, String)>)> {
     Some((status, lines.map(field).collect::<Option<_>>()?))
 }
 
-/// Percent-encodes every byte: nothing in it can mean anything to a parser of targets.
+/// Percent-encodes every byte, so none has a meaning to a parser of targets.
 pub fn percent_encoded(bytes: impl AsRef<[u8]>) -> String {
     bytes.as_ref().iter().map(|byte| format!("%{byte:02x}")).collect()
 }

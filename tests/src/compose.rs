@@ -1,5 +1,5 @@
-//! What `compose/` describes, running on an [`Engine`]: in a copy of it with secrets of its own, on images that stand for
-//! those of a registry.
+//! The project in `compose/`, running on an [`Engine`]: a copy with separate secrets, on images that replace those of
+//! a registry.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -16,37 +16,37 @@ use crate::root::Root;
 use crate::tls_curl::TlsCurl;
 use crate::{binaries, process, tree, wait};
 
-/// The name that the certificate is for.
+/// The name in the certificate.
 pub const NAME: &str = "sq.example.org";
 
-/// The images that the tests run: ours, and what `tests/deploy/base-images` makes.
+/// The images that the tests run: ours, and those that `tests/deploy/base-images` builds.
 pub const PROGRAM_IMAGE: &str = "sq-gateway:deploy";
-/// Debian's nginx, in the place of the official image.
+/// Debian's nginx, instead of the official image.
 pub const NGINX_IMAGE: &str = "sq-base/nginx:latest";
 
-/// How long a command of Compose's may take: it waits for each service's health, and for each one's grace period.
+/// How long a Compose command may take: it waits for each service's health, and for its grace period.
 const COMPOSE_PATIENCE: Duration = Duration::from_secs(120);
 
-/// What `compose.yaml` asks for.
+/// The open-file limit in `compose.yaml`.
 const OPEN_FILES: u64 = 65536;
 
-/// How long the services may take to be healthy.
+/// How long the services may take to become healthy.
 pub const HEALTHY_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A project in its folder, running or not.
 #[derive(Debug)]
 pub struct Project {
     root: Root,
-    /// What Compose is told before each command, as the page says.
+    /// The environment of each Compose command, as in the documentation.
     options: &'static [&'static str],
-    /// Its name for Compose.
+    /// Its project name.
     name: &'static str,
-    /// Where its settings are.
+    /// The folder with its settings.
     env_file: &'static str,
 }
 
 impl Project {
-    /// The whole system, made ready by its own `setup`, with more lines in `.env`.
+    /// The whole system, prepared by its own `setup`, with more lines in `.env`.
     ///
     /// # Panics
     /// It cannot be copied, or `setup` fails.
@@ -65,7 +65,7 @@ impl Project {
         Self::copy(options, "sq-single", "single.env").with_more(environment)
     }
 
-    /// A copy of `compose/` and of what it mounts, without what whoever runs the tests has made there.
+    /// A copy of `compose/` and of what it mounts, without files that other runs created there.
     fn copy(options: &'static [&'static str], name: &'static str, env_file: &'static str) -> Self {
         let project = Self { root: Root::empty(), options, name, env_file };
         for folder in ["compose", "config"] {
@@ -78,7 +78,7 @@ impl Project {
         project
     }
 
-    /// The same project with more settings: the last of a name counts.
+    /// The same project with more settings; of equal names, the last one applies.
     ///
     /// # Panics
     /// They cannot be written.
@@ -98,7 +98,8 @@ impl Project {
         process::run_within(&mut command, COMPOSE_PATIENCE)
     }
 
-    /// Runs a script of a page in the project's folder, as an operator does; but the backup is in a folder of the test's.
+    /// Runs a script from the documentation in the project's folder, as an operator does, with the backup in a folder
+    /// of the test.
     pub fn shell(&self, engine: &Engine, script: &str) -> Outcome {
         let (program, first) = compose_program();
         let compose = [&[program], first].concat().join(" ");
@@ -121,10 +122,10 @@ impl Project {
         self.root.join("compose").join(name)
     }
 
-    /// Starts all of it, and waits until every service is healthy. Gives the time that it took.
+    /// Starts all services, waits until they are healthy, and returns the time that took.
     ///
     /// # Panics
-    /// It does not come up.
+    /// They do not become healthy.
     pub fn up(&self, engine: &Engine) -> Duration {
         let begun = Instant::now();
         let outcome = self.compose(engine, &["up", "--detach"]);
@@ -136,7 +137,7 @@ impl Project {
     /// Waits until every service runs and is healthy.
     ///
     /// # Panics
-    /// One is not in time.
+    /// One does not in time.
     pub fn wait_healthy(&self, engine: &Engine) {
         let is_well = |container: &Container| container.status == "running" && container.health == "healthy";
         let all_well = || {
@@ -160,7 +161,7 @@ impl Project {
     /// The container of a service.
     ///
     /// # Panics
-    /// There is none, or more than one.
+    /// There is no such container, or more than one.
     pub fn container(&self, engine: &Engine, service: &str) -> Container {
         let label = format!("label=com.docker.compose.service={service}");
         let mut found = engine.containers(&[&self.project_label(), &label]);
@@ -168,13 +169,13 @@ impl Project {
         found.remove(0)
     }
 
-    /// What the containers have logged.
+    /// The containers' logs.
     pub fn logs(&self, engine: &Engine) -> String {
         let logs = self.compose(engine, &["logs", "--no-color", "--tail", "200"]);
         logs.stdout + &logs.stderr
     }
 
-    /// Adds tenants up to this number, as the operations page says. Gives their keys, in the order of their slots.
+    /// Adds tenants up to this number, as in the operations page. Returns their keys in the order of their slots.
     ///
     /// # Panics
     /// It fails.
@@ -195,7 +196,7 @@ impl Project {
         keys.map(|key| key.trim().to_owned()).collect()
     }
 
-    /// Puts an edited config in the place of the one in the volume, as the operations page says.
+    /// Replaces the config in the volume with an edited one, as in the operations page.
     ///
     /// # Panics
     /// It fails.
@@ -209,7 +210,7 @@ impl Project {
         engine.docker(&["cp", outside_text, &inside]).success();
     }
 
-    /// Asks through nginx and TLS, as a customer does.
+    /// Sends a request through nginx and TLS, as a customer does.
     pub fn customer(&self) -> TlsCurl {
         let certificate = self.path("secrets/tls_certificate.pem");
         TlsCurl { name: NAME, address: "127.0.0.1".to_owned(), certificate }
@@ -223,8 +224,8 @@ fn compose_program() -> (&'static str, &'static [&'static str]) {
     if *HAS_PLUGIN.get_or_init(asks) { ("docker", &["compose"]) } else { ("docker-compose", &[]) }
 }
 
-/// What this machine cannot give, an engine refuses to be asked for: more open files than its own, and, where the kernel
-/// has none to give, shares of processors.
+/// An engine refuses settings that this machine cannot satisfy: more open files than its own limit, and CPU shares
+/// without kernel support.
 fn granted() -> String {
     let open_files = getrlimit(Resource::Nofile).maximum.unwrap_or(OPEN_FILES).min(OPEN_FILES);
     format!("SQ_OPEN_FILES={open_files}\n{}", processors())

@@ -1,4 +1,4 @@
-//! The whole system, running: `sq-gateway up` with its pool and its workers.
+//! The whole system: `sq-gateway up` with its pool and workers.
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -18,31 +18,31 @@ use crate::{address, process, wait};
 const STDOUT: &str = "up.stdout";
 const LOG: &str = "up.log";
 
-/// A running system in its folder. Dropping it stops it, and fails the test when its log holds a panic.
+/// A running system in its folder. Dropping it stops it, and fails the test if its log contains a panic.
 #[derive(Debug)]
 pub struct Deployment {
     root: Arc<Root>,
     child: Child,
-    /// Where it said that it listens.
+    /// The address that it printed.
     pub listen: SocketAddr,
-    /// How many tenants it said it serves.
+    /// The number of tenants that it printed.
     pub tenants: usize,
     is_stopped: bool,
 }
 
-/// A worker that the pool says is running.
+/// A worker that the pool reports as running.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Worker {
-    /// Whose it is.
+    /// Its tenant.
     pub tenant: String,
     /// Its slot.
     pub port: u16,
-    /// Its process.
+    /// Its process id.
     pub pid: u32,
 }
 
 impl Deployment {
-    /// Starts the system as the setup describes it, and waits until it is ready.
+    /// Starts the system with this setup, and waits until it is ready.
     pub fn start(setup: &Setup) -> Self {
         Self::up(Root::new(setup), &[])
     }
@@ -59,7 +59,7 @@ impl Deployment {
         Self::spawn(root, &mut command)
     }
 
-    /// Runs a command that becomes a whole system on a folder.
+    /// Runs a command that becomes a whole system.
     ///
     /// # Panics
     /// It does not become ready.
@@ -76,7 +76,7 @@ impl Deployment {
         deployment
     }
 
-    /// Reads `ready http://ADDR tenants=N`, and fails at once when the process has ended instead.
+    /// Reads `ready http://ADDR tenants=N`; fails at once if the process has exited.
     fn ready(&mut self) -> Option<(SocketAddr, usize)> {
         let printed = self.printed();
         let line = printed.lines().find_map(|line| line.strip_prefix("ready http://"));
@@ -89,24 +89,24 @@ impl Deployment {
         Some((listen.parse().ok()?, tenants.trim().parse().ok()?))
     }
 
-    /// What it printed.
+    /// Its standard output.
     pub fn printed(&self) -> String {
         self.root.read(STDOUT)
     }
 
-    /// What its processes logged.
+    /// The log of its processes.
     pub fn log(&self) -> String {
         fs::read(self.root.join(LOG))
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
             .unwrap_or_default()
     }
 
-    /// A client with any key, or with none.
+    /// A client with this key, or with none.
     pub fn client(&self, key: Option<&str>) -> Client {
         Client::new(self.listen, key)
     }
 
-    /// A client with the key that the harness gave this tenant.
+    /// A client with the key that the harness generated for this tenant.
     pub fn client_of(&self, tenant: &str) -> Client {
         self.client(Some(&key_of(tenant)))
     }
@@ -116,12 +116,12 @@ impl Deployment {
         self.admin_with(Some(ADMIN_KEY))
     }
 
-    /// A client of the admin API, with any key or with none.
+    /// A client of the admin API with this key, or with none.
     pub fn admin_with(&self, key: Option<&str>) -> Client {
         Client::new(address::at(self.root.address, 1338), key)
     }
 
-    /// A client of the slot itself, past the gateway.
+    /// A client that connects to the slot, bypassing the gateway.
     pub fn slot(&self, port: u16, key: Option<&str>) -> Client {
         Client::new(address::at(self.root.address, port), key)
     }
@@ -129,14 +129,14 @@ impl Deployment {
     /// The pool's status.
     ///
     /// # Panics
-    /// The pool does not give one.
+    /// The pool does not respond.
     pub fn pool_status(&self) -> Value {
         let answer = Client::new(address::at(self.root.address, 1339), None).get("/status");
         assert_eq!(answer.status, 200, "{answer}");
         answer.json()
     }
 
-    /// The workers that run.
+    /// The running workers.
     ///
     /// # Panics
     /// The pool's status does not have the form of the contract.
@@ -157,7 +157,7 @@ impl Deployment {
         self.workers().into_iter().find(|worker| worker.tenant == tenant)
     }
 
-    /// The process of `up`.
+    /// The process id of `up`.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -172,10 +172,10 @@ impl Deployment {
         wait::until_some("the end of up", || self.child.try_wait().expect("a child of ours"))
     }
 
-    /// Stops it with SIGTERM; it must exit with 0 and leave no process behind. Gives the folder back.
+    /// Stops it with SIGTERM, and returns the folder. It must exit with 0 and leave no process behind.
     ///
     /// # Panics
-    /// It exits otherwise, or a process of it is left.
+    /// It exits otherwise, or leaves a process behind.
     pub fn stop(mut self) -> Arc<Root> {
         let family = process::descendants(self.pid());
         self.signal(Signal::TERM);

@@ -1,6 +1,6 @@
-//! A browser that a test drives: opens pages, presses keys, asks what is there. It speaks the DevTools protocol
-//! (<https://chromedevtools.github.io/devtools-protocol/>) over two pipes, on the browser's descriptors 3 and 4: messages
-//! of JSON, each with a NUL byte behind it.
+//! A browser controlled by a test: opens pages, presses keys, evaluates expressions. Speaks the DevTools protocol
+//! (<https://chromedevtools.github.io/devtools-protocol/>) over two pipes on the browser's descriptors 3 and 4: JSON
+//! messages, each followed by a NUL byte.
 
 use std::io::{BufRead, BufReader, PipeReader, Write};
 use std::os::fd::OwnedFd;
@@ -21,7 +21,7 @@ use crate::wait;
 pub struct DevTools {
     commands: std::io::PipeWriter,
     messages: Receiver<Value>,
-    /// What the page did that nobody has asked for yet.
+    /// Events that no call has taken yet.
     events: Vec<Value>,
     session: Option<String>,
     sent: u64,
@@ -31,7 +31,7 @@ pub struct DevTools {
 }
 
 impl DevTools {
-    /// Starts a browser; `None`, and a line that says so, when there is none.
+    /// Starts a browser; `None`, with a notice, if there is none.
     ///
     /// # Panics
     /// It does not start.
@@ -45,7 +45,7 @@ impl DevTools {
         let mappings = vec![mapping(theirs.into(), 3), mapping(also_theirs.into(), 4)];
         command.fd_mappings(mappings).expect("two numbers that differ");
         let browser = Browser(command.spawn().expect("chromium can be started"));
-        // The command holds their ends of the pipes.
+        // The child has their other ends.
         drop(command);
         let messages = listen(answers);
         let (events, session) = (Vec::new(), None);
@@ -70,10 +70,10 @@ impl DevTools {
         }
     }
 
-    /// Calls a method of the protocol; gives its result.
+    /// Calls a method of the protocol, and returns its result.
     ///
     /// # Panics
-    /// The browser refuses it, or does not answer.
+    /// The browser refuses it, or does not respond.
     pub fn call(&mut self, method: &str, params: Value) -> Value {
         self.sent += 1;
         let mut message = json!({"id": self.sent, "method": method, "params": params});
@@ -93,7 +93,7 @@ impl DevTools {
         }
     }
 
-    /// The parameters of the events of this name since the start, or since the last time that they were asked for.
+    /// The parameters of this event's occurrences since the last call, or since the start.
     pub fn take_events(&mut self, name: &str) -> Vec<Value> {
         let (wanted, others) =
             std::mem::take(&mut self.events).into_iter().partition(|event| event["method"] == name);
@@ -102,9 +102,9 @@ impl DevTools {
         wanted.into_iter().map(|mut event| event["params"].take()).collect()
     }
 
-    /// Opens an address, and waits until its page is loaded and has been painted.
+    /// Opens a URL, and waits until its page is loaded and painted.
     pub fn open(&mut self, url: &str) {
-        // A fragment alone would open nothing.
+        // A change of the fragment alone would not load the page.
         self.call("Page.navigate", json!({"url": "about:blank"}));
         self.call("Page.navigate", json!({"url": url}));
         self.until(&format!(
@@ -114,7 +114,7 @@ impl DevTools {
         ));
     }
 
-    /// The value of an expression, when it is a promise the value of that.
+    /// The value of an expression; of a promise, the value it resolves to.
     ///
     /// # Panics
     /// It throws.
@@ -128,7 +128,7 @@ impl DevTools {
     /// Waits until the expression is true.
     ///
     /// # Panics
-    /// It does not become so.
+    /// It does not become true in time.
     pub fn until(&mut self, expression: &str) {
         let seen = wait::within(wait::PATIENCE, || (self.evaluate(expression) == true).then_some(()));
         if seen.is_none() {
@@ -157,12 +157,12 @@ impl DevTools {
         self.call("Input.dispatchKeyEvent", event("keyUp", ""));
     }
 
-    /// Types into what has the focus.
+    /// Types into the focused element.
     pub fn type_text(&mut self, text: &str) {
         self.call("Input.insertText", json!({"text": text}));
     }
 
-    /// Sets the window's size in pixels, and the colour scheme that the user prefers: `light` or `dark`.
+    /// Sets the window's size in pixels, and the preferred colour scheme: `light` or `dark`.
     pub fn look(&mut self, width: u32, height: u32, scheme: &str) {
         let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
         self.call("Emulation.setDeviceMetricsOverride", size);
@@ -170,7 +170,7 @@ impl DevTools {
         self.call("Emulation.setEmulatedMedia", json!({"features": [feature]}));
     }
 
-    /// Writes a picture of the window.
+    /// Writes a screenshot of the window.
     ///
     /// # Panics
     /// It cannot be written.
@@ -181,7 +181,7 @@ impl DevTools {
     }
 }
 
-/// Reads what the browser says, until it ends.
+/// Reads the browser's messages until it exits.
 fn listen(answers: PipeReader) -> Receiver<Value> {
     let (sender, messages) = channel();
     std::thread::spawn(move || {

@@ -1,5 +1,5 @@
-//! A Docker engine of the tests' own, with its data in a folder of the tests' own: it can be stopped and killed like a
-//! host, and nothing of the machine's own engine is touched. `tests/deploy/run` gives it a network of its own.
+//! A Docker engine for the tests, with its data in a separate folder: it can be stopped and killed like a host, and
+//! the machine's own engine is not touched. `tests/deploy/run` gives it a separate network.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -13,14 +13,15 @@ use crate::notice::skip;
 use crate::process::{Identity, Outcome};
 use crate::{process, wait};
 
-/// Names the engine's folder; set by `tests/deploy/run`, in namespaces where nothing can be in anybody's way.
+/// The variable with the engine's folder; `tests/deploy/run` sets it, in namespaces where the engine cannot disturb
+/// other programs.
 const FOLDER_VARIABLE: &str = "SQ_ENGINE_DIR";
 
-/// Not the machine's own settings. Control groups by files: a host's systemd would be told process numbers that mean others
-/// to it.
+/// Instead of the machine's own settings. Control groups are managed through files, because the host's systemd would
+/// be given process ids of another namespace.
 const SETTINGS: &str = r#"{"exec-opts": ["native.cgroupdriver=cgroupfs"]}"#;
 
-/// How long the engine may take to start, or to stop with all its containers: their grace period, and some.
+/// How long the engine may take to start, or to stop with all its containers: longer than their grace period.
 const ENGINE_PATIENCE: Duration = Duration::from_secs(90);
 
 /// An engine. Dropping it stops it, and removes its containers, volumes and networks.
@@ -33,17 +34,17 @@ pub struct Engine {
 /// A container, as the engine describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Container {
-    /// Its number.
+    /// Its id.
     pub id: String,
     /// `running`, `exited` …
     pub status: String,
-    /// `healthy`, `unhealthy`, `starting`; `none` when nobody looks.
+    /// `healthy`, `unhealthy`, `starting`; `none` without a health check.
     pub health: String,
-    /// Its main process, as this side sees it; 0 when there is none.
+    /// Its main process's id in this namespace; 0 if it does not run.
     pub pid: u32,
-    /// What the main process ended with, if it has.
+    /// The main process's exit code, if it has exited.
     pub exit_code: i32,
-    /// How often the engine has started it again.
+    /// How often the engine has restarted it.
     pub restarts: u32,
 }
 
@@ -64,8 +65,8 @@ impl Container {
 }
 
 impl Engine {
-    /// Starts one that has these images of the machine's own engine. Where the tests were not started by their script,
-    /// says what is skipped.
+    /// Starts an engine with these images of the machine's own engine. `None`, with a notice, if the tests were not
+    /// started by their script.
     ///
     /// # Panics
     /// It does not start.
@@ -86,15 +87,15 @@ impl Engine {
         Some(engine)
     }
 
-    /// Stops it as a host's shutdown does: SIGTERM, and each container has its grace period.
+    /// Stops it as a shutdown of the host does: SIGTERM, with each container's grace period.
     pub fn stop(&mut self) {
         process::signal(self.daemon.id(), Signal::TERM);
         let ended = wait::within(ENGINE_PATIENCE, || self.daemon.try_wait().expect("a child of ours"));
         assert!(ended.is_some(), "the engine does not stop:\n{}", self.log());
     }
 
-    /// Ends all that runs, engine and containers, at one moment and unasked, and what is in memory alone with it: mounts,
-    /// and what lies in `/run`. So it is when a host crashes, but that its disk's own cache is kept.
+    /// Kills the engine and its containers at the same moment, and discards what is in memory only: mounts, and the
+    /// files in `/run`. This is a host's crash, except that the disk's own cache is kept.
     pub fn crash(&mut self) {
         let containers = self.containers(&[]).into_iter().map(|container| container.pid);
         let containers: Vec<Identity> = containers.filter_map(Identity::of).collect();
@@ -110,7 +111,7 @@ impl Engine {
         forget(&self.folder);
     }
 
-    /// What is mounted in its folder, the innermost first (proc_pid_mountinfo(5)).
+    /// The mounts in its folder, the innermost first (proc_pid_mountinfo(5)).
     fn mounts(&self) -> Vec<PathBuf> {
         let table = fs::read_to_string("/proc/self/mountinfo").expect("the table of mounts");
         let places = table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
@@ -125,7 +126,7 @@ impl Engine {
         self.wait_ready();
     }
 
-    /// `docker` with these arguments, asked of this engine.
+    /// A `docker` command for this engine.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.env("DOCKER_HOST", format!("unix://{}", self.socket().display()));
@@ -137,7 +138,7 @@ impl Engine {
         process::run_within(self.command("docker").args(arguments), ENGINE_PATIENCE)
     }
 
-    /// The containers that `docker ps` finds with these filters, those that have ended too.
+    /// The containers that `docker ps` finds with these filters, including exited ones.
     pub fn containers(&self, filters: &[&str]) -> Vec<Container> {
         let filters = filters.iter().flat_map(|filter| ["--filter", filter]);
         let listing: Vec<&str> = ["ps", "--all", "--quiet"].into_iter().chain(filters).collect();
@@ -172,7 +173,7 @@ impl Engine {
         );
     }
 
-    /// What a run before left, which may have been ended in its midst.
+    /// Removes what an earlier run left, which may have been killed.
     fn clear(&self) {
         let containers = self.containers(&[]);
         if !containers.is_empty() {
@@ -186,7 +187,7 @@ impl Engine {
         self.docker(&["network", "prune", "--force"]).success();
     }
 
-    /// Brings an image over from the machine's engine, unless it is here already.
+    /// Copies an image from the machine's engine, unless it is here already.
     fn copy_image(&self, image: &str) {
         let id = |command: &mut Command| {
             let outcome = process::run(command.args(["image", "inspect", "--format", "{{.Id}}", image]));
@@ -205,7 +206,7 @@ impl Engine {
         assert!(save.wait().expect("its end").success() && load.success(), "{image} cannot be copied");
     }
 
-    /// The daemon, what it has started for itself, and what keeps the containers: whoever names the folder.
+    /// The daemon, its child processes and the containers' shims: all processes whose command line names the folder.
     fn processes(&self) -> Vec<Identity> {
         let folder = self.folder.to_str().expect("a path of UTF-8");
         let names_it = |pid: u32| {
@@ -233,7 +234,7 @@ impl Drop for Engine {
     }
 }
 
-/// Removes what an engine keeps in `/run`, which no reboot leaves behind.
+/// Removes an engine's files in `/run`, as a reboot does.
 fn forget(folder: &Path) {
     let _ = fs::remove_dir_all(folder.join("exec"));
     let _ = fs::remove_file(folder.join("dockerd.pid"));

@@ -1,11 +1,11 @@
-//! The three doors of the client API.
+//! The three servers of the client API.
 
 use crate::client::Client;
 use crate::deployment::Deployment;
 use crate::lone_worker::LoneWorker;
 use crate::setup::{Setup, key_of};
 
-/// Checks what must hold at each: the gateway, a worker of the pool past it, and one that was started alone.
+/// Checks what must hold for each: the gateway, a worker of the pool without the gateway, and a worker started alone.
 ///
 /// # Panics
 /// It does not hold.

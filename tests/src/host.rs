@@ -1,5 +1,5 @@
-//! A Debian host with systemd, nginx and nothing of ours, as operators have it: in a container of an [`Engine`], which can
-//! be shut down and started again.
+//! A Debian host with systemd and nginx, and nothing of ours, as operators have it: a container of an [`Engine`] that
+//! can be shut down and started again.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::engine::Engine;
 use crate::process::Outcome;
 use crate::{binaries, process, wait};
 
-/// The image; `tests/deploy/base-images` makes it.
+/// The image; `tests/deploy/base-images` builds it.
 pub const HOST_IMAGE: &str = "sq-base/systemd:latest";
 
 const NAME: &str = "host";
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// A running host.
 #[derive(Debug)]
 pub struct Host {
-    /// Where it is reached.
+    /// Its address.
     pub address: String,
 }
 
@@ -30,7 +30,7 @@ impl Host {
     pub fn start(engine: &Engine) -> Self {
         let mut arguments =
             vec!["run", "--detach", "--name", NAME, "--hostname", "sq-host", "--stop-signal", "SIGRTMIN+3"];
-        // What systemd does for each unit's namespaces and filters; the host itself is ours to trust.
+        // systemd needs these for the units' namespaces and filters; the container's content is trusted.
         for capability in ["SYS_ADMIN", "NET_ADMIN", "SYS_PTRACE", "DAC_READ_SEARCH"] {
             arguments.extend(["--cap-add", capability]);
         }
@@ -65,7 +65,7 @@ impl Host {
         assert!(wait::within(PATIENCE, is_up).is_some(), "the host does not start: {}", state());
     }
 
-    /// Runs a script on it, as root, in `/opt`; it ends at the first command that fails.
+    /// Runs a script on it as root, in `/opt`; stops at the first command that fails.
     pub fn run(&self, engine: &Engine, script: &str) -> Outcome {
         let mut command = engine.command("docker");
         command.args(["exec", "--workdir", "/opt", NAME, "bash", "-euo", "pipefail", "-c", script]);

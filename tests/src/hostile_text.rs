@@ -1,10 +1,10 @@
-//! Texts that a client may write, and that look like the beginnings of a journal's records in its old format
+//! Texts that a client may write, and that look like the beginnings of records in the journal's old format
 //! (`docs/store.md`): a length, no checksum, a sequence, and what is durable.
 
-/// What a journal has beside the half of such a text that is written before a worker ends, at most.
+/// The most that a journal contains besides half of such a text when a worker is killed while it writes.
 const OTHERS_BYTES: usize = 4096;
 
-/// Some of so many bytes, each with a name. Of their halves too, which is what is left of one that is torn in its middle.
+/// Texts of this length, each with a name, which also serve when torn in half.
 pub fn all(bytes: usize) -> Vec<(&'static str, String)> {
     vec![
         ("every 24 bytes, to the end", heads(bytes / 2, 24, |rest| rest).repeat(2)),
@@ -15,7 +15,7 @@ pub fn all(bytes: usize) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Heads of records so many bytes apart, with a length for what is left of the text.
+/// Heads of records, this many bytes apart, each with the length of the rest of the text.
 fn heads(bytes: usize, spacing: usize, length: impl Fn(usize) -> usize) -> String {
     let mut text = vec![b'x'; bytes];
     for at in (0..bytes.saturating_sub(spacing)).step_by(spacing) {
@@ -29,7 +29,7 @@ fn heads(bytes: usize, spacing: usize, length: impl Fn(usize) -> usize) -> Strin
     String::from_utf8(text).expect("ASCII")
 }
 
-/// Words of 8 bytes, each smaller than the one before: each is a length, a sequence, and what is durable.
+/// Words of 8 bytes, each smaller than the previous one: each reads as a length, a sequence, and what is durable.
 fn falling_words(bytes: usize) -> String {
     const DIGITS: usize = 95;
     const WORDS: usize = 20 * DIGITS * DIGITS;
@@ -39,7 +39,7 @@ fn falling_words(bytes: usize) -> String {
     letters.flat_map(|letters| letters.into_iter().chain(['\0'; 5])).collect()
 }
 
-/// The largest byte up to this one that a text may have: ASCII, and no break.
+/// The largest byte up to this one that a text may contain: ASCII, and not a break.
 fn allowed(byte: u8) -> u8 {
     match byte {
         0x01 => 0,

@@ -1,28 +1,28 @@
-//! The bytes of a journal, as `docs/store.md` draws them: for tests that do harm to one.
+//! The bytes of a journal as in `docs/store.md`, for tests that damage one.
 
 use std::ops::Range;
 
-/// How long the header is, and how long it is without its checksum.
+/// The header's length, with and without its checksum.
 const HEADER_BYTES: usize = 57;
 const HEADER_COVERED: usize = 53;
 
-/// In the header, which format it is, and the generation.
+/// The format and the generation in the header.
 const FORMAT: usize = 6;
 const GENERATION: Range<usize> = 8..16;
 
-/// What stands in front of what a record's length counts: the length, and a checksum.
+/// A record's prefix, which its length does not count: the length, and a checksum.
 const PREFIX_BYTES: usize = 8;
 
-/// In a record, the two words that are masked with the generation.
+/// The two words of a record that are masked with the generation.
 const MASKED: Range<usize> = 8..24;
 
-/// Behind its prefix a record has 50 bytes, and an edit then a coordinate; then comes the text.
+/// A record has 50 bytes after its prefix, an edit then has a coordinate, and the text follows.
 pub const TEXT_AT: usize = PREFIX_BYTES + 50 + 36;
 
-/// Where the records are; the last one may have been cut off.
+/// The positions of the records; the last one may be torn.
 ///
 /// # Panics
-/// It is no journal.
+/// It is not a journal.
 pub fn records(bytes: &[u8]) -> Vec<Range<usize>> {
     let mut records = Vec::new();
     let mut at = HEADER_BYTES;
@@ -35,15 +35,15 @@ pub fn records(bytes: &[u8]) -> Vec<Range<usize>> {
     records
 }
 
-/// Which format a journal has: `1` or `2`.
+/// The format of a journal: `1` or `2`.
 pub fn format(bytes: &[u8]) -> char {
     char::from(bytes[FORMAT])
 }
 
-/// Turns a journal into one as earlier versions wrote it, without a mask. A record that was cut off stays bad.
+/// Converts a journal to the format of earlier versions, without a mask. A torn record stays bad.
 ///
 /// # Panics
-/// It is no journal.
+/// It is not a journal.
 pub fn make_old(bytes: &mut [u8]) {
     assert_eq!(format(bytes), '2');
     bytes[FORMAT] = b'1';

@@ -1,20 +1,20 @@
-//! A phext above the size up to which the worker brings the file up to date with each write.
+//! A phext that is too large for the worker to save with each write.
 
 use std::fs;
 use std::path::Path;
 
 use crate::ledger::{Ledger, Place};
 
-/// How many scrolls it has, at `1.1.1/1.1.1/1.1.1` and after.
+/// The number of its scrolls, at `1.1.1/1.1.1/1.1.1` and after.
 const SCROLLS: usize = 18;
 
-/// The bytes of each; all together are well above 1 MiB.
+/// The bytes of each scroll; together they have well over 1 MiB.
 const SCROLL_BYTES: usize = 64 << 10;
 
-/// One more scroll is farther away than a new one may be.
+/// The number of another scroll, beyond the limit for new ones.
 pub const FAR: usize = 100_001;
 
-/// Puts it into a directory, as another program would, and into the ledger as known.
+/// Writes it into a directory, as another program would, and notes it in the ledger.
 ///
 /// # Panics
 /// It cannot be written.

@@ -1,5 +1,5 @@
-//! What clients tried and what they were told, kept outside the reach of every fault; and the judge, who
-//! compares it with what is there afterwards: acknowledged ⊆ state ⊆ attempted, every text byte for byte.
+//! Records what clients tried and what responses they got, out of the reach of every fault, and compares that with
+//! the state afterwards: acknowledged ⊆ state ⊆ attempted, every text byte for byte.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -8,14 +8,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::answer::Answer;
 use crate::client::Client;
 
-/// Where a scroll stands. Only one client at a time may write to it.
+/// The place of a scroll. Only one client at a time may write to it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     phext: String,
     coordinate: String,
 }
 
-/// What is done to a scroll.
+/// A kind of write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Edit {
     /// `insert`.
@@ -35,58 +35,58 @@ pub struct Write {
     pub edit: Edit,
 }
 
-/// Every scroll that is not empty, with its text.
+/// The texts of all scrolls that are not empty.
 pub type State = BTreeMap<Place, String>;
 
 /// A place in the order of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment(usize);
 
-/// All attempts and all answers, in their order.
+/// All attempts and responses, in their order.
 #[derive(Debug, Default)]
 pub struct Ledger(Mutex<Vec<Event>>);
 
 #[derive(Debug)]
 enum Event {
-    /// Somebody has seen this text there.
+    /// A reader has seen this text there.
     Known(Place, String),
     Attempted(Write),
-    /// The attempt with this number was answered 200.
+    /// The attempt with this number was answered with 200.
     Acknowledged(usize),
-    /// The attempt with this number was answered so that it must have had no effect.
+    /// The attempt with this number was answered with a status that rules out any effect.
     Refused(usize),
 }
 
-/// What a scroll may be.
+/// The texts that a scroll may have.
 #[derive(Debug, Default)]
 struct Scroll {
     /// The texts that it may have now.
     may_be: BTreeSet<String>,
     /// The texts that it may have had at any time since the window opened.
     may_have_been: BTreeSet<String>,
-    /// What it might be before the last attempt.
+    /// The texts that it might have had before the last attempt.
     before: BTreeSet<String>,
 }
 
 impl Place {
-    /// The scroll of this number in a phext.
+    /// The scroll with this number in a phext.
     pub fn new(phext: &str, number: usize) -> Self {
         Self { phext: phext.to_owned(), coordinate: format!("1.1.1/1.1.1/1.1.{number}") }
     }
 
-    /// Where it is in its phext.
+    /// Its coordinate.
     pub fn coordinate(&self) -> &str {
         &self.coordinate
     }
 
-    /// The target of a request about it.
+    /// The target of a request for it.
     pub fn target(&self, command: &str) -> String {
         format!("/api/v2/{command}?p={}&c={}", self.phext, self.coordinate)
     }
 }
 
 impl Write {
-    /// A write to the scroll of this number in a phext.
+    /// A write to the scroll with this number in a phext.
     pub fn new(phext: &str, number: usize, edit: Edit) -> Self {
         Self { place: Place::new(phext, number), edit }
     }
@@ -94,7 +94,7 @@ impl Write {
     /// Sends it.
     ///
     /// # Errors
-    /// Why there is no whole answer.
+    /// Why there is no whole response.
     pub fn send(&self, client: &Client) -> io::Result<Answer> {
         let (command, text) = match &self.edit {
             Edit::Append(text) => ("insert", text.as_str()),
@@ -119,38 +119,38 @@ impl Ledger {
         self.events().push(Event::Known(place, text));
     }
 
-    /// Notes a write that will be tried, then what came of it.
+    /// Notes a write before it is tried, and then its result.
     ///
     /// # Errors
-    /// Why there is no whole answer: the write may have been applied or not.
+    /// Why there is no whole response: the write may have been applied or not.
     pub fn perform(&self, client: &Client, write: Write) -> io::Result<Answer> {
         let number = self.attempt(write.clone());
         let answer = write.send(client)?;
         match answer.status {
             200 => self.events().push(Event::Acknowledged(number)),
             400..=499 | 507 => self.events().push(Event::Refused(number)),
-            // The answer does not say whether it was applied.
+            // The response does not tell whether the write was applied.
             _ => {}
         }
         Ok(answer)
     }
 
-    /// Notes a write that may be applied, or not.
+    /// Notes a write that may or may not be applied.
     pub fn attempt(&self, write: Write) -> usize {
         let mut events = self.events();
         events.push(Event::Attempted(write));
         events.len() - 1
     }
 
-    /// What has been noted until now.
+    /// The events noted so far.
     pub fn now(&self) -> Moment {
         Moment(self.events().len())
     }
 
-    /// Checks a state that somebody reads now, and notes it: from now on it is known.
+    /// Checks a state that is read now, and notes it as known from now on.
     ///
     /// # Panics
-    /// Something acknowledged is missing, or something is there that nobody tried.
+    /// Something acknowledged is missing, or the state has something that was not attempted.
     pub fn judge(&self, state: &State) {
         let now = self.now();
         self.judge_between(now, now, state);
@@ -163,7 +163,8 @@ impl Ledger {
     /// Checks a state that was frozen at some time between two moments.
     ///
     /// # Panics
-    /// Something is missing that was acknowledged before, or is there and was not tried until after.
+    /// Something is missing that was acknowledged before, or the state has something that was attempted only
+    /// afterwards.
     pub fn judge_between(&self, from: Moment, until: Moment, state: &State) {
         let expected = self.replay(from, until);
         let mut mistakes = Vec::new();
@@ -235,13 +236,13 @@ impl Scroll {
     }
 }
 
-/// Everything that a server has.
+/// The whole state of a server.
 ///
 /// # Errors
-/// A request is not answered.
+/// A request gets no response.
 ///
 /// # Panics
-/// An answer does not have the form of the contract.
+/// A response does not have the form of the contract.
 pub fn state_of(client: &Client) -> io::Result<State> {
     let mut state = State::new();
     let listed = client.try_get("/api/v2/phexts")?;
@@ -282,7 +283,7 @@ mod tests {
         ledger.events().push(Event::Acknowledged(number));
     }
 
-    /// Whether the judge lets a text pass, between two moments.
+    /// Whether a text is possible between two moments.
     fn passes(ledger: &Ledger, from: Moment, until: Moment, text: &str) -> bool {
         let state = State::from([(Place::new("a", 1), text.to_owned())]);
         let judged = || ledger.judge_between(from, until, &state);

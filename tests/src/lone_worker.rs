@@ -1,4 +1,4 @@
-//! A worker alone on a directory, without gateway and pool: what the tests of the store do harm to.
+//! A worker alone on a directory, without gateway and pool, for tests that damage the store.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,13 +12,13 @@ use crate::client::Client;
 use crate::process::{self, Outcome, contents};
 use crate::{address, binaries, wait};
 
-/// A running worker that serves everybody on this machine. Dropping it kills it.
+/// A running worker that serves all processes on this machine. Dropping it kills it.
 #[derive(Debug)]
 pub struct LoneWorker {
     child: Child,
     output: File,
     log: File,
-    /// Asks it.
+    /// A client of it.
     pub client: Client,
 }
 
@@ -29,7 +29,7 @@ impl LoneWorker {
         let listen = address::at(Ipv4Addr::LOCALHOST, 0).to_string();
         command.args(["serve", "--no-auth", "--listen", &listen, "--data-dir"]).arg(data_dir);
         ["SQ_KEY", "SQ_PORT", "SQ_TENANT"].into_iter().for_each(|name| _ = command.env_remove(name));
-        // A line for each request would be a write of its own, among those that faults are put into.
+        // A log line per request would be one more write among those that faults are injected into.
         command.env("RUST_LOG", "warn");
         command
     }
@@ -45,10 +45,10 @@ impl LoneWorker {
     /// Runs a command that becomes a worker, and waits until it is ready.
     ///
     /// # Errors
-    /// It ends before.
+    /// It exits before it is ready.
     ///
     /// # Panics
-    /// It cannot be started, or neither ends nor becomes ready in time.
+    /// It cannot be started, or neither exits nor becomes ready in time.
     pub fn spawn(command: &mut Command) -> Result<Self, Outcome> {
         let file = || tempfile::tempfile().expect("a file for what it prints");
         let (output, log) = (file(), file());
@@ -71,7 +71,7 @@ impl LoneWorker {
         Ok(worker)
     }
 
-    /// Reads `ready http://ADDR`, at any place of the file, so that the worker's own place in it stays.
+    /// Reads `ready http://ADDR` with positioned reads, because the worker shares the file offset.
     fn ready(&self) -> Option<SocketAddr> {
         let mut line = [0; 64];
         let length = self.output.read_at(&mut line, 0).ok()?;
@@ -79,7 +79,7 @@ impl LoneWorker {
         line.strip_suffix('\n')?.strip_prefix("ready http://")?.parse().ok()
     }
 
-    /// Its process.
+    /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -89,10 +89,10 @@ impl LoneWorker {
         process::signal(self.child.id(), signal);
     }
 
-    /// How it ended, if it has.
+    /// Its exit status, if it has exited.
     ///
     /// # Panics
-    /// Somebody else has waited for it.
+    /// Another caller has waited for it.
     pub fn try_ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child of ours")
     }
@@ -110,7 +110,7 @@ impl LoneWorker {
     /// Stops it as an operator does.
     ///
     /// # Panics
-    /// It does not end well.
+    /// It does not exit with success.
     pub fn stop(mut self) {
         self.signal(Signal::TERM);
         let status = self.ended();

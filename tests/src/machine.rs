@@ -1,11 +1,11 @@
-//! The machine that a figure was taken on: without it a figure says little.
+//! The machine that a figure was measured on; without it, a figure means little.
 
 use std::fs;
 
 /// Its processors and its kernel.
 pub fn description() -> String {
     let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    // Whoever asks may be allowed to use a part of them.
+    // This process may be restricted to some of them.
     let cores = processors.lines().filter(|line| line.starts_with("processor")).count();
     let model = processors.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
@@ -13,7 +13,7 @@ pub fn description() -> String {
     format!("{cores} cores, {model}, Linux {}", kernel.trim())
 }
 
-/// How busy it is, as proc_loadavg(5) says it: what else runs, the figures pay for.
+/// The load average (proc_loadavg(5)): other load affects the figures.
 pub fn load_average() -> String {
     fs::read_to_string("/proc/loadavg").unwrap_or_default().trim().to_owned()
 }

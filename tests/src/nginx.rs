@@ -1,5 +1,5 @@
-//! The real nginx in front of a gateway, with the configuration that we ship: only addresses and paths are
-//! other ones, and two listeners without TLS are added, for tests that send raw bytes.
+//! The real nginx in front of a gateway, with the shipped configuration: only addresses and paths differ, and two
+//! listeners without TLS are added for tests that send raw bytes.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,20 +11,20 @@ use crate::notice::skip;
 use crate::process::Outcome;
 use crate::{address, binaries, process, wait};
 
-/// What is shipped.
+/// The shipped site.
 const SHIPPED: &str = "config/nginx/sq.conf";
 
-/// The name in it, which the certificate is for.
+/// The server name in it and in the certificate.
 pub const NAME: &str = "sq.example.org";
 
-/// Where it listens on the deployment's address: instead of 80 and 443, and, without TLS, for HTTP/1.1 and for
-/// HTTP/2 with prior knowledge (RFC 9113, 3.3).
+/// Its ports on the deployment's address: instead of 80 and 443, and without TLS, for HTTP/1.1 and for HTTP/2 with
+/// prior knowledge (RFC 9113, 3.3).
 const REDIRECT_PORT: u16 = 8080;
 const TLS_PORT: u16 = 8443;
 const PLAIN_PORT: u16 = 8081;
 const PLAIN_HTTP2_PORT: u16 = 8082;
 
-/// A running nginx. Dropping it ends it.
+/// A running nginx. Dropping it stops it.
 #[derive(Debug)]
 pub struct Nginx {
     child: Child,
@@ -32,7 +32,7 @@ pub struct Nginx {
     address: Ipv4Addr,
 }
 
-/// Whether nginx and openssl are here. When not, says what is skipped; where `CI=true`, that is a failure.
+/// Whether nginx and openssl are installed. If not, prints a notice; with `CI=true`, that is a failure.
 pub fn works(skipped: &str) -> bool {
     let missing = ["nginx", "openssl"].into_iter().find(|program| binaries::on_path(program).is_none());
     if let Some(program) = missing {
@@ -50,7 +50,7 @@ impl Nginx {
         Self::start_with(gateway, address, deployment, &[])
     }
 
-    /// The same, with some texts of the site replaced by others.
+    /// The same, with some texts of the site replaced.
     ///
     /// # Panics
     /// It does not start, or the site has no such text.
@@ -75,7 +75,7 @@ impl Nginx {
         nginx
     }
 
-    /// `nginx -t` on what [`Nginx::start`] runs.
+    /// Runs `nginx -t` on the configuration of [`Nginx::start`].
     pub fn check(gateway: SocketAddr, address: Ipv4Addr, deployment: &Path) -> Outcome {
         process::run(command(&prepare(gateway, address, deployment, &[])).arg("-t"))
     }
@@ -85,7 +85,7 @@ impl Nginx {
         Client::new(address::at(self.address, PLAIN_PORT), key)
     }
 
-    /// A client of the listener that leads to HTTPS.
+    /// A client of the listener that redirects to HTTPS.
     pub fn redirecting(&self) -> Client {
         Client::new(address::at(self.address, REDIRECT_PORT), None)
     }
@@ -95,31 +95,31 @@ impl Nginx {
         Client::new(address::at(self.address, TLS_PORT), None)
     }
 
-    /// Where it takes HTTP/2 without TLS.
+    /// The address for HTTP/2 without TLS.
     pub fn http2(&self) -> SocketAddr {
         address::at(self.address, PLAIN_HTTP2_PORT)
     }
 
-    /// Asks over TLS, with curl, as a customer does.
+    /// Sends a request over TLS with curl, as a customer does.
     pub fn curl(&self, arguments: &[&str], target: &str) -> Outcome {
         let mut command = Command::new("curl");
         command.args(self.curl_arguments()).args(arguments).arg(format!("https://{}{target}", Self::host()));
         process::run(&mut command)
     }
 
-    /// What curl must be told to find it, and to believe that it is who it says.
+    /// curl's options for finding it and trusting its certificate.
     pub fn curl_arguments(&self) -> [String; 5] {
         let certificate = self.folder.join("fullchain.pem").display().to_string();
         let place = format!("{}:{}", Self::host(), self.address);
         ["-sS".to_owned(), "--cacert".to_owned(), certificate, "--resolve".to_owned(), place]
     }
 
-    /// Name and port of its URLs.
+    /// The name and port in its URLs.
     pub fn host() -> String {
         format!("{NAME}:{TLS_PORT}")
     }
 
-    /// One of its logs: `sq.access.log`, `sq.error.log`, or `nginx.log`, what it says of itself.
+    /// One of its logs: `sq.access.log`, `sq.error.log`, or `nginx.log` for its own output.
     pub fn read(&self, log: &str) -> String {
         fs::read(self.folder.join(log))
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
@@ -133,7 +133,7 @@ impl Drop for Nginx {
     }
 }
 
-/// In the foreground, and one process, so that nothing of it outlives the child.
+/// In the foreground and as one process, so none outlives the child.
 fn command(folder: &Path) -> Command {
     let mut command = Command::new("nginx");
     command.arg("-p").arg(folder).arg("-c").arg(folder.join("nginx.conf"));
@@ -141,7 +141,7 @@ fn command(folder: &Path) -> Command {
     command
 }
 
-/// Writes configuration and certificate.
+/// Writes the configuration and the certificate.
 fn prepare(gateway: SocketAddr, address: Ipv4Addr, deployment: &Path, changes: &[(&str, &str)]) -> PathBuf {
     let folder = deployment.join("nginx");
     fs::create_dir_all(&folder).expect("nginx's folder");
@@ -161,7 +161,7 @@ fn prepare(gateway: SocketAddr, address: Ipv4Addr, deployment: &Path, changes: &
     folder
 }
 
-/// What is shipped, with other addresses and paths.
+/// The shipped site with other addresses and paths.
 fn site(gateway: SocketAddr, address: Ipv4Addr, folder: &str, changes: &[(&str, &str)]) -> String {
     let shipped = fs::read_to_string(binaries::workspace().join(SHIPPED)).expect("what is shipped");
     let tls = format!(
@@ -184,7 +184,7 @@ fn site(gateway: SocketAddr, address: Ipv4Addr, folder: &str, changes: &[(&str, 
     })
 }
 
-/// Signed by itself. By openssl's program, which every machine with nginx can have, rather than by a crate.
+/// A self-signed certificate, by the openssl program that every machine with nginx can have, instead of a crate.
 fn make_certificate(folder: &Path) {
     let mut command = Command::new("openssl");
     command.current_dir(folder).args(["req", "-x509", "-newkey", "ec", "-pkeyopt"]);

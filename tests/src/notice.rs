@@ -1,16 +1,15 @@
-//! Lines for whoever runs the tests: what was left out and why, and how much was done. They go to standard
-//! error past the test runner, which hides what a test that passes prints.
+//! Notices for the person who runs the tests: what was skipped and why, and how much was done. They go to standard
+//! error, bypassing the test runner, which hides the output of passing tests.
 
 use std::io::Write;
 
-/// Says something about a test that passes.
+/// Prints a notice about a passing test.
 pub fn say(line: &str) {
-    // Nobody may be there to read it.
+    // Standard error may be closed.
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// Says that a test is left out for want of something that can be installed; where `CI=true`, that is a
-/// failure.
+/// Prints that a test is skipped because a program is not installed; with `CI=true`, that is a failure.
 ///
 /// # Panics
 /// `CI=true`.
@@ -19,7 +18,7 @@ pub fn skip(what: &str) {
     say(&format!("SKIPPED {what}"));
 }
 
-/// Says that a test is left out because this machine does not allow it, and never will.
+/// Prints that a test is skipped because this machine does not allow it, and cannot.
 pub fn not_allowed_here(what: &str) {
     say(&format!("SKIPPED {what}"));
 }

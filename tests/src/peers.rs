@@ -1,5 +1,5 @@
-//! Servers that run alone: the real `sq` 0.6.0, with which our worker is compared, our worker, and
-//! our gateway without a pool.
+//! Servers that run alone: the real `sq` 0.6.0, with which our worker is compared, our worker, and our gateway
+//! without a pool.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -9,13 +9,13 @@ use crate::notice::skip;
 use crate::root::Root;
 use crate::{address, binaries, process, wait};
 
-/// Names the peer's program.
+/// The variable with the peer's program.
 const PEER_VARIABLE: &str = "SQ_PEER";
 
-/// How to get it, for the message that says it is missing.
+/// How to get it, for the notice that it is missing.
 const INSTALL: &str = "cargo install sq --version 0.6.0 --locked --root target/peers";
 
-/// Where the peer is. When it is nowhere, says what is skipped; where `CI=true`, that is a failure.
+/// The peer's program. If it is missing, prints a notice; with `CI=true`, that is a failure.
 ///
 /// # Panics
 /// It is missing and `CI=true`.
@@ -27,7 +27,7 @@ pub fn sq(skipped: &str) -> Option<PathBuf> {
     found
 }
 
-/// Where the peer is, if it is anywhere.
+/// The peer's program, if it is found.
 pub fn sq_if_any() -> Option<PathBuf> {
     let named = std::env::var_os(PEER_VARIABLE).map(PathBuf::from);
     let installed = binaries::workspace().join("target/peers/bin/sq");
@@ -35,14 +35,14 @@ pub fn sq_if_any() -> Option<PathBuf> {
     named.into_iter().chain([installed]).chain(on_path).find(|program| program.is_file())
 }
 
-/// What a server of the API can always be asked.
+/// A request that every server of the API answers.
 const VERSION: &str = "/api/v2/version";
 
-/// A running server beside which, or as which, our worker is tested.
+/// A running server: our worker, or one to compare it with.
 #[derive(Debug)]
 pub struct Server {
     child: Child,
-    /// Asks it, with its key.
+    /// A client of it, with its key.
     pub client: Client,
 }
 
@@ -52,12 +52,12 @@ impl Server {
         let port = address::free_port();
         let mut command = Command::new(program);
         command.args(["host", &port.to_string(), "--key", key, "--data-dir"]).arg(data_dir);
-        // It keeps files of its own in the folder that it is started in.
+        // It writes files into its working directory.
         command.current_dir(data_dir.parent().unwrap_or(data_dir));
         Self::start(&mut command, Client::new(address::at([127, 0, 0, 1].into(), port), Some(key)), VERSION)
     }
 
-    /// Our worker, alone, on a directory, with a key.
+    /// Our worker alone on a directory, with a key.
     pub fn worker(data_dir: &Path, key: &str) -> Self {
         let listen = address::at(address::unused(), 1341);
         let mut command = Command::new(binaries::worker());
@@ -66,16 +66,16 @@ impl Server {
         Self::start(&mut command, Client::new(listen, Some(key)), VERSION)
     }
 
-    /// The gateway alone, without a pool behind it; the client has this key.
+    /// The gateway without a pool; the client has this key.
     pub fn gateway(root: &Root, key: &str) -> Self {
         let config = root.config();
         let mut command = root.gateway_command(&["serve", "--config"]);
         command.arg(config);
-        // What it would forward has nobody to answer it.
+        // Forwarded requests get no response.
         Self::start(&mut command, Client::new(root.listen(), Some(key)), "/health")
     }
 
-    /// Its process.
+    /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

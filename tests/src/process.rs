@@ -1,4 +1,4 @@
-//! Processes: running a command to its end, sending signals, and finding out who is still there.
+//! Processes: runs commands to their end, sends signals, and finds running processes.
 
 use std::fs;
 use std::io::{Read, Seek};
@@ -10,24 +10,24 @@ use rustix::process::{Pid, Signal};
 
 use crate::wait;
 
-/// What a command did.
+/// The result of a command.
 #[derive(Debug)]
 pub struct Outcome {
-    /// How it ended.
+    /// Its exit status.
     pub status: ExitStatus,
-    /// What it printed.
+    /// Its standard output.
     pub stdout: String,
-    /// What it complained about.
+    /// Its standard error.
     pub stderr: String,
 }
 
 impl Outcome {
-    /// Its exit code; `None` when a signal ended it.
+    /// Its exit code; `None` if a signal ended it.
     pub fn code(&self) -> Option<i32> {
         self.status.code()
     }
 
-    /// Its output, when it ended well.
+    /// Its standard output, if it exited with success.
     ///
     /// # Panics
     /// It did not.
@@ -45,7 +45,7 @@ pub fn run(command: &mut Command) -> Outcome {
     run_within(command, wait::PATIENCE)
 }
 
-/// Runs a command to its end, which may take so long.
+/// Runs a command to its end, with this timeout.
 ///
 /// # Panics
 /// It cannot be started, or does not end in time (it is killed then).
@@ -63,36 +63,36 @@ pub fn run_within(command: &mut Command, limit: Duration) -> Outcome {
     Outcome { status, stdout: contents(&mut output), stderr: contents(&mut errors) }
 }
 
-/// Everything that a file holds, through a handle of it that was written with.
+/// The whole content of a file, through a handle that it was written with.
 pub(crate) fn contents(file: &mut fs::File) -> String {
     let mut bytes = Vec::new();
     file.rewind().and_then(|()| file.read_to_end(&mut bytes)).expect("what was written");
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Sends a signal to a process; one that is gone already is none of our concern.
+/// Sends a signal to a process, if it still exists.
 pub fn signal(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         let _ = rustix::process::kill_process(pid, signal);
     }
 }
 
-/// Ends a child at once.
+/// Kills a child.
 pub fn kill_and_reap(child: &mut Child) {
     let _ = child.kill();
     let _ = child.wait();
 }
 
-/// A process among all that ever had its number: the number and when it was started.
+/// A process, identified by its id and start time, because ids are reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
-    /// Its number.
+    /// Its id.
     pub pid: u32,
     started: u64,
 }
 
 impl Identity {
-    /// The process that has this number now.
+    /// The process that has this id now.
     pub fn of(pid: u32) -> Option<Self> {
         stat(pid).map(|stat| Self { pid, started: stat.started })
     }
@@ -103,12 +103,12 @@ impl Identity {
     }
 }
 
-/// The process that a process is a child of.
+/// The parent of a process.
 pub fn parent(of: u32) -> Option<u32> {
     stat(of).map(|stat| stat.parent)
 }
 
-/// The children of a process, their children, and so on.
+/// All descendants of a process.
 pub fn descendants(of: u32) -> Vec<Identity> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
@@ -122,9 +122,9 @@ pub fn descendants(of: u32) -> Vec<Identity> {
     family.into_iter().skip(1).filter_map(Identity::of).collect()
 }
 
-/// The processor time that a process has used: in itself, and in the kernel for it.
+/// The CPU time that a process has used, in user mode and in the kernel.
 pub fn cpu_time(pid: u32) -> Option<(Duration, Duration)> {
-    // USER_HZ, which is 100 whatever the kernel's own clock is (time(7)).
+    // USER_HZ is 100, whatever the kernel's own clock is (time(7)).
     let time = |ticks: u64| Duration::from_millis(ticks * 10);
     stat(pid).map(|stat| (time(stat.user_ticks), time(stat.system_ticks)))
 }
@@ -137,7 +137,7 @@ struct Stat {
     started: u64,
 }
 
-/// Reads `/proc/<pid>/stat` (proc(5)): the name in it stands in parentheses and may hold anything.
+/// Reads `/proc/<pid>/stat` (proc(5)); the name in parentheses may contain any bytes.
 fn stat(pid: u32) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, rest) = text.rsplit_once(") ")?;
@@ -151,35 +151,36 @@ fn stat(pid: u32) -> Option<Stat> {
     })
 }
 
-/// A line of `/proc/<pid>/<file>` that begins with a name, in KiB: `VmHWM` of `status`, `Pss` of `smaps_rollup`.
+/// The value in KiB of a line of `/proc/<pid>/<file>` that begins with this name: `VmHWM` of `status`, `Pss` of
+/// `smaps_rollup`.
 pub fn kibibytes(pid: u32, file: &str, name: &str) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// The program's name of a process, as the kernel has it.
+/// The name of a process's program, as the kernel has it.
 pub fn name(pid: u32) -> Option<String> {
     fs::read_to_string(format!("/proc/{pid}/comm")).ok().map(|name| name.trim_end().to_owned())
 }
 
-/// How many bytes wait unread in the connections that a process has accepted on an address, without those of
-/// the listener.
+/// The number of unread bytes in the connections that a process has accepted on an address, without those of the
+/// listener.
 pub fn unread_bytes(address: SocketAddrV4) -> u64 {
     established(address).iter().sum()
 }
 
-/// How many bytes connections to an address have been given to send, and the other end has not acknowledged.
+/// The number of sent but unacknowledged bytes on connections to an address.
 pub fn unsent_bytes(address: SocketAddrV4) -> u64 {
     connections_with(address, REMOTE).into_iter().map(|(send, _)| send).sum()
 }
 
-/// How many connections a process has accepted on an address and not closed.
+/// The number of open connections that a process has accepted on an address.
 pub fn connections(address: SocketAddrV4) -> usize {
     established(address).len()
 }
 
-/// Where `/proc/net/tcp` has a connection's two ends (proc_net(5)).
+/// The fields of `/proc/net/tcp` with a connection's two addresses (proc_net(5)).
 const LOCAL: usize = 1;
 const REMOTE: usize = 2;
 
@@ -188,7 +189,7 @@ fn established(address: SocketAddrV4) -> Vec<u64> {
     connections_with(address, LOCAL).into_iter().map(|(_, receive)| receive).collect()
 }
 
-/// The send and receive queues of the established connections that have an address at this end.
+/// The send and receive queues of the established connections with this address at this end.
 fn connections_with(address: SocketAddrV4, end: usize) -> Vec<(u64, u64)> {
     let ip = u32::from_le_bytes(address.ip().octets());
     let shown = format!("{ip:08X}:{:04X}", address.port());

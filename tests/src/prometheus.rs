@@ -1,5 +1,5 @@
-//! The real Prometheus, with the configuration and the alert rules that we ship: only addresses and intervals are
-//! other ones. And its tool, which checks such files.
+//! The real Prometheus with the shipped configuration and alert rules: only addresses and intervals differ. And
+//! promtool, which checks such files.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -15,10 +15,10 @@ use crate::notice::skip;
 use crate::process::Outcome;
 use crate::{address, binaries, process, wait};
 
-/// What is shipped.
+/// The shipped files.
 pub const FOLDER: &str = "config/prometheus";
 
-/// A running Prometheus. Dropping it ends it.
+/// A running Prometheus. Dropping it stops it.
 #[derive(Debug)]
 pub struct Prometheus {
     child: Child,
@@ -26,10 +26,10 @@ pub struct Prometheus {
     client: Client,
 }
 
-/// One series of an answer: its labels without `__name__`, and its value.
+/// One series of a result: its labels without `__name__`, and its value.
 pub type Series = (BTreeMap<String, String>, f64);
 
-/// Whether Prometheus and its tool are here. When not, says what is skipped; where `CI=true`, that is a failure.
+/// Whether Prometheus and promtool are installed. If not, prints a notice; with `CI=true`, that is a failure.
 pub fn works(skipped: &str) -> bool {
     let missing = ["prometheus", "promtool"].into_iter().find(|program| binaries::on_path(program).is_none());
     if let Some(program) = missing {
@@ -38,12 +38,12 @@ pub fn works(skipped: &str) -> bool {
     missing.is_none()
 }
 
-/// Runs `promtool` in the folder of what is shipped.
+/// Runs `promtool` in the folder of the shipped files.
 pub fn promtool(arguments: &[&str]) -> Outcome {
     process::run(Command::new("promtool").current_dir(binaries::workspace().join(FOLDER)).args(arguments))
 }
 
-/// `promtool check metrics` on a file with an answer of `/metrics`.
+/// Runs `promtool check metrics` on a response of `/metrics`.
 pub fn check_metrics(answer: &Path) -> Outcome {
     process::run(Command::new("sh").args(["-c", "exec promtool check metrics <\"$0\""]).arg(answer))
 }
@@ -73,15 +73,15 @@ impl Prometheus {
         prometheus
     }
 
-    /// What it says of itself.
+    /// Its log.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// What an expression gives now.
+    /// The current result of an expression.
     ///
     /// # Panics
-    /// Prometheus does not take it.
+    /// Prometheus refuses it.
     pub fn query(&self, expression: &str) -> Vec<Series> {
         let answer = self.client.get(&format!("/api/v1/query?query={}", percent_encoded(expression)));
         assert_eq!(answer.status, 200, "{expression}: {answer}");
@@ -90,13 +90,13 @@ impl Prometheus {
         found.iter().map(|series| read_series(series).expect("a series")).collect()
     }
 
-    /// The sum over what an expression gives now; `None` when it gives nothing.
+    /// The sum over the current result of an expression; `None` if that is empty.
     pub fn sum(&self, expression: &str) -> Option<f64> {
         let found = self.query(expression);
         (!found.is_empty()).then(|| found.iter().map(|(_, value)| value).sum())
     }
 
-    /// Every alert rule that it has loaded, as its API tells of them.
+    /// The alert rules that it has loaded, as in its API.
     pub fn alert_rules(&self) -> Vec<Value> {
         let answer = self.client.get("/api/v1/rules?type=alert").json();
         let groups = answer.pointer("/data/groups").and_then(Value::as_array).expect("the groups");
@@ -110,7 +110,7 @@ impl Drop for Prometheus {
     }
 }
 
-/// What is shipped, with other addresses, and intervals that a test can wait for.
+/// The shipped files with other addresses, and intervals short enough for a test.
 fn config(running: &Deployment) -> String {
     let folder = binaries::workspace().join(FOLDER);
     let shipped = fs::read_to_string(folder.join("prometheus.yml")).expect("what is shipped");

@@ -1,4 +1,4 @@
-//! What `/metrics` says, series by series (Prometheus text format 0.0.4).
+//! The content of `/metrics`, series by series (Prometheus text format 0.0.4).
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -7,28 +7,28 @@ use crate::client::Client;
 use crate::root::Root;
 use crate::{address, wait};
 
-/// One answer of `/metrics`.
+/// One response of `/metrics`.
 #[derive(Debug, Clone)]
 pub struct Scrape {
-    /// The answer's text.
+    /// The response's text.
     pub text: String,
-    /// The series with their values; a series is its name with its labels, as it is written.
+    /// The series with their values; a series is its name with its labels, as written.
     series: BTreeMap<String, f64>,
 }
 
 impl Scrape {
-    /// Asks the gateway of a deployment, by the address that everything of it listens on.
+    /// Reads the metrics of a deployment's gateway, by the address of all its listeners.
     ///
     /// # Panics
-    /// It does not answer, or not in the format.
+    /// It does not respond, or not in the format.
     pub fn of_gateway(deployment: Ipv4Addr) -> Self {
         Self::at(deployment, 1338)
     }
 
-    /// Asks the pool of a deployment.
+    /// Reads the metrics of a deployment's pool.
     ///
     /// # Panics
-    /// It does not answer, or not in the format.
+    /// It does not respond, or not in the format.
     pub fn of_pool(deployment: Ipv4Addr) -> Self {
         Self::at(deployment, 1339)
     }
@@ -46,12 +46,12 @@ impl Scrape {
         Self { text, series }
     }
 
-    /// The value of a series, when there is one.
+    /// The value of a series, if it exists.
     pub fn get(&self, series: &str) -> Option<f64> {
         self.series.get(series).copied()
     }
 
-    /// The value of a series; 0 when there is none.
+    /// The value of a series; 0 if it does not exist.
     pub fn value(&self, series: &str) -> f64 {
         self.get(series).unwrap_or_default()
     }
@@ -83,7 +83,7 @@ pub fn reloads(running: &Root, result: &str) -> f64 {
     Scrape::of_gateway(running.address).value(&series)
 }
 
-/// Does something that makes the gateway reload, and waits until it has, with this result.
+/// Runs something that makes the gateway reload, and waits for a reload with this result.
 pub fn reload_by(running: &Root, result: &str, cause: impl FnOnce()) {
     let before = reloads(running, result);
     cause();

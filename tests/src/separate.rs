@@ -1,5 +1,5 @@
-//! Gateway and pool as processes of their own, as systemd starts them: each can be stopped, started again and
-//! upgraded while the other runs.
+//! Gateway and pool as separate processes, as systemd starts them: each can be stopped, restarted and upgraded while
+//! the other runs.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -25,7 +25,8 @@ pub struct Gateway(Program);
 #[derive(Debug)]
 pub struct Pool(Program);
 
-/// A process with its output in files of the root. Dropping it ends it, and fails the test when its log holds a panic.
+/// A process with its output in files of the root. Dropping it stops it, and fails the test if its log contains a
+/// panic.
 #[derive(Debug)]
 pub struct Program {
     root: Arc<Root>,
@@ -42,26 +43,26 @@ impl Gateway {
         gateway
     }
 
-    /// Starts one that is to take the place of the running one, and waits until it waits for the sockets.
+    /// Starts one that is to replace the running one, and waits until it waits for the sockets.
     pub fn begin_upgrade(root: &Arc<Root>) -> Self {
         let gateway = Self::begin(root, &["--upgrade"]);
         gateway.wait_for_turn();
         gateway
     }
 
-    /// Starts one with more arguments, and waits for nothing.
+    /// Starts one with more arguments, without waiting.
     pub fn begin(root: &Arc<Root>, arguments: &[&str]) -> Self {
         Self::begin_with(root, arguments, &[])
     }
 
-    /// The same, with more in its environment.
+    /// The same, with more environment variables.
     pub fn begin_with(root: &Arc<Root>, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = root.gateway_command(&["serve", "--config"]);
         command.arg(root.config()).args(arguments).envs(environment.iter().copied());
         Self(Program::start(root, "gateway", &mut command))
     }
 
-    /// Puts another gateway in its place, and waits for its own end, which must be a good one.
+    /// Replaces it with another gateway, and waits until it exits, which must be with success.
     #[must_use]
     pub fn upgrade(self) -> Self {
         let next = Self::begin_upgrade(&self.root);
@@ -69,7 +70,7 @@ impl Gateway {
         next
     }
 
-    /// A client with the key that the harness gave this tenant.
+    /// A client with the key that the harness generated for this tenant.
     pub fn client_of(&self, tenant: &str) -> Client {
         Client::new(self.root.listen(), Some(&key_of(tenant)))
     }
@@ -88,20 +89,20 @@ impl Pool {
         pool
     }
 
-    /// Starts one that is to take the place of the running one, and waits until it waits for the sockets.
+    /// Starts one that is to replace the running one, and waits until it waits for the sockets.
     pub fn begin_upgrade(root: &Arc<Root>, program: &Path) -> Self {
         let pool = Self::begin(root, program, &["--upgrade"]);
         pool.wait_for_turn();
         pool
     }
 
-    /// Starts one, of this program, with more arguments, and waits for nothing.
+    /// Starts one of this program with more arguments, without waiting.
     pub fn begin(root: &Arc<Root>, program: &Path, arguments: &[&str]) -> Self {
         let mut command = Self::command(root, program);
         Self(Program::start(root, "pool", command.args(arguments)))
     }
 
-    /// Starts one with more in its environment, and waits for nothing.
+    /// Starts one with more environment variables, without waiting.
     pub fn begin_with(root: &Arc<Root>, environment: &[(&str, &str)]) -> Self {
         let mut command = Self::command(root, &binaries::worker());
         Self(Program::start(root, "pool", command.envs(environment.iter().copied())))
@@ -113,7 +114,7 @@ impl Pool {
         command
     }
 
-    /// Puts another pool in its place, of this program, and waits for its own end, which must be a good one.
+    /// Replaces it with another pool of this program, and waits until it exits, which must be with success.
     #[must_use]
     pub fn upgrade(self, program: &Path) -> Self {
         let next = Self::begin_upgrade(&self.root, program);
@@ -121,7 +122,7 @@ impl Pool {
         next
     }
 
-    /// Stops it with SIGTERM, and starts another when it is gone.
+    /// Stops it with SIGTERM, and starts another when it has exited.
     #[must_use]
     pub fn restart(self) -> Self {
         let root = Arc::clone(&self.root);
@@ -142,7 +143,7 @@ impl Program {
         let file =
             |suffix| File::create(root.join(format!("{name}.{suffix}"))).expect("a file for its output");
         command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("log"));
-        // A copied program is busy for as long as another test's child, just forked, has the copy open for writing.
+        // A copied program is busy while a child that another test has just forked has the copy open for writing.
         let spawned = wait::until_some("end of the copying", || match command.spawn() {
             Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => None,
             spawned => Some(spawned),
@@ -151,28 +152,28 @@ impl Program {
         Self { root: Arc::clone(root), child, name }
     }
 
-    /// Waits for its line that says ready.
+    /// Waits for its `ready` line.
     ///
     /// # Panics
-    /// It ends instead.
+    /// It exits instead.
     pub fn wait_ready(&self) {
         self.wait_for("line that says ready", || {
             self.printed().lines().any(|line| line.starts_with("ready"))
         });
     }
 
-    /// Waits until it tells its operator to send the running one SIGQUIT. Its socket file shows less: it may be that of
-    /// one that was killed while it waited.
+    /// Waits until it tells the operator to send SIGQUIT to the running one. Its socket file proves less: a killed
+    /// process may have left it.
     ///
     /// # Panics
-    /// It ends instead.
+    /// It exits instead.
     fn wait_for_turn(&self) {
         self.wait_for("line that asks for SIGQUIT", || self.log().contains("SIGQUIT"));
     }
 
     fn wait_for(&self, what: &str, condition: impl Fn() -> bool) {
         wait::until(&format!("{}'s {what}", self.name), || {
-            // In this order: it may have done it just before its end.
+            // In this order: it may have printed that just before it exited.
             let is_running = Identity::of(self.pid()).is_some_and(Identity::is_alive);
             let is_met = condition();
             assert!(is_met || is_running, "{} ended:\n{}", self.name, self.log());
@@ -180,7 +181,7 @@ impl Program {
         });
     }
 
-    /// Its process.
+    /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -201,12 +202,12 @@ impl Program {
         wait::until_some(&format!("the end of {name}"), || self.child.try_wait().expect("a child of ours"))
     }
 
-    /// What it printed.
+    /// Its standard output.
     pub fn printed(&self) -> String {
         self.root.read(format!("{}.stdout", self.name))
     }
 
-    /// What it logged; for a pool, its workers too.
+    /// Its log; for a pool, with its workers' logs.
     pub fn log(&self) -> String {
         self.root.read(format!("{}.log", self.name))
     }
@@ -231,7 +232,7 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         if self.is_running() {
-            // A pool that is killed leaves its workers to find out by themselves; one that is told ends them.
+            // A killed pool leaves its workers to notice; a stopped one ends them.
             self.signal(Signal::TERM);
             if wait::within(wait::PATIENCE, || (!self.is_running()).then_some(())).is_none() {
                 process::kill_and_reap(&mut self.child);

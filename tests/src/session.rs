@@ -1,27 +1,27 @@
-//! A connection that a client keeps from one request to the next, as long as the server does.
+//! A connection that a client keeps between requests, as long as the server does.
 
 use std::io;
 
 use crate::answer::Answer;
 use crate::client::{Client, Connection};
 
-/// What came of a request.
+/// The result of a request.
 #[derive(Debug)]
 pub enum Outcome {
-    /// An answer.
+    /// A response.
     Answered(Answer),
     /// Nothing was sent: the connection was refused.
     NotConnected(io::Error),
-    /// It was sent, and there is no whole answer.
+    /// It was sent, and there is no whole response.
     Cut(io::Error),
 }
 
-/// A kept connection, or none yet.
+/// A kept connection, if there is one.
 #[derive(Debug, Default)]
 pub struct Session(Option<Connection>);
 
 impl Session {
-    /// Sends a request on it, or on a new one when there is none. `headers` are whole lines, each with its CRLF.
+    /// Sends a request on it, or on a new one. `headers` are whole lines, each with its CRLF.
     pub fn ask(&mut self, client: &Client, method: &str, target: &str, headers: &str, body: &str) -> Outcome {
         let mut connection = match self.0.take().map_or_else(|| client.try_connect(), Ok) {
             Ok(connection) => connection,

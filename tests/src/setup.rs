@@ -1,12 +1,12 @@
-//! What a deployment is like: its tenants, and what its config says beside the addresses.
+//! The description of a deployment: its tenants, and the config besides the addresses.
 
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 
 use sq_shared::token::{BearerToken, TokenDigest};
 
-/// Lines that a test adds to the config, by section. The defaults of the harness turn the rates off:
-/// every test of the run comes from the same address.
+/// Lines that a test adds to the config, by section. The harness's defaults turn the rate limits off, because all
+/// tests share client addresses.
 #[derive(Debug, Clone)]
 pub struct Setup {
     /// The tenants of the registry.
@@ -43,7 +43,7 @@ impl Default for Setup {
 /// The key of the admin API of every deployment.
 pub const ADMIN_KEY: &str = "pmb-v1-the-admins-key";
 
-/// A tenant to be.
+/// A tenant to create.
 #[derive(Debug, Clone)]
 pub struct Tenant {
     /// Its name.
@@ -58,7 +58,7 @@ pub struct Tenant {
     pub keys: Vec<Key>,
 }
 
-/// A key to be.
+/// A key to create.
 #[derive(Debug, Clone)]
 pub struct Key {
     /// The token itself.
@@ -70,7 +70,7 @@ pub struct Key {
 }
 
 impl Tenant {
-    /// An active tenant with one key, [`key_of`] its name.
+    /// An active tenant with one key: [`key_of`] its name.
     pub fn new(name: &str, port: u16) -> Self {
         let key = Key { token: key_of(name), scope: "write", expires: None };
         Self { name: name.to_owned(), port, state: "active", plan: None, keys: vec![key] }
@@ -83,7 +83,7 @@ impl Tenant {
         self
     }
 
-    /// The tenant with one more key.
+    /// The tenant with another key.
     #[must_use]
     pub fn with_key(mut self, token: &str, scope: &'static str, expires: Option<&'static str>) -> Self {
         self.keys.push(Key { token: token.to_owned(), scope, expires });
@@ -91,7 +91,7 @@ impl Tenant {
     }
 }
 
-/// So many tenants, `slot-001` and so on, each in its slot, the first one in the first.
+/// This many tenants, `slot-001` and so on, from the first slot on.
 pub fn tenants(count: u16) -> Vec<Tenant> {
     (0..count).map(|number| Tenant::new(&format!("slot-{:03}", number + 1), FIRST_SLOT + number)).collect()
 }
@@ -99,15 +99,15 @@ pub fn tenants(count: u16) -> Vec<Tenant> {
 /// The first slot.
 const FIRST_SLOT: u16 = 1341;
 
-/// The token of a tenant that [`Tenant::new`] made.
+/// The token of a tenant created by [`Tenant::new`].
 pub fn key_of(name: &str) -> String {
     format!("pmb-v1-{name}-key")
 }
 
-/// The digest of a token, as config and registry have it.
+/// The digest of a token, as in the config and the registry.
 ///
 /// # Panics
-/// It is no token.
+/// It is not a token.
 pub fn digest_of(token: &str) -> TokenDigest {
     BearerToken::parse(token.as_bytes()).expect("a token").digest()
 }
@@ -115,7 +115,7 @@ pub fn digest_of(token: &str) -> TokenDigest {
 /// The registry's text for these tenants.
 ///
 /// # Panics
-/// One of the tokens is none.
+/// One of the tokens is not valid.
 pub fn registry_text(tenants: &[Tenant]) -> String {
     let mut text = String::new();
     for tenant in tenants {
@@ -160,7 +160,7 @@ pub fn config_text(setup: &Setup, address: Ipv4Addr) -> String {
     text + &setup.plans
 }
 
-/// A section with the harness's own values, unless the test gives another for the same key.
+/// A section with the harness's values, unless the test sets the same key.
 fn section(name: &str, defaults: &[(&str, String)], lines: &str) -> String {
     let is_given =
         |key: &str| lines.lines().any(|line| line.split('=').next().is_some_and(|left| left.trim() == key));

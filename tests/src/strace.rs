@@ -1,4 +1,4 @@
-//! A program under `strace`, which kills it at a system call of our choice, or lets the call fail.
+//! A program under `strace`, which kills it at a given system call, or lets the call fail.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::{binaries, notice, process};
 
-/// What is asked of strace.
+/// The options of strace.
 #[derive(Debug, Clone)]
 pub struct Strace {
     log: PathBuf,
@@ -16,7 +16,7 @@ pub struct Strace {
     is_numbered: bool,
 }
 
-/// Whether it can be used here. When not, says what is skipped; where `CI=true`, that is a failure.
+/// Whether it can be used here. If not, prints a notice; with `CI=true`, that is a failure.
 pub fn works(skipped: &str) -> bool {
     if binaries::on_path("strace").is_none() {
         notice::skip(&format!("{skipped}: strace is missing; apt-get install strace"));
@@ -30,8 +30,8 @@ pub fn works(skipped: &str) -> bool {
 }
 
 impl Strace {
-    /// Watches these system calls, and writes each as a line into a file. One that the machine's kernel does
-    /// not have is left out.
+    /// Traces these system calls, and writes each as a line to a file. Calls that the kernel does not have are left
+    /// out.
     pub fn new(log: &Path, calls: &[&str]) -> Self {
         let calls: Vec<String> = calls.iter().map(|call| format!("?{call}")).collect();
         Self {
@@ -43,35 +43,35 @@ impl Strace {
         }
     }
 
-    /// Watches every system call, and writes each with its number.
+    /// Traces every system call, and writes each with its number.
     pub fn everything(log: &Path) -> Self {
         Self { is_numbered: true, calls: "all".into(), ..Self::new(log, &[]) }
     }
 
-    /// Does this at every such call.
+    /// Injects this at every such call.
     #[must_use]
     pub fn inject_always(mut self, call: &str, action: &str) -> Self {
         self.inject = Some(format!("inject={call}:{action}"));
         self
     }
 
-    /// Does this at the call of this number, counted from 1 in each thread: `signal=SIGKILL`, `error=EIO`. A
-    /// signal comes before the call is carried out.
+    /// Injects this at the call with this number, counted from 1 in each thread: `signal=SIGKILL`, `error=EIO`. A
+    /// signal arrives before the call is executed.
     #[must_use]
     pub fn inject(mut self, call: &str, action: &str, number: usize) -> Self {
         self.inject = Some(format!("inject={call}:{action}:when={number}"));
         self
     }
 
-    /// Looks only at calls about these files.
+    /// Traces only calls that concern these files.
     #[must_use]
     pub fn only_paths(mut self, paths: impl IntoIterator<Item = PathBuf>) -> Self {
         self.only_paths.extend(paths);
         self
     }
 
-    /// The command under strace. The process that is started becomes the command itself (`-D`): its id and
-    /// its end are the command's own.
+    /// The command under strace. With `-D`, the started process becomes the command itself, so its id and exit status
+    /// are the command's.
     pub fn command(&self, traced: &Command) -> Command {
         let mut command = Command::new("strace");
         command.args(["-D", "-f", "-qq", "-y", "-o"]).arg(&self.log);
@@ -95,7 +95,7 @@ impl Strace {
         command
     }
 
-    /// The calls that were seen, each by its name; lines about signals and ends left out.
+    /// The traced calls by name, without lines about signals and exits.
     pub fn calls_seen(&self) -> Vec<String> {
         let name = |line: &str| {
             let call = line.split_once(' ')?.1.trim_start();
@@ -110,7 +110,7 @@ impl Strace {
         self.lines().into_iter().find(|line| line.contains("(INJECTED)"))
     }
 
-    /// How many calls were made to fail: strace counts the calls of each thread by itself.
+    /// The number of calls that failed; strace counts the calls of each thread separately.
     pub fn failed_calls(&self) -> usize {
         self.lines().iter().filter(|line| line.contains("(INJECTED)")).count()
     }

@@ -1,4 +1,4 @@
-//! A terminal of a test's own, in which a program runs, and which can be closed under it.
+//! A terminal in which a test runs a program, and which it can close.
 
 use std::fs::File;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use crate::process::{contents, kill_and_reap};
 use crate::{binaries, notice, wait};
 
-/// A terminal, by util-linux's `script`. Dropping it closes it.
+/// A terminal, provided by util-linux's `script`. Dropping it closes it.
 #[derive(Debug)]
 pub struct Terminal {
     script: Child,
@@ -15,7 +15,7 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Whether this machine has one to give; says so otherwise.
+    /// Whether this machine can provide one; otherwise prints a notice.
     pub fn is_there(what: &str) -> bool {
         let is_there = binaries::on_path("script").is_some();
         if !is_there {
@@ -24,13 +24,13 @@ impl Terminal {
         is_there
     }
 
-    /// Runs a line of the shell in a folder; the shell is the session's leader.
+    /// Runs a shell command in a folder; the shell is the session's leader.
     ///
     /// # Panics
     /// It cannot be started.
     pub fn run(folder: &Path, line: &str, environment: &[(&str, &str)]) -> Self {
         let shown = tempfile::tempfile().expect("a file for what it shows");
-        // A run of the tests under nohup ignores the signal of a closed terminal, and programs inherit that.
+        // Under nohup, the tests ignore the signal of a closed terminal, and programs inherit that.
         let mut command = Command::new("env");
         command.args(["--default-signal=HUP", "script", "-qefc", line, "/dev/null"]).current_dir(folder);
         for cleared in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI", "RUST_LOG"] {
@@ -42,19 +42,19 @@ impl Terminal {
         Self { script, shown }
     }
 
-    /// What it shows.
+    /// Its content.
     pub fn shown(&mut self) -> String {
         contents(&mut self.shown)
     }
 
-    /// Waits for the end of what runs in it.
+    /// Waits until the program in it exits.
     pub fn ended(&mut self) -> ExitStatus {
         wait::until_some("the end of what runs in the terminal", || {
             self.script.try_wait().expect("a child of ours")
         })
     }
 
-    /// Closes it: the kernel tells the leader of its session.
+    /// Closes it: the kernel signals the session's leader.
     pub fn close(self) {
         drop(self);
     }

@@ -1,4 +1,4 @@
-//! curl as a customer uses it: over TLS, by name, believing one certificate.
+//! curl as a customer uses it: over TLS, by name, trusting one certificate.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -6,29 +6,29 @@ use std::time::Duration;
 
 use crate::process;
 
-/// Longer than curl's own patience, a minute.
+/// Longer than curl's own timeout of a minute.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Who is asked, and how he is known.
+/// The server, and how to verify it.
 #[derive(Debug, Clone)]
 pub struct TlsCurl {
     /// The name in the URL and in the certificate.
     pub name: &'static str,
-    /// Where the name is, port 443.
+    /// The name's address, port 443.
     pub address: String,
-    /// The certificate that is believed.
+    /// The trusted certificate.
     pub certificate: PathBuf,
 }
 
 impl TlsCurl {
-    /// Asks. Gives the status, 0 without an answer, and the body.
+    /// Sends a request. Returns the status, 0 without a response, and the body.
     pub fn ask(&self, arguments: &[&str], target: &str) -> (u16, String) {
         let outcome = process::run_within(&mut self.command(arguments, target), PATIENCE);
         let (body, status) = outcome.stdout.rsplit_once('\n').unwrap_or_default();
         (status.parse().unwrap_or(0), body.to_owned())
     }
 
-    /// The command of [`Self::ask`]; what it prints ends with a line that has the status, 000 without an answer.
+    /// The command of [`Self::ask`]; the last line of its output is the status, 000 without a response.
     pub fn command(&self, arguments: &[&str], target: &str) -> Command {
         let Self { name, address, certificate } = self;
         let mut command = Command::new("curl");

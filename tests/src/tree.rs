@@ -1,10 +1,10 @@
-//! What lies in a folder: to see that nothing was stored, or that nothing appeared where it must not.
+//! The content of a folder, to check that nothing was stored, or that nothing appeared where it must not.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Every file below a folder, by its path in it. A file that goes away meanwhile is left out.
+/// All files below a folder, by their relative path. Files that disappear meanwhile are left out.
 pub fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
@@ -20,7 +20,7 @@ pub fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Copies a folder with all that is in it, permissions too.
+/// Copies a folder with its content and permissions.
 ///
 /// # Panics
 /// Something cannot be read or written.
@@ -32,7 +32,7 @@ pub fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// What tenants have stored below a folder: every phext and every journal, with its bytes.
+/// The tenants' files below a folder: every phext and every journal, with its bytes.
 pub fn stored(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let holds_data = |path: &PathBuf| path.extension().is_some_and(|end| end == "phext" || end == "journal");
     let read = |path: PathBuf| fs::read(folder.join(&path)).ok().map(|bytes| (path, bytes));

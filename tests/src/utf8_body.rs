@@ -1,14 +1,15 @@
-//! Bodies that are UTF-8 and bodies that are not, weighted to where a validator may err.
+//! Bodies that are valid or invalid UTF-8, weighted towards cases where a validator may err.
 
 use crate::random::Random;
 
-/// The first byte of a sequence: both ends of each row of table 3-7 of the Unicode Standard, and what stands in none.
+/// The first byte of a sequence: both ends of each row of table 3-7 of the Unicode Standard, and bytes that are in no
+/// row.
 const LEADS: [u8; 22] = [
     0x00, 0x7f, 0x80, 0xbf, 0xc0, 0xc1, 0xc2, 0xdf, 0xe0, 0xe1, 0xec, 0xed, 0xee, 0xef, 0xf0, 0xf1, 0xf3,
     0xf4, 0xf5, 0xf8, 0xfe, 0xff,
 ];
 
-/// What may follow it: both ends of each range of the table, and the bytes beside them.
+/// The following bytes: both ends of each range of the table, and the bytes beside them.
 const TRAILS: [u8; 8] = [0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0];
 
 /// The first and the last character of each length, and those beside the surrogates.
@@ -25,7 +26,8 @@ const CHARACTERS: [char; 10] = [
     '\u{10ffff}',
 ];
 
-/// The next body. Half of them are valid. Mostly short, at times a few KiB; the others have a bad sequence anywhere, at the end too.
+/// The next body. Half of the bodies are valid. Most are short, some have a few KiB; the invalid ones have a bad
+/// sequence anywhere, including the end.
 pub fn generate(random: &mut Random) -> Vec<u8> {
     let mut body = Vec::new();
     let parts = random.below(12);
@@ -45,9 +47,9 @@ pub fn generate(random: &mut Random) -> Vec<u8> {
         }
     }
     match random.below(4) {
-        // Nothing is wrong with it.
+        // A valid sequence.
         0 | 1 => {}
-        // Cut off, perhaps inside a character.
+        // Truncated, perhaps inside a character.
         2 => body.truncate(body.len().saturating_sub(1 + random.below(4))),
         _ => {
             let at = random.below(body.len() + 1);

@@ -1,6 +1,6 @@
-//! Clients that write all the time, each to a scroll of its own, and read it now and then: some keep their connection,
-//! some come anew with each request. What each was told is noted and compared with what is there: every acknowledged
-//! write once, in its order. They send no `Idempotency-Key`, so a write that somebody on the way doubled is seen.
+//! Clients that write continuously, each to a separate scroll, and read it now and then: some keep their connection,
+//! some connect for each request. Their responses are noted and compared with the state: every acknowledged write is
+//! there once, in order. They send no `Idempotency-Key`, so a write that was applied twice is detected.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use crate::ledger::Place;
 use crate::session::{Outcome, Session};
 use crate::wait;
 
-/// How long a patient client that was turned away waits before it asks again.
+/// How long a patient client waits before it retries.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long it asks again before it gives up.
+/// How long it retries before it gives up.
 const RETRY_TIME: Duration = Duration::from_secs(60);
 
 const PHEXT: &str = "written";
@@ -25,13 +25,13 @@ const PHEXT: &str = "written";
 /// Whether a client keeps its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manner {
-    /// As long as the server does.
+    /// As long as the server keeps it.
     Kept,
     /// A new one for each request.
     Fresh,
 }
 
-/// Clients at work.
+/// Running clients.
 #[derive(Debug)]
 pub struct Writers {
     shared: Arc<Shared>,
@@ -42,28 +42,28 @@ pub struct Writers {
 struct Shared {
     acknowledged: AtomicUsize,
     is_over: AtomicBool,
-    /// Who is turned away asks again.
+    /// Refused clients retry.
     is_patient: AtomicBool,
 }
 
-/// What one client did.
+/// The record of one client.
 #[derive(Debug)]
 pub struct Written {
     place: Place,
     client: Client,
-    /// The texts whose write was answered 200, in their order.
+    /// The texts whose write was answered with 200, in order.
     acknowledged: String,
-    /// How many there were.
+    /// Their number.
     pub count: usize,
-    /// Everything else that it was told.
+    /// All other responses.
     pub others: Vec<Outcome>,
-    /// Answers of 503 with `Retry-After` after which it asked again.
+    /// The number of responses 503 with `Retry-After` after which it retried.
     pub refused: usize,
-    /// Connections that nobody took, after which it asked again.
+    /// The number of refused connections after which it retried.
     pub not_connected: usize,
 }
 
-/// A client at work.
+/// A running client.
 struct Writer {
     written: Written,
     manner: Manner,
@@ -72,8 +72,8 @@ struct Writer {
 }
 
 impl Writers {
-    /// Starts so many clients of each manner, each of which waits so long between two requests, and writes so many bytes
-    /// and a number each time.
+    /// Starts this many clients of each manner. Each pauses this long between two requests, and writes this many
+    /// bytes and a number each time.
     pub fn start(client: &Client, kinds: &[(usize, Manner)], pause: Duration, bytes: usize) -> Self {
         Self::of_each(std::slice::from_ref(client), kinds, pause, bytes)
     }
@@ -94,23 +94,23 @@ impl Writers {
         writers
     }
 
-    /// From now on clients that are refused with 503 and `Retry-After`, or find nobody, ask again: nothing of such a
-    /// request was done.
+    /// From now on, clients retry when they are refused with 503 and `Retry-After` or find no server: such a request
+    /// had no effect.
     pub fn be_patient(&self) {
         self.shared.is_patient.store(true, Ordering::Relaxed);
     }
 
-    /// How many writes were acknowledged until now.
+    /// The number of writes acknowledged so far.
     pub fn acknowledged(&self) -> usize {
         self.shared.acknowledged.load(Ordering::Relaxed)
     }
 
-    /// Waits until some more of each have been acknowledged.
+    /// Waits until every client has more acknowledged writes.
     pub fn go_on(&self) {
         self.wait_for(10 * self.threads.len());
     }
 
-    /// Waits until so many more writes, of all clients together, have been acknowledged.
+    /// Waits for this many more acknowledged writes of all clients together.
     pub fn wait_for(&self, writes: usize) {
         let enough = self.acknowledged() + writes;
         wait::until("more writes", || self.acknowledged() >= enough || self.are_over());
@@ -120,10 +120,10 @@ impl Writers {
         self.threads.iter().all(JoinHandle::is_finished)
     }
 
-    /// Lets each finish what it is at.
+    /// Lets each client finish its current request, and returns their records.
     ///
     /// # Panics
-    /// One of them has.
+    /// A client panicked.
     pub fn stop(self) -> Vec<Written> {
         self.shared.is_over.store(true, Ordering::Relaxed);
         self.threads.into_iter().map(|thread| thread.join().expect("a client")).collect()
@@ -164,7 +164,7 @@ impl Written {
 }
 
 impl Writer {
-    /// Goes on until it is over, or nobody takes the connection. Two in three requests write.
+    /// Runs until it is stopped, or no server accepts. Two of three requests write.
     fn run(mut self, pause: Duration, bytes: usize) -> Written {
         let mut number = 0;
         let mut due = Instant::now();
@@ -182,7 +182,7 @@ impl Writer {
                 }
             }
             number += 1;
-            // By the clock, so that the rate is what was asked for; who was held up sends no burst.
+            // Paced by the clock, so the rate is as requested; a delayed client sends no burst.
             due = (due + pause).max(Instant::now());
             wait::pass(due.saturating_duration_since(Instant::now()));
         }
@@ -197,7 +197,7 @@ impl Writer {
         Ok(())
     }
 
-    /// It must find what it has written, as long as it knows that of each write.
+    /// Reads must find what the client has written, as long as it knows the result of each write.
     fn read(&mut self) -> Result<(), Outcome> {
         let answer = self.ask("GET", "select", "")?;
         let Written { acknowledged, others, .. } = &self.written;
@@ -206,7 +206,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Gives the answer if it is 200; asks again until then, if it may.
+    /// Returns the response if it is 200; retries until then, if it may.
     fn ask(&mut self, method: &str, command: &str, text: &str) -> Result<Answer, Outcome> {
         let give_up = Instant::now() + RETRY_TIME;
         loop {
@@ -235,7 +235,7 @@ impl Writer {
     }
 }
 
-/// 503, and when to come again.
+/// A 503 with `Retry-After`.
 fn is_refusal(answer: &Answer) -> bool {
     answer.status == 503 && answer.header("retry-after").is_some()
 }

@@ -5,7 +5,7 @@ use sq_shared::process::telemetry::LogFormat;
 
 use crate::commands::{fsck, healthcheck, pool, sandbox, serve};
 
-/// Serves one tenant's phexts, or keeps a pool of such workers.
+/// Serves one tenant's phexts, or runs the pool of all tenants' workers.
 #[derive(Debug, Parser)]
 #[command(
     name = "sq-worker",
@@ -13,25 +13,25 @@ use crate::commands::{fsck, healthcheck, pool, sandbox, serve};
     after_help = "Example:\n  sq-worker pool --config /etc/sq/gateway.toml"
 )]
 pub struct Cli {
-    /// How log lines look.
+    /// The format of log lines.
     #[arg(long, global = true, value_enum, default_value = "text")]
     pub log_format: LogFormat,
-    /// What to do.
+    /// What to run.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What `sq-worker` can do.
+/// The commands of `sq-worker`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve one tenant's directory.
     Serve(serve::Options),
-    /// Own every slot's socket, and start a worker when a connection waits.
+    /// Listen on every slot, and start a tenant's worker when a connection waits.
     Pool(pool::Options),
-    /// Verify every phext and journal of a tenant's directory: exit 1 when one is damaged. Changes nothing.
+    /// Verify every phext and journal of a tenant's directory; exit 1 if one is damaged. Changes nothing.
     Fsck(fsck::Options),
-    /// Say what would confine a worker on this machine: exit 1 when it is not all.
+    /// Show how a worker would be confined on this machine; exit 1 if not completely.
     Sandbox(sandbox::Options),
-    /// Ask a URL once: exit 0 when it answers with a success, else 1.
+    /// Request a URL once; exit 0 on success, 1 otherwise.
     Healthcheck(healthcheck::Options),
 }

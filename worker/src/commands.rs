@@ -1,8 +1,10 @@
-//! One file a subcommand: its options and `run`. `passed_on` is what `serve` is given.
+//! One file per command: its options and `run`.
 
 pub mod fsck;
 pub mod healthcheck;
-pub mod passed_on;
 pub mod pool;
 pub mod sandbox;
 pub mod serve;
+
+// The socket that `serve` inherits.
+pub mod inherited_socket;

@@ -1,18 +1,26 @@
-//! A worker owns one tenant's directory and serves it over HTTP; the pool owns every slot's socket and
-//! keeps the workers alive. Both are this program, `sq-worker`.
+//! The worker's two programs in one, `sq-worker`: a worker, which owns one tenant's directory and serves it over HTTP, and
+//! the pool, which owns every slot's socket and starts the workers.
 //!
-//! A request's way through a worker: [`server`] accepts and reads it, [`api`] turns it into a command and
-//! runs it on the [`store`], and the answer goes back. The store knows no HTTP; the API knows no sockets.
+//! In a worker, [`server`] reads a request, [`api`] parses it into a command and runs that on the [`store`], and the answer
+//! goes back. The store knows no HTTP; the API knows no sockets.
 //!
-//! The pool's loop is observe, plan, act: [`pool`].
+//! The pool observes, plans and acts in one loop: [`pool`].
 
 #![forbid(unsafe_code)]
 
-pub mod api;
+// From top to bottom: a module uses only modules below it.
 pub mod cli;
+
 pub mod commands;
+
 pub mod pool;
-pub mod sandbox;
+
 pub mod server;
-pub mod settings;
+
+pub mod api;
+
 pub mod store;
+
+pub mod settings;
+
+pub mod sandbox;

@@ -8,10 +8,11 @@
 
 pub mod backoff;
 pub mod desired;
+pub mod directories;
+pub mod directory_check;
 pub mod event;
 pub mod metrics;
 pub mod observed;
-pub mod places;
 pub mod plan;
 pub mod process;
 pub mod program;
@@ -40,18 +41,17 @@ use sq_shared::registry::Registry;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
-use crate::commands::serve;
 use desired::{Account, Assignment, Desired, Source};
+use directories::DirectoryChecks;
 pub use event::Event;
 use metrics::Metrics;
 use observed::{ExitKind, Observed, StopReason};
-use places::Places;
 use plan::Action;
 use process::{Exit, Launcher, Process};
 use program::Program;
 use report::Report;
 use slot::SlotSocket;
-use status::{Answering, Page};
+use status::{StatusServer, StatusSources};
 use storage::Storage;
 use upgrade::Inherited;
 
@@ -69,10 +69,10 @@ pub struct Pool {
     sockets: BTreeMap<u16, SlotSocket>,
     processes: BTreeMap<u16, Process>,
     launcher: Launcher,
-    places: Places,
+    directories: DirectoryChecks,
     storage: Arc<Storage>,
     metrics: Arc<Metrics>,
-    status: Option<Answering>,
+    status: Option<StatusServer>,
     /// How many workers have been stopped for the newest program, until none is of an older one.
     replaced: Option<usize>,
     /// No more are: the newest program has failed a tenant.
@@ -122,23 +122,25 @@ impl Pool {
         let status = config.pool.status_listen.map(|address| {
             let (events, metrics, is_local) =
                 (sender.clone(), Arc::clone(&metrics), address.ip().is_loopback());
-            let page = Page { events, metrics, storage: Arc::clone(&storage), is_local };
-            Answering::start(address, inherited.take(address), page)
+            let sources = StatusSources { events, metrics, storage: Arc::clone(&storage), is_local };
+            StatusServer::start(address, inherited.take(address), sources)
         });
         let status = status.transpose()?;
         let mut observed = Observed::new(sockets.keys().copied());
         let inherited = inherited.accept(&mut observed, &sender).await?;
         let accounts = Account::all(&config, registry);
-        metrics.keep_tenants(&accounts);
+        metrics.sync_tenants(&accounts);
         let watched_files = Source::files(&config);
-        let places =
-            Places::start(data_root, &sender).map_err(|error| format!("failed to start: {error}"))?;
-        let follow = |program: &Program| program::follow(program.clone(), sender.clone());
-        let program_check = launcher.program().map(follow).unwrap_or_default();
+        let directories = DirectoryChecks::start(data_root, &sender)
+            .map_err(|error| format!("failed to start the checks of the data root: {error}"))?;
+        let adopt = sender.clone();
+        let adopt = move |program, version: String| adopt.send(Event::NewProgram(program, version)).is_ok();
+        let program_check =
+            launcher.program().map(|program| program::follow(program.clone(), adopt)).unwrap_or_default();
         pass_on_signals(signals, &sender);
         Ok(Self {
             accounts,
-            places,
+            directories,
             storage,
             desired: Desired::new(&config, registry),
             observed,
@@ -178,7 +180,7 @@ impl Pool {
         // ready: a later mistake in them is then read once, by the watch.
         self.reload();
         // Notes which directories are there.
-        self.storage.look_if_due(&self.accounts);
+        self.storage.measure_if_due(&self.accounts);
         self.say_ready();
         let mut batch = Vec::with_capacity(EVENTS_AT_ONCE);
         while !self.desired.is_closing || self.observed.worker_count() > 0 {
@@ -208,19 +210,21 @@ impl Pool {
     async fn observe(&mut self, event: Event) {
         match event {
             Event::ConnectionWaits(port, at) => {
-                self.look_before_first_start(port);
+                self.check_before_first_start(port);
                 self.observed.connection_waits(port, at);
             }
             Event::WorkerServed(port, at) => self.worker_served(port, at),
             Event::WorkerEnded(port, exit) => self.worker_ended(port, exit),
             Event::FilesChanged => self.reload(),
             Event::NewProgram(program, version) => self.use_program(program, &version),
-            Event::DataRootLost(is_lost) => self.note_root(is_lost),
-            Event::LookDue => self.look_around(),
-            Event::Looked(port, assignment, seen) => self.note_look(port, &assignment, seen),
+            Event::DataRootChanged { is_missing } => self.data_root_changed(is_missing),
+            Event::DirectoryCheckDue => self.check_directories(),
+            Event::DirectoryChecked(port, assignment, result) => {
+                self.directory_checked(port, &assignment, result);
+            }
             Event::Signalled(signal) => self.obey(signal),
             Event::SuccessorFound(found) => self.hand_off(found).await,
-            Event::StatusAsked(asker) => {
+            Event::StatusRequested(asker) => {
                 let slots = self.sockets.len();
                 let report =
                     Report::new(&self.desired, &self.observed, &self.accounts, slots, Instant::now());
@@ -250,7 +254,7 @@ impl Pool {
 
     fn worker_served(&mut self, port: u16, at: Instant) {
         if let Some(waited) = self.observed.served(port, at) {
-            self.metrics.woke(waited);
+            self.metrics.cold_started(waited);
         }
     }
 
@@ -262,28 +266,24 @@ impl Pool {
             // Its own event may not have been sent before it ended.
             self.worker_served(port, Instant::now());
         }
-        let is_success = status.as_ref().is_ok_and(ExitStatus::success);
         let code = status.as_ref().ok().and_then(ExitStatus::code);
-        let ended = if code == Some(i32::from(serve::DISPLACED)) {
-            self.observed.displaced(port, has_served, Instant::now())
-        } else {
-            self.observed.ended(port, is_success, has_served, Instant::now())
+        let Some((worker, exit)) = self.observed.ended(port, code, has_served, Instant::now()) else {
+            return;
         };
-        let Some((worker, kind)) = ended else { return };
         let is_sandbox = status
             .as_ref()
             .is_ok_and(|status| status.signal() == Some(rustix::process::Signal::SYS.as_raw()));
         let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
         let (tenant, pid) = (&worker.assignment.tenant, worker.pid);
-        if kind == ExitKind::Crashed {
+        if exit == ExitKind::Crashed {
             self.metrics.crashed(tenant);
         }
-        match kind {
+        match exit {
             ExitKind::Stopped => tracing::info!(%tenant, port, pid, status, "worker stopped"),
             ExitKind::Idle => tracing::debug!(%tenant, port, pid, "worker went to sleep"),
             ExitKind::Displaced => {
                 tracing::debug!(%tenant, port, pid, "worker has not found its directory at its path");
-                self.look_at(port);
+                self.check_directory(port);
             }
             ExitKind::Crashed if is_sandbox => {
                 tracing::error!(%tenant, port, pid, "worker made a system call that no worker makes; the sandbox ended it");
@@ -307,12 +307,12 @@ impl Pool {
             }
         };
         let mut desired = Desired::new(&config, &registry);
-        self.observed.tell_places(&mut desired);
+        self.observed.set_directories(&mut desired);
         // An operator who has mended a mistake wants to see that, even when all is as it was before.
         let is_logged = std::mem::take(&mut self.is_rejected) || desired != self.desired;
         self.desired = desired;
         self.accounts = Account::all(&config, &registry);
-        self.metrics.keep_tenants(&self.accounts);
+        self.metrics.sync_tenants(&self.accounts);
         self.config = config;
         let files = Source::files(&self.config);
         if files != self.watched_files {
@@ -332,37 +332,33 @@ impl Pool {
     async fn act(&mut self) {
         let plan = |pool: &Self| plan::plan(&pool.desired, &pool.observed, Instant::now());
         if !plan::run_to_fixpoint(self, plan, Self::perform).await {
-            tracing::error!("plan did not converge");
+            tracing::error!("the pool's plan did not converge; this is a defect");
         }
         self.note_replacement();
     }
 
     async fn perform(&mut self, action: Action) {
         match action {
-            Action::Attend(port, attention) => {
+            Action::SetSocketMode(port, mode) => {
                 if let Some(socket) = self.sockets.get(&port) {
-                    socket.attend(attention);
+                    socket.set_mode(mode);
                 }
-                self.observed.attended(port, attention);
+                self.observed.socket_mode_set(port, mode);
             }
             Action::Start(port, assignment) => {
                 self.start_worker(port, assignment);
                 // The new worker gets its settings before the next one is started.
                 tokio::task::yield_now().await;
             }
-            Action::Configure(port, assignment) => self.configure_worker(port, assignment),
-            Action::Stop(port) => {
-                self.with_process(port, Process::stop);
-                self.observed.stopping(port, StopReason::Unwanted, Instant::now());
-            }
-            Action::Replace(port) => {
-                self.with_process(port, Process::stop);
-                self.observed.stopping(port, StopReason::Replaced, Instant::now());
-                self.replaced = self.replaced.map(|count| count + 1);
-            }
-            Action::Displace(port) => {
-                self.with_process(port, Process::kill);
-                self.observed.stopping(port, StopReason::Displaced, Instant::now());
+            Action::SendSettings(port, assignment) => self.send_settings(port, assignment),
+            Action::Stop(port, reason) => {
+                // A worker whose data went missing or came back answers wrongly: don't let it finish.
+                let is_wrong = reason == StopReason::DataChanged;
+                self.with_process(port, if is_wrong { Process::kill } else { Process::stop });
+                self.observed.stopping(port, reason, Instant::now());
+                if reason == StopReason::NewProgram {
+                    self.replaced = self.replaced.map(|count| count + 1);
+                }
             }
             Action::Kill(port) => {
                 // An inherited worker has no process here: the pool that started it kills it.
@@ -377,15 +373,15 @@ impl Pool {
 
     fn start_worker(&mut self, port: u16, assignment: Arc<Assignment>) {
         let Some(socket) = self.sockets.get(&port) else { return };
-        let absence = self.observed.absence(port, &assignment);
-        let started = socket
-            .share()
-            .and_then(|listener| self.launcher.start(port, listener, &assignment, absence, &self.sender));
+        let missing_data = self.observed.missing_data(port, &assignment);
+        let started = socket.share().and_then(|listener| {
+            self.launcher.start(port, listener, &assignment, missing_data, &self.sender)
+        });
         let tenant = &assignment.tenant;
         match started {
             Ok(process) => {
                 let pid = process.pid;
-                tracing::debug!(%tenant, port, pid, ?absence, "worker started");
+                tracing::debug!(%tenant, port, pid, absence = ?missing_data, "worker started");
                 self.processes.insert(port, process);
                 if let Some(reason) =
                     self.observed.started(port, Arc::clone(&assignment), pid, Instant::now())
@@ -425,18 +421,18 @@ impl Pool {
             );
         }
         self.is_halted = failed.is_some();
-        let is_over = outdated == 0 && self.observed.stopping_count(StopReason::Replaced) == 0;
+        let is_over = outdated == 0 && self.observed.stopping_count(StopReason::NewProgram) == 0;
         if is_over && let Some(replaced) = self.replaced.take() {
             tracing::info!(replaced, "all workers are the new program");
         }
     }
 
-    fn configure_worker(&mut self, port: u16, assignment: Arc<Assignment>) {
-        let sent = self.processes.get(&port).map(|process| process.configure(&assignment.settings));
+    fn send_settings(&mut self, port: u16, assignment: Arc<Assignment>) {
+        let sent = self.processes.get(&port).map(|process| process.send_settings(&assignment.settings));
         if let Some(Err(error)) = sent {
             tracing::error!(tenant = %assignment.tenant, port, %error, "failed to send a worker its settings");
         }
-        self.observed.configured(port, assignment);
+        self.observed.settings_sent(port, assignment);
     }
 
     fn with_process(&self, port: u16, act: impl FnOnce(&Process)) {

@@ -1,13 +1,17 @@
-//! Locks a worker in: the first act of `serve`, before it reads a byte that a client has sent. A worker that is taken over
-//! afterwards has its tenant's directory, its socket, and no more.
+//! Confines a worker, as the first step of `serve`, before it reads a byte from a client. An attacker who then takes over
+//! the worker has its tenant's directory and its socket, and nothing else.
 //!
-//! Three walls, each of which would do for most of it: the root directory is the tenant's own, where the
-//! system lets us (`privileges`); Landlock allows files beneath that directory and no network (`files`); and
-//! seccomp ends the process at the first system call that a worker never makes (`system_calls`).
+//! There are three walls, each enough against most attacks. The root directory is the tenant's, where the system permits
+//! it (`privileges`); Landlock allows files below that directory and no network (`files`); seccomp kills the process at
+//! the first system call that a worker never makes (`system_calls`).
 
+// In the order of the steps.
 mod descriptors;
-mod files;
+
 mod privileges;
+
+mod files;
+
 mod system_calls;
 
 use std::fmt;
@@ -18,39 +22,39 @@ use sq_shared::config::Enforcement;
 
 pub use descriptors::close_inherited;
 pub use files::LandlockAbi;
-pub use privileges::go_before_the_pool;
+pub use privileges::prefer_for_oom_kill;
 pub use system_calls::listed_calls;
 
-/// Why a worker is not confined as it must be.
+/// Why a worker is not confined as required.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
-    /// The kernel has no Landlock, or an old one.
+    /// The kernel has no Landlock, or an old version.
     #[error(
-        "the kernel gives no Landlock of version 4 or later (Linux 6.7, with `landlock` in its `lsm=`): {0}; \
-         set `sandbox = \"try\"` to do with what there is"
+        "the kernel has no Landlock of version 4 or later (Linux 6.7, with `landlock` in its `lsm=`): {0}; \
+         set `sandbox = \"try\"` to use what the kernel has"
     )]
     Landlock(String),
-    /// The kernel has no seccomp filters, or they may not be used.
-    #[error("the kernel takes no seccomp filter: {0}; set `sandbox = \"try\"` to do without")]
+    /// The kernel has no seccomp filters, or does not permit them.
+    #[error("the kernel refuses a seccomp filter: {0}; set `sandbox = \"try\"` to run without one")]
     SystemCalls(String),
-    /// A step that every Linux allows was refused.
-    #[error("{step}: {source}")]
+    /// A step failed that every Linux supports.
+    #[error("failed to {step}: {source}")]
     Step {
-        /// What was tried.
+        /// The step, as a verb phrase.
         step: &'static str,
-        /// What the system says.
+        /// The cause.
         source: io::Error,
     },
 }
 
-/// What holds; where something does not, why.
+/// Which walls a process has, and why others are missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Confinement {
     /// Files and network, by Landlock.
     pub landlock: Result<LandlockAbi, String>,
     /// System calls, by seccomp.
     pub system_calls: Result<(), String>,
-    /// The tenant's directory is the root of all that the process can name.
+    /// The tenant's directory is the process's root directory.
     pub own_root: bool,
 }
 
@@ -60,7 +64,7 @@ impl Confinement {
         Self { landlock: Err(off.into()), system_calls: Err(off.into()), own_root: false }
     }
 
-    /// Whether everything that `require` asks for holds.
+    /// Whether the process has everything that `require` asks for.
     pub fn is_complete(&self) -> bool {
         self.check().is_ok()
     }
@@ -75,7 +79,7 @@ impl Confinement {
     }
 }
 
-/// For the one log line that says what holds.
+/// For the log line.
 impl fmt::Display for Confinement {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.landlock {
@@ -91,20 +95,20 @@ impl fmt::Display for Confinement {
     }
 }
 
-/// Locks this process in, for good: from now on it reaches what is in the directory, and the descriptors that
-/// it has. Must run in the first thread, before there is another: threads that are made later inherit it.
+/// Confines this process irrevocably: from now on it reaches only files in the directory, and the descriptors that it has.
+/// Call it on the first thread, before there is another, because only later threads inherit it.
 ///
-/// `make_runtime` makes what waits for news, when everything holds but the limit on system calls: afterwards there is no
-/// second one. It starts no thread.
+/// `make_runtime` runs before system calls are limited, because a worker may not create an epoll instance. It must start
+/// no thread.
 ///
 /// # Errors
-/// With `require`, that something of it cannot be had; or what `make_runtime` says.
+/// With `require`, a wall is missing; or `make_runtime` failed.
 pub fn confine<T>(
     directory: BorrowedFd<'_>,
     enforcement: Enforcement,
     make_runtime: impl FnOnce() -> io::Result<T>,
 ) -> Result<(Confinement, T), SandboxError> {
-    let made = |runtime: io::Result<T>| runtime.map_err(step("the runtime cannot be made"));
+    let made = |runtime: io::Result<T>| runtime.map_err(step("create the runtime"));
     privileges::limit_open_files()?;
     if enforcement == Enforcement::Off {
         return Ok((Confinement::off(), made(make_runtime())?));

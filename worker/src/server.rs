@@ -1,11 +1,11 @@
 //! Serves the store over HTTP/1.1 on one listening socket, in one thread.
 //!
-//! A request is handled whole: its body is complete before the store is asked, and the store's work on it is
-//! one step. So requests never see each other half done, and a client that goes away cannot stop a write in
-//! the middle. The answer waits until the disk has all that it rests on.
+//! A command runs only once its body is complete, and in one step of the store. So no request sees another half done,
+//! and a client that disconnects cannot interrupt a write. The answer waits until everything that it depends on is on
+//! disk.
 //!
-//! The socket may be the pool's. When this worker ends, it only lets go of its own descriptor:
-//! connections that arrive meanwhile wait in the backlog for the next worker.
+//! The socket may be the pool's. A worker that exits closes only its own descriptor: connections that arrive then wait in
+//! the backlog for the next worker.
 
 use std::io;
 use std::rc::Rc;
@@ -20,66 +20,78 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::server::settings::SettingsReader;
+use crate::server::settings_reader::SettingsReader;
 use crate::server::worker::Worker;
 
-mod activity;
-mod answer_body;
-mod answer_room;
-mod authenticate;
-mod body;
-mod commits;
-mod conditions;
+// The life of a request, in this order.
 mod connection;
+
+mod request;
+
+mod authenticate;
+
+mod conditions;
+
+mod body;
+
+mod commits;
+
+mod respond;
+
+// How an answer leaves.
+mod answer_body;
 mod joined_writes;
 mod listing;
-mod request;
-mod respond;
-mod room;
-mod served;
-pub mod settings;
+
+// What all requests share.
 pub mod worker;
 
-/// Most connections at once. The gateway opens at most as many as a tenant may have requests in flight (64 by default), and
-/// a few more that it keeps open. When all places are taken, the oldest connection without a right key loses its own. If
-/// every connection has a right key, more wait in the backlog. An open connection costs about 10 KiB.
-const CONNECTIONS: usize = 512;
+mod activity;
+mod answer_budget;
+mod client;
+mod memory_budget;
+mod served_signal;
+pub mod settings_reader;
 
-/// How a worker ended that did not fail.
+/// The most connections at once. The gateway opens as many as a tenant may have requests in flight (64 by default), and
+/// keeps a few more open. When all places are taken, the oldest connection that has not sent a valid key is closed; if
+/// all have, new ones wait in the backlog. An open connection costs about 10 KiB.
+const MAX_CONNECTIONS: usize = 512;
+
+/// Why a worker that did not fail has exited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// It was told to, or was idle.
+pub enum ExitReason {
+    /// It was told to stop, or was idle.
     Stopped,
-    /// Its directory was removed, or another one has its place.
+    /// Its directory was removed or replaced.
     Displaced,
 }
 
-/// The reason to stop that is an error: the next worker reads from the disk what there is.
-const STORE_FAILED: &str = "the disk failed, and what it holds is in doubt until it is read again";
+/// The stop reason that is an error. Only a new worker, which reads the disk, can tell what was written.
+const STORE_FAILED: &str = "the disk failed, and its contents are unknown until they are read again";
 
-/// How long accepting rests when the system has no descriptor or memory left for a connection.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// The pause after a failure to accept, as when the system is out of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often a worker that is due to end, but busy, looks again.
+/// How often a worker past its idle timeout checks again while it is busy.
 const IDLE_RECHECK: Duration = Duration::from_millis(250);
 
-/// Serves until told to stop, until standard input ends, or until no request came for the idle time. The socket must
-/// not block.
+/// Serves until a signal to stop, the end of standard input, or the idle timeout. The socket must be non-blocking.
 ///
 /// # Errors
-/// The runtime cannot take the socket over, or the store failed so that only a new start can tell what is on
+/// The socket can't be registered with the runtime, or the store failed so that only a new worker can tell what is on
 /// disk.
 pub async fn run(
     listener: std::net::TcpListener,
     worker: Rc<Worker>,
     mut pool: Option<SettingsReader>,
     mut signals: Signals,
-) -> io::Result<Ending> {
-    // It stays open to the end: its number must not become that of a file (`sandbox/system_calls.rs`). The worker stops
-    // listening only then, and what waits in the backlog is the next one's.
+) -> io::Result<ExitReason> {
+    // Stays open to the end, because no file may get its descriptor number (`sandbox/system_calls.rs`). Connections in the
+    // backlog are the next worker's.
     let listener = Rc::new(TcpListener::from_std(listener)?);
     http_dates::prepare().await;
-    let places = Places::new(CONNECTIONS);
+    let places = Places::new(MAX_CONNECTIONS);
     let (stopping, stopped) = watch::channel(false);
     let accepting = tokio::task::spawn_local(accept(
         Rc::clone(&listener),
@@ -99,29 +111,29 @@ pub async fn run(
             () = worker.store_failed.notified() => break STORE_FAILED,
         }
         if worker.is_displaced() {
-            return Ok(Ending::Displaced);
+            return Ok(ExitReason::Displaced);
         }
     };
     if worker.is_displaced() {
-        return Ok(Ending::Displaced);
+        return Ok(ExitReason::Displaced);
     }
     info!(reason, "stopping");
     let _ = stopping.send(true);
     accepting.abort();
     let _ = accepting.await;
     if tokio::time::timeout(worker.drain(), places.emptied()).await.is_err() {
-        warn!("some connections did not end in time and are cut off");
+        warn!("some connections did not end in time; closing them");
     }
     commits.abort();
     commits::close(&worker).await;
     if worker.store.borrow().is_in_doubt() {
         return Err(io::Error::other(STORE_FAILED));
     }
-    Ok(Ending::Stopped)
+    Ok(ExitReason::Stopped)
 }
 
-/// Serves one connection that needs no socket, until the client closes it, and saves everything: what [`run`] does
-/// for each connection, where a fuzzer can do it a thousand times a second.
+/// Serves one connection, which need not be a socket, until the client closes it, and saves everything. It does what
+/// [`run`] does per connection, fast enough for a fuzzer.
 pub async fn run_connection(stream: impl AsyncRead + AsyncWrite + Unpin, worker: Rc<Worker>) {
     let (_never_stops, stopped) = watch::channel(false);
     let commits = tokio::task::spawn_local(commits::run(Rc::clone(&worker)));
@@ -130,7 +142,8 @@ pub async fn run_connection(stream: impl AsyncRead + AsyncWrite + Unpin, worker:
     commits::close(&worker).await;
 }
 
-/// Serves connections as there are places for them. A place is taken first, so that no connection is lost when this ends.
+/// Accepts and serves connections. Takes a place before it accepts, so that no accepted connection is lost when this is
+/// aborted.
 async fn accept(
     listener: Rc<TcpListener>,
     worker: Rc<Worker>,
@@ -156,28 +169,28 @@ async fn next_connection(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => return stream,
-            // The client gave up while it waited in the backlog.
+            // The client disconnected while it was in the backlog.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_REST).await;
+                warn!(%error, "failed to accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-/// What the pool says next; without a pool, nothing ever.
+/// The pool's next settings; `None` when the pool is gone. Pending without a pool.
 async fn next_settings(pool: &mut Option<SettingsReader>) -> Option<crate::settings::WorkerSettings> {
     let Some(reader) = pool else { return std::future::pending().await };
     loop {
         match reader.next().await {
             Ok(settings) => return settings,
-            Err(error) => warn!(%error, "the pool sent settings that cannot be read; the old ones stay"),
+            Err(error) => warn!(%error, "failed to parse the pool's settings; keeping the current ones"),
         }
     }
 }
 
-/// Ends when the worker has been idle for long enough.
+/// Returns once the worker was idle for its idle timeout; pending without one.
 async fn idle(worker: &Worker) {
     loop {
         let Some(timeout) = worker.idle_timeout() else { return std::future::pending().await };

@@ -1,6 +1,7 @@
-//! What the pool tells a worker: a line of JSON on standard input when it starts, and another whenever
-//! the registry changes something about its tenant. The end of standard input means that the pool is
-//! gone, and that the worker goes too: a new pool will start its own.
+//! What the pool and its workers tell each other.
+//!
+//! The pool writes [`WorkerSettings`] to a worker's standard input: one line of JSON at the start, and another after each
+//! change of the tenant. At the end of standard input the pool is gone, and the worker exits: the next pool starts its own.
 
 use std::time::Duration;
 
@@ -8,41 +9,45 @@ use serde::{Deserialize, Serialize};
 use sq_shared::data_root::DirectoryId;
 use sq_shared::registry::Key;
 
-/// What may change while a worker runs.
+/// The exit code of a worker whose directory is missing, removed or replaced. Not a crash: the pool checks the directory
+/// and then starts the next worker.
+pub const EXIT_DISPLACED: u8 = 66;
+
+/// The settings that may change while a worker runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerSettings {
-    /// The tenant's keys; the worker checks them again.
+    /// The tenant's keys, which the worker checks again.
     pub keys: Vec<Key>,
-    /// All the tenant's phexts together; `None` is no limit.
+    /// The limit for all of the tenant's phexts together; `None` is unlimited.
     pub quota_bytes: Option<u64>,
-    /// How many phexts the tenant may have; `None` is no limit.
+    /// The limit for the number of phexts; `None` is unlimited.
     pub phexts: Option<usize>,
-    /// The largest part of a new scroll's coordinate; `None` is no limit.
+    /// The largest part of a new scroll's coordinate; `None` is unlimited.
     pub coordinate: Option<u32>,
-    /// What the worker may keep of its phexts in memory.
+    /// How much of its phexts the worker may keep in memory.
     pub memory_bytes: u64,
-    /// A request's body; `None` is no limit.
+    /// The limit for a request's body; `None` is unlimited.
     pub body_bytes: Option<u64>,
-    /// The worker ends by itself, with exit code 0, after so many milliseconds without a request.
+    /// The worker exits with code 0 after this time without a request.
     pub idle_timeout_ms: u64,
-    /// How long, in milliseconds, requests in flight may take to end once the worker stops.
+    /// How long requests in flight may take once the worker stops.
     pub drain_ms: u64,
-    /// What is at the path of the tenant's directory now, as far as the pool knows: a worker that has another one open ends.
+    /// The directory at the tenant's path, as far as the pool knows. A worker that has another one open exits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<DirectoryId>,
 }
 
-/// Why a tenant has no directory: what a worker says that stands in for one.
+/// What is missing when a tenant can't be served. A worker started with this refuses every command and says why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]
-pub enum Absence {
-    /// The whole data root is missing.
+pub enum MissingData {
+    /// The data root.
     DataRoot,
-    /// The tenant's own directory is.
+    /// The tenant's own directory.
     Directory,
 }
 
-impl Absence {
-    /// As the command line has it.
+impl MissingData {
+    /// As on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::DataRoot => "data-root",
@@ -52,12 +57,12 @@ impl Absence {
 }
 
 impl WorkerSettings {
-    /// How long the worker waits for a request before it ends.
+    /// How long the worker waits for a request before it exits.
     pub fn idle_timeout(&self) -> Duration {
         Duration::from_millis(self.idle_timeout_ms)
     }
 
-    /// How long requests in flight may take to end.
+    /// How long requests in flight may take once the worker stops.
     pub fn drain(&self) -> Duration {
         Duration::from_millis(self.drain_ms)
     }

@@ -1,4 +1,4 @@
-//! The operator's key: whoever changes or lists tenants has it.
+//! Requires the admin key for the routes that list or change tenants.
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -7,18 +7,16 @@ use sq_shared::credential;
 use sq_shared::problem::{Code, Problem};
 
 use super::Admin;
-use super::envelope::Client;
+use super::middleware::ClientAddress;
 use super::refusal::Refusal;
-use crate::proxy::refuse::limit_problem;
 
-/// After how many seconds an operator may have set a key.
+/// `Retry-After` while no key is set: an operator may have set one by then.
 const RETRY_S: u64 = 60;
 
-/// Passes a request on that has the admin's key, as the config in force says. The digests are compared, in the same
-/// time wherever they differ.
+/// Passes on a request with the current config's admin key. Digests are compared in constant time.
 ///
-/// Wrong keys are limited by address, and the right one always passes: programs of other users share loopback with the
-/// operator, and could lock them out. So the limit bounds what guesses cost here; that none succeeds is up to the key.
+/// Wrong keys are limited by address, but the right one always passes: programs of other users share the loopback
+/// address, and could lock the operator out. The limit bounds the cost of guesses; that none succeeds is up to the key.
 pub(super) async fn require_key(
     State(admin): State<Admin>,
     request: Request,
@@ -36,12 +34,12 @@ pub(super) async fn require_key(
         }
         Err(error) => error.problem(),
     };
-    // A request without a key is no guess; of two, none is compared.
+    // A request without a key, or with two, is not a guess.
     if problem.code == Code::InvalidKey
-        && let Some(Client(address)) = request.extensions().get()
+        && let Some(ClientAddress(address)) = request.extensions().get()
         && let Err(error) = directory.client_limits.charge_failed_admin_key(*address)
     {
-        return Err(Refusal(limit_problem(error)));
+        return Err(Refusal(error.problem()));
     }
     Err(Refusal(problem))
 }

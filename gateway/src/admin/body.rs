@@ -1,4 +1,4 @@
-//! A request's body: a small JSON object, of which every mistake names the field.
+//! Reads a request's body: a small JSON object. An error names the field.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -13,16 +13,16 @@ use sq_shared::problem::{Code, Problem};
 
 use super::refusal::Refusal;
 
-/// Longest body, in bytes: a name, a plan and a few words.
+/// The longest body, in bytes: enough for a few names and numbers.
 const BODY_BYTES: usize = 16 << 10;
 
 /// How long a body may take.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The fields of a body, whatever its `Content-Type`. No body is an object without fields.
-pub(super) struct Fields<T>(pub(super) T);
+/// A body as JSON, whatever its `Content-Type`. An empty body is an empty object.
+pub(super) struct JsonBody<T>(pub(super) T);
 
-impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Fields<T> {
+impl<S: Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
@@ -30,7 +30,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Fields<T> {
         let read = tokio::time::timeout(BODY_TIMEOUT, read(&mut body)).await;
         let bytes = read.map_err(|_| {
             let seconds = BODY_TIMEOUT.as_secs();
-            Refusal(Problem::new(Code::RequestTimeout, format!("Send the whole body within {seconds} s")))
+            Refusal::new(Code::RequestTimeout, format!("Send the whole body within {seconds} s"))
         })??;
         parse(&bytes).map(Self)
     }
@@ -40,7 +40,7 @@ async fn read(body: &mut Body) -> Result<Vec<u8>, Refusal> {
     let mut bytes = Vec::new();
     while let Some(data) = next_data(body).await? {
         if bytes.len() + data.len() > BODY_BYTES {
-            // Who is cut off while it sends may never read why.
+            // A client that is disconnected while it sends may never read the response.
             let _ = tokio::time::timeout(LINGER_TIME, discard(body)).await;
             let detail = format!("The body is a JSON object of at most {BODY_BYTES} bytes");
             return Err(Refusal(Problem::new(Code::BodyTooLarge, detail).with("limit", BODY_BYTES)));
@@ -60,13 +60,13 @@ async fn discard(body: &mut Body) {
     }
 }
 
-/// The next piece; `None` at the end. A trailer is an empty piece.
+/// The next chunk; `None` at the end. A trailer counts as an empty chunk.
 async fn next_data(body: &mut Body) -> Result<Option<bytes::Bytes>, Refusal> {
     match poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await {
         None => Ok(None),
         Some(Ok(frame)) => Ok(Some(frame.into_data().unwrap_or_default())),
         Some(Err(_)) => {
-            Err(Refusal(Problem::new(Code::BadRequest, "The body broke off, or its chunks are malformed")))
+            Err(Refusal::new(Code::BadRequest, "The body broke off, or its chunks are malformed"))
         }
     }
 }
@@ -77,18 +77,15 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
         Refusal(problem.with("part", "body").with("offset", error.valid_up_to()))
     })?;
     let text = if text.trim().is_empty() { "{}" } else { text };
-    // Where the body may be left out, the description allows null in its place.
+    // The OpenAPI document allows null for an optional body.
     if text.trim() == "null"
         && let Ok(nothing) = serde_json::from_str(text)
     {
         return Ok(nothing);
     }
-    // serde would read a struct's fields from an array too.
+    // serde would also accept an array of the fields' values.
     if !text.trim_start().starts_with('{') {
-        return Err(Refusal(Problem::new(
-            Code::BadRequest,
-            "The body is a JSON object, as in {\"name\": \"carol\"}",
-        )));
+        return Err(Refusal::new(Code::BadRequest, "The body is a JSON object, as in {\"name\": \"carol\"}"));
     }
     let mut deserializer = serde_json::Deserializer::from_str(text);
     match serde_path_to_error::deserialize(&mut deserializer) {
@@ -111,15 +108,15 @@ fn without_position(error: &serde_json::Error) -> String {
     text.strip_suffix(&position).map(str::to_owned).unwrap_or(text)
 }
 
-/// A field that may be null and may be left out, which mean different things.
-pub(super) fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+/// Deserializes a field for which null and absence differ: null is `Some(None)`.
+pub(super) fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
 
-/// A text that is read as it is in the registry.
-pub(super) fn parsed<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+/// Deserializes a field with the parser that the registry uses.
+pub(super) fn from_str<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
     T: std::str::FromStr,

@@ -1,4 +1,4 @@
-//! `/admin/tenants/{name}/keys`: one more, one in the place of another, one less.
+//! `/admin/tenants/{name}/keys`: adds, replaces and revokes keys.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,27 +13,27 @@ use sq_shared::registry::Scope;
 use utoipa::ToSchema;
 
 use super::Admin;
-use super::body::Fields;
+use super::body::JsonBody;
 use super::refusal::Refusal;
-use super::tenants::{IssuedKey, Named};
+use super::tenants::{IssuedKey, TenantPath};
 use crate::tenants::keys::{self, Rotation};
 use crate::tenants::keys_file::KeysOut;
 
-/// What a new key is like, or which key it replaces.
+/// The scope and expiry of a new key, or the key that it replaces.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct KeyTerms {
+pub(super) struct KeyOptions {
     /// `write` (and read), which is the default, or `read`.
     #[schema(value_type = Option<String>, pattern = "^(read|write)$", example = "write")]
     scope: Option<Scope>,
-    /// From when on it is refused: a date with time and zone (RFC 3339).
+    /// When the key expires: a date with time and zone (RFC 3339).
     #[schema(value_type = Option<String>, format = DateTime, example = "2027-01-01T00:00:00Z")]
     expires: Option<Expiry>,
-    /// The id of a key that the new one replaces, with its scope and end.
+    /// The id of a key that the new one replaces; the new one gets its scope and expiry.
     #[schema(example = json!(null))]
     replaces: Option<String>,
-    /// For how many seconds the replaced key is still taken, but never longer than it was to be anyway. Without it, or
-    /// with 0, it is refused at once.
+    /// How many seconds the replaced key stays valid, but never past its own expiry. Without it, or with 0, that key is
+    /// revoked at once.
     #[schema(example = json!(null))]
     grace_s: Option<u64>,
 }
@@ -51,31 +51,31 @@ impl TryFrom<String> for Expiry {
     }
 }
 
-/// Gives a tenant one more key, or replaces one in a single step.
+/// Adds a key to a tenant, or replaces one in a single step.
 #[utoipa::path(post, path = "/admin/tenants/{name}/keys", operation_id = "add_key", tag = "keys", params(("name" = String, Path, example = "carol")),
-    request_body = Option<KeyTerms>, responses(
-    (status = 201, description = "The key is good at once. This is the only time that it is shown.", body = IssuedKey),
-    (status = 404, description = "`unknown_tenant`, or `unknown_key` when there is none to replace."),
+    request_body = Option<KeyOptions>, responses(
+    (status = 201, description = "The key is valid at once. This is the only time that it is shown.", body = IssuedKey),
+    (status = 404, description = "`unknown_tenant`, or `unknown_key` if `replaces` names no key."),
     (status = 409, description = "`too_many_keys`."),
 ))]
 pub(super) async fn add(
     State(admin): State<Admin>,
-    Named(name): Named,
-    Fields(terms): Fields<Option<KeyTerms>>,
+    TenantPath(name): TenantPath,
+    JsonBody(options): JsonBody<Option<KeyOptions>>,
 ) -> Result<impl IntoResponse, Refusal> {
-    let terms = terms.unwrap_or_default();
+    let options = options.unwrap_or_default();
     let now_s = now_s();
-    terms.check(now_s)?;
+    options.check(now_s)?;
     let key = admin.run(move |reloader| {
         let config = reloader.config()?;
-        let key = match &terms.replaces {
+        let key = match &options.replaces {
             Some(id) => {
-                let grace = terms.grace_s.filter(|seconds| *seconds > 0).map(Duration::from_secs);
+                let grace = options.grace_s.filter(|seconds| *seconds > 0).map(Duration::from_secs);
                 keys::rotate(&config, &name, Rotation { key: Some(id), grace }, now_s, &KeysOut::Caller)
             }
             None => {
-                let scope = terms.scope.unwrap_or(Scope::Write);
-                keys::add(&config, &name, scope, terms.expires.map(|expiry| expiry.0), &KeysOut::Caller)
+                let scope = options.scope.unwrap_or(Scope::Write);
+                keys::add(&config, &name, scope, options.expires.map(|expiry| expiry.0), &KeysOut::Caller)
             }
         }?;
         reloader.put_in_force();
@@ -84,15 +84,15 @@ pub(super) async fn add(
     Ok((StatusCode::CREATED, Json(IssuedKey::from(key.await?))))
 }
 
-/// Refuses a key from now on, and takes it out of the registry.
+/// Revokes a key, and removes it from the registry.
 #[utoipa::path(delete, path = "/admin/tenants/{name}/keys/{id}", operation_id = "revoke_key", tag = "keys",
     params(("name" = String, Path, example = "carol"), ("id" = String, Path, example = "k1")), responses(
-    (status = 204, description = "It is refused."),
+    (status = 204, description = "The key is revoked."),
     (status = 404, description = "`unknown_tenant` or `unknown_key`."),
 ))]
 pub(super) async fn revoke(
     State(admin): State<Admin>,
-    Named(name): Named,
+    TenantPath(name): TenantPath,
     Path(mut parameters): Path<BTreeMap<String, String>>,
 ) -> Result<StatusCode, Refusal> {
     let id = parameters.remove("id").unwrap_or_default();
@@ -104,17 +104,20 @@ pub(super) async fn revoke(
     revoked.await
 }
 
-impl KeyTerms {
+impl KeyOptions {
     fn check(&self, now_s: i64) -> Result<(), Refusal> {
         if self.expires.is_some_and(|expiry| expiry.0 <= now_s) {
-            return Err(Refusal::invalid("expires", "this time is over: such a key would never be taken"));
+            return Err(Refusal::invalid(
+                "expires",
+                "this time is in the past: the key would never be valid",
+            ));
         }
-        let inherited = "a key that replaces another has its scope and its end; leave this out";
+        let inherited = "a key that replaces another inherits its scope and expiry; leave this out";
         match (&self.replaces, self.scope, self.expires, self.grace_s) {
             (Some(_), Some(_), _, _) => Err(Refusal::invalid("scope", inherited)),
             (Some(_), _, Some(_), _) => Err(Refusal::invalid("expires", inherited)),
             (None, _, _, Some(_)) => {
-                Err(Refusal::invalid("grace_s", "this is for the key that replaces names"))
+                Err(Refusal::invalid("grace_s", "this is only for a key that replaces another"))
             }
             _ => Ok(()),
         }

@@ -1,25 +1,27 @@
-//! `GET /metrics`: the text that Prometheus reads.
+//! `GET /metrics`: the metrics in Prometheus's text format.
 
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use prometheus::{TEXT_FORMAT, TextEncoder};
-use sq_shared::problem::{Code, Problem};
 
 use super::Admin;
 use super::refusal::Refusal;
 
-/// Every metric of the gateway.
+/// The gateway's metrics.
 #[utoipa::path(get, path = "/metrics", operation_id = "metrics", tag = "watch",
-    responses((status = 200, description = "The text that Prometheus reads.", body = String, content_type = "text/plain")))]
-pub(super) async fn answer(State(admin): State<Admin>) -> Response {
-    let families = admin.metrics.gather(&admin.directory.load());
-    let text = families.and_then(|families| TextEncoder::new().encode_to_string(&families));
+    responses((status = 200, description = "The metrics in Prometheus's text format.", body = String, content_type = "text/plain")))]
+pub(super) async fn show(State(admin): State<Admin>) -> Response {
+    let directory = admin.directory.load();
+    let text = directory.gauges().and_then(|gauges| {
+        let mut families = admin.metrics.gather(|tenant| directory.has_tenant(tenant));
+        families.extend(gauges);
+        // A family without series, as before the first request, has no text form.
+        families.retain(|family| !family.get_metric().is_empty());
+        TextEncoder::new().encode_to_string(&families)
+    });
     match text {
         Ok(text) => ([(CONTENT_TYPE, TEXT_FORMAT)], text).into_response(),
-        Err(error) => {
-            tracing::error!(%error, "cannot write the metrics");
-            Refusal(Problem::new(Code::Internal, "This is a defect; see the gateway's log")).into_response()
-        }
+        Err(error) => Refusal::internal(&error, "failed to encode the metrics").into_response(),
     }
 }

@@ -1,4 +1,4 @@
-//! `GET /admin/openapi.json`: the API's description (OpenAPI 3.1), gathered from the handlers themselves.
+//! `GET /admin/openapi.json`: the API's description (OpenAPI 3.1), generated from the handlers.
 
 use std::sync::Arc;
 
@@ -14,42 +14,42 @@ use utoipa::{OpenApi as _, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 
 use super::Admin;
-use super::tenants::{ADD, NAMED};
+use super::tenants::{ADD_PATH, TENANT_PATH};
 
 /// The name of the security scheme.
 const ADMIN_KEY: &str = "admin_key";
 
-/// The document as it is sent.
+/// The document as JSON.
 #[derive(Clone)]
-pub(super) struct Text(Arc<str>);
+pub(super) struct Document(Arc<str>);
 
-/// An error (RFC 9457). A code may have more members: `field` of `invalid_parameter` and `missing_parameter`, `line` and
-/// `column` of `bad_request`, `limit` of `body_too_large`, `mistakes` of `invalid_files`.
+/// An error (RFC 9457). Some codes have more members: `invalid_parameter` and `missing_parameter` have `field`,
+/// `bad_request` has `line` and `column`, `body_too_large` has `limit`, `invalid_files` has `mistakes`.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Problem)]
 struct ProblemBody {
     /// `urn:sq:problem:<code>`.
     #[schema(example = "urn:sq:problem:invalid_parameter")]
     r#type: String,
-    /// A few words for people.
+    /// A short summary.
     #[schema(example = "Invalid parameter")]
     title: String,
-    /// The status again.
+    /// The HTTP status.
     #[schema(example = 400)]
     status: u16,
     /// What to do.
     #[schema(example = "Name: a tenant's name is a letter a-z, then at most 62 of a-z, 0-9 and '-'.")]
     detail: String,
-    /// What went wrong.
+    /// The error's code.
     #[schema(example = "invalid_parameter")]
     code: String,
     /// The same as the header `X-Request-Id`.
     #[schema(example = "0192f0c1-2345-7abc-8def-0123456789ab")]
     request_id: String,
-    /// The field that is to blame.
+    /// The wrong or missing field.
     #[schema(example = "name")]
     field: Option<String>,
-    /// Each mistake in config and registry.
+    /// The mistakes in the config and the registry.
     mistakes: Option<Vec<MistakeBody>>,
 }
 
@@ -57,16 +57,16 @@ struct ProblemBody {
 #[derive(Serialize, ToSchema)]
 #[schema(as = Mistake)]
 struct MistakeBody {
-    /// Which file.
+    /// The file.
     #[schema(example = "/srv/sq/tenants.toml")]
     file: String,
-    /// Counted from 1; null when the mistake is about the whole file.
+    /// Counted from 1; null if the mistake concerns the whole file.
     #[schema(example = 3)]
     line: Option<usize>,
     /// Counted from 1.
     #[schema(example = 8)]
     column: Option<usize>,
-    /// What is wrong and what would be right.
+    /// What is wrong, and what is allowed.
     #[schema(example = "port 80 is outside the slots 1341-1840")]
     message: String,
 }
@@ -75,22 +75,22 @@ struct MistakeBody {
 #[openapi(
     info(
         title = "SQ Gateway admin API",
-        description = "Tenants, keys, stats and reload. It listens on a loopback address, and answers to that name alone.",
+        description = "Tenants, keys, stats and reload. It listens on a loopback address, and Host must name that.",
         license(name = "MIT", identifier = "MIT")
     ),
     components(schemas(ProblemBody, MistakeBody)),
     tags(
-        (name = "tenants", description = "Who is served."),
-        (name = "keys", description = "By which keys."),
-        (name = "reload", description = "What the files say."),
-        (name = "watch", description = "How it is; no key is needed."),
+        (name = "tenants", description = "The tenants of the registry."),
+        (name = "keys", description = "The tenants' keys."),
+        (name = "reload", description = "Reading the files again."),
+        (name = "watch", description = "Health and metrics; no key is needed."),
     )
 )]
-struct Head;
+struct BaseDocument;
 
-/// What stands above the routes.
-pub(super) fn head() -> OpenApi {
-    let mut document = Head::openapi();
+/// The document without the routes.
+pub(super) fn base_document() -> OpenApi {
+    let mut document = BaseDocument::openapi();
     let scheme = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .description(Some("The admin's key, whose SHA-256 is gateway.admin_key_sha256."))
@@ -100,8 +100,8 @@ pub(super) fn head() -> OpenApi {
     document
 }
 
-/// Says of each of these routes that it needs the key, and how it is refused without.
-pub(super) fn mark_keyed(mut router: OpenApiRouter<Admin>) -> OpenApiRouter<Admin> {
+/// Describes that these routes need the key, and the errors that they share.
+pub(super) fn describe_key(mut router: OpenApiRouter<Admin>) -> OpenApiRouter<Admin> {
     for operation in operations(router.get_openapi_mut()) {
         operation.security = Some(vec![SecurityRequirement::new(ADMIN_KEY, Vec::<String>::new())]);
         let takes_body = operation.request_body.is_some();
@@ -126,26 +126,26 @@ pub(super) fn mark_keyed(mut router: OpenApiRouter<Admin>) -> OpenApiRouter<Admi
             add("408", "`request_timeout`: the body took longer than 10 s.");
             add("413", "`body_too_large`.");
         }
-        add("422", "`invalid_files`: config or registry have mistakes, and nothing was changed.");
+        add("422", "`invalid_files`: the config or the registry has mistakes, and nothing was changed.");
         add("507", "`disk_full`.");
     }
     router
 }
 
-/// What stands at a tenant's path stands at that of a tenant called `add` too, beside the adding itself: a description of
-/// the path itself comes before one with a parameter.
+/// Copies the description of a tenant's path to that of a tenant called `add`, because a path without parameters takes
+/// precedence over one with parameters.
 fn describe_tenant_add(document: &mut OpenApi) {
-    let mut described = document.paths.paths.get(NAMED).cloned().unwrap_or_default();
+    let mut described = document.paths.paths.get(TENANT_PATH).cloned().unwrap_or_default();
     let own = [&mut described.get, &mut described.patch, &mut described.delete];
     for operation in own.into_iter().filter_map(Option::as_mut) {
         operation.operation_id = operation.operation_id.take().map(|id| format!("{id}_add"));
         operation.summary =
-            operation.summary.take().map(|summary| format!("{summary} Here: of the tenant called add."));
+            operation.summary.take().map(|summary| format!("{summary} Here: for the tenant called add."));
         let parameters = operation.parameters.take().unwrap_or_default();
         let others: Vec<_> = parameters.into_iter().filter(|parameter| !is_name(parameter)).collect();
         operation.parameters = Some(others).filter(|others| !others.is_empty());
     }
-    if let Some(add) = document.paths.paths.get_mut(ADD) {
+    if let Some(add) = document.paths.paths.get_mut(ADD_PATH) {
         (add.get, add.patch, add.delete) = (described.get, described.patch, described.delete);
     }
 }
@@ -154,11 +154,11 @@ fn is_name(parameter: &RefOr<Parameter>) -> bool {
     matches!(parameter, RefOr::T(parameter) if matches!(parameter.parameter_in, ParameterIn::Path))
 }
 
-/// The whole document, each refusal in the one form that it has.
-pub(super) fn text(mut document: OpenApi) -> Text {
+/// Adds what concerns all routes: the error 421, and the schema of errors.
+pub(super) fn finish(mut document: OpenApi) -> Document {
     describe_tenant_add(&mut document);
     for operation in operations(&mut document) {
-        let misdirected = "`misdirected`: the Host is none of this machine.";
+        let misdirected = "`misdirected`: the Host does not name this machine.";
         operation
             .responses
             .responses
@@ -173,7 +173,7 @@ pub(super) fn text(mut document: OpenApi) -> Text {
             }
         }
     }
-    Text(document.to_json().unwrap_or_default().into())
+    Document(document.to_json().unwrap_or_default().into())
 }
 
 fn operations(document: &mut OpenApi) -> impl Iterator<Item = &mut Operation> {
@@ -184,7 +184,7 @@ fn operations(document: &mut OpenApi) -> impl Iterator<Item = &mut Operation> {
 
 /// This document.
 #[utoipa::path(get, path = "/admin/openapi.json", operation_id = "openapi", tag = "watch",
-    responses((status = 200, description = "OpenAPI 3.1. It holds no secret, and needs no key.", body = Object)))]
-pub(super) async fn answer(Extension(Text(text)): Extension<Text>) -> impl IntoResponse {
+    responses((status = 200, description = "OpenAPI 3.1. It contains no secret, and needs no key.", body = Object)))]
+pub(super) async fn show(Extension(Document(text)): Extension<Document>) -> impl IntoResponse {
     ([(CONTENT_TYPE, "application/json")], text.to_string())
 }

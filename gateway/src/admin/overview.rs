@@ -1,9 +1,8 @@
-//! `GET /overview`: everything that the status page shows, as JSON. It needs no key: it says who the tenants are, their
-//! slots, plans, states, sizes and counts, but no key and nothing that they store. The listener is on loopback, and
-//! `envelope` answers no page of the web; with `gateway.admin_allow_remote` whoever reaches the port sees it.
+//! `GET /overview`: everything that the status page shows, as JSON. It needs no key: it contains the tenants' names, slots,
+//! plans, states, sizes and counts, but no key and no stored text. The listener is on loopback, and `middleware` refuses
+//! requests from other sites' pages; with `gateway.admin_allow_remote`, every client that reaches the port can read it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,22 +14,23 @@ use tokio::sync::Mutex;
 
 use super::Admin;
 use super::pool::{self, PoolStatus, Slot, WorkerState};
+use super::refusal::Refusal;
 use crate::directory::{Directory, DirectoryTenant};
 use crate::metrics::Latency;
 
-/// How old an overview may be. A page asks every two seconds; with this, many pages cost no more than one.
+/// How old an overview may be. A page polls every two seconds; the cache lets many pages cost as much as one.
 const MAX_AGE: Duration = Duration::from_secs(1);
 
-/// The latest overview, and who may ask for the next one.
+/// Builds the overview, and keeps the latest one.
 #[derive(Clone)]
-pub(super) struct Overviews {
+pub(super) struct OverviewCache {
     admin: Admin,
     latest: Arc<Mutex<Option<Latest>>>,
 }
 
 struct Latest {
     built: Instant,
-    /// The snapshot that it is of: a change of the registry is shown at once.
+    /// The snapshot that it shows; a newer one makes it stale at once.
     directory: Arc<Directory>,
     json: Bytes,
 }
@@ -42,11 +42,11 @@ struct Overview<'d> {
     version: &'static str,
     slots: Slots,
     pool: Pool,
-    /// Client connections that are open.
+    /// Open client connections.
     connections: i64,
     tenants: Vec<Tenant<'d>>,
     requests_total: u64,
-    /// Refused requests by code, without the codes that never came.
+    /// Rejected requests by code, without codes that did not occur.
     rejected: BTreeMap<&'static str, u64>,
     latency: Latency,
 }
@@ -62,7 +62,7 @@ struct Slots {
 enum Pool {
     Ok,
     Unreachable,
-    /// It has no status address.
+    /// `pool.status_listen` is off.
     Off,
 }
 
@@ -72,10 +72,10 @@ struct Tenant<'d> {
     port: u16,
     state: &'static str,
     plan: Option<&'d str>,
-    /// `None` where the pool says nothing of it.
+    /// `None` if the pool reports no such slot.
     worker: Option<WorkerState>,
     storage_bytes: Option<u64>,
-    /// `None` when there is no limit.
+    /// `None` for no limit.
     quota_bytes: Option<u64>,
     requests: u64,
     rejected: u64,
@@ -86,16 +86,13 @@ struct Tenant<'d> {
     last_request_s: Option<i64>,
 }
 
-impl Overviews {
+impl OverviewCache {
     pub(super) fn new(admin: Admin) -> Self {
         Self { admin, latest: Arc::default() }
     }
 
-    /// The overview as JSON, at most [`MAX_AGE`] old. Who asks while one is built waits for that one.
-    ///
-    /// # Errors
-    /// It cannot be written as JSON: a defect here.
-    pub(super) async fn json(&self) -> serde_json::Result<Bytes> {
+    /// The overview as JSON, not older than [`MAX_AGE`]. Concurrent requests wait for the same one.
+    pub(super) async fn json(&self) -> Result<Bytes, Refusal> {
         let mut latest = self.latest.lock().await;
         let directory = self.admin.directory.load_full();
         if let Some(latest) = latest.as_ref()
@@ -104,9 +101,11 @@ impl Overviews {
         {
             return Ok(latest.json.clone());
         }
-        let pool = pool::ask(directory.config.pool.status_listen).await;
+        let pool = pool::fetch_status(directory.config.pool.status_listen).await;
         let overview = Overview::new(&self.admin, &directory, pool.as_ref());
-        let json = Bytes::from(serde_json::to_vec(&overview)?);
+        let json = serde_json::to_vec(&overview);
+        let json = json.map_err(|error| Refusal::internal(&error, "failed to encode the overview"))?;
+        let json = Bytes::from(json);
         *latest = Some(Latest { built: Instant::now(), directory, json: json.clone() });
         Ok(json)
     }
@@ -131,23 +130,17 @@ impl<'d> Overview<'d> {
                 first: *directory.config.gateway.slots.start(),
                 last: *directory.config.gateway.slots.end(),
             },
-            pool: Pool::new(directory.config.pool.status_listen, pool),
+            pool: match (directory.config.pool.status_listen, pool) {
+                (None, _) => Pool::Off,
+                (Some(_), None) => Pool::Unreachable,
+                (Some(_), Some(_)) => Pool::Ok,
+            },
             connections: admin.metrics.connections.get(),
             tenants,
-            // Each request has a duration.
+            // Every request is counted in the histogram.
             requests_total: latency.count,
             rejected: admin.metrics.rejected_by_code().filter(|(_, count)| *count > 0).collect(),
             latency,
-        }
-    }
-}
-
-impl Pool {
-    fn new(status_listen: Option<SocketAddr>, answer: Option<&PoolStatus>) -> Self {
-        match (status_listen, answer) {
-            (None, _) => Self::Off,
-            (Some(_), None) => Self::Unreachable,
-            (Some(_), Some(_)) => Self::Ok,
         }
     }
 }

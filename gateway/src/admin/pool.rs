@@ -1,4 +1,4 @@
-//! Asks the pool how its slots are: `GET /status` on its status address.
+//! Reads the state of the slots from the pool: `GET /status` on its status address.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -7,26 +7,26 @@ use std::time::Duration;
 use serde::Deserialize;
 use sq_shared::tenant::TenantName;
 
-/// How long the pool may take, connection and answer together. It waits half as long for the disk, and one that hangs
-/// must not hold the status page up.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long the pool may take to respond: twice as long as it waits for the disk. A pool that hangs must not block the
+/// status page.
+const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// More than 10,000 slots take.
-const ANSWER_BYTES: u64 = 8 << 20;
+/// The longest response, in bytes; 10,000 slots need less.
+const RESPONSE_BYTES: u64 = 8 << 20;
 
-/// What the pool says.
+/// The pool's response.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub(super) struct PoolStatus {
-    /// Every slot that has an active tenant or a worker.
+    /// The slots with an active tenant or a worker.
     #[serde(default)]
     pub(super) slots: Vec<Slot>,
-    /// The size of the phexts of every tenant of the registry, in bytes; empty from a pool that is older than this.
+    /// The total size of each tenant's phexts, in bytes; older pools do not send it.
     #[serde(default)]
     storage: HashMap<TenantName, u64>,
 }
 
 impl PoolStatus {
-    /// The size of a tenant's phexts, in bytes; `None` when the pool does not know it.
+    /// The total size of a tenant's phexts, in bytes; `None` if the pool does not know it.
     pub(super) fn storage_bytes(&self, tenant: &TenantName, slot: Option<&Slot>) -> Option<u64> {
         self.storage.get(tenant).copied().or_else(|| slot?.storage_bytes)
     }
@@ -35,7 +35,7 @@ impl PoolStatus {
 /// One slot.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Slot {
-    /// Whose it is.
+    /// The tenant that has it.
     pub(super) tenant: TenantName,
     /// The state of its worker.
     pub(super) worker: WorkerState,
@@ -43,43 +43,43 @@ pub(super) struct Slot {
     pub(super) starts: u64,
     /// Workers that crashed since the pool started.
     pub(super) crashes: u64,
-    /// The size of the tenant's phexts; `None` until the pool has looked.
+    /// The total size of the tenant's phexts; `None` until the pool has measured it.
     storage_bytes: Option<u64>,
 }
 
-/// What a slot's worker does.
+/// The state of a slot's worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum WorkerState {
-    /// There is none; the next connection starts one.
+    /// Not running; the next connection starts it.
     Sleeping,
-    /// It serves.
+    /// It is serving.
     Running,
-    /// It crashed, and the next one is held back.
+    /// It crashed, and the pool waits before it starts the next one.
     BackingOff,
-    /// It finishes what it is doing.
+    /// It is finishing its requests in flight.
     Stopping,
 }
 
-/// Asks; `None` when the pool does not answer, or has no status address.
-pub(super) async fn ask(status_listen: Option<SocketAddr>) -> Option<PoolStatus> {
+/// The pool's status; `None` if the pool does not respond or has no status address.
+pub(super) async fn fetch_status(status_listen: Option<SocketAddr>) -> Option<PoolStatus> {
     let address = status_listen?;
-    let asked = tokio::task::spawn_blocking(move || ask_now(address)).await;
-    match asked.map_err(|error| error.to_string()).and_then(|answer| answer) {
+    let fetched = tokio::task::spawn_blocking(move || fetch(address)).await;
+    match fetched.map_err(|error| error.to_string()).flatten() {
         Ok(status) => Some(status),
         Err(error) => {
-            tracing::debug!(%address, error, "the pool does not say how its slots are");
+            tracing::debug!(%address, error, "failed to read the pool's status");
             None
         }
     }
 }
 
-fn ask_now(address: SocketAddr) -> Result<PoolStatus, String> {
-    // The pool is on this machine: a proxy of the environment leads elsewhere.
-    let config = ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).proxy(None).build();
-    let answer = ureq::Agent::new_with_config(config).get(format!("http://{address}/status")).call();
-    let mut answer = answer.map_err(|error| error.to_string())?;
-    let text = answer.body_mut().with_config().limit(ANSWER_BYTES).read_to_string();
+fn fetch(address: SocketAddr) -> Result<PoolStatus, String> {
+    // The pool is on this machine, where a proxy named in the environment must not be used.
+    let config = ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).proxy(None).build();
+    let response = ureq::Agent::new_with_config(config).get(format!("http://{address}/status")).call();
+    let mut response = response.map_err(|error| error.to_string())?;
+    let text = response.body_mut().with_config().limit(RESPONSE_BYTES).read_to_string();
     serde_json::from_str(&text.map_err(|error| error.to_string())?).map_err(|error| error.to_string())
 }
 
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_older_pool_says_in_the_slots_what_is_stored() {
+    fn storage_of_an_older_pool_is_read_from_its_slots() {
         let slot = r#"{"tenant":"alice","worker":"running","starts":1,"crashes":0,"storage_bytes":7}"#;
         let size_of = |name: &str, text: &str| {
             let status: PoolStatus = serde_json::from_str(text).unwrap();

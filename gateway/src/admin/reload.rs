@@ -9,19 +9,19 @@ use super::Admin;
 use super::refusal::Refusal;
 use crate::directory::reload::Reason;
 
-/// What is in force now.
+/// What applies now.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Reloaded {
-    /// Tenants of the registry, in every state.
+    /// How many tenants the registry has, in all states.
     #[schema(example = 2)]
     tenants: usize,
 }
 
-/// Reads config and registry now, and puts them in force.
+/// Reads the config and the registry now, and applies them.
 #[utoipa::path(post, path = "/admin/reload", operation_id = "reload", tag = "reload", responses(
-    (status = 200, description = "What the files say is in force.", body = Reloaded),
-    (status = 422, description = "The files have mistakes: `mistakes` lists each. What was in force goes on."),
+    (status = 200, description = "The config and the registry are applied.", body = Reloaded),
+    (status = 422, description = "The files have mistakes: `mistakes` lists each. The previous config and registry stay applied."),
 ))]
-pub(super) async fn now(State(admin): State<Admin>) -> Result<Json<Reloaded>, Refusal> {
+pub(super) async fn reload(State(admin): State<Admin>) -> Result<Json<Reloaded>, Refusal> {
     admin.run(|reloader| Ok(Json(Reloaded { tenants: reloader.reload(Reason::Admin)? }))).await
 }

@@ -1,4 +1,4 @@
-//! `GET /admin/tenants/{name}/stats`: what a tenant has, and what it has done.
+//! `GET /admin/tenants/{name}/stats`.
 
 use axum::Json;
 use axum::extract::State;
@@ -9,52 +9,55 @@ use utoipa::ToSchema;
 use super::Admin;
 use super::pool::{self, WorkerState};
 use super::refusal::Refusal;
-use super::tenants::Named;
+use super::tenants::TenantPath;
 
-/// A tenant's account. Requests are counted since the gateway started, workers since the pool started.
+/// A tenant's storage, requests and worker. Requests are counted since the gateway started, workers since the pool started.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Stats {
-    /// Whose it is.
+    /// The tenant.
     #[schema(example = "carol")]
     name: String,
     /// Whether it is served.
     #[schema(example = "active")]
     state: &'static str,
-    /// The size of its phexts; null while the pool does not say.
+    /// The total size of its phexts; null if the pool does not report it.
     #[schema(example = 4096)]
     storage_bytes: Option<u64>,
-    /// The size that they may have; null for no limit.
+    /// The quota for that size; null for none.
     #[schema(example = 1_073_741_824)]
     quota_bytes: Option<u64>,
-    /// Requests with a good key of the tenant's.
+    /// Requests with a valid key of the tenant.
     #[schema(example = 12)]
     requests: u64,
-    /// Those that got an error.
+    /// Requests that were answered with an error.
     #[schema(example = 1)]
     rejections: u64,
-    /// Those that are not answered yet.
+    /// Requests that are not answered yet.
     #[schema(example = 0)]
     in_flight: usize,
-    /// What its worker does; null while the pool does not say, or has no slot for it.
+    /// The state of its worker; null if the pool does not report it.
     worker: Option<WorkerState>,
-    /// How many workers were started for it.
+    /// How often its worker was started.
     #[schema(example = 1)]
     worker_starts: Option<u64>,
-    /// How many of them crashed.
+    /// How often its worker crashed.
     #[schema(example = 0)]
     worker_crashes: Option<u64>,
-    /// When its latest request ended; null when there was none.
+    /// When its last request ended; null before the first.
     #[schema(example = "2026-12-31T23:59:59Z", format = DateTime)]
     last_active: Option<String>,
 }
 
-/// What a tenant has, and what it has done.
+/// A tenant's storage, requests and worker.
 #[utoipa::path(get, path = "/admin/tenants/{name}/stats", operation_id = "show_stats", tag = "tenants", params(("name" = String, Path, example = "carol")),
-    responses((status = 200, description = "Its account.", body = Stats), (status = 404, description = "`unknown_tenant`.")))]
-pub(super) async fn show(State(admin): State<Admin>, Named(name): Named) -> Result<Json<Stats>, Refusal> {
+    responses((status = 200, description = "The tenant's numbers.", body = Stats), (status = 404, description = "`unknown_tenant`.")))]
+pub(super) async fn show(
+    State(admin): State<Admin>,
+    TenantPath(name): TenantPath,
+) -> Result<Json<Stats>, Refusal> {
     let directory = admin.directory.load_full();
     let tenant = directory.tenant(name.as_str()).ok_or_else(Refusal::unknown_tenant)?;
-    let pool = pool::ask(directory.config.pool.status_listen).await.unwrap_or_default();
+    let pool = pool::fetch_status(directory.config.pool.status_listen).await.unwrap_or_default();
     let slot = pool.slots.iter().find(|slot| slot.tenant == name);
     Ok(Json(Stats {
         name: name.to_string(),

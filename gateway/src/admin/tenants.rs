@@ -1,4 +1,4 @@
-//! `/admin/tenants`: list, add, show, change, remove.
+//! `/admin/tenants`: lists, adds, shows, changes and removes tenants.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,38 +16,39 @@ use sq_shared::tenant::TenantName;
 use utoipa::ToSchema;
 
 use super::Admin;
-use super::body::{Fields, given, parsed};
+use super::body::{JsonBody, from_str, nullable};
 use super::refusal::Refusal;
 use crate::tenants::change::{self, Change};
 use crate::tenants::keys_file::{KeysOut, NewKey};
-use crate::tenants::new_tenants::Terms;
+use crate::tenants::new_tenants::TenantSettings;
 use crate::tenants::remove::{self, Disposal, LeftLink, Removed};
 use crate::tenants::view::TenantView;
 
-/// Where tenants are added. A tenant may have this name, and is asked for here as others are under theirs.
-pub(super) const ADD: &str = "/admin/tenants/add";
+/// The path for adding a tenant. It is also the path of a tenant called `add`.
+pub(super) const ADD_PATH: &str = "/admin/tenants/add";
 
-/// Where a tenant is shown, changed and removed.
-pub(super) const NAMED: &str = "/admin/tenants/{name}";
+/// The path of one tenant.
+pub(super) const TENANT_PATH: &str = "/admin/tenants/{name}";
 
-/// The largest quota, 1 PiB: beyond any disk that a tenant's host has.
+/// The largest quota, 1 PiB: more than a host's disks hold.
 const QUOTA_MIB_MAX: u64 = 1 << 30;
 
-/// The tenant that the path names.
-pub(super) struct Named(pub(super) TenantName);
+/// The tenant's name in the path.
+pub(super) struct TenantPath(pub(super) TenantName);
 
-impl<S: Send + Sync> FromRequestParts<S> for Named {
+impl<S: Send + Sync> FromRequestParts<S> for TenantPath {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
         let parameters = Path::<BTreeMap<String, String>>::from_request_parts(parts, state).await;
         let Path(parameters) = parameters.map_err(|_| Refusal::unknown_tenant())?;
+        // Only `ADD_PATH` has no parameter.
         let name = parameters.get("name").map_or("add", String::as_str);
         name.parse().map(Self).map_err(|_| Refusal::unknown_tenant())
     }
 }
 
-/// Every tenant.
+/// All tenants.
 #[derive(Serialize, ToSchema)]
 pub(super) struct TenantList {
     /// In the order of the registry.
@@ -58,37 +59,37 @@ pub(super) struct TenantList {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewTenant {
-    /// A letter a-z, then at most 62 of a-z, 0-9 and '-'.
+    /// A letter a-z, then up to 62 of a-z, 0-9 and '-'.
     #[schema(value_type = String, required = true, pattern = "^[a-z][a-z0-9-]{0,62}$", example = "carol")]
     name: Option<TenantName>,
     /// One of the plans of the config.
     #[schema(example = "founding")]
     plan: Option<String>,
-    /// A quota of its own in MiB, before the plan's.
+    /// Its quota in MiB, instead of the plan's.
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 1_073_741_824, example = 500)]
     quota_mb: Option<QuotaMib>,
 }
 
-/// What is to be another; what is left out stays.
+/// A change of a tenant; what is left out stays as it is.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(min_properties = 1)]
 pub(super) struct TenantChange {
     /// `active`, `reserved` or `suspended`.
-    #[serde(default, deserialize_with = "parsed")]
+    #[serde(default, deserialize_with = "from_str")]
     #[schema(value_type = String, required = false, pattern = "^(active|reserved|suspended)$", example = "suspended")]
     state: Option<TenantState>,
-    /// One of the plans of the config; null takes it away.
-    #[serde(default, deserialize_with = "given")]
+    /// One of the plans of the config; null removes it.
+    #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>, example = "founding")]
     plan: Option<Option<String>>,
-    /// A quota of its own in MiB; null takes it away.
-    #[serde(default, deserialize_with = "given")]
+    /// Its quota in MiB; null removes it, and the plan's applies.
+    #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 1_073_741_824, example = 500)]
     quota_mb: Option<Option<QuotaMib>>,
 }
 
-/// A quota, in bytes, as it is asked for in MiB.
+/// A quota, which requests give in MiB.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(try_from = "u64")]
 struct QuotaMib {
@@ -106,16 +107,16 @@ impl TryFrom<u64> for QuotaMib {
     }
 }
 
-/// A new key. It is stored nowhere, and never shown again.
+/// A new key. It is not stored, and never shown again.
 #[derive(Serialize, ToSchema)]
 pub(super) struct IssuedKey {
-    /// Whose it is.
+    /// The tenant's name.
     #[schema(example = "carol")]
     name: String,
     /// The tenant's slot.
     #[schema(example = 1343)]
     port: Option<u16>,
-    /// What it is called in logs and commands.
+    /// The key's id in logs and commands.
     #[schema(example = "k1")]
     key_id: String,
     /// The key.
@@ -129,30 +130,30 @@ impl From<NewKey> for IssuedKey {
     }
 }
 
-/// What became of a removed tenant's directory.
+/// A removed tenant, and what happened to its directory.
 #[derive(Serialize, ToSchema)]
 pub(super) struct RemovedTenant {
-    /// Who it was.
+    /// The tenant's name.
     #[schema(example = "carol")]
     name: String,
-    /// `archived`, `purged`, `left` where it was, or `none` when there was none.
+    /// `archived`, `purged`, `left` where it was, or `none` if there was none.
     #[schema(example = "archived")]
     directory: &'static str,
-    /// Where it was, with links followed.
+    /// Where it was, with links resolved.
     #[schema(example = "/srv/sq/data/carol")]
     path: String,
     /// Where the archive is.
     #[schema(example = "/srv/sq/data/.archive/carol-1798761600")]
     archive: Option<String>,
-    /// Why it was left where it was.
+    /// Why it was left.
     why_left: Option<String>,
-    /// A link that led to it, and was left because it is outside the data root.
+    /// A link that led to it, left because it is outside the data root.
     left_link: Option<String>,
 }
 
-/// Every tenant, with its keys' ids and the limits that hold for it.
+/// All tenants, with the ids of their keys and their effective limits.
 #[utoipa::path(get, path = "/admin/tenants", operation_id = "list_tenants", tag = "tenants",
-    responses((status = 200, description = "All of them.", body = TenantList)))]
+    responses((status = 200, description = "All tenants.", body = TenantList)))]
 pub(super) async fn list(State(admin): State<Admin>) -> Json<TenantList> {
     let (directory, now_s) = (admin.directory.load_full(), now_s());
     let tenants = directory.registry.tenants.iter();
@@ -163,13 +164,13 @@ pub(super) async fn list(State(admin): State<Admin>) -> Json<TenantList> {
 
 /// Adds a tenant on the lowest free slot, with a directory and a key.
 #[utoipa::path(post, path = "/admin/tenants/add", operation_id = "add_tenant", tag = "tenants", request_body = NewTenant, responses(
-    (status = 201, description = "It is there, and its key is good at once. This is the only time that the key is shown.",
-     body = IssuedKey, headers(("Location" = String, description = "Where the tenant is."))),
+    (status = 201, description = "The tenant is added, and its key is valid at once. This is the only time that the key is shown.",
+     body = IssuedKey, headers(("Location" = String, description = "The tenant's path."))),
     (status = 409, description = "`tenant_exists`, `no_free_slot` or `directory_in_use`."),
 ))]
 pub(super) async fn add(
     State(admin): State<Admin>,
-    Fields(new): Fields<NewTenant>,
+    JsonBody(new): JsonBody<NewTenant>,
 ) -> Result<impl IntoResponse, Refusal> {
     let name = new.name.ok_or_else(|| Refusal::missing("name", "send {\"name\": \"carol\"}"))?;
     let location = format!("/admin/tenants/{name}");
@@ -177,8 +178,8 @@ pub(super) async fn add(
         let config = reloader.config()?;
         check_plan(&config, new.plan.as_deref())?;
         let quota_bytes = new.quota_mb.map(|quota| quota.bytes);
-        let terms = Terms { state: TenantState::Active, plan: new.plan, quota_bytes };
-        let key = change::add(&config, name, &terms, false, &KeysOut::Caller)?;
+        let settings = TenantSettings { state: TenantState::Active, plan: new.plan, quota_bytes };
+        let key = change::add(&config, name, &settings, false, &KeysOut::Caller)?;
         reloader.put_in_force();
         Ok(key)
     });
@@ -187,26 +188,26 @@ pub(super) async fn add(
 
 /// One tenant.
 #[utoipa::path(get, path = "/admin/tenants/{name}", operation_id = "show_tenant", tag = "tenants", params(("name" = String, Path, example = "carol")),
-    responses((status = 200, description = "It.", body = TenantView), (status = 404, description = "`unknown_tenant`.")))]
+    responses((status = 200, description = "The tenant.", body = TenantView), (status = 404, description = "`unknown_tenant`.")))]
 pub(super) async fn show(
     State(admin): State<Admin>,
-    Named(name): Named,
+    TenantPath(name): TenantPath,
 ) -> Result<Json<TenantView>, Refusal> {
     let directory = admin.directory.load_full();
     let tenant = directory.registry.find(&name).ok_or_else(Refusal::unknown_tenant)?;
     Ok(Json(TenantView::new(tenant, &directory.config, now_s())))
 }
 
-/// Changes a tenant's state, plan or quota, all that is given or nothing.
+/// Changes a tenant's state, plan and quota: the whole change or none of it.
 #[utoipa::path(patch, path = "/admin/tenants/{name}", operation_id = "change_tenant", tag = "tenants", params(("name" = String, Path, example = "carol")),
     request_body = TenantChange, responses(
-    (status = 200, description = "The tenant as it is now, in force.", body = TenantView),
+    (status = 200, description = "The changed tenant. The change is applied.", body = TenantView),
     (status = 404, description = "`unknown_tenant`."),
 ))]
 pub(super) async fn change(
     State(admin): State<Admin>,
-    Named(name): Named,
-    Fields(wanted): Fields<TenantChange>,
+    TenantPath(name): TenantPath,
+    JsonBody(wanted): JsonBody<TenantChange>,
 ) -> Result<Json<TenantView>, Refusal> {
     let quota_bytes = wanted.quota_mb.map(|quota| quota.map(|quota| quota.bytes));
     let wanted = Change { state: wanted.state, plan: wanted.plan, quota_bytes };
@@ -223,33 +224,33 @@ pub(super) async fn change(
     Ok(Json(view.await?))
 }
 
-/// Takes a tenant out. When its worker has let go of the directory, which takes as long as its requests in flight, that
-/// is moved to the archive; a directory outside the data root is left where it is.
+/// Removes a tenant, and waits until its worker has finished the requests in flight. Then the directory is moved to the
+/// archive; a directory outside the data root is left.
 #[utoipa::path(delete, path = "/admin/tenants/{name}", operation_id = "remove_tenant", tag = "tenants",
     params(("name" = String, Path, example = "carol"), ("purge" = Option<bool>, Query, description = "Delete the directory instead.")),
     responses(
-    (status = 200, description = "It is removed.", body = RemovedTenant),
+    (status = 200, description = "The tenant is removed.", body = RemovedTenant),
     (status = 404, description = "`unknown_tenant`."),
-    (status = 409, description = "`directory_in_use`: it is removed, but somebody gave its directory to a tenant again."),
-    (status = 504, description = "`worker_timeout`: it is removed, but its worker still runs; its directory was left as it is."),
+    (status = 409, description = "`directory_in_use`: the tenant is removed, but its directory has been given to a tenant again."),
+    (status = 504, description = "`worker_timeout`: the tenant is removed, but its worker still runs; its directory was left as it is."),
 ))]
 pub(super) async fn remove(
     State(admin): State<Admin>,
-    Named(name): Named,
+    TenantPath(name): TenantPath,
     RawQuery(query): RawQuery,
 ) -> Result<Json<RemovedTenant>, Refusal> {
-    let purges = match query.as_deref() {
+    let purge = match query.as_deref() {
         None | Some("" | "purge=false") => false,
         Some("purge=true") => true,
         Some(_) => return Err(Refusal::invalid("purge", "the query is purge=true, purge=false or nothing")),
     };
     let removed = admin.run(move |reloader| {
         let config = reloader.config()?;
-        let tenant = remove::take_out(&config, &name)?;
+        let tenant = remove::remove_from_registry(&config, &name)?;
         reloader.put_in_force();
-        // What lies outside the data root is for the command, where the operator sees the path and confirms it.
-        let disposal = Disposal { purges, takes_foreign: false };
-        Ok(removed_tenant(&name, remove::put_away(&config, &tenant, disposal)?))
+        // Only the command takes a directory outside the data root: there the operator sees the path and confirms it.
+        let disposal = Disposal { purge, take_foreign: false };
+        Ok(removed_tenant(&name, remove::dispose_of_directory(&config, &tenant, disposal)?))
     });
     Ok(Json(removed.await?))
 }
@@ -257,7 +258,7 @@ pub(super) async fn remove(
 fn removed_tenant(name: &TenantName, removed: Removed) -> RemovedTenant {
     let shown = |path: PathBuf| path.to_string_lossy().into_owned();
     let (directory, path, archive, why_left, link) = match removed {
-        Removed::WithoutDirectory(path) => ("none", path, None, None, None),
+        Removed::NoDirectory(path) => ("none", path, None, None, None),
         Removed::Purged(path, link) => ("purged", path, None, None, link),
         Removed::Archived { from, to, link } => ("archived", from, Some(shown(to)), None, link),
         Removed::Left(path, why) => ("left", path, None, Some(why.to_string()), None),
@@ -272,7 +273,7 @@ fn removed_tenant(name: &TenantName, removed: Removed) -> RemovedTenant {
     }
 }
 
-/// An unknown plan would be found when the registry is checked, but not which field is to blame.
+/// The registry's check would also find an unknown plan, but would not name the field.
 fn check_plan(config: &Config, plan: Option<&str>) -> Result<(), Refusal> {
     match plan {
         Some(plan) if !config.plans.contains_key(plan) => {

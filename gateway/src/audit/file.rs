@@ -1,5 +1,5 @@
-//! The file: appended to, whole lines at a time; what a crash or a full disk tore off ends before the next line. Two
-//! gateways write to it during an upgrade, so each holds a lock while it does.
+//! The audit file, to which whole lines are appended. A line that a crash or a full disk cut off is terminated before the next
+//! one. During an upgrade two gateways write to the file, each under a lock.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
@@ -9,45 +9,45 @@ use std::time::Duration;
 
 use sq_shared::file_lock::lock_within;
 
-/// How long the other gateway may have the lock. It writes what has gathered, which takes less than a millisecond.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// How long the other gateway may hold the lock. One append takes less than a millisecond.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The open file.
 pub(super) struct AuditFile {
     file: File,
 }
 
-/// Lines that were not written, all or in part.
+/// An append failed, possibly after a part was written.
 #[derive(Debug)]
 pub(super) struct Unwritten {
-    /// How many bytes of the lines are in the file.
+    /// The number of bytes that are in the file.
     pub(super) written_bytes: usize,
     pub(super) error: io::Error,
 }
 
 impl AuditFile {
-    /// Opens it, or makes it with mode 0600.
+    /// Opens the file, or creates it with mode 0600.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let file = File::options().read(true).append(true).create(true).mode(0o600).open(path)?;
         Ok(Self { file })
     }
 
-    /// Appends lines with one call, as long as the system takes them whole.
+    /// Appends lines, with one system call unless the system writes only a part.
     pub(super) fn append(&mut self, lines: &[u8]) -> Result<(), Unwritten> {
-        // One that was stopped with the lock, or a backup, must not stop the writes. Lines stay whole without it, for each
-        // append is one call; a torn end may be seen where there is none. What cannot be locked, such as a pipe, has one
-        // writer.
-        let is_locked = lock_within(&self.file, LOCK_PATIENCE).is_ok();
-        let appended = self.append_alone(lines);
+        // A stopped process that holds the lock, or a backup, must not stop the writes. Without the lock, lines stay whole,
+        // because each append is one call; but another gateway's append in progress may look like a cut-off line. A file that
+        // cannot be locked, such as a pipe, has one writer.
+        let is_locked = lock_within(&self.file, LOCK_TIMEOUT).is_ok();
+        let appended = self.append_locked(lines);
         if is_locked {
-            // It is free at the latest when the file is closed.
+            // It is released when the file is closed at the latest.
             let _ = self.file.unlock();
         }
         appended
     }
 
-    /// Nobody else writes meanwhile. Whoever did before may have left a line without its end, and died of it.
-    fn append_alone(&mut self, lines: &[u8]) -> Result<(), Unwritten> {
+    /// Appends lines under the lock. Another writer may have died and left a line without its end.
+    fn append_locked(&mut self, lines: &[u8]) -> Result<(), Unwritten> {
         let mut written_bytes = 0;
         let unwritten = |error| Unwritten { written_bytes: 0, error };
         if is_torn(&self.file).map_err(unwritten)? {
@@ -64,15 +64,15 @@ impl AuditFile {
         Ok(())
     }
 
-    /// Whether somebody deleted it: lines would go where nobody finds them.
+    /// Whether the file was deleted, so that its lines could not be found.
     pub(super) fn is_deleted(&self) -> bool {
         self.file.metadata().is_ok_and(|file| file.nlink() == 0)
     }
 
-    /// Waits until the disk has it.
+    /// Waits until the file is on disk.
     pub(super) fn sync(&self) -> io::Result<()> {
         match self.file.sync_data() {
-            // A pipe or a device has nothing to sync.
+            // A pipe or a device cannot be synced.
             Err(error) if error.kind() == ErrorKind::InvalidInput => Ok(()),
             other => other,
         }
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lock_that_is_never_given_back_does_not_stop_the_lines() {
+    fn a_lock_that_is_never_released_does_not_stop_the_lines() {
         let root = Root::empty();
         let path = root.join("audit.log");
         let holder = File::create(&path).unwrap();
@@ -110,14 +110,14 @@ mod tests {
         const BATCHES: usize = 200;
         let root = Root::empty();
         let path = root.join("audit.log");
-        // Longer than a page: the file's size is seen to grow while such a piece is written.
+        // Longer than a page, because the file's size can be seen to grow during such a write.
         let batch = |writer: char| format!("{{\"{}\"}}\n", writer.to_string().repeat(700)).repeat(20);
         std::thread::scope(|scope| {
             for writer in ['a', 'b'] {
                 let (path, batch) = (&path, batch(writer));
                 scope.spawn(move || {
                     for _ in 0..BATCHES {
-                        // Opened anew each time, as a process does that starts while the other one writes.
+                        // Opened each time, as by a process that starts while the other one writes.
                         AuditFile::open(path).unwrap().append(batch.as_bytes()).unwrap();
                     }
                 });
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_another_writer_tore_off_is_ended_first() {
+    fn a_line_that_another_writer_cut_off_is_terminated_first() {
         let root = Root::empty();
         let path = root.join("audit.log");
         let mut file = AuditFile::open(&path).unwrap();

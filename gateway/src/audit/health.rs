@@ -1,4 +1,4 @@
-//! Whether the audit log can be written now, and how many lines are missing from it.
+//! Whether the audit log can be written, and how many lines are missing from it.
 
 use std::io;
 use std::path::Path;
@@ -13,10 +13,10 @@ use tokio::sync::Notify;
 
 use super::AuditUnavailable;
 
-/// The first lost line is logged at once, the others at most so often, as a number.
+/// The first lost line is logged at once, further ones as a number once per interval.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What requests and the writer both know.
+/// The state that requests and the writing thread share.
 pub(super) struct Health {
     is_required: bool,
     is_failing: AtomicBool,
@@ -31,7 +31,7 @@ struct Gap {
     logged: Option<Instant>,
 }
 
-/// Lines that the log does not have: how many, and between which times they would have come.
+/// Lines that the log does not have: their number, and the times of the first and the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Missing {
     pub(super) lines: u64,
@@ -50,7 +50,7 @@ impl Health {
         }
     }
 
-    /// Whether a write needs its line.
+    /// Whether a write is refused without its line.
     pub(super) fn is_required(&self) -> bool {
         self.is_required
     }
@@ -60,12 +60,12 @@ impl Health {
         self.is_failing.load(Ordering::Acquire)
     }
 
-    /// Notes that the file cannot be written; says so when it could before.
+    /// Notes that the file cannot be written, and logs it once.
     pub(super) fn fail(&self, path: &Path, error: &io::Error) {
         if !self.is_failing.swap(true, Ordering::AcqRel) {
             let (error, path) = (file_error::text(path, error), path.display());
             let consequence = if self.is_required {
-                "writes are refused until it can be"
+                "refusing writes until it can be"
             } else {
                 "writes go on, and lines wait in memory"
             };
@@ -73,16 +73,16 @@ impl Health {
         }
     }
 
-    /// Notes that the disk takes nothing and says nothing. The writer is told: it may have been done just before,
-    /// and nobody else would take this back.
+    /// Notes that the disk hangs. The writing thread is notified, because it may have finished just before, and only it can clear
+    /// this state.
     pub(super) fn hang(&self) {
         if !self.is_failing.swap(true, Ordering::AcqRel) {
-            tracing::error!("the audit log's disk does not answer: writes are refused until it does");
+            tracing::error!("the audit log's disk does not respond; refusing writes until it does");
         }
         self.hung.notify_one();
     }
 
-    /// Waits until the disk was said to hang, once for each time or several.
+    /// Waits for the next report that the disk hangs. Several reports may be one.
     pub(super) async fn hung(&self) {
         self.hung.notified().await;
     }
@@ -95,7 +95,7 @@ impl Health {
         }
     }
 
-    /// Counts a line that the log will not have, for this reason.
+    /// Counts a line that the log will not have.
     pub(super) fn lose(&self, reason: AuditUnavailable) {
         let lost_lines = self.lost_lines.fetch_add(1, Ordering::Relaxed) + 1;
         let now = clock::now();
@@ -110,7 +110,7 @@ impl Health {
         }
     }
 
-    /// What is missing since this was asked last.
+    /// Takes the lines that are missing since the last call.
     pub(super) fn take_missing(&self) -> Option<Missing> {
         self.gap().missing.take()
     }

@@ -1,4 +1,4 @@
-//! What a line says, and how: one JSON object, in which a value of a client can end neither a text nor the line.
+//! The format of a line: one JSON object, in which a client's value can end neither a string nor the line.
 
 use std::net::IpAddr;
 
@@ -6,19 +6,17 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use sq_shared::clock;
 use sq_shared::coordinate::Coordinate;
-use sq_shared::phext_name::PhextName;
 use sq_shared::tenant::TenantName;
 use sq_shared::visible;
 
 use super::health::Missing;
 
-/// The line of a write. `docs/audit.md` says what each member means.
+/// The line of a write. `docs/audit.md` explains the members.
 #[derive(Serialize)]
 pub(super) struct Line<'a> {
     #[serde(serialize_with = "microseconds")]
     pub(super) time: Timestamp,
-    #[serde(serialize_with = "text")]
-    pub(super) tenant: &'a TenantName,
+    pub(super) tenant: &'a str,
     pub(super) key_id: &'a str,
     pub(super) client: IpAddr,
     pub(super) request_id: &'a str,
@@ -31,7 +29,7 @@ pub(super) struct Line<'a> {
     pub(super) replayed: bool,
 }
 
-/// The line that stands for those that are missing.
+/// The line that reports missing ones.
 #[derive(Serialize)]
 struct MissingLine {
     #[serde(serialize_with = "microseconds")]
@@ -44,43 +42,34 @@ struct MissingLine {
 }
 
 impl Line<'_> {
-    /// The line's bytes, with its end.
+    /// The line's bytes, with the newline.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         json_line(self)
     }
 }
 
-/// The bytes of the line that says what is missing.
+/// The bytes of the line that reports missing ones.
 pub(super) fn missing_line(missing: Missing) -> Vec<u8> {
     let Missing { lines, from, to } = missing;
     json_line(&MissingLine { time: clock::now(), missing: lines, from, to })
 }
 
-/// A phext's name as a line has it.
-pub(super) fn phext_text(phext: Option<&PhextName>) -> Option<&str> {
-    phext.map(PhextName::as_str)
-}
-
-/// A coordinate in full, with its tenant's namespace.
+/// A coordinate with its tenant's namespace.
 pub(super) fn full_coordinate(tenant: &TenantName, coordinate: Option<Coordinate>) -> Option<String> {
     coordinate.map(|coordinate| format!("{tenant}.{coordinate}"))
 }
 
 fn json_line(value: &impl Serialize) -> Vec<u8> {
-    // Texts and numbers always become JSON.
+    // Strings and numbers always serialise.
     let json = serde_json::to_string(value).unwrap_or_default();
     let mut line = visible::json(&json).into_owned();
     line.push('\n');
     line.into_bytes()
 }
 
-/// RFC 3339 in UTC, always with six digits, so that the texts sort as the times do.
+/// RFC 3339 in UTC, always with six digits, so that the texts sort by time.
 fn microseconds<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{time:.6}"))
-}
-
-fn text<S: Serializer>(name: &TenantName, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(name.as_str())
 }
 
 #[cfg(test)]
@@ -88,12 +77,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_value_ends_its_text_or_the_line() {
+    fn no_value_ends_its_string_or_the_line() {
         let tenant: TenantName = "alice".parse().unwrap();
         let hostile = "a\n\"},{\"tenant\":\"bob\"\r\u{0}\u{2028}\u{202e}\u{200b}";
         let line = Line {
             time: Timestamp::UNIX_EPOCH,
-            tenant: &tenant,
+            tenant: tenant.as_str(),
             key_id: "k1",
             client: "2001:db8::1".parse().unwrap(),
             request_id: hostile,

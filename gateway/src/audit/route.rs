@@ -1,37 +1,37 @@
-//! A request's line, from its route to its end, and the permit that the request needs before it is forwarded: for a
-//! write it holds a place in the audit log.
+//! The audit line of a request, from its route to its outcome, and the permit that a write needs before it is forwarded.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue};
 use sq_shared::clock;
+use sq_shared::phext_name::PhextName;
 use sq_shared::route::Route;
 use sq_shared::tenant::TenantName;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::ending::{Ending, Written};
-use super::line::{Line, full_coordinate, phext_text};
+use super::line::{Line, full_coordinate};
+use super::outcome::{PendingLine, WriteOutcome};
 use super::scroll::NamedScroll;
 use super::{AuditLog, AuditUnavailable, Queue};
 
-/// A route that may be forwarded: if it writes and the audit log is kept, its line has a place. Nothing but
-/// [`RouteDraft::take_place`] makes it, and the way to the worker takes its route from nowhere else.
+/// A route that may be forwarded: if it writes and the audit log is on, it has a permit for its line. Only
+/// [`RouteDraft::reserve`] creates it, and forwarding takes the route from nowhere else.
 pub struct AuditedRoute(RouteDraft);
 
-/// A route that is not yet let in. If it writes and the audit log is kept, it has a line, whatever becomes of it.
+/// A route that is not admitted yet. If it writes and the audit log is on, its line is written in any case.
 pub struct RouteDraft {
     route: Route,
-    /// `None` once it has its end.
+    /// `None` if there is no line, or once it has its outcome.
     draft: Option<Box<Draft>>,
-    written: Written,
+    pending: PendingLine,
 }
 
-/// Who asks.
+/// The origin of a request.
 pub struct Author<'a> {
-    /// Whose key it is.
+    /// The tenant.
     pub tenant: &'a TenantName,
-    /// Which of the tenant's keys.
+    /// The id of the tenant's key.
     pub key_id: &'a str,
     /// The client's address.
     pub client: IpAddr,
@@ -39,116 +39,115 @@ pub struct Author<'a> {
     pub request_id: &'a HeaderValue,
 }
 
-/// A line without its end. One that is dropped without, because the client or the gateway goes, is written
-/// all the same: what it asked for may have been done.
+/// A line without its outcome. If it is dropped, because the client disconnects or the gateway stops, it is written as
+/// unanswered: the write may have been applied.
 struct Draft {
     queue: Arc<Queue>,
-    /// `None` when none was taken, or there was none: then the line looks for one at its end.
-    place: Option<OwnedSemaphorePermit>,
+    /// `None` if none was taken or left. Then the line tries to get one with its outcome.
+    permit: Option<OwnedSemaphorePermit>,
     tenant: TenantName,
     key_id: String,
     client: IpAddr,
     request_id: HeaderValue,
     command: Route,
     scroll: NamedScroll,
-    is_ended: bool,
+    is_complete: bool,
 }
 
 impl AuditLog {
-    /// Begins the request's line, if the request writes. A read costs nothing.
+    /// Starts the request's line, if the request writes. A read costs nothing.
     pub fn draft(&self, route: Route, query: &[u8], headers: &HeaderMap, author: &Author<'_>) -> RouteDraft {
         let queue = self.0.as_ref().filter(|_| route.writes());
         let draft = queue.map(|queue| {
             Box::new(Draft {
                 queue: Arc::clone(queue),
-                place: None,
+                permit: None,
                 tenant: author.tenant.clone(),
                 key_id: author.key_id.to_owned(),
                 client: author.client,
                 request_id: author.request_id.clone(),
                 command: route,
                 scroll: NamedScroll::new(query, headers),
-                is_ended: false,
+                is_complete: false,
             })
         });
-        RouteDraft { route, draft, written: Written::nothing() }
+        RouteDraft { route, draft, pending: PendingLine::none() }
     }
 }
 
 impl RouteDraft {
-    /// Takes a place for the line, if there is one.
+    /// Takes a permit for the line, if there is a line.
     ///
     /// # Errors
-    /// The config insists on the audit log, and it cannot be written now. Then the request has no line, and is
-    /// counted.
-    pub fn take_place(mut self) -> Result<AuditedRoute, AuditUnavailable> {
+    /// The config requires the audit log, and it cannot be written now. Then the line is not written but counted as missing.
+    pub fn reserve(mut self) -> Result<AuditedRoute, AuditUnavailable> {
         if let Some(draft) = &mut self.draft {
-            draft.place = draft.queue.reserve().inspect_err(|_| draft.is_ended = true)?;
+            draft.permit = draft.queue.reserve().inspect_err(|_| draft.is_complete = true)?;
         }
         Ok(AuditedRoute(self))
     }
 
-    /// Gives the line its end, and waits for it, before the client is answered. A second end only waits.
-    pub async fn end(&mut self, ending: &Ending) {
+    /// Completes the line and waits until it is written, before the client is answered. A second call only waits.
+    pub async fn end(&mut self, outcome: &WriteOutcome) {
         if let Some(mut draft) = self.draft.take() {
-            self.written = draft.end(ending);
+            self.pending = draft.end(outcome);
         }
-        self.written.wait().await;
+        self.pending.wait().await;
     }
 }
 
 impl AuditedRoute {
-    /// What the request asks for.
+    /// The route.
     pub fn route(&self) -> Route {
         self.0.route
     }
 
-    /// The request's body begins, or begins again.
+    /// The request's body starts, possibly again.
     pub fn restart_body(&mut self) {
         if let Some(draft) = &mut self.0.draft {
             draft.scroll.restart();
         }
     }
 
-    /// The next piece of the request's body; `is_last` when the body is whole with it.
+    /// Reads the next piece of the request's body; `is_last` if the body is complete with it.
     pub fn push_body(&mut self, piece: &[u8], is_last: bool) {
         if let Some(draft) = &mut self.0.draft {
             draft.scroll.push(piece, is_last);
         }
     }
 
-    /// As [`RouteDraft::end`].
-    pub async fn end(&mut self, ending: &Ending) {
-        self.0.end(ending).await;
+    /// The request's line.
+    pub fn line(&mut self) -> &mut RouteDraft {
+        &mut self.0
     }
 }
 
 impl Draft {
-    fn end(&mut self, ending: &Ending) -> Written {
-        self.is_ended = true;
+    fn end(&mut self, outcome: &WriteOutcome) -> PendingLine {
+        self.is_complete = true;
         let phext = self.scroll.phext();
         let line = Line {
             time: clock::now(),
-            tenant: &self.tenant,
+            tenant: self.tenant.as_str(),
             key_id: &self.key_id,
             client: self.client,
             request_id: self.request_id.to_str().unwrap_or_default(),
             command: self.command.name(),
-            phext: phext_text(phext.as_ref()),
+            phext: phext.as_ref().map(PhextName::as_str),
             coordinate: full_coordinate(&self.tenant, self.scroll.coordinate(&self.tenant)),
-            bytes: ending.bytes,
-            status: ending.status,
-            replayed: ending.is_replay,
+            bytes: outcome.bytes,
+            status: outcome.status,
+            replayed: outcome.is_replay,
         };
-        self.queue.push(line.to_bytes(), self.place.take())
+        self.queue.push(line.to_bytes(), self.permit.take())
     }
 }
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        if !self.is_ended {
-            // There is no answer that could wait for it.
-            let _ = self.end(&Ending::UNANSWERED);
+        if !self.is_complete {
+            // No answer waits for it.
+            let _ = self.end(&WriteOutcome::UNANSWERED);
         }
     }
 }

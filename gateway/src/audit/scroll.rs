@@ -1,6 +1,5 @@
-//! Which scroll a write names, by the worker's rules: `p` and `c` of the query or, when that has no `p`, of a
-//! form, as its body goes by. Without a `p` it is the unnamed phext. What is no phext's name or no coordinate of the
-//! tenant's names nothing.
+//! Reads which scroll a write names, by the worker's rules: `p` and `c` of the query or, if that has no `p`, of a form, as its
+//! body streams. Without a `p` it is the unnamed phext. An invalid name or coordinate, or another tenant's, names nothing.
 
 use http::HeaderMap;
 use memchr::{memchr, memrchr};
@@ -10,15 +9,15 @@ use sq_shared::limits::{COORDINATE_TEXT_BYTES, PHEXT_NAME_BYTES};
 use sq_shared::phext_name::PhextName;
 use sq_shared::tenant::TenantName;
 
-/// What is kept of a value: more than a phext's name or a coordinate has, even when each of its bytes is escaped.
-/// What is longer stays too long.
+/// How much of a value is kept: one byte more than the longest phext name or coordinate with every byte escaped, so that a value
+/// that is too long stays too long.
 const VALUE_BYTES: usize = 3 * LONGEST_BYTES + 1;
 
-/// The longest that either may be.
+/// The longest phext name or coordinate.
 const LONGEST_BYTES: usize =
     if PHEXT_NAME_BYTES > COORDINATE_TEXT_BYTES { PHEXT_NAME_BYTES } else { COORDINATE_TEXT_BYTES };
 
-/// What is kept of a pair whose end has not come.
+/// How much is kept of a pair that is not complete yet.
 const PAIR_BYTES: usize = "%70=".len() + VALUE_BYTES;
 
 /// The scroll that a write names.
@@ -27,31 +26,31 @@ pub(super) struct NamedScroll {
     form: Option<Form>,
 }
 
-/// Values, still encoded. Of a name that comes twice the last one counts, be it right or wrong, and a form may
-/// have millions: nothing is decoded before the end.
+/// Values, still encoded. Of a repeated name the last one counts, valid or not, and a form may have millions: nothing is decoded
+/// before the end.
 #[derive(Clone, Default)]
 struct Values {
     phext: Option<Vec<u8>>,
     coordinate: Option<Vec<u8>>,
 }
 
-/// A form that goes by.
+/// A form that streams by.
 struct Form {
-    /// What the query names, for when the form begins again.
+    /// What the query names, in case the body is sent again.
     of_query: Values,
-    /// A pair whose end has not come.
+    /// A pair that is not complete yet.
     pair: Vec<u8>,
-    /// Its last byte has come.
+    /// The form is complete.
     is_whole: bool,
-    /// It has names of other fields: where the query says which scroll, it is a text.
+    /// It has other fields. If the query has a coordinate, the body is then a text and not a form.
     has_others: bool,
 }
 
 impl NamedScroll {
-    /// Reads the query, and makes ready for a form.
+    /// Reads the query, and prepares for a form.
     pub(super) fn new(query: &[u8], headers: &HeaderMap) -> Self {
         let mut values = Values::default();
-        // What comes after it is no query (RFC 3986, 3.5); the worker's parser cuts it off as well.
+        // A fragment is not part of the query (RFC 3986, 3.5); the worker's parser cuts it off as well.
         values.read(query.split(|byte| *byte == b'#').next().unwrap_or_default());
         let takes_form = values.phext.is_none() && form::is_form(headers);
         let form = takes_form.then(|| Form {
@@ -63,7 +62,7 @@ impl NamedScroll {
         Self { values, form }
     }
 
-    /// The body begins again.
+    /// The body is sent again.
     pub(super) fn restart(&mut self) {
         if let Some(form) = &mut self.form {
             self.values = form.of_query.clone();
@@ -73,7 +72,7 @@ impl NamedScroll {
         }
     }
 
-    /// The body's next piece; `is_last` when the body is whole with it.
+    /// Reads the body's next piece; `is_last` if the body is complete with it.
     pub(super) fn push(&mut self, piece: &[u8], is_last: bool) {
         let Some(form) = &mut self.form else { return };
         let (end, rest) = split_at_byte(piece, memchr(b'&', piece));
@@ -99,7 +98,7 @@ impl NamedScroll {
         }
     }
 
-    /// The phext, unless what names it is no name, or a form has not come whole that may name it.
+    /// The phext, unless its name is invalid or may still come in an incomplete form.
     pub(super) fn phext(&self) -> Option<PhextName> {
         let may_come = self.form.as_ref().is_some_and(|form| !form.is_whole);
         let unnamed = Some(&[][..]).filter(|_| !may_come);
@@ -107,7 +106,7 @@ impl NamedScroll {
         PhextName::parse(&form::decode(named)?).ok()
     }
 
-    /// The coordinate, if it names one of the tenant's.
+    /// The coordinate, if it is valid and the tenant's.
     pub(super) fn coordinate(&self, tenant: &TenantName) -> Option<Coordinate> {
         Coordinate::parse(&form::decode(self.values.coordinate.as_ref()?)?, Some(tenant)).ok()
     }
@@ -117,14 +116,14 @@ impl Form {
     fn keep(&mut self, part: &[u8]) {
         let (kept, cut) = part.split_at(part.len().min(PAIR_BYTES.saturating_sub(self.pair.len())));
         self.pair.extend(kept);
-        // No name of ours is so long.
+        // No known name is this long.
         self.has_others |= cut.contains(&b'=') && !self.pair.contains(&b'=');
     }
 }
 
 impl Values {
-    /// Reads whole pairs. Names are compared as they come: there are but two spellings of one letter. Says whether there is a
-    /// field that neither says which scroll nor has its text.
+    /// Reads complete pairs. Names are compared undecoded, because a single letter has only two spellings. Returns whether there
+    /// is a field that neither names the scroll nor holds its text.
     fn read(&mut self, pairs: &[u8]) -> bool {
         let (mut phext, mut coordinate, mut has_others) = (None, None, false);
         for (name, value) in form::pairs(pairs) {
@@ -148,10 +147,10 @@ fn keep_value(kept: &mut Option<Vec<u8>>, value: Option<&[u8]>) {
     }
 }
 
-/// What is before and what behind the byte at this place; all and nothing when there is none.
-fn split_at_byte(bytes: &[u8], place: Option<usize>) -> (&[u8], Option<&[u8]>) {
-    let split = place.and_then(|place| Some((bytes.get(..place)?, bytes.get(place + 1..)?)));
-    split.map_or((bytes, None), |(before, behind)| (before, Some(behind)))
+/// What is before and after the byte at this index; everything and `None` if there is no index.
+fn split_at_byte(bytes: &[u8], index: Option<usize>) -> (&[u8], Option<&[u8]>) {
+    let split = index.and_then(|index| Some((bytes.get(..index)?, bytes.get(index + 1..)?)));
+    split.map_or((bytes, None), |(before, after)| (before, Some(after)))
 }
 
 #[cfg(test)]
@@ -165,14 +164,14 @@ mod tests {
 
     const FORM: &str = "application/x-www-form-urlencoded";
 
-    /// How the unnamed phext is called here.
+    /// The name of the unnamed phext in these tests.
     const UNNAMED: &str = "(unnamed)";
 
     fn named(query: &str, media_type: &'static str, body: &str, piece_bytes: usize) -> [Option<String>; 2] {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(media_type))]);
         let alice = "alice".parse().unwrap();
         let mut scroll = NamedScroll::new(query.as_bytes(), &headers);
-        // As when a worker dies, and the body is sent again.
+        // A worker dies, and the body is sent again.
         scroll.push(b"p=gone&c=9.9.9/9.9.9/9.9.9&p=go", false);
         scroll.restart();
         if body.is_empty() {
@@ -235,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_form_that_has_not_come_whole_names_no_phext() {
+    fn an_incomplete_form_names_no_phext() {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(FORM))]);
         let mut scroll = NamedScroll::new(b"c=1.1.1", &headers);
         assert_eq!(scroll.phext(), None);

@@ -1,5 +1,5 @@
-//! The thread that writes: lines in the order in which they came, as many at once as wait. What cannot be
-//! written stays in memory, in its place, and is tried again.
+//! The writing thread. It writes lines in order, as many at once as are waiting. Lines that cannot be written stay in memory, in
+//! order, and are tried again.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,42 +14,42 @@ use super::file::{AuditFile, Unwritten};
 use super::health::Health;
 use super::line::missing_line;
 
-/// How often a file that cannot be written is tried again.
+/// The interval between attempts while the file cannot be written.
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Most lines that are written at once: some 300 KiB.
+/// The number of lines in one append: some 300 KiB.
 const BATCH_LINES: usize = 1024;
 
-/// How long lines gather where no answer waits for them: to wake this thread, to lock the file and to write it takes some
-/// microseconds, and is paid once for all of them.
+/// How long lines gather if no answer waits for them: waking this thread, locking the file and writing it takes some
+/// microseconds, and is then paid once for all of them.
 const GATHER_TIME: Duration = Duration::from_millis(5);
 
-/// A line that waits.
+/// A line to write.
 pub(super) struct Entry {
     pub(super) line: Vec<u8>,
-    /// Given back when the line is written.
-    pub(super) place: OwnedSemaphorePermit,
-    /// Whoever waits for it.
+    /// Released when the line is written.
+    pub(super) permit: OwnedSemaphorePermit,
+    /// Notified once the line was tried.
     pub(super) written: Option<oneshot::Sender<()>>,
 }
 
-/// Everything that the thread has.
+/// The state of the writing thread.
 pub(super) struct Writer {
     path: PathBuf,
-    /// `None` when it must be opened first.
+    /// `None` if it must be opened first.
     file: Option<AuditFile>,
     entries: mpsc::UnboundedReceiver<Entry>,
     health: Arc<Health>,
-    /// Lines that are not written yet, the oldest first.
+    /// The lines that are not written yet, the oldest first.
     waiting: VecDeque<Waiting>,
-    /// When a file that cannot be written is tried again.
+    /// When to try again, if the file cannot be written.
     retry_at: Option<Instant>,
 }
 
 struct Waiting {
     line: Vec<u8>,
-    /// A line about missing ones has none.
-    _place: Option<OwnedSemaphorePermit>,
+    /// `None` for a line that reports missing ones.
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Writer {
@@ -63,7 +63,7 @@ impl Writer {
         Self { path, file, entries, health, waiting: VecDeque::new(), retry_at }
     }
 
-    /// Writes until it is told to stop, and then what is left.
+    /// Writes until it is told to stop, and then writes what is left.
     pub(super) async fn run(mut self, mut reloads: watch::Receiver<()>, stop: oneshot::Receiver<()>) {
         let mut stop = std::pin::pin!(stop);
         let mut is_stopping = false;
@@ -82,14 +82,14 @@ impl Writer {
                     self.entries.close();
                 }
                 () = tokio::time::sleep_until(retry_at), if self.retry_at.is_some() => self.write(&mut Vec::new()),
-                // Whoever said so was too impatient, or the file hangs here until it answers.
+                // Either the disk answered just in time, or this blocks until it does.
                 () = health.hung() => self.write(&mut Vec::new()),
                 () = gathered.as_mut(), if is_gathering => is_gathering = false,
                 count = self.entries.recv_many(&mut batch, BATCH_LINES), if !is_gathering => {
                     match (count, self.retry_at) {
                         (0, _) => break,
                         (_, None) => self.write(&mut batch),
-                        // Their waiters are let go: the file is known to fail.
+                        // Nothing waits for these lines: the file is known to fail.
                         (_, Some(_)) => drop(self.keep(&mut batch)),
                     }
                     is_gathering = !health.is_required() && !is_stopping;
@@ -100,17 +100,17 @@ impl Writer {
         self.finish();
     }
 
-    /// Puts lines behind those that wait; gives whoever waits for them.
+    /// Queues lines. Returns the senders to notify.
     fn keep(&mut self, batch: &mut Vec<Entry>) -> Vec<oneshot::Sender<()>> {
         let mut waiters = Vec::new();
-        for Entry { line, place, written } in batch.drain(..) {
-            self.waiting.push_back(Waiting { line, _place: Some(place) });
+        for Entry { line, permit, written } in batch.drain(..) {
+            self.waiting.push_back(Waiting { line, _permit: Some(permit) });
             waiters.extend(written);
         }
         waiters
     }
 
-    /// Writes these lines and all before them. Nobody waits longer for a line than for the attempt.
+    /// Writes all queued lines and these. Their answers wait for this attempt only.
     fn write(&mut self, batch: &mut Vec<Entry>) {
         let waiters = self.keep(batch);
         match self.try_write() {
@@ -121,7 +121,7 @@ impl Writer {
             Err(error) => self.fail(&error),
         }
         for waiter in waiters {
-            // Its client may be gone.
+            // The client may be gone.
             let _ = waiter.send(());
         }
     }
@@ -137,18 +137,18 @@ impl Writer {
                     self.waiting.iter().take(BATCH_LINES).map(|waiting| waiting.line.as_slice()).collect();
                 let (count, bytes) = (lines.len(), lines.concat());
                 if let Err(Unwritten { written_bytes, error }) = file.append(&bytes) {
-                    self.forget_written(written_bytes);
+                    self.drop_written(written_bytes);
                     return Err(error);
                 }
                 self.waiting.drain(..count);
             }
             let Some(missing) = self.health.take_missing() else { return Ok(()) };
-            self.waiting.push_back(Waiting { line: missing_line(missing), _place: None });
+            self.waiting.push_back(Waiting { line: missing_line(missing), _permit: None });
         }
     }
 
-    /// Of lines that were not written to their end, those that are whole in the file must not come again.
-    fn forget_written(&mut self, mut bytes: usize) {
+    /// After a partial append, drops the lines that are complete in the file, which must not be written twice.
+    fn drop_written(&mut self, mut bytes: usize) {
         while let Some(waiting) = self.waiting.front().filter(|waiting| waiting.line.len() <= bytes) {
             bytes -= waiting.line.len();
             self.waiting.pop_front();
@@ -161,13 +161,13 @@ impl Writer {
         self.health.fail(&self.path, error);
     }
 
-    /// Leaves the file to whoever has renamed it, and goes on with the one that the path names now.
+    /// Closes the file, which was renamed, and opens the one at the path.
     fn reopen(&mut self) {
         if let Some(Err(error)) = self.file.take().map(|file| file.sync()) {
-            tracing::warn!(path = %self.path.display(), %error, "the audit log before this one may not be on disk");
+            tracing::warn!(path = %self.path.display(), %error, "failed to sync the previous audit log");
         }
         self.write(&mut Vec::new());
-        tracing::info!(path = %self.path.display(), "the audit log is opened anew");
+        tracing::info!(path = %self.path.display(), "reopened the audit log");
     }
 
     fn finish(mut self) {
@@ -175,7 +175,7 @@ impl Writer {
         let synced = written.and_then(|()| self.file.as_ref().map_or(Ok(()), AuditFile::sync));
         if let Err(error) = synced {
             let lost_lines = self.waiting.len();
-            tracing::error!(lost_lines, path = %self.path.display(), %error, "the audit log could not be written to its end");
+            tracing::error!(lost_lines, path = %self.path.display(), %error, "failed to write the last lines of the audit log");
         }
     }
 }
@@ -210,8 +210,8 @@ mod tests {
 
         fn push(&self, line: &str) -> oneshot::Receiver<()> {
             let (written, waiter) = oneshot::channel();
-            let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-            self.entries.send(Entry { line: line.into(), place, written: Some(written) }).unwrap();
+            let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+            self.entries.send(Entry { line: line.into(), permit, written: Some(written) }).unwrap();
             waiter
         }
     }
@@ -221,12 +221,12 @@ mod tests {
         let running = Running::start(false);
         let start = Instant::now();
         running.push("one\n").await.unwrap();
-        assert_eq!(start.elapsed(), Duration::ZERO, "the first one waits for no other");
+        assert_eq!(start.elapsed(), Duration::ZERO, "the first line does not wait");
         let (second, third) = (running.push("two\n"), running.push("three\n"));
         second.await.unwrap();
         assert!((GATHER_TIME..2 * GATHER_TIME).contains(&start.elapsed()), "{:?}", start.elapsed());
         third.await.unwrap();
-        assert!(start.elapsed() < 2 * GATHER_TIME, "they came together");
+        assert!(start.elapsed() < 2 * GATHER_TIME, "they were written together");
         assert_eq!(running.root.read("audit.log"), "one\ntwo\nthree\n");
     }
 

@@ -1,11 +1,13 @@
-//! `sq-gateway check`: every mistake in the config and the registry, each with file and line, and addresses that cannot be
-//! listened on. An expired key is no mistake, for that is what it was to become; a tenant whom nobody can use any more is
-//! worth a warning, and so is an address that other machines reach. A data root or a directory that is missing is a mistake too.
+//! `sq-gateway check`: reports every mistake in the config and the registry with file and line, addresses that cannot be
+//! listened on, a missing data root and missing tenants' directories. An expired key is not a mistake; a tenant without
+//! a valid key is worth a warning, and so is an address that other machines can reach.
 
 mod addresses;
-mod files;
-mod owners;
 mod sockets;
+mod owners;
+mod files;
+
+use std::path::Path;
 
 use sq_shared::clock::now_s;
 use sq_shared::config::Config;
@@ -17,7 +19,7 @@ use sq_shared::process::service_user;
 use sq_shared::registry::{Registry, Tenant, TenantState};
 use sq_shared::toml_reader::{Mistake, Mistakes};
 
-use super::root::NamedSystem;
+use super::system::NamedSystem;
 
 /// Options of `check`.
 #[derive(Debug, clap::Args)]
@@ -29,7 +31,7 @@ pub struct Options {
     system: NamedSystem,
 }
 
-/// Checks both files, and the addresses.
+/// Runs all checks, and prints `ok` if there are no mistakes.
 ///
 /// # Errors
 /// There are mistakes.
@@ -41,29 +43,29 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     let (config, mistakes) =
         Config::load_as_far_as_possible(&config_file).map_err(|mistakes| Failure::Failed(list(&mistakes)))?;
     let mut mistakes = mistakes.map(|Mistakes(mistakes)| mistakes).unwrap_or_default();
-    // A config with mistakes has not been checked for whose paths it names.
+    // `act_for_system` does not use the paths in a config with mistakes.
     service_user::act_as_owner_of(&config.gateway.tenants)?;
     service_user::act_as_owner_of(&config.gateway.data_root)?;
-    let is_guessed = !mistakes.is_empty();
+    let has_defaults = !mistakes.is_empty();
     let registry = match Registry::load(&config.gateway.tenants, &config) {
         Ok(loaded) => {
-            // What an old format has and ours does not, an admin's key among it.
+            // What an old format has and ours does not, such as an admin key.
             loaded.changes.iter().for_each(|change| note(format_args!("warning: {change}")));
             Some(loaded.registry)
         }
         Err(Mistakes(of_registry)) => {
             mistakes.extend(of_registry);
-            if is_guessed {
-                note("the registry was read with the defaults in the place of what is wrong in the config");
+            if has_defaults {
+                note("the registry was checked with defaults instead of the wrong fields in the config");
             }
             None
         }
     };
-    registry.iter().for_each(warn_of_tenants_shut_out);
+    registry.iter().for_each(warn_about_tenants_without_key);
     let mut denied = None;
-    // What stands in the place of a mistake is not the system's.
-    if !is_guessed {
-        mistakes.extend(look_at_addresses(&config));
+    // The addresses and directories of a config with defaults may not be the system's.
+    if !has_defaults {
+        mistakes.extend(check_addresses(&config));
         let registry = registry.unwrap_or_default();
         mistakes.extend(missing_directories(&config, &registry));
         denied = files::list_denied(&config, &registry);
@@ -74,32 +76,29 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     if wrong.is_empty() { say("ok") } else { Err(Failure::Failed(wrong.join("\n"))) }
 }
 
-fn warn_of_tenants_shut_out(registry: &Registry) {
+fn warn_about_tenants_without_key(registry: &Registry) {
     let now_s = now_s();
-    let is_shut_out = |tenant: &&Tenant| !tenant.keys.iter().any(|key| key.is_valid_at(now_s));
+    let has_no_key = |tenant: &&Tenant| !tenant.keys.iter().any(|key| key.is_valid_at(now_s));
     let active = registry.tenants.iter().filter(|tenant| tenant.state == TenantState::Active);
-    for tenant in active.filter(is_shut_out) {
+    for tenant in active.filter(has_no_key) {
         note(format_args!("warning: tenant {} is active and has no valid key", tenant.name));
     }
 }
 
-fn look_at_addresses(config: &Config) -> Vec<Mistake> {
-    let found = addresses::look(config);
-    for warning in &found.warnings {
+fn check_addresses(config: &Config) -> Vec<Mistake> {
+    let findings = addresses::check(config);
+    for warning in &findings.warnings {
         note(format_args!("warning: {warning}"));
     }
-    let about_config = |message| Mistake { file: config.path.clone(), position: None, message };
-    found.mistakes.into_iter().map(about_config).collect()
+    findings.mistakes.into_iter().map(|message| about_file(&config.path, message)).collect()
 }
 
-/// That the data root is not there, or a tenant's directory in it or elsewhere that was there once. Nothing is made.
+/// Reports a missing data root, or each tenant's directory that existed before and is missing. Creates nothing.
 fn missing_directories(config: &Config, registry: &Registry) -> Vec<Mistake> {
     let data_root = match DataRoot::inspect(config, registry) {
         Ok(Some(data_root)) => data_root,
         Ok(None) => return Vec::new(),
-        Err(loss) => {
-            return vec![Mistake { file: config.path.clone(), position: None, message: loss.to_string() }];
-        }
+        Err(loss) => return vec![about_file(&config.path, loss.to_string())],
     };
     let mut mistakes = Vec::new();
     for tenant in &registry.tenants {
@@ -108,17 +107,21 @@ fn missing_directories(config: &Config, registry: &Registry) -> Vec<Mistake> {
         let what = match data_root.find_gone(name, &directory) {
             Ok(None) => continue,
             Ok(Some(gone)) => format!(
-                "{}; mount or restore it, or, if tenant {name} is to begin with an empty one: sq-gateway tenants \
+                "{}; mount or restore it, or, to let tenant {name} begin with an empty one, run: sq-gateway tenants \
                  make-directory {name} --config {}",
                 gone.as_str(),
                 config.path.display()
             ),
-            Err(error) => format!("whether it is there cannot be told: {error}"),
+            Err(error) => format!("failed to find out whether it exists: {error}"),
         };
         let message = format!("the directory of tenant {name}, {}: {what}", directory.display());
-        mistakes.push(Mistake { file: config.gateway.tenants.clone(), position: None, message });
+        mistakes.push(about_file(&config.gateway.tenants, message));
     }
     mistakes
+}
+
+fn about_file(file: &Path, message: String) -> Mistake {
+    Mistake { file: file.to_owned(), position: None, message }
 }
 
 fn list(mistakes: &Mistakes) -> String {

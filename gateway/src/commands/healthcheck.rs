@@ -1,10 +1,10 @@
-//! `sq-gateway healthcheck`: what a container's health check calls.
+//! `sq-gateway healthcheck`: for a container's health check.
 
 use sq_shared::config::Config;
 use sq_shared::process::failure::Failure;
 use sq_shared::process::{healthcheck, service_user};
 
-use super::root::NamedSystem;
+use super::system::NamedSystem;
 
 /// Options of `healthcheck`.
 #[derive(Debug, clap::Args)]
@@ -12,17 +12,17 @@ use super::root::NamedSystem;
     after_help = "Example:\n  sq-gateway healthcheck http://127.0.0.1:1337/ready\n  sq-gateway healthcheck --root /srv/sq"
 )]
 pub struct Options {
-    /// What to ask.
+    /// The URL to request.
     #[arg(default_value = "http://127.0.0.1:1337/health", conflicts_with_all = ["root", "config"])]
     url: String,
     #[command(flatten)]
     system: NamedSystem,
 }
 
-/// Asks once.
+/// Sends one request, to the URL or to the address in the config.
 ///
 /// # Errors
-/// There is no answer within five seconds, or it is not a success.
+/// There is no response within five seconds, or its status is not 2xx.
 pub fn run(options: &Options) -> Result<(), Failure> {
     let Some(config_file) = options.system.config_file() else {
         return healthcheck::check(&options.url).map_err(Failure::Failed);

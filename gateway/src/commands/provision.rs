@@ -1,4 +1,4 @@
-//! `sq-gateway provision`: many tenants at once.
+//! `sq-gateway provision`: creates many tenants at once.
 
 use std::ffi::OsString;
 use std::time::Instant;
@@ -11,19 +11,19 @@ use sq_shared::registry::TenantState;
 use sq_shared::registry::edit::RegistryEdit;
 use sq_shared::tenant::TenantName;
 
-use super::root::RootOptions;
+use super::system::SystemOptions;
+use crate::tenants::find_registry;
 use crate::tenants::keys_file::KeysOut;
-use crate::tenants::new_tenants::{NewTenants, Terms};
-use crate::tenants::{ChangeError, is_there, refuse_lost};
+use crate::tenants::new_tenants::{NewTenants, TenantSettings};
 
 /// Options of `provision`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  sq-gateway provision --slots 500 --root /srv/sq")]
 pub struct Options {
-    /// How many tenants there shall be; those there already count.
+    /// How many tenants there should be, including those that exist.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     slots: u16,
-    /// What their names begin with; a number of at least three digits follows.
+    /// The beginning of their names; a number of at least three digits follows.
     #[arg(long, default_value = "slot-")]
     prefix: String,
     /// Their plan, one of those in the config.
@@ -32,11 +32,11 @@ pub struct Options {
     /// Whether they are served at once: active or reserved.
     #[arg(long, default_value = "active", value_parser = parse_state)]
     state: TenantState,
-    /// Where the new keys go, `-` for standard output; without it, to keys.csv beside the config.
+    /// Where to write the new keys, `-` for standard output. Default: keys.csv beside the config.
     #[arg(long, value_name = "FILE")]
     keys_out: Option<OsString>,
     #[command(flatten)]
-    root: RootOptions,
+    system: SystemOptions,
 }
 
 fn parse_state(text: &str) -> Result<TenantState, String> {
@@ -46,42 +46,40 @@ fn parse_state(text: &str) -> Result<TenantState, String> {
     }
 }
 
-/// Adds what is missing.
+/// Adds the missing tenants.
 ///
 /// # Errors
-/// The slots do not suffice, or something cannot be written.
+/// There are not enough free slots, or something cannot be written.
 pub fn run(options: &Options) -> Result<(), Failure> {
     let started = Instant::now();
     let keys_out = options.keys_out.clone().map(KeysOut::from);
     if let Some(out) = &keys_out {
-        options.root.act_for_its_user()?;
-        out.check().map_err(|error| ChangeError::KeysOut(out.clone(), error))?;
+        options.system.act_as_owner()?;
+        out.check()?;
     }
-    let system = options.root.open_or_create()?;
-    if !is_there(&system.config)? {
-        refuse_lost(&system.config, &system.keys_file)?;
-    }
+    let system = options.system.open_or_create()?;
+    find_registry(&system.config, &system.keys_file)?;
     let registry =
         RegistryEdit::open(&system.config.gateway.tenants, &system.config).map_err(Failure::from_error)?;
     let names = missing_names(options, &registry)?;
     let keys_out = keys_out.unwrap_or(KeysOut::File(system.keys_file));
     let progress = progress_bar(names.len() as u64);
-    let terms = Terms { state: options.state, plan: options.plan.clone(), quota_bytes: None };
+    let settings = TenantSettings { state: options.state, plan: options.plan.clone(), quota_bytes: None };
     let mut tenants = NewTenants::new(&system.config, registry);
-    tenants.add(names, &terms)?;
+    let keys = tenants.add(names, &settings)?;
     tenants.refuse_used_directories()?;
-    let made = tenants.commit(&keys_out, || progress.inc(1))?.len();
+    tenants.commit(&keys, &keys_out, || progress.inc(1))?;
     progress.finish_and_clear();
-    let there = usize::from(options.slots) - made;
+    let (added, existing) = (keys.len(), usize::from(options.slots) - keys.len());
     let seconds = started.elapsed().as_secs_f32();
-    let result = format!("provisioned {made} tenants ({there} were there) in {seconds:.2} s");
+    let result = format!("provisioned {added} tenants ({existing} were there) in {seconds:.2} s");
     match keys_out {
-        KeysOut::File(file) if made > 0 => {
+        KeysOut::File(file) if added > 0 => {
             confirm(format_args!("{result}; their keys are in {}", file.display()))
         }
         KeysOut::File(_) => confirm(result),
-        // Nothing but keys goes there.
-        KeysOut::StandardOutput | KeysOut::Screen | KeysOut::Caller => {
+        // Standard output is for the keys alone.
+        KeysOut::CsvToStdout | KeysOut::TextToStdout | KeysOut::Caller => {
             note(result);
             Ok(())
         }
@@ -100,7 +98,7 @@ fn missing_names(options: &Options, registry: &RegistryEdit) -> Result<Vec<Tenan
     Ok(names)
 }
 
-/// A bar on a terminal that can draw one, nothing elsewhere.
+/// Hidden unless the terminal can redraw it.
 fn progress_bar(length: u64) -> ProgressBar {
     if !telemetry::can_redraw() {
         return ProgressBar::hidden();

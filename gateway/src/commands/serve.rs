@@ -16,7 +16,7 @@ use sq_shared::process::{output, service_manager, service_user};
 use crate::directory::Directory;
 use crate::directory::reload::Source;
 use crate::listen::{Role, Sockets};
-use crate::phase::End;
+use crate::phase::ShutdownKind;
 use crate::server::{Server, url};
 use crate::upgrade::{self, Offered};
 
@@ -70,7 +70,7 @@ async fn serve(source: Source, is_upgrade: bool) -> Result<(), Failure> {
         };
     }
     let server = start(&source, offered, &mut signals).await?;
-    let mut end = End::Stop;
+    let mut end = ShutdownKind::Stop;
     let until = async { end = until_end(&mut signals, &path, &server).await };
     let result = server.run_until(source, until).await;
     server.drain(end, &mut signals).await;
@@ -93,7 +93,7 @@ async fn start(source: &Source, offered: Option<Offered>, signals: &mut Signals)
     };
     if let Err(error) = predecessor.accept(&roles).await {
         // The running gateway has the sockets still, and this one may have accepted connections.
-        let end = End::HandedOver { has_client_socket: roles.contains(&Role::Clients) };
+        let end = ShutdownKind::HandedOver { has_client_socket: roles.contains(&Role::Clients) };
         server.drain(end, signals).await;
         return Err(Failure::from_error(error));
     }
@@ -115,7 +115,7 @@ pub fn data_root(directory: &Directory) -> Result<DataRoot, Failure> {
 }
 
 /// Obeys signals until one stops this gateway, or a new one has taken over. While there is no new one, this one goes on.
-async fn until_end(signals: &mut Signals, path: &Path, server: &Server) -> End {
+async fn until_end(signals: &mut Signals, path: &Path, server: &Server) -> ShutdownKind {
     let mut search: Option<Pin<Box<_>>> = None;
     loop {
         let found = async {
@@ -129,7 +129,7 @@ async fn until_end(signals: &mut Signals, path: &Path, server: &Server) -> End {
             signal = signals.next() => match signal {
                 Signal::Stop(signal) => {
                     tracing::info!(signal, "stopping");
-                    return End::Stop;
+                    return ShutdownKind::Stop;
                 }
                 Signal::Reload => server.reload(),
                 Signal::Upgrade if !launch() => {}
@@ -149,7 +149,7 @@ async fn until_end(signals: &mut Signals, path: &Path, server: &Server) -> End {
 }
 
 /// Hands the sockets to the new gateway. No signal is obeyed meanwhile: the new gateway is told the decision first.
-async fn hand_off(successor: Result<Successor, OfferError>, sockets: &Sockets) -> Option<End> {
+async fn hand_off(successor: Result<Successor, OfferError>, sockets: &Sockets) -> Option<ShutdownKind> {
     let offered = async {
         let successor = successor?;
         let pid = successor.pid();
@@ -158,7 +158,7 @@ async fn hand_off(successor: Result<Successor, OfferError>, sockets: &Sockets) -
     match offered.await {
         Ok((pid, taken)) => {
             service_manager::upgraded_to(pid, "serving, after an upgrade");
-            Some(End::HandedOver { has_client_socket: taken.contains(&Role::Clients) })
+            Some(ShutdownKind::HandedOver { has_client_socket: taken.contains(&Role::Clients) })
         }
         Err::<_, OfferError>(error) => {
             tracing::error!(

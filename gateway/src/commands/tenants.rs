@@ -1,7 +1,7 @@
-//! `sq-gateway tenants`: the registry from the command line. `read` lists and shows, `change` edits.
+//! `sq-gateway tenants`: reads and changes the registry.
 
-mod change;
 mod read;
+mod change;
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use sq_shared::process::failure::Failure;
 use sq_shared::registry::{Scope, TenantState};
 use sq_shared::tenant::TenantName;
 
-use super::root::RootOptions;
+use super::system::SystemOptions;
 
 /// Options of `tenants`.
 #[derive(Debug, clap::Args)]
@@ -21,96 +21,96 @@ pub struct Options {
     action: Action,
 }
 
-/// What to do with tenants.
+/// The subcommands of `tenants`.
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// List every tenant.
+    /// List all tenants.
     #[command(after_help = "Example:\n  sq-gateway tenants list --json")]
-    List(Listing),
-    /// Show one tenant with its keys' ids; the keys themselves are stored nowhere.
+    List(ListArgs),
+    /// Show one tenant, with the ids of its keys; the keys themselves are not stored.
     #[command(after_help = "Example:\n  sq-gateway tenants show alice")]
-    Show(Showing),
+    Show(ShowArgs),
     /// Add a tenant on the lowest free slot, and print its key once.
     #[command(after_help = "Example:\n  sq-gateway tenants add carol --plan founding")]
-    Add(Adding),
+    Add(AddArgs),
     /// Serve a reserved or suspended tenant.
     #[command(after_help = "Example:\n  sq-gateway tenants activate carol")]
-    Activate(Named),
+    Activate(NameArgs),
     /// Stop serving a tenant; its data stays.
     #[command(after_help = "Example:\n  sq-gateway tenants suspend carol")]
-    Suspend(Named),
-    /// Make an empty directory for a tenant whose own is gone for good. What is there stays as it is.
+    Suspend(NameArgs),
+    /// Create an empty directory for a tenant whose directory is lost for good. An existing one is left as it is.
     ///
-    /// A directory that was there and is missing is never made by itself: the tenant's requests are answered 503
-    /// data_root_missing until its disk is mounted, or it is restored. This command says that neither will be.
+    /// A missing directory is never replaced automatically: the tenant's requests are answered with 503
+    /// data_root_missing until its disk is mounted or the directory is restored. Use this command if neither is possible.
     #[command(
         after_help = "Examples:\n  sq-gateway tenants make-directory carol --root /srv/sq\n  sq-gateway tenants make-directory --all --root /srv/sq"
     )]
-    MakeDirectory(MakingDirectories),
-    /// Take a tenant out; its directory goes to the archive in the data root, unless it is outside that.
+    MakeDirectory(MakeDirectoryArgs),
+    /// Remove a tenant; its directory is moved to the data root's archive, unless it is outside the data root.
     #[command(after_help = "Example:\n  sq-gateway tenants remove carol")]
-    Remove(Removing),
-    /// Give a tenant one more key, and print it once.
+    Remove(RemoveArgs),
+    /// Add a key to a tenant, and print it once.
     #[command(after_help = "Example:\n  sq-gateway tenants add-key carol --scope read --expires-in 30d")]
-    AddKey(AddingKey),
-    /// Replace a key by a new one, and print it once. The old one is refused from now on, or after a grace time.
+    AddKey(AddKeyArgs),
+    /// Replace a key with a new one, and print it once. The old one stops working at once, or after a grace period.
     #[command(after_help = "Example:\n  sq-gateway tenants rotate-key carol --grace 24h")]
-    RotateKey(Rotating),
-    /// Refuse a key from now on, and take it out of the registry.
+    RotateKey(RotateKeyArgs),
+    /// Revoke a key: it stops working, and is removed from the registry.
     #[command(after_help = "Example:\n  sq-gateway tenants revoke-key carol k1")]
-    RevokeKey(Revoking),
+    RevokeKey(RevokeKeyArgs),
 }
 
 #[derive(Debug, clap::Args)]
-struct Listing {
+struct ListArgs {
     /// Print JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    root: RootOptions,
+    system: SystemOptions,
 }
 
 #[derive(Debug, clap::Args)]
-struct Showing {
+struct ShowArgs {
     /// The tenant.
     name: TenantName,
     /// Print JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    root: RootOptions,
+    system: SystemOptions,
 }
 
 #[derive(Debug, clap::Args)]
-struct Adding {
-    /// Its name: a letter, then at most 62 of a-z, 0-9 and '-'.
+struct AddArgs {
+    /// Its name: a letter, then up to 62 of a-z, 0-9 and '-'.
     name: TenantName,
     /// Its plan, one of those in the config.
     #[arg(long, value_name = "NAME")]
     plan: Option<String>,
-    /// A quota of its own, before the plan's, such as 5GiB.
+    /// Its quota, such as 5GiB, instead of the plan's.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     quota: Option<u64>,
-    /// Keep the slot, and serve it only after `activate`.
+    /// Reserve the slot; the tenant is served only after `activate`.
     #[arg(long)]
     reserved: bool,
-    /// Give it the directory of its name even when that holds phexts already.
+    /// Give it the directory of its name even if that holds phexts already.
     #[arg(long)]
     adopt: bool,
     #[command(flatten)]
-    root: RootOptions,
+    system: SystemOptions,
 }
 
 #[derive(Debug, clap::Args)]
-struct Named {
+struct NameArgs {
     /// The tenant.
     name: TenantName,
     #[command(flatten)]
-    root: RootOptions,
+    system: SystemOptions,
 }
 
 #[derive(Debug, clap::Args)]
-struct MakingDirectories {
+struct MakeDirectoryArgs {
     /// The tenants.
     #[arg(value_name = "NAME", required_unless_present = "all")]
     names: Vec<TenantName>,
@@ -118,83 +118,83 @@ struct MakingDirectories {
     #[arg(long, conflicts_with = "names")]
     all: bool,
     #[command(flatten)]
-    root: RootOptions,
+    system: SystemOptions,
 }
 
 #[derive(Debug, clap::Args)]
-struct Removing {
+struct RemoveArgs {
     /// The tenant.
     name: TenantName,
     /// Delete its directory instead of archiving it.
     #[arg(long)]
     purge: bool,
-    /// Archive or delete its directory even when it is outside the data root.
+    /// Archive or delete its directory even if it is outside the data root.
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
-    root: RootOptions,
+    system: SystemOptions,
 }
 
 #[derive(Debug, clap::Args)]
-struct AddingKey {
+struct AddKeyArgs {
     /// The tenant.
     name: TenantName,
-    /// What it may do: write (and read), or read.
+    /// What the key may do: write (and read), or read.
     #[arg(long, value_name = "SCOPE", default_value = "write")]
     scope: Scope,
-    /// Refuse it from this time on, such as 2027-01-01T00:00:00Z.
+    /// When the key expires, such as 2027-01-01T00:00:00Z.
     #[arg(long, value_name = "TIME", value_parser = parse_rfc3339, conflicts_with = "expires_in")]
     expires: Option<i64>,
-    /// Refuse it after this time, such as 12h or 30d.
+    /// How long the key is valid, such as 12h or 30d.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     expires_in: Option<Duration>,
     #[command(flatten)]
-    root: RootOptions,
+    system: SystemOptions,
 }
 
 #[derive(Debug, clap::Args)]
-struct Rotating {
+struct RotateKeyArgs {
     /// The tenant.
     name: TenantName,
-    /// Which key is replaced; may be left out when only one is valid.
+    /// The key to replace; optional if only one is valid.
     #[arg(long, value_name = "ID")]
     key: Option<String>,
-    /// Take the old key for so long, such as 24h or 7d. (Never longer than it was to be taken anyway.)
+    /// How long the old key stays valid, such as 24h or 7d, but never past its own expiry.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     grace: Option<Duration>,
     #[command(flatten)]
-    root: RootOptions,
+    system: SystemOptions,
 }
 
 #[derive(Debug, clap::Args)]
-struct Revoking {
+struct RevokeKeyArgs {
     /// The tenant.
     name: TenantName,
     /// The key's id, as `tenants show` lists it.
     #[arg(required_unless_present = "expired")]
     key: Option<String>,
-    /// Take out all its keys that have expired.
+    /// Remove all its expired keys.
     #[arg(long, conflicts_with = "key")]
     expired: bool,
     #[command(flatten)]
-    root: RootOptions,
+    system: SystemOptions,
 }
 
-/// Does it.
+/// Runs the subcommand.
 ///
 /// # Errors
 /// There is no such tenant or key, or a file cannot be read or written.
 pub fn run(options: &Options) -> Result<(), Failure> {
     match &options.action {
-        Action::List(listing) => read::list(listing),
-        Action::Show(showing) => read::show(showing),
-        Action::Add(adding) => change::add(adding),
-        Action::Activate(named) => change::set_state(named, TenantState::Active),
-        Action::Suspend(named) => change::set_state(named, TenantState::Suspended),
-        Action::MakeDirectory(making) => change::make_directories(making),
-        Action::Remove(removing) => change::remove(removing),
-        Action::AddKey(adding) => change::add_key(adding),
-        Action::RotateKey(rotating) => change::rotate_key(rotating),
-        Action::RevokeKey(revoking) => change::revoke_key(revoking),
+        Action::List(args) => read::list(args),
+        Action::Show(args) => read::show(args),
+        Action::Add(args) => change::add(args),
+        Action::Activate(args) => change::set_state(args, TenantState::Active),
+        Action::Suspend(args) => change::set_state(args, TenantState::Suspended),
+        Action::MakeDirectory(args) => change::make_directories(args),
+        Action::Remove(args) => change::remove(args),
+        Action::AddKey(args) => change::add_key(args),
+        Action::RotateKey(args) => change::rotate_key(args),
+        Action::RevokeKey(args) => change::revoke_key(args),
     }
 }

@@ -14,16 +14,16 @@ use sq_shared::process::telemetry::LogFormat;
 use sq_shared::registry::TenantState;
 use sq_shared::registry::edit::RegistryEdit;
 
-use super::root::{RootOptions, System};
 use super::serve::{announce, data_root, on_control_thread};
+use super::system::{System, SystemOptions};
 use crate::directory::Directory;
 use crate::directory::reload::Source;
 use crate::listen::Sockets;
-use crate::phase::End;
+use crate::phase::ShutdownKind;
 use crate::server::{Server, url};
+use crate::tenants::find_registry;
 use crate::tenants::keys_file::{KeysOut, NewKey};
-use crate::tenants::new_tenants::{NewTenants, Terms};
-use crate::tenants::{is_there, refuse_lost};
+use crate::tenants::new_tenants::{NewTenants, TenantSettings};
 use pool_child::PoolChild;
 
 mod pool_child;
@@ -35,7 +35,7 @@ mod pool_child;
 )]
 pub struct Options {
     #[command(flatten)]
-    root: RootOptions,
+    root: SystemOptions,
     /// Where clients come in, instead of the config's address.
     #[arg(long, value_name = "ADDR")]
     listen: Option<ListenAddress>,
@@ -47,7 +47,7 @@ pub struct Options {
 /// The tenants of a new root.
 const FIRST_TENANTS: [&str; 2] = ["alice", "bob"];
 
-/// Runs until SIGTERM, SIGINT or SIGQUIT (the pool is its child, and ends with it); then drains, and leaves no child behind.
+/// Runs until SIGTERM, SIGINT or SIGQUIT (the pool is its child, and goes with it); then drains, and leaves no child behind.
 ///
 /// # Errors
 /// Something cannot be made, the config or the registry has mistakes, or an address is taken.
@@ -60,17 +60,14 @@ pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
         service_user::act_as_owner_of(tenants)?;
     }
     let new_keys = match tenants {
-        None if !is_there(&system.config)? => {
-            refuse_lost(&system.config, &system.keys_file)?;
-            create_first_tenants(&system)?
-        }
+        None if !find_registry(&system.config, &system.keys_file)? => create_first_tenants(&system)?,
         _ => Vec::new(),
     };
     if new_keys.is_empty() && system.keys_file.exists() {
         note(format_args!("the keys that `up` and `provision` made are in {}", system.keys_file.display()));
     }
     let source =
-        Source { config: system.config_file, listen: options.listen.clone(), tenants, admin_key_file: None };
+        Source { config: system.config.path, listen: options.listen.clone(), tenants, admin_key_file: None };
     service_user::give_up_root()?;
     on_control_thread(serve(source, &new_keys, log_format))
 }
@@ -114,7 +111,7 @@ async fn serve_with_pool(
         }
     };
     let result = server.run_until(source, until).await;
-    server.drain(End::Stop, signals).await;
+    server.drain(ShutdownKind::Stop, signals).await;
     result.map_err(Failure::from_error)
 }
 
@@ -141,8 +138,9 @@ fn create_first_tenants(system: &System) -> Result<Vec<NewKey>, Failure> {
     let registry = RegistryEdit::open(&config.gateway.tenants, config).map_err(Failure::from_error)?;
     let names = FIRST_TENANTS.into_iter().map(|name| name.parse().map_err(Failure::from_error));
     let mut tenants = NewTenants::new(config, registry);
-    let terms = Terms { state: TenantState::Active, plan: None, quota_bytes: None };
-    tenants.add(names.collect::<Result<_, _>>()?, &terms)?;
+    let settings = TenantSettings { state: TenantState::Active, plan: None, quota_bytes: None };
+    let keys = tenants.add(names.collect::<Result<_, _>>()?, &settings)?;
     tenants.refuse_used_directories()?;
-    Ok(tenants.commit(&KeysOut::File(system.keys_file.clone()), || ())?)
+    tenants.commit(&keys, &KeysOut::File(system.keys_file.clone()), || ())?;
+    Ok(keys)
 }

@@ -1,8 +1,8 @@
-//! What a tenant has done since the gateway started; a reload does not begin it anew.
+//! The requests of a tenant since the gateway started. A reload keeps them.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
-/// A tenant's account.
+/// A tenant's counters.
 #[derive(Debug, Default)]
 pub struct TenantActivity {
     requests: AtomicU64,
@@ -12,24 +12,24 @@ pub struct TenantActivity {
 }
 
 impl TenantActivity {
-    /// Notes a request that has ended at this time, in seconds since 1970.
-    pub fn note(&self, is_rejected: bool, now_s: i64) {
+    /// Counts a request that has ended at this time, in seconds since 1970.
+    pub fn count(&self, is_rejected: bool, now_s: i64) {
         self.requests.fetch_add(1, Relaxed);
         self.rejected.fetch_add(u64::from(is_rejected), Relaxed);
         self.last_request_s.store(now_s, Relaxed);
     }
 
-    /// Requests with a good key of the tenant's, refused ones too.
+    /// Requests with a valid key of the tenant, including refused ones.
     pub fn requests(&self) -> u64 {
         self.requests.load(Relaxed)
     }
 
-    /// Those that got an error, from the gateway or from the worker.
+    /// Those that were answered with an error, by the gateway or the worker.
     pub fn rejected(&self) -> u64 {
         self.rejected.load(Relaxed)
     }
 
-    /// When the latest of them ended, in seconds since 1970; `None` when there was none.
+    /// When the last of them ended, in seconds since 1970; `None` if there was none.
     pub fn last_request_s(&self) -> Option<i64> {
         Some(self.last_request_s.load(Relaxed)).filter(|seconds| *seconds > 0)
     }

@@ -189,14 +189,14 @@ impl Reloader {
                 } else {
                     tracing::debug!(?reason, tenants, "nothing has changed");
                 }
-                self.metrics.keep_tenants_of(next);
-                self.metrics.reloaded(Reload::Accepted);
+                self.metrics.retain_tenants(|tenant| next.has_tenant(tenant));
+                self.metrics.count_reload(Reload::Accepted);
             }
             Err(mistakes) => {
                 for mistake in &mistakes.0 {
                     tracing::error!(?reason, %mistake, "not reloaded");
                 }
-                self.metrics.reloaded(Reload::Rejected);
+                self.metrics.count_reload(Reload::Rejected);
             }
         }
         loaded.map(|next| next.tenant_count())

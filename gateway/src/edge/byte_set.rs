@@ -1,16 +1,16 @@
-//! Which bytes a part of a head may have, as a table: a look for each byte, where a comparison with each of
-//! fifteen would cost more than all the rest of the check.
+//! A set of bytes as a lookup table. Comparing each byte of a head with fifteen others would cost more than the rest of the
+//! check.
 
-/// Some of the 256 bytes.
+/// A set of bytes.
 pub(super) struct ByteSet([bool; 256]);
 
 impl ByteSet {
-    /// The ASCII letters and digits, and these.
+    /// The ASCII letters and digits, and the given bytes.
     #[expect(
         clippy::indexing_slicing,
-        reason = "a byte is an index of 256 places; a const fn knows no other way"
+        reason = "a byte cannot exceed 256 entries, and a const fn cannot use `get`"
     )]
-    pub(super) const fn of_alphanumerics_and(others: &[u8]) -> Self {
+    pub(super) const fn alphanumerics_and(others: &[u8]) -> Self {
         let mut has = [false; 256];
         let mut byte = 0;
         while byte < has.len() {
@@ -25,8 +25,8 @@ impl ByteSet {
         Self(has)
     }
 
-    /// Whether the byte is one of them.
-    pub(super) fn has(&self, byte: u8) -> bool {
+    /// Whether the byte is in the set.
+    pub(super) fn contains(&self, byte: u8) -> bool {
         self.0.get(usize::from(byte)).copied().unwrap_or(false)
     }
 }
@@ -36,9 +36,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_has_letters_digits_and_what_it_was_given() {
-        let set = ByteSet::of_alphanumerics_and(b"-_");
-        let had: Vec<u8> = (0..=255).filter(|byte| set.has(*byte)).collect();
-        assert_eq!(had, b"-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz");
+    fn it_contains_letters_digits_and_the_given_bytes() {
+        let set = ByteSet::alphanumerics_and(b"-_");
+        let contained: Vec<u8> = (0..=255).filter(|byte| set.contains(*byte)).collect();
+        assert_eq!(contained, b"-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz");
     }
 }

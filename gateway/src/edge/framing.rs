@@ -1,16 +1,16 @@
-//! Whether a head says plainly where its request ends and for whom it is (RFC 9112). What two servers in a
-//! row might read in two ways is refused, however common it is.
+//! Checks that a head is unambiguous about where its request ends and for which host it is (RFC 9112). Whatever two servers in
+//! a row might read differently is refused, however common it is.
 
 use memchr::memchr_iter;
 use sq_shared::host::is_host;
 use sq_shared::limits::HEADER_FIELDS;
 
 use super::byte_set::ByteSet;
-use super::head::HeadError;
+use super::head_error::HeadError;
 use crate::proxy::target::{origin_form, split_target};
 use crate::proxy::utf8::InvalidUtf8;
 
-/// Checks a whole head, from the request line to the empty line.
+/// Checks a complete head, from the request line to the empty line.
 pub(super) fn check(head: &[u8]) -> Result<(), HeadError> {
     let mut line_start = 0;
     let mut lines = memchr_iter(b'\n', head).map(|newline| {
@@ -24,7 +24,7 @@ pub(super) fn check(head: &[u8]) -> Result<(), HeadError> {
     for line in lines {
         let line = line?;
         if !line.is_empty() {
-            fields.take(line)?;
+            fields.add(line)?;
         }
     }
     fields.finish(version, request_line)
@@ -87,7 +87,7 @@ fn check_target(target: &[u8], method: &[u8]) -> Result<(), HeadError> {
     Ok(())
 }
 
-/// Takes spaces and tabs off both ends. (`trim_ascii` would take a form feed too, which is a control byte.)
+/// Trims spaces and tabs. (`trim_ascii` would also trim a form feed, which is a control byte.)
 fn trim_blanks(value: &[u8]) -> &[u8] {
     let is_text = |byte: &u8| !matches!(byte, b' ' | b'\t');
     let start = value.iter().position(is_text).unwrap_or(value.len());
@@ -95,15 +95,15 @@ fn trim_blanks(value: &[u8]) -> &[u8] {
     value.get(start..end).unwrap_or_default()
 }
 
-/// Which bytes a token may have (RFC 9110, 5.6.2). A table: every byte of every field's name is asked.
-static TOKEN_BYTES: ByteSet = ByteSet::of_alphanumerics_and(b"!#$%&'*+-.^_`|~");
+/// The bytes of a token (RFC 9110, 5.6.2). A table, because every byte of every field name is looked up.
+static TOKEN_BYTES: ByteSet = ByteSet::alphanumerics_and(b"!#$%&'*+-.^_`|~");
 
-/// A byte of a token.
+/// Whether a token may contain this byte.
 pub(super) fn is_token_byte(byte: &u8) -> bool {
-    TOKEN_BYTES.has(*byte)
+    TOKEN_BYTES.contains(*byte)
 }
 
-/// The fields that decide where a request ends and for whom it is.
+/// The fields that decide where a request ends and for which host it is.
 #[derive(Default)]
 struct Fields<'h> {
     count: usize,
@@ -113,7 +113,7 @@ struct Fields<'h> {
 }
 
 impl<'h> Fields<'h> {
-    fn take(&mut self, line: &'h [u8]) -> Result<(), HeadError> {
+    fn add(&mut self, line: &'h [u8]) -> Result<(), HeadError> {
         self.count += 1;
         if self.count > HEADER_FIELDS {
             return Err(HeadError::TooManyFields);
@@ -127,7 +127,7 @@ impl<'h> Fields<'h> {
             return Err(HeadError::Malformed("A header line is not: name, colon, value."));
         }
         let value = trim_blanks(value.get(1..).unwrap_or_default());
-        // To the end in any case: so the compiler takes many bytes at once.
+        // No early exit, so that the compiler can vectorise the loop.
         let has_control =
             value.iter().fold(false, |has, byte| has | (byte.is_ascii_control() & (*byte != b'\t')));
         if has_control {
@@ -181,7 +181,7 @@ impl<'h> Fields<'h> {
         let target = request_line.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
         let front = target.get(..target.len() - origin_form(target).len()).unwrap_or_default();
         let authority = front.splitn(3, |byte| *byte == b'/').nth(2).unwrap_or_default();
-        // pingora compares them byte by byte, and so do we: its refusal would have no body.
+        // pingora compares them byte by byte and would refuse without a body.
         if authority.is_empty() || authority == host {
             return Ok(());
         }

@@ -1,7 +1,6 @@
-//! The head of a request, read whole and checked before pingora sees it. pingora counts its time-outs from
-//! read to read, so a byte every few seconds would live for ever; and it accepts a few heads that RFC 9112
-//! calls malformed, on which two servers in a row might not agree. Here there is one deadline, and one
-//! reading.
+//! Reads and checks a whole request head before pingora parses it. pingora's timeouts are per read, so a client that sends a
+//! byte every few seconds could hold a connection indefinitely; and pingora accepts some heads that RFC 9112 calls malformed,
+//! which two servers in a row may read differently.
 
 use std::time::{Duration, Instant};
 
@@ -14,58 +13,23 @@ use tokio::io::AsyncReadExt;
 
 use super::byte_set::ByteSet;
 use super::framing;
-use crate::proxy::utf8::InvalidUtf8;
+use super::head_error::HeadError;
 
-/// Why a head is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum HeadError {
-    /// It breaks a rule of RFC 9112; the text says which.
-    #[error("malformed: {0}")]
-    Malformed(&'static str),
-    /// Its target has raw bytes that are not UTF-8.
-    #[error(transparent)]
-    InvalidUtf8(#[from] InvalidUtf8),
-    /// The request line alone is over the limit.
-    #[error("request line over {limit_bytes} bytes")]
-    UriTooLong {
-        /// The limit.
-        limit_bytes: usize,
-    },
-    /// Request line and fields are over the limit.
-    #[error("head over {limit_bytes} bytes")]
-    TooLarge {
-        /// The limit.
-        limit_bytes: usize,
-    },
-    /// More than [`HEADER_FIELDS`](sq_shared::limits::HEADER_FIELDS).
-    #[error("too many header fields")]
-    TooManyFields,
-    /// It was not complete in time.
-    #[error("head not complete after {limit:?}")]
-    TooSlow {
-        /// The limit.
-        limit: Duration,
-    },
-    /// CONNECT asks for a tunnel.
-    #[error("CONNECT")]
-    Connect,
-}
-
-/// What the wait for a head ended with.
+/// The result of waiting for a head.
 #[derive(Debug)]
 pub enum Head {
-    /// The bytes read: a whole, well-formed head, its target made a URI, and perhaps the beginning of the body.
+    /// The bytes read: a complete, well-formed head with a percent-encoded target, and possibly the start of the body.
     Complete(BytesMut),
     /// The client closed the connection.
     Closed,
 }
 
-/// How much of a head is taken, and how long it may take.
+/// The limits of a head.
 #[derive(Debug, Clone, Copy)]
 pub struct HeadLimits {
-    /// The size of request line and fields together; `None` leaves it to pingora's 1 MiB.
+    /// The size of request line and fields together; `None` leaves pingora's limit of 1 MiB.
     pub bytes: Option<usize>,
-    /// From its start to the head's last byte.
+    /// The time until its last byte.
     pub time: Duration,
 }
 
@@ -75,20 +39,20 @@ impl HeadLimits {
     }
 }
 
-/// pingora's own limit, which ours must not pass.
+/// pingora's own limit, which ours must not exceed.
 const PINGORA_HEAD_BYTES: usize = 1_048_575;
 
-/// The longest target that the `http` crate holds, which pingora and hyper both use: its offsets are 16 bits.
+/// The longest target of the `http` crate, which pingora and hyper both use: its offsets have 16 bits.
 const URI_BYTES: usize = 65_534;
 
-/// Which bytes a URI may hold (RFC 3986, 2): the unreserved, the reserved but `#`, and `%`.
-static URI_CHARACTERS: ByteSet = ByteSet::of_alphanumerics_and(b"-._~:/?[]@!$&'()*+,;=%");
+/// The bytes that a URI may contain (RFC 3986, 2): unreserved ones, reserved ones except `#`, and `%`.
+static URI_CHARACTERS: ByteSet = ByteSet::alphanumerics_and(b"-._~:/?[]@!$&'()*+,;=%");
 
-/// A first read takes a usual head whole, and a short body with it.
+/// The buffer of the first read holds a usual head and a short body.
 const FIRST_READ_BYTES: usize = 2048;
 
-/// Waits for the first bytes of a connection's next head, until `idle_end`. `None`: the client closed the
-/// connection, or has let it lie idle for too long.
+/// Waits for the first bytes of the next head, until `idle_end` completes. `None`: the client closed the connection, or it
+/// was idle for too long.
 pub async fn first_bytes(stream: &mut Stream, idle_end: impl Future<Output = ()>) -> Option<BytesMut> {
     let mut buffer = BytesMut::with_capacity(FIRST_READ_BYTES);
     tokio::select! {
@@ -98,7 +62,7 @@ pub async fn first_bytes(stream: &mut Stream, idle_end: impl Future<Output = ()>
     }
 }
 
-/// Reads a head, of which `buffer` has the first bytes. Its time runs from `since`, or else from now.
+/// Reads a head whose first bytes are in `buffer`. Its time counts from `since`, or else from now.
 ///
 /// # Errors
 /// It is malformed, too large or too slow.
@@ -108,17 +72,17 @@ pub async fn read(
     limits: HeadLimits,
     since: Option<Instant>,
 ) -> Result<Head, HeadError> {
-    let mut begun = PartialHead { buffer, searched: 0, limit_bytes: limits.limit_bytes() };
-    // Usually the head is all there, and needs no clock.
-    if let Some(head) = begun.take_whole()? {
+    let mut partial = PartialHead { buffer, searched: 0, limit_bytes: limits.limit_bytes() };
+    // Usually the head is complete already, and the clock need not be read.
+    if let Some(head) = partial.take_complete()? {
         return Ok(head);
     }
     let left = limits.time.saturating_sub(since.map_or(Duration::ZERO, |since| since.elapsed()));
-    let in_time = timeout(left, begun.read_on(stream)).await;
+    let in_time = timeout(left, partial.read_more(stream)).await;
     in_time.unwrap_or(Err(HeadError::TooSlow { limit: limits.time }))
 }
 
-/// What has come of a head.
+/// The part of a head that has been read.
 struct PartialHead {
     buffer: BytesMut,
     searched: usize,
@@ -126,19 +90,19 @@ struct PartialHead {
 }
 
 impl PartialHead {
-    async fn read_on(mut self, stream: &mut Stream) -> Result<Head, HeadError> {
+    async fn read_more(mut self, stream: &mut Stream) -> Result<Head, HeadError> {
         loop {
             if !matches!(stream.read_buf(&mut self.buffer).await, Ok(bytes) if bytes > 0) {
                 return Ok(Head::Closed);
             }
-            if let Some(head) = self.take_whole()? {
+            if let Some(head) = self.take_complete()? {
                 return Ok(head);
             }
         }
     }
 
-    /// The head, checked, once its last byte has come. What has come may be a mistake before that.
-    fn take_whole(&mut self) -> Result<Option<Head>, HeadError> {
+    /// The checked head, once it is complete. An incomplete head may already be wrong.
+    fn take_complete(&mut self) -> Result<Option<Head>, HeadError> {
         skip_empty_lines(&mut self.buffer, self.searched);
         check_first_byte(&self.buffer)?;
         let Some(end) = find_end(&self.buffer, &mut self.searched) else {
@@ -151,15 +115,15 @@ impl PartialHead {
     }
 }
 
-/// An empty line before a request line is skipped: old clients send one after a body (RFC 9112, 2.2).
+/// Skips empty lines before the request line, which old clients send after a body (RFC 9112, 2.2).
 fn skip_empty_lines(buffer: &mut BytesMut, searched: usize) {
     while searched == 0 && buffer.starts_with(b"\r\n") {
         let _ = buffer.split_to(2);
     }
 }
 
-/// What cannot be the start of a method is refused at once: usually it is a TLS handshake, whose client would
-/// otherwise wait for the deadline.
+/// Refuses at once what cannot start a method: usually a TLS handshake, whose client would otherwise wait until the
+/// deadline.
 fn check_first_byte(buffer: &[u8]) -> Result<(), HeadError> {
     let may_start = |byte: &u8| framing::is_token_byte(byte) || matches!(byte, b'\r' | b'\n');
     if buffer.first().is_none_or(may_start) {
@@ -170,8 +134,8 @@ fn check_first_byte(buffer: &[u8]) -> Result<(), HeadError> {
     ))
 }
 
-/// Where the first empty line ends, however its lines end. `searched` remembers the start of the line that
-/// was not complete, so that no line is looked at twice.
+/// Finds the end of the first empty line, with either line ending. `searched` is the start of the incomplete line, so that no
+/// line is searched twice.
 fn find_end(buffer: &[u8], searched: &mut usize) -> Option<usize> {
     let mut line_start = *searched;
     for offset in memchr_iter(b'\n', buffer.get(line_start..)?) {
@@ -198,10 +162,10 @@ fn check_size(head: &[u8], limit_bytes: usize) -> Result<(), HeadError> {
     })
 }
 
-/// Percent-encodes the bytes of the target that a URI may not hold (RFC 3986, 2): curl sends what it is
-/// given, and the parsers behind are strict. Nearly every target needs nothing.
+/// Percent-encodes the bytes of the target that a URI may not contain (RFC 3986, 2): curl sends what it is given, and the
+/// parsers after this one are strict. Nearly every target is unchanged.
 fn with_encoded_target(head: BytesMut) -> Result<BytesMut, HeadError> {
-    let plain = |byte: &u8| URI_CHARACTERS.has(*byte);
+    let plain = |byte: &u8| URI_CHARACTERS.contains(*byte);
     let mut parts = head.splitn(3, |byte| *byte == b' ');
     let (Some(method), Some(target), Some(rest)) = (parts.next(), parts.next(), parts.next()) else {
         return Ok(head);
@@ -234,7 +198,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_target_is_made_a_uri() {
+    fn a_target_becomes_a_uri() {
         let encoded = |head: &str| with_encoded_target(BytesMut::from(head)).unwrap().to_vec();
         let plain = "GET /a?s=%41+b HTTP/1.1\r\nX: <ä>\r\n\r\n";
         assert_eq!(encoded(plain), plain.as_bytes());
@@ -264,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn too_long_a_line_is_not_too_large_a_head() {
+    fn a_long_line_and_a_large_head_are_told_apart() {
         assert_eq!(check_size(&[b'a'; 10], 10), Ok(()));
         assert_eq!(check_size(&[b'a'; 11], 10), Err(HeadError::UriTooLong { limit_bytes: 10 }));
         assert_eq!(check_size(b"GET /\r\nX: y\r\n", 10), Err(HeadError::TooLarge { limit_bytes: 10 }));

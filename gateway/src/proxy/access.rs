@@ -1,6 +1,6 @@
-//! One line a request, under the log target `access`: `RUST_LOG=access=off` turns it off. The query and
-//! the key are never in it: a query holds scrolls. `duration_us` is the whole of a request's time here, `worker_us`
-//! the part of it for which its worker was waited ([`super::worker_wait`]).
+//! One line per request, under the log target `access`; `RUST_LOG=access=off` turns it off. It never contains the query, which
+//! may hold a scroll, or the key. `duration_us` is the request's whole time here, `worker_us` the part of it that the gateway
+//! waited for the worker ([`super::worker_wait`]).
 
 use std::time::Duration;
 
@@ -8,13 +8,18 @@ use pingora::protocols::http::v1::server::HttpSession as Session;
 use sq_shared::problem::Code;
 
 use super::authenticate::AuthenticatedTenant;
-use super::client_ip::Peer;
 use super::context::Context;
 use super::target::{logged_method, logged_path, origin_form, split_target};
-use crate::metrics::Ended;
+use crate::listen::Peer;
+use crate::metrics::RequestSummary;
 
-/// Writes the line of a request that the proxy has handled. `status` is 0 when no answer was sent.
-pub fn log(session: &Session, ctx: &Context, ended: &Ended<'_>) {
+/// Logs a request that the proxy served. `status` is 0 if no answer was sent.
+pub fn log(
+    session: &Session,
+    ctx: &Context<'_>,
+    tenant: Option<&AuthenticatedTenant>,
+    summary: &RequestSummary<'_>,
+) {
     if !tracing::enabled!(target: "access", tracing::Level::INFO) {
         return;
     }
@@ -22,15 +27,14 @@ pub fn log(session: &Session, ctx: &Context, ended: &Ended<'_>) {
     let (path, _) = split_target(origin_form(request.raw_path()));
     let (path, method) = (logged_path(&String::from_utf8_lossy(path)), logged_method(&request.method));
     let (bytes_in, bytes_out) = (session.body_bytes_read(), session.body_bytes_sent());
-    let client = ctx.client.map(|client| client.to_string()).unwrap_or_default();
-    let Ended { status, code, duration, upstream, .. } = *ended;
+    let client = ctx.client.to_string();
+    let RequestSummary { status, code, duration, upstream, .. } = *summary;
     let code = code.map(Code::as_str).unwrap_or_default();
     let (duration_us, worker_us) = (whole_us(duration), upstream.map(whole_us));
-    let request_id = ctx.request_id_text().to_owned();
-    let trace_id = ctx.trace.goes_on().map(|trace| trace.trace_id().to_string());
-    let tenant = ctx.tenant();
+    let request_id = ctx.request_id_text();
+    let trace_id = ctx.trace.passed_on().map(|trace| trace.trace_id().to_string());
     let key = tenant.map_or("", AuthenticatedTenant::key_id);
-    let tenant = tenant.map_or("", |tenant| tenant.tenant().name.as_str());
+    let tenant = tenant.map_or("", AuthenticatedTenant::name);
     tracing::info!(
         target: "access",
         request_id, client, tenant, key, method, path, status, code, bytes_in, bytes_out, duration_us, worker_us,
@@ -38,10 +42,10 @@ pub fn log(session: &Session, ctx: &Context, ended: &Ended<'_>) {
     );
 }
 
-/// Writes the line of a request that the edge refused.
-pub fn log_refused_at_edge(peer: Peer, request_id: &str, ended: &Ended<'_>) {
+/// Logs a request that the edge refused.
+pub fn log_refused_at_edge(peer: Peer, request_id: &str, summary: &RequestSummary<'_>) {
     let client = peer.ip().to_string();
-    let Ended { status, code, duration, .. } = *ended;
+    let RequestSummary { status, code, duration, .. } = *summary;
     let code = code.map(Code::as_str).unwrap_or_default();
     let duration_us = whole_us(duration);
     tracing::info!(target: "access", request_id, client, status, code, duration_us);

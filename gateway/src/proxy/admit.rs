@@ -1,4 +1,4 @@
-//! Every check that needs no body, in their order; the first that fails ends the request.
+//! The checks that need no body, in their order. The first that fails refuses the request.
 
 use http::Method;
 use pingora::http::RequestHeader;
@@ -9,137 +9,201 @@ use sq_shared::route::Route;
 
 use super::authenticate::{AuthenticateError, AuthenticatedTenant, authenticate};
 use super::body::BodyMeter;
-use super::context::{Admitted, Context, Stage};
-use super::limit::{LimitError, Permit};
+use super::context::Context;
+use super::health::Question;
 use super::refuse::Refusal;
-use super::repeat::WriteKeys;
+use super::repeat::{Attempts, WriteKeys};
 use super::route::{self, RouteError};
 use super::target::{origin_form, split_target};
-use super::{client_ip, health, utf8};
+use super::{client_ip, utf8};
 use crate::audit::AuditLog;
-use crate::audit::route::{Author, RouteDraft};
-use crate::metrics::Command;
-use crate::phase::Phase;
+use crate::audit::route::{AuditedRoute, Author, RouteDraft};
+use crate::limits::{LimitError, Permit};
+use crate::metrics::CommandLabel;
 
-/// What becomes of a request that breaks no rule.
+/// What happens to a request.
 pub enum Admission {
-    /// It goes to its worker.
-    Forward,
-    /// `/health` and `/ready`.
-    Health(health::Question),
-    /// An `OPTIONS` request, which browsers send first.
+    /// It is forwarded to its worker.
+    Forward(Box<Admitted>),
+    /// `/health` or `/ready`.
+    Health(Question),
+    /// An `OPTIONS` request, as browsers send it before others.
     Preflight,
+    /// It fails a check.
+    Refused(Box<Refused>),
+}
+
+/// A request that has passed every check, and what it holds while it is forwarded.
+pub struct Admitted {
+    /// The permit to reach the tenant's worker.
+    pub tenant: AuthenticatedTenant,
+    /// Its route, and, if it writes, its line in the audit log.
+    pub audited: AuditedRoute,
+    /// Checks its body.
+    pub body: BodyMeter,
+    /// Its keys, if it writes.
+    pub keys: Option<WriteKeys>,
+    /// The attempts so far.
+    pub attempts: Attempts,
+    /// A worker may have got it, and may have applied it.
+    pub is_sent: bool,
+    /// Counts it as one of the tenant's requests in flight.
+    pub in_flight: Permit,
+}
+
+/// A request that fails a check.
+pub struct Refused {
+    /// Why.
+    pub refusal: Refusal,
+    /// The tenant, if the key is valid.
+    pub tenant: Option<AuthenticatedTenant>,
+    /// Its audit line, if it writes. A request over a limit has none, because the log would grow as fast as a client sends;
+    /// nor has one without a route, or one for which the audit log has no space.
+    pub line: Option<RouteDraft>,
+}
+
+impl Admission {
+    /// The tenant, if the request has a valid key and is no preflight or health check.
+    pub fn tenant(&self) -> Option<&AuthenticatedTenant> {
+        match self {
+            Self::Forward(admitted) => Some(&admitted.tenant),
+            Self::Refused(refused) => refused.tenant.as_ref(),
+            Self::Health(_) | Self::Preflight => None,
+        }
+    }
+}
+
+impl Admitted {
+    /// Whether a worker may have applied it without answering.
+    pub fn may_be_applied(&self) -> bool {
+        self.is_sent && self.audited.route().writes()
+    }
+
+    /// Prepares for another attempt, which sends the body again.
+    pub fn restart_body(&mut self) {
+        self.body.restart();
+        self.audited.restart_body();
+    }
 }
 
 /// Checks a request.
-///
-/// # Errors
-/// The first rule that it breaks.
 pub fn admit(
     audit: &AuditLog,
-    (phase, is_root_lost): (Phase, bool),
+    is_root_lost: bool,
     request: &RequestHeader,
-    ctx: &mut Context,
-) -> Result<Admission, Refusal> {
-    let (path, query) = split_target(origin_form(request.raw_path()));
-    ctx.request_id = request_id(&request.headers);
-    let client =
-        client_ip::client_ip(ctx.peer, &request.headers, &ctx.directory.config.gateway.trusted_proxies);
-    ctx.client = Some(client);
-
-    let question = health::Question::of_path(path);
-    if question.is_none() {
-        ctx.ip_standing = ctx.directory.client_limits.charge_request(client)?;
-    }
-    check_phase(phase, question)?;
-    if request.method == Method::OPTIONS {
-        ctx.command = Command::Preflight;
-        return Ok(Admission::Preflight);
-    }
-    if let Some(question) = question {
-        ctx.command = question.command();
-        return question.check_method(&request.method).map(Admission::Health);
-    }
-    let tenant = authenticate_client(request, ctx)?;
+    ctx: &mut Context<'_>,
+) -> Admission {
+    let tenant = match find_tenant(request, ctx) {
+        Ok(tenant) => tenant,
+        Err(admission) => return admission,
+    };
     let in_flight = match charge(&tenant, ctx) {
         Ok(in_flight) => in_flight,
-        // It has no line in the audit log: that would grow as fast as anybody sends.
-        Err(error) => return Err(refuse(ctx, tenant, None, error)),
+        Err(error) => return refused(error, Some(tenant), None),
     };
+    let (path, query) = split_target(origin_form(request.raw_path()));
     let Some(route) = route::find(path) else {
         let refusal = utf8::check_target(path, query).err().map_or(RouteError::Unknown.into(), Refusal::from);
-        return Err(refuse(ctx, tenant, None, refusal));
+        return refused(refusal, Some(tenant), None);
     };
-    ctx.command = Command::Route(route);
+    ctx.command = CommandLabel::Route(route);
     let author = Author {
         tenant: &tenant.tenant().name,
         key_id: tenant.key_id(),
-        client,
+        client: ctx.client,
         request_id: &ctx.request_id,
     };
-    let draft = audit.draft(route, query, &request.headers, &author);
+    let line = audit.draft(route, query, &request.headers, &author);
     let (keys, body) = match check_route(route, request, &tenant, ctx) {
         Ok(checked) => checked,
-        Err(refusal) => return Err(refuse(ctx, tenant, Some(draft), refusal)),
+        Err(refusal) => return refused(refusal, Some(tenant), Some(line)),
     };
     if is_root_lost {
-        return Err(refuse(ctx, tenant, Some(draft), Refusal::DataRootMissing));
+        return refused(Refusal::DataRootMissing, Some(tenant), Some(line));
     }
-    // The last check: what is refused above is refused whether the audit log can be written or not.
-    let audited = match draft.take_place() {
+    // The last check, so that the other refusals don't depend on whether the audit log can be written.
+    let audited = match line.reserve() {
         Ok(audited) => audited,
-        Err(error) => return Err(refuse(ctx, tenant, None, error)),
+        Err(error) => return refused(error, Some(tenant), None),
     };
-    let admitted = Admitted {
+    let attempts = Attempts::default();
+    Admission::Forward(Box::new(Admitted {
         tenant,
         audited,
-        keys,
         body,
-        attempts: 0,
-        absence: None,
+        keys,
+        attempts,
         is_sent: false,
-        has_answer: false,
         in_flight,
-    };
-    ctx.stage = Stage::Admitted(Box::new(admitted));
-    Ok(Admission::Forward)
+    }))
 }
 
-/// A gateway that stops serves nobody; whether the process lives it says to its end.
-fn check_phase(phase: Phase, question: Option<health::Question>) -> Result<(), Refusal> {
-    let is_served = !phase.refuses() || question == Some(health::Question::Health);
-    if is_served { Ok(()) } else { Err(Refusal::ShuttingDown) }
+fn refused(
+    refusal: impl Into<Refusal>,
+    tenant: Option<AuthenticatedTenant>,
+    line: Option<RouteDraft>,
+) -> Admission {
+    Admission::Refused(Box::new(Refused { refusal: refusal.into(), tenant, line }))
 }
 
-/// A wrong key is charged to the address. (A right one is served even when the address has no wrong ones left:
-/// an office behind one address is not locked out by one script.)
-fn authenticate_client(request: &RequestHeader, ctx: &Context) -> Result<AuthenticatedTenant, Refusal> {
+impl<E: Into<Refusal>> From<E> for Admission {
+    fn from(refusal: E) -> Self {
+        refused(refusal, None, None)
+    }
+}
+
+/// Charges the request to its client's address, and finds its tenant; or what happens to a request that needs none.
+fn find_tenant(request: &RequestHeader, ctx: &mut Context<'_>) -> Result<AuthenticatedTenant, Admission> {
+    let (path, _) = split_target(origin_form(request.raw_path()));
+    ctx.request_id = request_id(&request.headers);
+    ctx.client =
+        client_ip::client_ip(ctx.peer, &request.headers, &ctx.directory.config.gateway.trusted_proxies);
+    let question = Question::from_path(path);
+    if question.is_none() {
+        ctx.ip_rate = ctx.directory.client_limits.charge_request(ctx.client)?;
+    }
+    // While shutting down, only /health is answered.
+    if ctx.live.phase.borrow().refuses() && question != Some(Question::Health) {
+        return Err(Refusal::ShuttingDown.into());
+    }
+    if request.method == Method::OPTIONS {
+        ctx.command = CommandLabel::Preflight;
+        return Err(Admission::Preflight);
+    }
+    if let Some(question) = question {
+        ctx.command = question.command();
+        return Err(Admission::Health(question.check_method(&request.method)?));
+    }
+    Ok(check_key(request, ctx)?)
+}
+
+/// Looks up the key. A wrong one is charged to the address. A valid one is served even when the address has used up its rate of
+/// wrong keys, so that one script does not lock out an office behind the same address.
+fn check_key(request: &RequestHeader, ctx: &Context<'_>) -> Result<AuthenticatedTenant, Refusal> {
     let result = credential::read(&request.headers).map_err(Refusal::from);
     let result = result.and_then(|token| authenticate(token, &ctx.directory).map_err(Refusal::from));
-    let wrong_key = matches!(
-        result,
-        Err(Refusal::Credential(CredentialError::Malformed)
-            | Refusal::Authenticate(AuthenticateError::Unknown))
-    );
-    if let Some(client) = ctx.client.filter(|_| wrong_key) {
-        ctx.directory.client_limits.charge_failed_key(client)?;
+    if let Err(
+        Refusal::Credential(CredentialError::Malformed) | Refusal::Authenticate(AuthenticateError::Unknown),
+    ) = result
+    {
+        ctx.directory.client_limits.charge_failed_key(ctx.client)?;
     }
     result
 }
 
 /// Charges the request to its tenant.
-fn charge(tenant: &AuthenticatedTenant, ctx: &mut Context) -> Result<Permit, LimitError> {
+fn charge(tenant: &AuthenticatedTenant, ctx: &mut Context<'_>) -> Result<Permit, LimitError> {
     let limiter = &tenant.tenant().limiter;
-    ctx.tenant_standing = limiter.charge_request()?;
+    ctx.tenant_rate = limiter.charge_request()?;
     limiter.enter()
 }
 
-/// What a route asks of a request.
+/// The checks of the route.
 fn check_route(
     route: Route,
     request: &RequestHeader,
     tenant: &AuthenticatedTenant,
-    ctx: &Context,
+    ctx: &Context<'_>,
 ) -> Result<(Option<WriteKeys>, BodyMeter), Refusal> {
     let (path, query) = split_target(origin_form(request.raw_path()));
     utf8::check_target(path, query)?;
@@ -148,15 +212,4 @@ fn check_route(
     let keys = route.writes().then(|| WriteKeys::new(&request.headers)).transpose()?;
     let body = BodyMeter::new(request, ctx.directory.config.limits.body_bytes)?;
     Ok((keys, body))
-}
-
-/// Leaves what is known about a refused request for its answer and its lines.
-fn refuse(
-    ctx: &mut Context,
-    tenant: AuthenticatedTenant,
-    draft: Option<RouteDraft>,
-    refusal: impl Into<Refusal>,
-) -> Refusal {
-    ctx.stage = Stage::Refused(tenant, draft);
-    refusal.into()
 }

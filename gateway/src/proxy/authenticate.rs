@@ -1,5 +1,4 @@
-//! A key becomes an [`AuthenticatedTenant`]: the permit without which nothing can be forwarded, and which
-//! nothing but this module can make.
+//! Turns a key into an [`AuthenticatedTenant`], the permit that forwarding needs and only this module can create.
 
 use std::sync::Arc;
 
@@ -9,7 +8,7 @@ use sq_shared::token::BearerToken;
 
 use crate::directory::{Directory, DirectoryTenant};
 
-/// Proof that the request's key is a valid one of this tenant, and the tenant is served.
+/// Proof that the request's key is valid and its tenant is active.
 pub struct AuthenticatedTenant {
     tenant: Arc<DirectoryTenant>,
     key_index: usize,
@@ -17,19 +16,19 @@ pub struct AuthenticatedTenant {
     token: BearerToken,
 }
 
-/// Why a key opens nothing.
+/// Why a key is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AuthenticateError {
-    /// Nobody's.
+    /// No tenant has it.
     #[error("unknown key")]
     Unknown,
-    /// It was somebody's.
+    /// It has expired.
     #[error("expired key")]
     Expired,
-    /// The tenant is not served any more.
+    /// Its tenant is suspended.
     #[error("tenant suspended")]
     Suspended,
-    /// The tenant is not served yet.
+    /// Its tenant is not active yet.
     #[error("tenant reserved")]
     Reserved,
 }
@@ -37,14 +36,14 @@ pub enum AuthenticateError {
 /// Looks a key up.
 ///
 /// # Errors
-/// It is unknown or has expired, or its tenant is not served.
+/// It is unknown or has expired, or its tenant is not active.
 pub fn authenticate(
     token: BearerToken,
     directory: &Directory,
 ) -> Result<AuthenticatedTenant, AuthenticateError> {
     let (tenant, key_index) = directory.find(&token.digest()).ok_or(AuthenticateError::Unknown)?;
     let key = tenant.key(key_index).ok_or(AuthenticateError::Unknown)?;
-    // The clock is read only for a key that has an end.
+    // The clock is read only for a key that can expire.
     if key.expires_s.is_some() && !key.is_valid_at(now_s()) {
         return Err(AuthenticateError::Expired);
     }
@@ -58,17 +57,22 @@ pub fn authenticate(
 }
 
 impl AuthenticatedTenant {
-    /// Whose key it is.
+    /// The tenant.
     pub fn tenant(&self) -> &DirectoryTenant {
         &self.tenant
     }
 
-    /// Which of the tenant's keys.
+    /// The tenant's name.
+    pub fn name(&self) -> &str {
+        self.tenant.name.as_str()
+    }
+
+    /// The id of the key.
     pub fn key_id(&self) -> &str {
         self.tenant.key(self.key_index).map_or("", |key| &key.id)
     }
 
-    /// Whether the key has expired since it was looked up.
+    /// Whether the key has expired by now.
     pub fn has_expired(&self) -> bool {
         self.tenant.key(self.key_index).is_some_and(|key| !key.is_valid_at(now_s()))
     }
@@ -78,7 +82,7 @@ impl AuthenticatedTenant {
         self.scope == Scope::Write
     }
 
-    /// The key itself, for the worker to check again.
+    /// The key itself, which the worker checks again.
     pub fn token(&self) -> &BearerToken {
         &self.token
     }

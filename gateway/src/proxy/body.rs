@@ -1,4 +1,4 @@
-//! Watches a body on its way to the worker: its size, its speed, and that it is UTF-8.
+//! Checks a body on its way to the worker: its size, its rate, and that it is UTF-8.
 
 use std::time::Instant;
 
@@ -9,10 +9,10 @@ use sq_shared::limits::{BODY_WINDOW, BODY_WINDOW_BYTES};
 
 use super::utf8::{BodyValidator, InvalidUtf8};
 
-/// How much of a body is kept, to be sent again: pingora's buffer takes so much, no more and no less.
+/// How much of a body is kept, to be sent again: the fixed size of pingora's buffer.
 const KEPT_BYTES: u64 = 64 * 1024;
 
-/// Why a body is not taken.
+/// Why a body is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
     /// It is not UTF-8.
@@ -27,28 +27,30 @@ pub enum BodyError {
     /// It comes too slowly.
     #[error("body under 1 KiB/s")]
     TooSlow,
+    /// Its chunks are malformed.
+    #[error("malformed framing")]
+    Malformed,
 }
 
-/// Watches a body go by: its size, its speed, and that it is UTF-8. Of the body itself it keeps no more
-/// than three bytes.
+/// Checks a body as it streams. It holds up to three bytes of it.
 #[derive(Debug)]
 pub struct BodyMeter {
     limit_bytes: Option<u64>,
     declared_bytes: Option<u64>,
     seen_bytes: u64,
     validator: BodyValidator,
-    /// From the first piece on. Most requests have no body, and need no clock.
+    /// `None` until the first piece: most requests have no body, and the clock need not be read.
     window_start: Option<Instant>,
     window_bytes: u64,
 }
 
 impl BodyMeter {
-    /// A meter for a request's body.
+    /// A meter for the body of a request.
     ///
     /// # Errors
     /// Its `Content-Length` is over the limit.
     pub fn new(request: &RequestHeader, limit_bytes: Option<u64>) -> Result<Self, BodyError> {
-        let declared_bytes = Self::declared_bytes(request);
+        let declared_bytes = declared_bytes(request);
         if let (Some(declared), Some(limit_bytes)) = (declared_bytes, limit_bytes)
             && declared > limit_bytes
         {
@@ -64,7 +66,7 @@ impl BodyMeter {
         })
     }
 
-    /// Starts over, for a request that is sent again.
+    /// Starts over when the body is sent again.
     pub fn restart(&mut self) {
         self.seen_bytes = 0;
         self.validator = BodyValidator::default();
@@ -72,27 +74,10 @@ impl BodyMeter {
         self.window_bytes = 0;
     }
 
-    /// What the request says that its body has.
-    pub fn declared_bytes(request: &RequestHeader) -> Option<u64> {
-        request.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-    }
-
-    /// Whether a body is announced at all.
-    pub fn expects_body(request: &RequestHeader) -> bool {
-        let length = request.headers.get(header::CONTENT_LENGTH);
-        length.is_some_and(|value| value.as_bytes() != b"0")
-            || request.headers.contains_key(header::TRANSFER_ENCODING)
-    }
-
-    /// Whether a body may be longer than what is kept of it, so that it could not be sent again.
-    pub fn may_be_long(request: &RequestHeader) -> bool {
-        Self::declared_bytes(request).is_none_or(|bytes| bytes > KEPT_BYTES)
-    }
-
-    /// Takes the next piece, before it goes to the worker.
+    /// Checks the next piece before it is sent to the worker.
     ///
     /// # Errors
-    /// The body is not to be taken; the worker sees it cut short, and does not act on it.
+    /// The body is refused. The worker sees it cut short, and does not act on it.
     pub fn push(&mut self, piece: Option<&Bytes>, end: bool) -> Result<(), BodyError> {
         if let Some(piece) = piece {
             self.seen_bytes += piece.len() as u64;
@@ -102,15 +87,15 @@ impl BodyMeter {
             self.validator.push(piece)?;
             self.check_speed(piece.len() as u64)?;
         }
-        // With a declared length the last piece is known before the end is: it must not reach the worker
-        // when the text breaks off inside a character.
+        // With a declared length the last piece is known before the end: it must not reach the worker if the text ends
+        // inside a character.
         if end || self.is_whole() {
             self.validator.finish()?;
         }
         Ok(())
     }
 
-    /// Whether all of a body whose length was declared has gone by.
+    /// Whether a body of declared length is complete.
     pub fn is_whole(&self) -> bool {
         self.declared_bytes == Some(self.seen_bytes)
     }
@@ -130,12 +115,29 @@ impl BodyMeter {
     }
 }
 
+/// The length of the body, if the request declares it.
+pub fn declared_bytes(request: &RequestHeader) -> Option<u64> {
+    request.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Whether the request announces a body.
+pub fn expects_body(request: &RequestHeader) -> bool {
+    let length = request.headers.get(header::CONTENT_LENGTH);
+    length.is_some_and(|value| value.as_bytes() != b"0")
+        || request.headers.contains_key(header::TRANSFER_ENCODING)
+}
+
+/// Whether the body may be longer than what is kept of it, in which case it could not be sent again.
+pub fn may_be_long(request: &RequestHeader) -> bool {
+    declared_bytes(request).is_none_or(|bytes| bytes > KEPT_BYTES)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_last_piece_is_judged_before_it_is_sent() {
+    fn the_last_piece_is_checked_before_it_is_sent() {
         let mut request = RequestHeader::build("POST", b"/", None).unwrap();
         request.insert_header(header::CONTENT_LENGTH, "4").unwrap();
         let mut meter = BodyMeter::new(&request, Some(4)).unwrap();

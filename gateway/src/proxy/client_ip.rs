@@ -1,40 +1,32 @@
-//! Who the client is: the TCP peer, or, when that is a trusted proxy, what it says in `X-Forwarded-For`.
+//! The client's address: the TCP peer's or, behind a trusted proxy, one from `X-Forwarded-For`.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv6Addr, SocketAddrV4};
 
 use http::HeaderMap;
 use ipnet::IpNet;
 use sq_shared::headers::lookup::X_FORWARDED_FOR;
 
-/// The other end of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Peer {
-    /// A TCP address.
-    Tcp(IpAddr),
-    /// A Unix socket: a program on this machine that may open the socket file, and so a trusted proxy.
-    Unix,
-}
+use crate::listen::Peer;
 
-/// Most entries that are looked at: more proxies than any way to a host has. What stands left of them is not read.
-const MOST_ENTRIES: usize = 32;
+/// The number of entries that are read, from the right: more than the proxies on any path to a host.
+const MAX_ENTRIES: usize = 32;
 
-/// Longest entry that is looked at: an IPv6 address with an IPv4 end (45 bytes), in brackets, with its port and a
-/// few spaces.
+/// The longest entry that is read: an IPv6 address with an embedded IPv4 one (45 bytes) in brackets, a port, and a few
+/// spaces.
 const ENTRY_BYTES: usize = 64;
 
 /// The client's address.
 ///
-/// The list is read from its right end: each proxy appends the peer that it saw, so only what trusted
-/// proxies have written can be believed, and the right-most address that is not a proxy's is the client.
-/// An entry that is no address ends the walk at the proxy that passed it on; an empty one is passed over
-/// (RFC 9110, 5.6.1.2). The walk costs what it looks at, however long the list is.
+/// The list is read from its right end: each proxy appends the peer that it saw, so only entries written by trusted proxies
+/// can be trusted, and the right-most address that is not a proxy's is the client. An entry that is not an address ends the
+/// walk at the proxy that sent it; an empty one is skipped (RFC 9110, 5.6.1.2). The cost does not grow with the list.
 pub fn client_ip(peer: Peer, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let mut client = peer.ip();
     if !peer.is_trusted(trusted) {
         return client;
     }
     let fields = headers.get_all(X_FORWARDED_FOR).iter().rev();
-    for entry in fields.flat_map(|field| entries_from_the_right(field.as_bytes())).take(MOST_ENTRIES) {
+    for entry in fields.flat_map(|field| entries_from_the_right(field.as_bytes())).take(MAX_ENTRIES) {
         match entry.map(parse_entry) {
             Some(Ok(address)) => client = address,
             Some(Err(NoAddress::Empty)) => continue,
@@ -51,22 +43,7 @@ fn is_in(networks: &[IpNet], address: IpAddr) -> bool {
     networks.iter().any(|network| network.contains(&address))
 }
 
-impl Peer {
-    /// Whether it speaks for others: who is behind it is then not known from the peer alone.
-    pub fn is_trusted(self, trusted: &[IpNet]) -> bool {
-        self == Self::Unix || is_in(trusted, self.ip())
-    }
-
-    /// The address that is charged when nothing better is known; a Unix socket counts as this machine.
-    pub fn ip(self) -> IpAddr {
-        match self {
-            Self::Tcp(address) => address.to_canonical(),
-            Self::Unix => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        }
-    }
-}
-
-/// The entries of a list, the last one first. `None` stands for one that is too long to be an address.
+/// The entries of a list, the last one first. `None` is an entry that is too long to be an address.
 fn entries_from_the_right(list: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
     let mut rest = Some(list);
     std::iter::from_fn(move || {
@@ -83,15 +60,15 @@ fn entries_from_the_right(list: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
     })
 }
 
-/// What an entry is that is not an address.
+/// Why an entry is not an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum NoAddress {
     Empty,
     Junk,
 }
 
-/// An address, with or without a port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`,
-/// `[2001:db8::1]:80`. One with a zone (`fe80::1%eth0`) is none: a zone means something on the proxy alone.
+/// Parses an address, with or without a port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`,
+/// `[2001:db8::1]:80`. One with a zone (`fe80::1%eth0`) is not accepted: a zone only means something on the proxy.
 fn parse_entry(entry: &[u8]) -> Result<IpAddr, NoAddress> {
     let entry = entry.trim_ascii();
     if entry.is_empty() {
@@ -108,7 +85,7 @@ fn parse_entry(entry: &[u8]) -> Result<IpAddr, NoAddress> {
     address.map(|address| address.to_canonical()).ok_or(NoAddress::Junk)
 }
 
-/// What stands behind an opening bracket: an IPv6 address, the closing one, and perhaps a port.
+/// Parses what follows an opening bracket: an IPv6 address, the closing bracket, and possibly a port.
 fn in_brackets(text: &str) -> Option<IpAddr> {
     let (address, rest) = text.split_once(']')?;
     let has_good_end =
@@ -118,6 +95,8 @@ fn in_brackets(text: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     fn client(peer: &str, fields: &[&str]) -> String {
@@ -136,7 +115,7 @@ mod tests {
         assert_eq!(
             client("192.0.2.9", &["198.51.100.1"]),
             "192.0.2.9",
-            "a stranger's word counts for nothing"
+            "an untrusted peer's list is ignored"
         );
         assert_eq!(client("127.0.0.1", &[]), "127.0.0.1");
         assert_eq!(client("127.0.0.1", &["198.51.100.1"]), "198.51.100.1");
@@ -189,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_ascii_are_junk() {
+    fn bytes_outside_ascii_are_junk() {
         for junk in [&b"\xc2\xa0198.51.100.1"[..], b"198.51.100.1\xff", "１.2.3.4".as_bytes()] {
             let mut headers = HeaderMap::new();
             headers.append(X_FORWARDED_FOR, http::HeaderValue::from_bytes(junk).unwrap());
@@ -199,21 +178,21 @@ mod tests {
     }
 
     #[test]
-    fn so_many_entries_are_looked_at_and_no_more() {
+    fn the_number_of_entries_is_limited() {
         let behind = |count: usize| format!("198.51.100.1{}", ",10.0.0.2".repeat(count));
-        assert_eq!(client("127.0.0.1", &[&behind(MOST_ENTRIES - 1)]), "198.51.100.1");
-        assert_eq!(client("127.0.0.1", &[&behind(MOST_ENTRIES)]), "10.0.0.2");
-        let mut fields = vec!["10.0.0.2"; MOST_ENTRIES];
+        assert_eq!(client("127.0.0.1", &[&behind(MAX_ENTRIES - 1)]), "198.51.100.1");
+        assert_eq!(client("127.0.0.1", &[&behind(MAX_ENTRIES)]), "10.0.0.2");
+        let mut fields = vec!["10.0.0.2"; MAX_ENTRIES];
         fields[0] = "198.51.100.1";
         assert_eq!(client("127.0.0.1", &fields), "198.51.100.1");
         fields.insert(0, "198.51.100.1");
         fields[1] = "10.0.0.2";
         assert_eq!(client("127.0.0.1", &fields), "10.0.0.2");
-        assert_eq!(client("127.0.0.1", &[&behind(0), &",".repeat(MOST_ENTRIES)]), "127.0.0.1");
+        assert_eq!(client("127.0.0.1", &[&behind(0), &",".repeat(MAX_ENTRIES)]), "127.0.0.1");
     }
 
     #[test]
-    fn an_entry_has_so_many_bytes_and_no_more() {
+    fn the_length_of_an_entry_is_limited() {
         for start in ["", "1.2.3.4,"] {
             let padded = |length: usize| format!("{start}{:>length$}", "198.51.100.1");
             assert_eq!(client("127.0.0.1", &[&padded(ENTRY_BYTES)]), "198.51.100.1");

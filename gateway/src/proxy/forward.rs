@@ -1,37 +1,35 @@
-//! What goes to the worker and what comes back. The fields of both heads are a few known ones, set anew; no
-//! byte of the client's head, and none of the worker's, passes through unread.
+//! Builds the head for the worker and the head for the client. Both get a few known fields, set one by one: nothing of the
+//! client's head, or of the worker's, passes through unread.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
-use sq_shared::headers::{X_REQUEST_ID, lookup};
+use sq_shared::headers::lookup;
 use sq_shared::trace_context::TraceState;
 
+use super::admit::Admitted;
+use super::answer::add_common_fields;
 use super::authenticate::AuthenticatedTenant;
-use super::context::{Admitted, Context};
-use super::limit::rate_limit_fields;
+use super::connection::may_have_body;
+use super::context::Context;
 use super::repeat::WriteKeys;
 use super::target::origin_form;
 use super::worker_answer;
 use crate::traces::Trace;
 
-/// What a client's request keeps on its way in, beside the key and the id, which are set anew.
+/// The fields that are copied from the client's request.
 const REQUEST_FIELDS: [HeaderName; 3] =
     [header::CONTENT_TYPE, header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
 
-/// Room for the fields that a worker is usually sent.
+/// The usual number of fields for a worker.
 const REQUEST_FIELD_COUNT: usize = 8;
 
-/// Room for the fields of a usual answer, pingora's two among them; more make the maps grow.
+/// The usual number of fields of an answer, including pingora's two.
 const ANSWER_FIELD_COUNT: usize = 12;
 
-const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
-const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
-
-/// Builds the head that the worker gets. Of the client's it keeps the method and the target, which are read and checked
-/// already.
+/// Builds the head for the worker. It has the client's method and target, which are checked already.
 ///
 /// # Errors
-/// The head cannot be built; no request that passed the checks makes that happen.
+/// The head cannot be built, which does not happen for a request that passed the checks.
 pub fn request_head(
     client: &RequestHeader,
     admitted: &Admitted,
@@ -42,7 +40,7 @@ pub fn request_head(
     let (mut parts, ()) = http::Request::new(()).into_parts();
     parts.method = client.method.clone();
     parts.uri = client.uri.clone();
-    // No field of the client's passes but by one of the lines below.
+    // The client's fields pass only through the lines below.
     let fields = &mut parts.headers;
     fields.reserve(REQUEST_FIELD_COUNT);
     fields.insert(header::HOST, tenant.tenant().upstream_host.clone());
@@ -59,7 +57,7 @@ pub fn request_head(
     } else if admitted.audited.route().is_conditional_read() {
         add_condition(fields, client, header::IF_NONE_MATCH);
     }
-    // The head keeps no upper and lower case: our worker and SQ's compare names without, and it is half the work.
+    // The names' case is not kept, which halves the work: our worker and SQ's ignore it.
     let mut head = RequestHeader::from(parts);
     let (target, origin_form) = (client.raw_path(), origin_form(client.raw_path()));
     if origin_form.len() < target.len() {
@@ -68,9 +66,9 @@ pub fn request_head(
     Ok(head)
 }
 
-/// Which trace the request belongs to. What other systems noted goes with the client's trace alone.
+/// Adds the request's trace. The trace state of other systems belongs to the client's trace only.
 fn add_trace(fields: &mut HeaderMap, client: &RequestHeader, trace: Trace) {
-    if let Some(parent) = trace.goes_on() {
+    if let Some(parent) = trace.passed_on() {
         fields.insert(lookup::TRACEPARENT, parent.header_value());
     }
     if trace.of_client.is_some()
@@ -80,7 +78,7 @@ fn add_trace(fields: &mut HeaderMap, client: &RequestHeader, trace: Trace) {
     }
 }
 
-/// What only a write has: its conditions and its names.
+/// Adds the conditions and keys of a write.
 fn add_write_fields(fields: &mut HeaderMap, client: &RequestHeader, keys: &WriteKeys) {
     add_condition(fields, client, header::IF_MATCH);
     add_condition(fields, client, header::IF_NONE_MATCH);
@@ -90,15 +88,15 @@ fn add_write_fields(fields: &mut HeaderMap, client: &RequestHeader, keys: &Write
     fields.insert(lookup::X_SQ_REPEAT_KEY, keys.own.clone());
 }
 
-/// One of the client's conditions, if it has it.
+/// Adds one of the client's conditions, if the request has it.
 fn add_condition(fields: &mut HeaderMap, client: &RequestHeader, name: HeaderName) {
     if let Some(condition) = condition(&client.headers, &name) {
         fields.insert(name, condition);
     }
 }
 
-/// The client's list of tags. One that stands in many fields is the same in one field (RFC 9110, 5.3), and so takes no more of
-/// the fields that the worker has room for.
+/// The client's list of tags. A list in many fields means the same in one field (RFC 9110, 5.3), which counts once against the
+/// worker's limit of fields.
 fn condition(client: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
     let mut values = client.get_all(name).iter();
     let first = values.next()?;
@@ -117,79 +115,33 @@ fn bearer(tenant: &AuthenticatedTenant) -> HeaderValue {
     value
 }
 
-/// Builds the head that the client gets from the worker's, which was checked.
+/// Builds the client's head from the worker's, which was checked. `has_key` is whether the client sent an `Idempotency-Key`.
 ///
 /// # Errors
-/// A field cannot be set; the fields are ours.
+/// A field cannot be set, which is a defect here.
 pub fn answer_head(
     worker: &ResponseHeader,
     request: &RequestHeader,
-    ctx: &Context,
+    ctx: &Context<'_>,
+    has_key: bool,
 ) -> pingora::Result<ResponseHeader> {
     let mut head = ResponseHeader::build(worker.status, Some(ANSWER_FIELD_COUNT))?;
     for (name, value) in worker_answer::fields(worker) {
         head.insert_header(name, value)?;
     }
-    if goes_in_chunks(worker, request) {
+    if is_chunked(worker, request) {
         head.insert_header("Transfer-Encoding", "chunked")?;
     }
-    // A write that only the gateway repeated is an ordinary one to its client.
-    if ctx.keys().is_some_and(|keys| keys.of_client.is_some())
-        && let Some((name, value)) = worker_answer::replayed_field(worker)
-    {
+    // To its client, a write that only the gateway repeated is an ordinary one.
+    if has_key && let Some((name, value)) = worker_answer::replayed_field(worker) {
         head.insert_header(name, value)?;
     }
     add_common_fields(&mut head, &request.headers, ctx)?;
     Ok(head)
 }
 
-/// Whether the answer goes on in chunks, for its worker does not say how long it is. A client of HTTP/1.0 does not know them
-/// (RFC 9112, 6.1).
-fn goes_in_chunks(worker: &ResponseHeader, request: &RequestHeader) -> bool {
+/// Whether the answer is chunked, because its length is not known. An HTTP/1.0 client does not know chunks (RFC 9112, 6.1).
+fn is_chunked(worker: &ResponseHeader, request: &RequestHeader) -> bool {
     let has_length = worker.headers.contains_key(header::CONTENT_LENGTH);
     request.version == Version::HTTP_11 && !has_length && may_have_body(worker, request)
-}
-
-/// Whether nothing but the end of the connection is that of the answer's body (RFC 9112, 6.3).
-pub fn ends_with_connection(answer: &ResponseHeader, request: &RequestHeader) -> bool {
-    let is_framed = |name| answer.headers.contains_key(name);
-    !is_framed(header::CONTENT_LENGTH)
-        && !is_framed(header::TRANSFER_ENCODING)
-        && may_have_body(answer, request)
-}
-
-fn may_have_body(answer: &ResponseHeader, request: &RequestHeader) -> bool {
-    let status_has_none = answer.status.is_informational() || worker_answer::has_no_body(answer.status);
-    request.method != Method::HEAD && !status_has_none
-}
-
-/// What every answer carries, ours and a worker's.
-///
-/// # Errors
-/// A field cannot be set; the fields are ours.
-pub fn add_common_fields(
-    head: &mut ResponseHeader,
-    request: &HeaderMap,
-    ctx: &Context,
-) -> pingora::Result<()> {
-    head.insert_header(X_REQUEST_ID, &ctx.request_id)?;
-    head.insert_header(header::CACHE_CONTROL, NO_STORE)?;
-    head.insert_header("X-Content-Type-Options", NOSNIFF)?;
-    let standings =
-        [("ip", ctx.ip_standing), ("tenant", ctx.tenant_standing), ("failed-keys", ctx.failed_keys_standing)];
-    if let Some((policy, state)) = rate_limit_fields(&standings) {
-        head.insert_header("RateLimit-Policy", policy)?;
-        head.insert_header("RateLimit", state)?;
-    }
-    for (name, value) in ctx.directory.cors.answer_fields(request) {
-        head.insert_header(name, value)?;
-    }
-    Ok(())
-}
-
-/// Whether the client waits for a go-ahead before it sends its body (RFC 9110, 10.1.1).
-pub fn expects_continue(request: &RequestHeader) -> bool {
-    let expect = request.headers.get(header::EXPECT);
-    request.version == Version::HTTP_11
-        && expect.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }

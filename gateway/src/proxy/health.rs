@@ -1,5 +1,5 @@
-//! `/health` answers while the process lives; `/ready` when requests would be served. Neither needs a key,
-//! and neither is charged.
+//! `/health` answers 200 while the process runs, `/ready` while requests would be served. Neither needs a key, and neither is
+//! charged.
 
 use std::time::Duration;
 
@@ -13,23 +13,23 @@ use super::answer;
 use super::context::Context;
 use super::refuse::{self, Refusal};
 use super::route::RouteError;
-use crate::metrics::{Command, Metrics};
+use crate::metrics::{CommandLabel, Metrics};
 
-/// How long `/ready` waits for the pool.
+/// The time that the pool has to accept a connection from `/ready`.
 const READY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Which of the two is asked.
+/// Which of the two a request asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Question {
-    /// Does the process live?
+    /// Does the process run?
     Health,
     /// Would requests be served?
     Ready,
 }
 
 impl Question {
-    /// The question of a path.
-    pub fn of_path(path: &[u8]) -> Option<Self> {
+    /// The question of this path, if it is one of the two.
+    pub fn from_path(path: &[u8]) -> Option<Self> {
         match path {
             b"/health" => Some(Self::Health),
             b"/ready" => Some(Self::Ready),
@@ -37,15 +37,15 @@ impl Question {
         }
     }
 
-    /// How metrics name it.
-    pub fn command(self) -> Command {
+    /// Its label in metrics.
+    pub fn command(self) -> CommandLabel {
         match self {
-            Self::Health => Command::Health,
-            Self::Ready => Command::Ready,
+            Self::Health => CommandLabel::Health,
+            Self::Ready => CommandLabel::Ready,
         }
     }
 
-    /// The question, if the method may ask it.
+    /// Returns the question if the method is allowed.
     ///
     /// # Errors
     /// The method is neither GET nor HEAD.
@@ -55,13 +55,13 @@ impl Question {
     }
 }
 
-/// Answers.
+/// Answers the question.
 ///
 /// # Errors
 /// The client is gone.
 pub async fn answer(
     session: &mut Session,
-    ctx: &mut Context,
+    ctx: &mut Context<'_>,
     question: Question,
     metrics: &Metrics,
 ) -> pingora::Result<()> {
@@ -70,7 +70,7 @@ pub async fn answer(
         Question::Ready => not_ready(&ctx.directory.config, metrics).await,
     };
     if let Some(refusal) = not_ready {
-        refuse::answer(session, ctx, &refusal).await;
+        refuse::answer(session, ctx, None, &refusal).await;
         return Ok(());
     }
     let body = format!(r#"{{"status":"ok","tenants":{}}}"#, ctx.directory.tenant_count());
@@ -79,8 +79,8 @@ pub async fn answer(
     answer::write(session, ctx, head, body.into_bytes()).await
 }
 
-/// Why requests would not be served now. The pool's status listens once every slot's socket is bound; to
-/// try a slot itself would wake its worker.
+/// Why requests would not be served now. The pool's status address accepts connections once every slot's socket is bound;
+/// connecting to a slot would wake its worker.
 pub async fn not_ready(config: &Config, metrics: &Metrics) -> Option<Refusal> {
     if metrics.is_data_root_missing() {
         return Some(Refusal::DataRootMissing);

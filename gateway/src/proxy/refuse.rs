@@ -1,38 +1,32 @@
-//! Every refusal becomes an answer here, and only here.
-
-use std::time::Instant;
+//! Turns the error of any step into an answer.
 
 use http::header;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::v1::server::HttpSession as Session;
-use pingora::{Error, ErrorSource, ErrorType};
 use sq_shared::content::UnsupportedContent;
 use sq_shared::credential::CredentialError;
 use sq_shared::headers::PROBLEM_JSON;
 use sq_shared::idempotency::InvalidIdempotencyKey;
-use sq_shared::limits::{HEADER_FIELDS, LINGER_BYTES, LINGER_TIME};
 use sq_shared::problem::{Code, Problem};
 
-use super::answer;
 use super::authenticate::AuthenticateError;
 use super::body::BodyError;
 use super::context::Context;
-use super::limit::LimitError;
 use super::route::RouteError;
 use super::utf8::InvalidUtf8;
+use super::{answer, connection};
 use crate::audit::AuditUnavailable;
-use crate::audit::ending::Ending;
-use crate::edge::head::HeadError;
+use crate::audit::outcome::WriteOutcome;
+use crate::audit::route::RouteDraft;
+use crate::limits::LimitError;
 
-/// After how many seconds an operator may have made room for the audit log.
+/// The seconds after which an operator may have freed space for the audit log.
 const AUDIT_RETRY_S: u64 = 5;
 
-/// Why a request is not served.
+/// Why the gateway refuses a request.
 #[derive(Debug, Clone, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant is the error of the step that it is named after")]
 pub enum Refusal {
-    #[error(transparent)]
-    Head(#[from] HeadError),
     #[error(transparent)]
     Credential(#[from] CredentialError),
     #[error(transparent)]
@@ -61,20 +55,20 @@ pub enum Refusal {
     NotReady(&'static str),
 }
 
-/// What a worker did instead of answering.
+/// Why a worker gave no answer, as its client is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UpstreamError {
-    /// It died, again and again, under a write that may have been applied.
+    /// It died during each attempt at a write, which may have been applied.
     #[error("the worker died")]
     Failed,
-    /// It died under a write that may have been applied, and whose body is too long to be sent again.
+    /// It died during a write, which may have been applied and whose body is too long to be sent again.
     #[error("the worker died, and the body is too long to be sent again")]
     FailedWithLongBody,
-    /// It could not be reached, or died under a request that changes nothing, again and again, or gave it no valid answer.
-    #[error("the worker is not there")]
+    /// It could not be reached; or it died during each attempt at a read, or gave it no valid answer.
+    #[error("the worker is not available")]
     Unavailable,
-    /// What it answered to a write is not an answer.
-    #[error("the worker's answer is not valid")]
+    /// Its answer to a write is invalid.
+    #[error("the worker's answer is invalid")]
     InvalidAnswer,
     /// It did not answer in time.
     #[error("the worker did not answer in time")]
@@ -82,14 +76,13 @@ pub enum UpstreamError {
 }
 
 impl Refusal {
-    /// Status, code and what the client should do.
+    /// The status, the code and the text for the client.
     pub fn problem(&self) -> Problem {
         match self {
-            Self::Head(error) => head_problem(*error),
             Self::Credential(error) => error.problem(),
             Self::Authenticate(error) => authenticate_problem(*error),
-            Self::Limit(error) => limit_problem(*error),
-            Self::Utf8(error) => utf8_problem(*error),
+            Self::Limit(error) => error.problem(),
+            Self::Utf8(error) => error.problem(),
             Self::Route(error) => route_problem(*error),
             Self::IdempotencyKey(error) => error.problem(),
             Self::Content(error) => error.problem(),
@@ -109,30 +102,6 @@ impl Refusal {
     }
 }
 
-fn head_problem(error: HeadError) -> Problem {
-    match error {
-        HeadError::Malformed(what) => Problem::new(Code::BadRequest, what),
-        HeadError::InvalidUtf8(error) => utf8_problem(error),
-        HeadError::UriTooLong { limit_bytes } => {
-            Problem::new(Code::UriTooLong, format!("The request line is longer than {limit_bytes} bytes."))
-        }
-        HeadError::TooLarge { limit_bytes } => {
-            let detail = format!("Request line and headers together are longer than {limit_bytes} bytes.");
-            Problem::new(Code::HeadersTooLarge, detail)
-        }
-        HeadError::TooManyFields => {
-            let detail = format!("The request has more than {HEADER_FIELDS} header fields.");
-            Problem::new(Code::HeadersTooLarge, detail)
-        }
-        HeadError::TooSlow { limit } => {
-            let detail = format!("The request's head was not complete after {} s.", limit.as_secs_f32());
-            Problem::new(Code::RequestTimeout, detail)
-        }
-        HeadError::Connect => Problem::new(Code::MethodNotAllowed, "CONNECT is not served here.")
-            .allow("GET, HEAD, POST, OPTIONS"),
-    }
-}
-
 fn authenticate_problem(error: AuthenticateError) -> Problem {
     match error {
         AuthenticateError::Unknown => {
@@ -148,31 +117,6 @@ fn authenticate_problem(error: AuthenticateError) -> Problem {
             Problem::new(Code::TenantReserved, "This tenant is not active yet. Ask your host.")
         }
     }
-}
-
-/// A limit's refusal as the client reads it.
-pub fn limit_problem(error: LimitError) -> Problem {
-    let over = |code, whose: &str, standing: super::limit::Standing| {
-        let detail = format!("{whose} {}. Try again in {} s.", standing.rate, standing.reset_s);
-        Problem::new(code, detail).retry_after_s(standing.reset_s)
-    };
-    match error {
-        LimitError::PerIp(standing) => over(Code::RateLimitedIp, "One address may send", standing),
-        LimitError::PerTenant(standing) => over(Code::RateLimitedTenant, "This tenant may send", standing),
-        LimitError::FailedKeys(standing) => {
-            over(Code::TooManyFailedKeys, "One address may try wrong keys at", standing)
-        }
-        LimitError::InFlight(count) => {
-            let detail =
-                format!("This tenant may have {count} requests in flight. Wait for an answer first.");
-            Problem::new(Code::TooManyInFlight, detail).retry_after_s(1)
-        }
-    }
-}
-
-fn utf8_problem(error: InvalidUtf8) -> Problem {
-    let detail = format!("The {} is not UTF-8 at byte {}. Send UTF-8.", error.part, error.offset);
-    Problem::new(Code::InvalidUtf8, detail).with("offset", error.offset).with("part", error.part)
 }
 
 fn route_problem(error: RouteError) -> Problem {
@@ -195,7 +139,8 @@ fn route_problem(error: RouteError) -> Problem {
 
 fn body_problem(error: BodyError) -> Problem {
     match error {
-        BodyError::InvalidUtf8(error) => utf8_problem(error),
+        BodyError::InvalidUtf8(error) => error.problem(),
+        BodyError::Malformed => Problem::new(Code::BadRequest, "The body's framing is malformed."),
         BodyError::TooLarge { limit_bytes } => {
             Problem::new(Code::BodyTooLarge, format!("The body is larger than {limit_bytes} bytes."))
                 .with("limit", limit_bytes)
@@ -252,89 +197,41 @@ fn upstream_problem(error: UpstreamError) -> Problem {
     }
 }
 
-/// What an error of pingora means for the client; `None` when the client is gone, and no answer would reach it.
-///
-/// `unanswered` is what to say of a write that a worker has got and that may be applied; `None` when it is none.
-pub fn of_proxy_error(error: &Error, unanswered: Option<UpstreamError>) -> Option<Refusal> {
-    use ErrorType::{
-        ConnectionClosed, InvalidHTTPHeader, ReadError, ReadTimedout, WriteError, WriteTimedout,
-    };
-    match (error.esource(), error.etype()) {
-        (ErrorSource::Downstream, ReadTimedout) => Some(BodyError::TooSlow.into()),
-        (ErrorSource::Downstream, ReadError | WriteError | WriteTimedout | ConnectionClosed) => None,
-        (ErrorSource::Downstream, _) => Some(HeadError::Malformed("The body's framing is malformed.").into()),
-        (ErrorSource::Upstream, ReadTimedout | WriteTimedout) => Some(UpstreamError::Timeout.into()),
-        (ErrorSource::Upstream, InvalidHTTPHeader) if unanswered.is_some() => {
-            Some(UpstreamError::InvalidAnswer.into())
-        }
-        _ => Some(unanswered.unwrap_or(UpstreamError::Unavailable).into()),
-    }
-}
-
-/// An error of pingora's for the log. Its contexts quote what was read, such as the head of a worker's answer with a scroll
-/// behind it, so the log has only where and what it was, and the system's reason.
-pub fn logged(error: &Error) -> String {
-    let io_error = error.root_cause().downcast_ref::<std::io::Error>();
-    let reason = io_error.map(|error| format!(": {}", error.kind())).unwrap_or_default();
-    format!("{} {}{reason}", error.source_str(), error.reason_str()).trim_start().to_owned()
-}
-
-/// Answers with a refusal, unless an answer has begun.
-pub async fn answer(session: &mut Session, ctx: &mut Context, refusal: &Refusal) {
-    if session.response_written().is_some_and(|head| !head.status.is_informational()) {
-        return;
-    }
+/// Answers with a refusal, after the end of the request's audit line, if it has one.
+pub async fn answer(
+    session: &mut Session,
+    ctx: &mut Context<'_>,
+    line: Option<&mut RouteDraft>,
+    refusal: &Refusal,
+) {
     if let Refusal::Limit(error) = refusal {
         match *error {
-            LimitError::PerIp(standing) => ctx.ip_standing = Some(standing),
-            LimitError::PerTenant(standing) => ctx.tenant_standing = Some(standing),
-            LimitError::FailedKeys(standing) => ctx.failed_keys_standing = Some(standing),
+            LimitError::PerIp(status) => ctx.ip_rate = Some(status),
+            LimitError::PerTenant(status) => ctx.tenant_rate = Some(status),
+            LimitError::FailedKeys(status) => ctx.failed_keys_rate = Some(status),
             LimitError::InFlight(_) => {}
         }
     }
     let problem = refusal.problem();
     ctx.code = Some(problem.code);
-    ctx.end_audit_line(&Ending::refused(problem.code.status())).await;
+    if let Some(line) = line {
+        line.end(&WriteOutcome::refused(problem.code.status())).await;
+    }
     match write(session, ctx, &problem).await {
-        Ok(()) => linger(session, ctx).await,
+        Ok(()) => connection::linger(session, ctx).await,
         Err(error) => {
-            // Who does not read is not listened to either.
+            // The client does not read its answer: close.
             session.set_server_keepalive(None);
-            tracing::debug!(error = logged(&error), "the client was gone before its answer");
+            tracing::debug!(error = error.reason_str(), "client disconnected before its answer");
         }
     }
 }
 
-async fn write(session: &mut Session, ctx: &Context, problem: &Problem) -> pingora::Result<()> {
+async fn write(session: &mut Session, ctx: &Context<'_>, problem: &Problem) -> pingora::Result<()> {
     let mut head = ResponseHeader::build(problem.code.status(), Some(16))?;
     head.insert_header(header::CONTENT_TYPE, PROBLEM_JSON)?;
     for (name, value) in problem.header_fields() {
         head.insert_header(name, value.as_ref())?;
     }
     answer::write(session, ctx, head, problem.to_json(ctx.request_id_text())).await
-}
-
-/// Reads on for a while: closing at once would make the kernel reset the connection, and the reset can overtake the
-/// answer (RFC 9112, 9.6). Who still sends then is not waited for: pingora would read its body to the end.
-pub(super) async fn linger(session: &mut Session, ctx: &mut Context) {
-    if session.is_body_done() {
-        return;
-    }
-    ctx.answered = Some(Instant::now());
-    let discard = async {
-        let mut left = LINGER_BYTES;
-        while left > 0 {
-            match session.read_body_bytes().await {
-                Ok(Some(piece)) => left = left.saturating_sub(piece.len()),
-                _ => return,
-            }
-        }
-        // A proxy that sends as fast as it is read from looks for an answer only when it is held up. So the connection is
-        // neither read nor closed for the rest of the time: a reset would be 502 to the client.
-        std::future::pending::<()>().await;
-    };
-    let _ = tokio::time::timeout(LINGER_TIME, discard).await;
-    if !session.is_body_done() {
-        session.set_server_keepalive(None);
-    }
 }

@@ -1,48 +1,96 @@
-//! Whether a request whose worker died is sent again, and the keys by which the worker knows a write that
-//! is.
+//! When and how often a request is sent again, and the keys by which the worker recognises a repeated write.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue};
-use pingora::{Error, ErrorSource, ErrorType};
 use sq_shared::idempotency::{self, InvalidIdempotencyKey};
 
-/// How often a request is sent at most: once, and again while its worker dies under it. With three, one in fifty
-/// kills in quick succession still showed at one of eight writers; many more would let a request that is a
-/// worker's death take its tenant's workers down again and again.
-pub const MOST_ATTEMPTS: u32 = 5;
+/// The number of attempts while the worker dies under the request. With three, one in fifty kills in quick succession was still
+/// visible to one of eight writers; with many more, a request that crashes its worker would crash it again and again.
+pub const MAX_ATTEMPTS: u32 = 5;
 
-/// How long a request waits for somebody to listen on its slot, or for its worker to be told of its key: a pool is
-/// restarted in a second or two, and reads the registry sooner. More is not asked of a client, who is told to come again.
+/// How long a request waits until something listens on its slot, or its worker learns of its key: a pool restarts within a
+/// second or two, and reads the registry sooner. After that the client is told to try again.
 pub const ABSENCE_TIME: Duration = Duration::from_secs(5);
 
-/// The shortest and the longest pause before the next try in an absence.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_millis(400);
-
-/// How long to wait before the next try, after so long an absence: a quarter of it. A short one is noticed at once, and
-/// thousands who wait for a long one cost little.
-pub fn pause_in_absence(elapsed: Duration) -> Duration {
-    (elapsed / 4).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
-}
+/// The shortest and the longest pause while the worker is absent.
+const MIN_PAUSE: Duration = Duration::from_millis(50);
+const MAX_PAUSE: Duration = Duration::from_millis(400);
 
 /// The pause before the third attempt; each further one is three times as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long to wait before another attempt, when so many were made. A worker that died is there again at once; one that
-/// dies again is given time, and so is a pool that closes the connections of a tenant which it has not read of yet: with
-/// five attempts, 650 ms in all.
-pub fn pause_after(attempts: u32) -> Duration {
+/// Why a request is sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// The worker died before it answered.
+    WorkerDied,
+    /// Nothing listens on the slot, so the request was not sent.
+    WorkerAbsent,
+    /// The worker has not learned of the key yet, so it did not serve the request.
+    KeyNotPropagated,
+}
+
+/// The attempts at one request.
+#[derive(Debug, Default)]
+pub struct Attempts {
+    /// How many workers died under it.
+    deaths: u32,
+    /// When its worker was first found absent, or without its key.
+    absent_since: Option<Instant>,
+}
+
+impl Attempts {
+    /// Whether a worker got the request before and died.
+    pub fn is_repeat(&self) -> bool {
+        self.deaths > 0
+    }
+
+    /// Whether another attempt may follow the death of the worker.
+    pub fn may_repeat(&self) -> bool {
+        self.deaths + 1 < MAX_ATTEMPTS
+    }
+
+    /// Whether the request may wait longer for a worker that is absent or does not know its key. The time counts from the
+    /// first call.
+    pub fn may_wait(&mut self) -> bool {
+        self.absent_since.get_or_insert_with(Instant::now).elapsed() < ABSENCE_TIME
+    }
+
+    /// Waits before the next attempt. Only a death counts as an attempt: otherwise the request was not served.
+    pub async fn pause(&mut self, reason: Retry) {
+        if reason == Retry::WorkerDied {
+            self.deaths += 1;
+        }
+        let pause = match self.absent_since {
+            Some(since) => pause_in_absence(since.elapsed()),
+            None => pause_after(self.deaths),
+        };
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+/// The pause while the worker is absent: a quarter of the time so far. The end of a short absence is noticed at once, and
+/// thousands of requests that wait for a long one cost little.
+fn pause_in_absence(elapsed: Duration) -> Duration {
+    (elapsed / 4).clamp(MIN_PAUSE, MAX_PAUSE)
+}
+
+/// The pause after this many attempts. A worker that died is replaced at once. One that dies again is given time, and so is a
+/// pool that closes the connections of a tenant that it has not read of yet: 650 ms in all over five attempts.
+fn pause_after(attempts: u32) -> Duration {
     match attempts.checked_sub(2) {
         None => Duration::ZERO,
         Some(before) => FIRST_PAUSE.saturating_mul(3_u32.saturating_pow(before)),
     }
 }
 
-/// The names of a write, the same each time it is sent.
+/// The keys of a write, the same for each attempt.
 #[derive(Debug)]
 pub struct WriteKeys {
-    /// The gateway's own: never anything that a client sent, so that no client can have it taken for another.
+    /// The gateway's own key, never a value that a client sent: no client can make its write look like another one.
     pub own: HeaderValue,
     /// The client's `Idempotency-Key`.
     pub of_client: Option<HeaderValue>,
@@ -52,22 +100,13 @@ impl WriteKeys {
     /// The keys of a request with these headers.
     ///
     /// # Errors
-    /// Its `Idempotency-Key` is none, or it has two.
+    /// The `Idempotency-Key` is invalid or repeated.
     pub fn new(headers: &HeaderMap) -> Result<Self, InvalidIdempotencyKey> {
         let of_client = idempotency::read(headers)?;
-        // What was read as a key is always a header's value.
+        // A valid key is always a valid header value.
         let of_client = of_client.and_then(|key| HeaderValue::try_from(key.as_str()).ok());
         Ok(Self { own: idempotency::new_repeat_key(), of_client })
     }
-}
-
-/// Whether the error means that the worker is gone and the next one may be asked: it died, or ended just when
-/// the request came. One that is only slow may still be at work on it; one that answers, even with an
-/// error, has answered.
-pub fn is_death(error: &Error) -> bool {
-    use ErrorType::{ConnectionClosed, ReadError, WriteError};
-    *error.esource() == ErrorSource::Upstream
-        && matches!(error.etype(), ConnectionClosed | ReadError | WriteError)
 }
 
 #[cfg(test)]
@@ -75,20 +114,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_connection_to_the_worker_that_ended_is_its_death() {
-        for etype in [ErrorType::ConnectionClosed, ErrorType::ReadError, ErrorType::WriteError] {
-            assert!(is_death(&Error::new_up(etype.clone())));
-            assert!(!is_death(&Error::new_down(etype)));
-        }
-        for etype in [ErrorType::ReadTimedout, ErrorType::WriteTimedout, ErrorType::HTTPStatus(503)] {
-            assert!(!is_death(&Error::new_up(etype)));
-        }
+    fn the_first_repeat_is_at_once_and_the_last_one_after_half_a_second() {
+        let pauses_ms = (0..MAX_ATTEMPTS).map(|attempts| pause_after(attempts).as_millis());
+        assert_eq!(pauses_ms.collect::<Vec<_>>(), [0, 0, 50, 150, 450]);
     }
 
-    #[test]
-    fn the_first_repeat_is_at_once_and_the_last_one_after_half_a_second() {
-        let pauses_ms = (0..MOST_ATTEMPTS).map(|attempts| pause_after(attempts).as_millis());
-        assert_eq!(pauses_ms.collect::<Vec<_>>(), [0, 0, 50, 150, 450]);
+    #[tokio::test(start_paused = true)]
+    async fn a_request_is_sent_five_times_and_an_absence_is_no_attempt() {
+        let mut attempts = Attempts::default();
+        for _ in 1..MAX_ATTEMPTS {
+            assert!(attempts.may_repeat());
+            attempts.pause(Retry::WorkerDied).await;
+        }
+        assert!(!attempts.may_repeat() && attempts.is_repeat());
+        let mut absent = Attempts::default();
+        for reason in
+            [Retry::WorkerAbsent, Retry::KeyNotPropagated].repeat(usize::try_from(MAX_ATTEMPTS).unwrap())
+        {
+            assert!(absent.may_wait());
+            absent.pause(reason).await;
+        }
+        assert!(absent.may_repeat() && !absent.is_repeat());
     }
 
     #[test]

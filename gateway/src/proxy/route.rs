@@ -1,4 +1,4 @@
-//! Which command a request is, and where its worker listens.
+//! Finds a request's route, and its tenant's worker.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,16 +9,16 @@ use sq_shared::route::{Methods, Route};
 use super::authenticate::AuthenticatedTenant;
 use crate::directory::Directory;
 
-/// Why a request leads nowhere.
+/// Why a request has no route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RouteError {
     /// No such path.
     #[error("unknown route")]
     Unknown,
-    /// The path is there, the method is not.
+    /// The path does not take the method.
     #[error("wrong method")]
     Method(Methods),
-    /// `/health` and `/ready` are only read.
+    /// `/health` and `/ready` take GET and HEAD only.
     #[error("wrong method for a health check")]
     HealthMethod,
     /// It writes, and the key only reads.
@@ -26,15 +26,15 @@ pub enum RouteError {
     ReadOnlyKey,
 }
 
-/// The command that the path means.
+/// The route of this path.
 pub fn find(path: &[u8]) -> Option<Route> {
     Route::of_path(std::str::from_utf8(path).ok()?)
 }
 
-/// Whether the command takes the method, and the key may use it.
+/// Checks that the route takes the method and the key may use it.
 ///
 /// # Errors
-/// It does not, or the key's scope is too small.
+/// It does not, or the key may only read.
 pub fn check(route: Route, method: &str, tenant: &AuthenticatedTenant) -> Result<(), RouteError> {
     if !route.methods().allow(method) {
         return Err(RouteError::Method(route.methods()));
@@ -45,18 +45,18 @@ pub fn check(route: Route, method: &str, tenant: &AuthenticatedTenant) -> Result
     Ok(())
 }
 
-/// The way to a tenant's worker, and how long it may take.
+/// A tenant's worker, and its timeouts.
 #[derive(Debug, Clone, Copy)]
 pub struct Upstream {
-    /// Where it listens.
+    /// Its address.
     pub(super) address: SocketAddr,
-    /// Whose connections may be used again: those of this tenant alone. Were its slot given to another, an old connection
-    /// would not be found.
+    /// The tenant's group in the pool. Idle connections are reused within a group only, so if the slot goes to another tenant,
+    /// the old tenant's connections are not found.
     pub(super) group: u64,
-    /// How long a connection may have lain idle. A worker that is about to be let go must not find one of ours idle.
+    /// How long a connection may be idle: less than the worker waits before it goes idle itself.
     pub(super) idle_timeout: Duration,
-    /// How long the worker may take for the head of its answer, once it has the whole request, and how long it may hold up
-    /// either body.
+    /// How long the worker may take from the end of the request to the head of its answer, and how long it may hold up either
+    /// body.
     pub(super) answer: Duration,
 }
 
@@ -70,7 +70,7 @@ pub fn upstream(tenant: &AuthenticatedTenant, directory: &Directory) -> Upstream
     }
 }
 
-/// How long a connection to a worker may lie idle.
+/// How long a connection to a worker may be idle.
 pub fn upstream_idle_timeout(directory: &Directory) -> Duration {
     UPSTREAM_IDLE_TIMEOUT.min(directory.config.pool.idle_timeout / 2)
 }

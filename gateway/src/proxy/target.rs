@@ -1,6 +1,6 @@
-//! A request's target, cut into what the steps look at.
+//! Splits a request's target, and shortens it for logs.
 
-/// Path and query of a target; an absolute form (`http://host/path`) loses its front.
+/// The path and query of a target, without the scheme and authority of an absolute form (`http://host/path`).
 pub fn origin_form(target: &[u8]) -> &[u8] {
     let authority = [&b"http://"[..], b"https://"].into_iter().find_map(|scheme| {
         let (front, rest) = target.split_at_checked(scheme.len())?;
@@ -13,7 +13,7 @@ pub fn origin_form(target: &[u8]) -> &[u8] {
     }
 }
 
-/// Path and query apart.
+/// Splits a target into path and query.
 pub fn split_target(target: &[u8]) -> (&[u8], &[u8]) {
     match target.iter().position(|byte| *byte == b'?') {
         Some(mark) => (target.get(..mark).unwrap_or_default(), target.get(mark + 1..).unwrap_or_default()),
@@ -21,20 +21,21 @@ pub fn split_target(target: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// A path in a log has no more characters: enough for the longest route with a name and a key's id.
+/// The number of characters of a path in a log: enough for the longest route with a name and a key's id.
 const LOGGED_PATH_CHARACTERS: usize = 128;
 
-/// A method in a log has no more characters: enough for every registered one.
-const LOGGED_METHOD_CHARACTERS: usize = 20;
+/// The number of bytes of a method in a log: enough for every registered one.
+const LOGGED_METHOD_BYTES: usize = 20;
 
-/// What a log line has of a path, which a client makes as long as a head may be.
+/// A path for a log, shortened: a client can make it as long as a head may be.
 pub fn logged_path(path: &str) -> String {
     path.chars().take(LOGGED_PATH_CHARACTERS).collect()
 }
 
-/// What a log line has of a method, which may be any word.
-pub fn logged_method(method: &http::Method) -> String {
-    method.as_str().chars().take(LOGGED_METHOD_CHARACTERS).collect()
+/// A method for a log, shortened: a client can send any token.
+pub fn logged_method(method: &http::Method) -> &str {
+    let method = method.as_str();
+    method.get(..LOGGED_METHOD_BYTES).unwrap_or(method)
 }
 
 #[cfg(test)]
@@ -42,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn targets_lose_their_front() {
+    fn an_absolute_target_becomes_path_and_query() {
         assert_eq!(origin_form(b"/a?b"), b"/a?b");
         assert_eq!(origin_form(b"http://h/a?b"), b"/a?b");
         assert_eq!(origin_form(b"HTTP://h?b"), b"?b");
@@ -51,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_logged_has_a_length() {
+    fn what_is_logged_is_shortened() {
         let path = |characters: usize| "/\u{e4}".repeat(characters / 2);
         assert_eq!(logged_path(&path(128)), path(128));
         assert_eq!(logged_path(&path(130)), path(128));

@@ -1,5 +1,5 @@
-//! The connections to workers that a proxy thread keeps for the next request: of each tenant its own, the one that was used
-//! last first. Each thread has its own, for a connection is woken on the thread that made it.
+//! The idle connections to workers that a proxy thread keeps for the next request, per tenant, the most recently used first.
+//! Each thread has its own pool, because a connection is woken on the thread that opened it.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -10,31 +10,31 @@ use std::time::{Duration, Instant};
 
 use pingora::prelude::timeout;
 use pingora::protocols::Stream;
-use pingora::{Error, ErrorType, Result};
 use sq_shared::limits::UPSTREAM_CONNECT_TIMEOUT;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
+use super::failure::WorkerError;
 use super::route::{self, Upstream};
 use super::worker_socket;
 use crate::directory::SharedDirectory;
 
-/// How many connections a thread keeps; when there are more, the one that has lain idle longest is closed.
+/// The number of connections that a thread keeps. When there are more, the one idle for longest is closed.
 const IDLE_CONNECTIONS: usize = 2048;
 
-/// How often a thread looks for connections to close.
-const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// How often a thread closes connections that are of no more use.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The connections of one thread that lie idle.
+/// The idle connections of one thread.
 #[derive(Default)]
 pub struct UpstreamPool {
     idle: Mutex<IdleConnections>,
 }
 
-/// By the tenant's group; in each the one that was used last is at the back.
+/// By the tenant's group. The most recently used connection is at the back of its queue.
 #[derive(Default)]
 struct IdleConnections {
-    of_group: HashMap<u64, VecDeque<IdleConnection>>,
+    by_group: HashMap<u64, VecDeque<IdleConnection>>,
     count: usize,
 }
 
@@ -45,11 +45,11 @@ struct IdleConnection {
 }
 
 impl UpstreamPool {
-    /// A kept connection to the worker. The worker may have closed it without our knowing yet.
+    /// Takes an idle connection to the worker. The worker may just have closed it.
     pub fn take(&self, upstream: &Upstream) -> Option<Stream> {
         loop {
             let mut connection = self.lock().take(upstream.group)?;
-            if connection.address == upstream.address && connection.is_good(upstream.idle_timeout) {
+            if connection.address == upstream.address && connection.is_usable(upstream.idle_timeout) {
                 return Some(connection.stream);
             }
         }
@@ -58,20 +58,20 @@ impl UpstreamPool {
     /// Keeps a connection on which an answer has ended.
     pub fn keep(&self, upstream: &Upstream, stream: Stream) {
         let connection = IdleConnection { stream, address: upstream.address, since: Instant::now() };
-        // It is closed when the lock is open again.
+        // Closed after the lock is released.
         let _surplus = self.lock().keep(upstream.group, connection);
     }
 
-    /// Closes what has lain idle for too long, or was closed by its worker; for ever.
+    /// Runs indefinitely, and closes connections that are idle for too long or that their workers have closed.
     pub async fn close_idle(self: Arc<Self>, directory: SharedDirectory) {
         loop {
-            tokio::time::sleep(LOOK_INTERVAL).await;
+            tokio::time::sleep(SWEEP_INTERVAL).await;
             let idle_timeout = route::upstream_idle_timeout(&directory.load());
-            self.lock().retain(|connection| connection.is_good(idle_timeout));
+            self.lock().retain(|connection| connection.is_usable(idle_timeout));
         }
     }
 
-    /// Nothing that is done under the lock leaves it half done.
+    /// A panic under the lock leaves nothing half done.
     fn lock(&self) -> MutexGuard<'_, IdleConnections> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -79,56 +79,55 @@ impl UpstreamPool {
 
 impl IdleConnections {
     fn take(&mut self, group: u64) -> Option<IdleConnection> {
-        let connection = self.of_group.get_mut(&group)?.pop_back()?;
+        let connection = self.by_group.get_mut(&group)?.pop_back()?;
         self.count -= 1;
         Some(connection)
     }
 
-    /// Gives back the one for which there is no place.
+    /// Returns the connection that exceeds the limit.
     fn keep(&mut self, group: u64, connection: IdleConnection) -> Option<IdleConnection> {
         let surplus = if self.count < IDLE_CONNECTIONS { None } else { self.take_oldest() };
-        self.of_group.entry(group).or_default().push_back(connection);
+        self.by_group.entry(group).or_default().push_back(connection);
         self.count += 1;
         surplus
     }
 
     fn take_oldest(&mut self) -> Option<IdleConnection> {
-        let fronts = self.of_group.iter().filter_map(|(group, queue)| Some((queue.front()?.since, *group)));
+        let fronts = self.by_group.iter().filter_map(|(group, queue)| Some((queue.front()?.since, *group)));
         let (_, group) = fronts.min()?;
         self.count -= 1;
-        self.of_group.get_mut(&group)?.pop_front()
+        self.by_group.get_mut(&group)?.pop_front()
     }
 
     fn retain(&mut self, mut is_kept: impl FnMut(&mut IdleConnection) -> bool) {
-        for queue in self.of_group.values_mut() {
+        for queue in self.by_group.values_mut() {
             queue.retain_mut(&mut is_kept);
         }
-        self.of_group.retain(|_, queue| !queue.is_empty());
-        self.count = self.of_group.values().map(VecDeque::len).sum();
+        self.by_group.retain(|_, queue| !queue.is_empty());
+        self.count = self.by_group.values().map(VecDeque::len).sum();
     }
 }
 
 impl IdleConnection {
-    /// Whether it has not lain idle for too long, and its worker has neither closed it nor sent anything.
-    fn is_good(&mut self, idle_timeout: Duration) -> bool {
+    /// Whether it is not idle for too long, and its worker has neither closed it nor sent anything.
+    fn is_usable(&mut self, idle_timeout: Duration) -> bool {
         let mut byte = [0];
-        // The kernel is asked only if it has already told of news.
+        // This costs a system call only if the runtime has noted input.
         let mut read = pin!(tokio::task::unconstrained(self.stream.read(&mut byte)));
         let is_quiet = read.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending();
         is_quiet && self.since.elapsed() < idle_timeout
     }
 }
 
-/// Makes a new connection to the worker, for a request that has so much time left.
+/// Opens a connection to the worker, for a request that has this much time left.
 ///
 /// # Errors
-/// Nobody listens, or the worker's queue is full for too long.
-pub async fn connect(upstream: &Upstream, left: Duration) -> Result<Stream> {
+/// Nothing listens there, or the worker's accept queue stays full.
+pub(super) async fn connect(upstream: &Upstream, left: Duration) -> Result<Stream, WorkerError> {
     let connected = timeout(left.min(UPSTREAM_CONNECT_TIMEOUT), TcpStream::connect(upstream.address)).await;
-    let socket = connected.map_err(|_| Error::new_up(ErrorType::ConnectTimedout))?.map_err(|error| {
-        Error::because(ErrorType::ConnectError, "connecting to the worker", error).into_up()
-    })?;
-    // Without it requests are only slower.
+    let socket = connected.map_err(|_| WorkerError::ConnectTimedOut)?;
+    let socket = socket.map_err(|error| WorkerError::NotListening(error.kind()))?;
+    // If this fails, requests are only slower.
     let _ = socket.set_nodelay(true);
     Ok(worker_socket::stream(socket))
 }
@@ -150,7 +149,7 @@ mod tests {
     }
 
     impl Worker {
-        async fn of_group(group: u64) -> Self {
+        async fn by_group(group: u64) -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let upstream = Upstream {
                 address: listener.local_addr().unwrap(),
@@ -170,7 +169,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_tenant_gets_its_own_connections_the_last_used_first() {
-        let (pool, alice) = (UpstreamPool::default(), Worker::of_group(1).await);
+        let (pool, alice) = (UpstreamPool::default(), Worker::by_group(1).await);
         let (first, _first_end) = alice.connection().await;
         let (second, _second_end) = alice.connection().await;
         let ids = [first.id(), second.id()];
@@ -179,13 +178,13 @@ mod tests {
         let bob = Upstream { group: 2, ..alice.upstream };
         assert!(pool.take(&bob).is_none(), "another tenant on the same slot");
         assert_eq!(pool.take(&alice.upstream).unwrap().id(), ids[1]);
-        let moved = Worker::of_group(1).await;
+        let moved = Worker::by_group(1).await;
         assert!(pool.take(&moved.upstream).is_none(), "the same tenant on another slot");
         assert!(pool.take(&alice.upstream).is_none(), "what led to the old slot is closed");
     }
 
     #[tokio::test]
-    async fn a_worker_whose_queue_is_full_is_waited_for_no_longer_than_the_request_has_left() {
+    async fn connecting_to_a_full_queue_takes_no_longer_than_the_request_has_left() {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let listener = socket.listen(1).unwrap();
@@ -197,7 +196,7 @@ mod tests {
             match connect(&upstream, UPSTREAM_CONNECT_TIMEOUT / 20).await {
                 Ok(stream) => queued.push(stream),
                 Err(error) => {
-                    assert_eq!(*error.etype(), ErrorType::ConnectTimedout, "{error}");
+                    assert_eq!(error, WorkerError::ConnectTimedOut);
                     assert!(began.elapsed() < UPSTREAM_CONNECT_TIMEOUT / 2, "{:?}", began.elapsed());
                     break;
                 }
@@ -208,13 +207,13 @@ mod tests {
 
     #[tokio::test]
     async fn what_its_worker_closed_or_wrote_to_is_not_used_again() {
-        let (pool, alice) = (UpstreamPool::default(), Worker::of_group(1).await);
+        let (pool, alice) = (UpstreamPool::default(), Worker::by_group(1).await);
         let (closed, end) = alice.connection().await;
         drop(end);
         let (written, mut other_end) = alice.connection().await;
         other_end.write_all(b"HTTP/1.1 408 Request Timeout\r\n").await.unwrap();
         for mut stream in [closed, written] {
-            // So the runtime has heard of it, as it has in the turn before a request.
+            // Lets the runtime note the input, as it does before a request.
             assert!(stream.read(&mut [0]).await.is_ok());
             pool.keep(&alice.upstream, stream);
         }
@@ -222,14 +221,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_has_lain_idle_for_too_long_is_not_used_again() {
-        let (pool, alice) = (UpstreamPool::default(), Worker::of_group(1).await);
+    async fn what_is_idle_for_too_long_is_not_used_again() {
+        let (pool, alice) = (UpstreamPool::default(), Worker::by_group(1).await);
         let (stream, _end) = alice.connection().await;
         pool.keep(&alice.upstream, stream);
         assert!(pool.take(&Upstream { idle_timeout: Duration::ZERO, ..alice.upstream }).is_none());
     }
 
-    /// One whose other end stays as it is.
+    /// A connection whose other end stays open.
     fn idle_connection(number: i32, since: Instant) -> (IdleConnection, tokio::io::DuplexStream) {
         let (near, far) = tokio::io::duplex(1);
         let address = "127.0.0.1:1341".parse().unwrap();
@@ -237,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn at_the_cap_the_one_that_lay_idle_longest_makes_room() {
+    fn at_the_cap_the_one_idle_for_longest_is_closed() {
         let (mut idle, began) = (IdleConnections::default(), Instant::now());
         let mut far_ends = Vec::new();
         for number in 0..=IDLE_CONNECTIONS {
@@ -250,9 +249,9 @@ mod tests {
         assert_eq!(idle.count, IDLE_CONNECTIONS);
         // Half of the workers close theirs.
         far_ends.truncate(IDLE_CONNECTIONS / 2);
-        idle.retain(|connection| connection.is_good(IDLE_TIMEOUT));
+        idle.retain(|connection| connection.is_usable(IDLE_TIMEOUT));
         assert_eq!(idle.count, IDLE_CONNECTIONS / 2 - 1);
-        idle.retain(|connection| connection.is_good(Duration::ZERO));
-        assert!(idle.count == 0 && idle.of_group.is_empty());
+        idle.retain(|connection| connection.is_usable(Duration::ZERO));
+        assert!(idle.count == 0 && idle.by_group.is_empty());
     }
 }

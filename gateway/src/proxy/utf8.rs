@@ -1,19 +1,29 @@
-//! Only UTF-8 passes: path and query as they decode, and the body as it streams, whatever way it is cut
-//! into chunks (Unicode 16, table 3-7).
+//! Checks that requests are UTF-8: path and query as they decode, and the body as it streams, however it is cut into chunks
+//! (Unicode 16, table 3-7).
 
 use percent_encoding::percent_decode;
+use sq_shared::problem::{Code, Problem};
 
-/// What was not UTF-8.
+/// The part of a request that is not UTF-8.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{part} is not UTF-8 at byte {offset}")]
 pub struct InvalidUtf8 {
     /// `path`, `query` or `body`.
     pub part: &'static str,
-    /// Where the first bad sequence begins, in the decoded part.
+    /// Where the first invalid sequence begins, in the decoded part.
     pub offset: u64,
 }
 
-/// Checks a path and a query, each as it percent-decodes.
+impl InvalidUtf8 {
+    /// What the client is told.
+    pub fn problem(self) -> Problem {
+        let Self { part, offset } = self;
+        let detail = format!("The {part} is not UTF-8 at byte {offset}. Send UTF-8.");
+        Problem::new(Code::InvalidUtf8, detail).with("offset", offset).with("part", part)
+    }
+}
+
+/// Checks a path and a query, each percent-decoded.
 ///
 /// # Errors
 /// One of them is not UTF-8.
@@ -33,20 +43,20 @@ fn check_part(part: &'static str, encoded: &[u8]) -> Result<(), InvalidUtf8> {
     result.map_err(|error| InvalidUtf8 { part, offset: error.valid_up_to() as u64 })
 }
 
-/// Checks a body chunk by chunk. At most three bytes wait for the rest of their character.
+/// Checks a body chunk by chunk. Up to three bytes wait for the rest of their character.
 #[derive(Debug, Default)]
 pub struct BodyValidator {
     waiting: [u8; 3],
     waiting_len: usize,
-    /// Bytes known to be valid: where the waiting ones begin.
+    /// The number of bytes known to be valid, and so the offset of the waiting ones.
     valid_bytes: u64,
 }
 
 impl BodyValidator {
-    /// Takes the next chunk.
+    /// Checks the next chunk.
     ///
     /// # Errors
-    /// With it, the body cannot be UTF-8 any more.
+    /// The body is not UTF-8.
     pub fn push(&mut self, chunk: &[u8]) -> Result<(), InvalidUtf8> {
         let rest = if self.waiting_len == 0 { chunk } else { self.finish_waiting(chunk)? };
         match simdutf8::compat::from_utf8(rest) {
@@ -62,38 +72,34 @@ impl BodyValidator {
         Ok(())
     }
 
-    /// Takes the end of the body.
+    /// Checks the body's end.
     ///
     /// # Errors
-    /// It ends in the middle of a character.
+    /// The body ends in the middle of a character.
     pub fn finish(&self) -> Result<(), InvalidUtf8> {
         if self.waiting_len == 0 { Ok(()) } else { Err(self.error()) }
     }
 
-    /// Completes the waiting character with the chunk's first bytes; gives what comes after it.
-    fn finish_waiting<'c>(&mut self, chunk: &'c [u8]) -> Result<&'c [u8], InvalidUtf8> {
-        // Three waiting bytes and three more are enough for any character, and for the start of the next.
-        let mut joined = [0; 6];
-        let waiting = self.waiting.get(..self.waiting_len).unwrap_or_default();
-        let taken = chunk.get(..chunk.len().min(3)).unwrap_or_default();
-        for (target, byte) in joined.iter_mut().zip(waiting.iter().chain(taken)) {
-            *target = *byte;
-        }
-        let joined = joined.get(..self.waiting_len + taken.len()).unwrap_or_default();
-        let valid = match std::str::from_utf8(joined) {
-            Ok(_) => joined.len(),
-            Err(error) if error.valid_up_to() > 0 => error.valid_up_to(),
-            Err(error) if error.error_len().is_some() => return Err(self.error()),
-            Err(_) => {
-                let still_waiting: Vec<u8> = joined.to_vec();
-                self.wait_for_more(&still_waiting);
-                return Ok(&[]);
+    /// Completes the waiting character with the chunk's first bytes. Returns the rest of the chunk.
+    fn finish_waiting<'c>(&mut self, mut chunk: &'c [u8]) -> Result<&'c [u8], InvalidUtf8> {
+        while let Some((first, rest)) = chunk.split_first() {
+            let mut character = [0; 4];
+            let length = self.waiting_len + 1;
+            let bytes = self.waiting.iter().take(self.waiting_len).chain([first]);
+            character.iter_mut().zip(bytes).for_each(|(target, byte)| *target = *byte);
+            let character = character.get(..length).unwrap_or_default();
+            chunk = rest;
+            match std::str::from_utf8(character) {
+                Ok(_) => {
+                    self.valid_bytes += length as u64;
+                    self.waiting_len = 0;
+                    break;
+                }
+                Err(error) if error.error_len().is_some() => return Err(self.error()),
+                Err(_) => self.wait_for_more(character),
             }
-        };
-        let from_chunk = valid.saturating_sub(self.waiting_len);
-        self.valid_bytes += valid as u64;
-        self.waiting_len = 0;
-        Ok(chunk.get(from_chunk..).unwrap_or_default())
+        }
+        Ok(chunk)
     }
 
     fn wait_for_more(&mut self, bytes: &[u8]) {

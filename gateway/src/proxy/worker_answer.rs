@@ -1,40 +1,40 @@
-//! What of a worker's answer may reach a client: these statuses and these fields, each in its own form. `docs/api.md` lists
-//! them (What a worker may answer); a worker that was taken over says nothing else.
+//! The statuses and fields of a worker's answer that may reach a client, each in its own form; `docs/api.md` lists them (What a
+//! worker may answer). A compromised worker cannot send anything else.
 
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use pingora::http::ResponseHeader;
 use sq_shared::headers::{IDEMPOTENCY_REPLAYED, PLAIN_TEXT, PROBLEM_JSON, lookup};
 use sq_shared::problem::Code;
 
-/// What the worker's answers are made of. HTML is not among it.
+/// The media types of answers. HTML is not one of them.
 const MEDIA_TYPES: [&str; 3] = [PLAIN_TEXT, "application/json", PROBLEM_JSON];
 
-/// Digits of the largest length and the longest wait that are passed on: more than any text, and 31 years.
+/// The digits of the largest length and the longest wait that pass: more than any text, and 31 years.
 const LENGTH_DIGITS: usize = 18;
 const RETRY_AFTER_DIGITS: usize = 9;
 
-/// Longest entity tag. A worker's has 34 bytes.
+/// The longest entity tag that passes. A worker's has 34 bytes.
 const ENTITY_TAG_BYTES: usize = 66;
 
-/// Why an answer is not valid: nothing of it reaches the client.
+/// Why an answer is invalid. Nothing of it reaches the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidAnswer {
-    /// No answer of ours has this status.
+    /// The API has no such status.
     #[error("status {0} is not one of the API's")]
     Status(u16),
-    /// Its length is repeated, or not digits alone.
-    #[error("Content-Length is repeated, or not digits alone")]
+    /// Its length is repeated or not a number.
+    #[error("Content-Length is repeated or not a number")]
     Length,
-    /// Its coding is repeated, or not `chunked` alone.
-    #[error("Transfer-Encoding is repeated, or not chunked alone")]
+    /// Its coding is repeated or other than `chunked`.
+    #[error("Transfer-Encoding is repeated or other than chunked")]
     Coding,
-    /// It announces a body that its status does not have (RFC 9110, 15.3.5 and 15.4.5).
-    #[error("a body is announced with status {0}, which has none")]
+    /// It announces a body with a status that has none (RFC 9110, 15.3.5 and 15.4.5).
+    #[error("status {0} has no body, but one is announced")]
     Body(u16),
 }
 
-/// A field that may pass: how it is found, how it is spelled (pingora knows the capitals of some names alone), and which
-/// values it may have.
+/// A field that may pass: its name, its spelling (pingora knows the capital letters of a few names only), and the check of its
+/// value.
 type Field = (HeaderName, &'static str, fn(&[u8]) -> bool);
 
 const FIELDS: [Field; 5] = [
@@ -45,10 +45,10 @@ const FIELDS: [Field; 5] = [
     (header::RETRY_AFTER, "Retry-After", is_wait),
 ];
 
-/// Checks status and framing, before anything of the answer is used.
+/// Checks the status and the framing, before anything of the answer is used.
 ///
 /// # Errors
-/// It is not an answer of ours.
+/// The answer is invalid.
 pub fn check(worker: &ResponseHeader) -> Result<(), InvalidAnswer> {
     let status = worker.status;
     if !is_of_api(status) {
@@ -62,7 +62,7 @@ pub fn check(worker: &ResponseHeader) -> Result<(), InvalidAnswer> {
     Ok(())
 }
 
-/// The fields that pass, with the names as they are spelled. A value of another form is left out with its field.
+/// The fields that pass, with the spelling of their names. A field whose value has another form is left out.
 pub fn fields(worker: &ResponseHeader) -> impl Iterator<Item = (&'static str, &HeaderValue)> {
     FIELDS.into_iter().filter_map(|(name, spelled, has_form)| {
         let value = worker.headers.get(name)?;
@@ -70,7 +70,7 @@ pub fn fields(worker: &ResponseHeader) -> impl Iterator<Item = (&'static str, &H
     })
 }
 
-/// `Idempotency-Replayed`, which is a client's own affair only if it sent the key.
+/// `Idempotency-Replayed`, which only a client that sent an `Idempotency-Key` gets.
 pub fn replayed_field(worker: &ResponseHeader) -> Option<(&'static str, &HeaderValue)> {
     let value = worker.headers.get(lookup::IDEMPOTENCY_REPLAYED)?;
     (value.as_bytes() == b"true").then_some((IDEMPOTENCY_REPLAYED, value))
@@ -81,14 +81,14 @@ pub fn has_no_body(status: StatusCode) -> bool {
     matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
-/// 200, what goes without a body, and the statuses of the error table.
+/// 200, the statuses without a body, and those of the error table.
 fn is_of_api(status: StatusCode) -> bool {
     status == StatusCode::OK
         || has_no_body(status)
         || Code::OF_CLIENT_API.into_iter().any(|code| code.status() == status.as_u16())
 }
 
-/// Whether there is such a field; `None` when there are two, or its value has another form.
+/// Whether there is such a field; `None` if it is repeated or its value has another form.
 fn has_only(worker: &ResponseHeader, name: &HeaderName, has_form: fn(&[u8]) -> bool) -> Option<bool> {
     let mut values = worker.headers.get_all(name).iter();
     let Some(value) = values.next() else { return Some(false) };
@@ -122,7 +122,7 @@ fn is_entity_tag(value: &[u8]) -> bool {
         && quoted.is_some_and(|tag| tag.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'"'))
 }
 
-/// The methods of HTTP that routes take.
+/// A list of methods that routes take.
 fn is_method_list(value: &[u8]) -> bool {
     let is_method = |word: &[u8]| matches!(word.trim_ascii(), b"GET" | b"HEAD" | b"POST" | b"OPTIONS");
     value.split(|byte| *byte == b',').all(is_method)

@@ -1,5 +1,5 @@
-//! The socket to a worker. Until the head of an answer is whole, it reads no more than heads may have: pingora's session alone
-//! would take a mebibyte on each connection.
+//! The socket to a worker. Until the head of an answer is complete, it reads no more than the size limit of heads: pingora's
+//! session alone would buffer a mebibyte per connection.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd};
@@ -17,55 +17,56 @@ use tokio::net::TcpStream;
 
 use crate::stream::SocketStream;
 
-/// Outside a head, reads are bounded by those who read.
+/// Outside a head, the reader limits what it reads.
 const UNBOUNDED: usize = usize::MAX;
 
 /// A TCP connection to a worker.
 #[derive(Debug)]
 struct WorkerSocket {
     socket: TcpStream,
-    /// How much more may be read until the head is whole. A session lends its stream only for reading, hence the atomic.
-    head_room: AtomicUsize,
+    /// How many more bytes may be read before the head is complete. Atomic, because a session lends its stream only by shared
+    /// reference.
+    head_bytes_left: AtomicUsize,
 }
 
-/// A worker's connection as sessions take it.
+/// Wraps a worker's socket for pingora's session.
 pub(super) fn stream(socket: TcpStream) -> Stream {
     let fd = socket.as_raw_fd();
-    Box::new(SocketStream::new(WorkerSocket { socket, head_room: AtomicUsize::new(UNBOUNDED) }, fd))
+    Box::new(SocketStream::new(WorkerSocket { socket, head_bytes_left: AtomicUsize::new(UNBOUNDED) }, fd))
 }
 
-/// What comes from now on is the head of an answer.
+/// The next read starts the head of an answer.
 pub(super) fn begin_head(stream: &Stream) {
-    set_head_room(stream, ANSWER_HEAD_BYTES);
+    set_head_bytes_left(stream, ANSWER_HEAD_BYTES);
 }
 
-/// The head is whole.
+/// The head is complete.
 pub(super) fn end_head(stream: &Stream) {
-    set_head_room(stream, UNBOUNDED);
+    set_head_bytes_left(stream, UNBOUNDED);
 }
 
-/// Whether reading failed because the head was not whole after [`ANSWER_HEAD_BYTES`].
-pub(super) fn has_used_up_head_room(stream: &Stream) -> bool {
-    of(stream).is_some_and(|worker| worker.head_room.load(Ordering::Relaxed) == 0)
+/// Whether reading failed because the head was not complete after [`ANSWER_HEAD_BYTES`].
+pub(super) fn has_exhausted_head(stream: &Stream) -> bool {
+    worker_of(stream).is_some_and(|worker| worker.head_bytes_left.load(Ordering::Relaxed) == 0)
 }
 
-/// Makes the kernel forget what the worker has no room for, once the connection is closed: it would keep it for minutes. A
-/// worker that has room sees an ordinary close.
+/// Makes the kernel drop unsent bytes when the connection is closed. It would keep them for minutes, for a worker that does not
+/// read them. A worker that has read everything sees an ordinary close.
 pub(super) fn forget_unsent(stream: &Stream) {
-    let Some(WorkerSocket { socket, .. }) = of(stream) else { return };
+    let Some(WorkerSocket { socket, .. }) = worker_of(stream) else { return };
     if get_tcp_info(socket.as_raw_fd()).is_ok_and(|info| info.tcpi_notsent_bytes > 0) {
-        // Without it the memory is only held for longer.
+        // If this fails, the memory is only held for longer.
         let _ = set_socket_linger(socket.as_fd(), Some(Duration::ZERO));
     }
 }
 
-fn set_head_room(stream: &Stream, bytes: usize) {
-    if let Some(worker) = of(stream) {
-        worker.head_room.store(bytes, Ordering::Relaxed);
+fn set_head_bytes_left(stream: &Stream, bytes: usize) {
+    if let Some(worker) = worker_of(stream) {
+        worker.head_bytes_left.store(bytes, Ordering::Relaxed);
     }
 }
 
-fn of(stream: &Stream) -> Option<&WorkerSocket> {
+fn worker_of(stream: &Stream) -> Option<&WorkerSocket> {
     (**stream).as_any().downcast_ref::<SocketStream<WorkerSocket>>().map(SocketStream::transport)
 }
 
@@ -75,15 +76,15 @@ impl AsyncRead for WorkerSocket {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let room = *self.head_room.get_mut();
-        if room == 0 {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the head has no end")));
+        let left = *self.head_bytes_left.get_mut();
+        if left == 0 {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "head too large")));
         }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.socket).poll_read(cx, buffer))?;
-        if room != UNBOUNDED {
-            // One read may bring more than there is room for; who parses it counts to the byte.
-            *self.head_room.get_mut() = room.saturating_sub(buffer.filled().len() - before);
+        if left != UNBOUNDED {
+            // One read may exceed the limit. The exchange counts to the byte.
+            *self.head_bytes_left.get_mut() = left.saturating_sub(buffer.filled().len() - before);
         }
         Poll::Ready(Ok(()))
     }

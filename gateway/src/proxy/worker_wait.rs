@@ -1,9 +1,9 @@
-//! How long a request has waited for its worker: from the last byte of it that went to the worker to the head of the
-//! worker's answer. What the gateway does before and after, and what the client takes for its body, is not in it.
+//! Measures how long a request waits for its worker: from the last byte sent to the worker to the head of its answer. The
+//! gateway's own work and the client's time for its body are not included.
 
 use std::time::{Duration, Instant};
 
-/// The wait of one request. A request that is sent again waits on.
+/// The wait of one request, over all of its attempts.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct WorkerWait {
     since: Option<Instant>,
@@ -11,30 +11,30 @@ pub struct WorkerWait {
 }
 
 impl WorkerWait {
-    /// The worker has the whole request; gives since when the first worker had it.
+    /// Notes that a worker has the whole request. Returns when the first worker had it.
     pub fn begin(&mut self) -> Instant {
         *self.since.get_or_insert_with(Instant::now)
     }
 
-    /// How much is left of the time for an answer, which counts from when the first worker had the whole request.
+    /// What is left of the time for an answer, which counts from when the first worker had the whole request.
     pub fn left(self, answer_limit: Duration, now: Instant) -> Duration {
         let waited = self.since.map(|since| now.saturating_duration_since(since));
         answer_limit.saturating_sub(waited.unwrap_or_default())
     }
 
-    /// The head of the worker's answer is here; it may come before the request's end.
+    /// Notes the head of the worker's answer, which may come before the request's end.
     pub fn answered(&mut self) {
         self.until.get_or_insert_with(Instant::now);
     }
 
-    /// No answer is waited for any more.
-    pub fn given_up(&mut self) {
+    /// Notes that the gateway does not wait any longer.
+    pub fn give_up(&mut self) {
         if self.since.is_some() {
             self.answered();
         }
     }
 
-    /// How long it was, or is until now; `None` when no worker had the whole request, nor answered part of it.
+    /// How long the wait was, or has been until now; `None` if no worker had the whole request or answered a part of it.
     pub fn duration(self, now: Instant) -> Option<Duration> {
         match (self.since, self.until) {
             (None, None) => None,
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wait_is_from_the_first_whole_request_to_the_answer() {
+    fn the_wait_lasts_from_the_first_whole_request_to_the_answer() {
         let now = Instant::now();
         let second = Duration::from_secs(1);
         assert_eq!(WorkerWait::default().duration(now), None);
@@ -58,7 +58,7 @@ mod tests {
         early.begin();
         assert_eq!(early.duration(now + second), Some(Duration::ZERO));
         let mut lost = WorkerWait::default();
-        lost.given_up();
+        lost.give_up();
         assert_eq!(lost.duration(now), None, "the worker never had it");
         let mut repeated = WorkerWait::default();
         repeated.begin();
@@ -69,7 +69,7 @@ mod tests {
         assert_eq!(repeated.left(second, Instant::now() + 2 * second), Duration::ZERO);
         repeated.begin();
         assert_eq!(repeated.since, first);
-        repeated.given_up();
+        repeated.give_up();
         assert_eq!(repeated.duration(now + second), repeated.duration(now + 2 * second));
     }
 }

@@ -1,35 +1,34 @@
-//! One tenant: added, and changed.
+//! Adds one tenant, or changes one.
 
 use sq_shared::config::Config;
 use sq_shared::registry::{Tenant, TenantState};
 use sq_shared::tenant::TenantName;
 
 use super::keys_file::{KeysOut, NewKey};
-use super::new_tenants::{NewTenants, Terms};
+use super::new_tenants::{NewTenants, TenantSettings};
 use super::{ChangeError, find, open};
 
-/// What of a tenant is to be another; `None` stays.
+/// What to change in a tenant; `None` leaves a setting as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Change {
     /// Whether it is served.
     pub state: Option<TenantState>,
-    /// Its plan, or none.
+    /// `Some(None)` removes its plan.
     pub plan: Option<Option<String>>,
-    /// A quota of its own, or none.
+    /// `Some(None)` removes its quota, and the plan's or the config's applies.
     pub quota_bytes: Option<Option<u64>>,
 }
 
-/// Adds a tenant on the lowest free slot. `adopts` gives it the directory of its name even when that holds phexts.
-///
-/// Gives its key, which has gone to `keys_out` before.
+/// Adds a tenant on the lowest free slot, and returns its key after delivering it to `keys_out`. With `adopt`, the
+/// tenant gets the directory of its name even if that holds phexts.
 ///
 /// # Errors
 /// The name is taken, no slot is free, or something cannot be written.
 pub fn add(
     config: &Config,
     name: TenantName,
-    terms: &Terms,
-    adopts: bool,
+    settings: &TenantSettings,
+    adopt: bool,
     keys_out: &KeysOut,
 ) -> Result<NewKey, ChangeError> {
     let registry = open(config)?;
@@ -37,17 +36,18 @@ pub fn add(
         return Err(ChangeError::Exists(name));
     }
     let mut tenants = NewTenants::new(config, registry);
-    let key = tenants.add_one(name, terms)?;
-    if !adopts {
+    let key = tenants.add_one(name, settings)?;
+    if !adopt {
         tenants.refuse_used_directories()?;
     }
-    tenants.commit_one(key, keys_out)
+    tenants.commit(std::slice::from_ref(&key), keys_out, || ())?;
+    Ok(key)
 }
 
-/// Changes a tenant, all of it or nothing. Gives the tenant as it is then.
+/// Makes the whole change or none of it, and returns the changed tenant.
 ///
 /// # Errors
-/// There is none of this name, or the registry cannot be written.
+/// There is no such tenant, or the registry cannot be written.
 pub fn change(config: &Config, name: &TenantName, change: &Change) -> Result<Tenant, ChangeError> {
     let mut registry = open(config)?;
     if let Some(state) = change.state {
@@ -59,7 +59,7 @@ pub fn change(config: &Config, name: &TenantName, change: &Change) -> Result<Ten
     if let Some(quota_bytes) = change.quota_bytes {
         registry.set_quota(name, quota_bytes)?;
     }
-    let tenant = find(&registry, name)?.clone();
+    let tenant = find(registry.registry(), name)?.clone();
     registry.commit(config)?;
     Ok(tenant)
 }

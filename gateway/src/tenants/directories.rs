@@ -1,4 +1,4 @@
-//! Directories that are gone for good: the operator says so, and an empty one is made in the place of each.
+//! Replaces directories that are lost for good with empty ones, at the operator's request.
 
 use std::path::PathBuf;
 
@@ -9,36 +9,35 @@ use sq_shared::registry::edit::EditError;
 use sq_shared::registry::{Registry, Tenant};
 use sq_shared::tenant::TenantName;
 
-use super::{ChangeError, data_root};
+use super::{ChangeError, data_root, find};
 
-/// Makes the directories of these tenants, or of all, where they are missing; what is there stays as it is. Gives those that
-/// were made.
+/// Creates the missing directories of these tenants, or of all, and returns the ones it created. Existing directories
+/// are left as they are.
 ///
 /// # Errors
-/// There is no such tenant, the data root is not there, or a directory cannot be made.
-pub fn make(
+/// There is no such tenant, the data root is missing, or a directory cannot be created.
+pub fn create_missing(
     config: &Config,
     names: Option<&[TenantName]>,
 ) -> Result<Vec<(TenantName, PathBuf)>, ChangeError> {
     let registry = Registry::load(&config.gateway.tenants, config).map_err(EditError::from)?.registry;
-    let find = |name: &TenantName| registry.find(name).ok_or_else(|| EditError::NoSuchTenant(name.clone()));
     let tenants: Vec<&Tenant> = match names {
-        Some(names) => names.iter().map(find).collect::<Result<_, _>>()?,
+        Some(names) => names.iter().map(|name| find(&registry, name)).collect::<Result<_, _>>()?,
         None => registry.tenants.iter().collect(),
     };
-    // Only who means all of them says that none was there.
+    // By asking for all directories, the operator confirms that the data root may be a new, empty one.
     let data_root = match names {
         Some(_) => data_root(config, &registry)?,
         None => DataRoot::establish_empty(config).map_err(ChangeError::DataRoot)?,
     };
-    let mut made = Vec::new();
+    let mut created = Vec::new();
     for tenant in tenants {
         let (name, directory) = (&tenant.name, layout::tenant_dir(data_root.path(), tenant));
-        let in_its_way = |error| ChangeError::UnusableDirectory(directory.clone(), error);
-        if !directory.is_dir() || data_root.find_gone(name, &directory).map_err(in_its_way)?.is_some() {
-            data_root.make(name, &directory).map_err(in_its_way)?;
-            made.push((name.clone(), directory));
+        let unusable = |error| ChangeError::UnusableDirectory(directory.clone(), error);
+        if !directory.is_dir() || data_root.find_gone(name, &directory).map_err(unusable)?.is_some() {
+            data_root.make(name, &directory).map_err(unusable)?;
+            created.push((name.clone(), directory));
         }
     }
-    Ok(made)
+    Ok(created)
 }

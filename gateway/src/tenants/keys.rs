@@ -1,4 +1,4 @@
-//! A tenant's keys: one more, one in the place of another, one less.
+//! Adds, replaces and revokes a tenant's keys.
 
 use std::time::Duration;
 
@@ -9,18 +9,18 @@ use sq_shared::registry::{Key, Scope, Tenant};
 use sq_shared::tenant::TenantName;
 
 use super::keys_file::{KeysOut, NewKey};
-use super::{ChangeError, commit_with_keys, find, open};
+use super::{ChangeError, find, open, publish_with_keys};
 
-/// Which key is replaced, and how.
+/// Which key to replace, and when the old one stops working.
 #[derive(Debug, Clone, Copy)]
 pub struct Rotation<'k> {
-    /// Its id; may be left out when only one key is valid.
+    /// The id of the old key; optional when only one key is valid.
     pub key: Option<&'k str>,
-    /// How long the old key is still taken, but never longer than it was to be taken anyway.
+    /// How long the old key stays valid, but never past its own expiry. Without it, the key is revoked at once.
     pub grace: Option<Duration>,
 }
 
-/// Gives a tenant one more key, which has gone to `keys_out` before.
+/// Adds a key, and returns it after delivering it to `keys_out`.
 ///
 /// # Errors
 /// There is no such tenant, it has too many keys, or the registry cannot be written.
@@ -32,12 +32,12 @@ pub fn add(
     keys_out: &KeysOut,
 ) -> Result<NewKey, ChangeError> {
     let registry = open(config)?;
-    let tenant = find(&registry, name)?.clone();
+    let tenant = find(registry.registry(), name)?.clone();
     commit_new_key(config, registry, &tenant, (scope, expires_s), keys_out)
 }
 
-/// Replaces a key in one step. The new one, which has gone to `keys_out` before, may do what the old one might, for as
-/// long as it might.
+/// Replaces a key in one step, and returns the new one after delivering it to `keys_out`. The new key has the old one's
+/// scope and expiry.
 ///
 /// # Errors
 /// There is no such tenant or key, the key has expired, or the registry cannot be written.
@@ -49,7 +49,7 @@ pub fn rotate(
     keys_out: &KeysOut,
 ) -> Result<NewKey, ChangeError> {
     let mut registry = open(config)?;
-    let tenant = find(&registry, name)?.clone();
+    let tenant = find(registry.registry(), name)?.clone();
     let Some(old) = key_to_replace(&tenant, rotation.key, now_s)? else {
         return commit_new_key(config, registry, &tenant, (Scope::Write, None), keys_out);
     };
@@ -64,24 +64,23 @@ pub fn rotate(
     commit_new_key(config, registry, &tenant, (old.scope, old.expires_s), keys_out)
 }
 
-/// Takes a key out.
+/// Revokes a key.
 ///
 /// # Errors
 /// There is no such tenant or key, or the registry cannot be written.
 pub fn revoke(config: &Config, name: &TenantName, id: &str) -> Result<(), ChangeError> {
     let mut registry = open(config)?;
     registry.remove_key(name, id)?;
-    registry.commit(config)?;
-    Ok(())
+    Ok(registry.commit(config)?)
 }
 
-/// Takes all keys out that have expired. Gives their ids.
+/// Removes all expired keys, and returns their ids.
 ///
 /// # Errors
 /// There is no such tenant, or the registry cannot be written.
 pub fn revoke_expired(config: &Config, name: &TenantName, now_s: i64) -> Result<Vec<String>, ChangeError> {
     let mut registry = open(config)?;
-    let expired = find(&registry, name)?.keys.iter().filter(|key| !key.is_valid_at(now_s));
+    let expired = find(registry.registry(), name)?.keys.iter().filter(|key| !key.is_valid_at(now_s));
     let ids: Vec<String> = expired.map(|key| key.id.clone()).collect();
     for id in &ids {
         registry.remove_key(name, id)?;
@@ -90,7 +89,7 @@ pub fn revoke_expired(config: &Config, name: &TenantName, now_s: i64) -> Result<
     Ok(ids)
 }
 
-/// The key that is meant, or the only one that is valid; `None` when the tenant has no key at all.
+/// The named key, or the only valid one; `None` when the tenant has no key at all.
 fn key_to_replace<'t>(
     tenant: &'t Tenant,
     id: Option<&str>,
@@ -118,11 +117,10 @@ fn commit_new_key(
     (scope, expires_s): (Scope, Option<i64>),
     keys_out: &KeysOut,
 ) -> Result<NewKey, ChangeError> {
-    keys_out.check().map_err(|error| ChangeError::KeysOut(keys_out.clone(), error))?;
+    keys_out.check()?;
     let id = tenant.next_key_id().ok_or_else(|| EditError::NoMoreIds(tenant.name.clone()))?;
-    let (key, entry) =
-        NewKey::generate(tenant.name.as_str(), tenant.port, id).map_err(ChangeError::NoRandomNumbers)?;
+    let (key, entry) = NewKey::generate(&tenant.name, tenant.port, id)?;
     registry.add_key(&tenant.name, &Key { scope, expires_s, ..entry })?;
-    commit_with_keys(registry, config, std::slice::from_ref(&key), keys_out)?;
+    publish_with_keys(registry.prepare(config)?, std::slice::from_ref(&key), keys_out)?;
     Ok(key)
 }

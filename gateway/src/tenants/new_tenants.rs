@@ -1,5 +1,5 @@
-//! New tenants, of `up`, `provision`, `tenants add` and the admin API alike: each gets the lowest free slot, a key and a
-//! directory of its own. Nothing is written before all of it has been checked.
+//! New tenants, for `up`, `provision`, `tenants add` and the admin API: each gets the lowest free slot, a key and a
+//! directory. Everything is checked before anything is written.
 
 use std::fs::DirEntry;
 use std::io::{self, ErrorKind};
@@ -15,59 +15,61 @@ use sq_shared::tenant::TenantName;
 use super::keys_file::{KeysOut, NewKey};
 use super::{ChangeError, data_root, publish_with_keys};
 
-/// What a new tenant may have beside a name.
+/// The settings of a new tenant.
 #[derive(Debug, Clone)]
-pub struct Terms {
+pub struct TenantSettings {
     /// Whether it is served at once.
     pub state: TenantState,
     /// A plan of the config.
     pub plan: Option<String>,
-    /// A quota of its own.
+    /// Its quota, instead of the plan's.
     pub quota_bytes: Option<u64>,
 }
 
-/// Tenants that are about to be added.
+/// Tenants to be added to the registry in one step.
 pub struct NewTenants<'c> {
     config: &'c Config,
     registry: RegistryEdit,
-    /// As it was before.
+    /// The registry without them.
     old: Registry,
-    keys: Vec<NewKey>,
     names: Vec<TenantName>,
 }
 
 impl<'c> NewTenants<'c> {
-    /// None yet.
+    /// Starts with none.
     pub fn new(config: &'c Config, registry: RegistryEdit) -> Self {
         let old = registry.registry().clone();
-        Self { config, registry, old, keys: Vec::new(), names: Vec::new() }
+        Self { config, registry, old, names: Vec::new() }
     }
 
-    /// Adds one for each name, on the lowest free slots; [`Self::commit`] gives their keys.
+    /// Adds a tenant per name on the lowest free slots, and returns their keys.
     ///
     /// # Errors
-    /// There are fewer free slots than names, or the whole would not be a valid registry.
-    pub fn add(&mut self, names: Vec<TenantName>, terms: &Terms) -> Result<(), ChangeError> {
+    /// There are fewer free slots than names, or the registry would not be valid.
+    pub fn add(
+        &mut self,
+        names: Vec<TenantName>,
+        settings: &TenantSettings,
+    ) -> Result<Vec<NewKey>, ChangeError> {
         let ports = self.free_slots(names.len())?;
-        for (name, port) in names.into_iter().zip(ports) {
-            let key = self.add_at(port, name, terms)?;
-            self.keys.push(key);
-        }
-        Ok(self.registry.check(self.config)?)
+        let tenants = names.into_iter().zip(ports);
+        let keys = tenants.map(|(name, port)| self.add_at(port, name, settings)).collect::<Result<_, _>>()?;
+        self.registry.check(self.config)?;
+        Ok(keys)
     }
 
-    /// Adds one on the lowest free slot, and gives its key, for [`Self::commit_one`].
+    /// Adds a tenant on the lowest free slot, and returns its key.
     ///
     /// # Errors
-    /// No slot is free, or the whole would not be a valid registry.
-    pub fn add_one(&mut self, name: TenantName, terms: &Terms) -> Result<NewKey, ChangeError> {
+    /// No slot is free, or the registry would not be valid.
+    pub fn add_one(&mut self, name: TenantName, settings: &TenantSettings) -> Result<NewKey, ChangeError> {
         let port = self.free_slots(1)?.first().copied().unwrap_or_default();
-        let key = self.add_at(port, name, terms)?;
+        let key = self.add_at(port, name, settings)?;
         self.registry.check(self.config)?;
         Ok(key)
     }
 
-    /// At least so many.
+    /// All free slots, if there are as many as `wanted`.
     fn free_slots(&self, wanted: usize) -> Result<Vec<u16>, ChangeError> {
         let free: Vec<u16> = self.registry.registry().free_slots(self.config).collect();
         if free.len() < wanted {
@@ -77,11 +79,14 @@ impl<'c> NewTenants<'c> {
         Ok(free)
     }
 
-    fn add_at(&mut self, port: u16, name: TenantName, terms: &Terms) -> Result<NewKey, ChangeError> {
-        let made = NewKey::generate(name.as_str(), port, "k1".to_owned());
-        let (key, entry) = made.map_err(ChangeError::NoRandomNumbers)?;
-        let Terms { state, plan, quota_bytes } = terms.clone();
-        let keys = vec![entry];
+    fn add_at(
+        &mut self,
+        port: u16,
+        name: TenantName,
+        settings: &TenantSettings,
+    ) -> Result<NewKey, ChangeError> {
+        let (key, entry) = NewKey::generate(&name, port, "k1".to_owned())?;
+        let TenantSettings { state, plan, quota_bytes } = settings.clone();
         self.registry.add(&Tenant {
             name: name.clone(),
             port,
@@ -89,17 +94,17 @@ impl<'c> NewTenants<'c> {
             plan,
             quota_bytes,
             data_dir: None,
-            keys,
+            keys: vec![entry],
             last_key: 0,
         })?;
         self.names.push(name);
         Ok(key)
     }
 
-    /// Refuses directories that hold something: it would be the new tenant's to read.
+    /// Refuses directories that are not empty: the new tenant could read what is in them.
     ///
     /// # Errors
-    /// One of the directories is not empty, or cannot be read to see whether it is; or the data root is not there.
+    /// A directory is not empty or cannot be read, or the data root is missing.
     pub fn refuse_used_directories(&self) -> Result<(), ChangeError> {
         DataRoot::inspect(self.config, &self.old).map_err(ChangeError::DataRoot)?;
         for name in &self.names {
@@ -113,43 +118,26 @@ impl<'c> NewTenants<'c> {
         Ok(())
     }
 
-    /// Makes the directories, hands the keys over, and writes the registry, in this order. Gives the keys.
+    /// Creates the directories, delivers the keys, and writes the registry, in this order. Without keys, there is
+    /// nothing to do.
     ///
     /// # Errors
-    /// Something cannot be written. The registry is as it was, and so are the directories.
-    pub fn commit(mut self, keys_out: &KeysOut, progress: impl Fn()) -> Result<Vec<NewKey>, ChangeError> {
-        let keys = std::mem::take(&mut self.keys);
-        if !keys.is_empty() {
-            self.put_in_force(&keys, keys_out, progress)?;
+    /// Something cannot be written. The registry and the directories are unchanged then.
+    pub fn commit(self, keys: &[NewKey], keys_out: &KeysOut, progress: impl Fn()) -> Result<(), ChangeError> {
+        if keys.is_empty() {
+            return Ok(());
         }
-        Ok(keys)
-    }
-
-    /// The same for one that [`Self::add_one`] has added.
-    ///
-    /// # Errors
-    /// As for [`Self::commit`].
-    pub fn commit_one(self, key: NewKey, keys_out: &KeysOut) -> Result<NewKey, ChangeError> {
-        self.put_in_force(std::slice::from_ref(&key), keys_out, || ())?;
-        Ok(key)
-    }
-
-    fn put_in_force(
-        self,
-        keys: &[NewKey],
-        keys_out: &KeysOut,
-        progress: impl Fn(),
-    ) -> Result<(), ChangeError> {
-        keys_out.check().map_err(|error| ChangeError::KeysOut(keys_out.clone(), error))?;
+        keys_out.check()?;
         let data_root = data_root(self.config, &self.old)?;
-        // Written beside the registry first: it shows that a first one was begun, should this be killed before the end.
+        // Writes the registry's temporary file first: if this process is killed before the end, that file shows that
+        // the first registry was begun.
         let change = self.registry.prepare(self.config)?;
         let mut made = Vec::new();
         let done = data_root
             .make_in_root(&self.names, &mut made, progress)
             .map_err(|error| ChangeError::Directories(data_root.path().to_owned(), error))
             .and_then(|()| publish_with_keys(change, keys, keys_out));
-        // When only the sync failed, they are tenants' now.
+        // If only the sync failed, the registry has the tenants, and the directories are theirs.
         if !matches!(done, Ok(()) | Err(ChangeError::Edit(EditError::NotSynced(..)))) {
             data_root.unmake(&made);
         }
@@ -157,7 +145,7 @@ impl<'c> NewTenants<'c> {
     }
 }
 
-/// What is not there holds nothing. What cannot be read may hold anything.
+/// A missing directory has no entry; an unreadable one may have any.
 fn first_entry(directory: &Path) -> io::Result<Option<DirEntry>> {
     match std::fs::read_dir(directory) {
         Ok(mut entries) => entries.next().transpose(),

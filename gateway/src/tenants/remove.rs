@@ -1,6 +1,6 @@
-//! A tenant taken out: from the registry first, so that nothing starts its worker again; its directory is moved or
-//! deleted when the worker has let go of it. A directory outside the data root is left as it is, unless the operator
-//! has confirmed that it goes too.
+//! Removes a tenant: first from the registry, so that its worker is not started again. When the worker has stopped, the
+//! directory is archived or deleted. A directory outside the data root is left unless the operator has confirmed that it
+//! goes too.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -20,121 +20,126 @@ use sq_shared::{layout, mounts};
 
 use super::{ChangeError, data_root, find, open};
 
-/// How long the pool may take to notice a change. Until it has, it starts a worker for a connection that waits at the
-/// slot, which opens the directory.
+/// How long the pool may take to notice a change. Until then it starts a worker for a connection that waits at the slot,
+/// and that worker opens the directory.
 const POOL_NOTICE_TIME: Duration = Duration::from_secs(1);
 
-/// How long a removed tenant's worker has to end then: the pool gives requests in flight 30 s by default.
+/// How long a removed tenant's worker may take to stop: by default the pool gives requests in flight 30 s.
 pub const WORKER_END_TIMEOUT: Duration = Duration::from_secs(40);
 
-/// What is to become of a tenant's directory.
+/// What to do with a tenant's directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Disposal {
-    /// It is deleted, and not moved to the archive.
-    pub purges: bool,
-    /// Even when it is outside the data root: the operator has said `--yes`.
-    pub takes_foreign: bool,
+    /// Delete it instead of archiving it.
+    pub purge: bool,
+    /// Do so even outside the data root: the operator has said `--yes`.
+    pub take_foreign: bool,
 }
 
-/// What became of a removed tenant's directory. Each path has its links followed.
+/// What happened to a removed tenant's directory. Paths have their links resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Removed {
-    /// There was none here.
-    WithoutDirectory(PathBuf),
-    /// It was moved.
+    /// There was no directory at this path.
+    NoDirectory(PathBuf),
+    /// Moved to the archive.
     Archived {
         /// Where it was.
         from: PathBuf,
         /// Where it is.
         to: PathBuf,
-        /// What led to it, and leads nowhere now.
+        /// The link that led to it, if that was left.
         link: Option<LeftLink>,
     },
-    /// It was here, and is deleted.
+    /// Deleted.
     Purged(PathBuf, Option<LeftLink>),
-    /// It is here as it was.
+    /// Left as it was.
     Left(PathBuf, WhyLeft),
 }
 
-/// A link that the registry named as the directory, and that was left because it lies outside the data root.
+/// A link that the registry named as the directory, left because it is outside the data root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftLink(pub PathBuf);
 
 /// Why a directory was neither moved nor deleted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WhyLeft {
-    /// It is not ours to take.
+    /// It may not be ours.
     #[error("it is outside the data root {}", .0.display())]
     Foreign(PathBuf),
-    /// It is not a tenant's, whatever the registry said when the tenant was in it.
+    /// It cannot be a tenant's directory, whatever the registry said.
     #[error("it is {0}")]
     Unfit(String),
-    /// It is a file, or something else than a directory.
+    /// It is a file.
     #[error("it is not a directory")]
     NotADirectory,
-    /// It is a mount point, or holds one.
+    /// It is a mount point, or contains one.
     #[error("a file system is mounted at {}; unmount it first", .0.display())]
     Mounted(PathBuf),
-    /// It cannot be moved into the archive.
+    /// It cannot be renamed into the archive.
     #[error("it is on another file system than the archive {}", .0.display())]
     OtherFileSystem(PathBuf),
 }
 
 impl WhyLeft {
-    /// What to add to a command that is to take the directory nevertheless.
+    /// The option that takes the directory nevertheless, if there is one.
     pub fn confirmation(&self) -> &'static str {
         if matches!(self, Self::Foreign(_)) { " (--yes confirms that it goes too)" } else { "" }
     }
 }
 
-/// Removes a tenant, and waits for its worker. Others may change the registry meanwhile.
+/// Removes a tenant, waits for its worker, and disposes of its directory. The registry is not locked while it waits.
 ///
 /// # Errors
-/// No tenant has this name, or its directory cannot be moved or deleted, or is in use. When it is to be deleted and
-/// would not be, nothing is changed.
+/// There is no such tenant, or its directory is in use or cannot be moved or deleted. If the directory is to be deleted
+/// but would be left, nothing is changed.
 pub fn remove(config: &Config, name: &TenantName, disposal: Disposal) -> Result<Removed, ChangeError> {
-    if disposal.purges {
+    if disposal.purge {
         let registry = open(config)?;
-        data_root(config, registry.registry())?;
-        let real = layout::resolved(&layout::tenant_dir(&config.gateway.data_root, find(&registry, name)?));
+        let registry = registry.registry();
+        data_root(config, registry)?;
+        let real = layout::resolved(&layout::tenant_dir(&config.gateway.data_root, find(registry, name)?));
         let why = why_left(&real, config, disposal).map_err(ChangeError::UnknownMounts)?;
         if let Some(why) = why.filter(|_| real.exists()) {
             return Err(ChangeError::WouldNotBePurged(real, why));
         }
     }
-    let tenant = take_out(config, name)?;
-    put_away(config, &tenant, disposal)
+    let tenant = remove_from_registry(config, name)?;
+    dispose_of_directory(config, &tenant, disposal)
 }
 
-/// Takes a tenant out of the registry.
+/// Removes a tenant from the registry, and leaves its directory.
 ///
 /// # Errors
-/// No tenant has this name, the registry cannot be written, or the mount points cannot be read: its directory could not be
-/// put away then.
-pub fn take_out(config: &Config, name: &TenantName) -> Result<Tenant, ChangeError> {
+/// There is no such tenant, the registry cannot be written, or the mount points cannot be read, without which the
+/// directory could not be disposed of.
+pub fn remove_from_registry(config: &Config, name: &TenantName) -> Result<Tenant, ChangeError> {
     mounts::points().map_err(ChangeError::UnknownMounts)?;
     let mut registry = open(config)?;
-    // Else the directory would seem not to be there, and would be the next one's of this name.
+    // Without the data root, the directory would seem to be missing, and the next tenant of this name would get it.
     data_root(config, registry.registry())?;
-    let tenant = find(&registry, name)?.clone();
+    let tenant = find(registry.registry(), name)?.clone();
     registry.remove(name)?;
     registry.commit(config)?;
     Ok(tenant)
 }
 
-/// Waits until the worker of a tenant that was taken out has let go of its directory, and moves or deletes that.
+/// Waits until the worker of a removed tenant has closed its directory, then moves or deletes that.
 ///
 /// # Errors
-/// The directory cannot be moved or deleted, or is in use.
-pub fn put_away(config: &Config, tenant: &Tenant, disposal: Disposal) -> Result<Removed, ChangeError> {
+/// The directory is in use, or cannot be moved or deleted.
+pub fn dispose_of_directory(
+    config: &Config,
+    tenant: &Tenant,
+    disposal: Disposal,
+) -> Result<Removed, ChangeError> {
     std::thread::sleep(POOL_NOTICE_TIME);
     let named = layout::tenant_dir(&config.gateway.data_root, tenant);
-    // The tenant is out already, so that this is not the refusal of a change.
+    // Not `data_root`, whose error says that nothing was changed: the tenant is removed already.
     let data_root = DataRoot::establish(config, &Registry::default())
         .map_err(|loss| ChangeError::Directory(named.clone(), io::Error::other(loss)))?;
     let removed = dispose(config, tenant, &named, disposal)?;
     if let Err(error) = data_root.forget(&tenant.name) {
-        tracing::warn!(tenant = %tenant.name, %error, "the note of a removed tenant stays: the next one of this name needs a directory");
+        tracing::warn!(tenant = %tenant.name, %error, "failed to delete a removed tenant's note: the next tenant of this name must have a directory");
     }
     Ok(removed)
 }
@@ -145,23 +150,23 @@ fn dispose(
     named: &Path,
     disposal: Disposal,
 ) -> Result<Removed, ChangeError> {
-    // What cannot be looked at is not taken for absent: it would be the next tenant's of this name.
+    // A directory that cannot be looked up may exist, and would go to the next tenant of this name.
     match named.try_exists() {
         Ok(true) => {}
-        Ok(false) => return Ok(Removed::WithoutDirectory(layout::resolved(named))),
+        Ok(false) => return Ok(Removed::NoDirectory(layout::resolved(named))),
         Err(error) => return Err(ChangeError::Directory(named.to_owned(), error)),
     }
     let real = layout::resolved(named);
     if !real.is_dir() {
         return Ok(Removed::Left(real, WhyLeft::NotADirectory));
     }
-    let directory = open_directory(&real).map_err(|error| ChangeError::Directory(real.clone(), error))?;
+    let failed = |error| ChangeError::Directory(real.clone(), error);
+    let directory = open_directory(&real).map_err(failed)?;
     wait_for_worker(&directory, &real)?;
-    let why = why_left(&real, config, disposal);
-    if let Some(why) = why.map_err(|error| ChangeError::Directory(real.clone(), error))? {
+    if let Some(why) = why_left(&real, config, disposal).map_err(failed)? {
         return Ok(Removed::Left(real, why));
     }
-    // Locked, so that nobody adds a tenant with this directory between the question and the move.
+    // The lock keeps other processes from adding a tenant with this directory between the check and the move.
     let registry = open(config)?;
     let is_shared = |other: &Tenant| {
         let theirs = layout::resolved(&layout::tenant_dir(&config.gateway.data_root, other));
@@ -171,24 +176,25 @@ fn dispose(
         return Err(ChangeError::DirectoryTakenAgain(real));
     }
     let moved = archive(&config.gateway.data_root, tenant, &real, &directory);
-    // To delete takes as long as there are files; nobody waits for it, and what a stop leaves of it is no tenant's.
+    // Deleting takes time in proportion to the files. It needs no registry lock: what is left after an interruption
+    // belongs to no tenant.
     drop(registry);
     let archived = match moved {
-        Ok(to) if disposal.purges => {
+        Ok(to) if disposal.purge => {
             purge(&to)?;
             None
         }
         Ok(to) => Some(to),
-        // The lock of its worker is still ours: until all of it is gone no other worker opens it.
-        Err(error) if is_elsewhere(&error) && disposal.purges => {
+        // This process still holds the worker's lock, so no other worker opens the directory while it is deleted.
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices && disposal.purge => {
             purge(&real)?;
             None
         }
-        Err(error) if is_elsewhere(&error) => {
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
             let archives = layout::archives_dir(&config.gateway.data_root);
             return Ok(Removed::Left(real, WhyLeft::OtherFileSystem(archives)));
         }
-        Err(error) => return Err(ChangeError::Directory(real, error)),
+        Err(error) => return Err(failed(error)),
     };
     let link = remove_link(named, config, disposal)
         .map_err(|error| ChangeError::Directory(named.to_owned(), error))?;
@@ -198,14 +204,13 @@ fn dispose(
     })
 }
 
-/// Why the directory stays where it is; `None` when it may be moved or deleted. An error says that the mount points are
-/// not known.
+/// Why the directory must be left; `None` when it may be moved or deleted. Fails when the mount points cannot be read.
 fn why_left(real: &Path, config: &Config, disposal: Disposal) -> io::Result<Option<WhyLeft>> {
     let data_root = layout::resolved(&config.gateway.data_root);
-    if !real.starts_with(&data_root) && !disposal.takes_foreign {
+    if !real.starts_with(&data_root) && !disposal.take_foreign {
         return Ok(Some(WhyLeft::Foreign(data_root)));
     }
-    // A link may lead elsewhere since the registry was read.
+    // A link may have been changed since the registry was read.
     if let Some(objection) = directories::unfit(real, config) {
         return Ok(Some(WhyLeft::Unfit(objection)));
     }
@@ -215,12 +220,8 @@ fn why_left(real: &Path, config: &Config, disposal: Disposal) -> io::Result<Opti
     Ok(mounts::first_in(real)?.map(WhyLeft::Mounted))
 }
 
-fn is_elsewhere(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::CrossesDevices
-}
-
-/// Moves a directory, which is open, into the archive. No link is followed on the last step of either path, and what
-/// has taken the directory's place meanwhile is not moved.
+/// Moves an open directory into the archive. Does not follow a link in the last component of either path, and does not
+/// move a directory that has replaced the open one.
 fn archive(data_root: &Path, tenant: &Tenant, real: &Path, directory: &File) -> io::Result<PathBuf> {
     let now_s = clock::since_1970().as_secs();
     let archives = layout::archives_dir(data_root);
@@ -244,27 +245,27 @@ fn purge(directory: &Path) -> Result<(), ChangeError> {
     fs::remove_dir_all(directory).map_err(|error| ChangeError::NotPurged(directory.to_owned(), error))
 }
 
-/// A link that led to a directory that is gone leads nowhere, and would be in the way of the next tenant of its name. One
-/// outside the data root is not ours to take.
+/// Deletes a link that led to the directory: dangling, it would be in the way of the next tenant of this name. A link
+/// outside the data root is left, because it may not be ours.
 fn remove_link(named: &Path, config: &Config, disposal: Disposal) -> io::Result<Option<LeftLink>> {
     let Some((folder, name)) = named.parent().zip(named.file_name()) else { return Ok(None) };
     let link = layout::resolved(folder).join(name);
     if !link.is_symlink() {
         return Ok(None);
     }
-    if !link.starts_with(layout::resolved(&config.gateway.data_root)) && !disposal.takes_foreign {
+    if !link.starts_with(layout::resolved(&config.gateway.data_root)) && !disposal.take_foreign {
         return Ok(Some(LeftLink(link)));
     }
     fs::remove_file(link).map(|()| None)
 }
 
-/// Neither a link nor a file; a pipe is not waited for.
+/// Fails for a link or a file, and does not wait for a pipe.
 fn open_directory(path: &Path) -> io::Result<File> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
     rustix::fs::openat(CWD, path, flags, Mode::empty()).map(File::from).map_err(Errno::into)
 }
 
-/// A worker holds a lock on its directory while it lives.
+/// Waits for the lock that a worker holds on its directory.
 fn wait_for_worker(lock: &File, directory: &Path) -> Result<(), ChangeError> {
     match lock_within(lock, WORKER_END_TIMEOUT) {
         Ok(()) => Ok(()),

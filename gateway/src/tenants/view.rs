@@ -1,4 +1,4 @@
-//! A tenant as the readers show it: `tenants list|show --json` and the admin API.
+//! A tenant as `tenants list|show` and the admin API show it.
 
 use serde::Serialize;
 use sq_shared::clock::rfc3339;
@@ -7,14 +7,14 @@ use sq_shared::layout;
 use sq_shared::registry::{Key, Tenant};
 use utoipa::ToSchema;
 
-/// A tenant, with the limits that hold for it.
+/// A tenant with its effective limits.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[schema(as = Tenant)]
 pub struct TenantView {
-    /// Its name.
+    /// The tenant's name.
     #[schema(example = "carol", pattern = "^[a-z][a-z0-9-]{0,62}$")]
     pub name: String,
-    /// Its slot.
+    /// Its slot's port.
     #[schema(example = 1343)]
     pub port: u16,
     /// Whether it is served: `active`, `reserved` or `suspended`.
@@ -23,19 +23,19 @@ pub struct TenantView {
     /// Its plan.
     #[schema(example = "founding")]
     pub plan: Option<String>,
-    /// Where its phexts are.
+    /// The directory of its phexts.
     #[schema(example = "/srv/sq/data/carol")]
     pub data_dir: String,
-    /// Its rate; null for no limit.
+    /// Its rate limit; null for none.
     #[schema(example = "600/min")]
     pub per_tenant: Option<String>,
-    /// Its requests at once; null for no limit.
+    /// Its in-flight limit; null for none.
     #[schema(example = 64)]
     pub in_flight: Option<usize>,
-    /// The size that all its phexts may have together; null for no limit.
+    /// The quota for the total size of its phexts; null for none.
     #[schema(example = 1_073_741_824)]
     pub quota_bytes: Option<u64>,
-    /// Its keys; the keys themselves are stored nowhere.
+    /// Its keys by id; the keys themselves are not stored.
     pub keys: Vec<KeyView>,
 }
 
@@ -43,16 +43,16 @@ pub struct TenantView {
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[schema(as = Key)]
 pub struct KeyView {
-    /// What it is called in logs and commands.
+    /// Its id in logs and commands.
     #[schema(example = "k1")]
     pub id: String,
-    /// What it may do: `write` (and read), or `read`.
+    /// `write` (and read), or `read`.
     #[schema(example = "write")]
     pub scope: &'static str,
-    /// From when on it is refused; null for never.
+    /// When it expires; null for never.
     #[schema(example = "2027-01-01T00:00:00Z", format = DateTime)]
     pub expires: Option<String>,
-    /// The same in seconds since 1970.
+    /// `expires` in seconds since 1970.
     #[schema(example = 1_798_761_600)]
     pub expires_s: Option<i64>,
     /// Whether it has expired.
@@ -60,7 +60,7 @@ pub struct KeyView {
 }
 
 impl TenantView {
-    /// The tenant at a time in seconds since 1970.
+    /// `now_s`, in seconds since 1970, decides which keys have expired.
     pub fn new(tenant: &Tenant, config: &Config, now_s: i64) -> Self {
         let limits = tenant.limits(config);
         Self {

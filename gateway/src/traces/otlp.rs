@@ -1,5 +1,5 @@
-//! Spans to a collector: OTLP, as protobuf over HTTP. The SDK's batch processor has the queue, and a thread of its own
-//! that sends; the variables `OTEL_BSP_*` set how much and how often.
+//! Exports spans to a collector: OTLP, as protobuf over HTTP. The SDK's batch processor has the queue and the sending thread; the
+//! variables `OTEL_BSP_*` configure them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -15,32 +15,28 @@ use opentelemetry_otlp::{
 };
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{BatchSpanProcessor, SpanData, SpanEvents, SpanLinks, SpanProcessor};
-use pingora::http::RequestHeader;
 use sq_shared::trace_context::TraceParent;
 
-use super::TracesError;
-use crate::metrics::Ended;
-use crate::proxy::context::Context;
-use crate::proxy::target::logged_method;
+use super::{RequestSpan, TracesError};
 
-/// How long the collector may take for a batch: the SDK's own limit.
+/// The time that the collector has for a batch: the SDK's own limit.
 const POST_TIME: Duration = Duration::from_secs(10);
 
-/// What is read of its answer.
+/// How much of its answer is read.
 const ANSWER_BYTES: u64 = 64 << 10;
 
-/// How long a stop waits for the last spans.
+/// How long a shutdown waits for the last spans.
 const STOP_TIME: Duration = Duration::from_secs(2);
 
 const SERVICE_NAME: &str = "service.name";
 
-/// The queue, and the thread that empties it.
+/// The queue and the sending thread.
 pub(super) struct Exporter {
     processor: BatchSpanProcessor,
     scope: InstrumentationScope,
 }
 
-/// The collector, over the HTTP client that we have anyway. It is called on the exporter's thread alone, and blocks it.
+/// The collector, by way of the HTTP client that is a dependency anyway. It is called on the sending thread only, and blocks it.
 #[derive(Debug)]
 struct Collector {
     agent: ureq::Agent,
@@ -48,9 +44,9 @@ struct Collector {
 }
 
 impl Exporter {
-    /// `None` when the environment names no collector.
-    pub(super) fn of_environment() -> Result<Option<Self>, TracesError> {
-        // An empty variable is as good as none (OpenTelemetry, "Environment Variable Specification").
+    /// `None` if the environment names no collector.
+    pub(super) fn from_environment() -> Result<Option<Self>, TracesError> {
+        // An empty variable counts as unset (OpenTelemetry, "Environment Variable Specification").
         let variables = [OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, OTEL_EXPORTER_OTLP_ENDPOINT];
         let named = variables.into_iter().find_map(|variable| {
             let endpoint = std::env::var(variable).ok().filter(|endpoint| !endpoint.trim().is_empty())?;
@@ -59,8 +55,8 @@ impl Exporter {
         let Some((variable, endpoint)) = named else { return Ok(None) };
         if !endpoint.trim().starts_with("http://") {
             return Err(TracesError(format!(
-                "{variable} has to begin with http://, such as http://127.0.0.1:4318; for TLS, run a collector on this \
-                 machine that passes the spans on"
+                "{variable} must begin with http://, such as http://127.0.0.1:4318; for TLS, run a collector on this \
+                 machine that forwards the spans"
             )));
         }
         let builder = SpanExporter::builder().with_http().with_protocol(Protocol::HttpBinary);
@@ -74,11 +70,11 @@ impl Exporter {
         Ok(Some(Self { processor, scope }))
     }
 
-    pub(super) fn export(&self, own: TraceParent, request: &RequestHeader, ctx: &Context, ended: &Ended<'_>) {
-        let start_time =
-            SystemTime::now().checked_sub(ctx.started.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH);
+    pub(super) fn export(&self, own: TraceParent, request: &RequestSpan<'_>) {
+        let RequestSpan { trace, started, summary, .. } = request;
+        let start_time = SystemTime::now().checked_sub(started.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH);
         let parent_span_id =
-            ctx.trace.of_client.map_or(SpanId::INVALID, |parent| SpanId::from(parent.span_id().get()));
+            trace.of_client.map_or(SpanId::INVALID, |parent| SpanId::from(parent.span_id().get()));
         self.processor.on_end(SpanData {
             span_context: SpanContext::new(
                 own.trace_id().bits().into(),
@@ -88,58 +84,59 @@ impl Exporter {
                 TraceState::NONE,
             ),
             parent_span_id,
-            parent_span_is_remote: ctx.trace.of_client.is_some(),
+            parent_span_is_remote: trace.of_client.is_some(),
             span_kind: SpanKind::Server,
-            name: ended.command.as_str().into(),
+            name: summary.command.as_str().into(),
             start_time,
-            end_time: start_time.checked_add(ended.duration).unwrap_or(start_time),
-            attributes: attributes(request, ctx, ended),
+            end_time: start_time.checked_add(summary.duration).unwrap_or(start_time),
+            attributes: attributes(request),
             dropped_attributes_count: 0,
             events: SpanEvents::default(),
             links: SpanLinks::default(),
-            // A client's mistake is no error of the server's span (OpenTelemetry, "HTTP Spans", Status).
-            status: if ended.status >= 500 { Status::error("") } else { Status::Unset },
+            // A client's mistake is not an error of the server's span (OpenTelemetry, "HTTP Spans", Status).
+            status: if summary.status >= 500 { Status::error("") } else { Status::Unset },
             instrumentation_scope: self.scope.clone(),
         });
     }
 
     pub(super) fn stop(&self) {
         if let Err(error) = self.processor.shutdown_with_timeout(STOP_TIME) {
-            tracing::warn!(%error, "the collector has not taken the last spans, which are lost");
+            tracing::warn!(%error, "failed to export the last spans; they are lost");
         }
     }
 }
 
-/// As OpenTelemetry names them; what it has no name for is named as in the access line. The path is not among them: a
-/// client may have made it up.
-fn attributes(request: &RequestHeader, ctx: &Context, ended: &Ended<'_>) -> Vec<KeyValue> {
+/// The attributes, by OpenTelemetry's names or else by those of the access line. The path is not among them, because a client
+/// can make it up.
+fn attributes(request: &RequestSpan<'_>) -> Vec<KeyValue> {
+    let summary = request.summary;
     let mut attributes = vec![
-        KeyValue::new("http.request.method", logged_method(&request.method)),
-        KeyValue::new("sq.tenant", ended.tenant.to_owned()),
-        KeyValue::new("sq.command", ended.command.as_str()),
-        KeyValue::new("sq.request_id", ctx.request_id_text().to_owned()),
+        KeyValue::new("http.request.method", request.method.to_owned()),
+        KeyValue::new("sq.tenant", summary.tenant.to_owned()),
+        KeyValue::new("sq.command", summary.command.as_str()),
+        KeyValue::new("sq.request_id", request.request_id.to_str().unwrap_or_default().to_owned()),
     ];
-    // The client was gone before an answer began.
-    if ended.status != 0 {
-        attributes.push(KeyValue::new("http.response.status_code", i64::from(ended.status)));
+    // The client disconnected before an answer began.
+    if summary.status != 0 {
+        attributes.push(KeyValue::new("http.response.status_code", i64::from(summary.status)));
     }
-    if let Some(code) = ended.code {
+    if let Some(code) = summary.code {
         attributes.push(KeyValue::new("error.type", code.as_str()));
     }
-    if let Some(upstream) = ended.upstream {
+    if let Some(upstream) = summary.upstream {
         let worker_us = i64::try_from(upstream.as_micros()).unwrap_or(i64::MAX);
         attributes.push(KeyValue::new("sq.worker_us", worker_us));
     }
     attributes
 }
 
-/// What the environment says of this process (`OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`), under our name when it
-/// gives none.
+/// This process as the environment describes it (`OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`), under our own name if it gives
+/// none.
 fn resource() -> Resource {
-    let said = Resource::builder().build();
-    let name = said.get(&Key::new(SERVICE_NAME));
+    let described = Resource::builder().build();
+    let name = described.get(&Key::new(SERVICE_NAME));
     let is_named = name.is_some_and(|name| !name.as_str().starts_with("unknown_service"));
-    if is_named { said } else { Resource::builder().with_service_name("sq-gateway").build() }
+    if is_named { described } else { Resource::builder().with_service_name("sq-gateway").build() }
 }
 
 impl Collector {
@@ -155,16 +152,16 @@ impl Collector {
         Ok(Response::from_parts(head, body.into()))
     }
 
-    /// Says it once when the collector begins to fail, and once when it is back.
+    /// Logs once when the collector starts to fail, and once when it works again.
     fn note(&self, failure: Option<String>) {
         match (&failure, self.fails.swap(failure.is_some(), Ordering::Relaxed)) {
             (Some(error), false) => {
                 tracing::warn!(
                     error,
-                    "the collector takes no spans; those that the queue has no place for are lost"
+                    "failed to export spans; those that do not fit into the queue are lost"
                 );
             }
-            (None, true) => tracing::info!("the collector takes spans again"),
+            (None, true) => tracing::info!("exporting spans again"),
             _ => {}
         }
     }
@@ -176,7 +173,7 @@ impl HttpClient for Collector {
         let outcome = self.post(request);
         self.note(match &outcome {
             Ok(answer) if answer.status().is_success() => None,
-            Ok(answer) => Some(format!("it answers {}", answer.status())),
+            Ok(answer) => Some(format!("the collector answered {}", answer.status())),
             Err(error) => Some(error.to_string()),
         });
         Ok(outcome?)

@@ -7,7 +7,8 @@ use bytes::BytesMut;
 use percent_encoding::percent_decode;
 use pingora::http::RequestHeader;
 use pingora::protocols::Stream;
-use sq_gateway::edge::head::{self, Head, HeadError, HeadLimits};
+use sq_gateway::edge::head::{self, Head, HeadLimits};
+use sq_gateway::edge::head_error::HeadError;
 use sq_shared::limits::HEADER_FIELDS;
 use tokio::io::{AsyncWriteExt, duplex};
 

@@ -11,7 +11,7 @@ use std::path::Path;
 use sq_shared::coordinate::Coordinate;
 use sq_shared::phext_name::PhextName;
 use sq_worker::store::fsck::{self, Finding};
-use sq_worker::store::{DataDirectory, Edit, KeyOrigin, Limits, RepeatKey, Store, StoreError, Write};
+use sq_worker::store::{DataDirectory, Edit, KeyOrigin, Limits, Store, StoreError, Write, WriteKey};
 use tempfile::TempDir;
 
 use super::phext::scrolls;
@@ -82,7 +82,7 @@ fn check_directory(dir: &Path, input_bytes: usize) {
     let is_damaged = has_damage(dir);
     let mut store = open(dir);
     let found = assert_proportional(input_bytes, || match store.read(&name()) {
-        Ok(pending) => Some(scrolls(pending.into_untold())),
+        Ok(pending) => Some(scrolls(pending.into_inner_undurable())),
         Err(StoreError::Damaged(_)) => None,
         Err(error) => panic!("{error}"),
     });
@@ -110,13 +110,13 @@ fn check_directory(dir: &Path, input_bytes: usize) {
 /// Keys are read, and others go on where they end; or they are damaged, and no phext is written.
 fn check_keys(dir: &Path, input_bytes: usize) {
     let (before, is_damaged) = (fs::read(dir.join(".keys")).unwrap(), has_damage(dir));
-    let repeat = Some(RepeatKey::new(KeyOrigin::Client, "a key that no input has"));
-    let delete = Write { at: Coordinate::ORIGIN, edit: Edit::Remove, expected: None, repeat };
+    let key = Some(WriteKey::new(KeyOrigin::Client, "a key that no input has"));
+    let delete = Write { at: Coordinate::ORIGIN, edit: Edit::Remove, expected: None, key };
     let nothing = PhextName::parse("nothing").unwrap();
     for is_known in [false, true] {
         let mut store = open(dir);
         match assert_proportional(input_bytes, || store.write(&nothing, &delete)) {
-            Ok(pending) => assert_eq!(pending.into_untold().is_replay, is_known),
+            Ok(pending) => assert_eq!(pending.into_inner_undurable().is_replay, is_known),
             Err(StoreError::Damaged(_)) => {
                 close(store);
                 assert!(is_damaged, "fsck and the store disagree");
@@ -134,8 +134,8 @@ fn check_keys(dir: &Path, input_bytes: usize) {
 /// A write goes on where the journal ends.
 fn write(store: &mut Store, mut found: Vec<(Coordinate, String)>) -> Vec<(Coordinate, String)> {
     let edit = Edit::Append("and more".to_owned());
-    let write = Write { at: Coordinate::ORIGIN, edit, expected: None, repeat: None };
-    let (_, tickets) = loop {
+    let write = Write { at: Coordinate::ORIGIN, edit, expected: None, key: None };
+    let (_, commit_points) = loop {
         match store.write(&name(), &write) {
             Ok(written) => break written.into_parts(),
             // It does not know yet what is in the directory.
@@ -147,7 +147,7 @@ fn write(store: &mut Store, mut found: Vec<(Coordinate, String)>) -> Vec<(Coordi
         }
     };
     run_jobs(store);
-    assert!(store.is_settled(&tickets).unwrap());
+    assert!(store.is_durable(&commit_points).unwrap());
     match found.first_mut().filter(|(at, _)| *at == Coordinate::ORIGIN) {
         Some((_, text)) => text.push_str("and more"),
         None => found.insert(0, (Coordinate::ORIGIN, "and more".to_owned())),
@@ -168,7 +168,7 @@ fn name() -> PhextName {
 }
 
 fn scrolls_of(store: &mut Store) -> Vec<(Coordinate, String)> {
-    scrolls(store.read(&name()).unwrap().into_untold())
+    scrolls(store.read(&name()).unwrap().into_inner_undurable())
 }
 
 fn run_jobs(store: &mut Store) {
@@ -185,7 +185,7 @@ fn run_jobs(store: &mut Store) {
 fn close(mut store: Store) {
     store.close();
     run_jobs(&mut store);
-    assert!(store.is_at_rest());
+    assert!(store.is_idle());
 }
 
 fn has_damage(dir: &Path) -> bool {

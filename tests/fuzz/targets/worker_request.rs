@@ -53,7 +53,7 @@ fn ask(dir: &Path, data: &[u8]) -> Vec<u8> {
         )
         .unwrap();
         let tenant = "alice".parse().unwrap();
-        let worker = Rc::new(Worker::alone(Some(tenant), store, Access::Open, Some(BODY_BYTES)));
+        let worker = Rc::new(Worker::standalone(Some(tenant), store, Access::Open, Some(BODY_BYTES)));
         let (mut client, server) = duplex(1 << 20);
         let serving = tokio::task::spawn_local(run_connection(server, worker));
         let mut answer = Vec::new();

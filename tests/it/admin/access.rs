@@ -1,4 +1,4 @@
-//! Who gets in: with the admin's key, by a name of this machine.
+//! Access to the admin API: with the admin key, and by a `Host` of this machine.
 
 use std::net::Ipv4Addr;
 
@@ -9,7 +9,7 @@ use sq_tests::wait;
 
 use super::{Api, start};
 
-/// Everything that needs the key.
+/// All routes that need the key.
 const KEYED: [(&str, &str); 9] = [
     ("GET", "/admin/tenants"),
     ("POST", "/admin/tenants/add"),
@@ -23,7 +23,7 @@ const KEYED: [(&str, &str); 9] = [
 ];
 
 #[test]
-fn only_the_admins_key_opens_it() {
+fn only_the_admin_key_is_accepted() {
     let (running, api) = start();
     let registry = running.read("tenants.toml");
     let other = key_of("alice");
@@ -64,19 +64,19 @@ fn wrong_keys_are_limited_and_lock_nobody_out() {
         assert!((1..=20).contains(&refused.retry_after_s()), "{refused}");
         api.assert_declared(method, target, 429);
     }
-    // What is no key at all is counted as well, whichever field it comes in.
+    // Malformed keys count as guesses too, in any header field.
     let malformed = format!("X-SQ-API-Key: {}\r\n", "x".repeat(513));
     running
         .admin_with(None)
         .request("GET", "/admin/tenants", &malformed, None)
         .problem(429, "too_many_failed_keys");
-    // The right key works from the same address. No other address of this machine has a count of its own.
+    // The right key still works from the same address. All loopback addresses share one count.
     assert_eq!(api.names(), ["alice", "bob"]);
     for last in 2..=60 {
         let elsewhere = running.admin_with(Some("guess")).calling_from(Ipv4Addr::new(127, 0, 0, last).into());
         elsewhere.get("/admin/tenants").problem(429, "too_many_failed_keys");
     }
-    // Neither a reload nor the tenants' keys give a fresh count; nor is that of the tenants' keys used up.
+    // Neither a reload nor tenants' keys reset the count, and the tenants' own count is not used up.
     api.call("POST", "/admin/reload", None).ok();
     stranger.get("/admin/tenants").problem(429, "too_many_failed_keys");
     running.client(Some("guess")).get("/api/v2/version").problem(401, "invalid_key");
@@ -97,7 +97,7 @@ fn guesses_at_once_are_counted_one_by_one() {
 }
 
 #[test]
-fn what_only_watches_needs_no_key() {
+fn health_and_metrics_need_no_key() {
     let (running, api) = start();
     let open = running.admin_with(None);
     for target in ["/health", "/ready"] {
@@ -117,7 +117,7 @@ fn what_only_watches_needs_no_key() {
 }
 
 #[test]
-fn without_a_key_in_the_config_it_is_shut_and_a_reload_opens_it() {
+fn without_a_key_the_api_is_disabled_until_a_reload_sets_one() {
     let setup = Setup::default();
     let root = sq_tests::root::Root::new(&setup);
     let config = root.read("gateway.toml");
@@ -145,7 +145,7 @@ fn without_a_key_in_the_config_it_is_shut_and_a_reload_opens_it() {
     running.admin().get("/admin/tenants").problem(401, "invalid_key");
 }
 
-/// A request that names this host.
+/// A request with this `Host`.
 fn by_name(client: &Client, host: &str, target: &str) -> sq_tests::answer::Answer {
     client.raw(format!(
         "GET {target} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {ADMIN_KEY}\r\nConnection: close\r\n\r\n"
@@ -153,7 +153,7 @@ fn by_name(client: &Client, host: &str, target: &str) -> sq_tests::answer::Answe
 }
 
 #[test]
-fn a_foreign_name_is_refused_unless_others_may_come() {
+fn foreign_host_is_refused_unless_remote_access_is_allowed() {
     let (running, _) = start();
     let client = running.admin();
     for target in ["/", "/health", "/metrics", "/admin/tenants", "/admin/openapi.json"] {

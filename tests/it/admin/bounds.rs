@@ -6,11 +6,11 @@ use super::start;
 
 const ADD: &str = "/admin/tenants/add";
 
-/// The longest body, as gateway/src/admin/body.rs has it.
+/// The longest body, as in gateway/src/admin/body.rs.
 const BODY_BYTES: usize = 16 << 10;
 
 #[test]
-fn a_body_has_a_limit() {
+fn body_size_is_limited() {
     let (running, api) = start();
     let padded = |length: usize| {
         let object = r#"{"name": "carol"}"#;
@@ -18,7 +18,7 @@ fn a_body_has_a_limit() {
     };
     let problem = api.call("POST", ADD, Some(&padded(BODY_BYTES + 1))).problem(413, "body_too_large");
     assert_eq!(problem["limit"], serde_json::json!(BODY_BYTES));
-    // Even one that would be cut off while it is sent reads why.
+    // A client that is still sending can read the response.
     api.call("POST", ADD, Some(&padded(3 << 20))).problem(413, "body_too_large");
     let pieces = [padded(BODY_BYTES), " ".to_owned()];
     let pieces: Vec<&[u8]> = pieces.iter().map(String::as_bytes).collect();
@@ -28,28 +28,28 @@ fn a_body_has_a_limit() {
 }
 
 #[test]
-fn a_slow_body_and_a_slow_head_are_cut_off() {
+fn slow_body_and_slow_head_time_out() {
     let (_running, api) = start();
     let mut head = api.client.connect();
     head.send(b"GET /health HTTP/1.1\r\nHost: loc");
     let mut body = api.client.connect();
     body.send((api.client.head("POST", ADD) + "Content-Length: 17\r\n\r\n{\"name\": ").as_bytes());
     body.answer().problem(408, "request_timeout");
-    assert!(head.hears_within(Duration::from_secs(15)), "an unfinished head is waited for for ever");
+    assert!(head.hears_within(Duration::from_secs(15)), "an unfinished head does not time out");
     assert_eq!(api.names(), ["alice", "bob"]);
 }
 
 #[test]
-fn a_crowd_of_idle_connections_is_bounded_and_makes_room() {
+fn idle_connections_are_bounded_and_make_way() {
     let (_running, api) = start();
     let idle: Vec<_> = (0..80).map(|_| api.client.connect()).collect();
-    // More than there are places for: those that were silent longest have lost theirs.
+    // More connections than the limit: those that were idle longest have been closed.
     assert_eq!(api.names(), ["alice", "bob"]);
     drop(idle);
 }
 
 #[test]
-fn one_connection_is_one_request() {
+fn connection_serves_one_request() {
     let (_running, api) = start();
     let mut connection = api.client.connect();
     connection.send((api.client.head("GET", "/health") + "\r\n").as_bytes());

@@ -1,4 +1,4 @@
-//! What the API changes is in force when it answers.
+//! A change is applied before the API responds.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -11,7 +11,7 @@ use sq_tests::wait;
 use super::{Api, SELECT, UPDATE, served, start};
 
 #[test]
-fn an_added_tenants_key_is_known_at_once() {
+fn key_of_an_added_tenant_is_valid_at_once() {
     let (running, api) = start();
     for number in 0..5 {
         let name = format!("new-{number}");
@@ -45,7 +45,7 @@ fn an_added_tenants_key_is_known_at_once() {
 }
 
 #[test]
-fn a_directory_that_is_not_empty_is_nobodys_by_accident() {
+fn used_directory_needs_adopt() {
     let (running, api) = start();
     fs::create_dir_all(running.join("data/carol")).unwrap();
     running.write("data/carol/old.phext", "old");
@@ -53,12 +53,12 @@ fn a_directory_that_is_not_empty_is_nobodys_by_accident() {
     assert_eq!(api.names(), ["alice", "bob"]);
 }
 
-/// A loop of links stands for whatever keeps the gateway from looking: root may read everything else.
+/// A loop of links stands for any error of a lookup: root may read everything else.
 #[test]
-fn a_directory_that_cannot_be_read_is_not_taken_for_absent() {
+fn unreadable_directory_is_not_treated_as_missing() {
     let (running, api) = start();
     let block = |directory: &str| symlink(directory, running.join(format!("data/{directory}"))).unwrap();
-    // Her worker makes her directory.
+    // The worker creates alice's directory.
     running.client_of("alice").get(SELECT).ok();
     block("carol");
     let before = running.read("tenants.toml");
@@ -95,14 +95,14 @@ fn state_plan_and_quota_change_together_and_at_once() {
         (&shown["state"], &shown["plan"], &shown["quota_bytes"]),
         (&json!("active"), &json!("gold"), &json!(7 << 20))
     );
-    // Its worker is to be woken, which the pool does when it has seen the change.
+    // The pool wakes the worker when it has seen the change.
     wait::until("alice served again", || alice.get(SELECT).status == 200);
     let shown = api.patch("alice", r#"{"quota_mb": null}"#);
     assert_eq!((&shown["plan"], &shown["quota_bytes"]), (&json!("gold"), &json!(3 << 20)));
     let shown = api.patch("alice", r#"{"plan": null}"#);
     assert_eq!((&shown["plan"], &shown["quota_bytes"]), (&Value::Null, &json!(1 << 30)));
     assert_eq!(api.get("/admin/tenants/alice"), shown);
-    // One that is wrong changes nothing of the others.
+    // One wrong field keeps the others from being changed.
     let before = running.read("tenants.toml");
     api.call("PATCH", "/admin/tenants/alice", Some(r#"{"state": "suspended", "plan": "lead"}"#))
         .problem(400, "invalid_parameter");
@@ -111,7 +111,7 @@ fn state_plan_and_quota_change_together_and_at_once() {
 }
 
 #[test]
-fn a_removed_tenant_is_archived_or_purged() {
+fn removed_tenant_is_archived_or_purged() {
     let (running, api) = start();
     running.client_of("alice").post(UPDATE, "hers").ok();
     running.client_of("bob").post(UPDATE, "his").ok();
@@ -133,10 +133,10 @@ fn a_removed_tenant_is_archived_or_purged() {
 }
 
 #[test]
-fn a_tenant_is_archived_even_when_who_asked_goes_away() {
+fn tenant_is_archived_although_the_client_disconnects() {
     let (running, api) = start();
     let alice = running.client_of("alice");
-    // Her upload is in flight, so her worker stays until it is over.
+    // Alice's upload is in flight, so the worker runs until it is done.
     let mut upload = alice.connect();
     upload.send((alice.head("POST", UPDATE) + "Content-Length: 4\r\n\r\nhe").as_bytes());
     wait::until("her worker", || running.worker_of("alice").is_some());
@@ -144,7 +144,7 @@ fn a_tenant_is_archived_even_when_who_asked_goes_away() {
     asking.send((api.client.head("DELETE", "/admin/tenants/alice") + "\r\n").as_bytes());
     wait::until("the end of her key", || alice.get(SELECT).status == 401);
     drop(asking);
-    // Others go on meanwhile.
+    // Other tenants are served meanwhile.
     api.patch("bob", r#"{"state": "suspended"}"#);
     upload.send(b"rs");
     assert_eq!(upload.answer().ok(), "Updated 4 bytes");
@@ -153,7 +153,7 @@ fn a_tenant_is_archived_even_when_who_asked_goes_away() {
 }
 
 #[test]
-fn a_tenant_may_be_called_add() {
+fn tenant_may_be_called_add() {
     let (running, api) = start();
     api.add("add");
     assert_eq!(running.admin().get("/admin/tenants/add").json()["name"], "add");
@@ -166,7 +166,7 @@ fn a_tenant_may_be_called_add() {
 }
 
 #[test]
-fn a_reload_is_now_and_tells_every_mistake() {
+fn reload_is_immediate_and_reports_every_mistake() {
     let (running, api) = start();
     let answer = api.call("POST", "/admin/reload", None);
     assert_eq!(answer.json(), json!({"tenants": 2}));
@@ -183,7 +183,7 @@ fn a_reload_is_now_and_tells_every_mistake() {
         assert!(mistake["file"].as_str().unwrap().ends_with("tenants.toml"), "{problem}");
         assert!(!mistake["message"].as_str().unwrap().is_empty(), "{problem}");
     }
-    // Nothing is written over a file with mistakes, and what was in force goes on.
+    // A file with mistakes is not overwritten, and the previous one still applies.
     for (method, target, body) in [
         ("POST", "/admin/tenants/add", r#"{"name": "carol"}"#),
         ("PATCH", "/admin/tenants/alice", r#"{"state": "suspended"}"#),
@@ -202,7 +202,7 @@ fn a_reload_is_now_and_tells_every_mistake() {
 }
 
 #[test]
-fn stats_tell_what_a_tenant_has() {
+fn stats_show_storage_requests_and_worker() {
     let (running, api) = start();
     let stats = api.get("/admin/tenants/alice/stats");
     assert_eq!((&stats["name"], &stats["state"]), (&json!("alice"), &json!("active")));
@@ -217,7 +217,7 @@ fn stats_tell_what_a_tenant_has() {
     let alice = running.client_of("alice");
     alice.post(UPDATE, "hers").ok();
     alice.post("/api/v2/update?p=text&c=nowhere", "hers").problem(400, "invalid_coordinate");
-    // A request is counted when it has ended, and a text is measured when it is saved.
+    // A request is counted when it ends, and a text is measured when it is saved.
     wait::until("her account", || {
         let stats = api.get("/admin/tenants/alice/stats");
         stats["requests"] == 2 && stats["storage_bytes"] == 4
@@ -229,7 +229,7 @@ fn stats_tell_what_a_tenant_has() {
     assert_eq!(stats["worker_crashes"], 0, "{stats}");
     assert!(stats["last_active"].as_str().is_some_and(|time| time.ends_with('Z')), "{stats}");
     assert_eq!(api.get("/admin/tenants/bob/stats")["requests"], 0, "bob's are hers");
-    // The pool has no slot for who is not served, and measures what they have stored all the same.
+    // The pool has no slot for a tenant that is not served, but still measures its storage.
     api.patch("alice", r#"{"state": "suspended"}"#);
     wait::until("no worker", || api.get("/admin/tenants/alice/stats")["worker"].is_null());
     let stats = api.get("/admin/tenants/alice/stats");

@@ -14,7 +14,7 @@ const SLOTS: usize = 500;
 const CLIENTS: usize = 8;
 
 #[test]
-fn five_hundred_tenants_are_added_by_eight_clients_while_others_are_served() {
+fn eight_clients_add_500_tenants_while_others_are_served() {
     let (running, api) = start();
     let (next, added, is_over) = (AtomicUsize::new(2), Mutex::new(Vec::new()), AtomicBool::new(false));
     let started = Instant::now();
@@ -66,7 +66,7 @@ fn five_hundred_tenants_are_added_by_eight_clients_while_others_are_served() {
 }
 
 #[test]
-fn the_command_line_and_the_api_at_once_lose_nothing() {
+fn concurrent_commands_and_api_calls_lose_nothing() {
     let (running, api) = start();
     let failed = AtomicUsize::new(0);
     thread::scope(|scope| {
@@ -92,7 +92,7 @@ fn the_command_line_and_the_api_at_once_lose_nothing() {
         }
     });
     assert_eq!(failed.into_inner(), 0);
-    // The gateway notices what the command line wrote within a second.
+    // The gateway notices changes by the command line within a second.
     let keys = || api.get("/admin/tenants/alice")["keys"].as_array().unwrap().len();
     wait::until("every tenant", || api.names().len() == 2 + 4 * 5 * 2);
     wait::until("every key", || keys() == 1 + 4 * 5 * 2);

@@ -1,4 +1,4 @@
-//! The description of the API: whole, and of the form that OpenAPI 3.1 wants.
+//! The description of the API is complete and valid OpenAPI 3.1.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ const ROUTES: [(&str, &str, bool); 12] = [
     ("post", "/admin/reload", true),
 ];
 
-/// All references in it.
+/// All references in a value.
 fn references(value: &Value, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(members) => members.iter().for_each(|(name, value)| match value.as_str() {
@@ -35,7 +35,7 @@ fn references(value: &Value, found: &mut BTreeSet<String>) {
 }
 
 #[test]
-fn it_has_every_route_of_the_contract() {
+fn description_has_every_route_of_the_contract() {
     let (_running, api) = start();
     let document = &api.document;
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1."), "{}", document["openapi"]);
@@ -83,7 +83,7 @@ fn each_operation_is_complete() {
 }
 
 #[test]
-fn the_answers_have_the_members_that_it_names() {
+fn responses_match_their_schemas() {
     let (running, api) = start();
     let schemas = &api.document["components"]["schemas"];
     let assert_same = |answer: &Value, schema: &str| {
@@ -105,9 +105,9 @@ fn the_answers_have_the_members_that_it_names() {
     assert!(problem.as_object().unwrap().keys().all(|member| named.contains_key(member)), "{problem}");
 }
 
-/// `Allow` and the description say the same, of every path.
+/// `Allow` and the description agree for every path.
 #[test]
-fn a_405_lists_the_methods_that_are_described() {
+fn allow_of_a_405_matches_the_description() {
     let (running, api) = start();
     for name in ["add", "zoe"] {
         api.add(name);
@@ -133,16 +133,16 @@ fn a_405_lists_the_methods_that_are_described() {
     }
 }
 
-/// A body that the description allows is taken, and one that it does not allow is refused.
+/// Bodies that the description allows are accepted, and others are refused.
 #[test]
-fn empty_bodies_and_nulls_are_taken_as_described() {
+fn empty_bodies_and_nulls_are_accepted_as_described() {
     let (_running, api) = start();
     let schemas = &api.document["components"]["schemas"];
     for (method, target, schema) in [
         ("post", "/admin/tenants/add", "NewTenant"),
         ("patch", "/admin/tenants/{name}", "TenantChange"),
         ("patch", "/admin/tenants/add", "TenantChange"),
-        ("post", "/admin/tenants/{name}/keys", "KeyTerms"),
+        ("post", "/admin/tenants/{name}/keys", "KeyOptions"),
     ] {
         let body = &api.document["paths"][target][method]["requestBody"];
         let (schema, is_required) = (&schemas[schema], body["required"] == true);

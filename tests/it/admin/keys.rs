@@ -1,4 +1,4 @@
-//! Keys: one more, one in the place of another, one less.
+//! Adding, replacing and revoking keys.
 
 use serde_json::{Value, json};
 use sq_tests::setup::key_of;
@@ -8,9 +8,9 @@ use super::{SELECT, UPDATE, served, start};
 const KEYS: &str = "/admin/tenants/alice/keys";
 
 #[test]
-fn a_key_is_added_and_revoked() {
+fn key_is_added_and_revoked() {
     let (running, api) = start();
-    // Without a body, with an empty one, and with an empty object: a key that may write, without end.
+    // Without a body, with an empty one, and with an empty object: a key that may write and does not expire.
     for (body, id) in [(None, "k2"), (Some(""), "k3"), (Some("{}"), "k4")] {
         let answer = api.call("POST", KEYS, body);
         assert_eq!((answer.status, &answer.json()["key_id"]), (201, &json!(id)), "{answer}");
@@ -36,7 +36,7 @@ fn a_key_is_added_and_revoked() {
 }
 
 #[test]
-fn a_key_is_rotated_in_one_step() {
+fn key_is_rotated_in_one_step() {
     let (running, api) = start();
     let (old, ids) = (key_of("alice"), |keys: &Value| -> Vec<String> {
         keys.as_array().unwrap().iter().map(|key| key["id"].as_str().unwrap().to_owned()).collect()
@@ -55,7 +55,7 @@ fn a_key_is_rotated_in_one_step() {
 }
 
 #[test]
-fn the_number_of_keys_is_bounded() {
+fn number_of_keys_is_bounded() {
     let (_running, api) = start();
     for _ in 0..99 {
         api.created(KEYS, "{}");
@@ -63,9 +63,9 @@ fn the_number_of_keys_is_bounded() {
     api.call("POST", KEYS, Some("{}")).problem(409, "too_many_keys");
 }
 
-/// The gateway knows it first; what comes before its worker was told waits for that.
+/// The gateway knows the key first; earlier requests wait until the worker has received it.
 #[test]
-fn a_key_works_as_soon_as_it_is_given_out() {
+fn key_is_valid_as_soon_as_it_is_returned() {
     let (running, api) = start();
     for number in 0..10 {
         let name = format!("new-{number}");

@@ -1,4 +1,4 @@
-//! What is wrong with a request is named: the field, or the line and the column.
+//! Errors name what is wrong with a request: the field, or the line and the column.
 
 use serde_json::{Value, json};
 use sq_tests::deployment::Deployment;
@@ -69,7 +69,7 @@ fn each_mistake_names_its_field() {
 }
 
 #[test]
-fn what_is_at_the_limit_is_taken() {
+fn values_at_the_limits_are_accepted() {
     let (_running, api) = start();
     let longest = format!("n{}", "9".repeat(62));
     api.add(&longest);
@@ -81,7 +81,7 @@ fn what_is_at_the_limit_is_taken() {
 }
 
 #[test]
-fn what_is_no_json_is_told_with_its_place() {
+fn invalid_json_is_reported_with_its_position() {
     let (running, api) = start();
     for (body, line, column) in [
         ("{", 1, 1),
@@ -109,7 +109,7 @@ fn what_is_no_json_is_told_with_its_place() {
 }
 
 #[test]
-fn the_type_of_the_body_does_not_matter() {
+fn content_type_of_the_body_does_not_matter() {
     let (running, _) = start();
     for (name, kind) in
         [("one", "application/x-www-form-urlencoded"), ("two", "text/plain"), ("three", "application/json")]
@@ -121,7 +121,7 @@ fn the_type_of_the_body_does_not_matter() {
 }
 
 #[test]
-fn unknown_routes_and_methods_are_told() {
+fn unknown_routes_and_methods_are_refused() {
     let (running, api) = start();
     for target in ["/nothing", "/admin", "/admin/", "/admin/tenants/", "/admin/tenants/alice/nothing", "/%ff"]
     {

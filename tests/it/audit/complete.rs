@@ -1,4 +1,4 @@
-//! Nothing is missing and everything is in order: under concurrent writers, at a stop, and after SIGKILL.
+//! No line is missing or out of order: with concurrent writers, at a stop, and after SIGKILL.
 
 use std::collections::HashSet;
 use std::io::Read;
@@ -18,21 +18,21 @@ use super::{
 
 const WRITERS: usize = 8;
 
-/// Writes of each writer.
+/// Writes per writer.
 const WRITES: usize = 60;
 
 /// Writes that are acknowledged before the gateway is killed.
 const BEFORE_THE_KILL: usize = 200;
 
 #[test]
-fn every_write_of_eight_writers_has_one_line_in_its_place() {
+fn each_write_of_eight_writers_has_one_line_in_order() {
     for audit in ["try", "require"] {
         let running = Deployment::start(&setup(audit));
         let client = running.client_of("alice");
         let seen = write_concurrently(&client, WRITERS, |number| number < WRITES);
         assert_eq!(seen.len(), WRITERS * WRITES);
         assert!(seen.iter().all(|write| write.status == Some(200)));
-        // With `try` no answer waits for its line; at the latest the stop does.
+        // With `try` no response waits for its line; the stop waits for all of them.
         let root = running.stop();
         assert_complete_and_in_order(&seen, &lines_in(&root.join("audit.log")));
     }
@@ -69,11 +69,11 @@ fn what_was_acknowledged_has_its_line_when_the_gateway_is_killed() {
     say(&format!("audit: {} acknowledged writes before SIGKILL, {} lines", acknowledged.len(), lines.len()));
 }
 
-/// How long an answer that waits is waited for.
+/// How long the test watches a response that must wait.
 const A_WHILE: Duration = Duration::from_millis(500);
 
 #[test]
-fn with_require_an_answer_waits_for_its_line_and_nothing_else_waits() {
+fn require_delays_only_the_response_of_the_write() {
     for (audit, waits) in [("try", false), ("require", true)] {
         let root = Root::new(&setup(audit));
         let mut pipe = full_pipe(&root.join("audit.log"));

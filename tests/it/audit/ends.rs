@@ -1,4 +1,4 @@
-//! What a line says: of each command, and of each end that a request can come to.
+//! The content of a line, for each command and each way in which a request can end.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -16,11 +16,11 @@ use super::{AT, lines, lines_in, lines_when, new_id, setup, text};
 const FORM: &str = "Content-Type: application/x-www-form-urlencoded\r\n";
 const FULL: &str = "alice.1.1.1/1.1.1/1.1.1";
 
-/// A request and what its line must say: phext, coordinate, bytes and status.
+/// A request, and the fields of its line: phext, coordinate, bytes and status.
 type Case<'a> = (&'a str, String, &'a str, Option<&'a [u8]>, (Value, Value, Value, u16));
 
-/// Sends the requests one after the other, with alice's key and an id each; checks their lines, and that
-/// there are no others.
+/// Sends the requests one after the other, with alice's key and an id each; checks their lines, and that there are no
+/// others.
 fn assert_lines(running: &Deployment, key: &str, key_id: &str, cases: &[Case<'_>]) {
     let before = lines(running).len();
     for (number, (method, target, headers, body, expected)) in cases.iter().enumerate() {
@@ -42,7 +42,7 @@ fn assert_lines(running: &Deployment, key: &str, key_id: &str, cases: &[Case<'_>
 }
 
 #[test]
-fn each_command_in_each_spelling_has_its_line() {
+fn each_spelling_of_each_command_has_a_line() {
     let running = Deployment::start(&setup("try"));
     let full = |at: &str| json!(format!("alice.{at}"));
     let cases: &[Case<'_>] = &[
@@ -79,7 +79,7 @@ fn each_command_in_each_spelling_has_its_line() {
         ),
     ];
     assert_lines(&running, &key_of("alice"), "k1", cases);
-    // The lines tell the truth: what they name is what was written.
+    // What the lines name is what was written.
     let client = running.client_of("alice");
     assert_eq!(client.get("/api/v2/select?p=f%201&c=3.1.1/1.1.1/1.1.1").ok(), "text");
     assert_eq!(client.get(&format!("/api/v2/select?p=h&{AT}")).ok(), "1");
@@ -88,7 +88,7 @@ fn each_command_in_each_spelling_has_its_line() {
 }
 
 #[test]
-fn a_refused_write_has_its_line_and_names_nothing_that_is_none() {
+fn refused_write_has_a_line_without_invalid_names() {
     let limits = "body = \"1KiB\"".to_owned();
     let tenants = vec![Tenant::new("alice", 1341).with_key("reads-only", "read", None)];
     let running = Deployment::start(&Setup { limits, tenants, ..setup("try") });
@@ -124,7 +124,7 @@ fn a_refused_write_has_its_line_and_names_nothing_that_is_none() {
 }
 
 #[test]
-fn what_is_no_write_with_a_good_key_has_no_line() {
+fn requests_that_are_not_authenticated_writes_have_no_line() {
     let tenants = vec![Tenant::new("alice", 1341), Tenant::new("bob", 1342).in_state("suspended")];
     let running = Deployment::start(&Setup { tenants, ..setup("require") });
     let update = format!("/api/v2/update?p=a&{AT}&s=x");
@@ -142,7 +142,7 @@ fn what_is_no_write_with_a_good_key_has_no_line() {
 }
 
 #[test]
-fn an_id_that_is_none_does_not_get_into_the_log() {
+fn invalid_request_id_is_not_logged() {
     let running = Deployment::start(&setup("require"));
     let headers = "X-Request-Id: x\",\"tenant\":\"bob\r\n";
     let answer =
@@ -154,7 +154,7 @@ fn an_id_that_is_none_does_not_get_into_the_log() {
 }
 
 #[test]
-fn a_replay_is_a_line_that_says_so() {
+fn replay_is_marked_in_its_line() {
     let running = Deployment::start(&setup("require"));
     let client = running.client_of("alice");
     let send = |text: &str| {
@@ -168,7 +168,7 @@ fn a_replay_is_a_line_that_says_so() {
 }
 
 #[test]
-fn a_thousand_writes_over_a_rate_leave_no_line() {
+fn rate_limited_writes_have_no_line() {
     let limits = "per_tenant = \"3/h\"".to_owned();
     let running = Deployment::start(&Setup { limits, ..setup("require") });
     let client = running.client_of("alice");
@@ -190,7 +190,7 @@ fn a_thousand_writes_over_a_rate_leave_no_line() {
     assert_eq!(refused, 1000, "in the access log");
 }
 
-/// Stops alice's worker, so that what is sent to it waits.
+/// Suspends alice's worker, so requests to it wait.
 fn stop_worker(running: &Deployment) -> u32 {
     let worker = wait::until_some("alice's worker", || running.worker_of("alice"));
     process::signal(worker.pid, Signal::STOP);
@@ -198,7 +198,7 @@ fn stop_worker(running: &Deployment) -> u32 {
 }
 
 #[test]
-fn a_write_without_an_answer_has_its_line() {
+fn write_without_a_response_has_a_line() {
     let timeouts = "answer = \"300ms\"".to_owned();
     let running = Deployment::start(&Setup { timeouts, ..setup("try") });
     let client = running.client_of("alice");
@@ -208,7 +208,7 @@ fn a_write_without_an_answer_has_its_line() {
     client
         .request("POST", "/api/v2/update", FORM, Some(b"p=f&c=1.1.1/1.1.1/1.1.1&s=x"))
         .problem(504, "worker_timeout");
-    // Its client goes in the middle of the body.
+    // The client disconnects in the middle of the body.
     let mut connection = client.connect();
     connection.send((client.head("POST", &target) + "Content-Length: 10\r\n\r\nhalf").as_bytes());
     drop(connection);
@@ -221,7 +221,7 @@ fn a_write_without_an_answer_has_its_line() {
 }
 
 #[test]
-fn a_write_whose_worker_died_has_one_line_however_often_it_was_sent() {
+fn repeated_write_has_one_line() {
     let long = vec![b'x'; 100_000];
     let form = b"p=f&c=1.1.1/1.1.1/1.1.1&s=again";
     for (query, body, bytes, status) in
@@ -248,7 +248,7 @@ fn a_write_whose_worker_died_has_one_line_however_often_it_was_sent() {
 }
 
 #[test]
-fn a_log_that_is_off_has_no_file() {
+fn audit_off_creates_no_file() {
     let running = Deployment::start(&setup("off"));
     running.client_of("alice").post(&format!("/api/v2/update?p=a&{AT}"), "x").ok();
     let root = running.stop();

@@ -275,7 +275,7 @@ fn a_start_without_the_file_is_refused_or_warned_of() {
     let outcome = root.gateway(&["up", "--root", root.path().to_str().unwrap()]);
     assert_eq!(outcome.code(), Some(1), "{outcome:?}");
     assert!(
-        outcome.stderr.contains("cannot open the audit log") && outcome.stderr.contains("gateway.audit"),
+        outcome.stderr.contains("failed to open the audit log") && outcome.stderr.contains("gateway.audit"),
         "{outcome:?}"
     );
     assert!(!outcome.stdout.contains("ready"), "{outcome:?}");

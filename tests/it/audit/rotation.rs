@@ -1,4 +1,4 @@
-//! The file is renamed and opened anew while it is written to; nothing is lost, torn or there twice.
+//! The file is renamed and opened again while it is written to; no line is lost, torn or doubled.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -15,7 +15,7 @@ use super::{AT, assert_complete_and_in_order, lines_in, setup, write_concurrentl
 const WRITERS: usize = 8;
 const ROTATIONS: usize = 20;
 
-/// Lines that a file has before it is rotated.
+/// Lines in a file before it is rotated.
 const LINES: usize = 10;
 
 #[test]
@@ -58,7 +58,7 @@ fn rotate(running: &Deployment, number: usize) {
 }
 
 #[test]
-fn a_file_that_was_deleted_is_made_again_without_a_signal() {
+fn deleted_file_is_created_again_without_a_signal() {
     let running = Deployment::start(&setup("require"));
     let client = running.client_of("alice");
     let update = format!("/api/v2/update?p=a&{AT}");
@@ -70,7 +70,7 @@ fn a_file_that_was_deleted_is_made_again_without_a_signal() {
 }
 
 #[test]
-fn a_torn_line_ends_before_the_next() {
+fn torn_line_is_ended_before_the_next() {
     let root = sq_tests::root::Root::new(&setup("require"));
     root.write("audit.log", "{\"time\":\"2026-01-01T00:00:00.0");
     let running = Deployment::up(root, &[]);

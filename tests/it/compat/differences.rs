@@ -1,4 +1,4 @@
-//! Where we differ from `sq` on purpose, row by row of the table in `docs/api.md`: each is asserted on both sides.
+//! Where we differ from `sq` on purpose, one test per row of the table in `docs/api.md`, asserted on both sides.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -22,7 +22,7 @@ fn text_that_is_not_utf8_differs() {
 }
 
 #[test]
-fn coordinates_that_are_none_differ() {
+fn invalid_coordinates_differ() {
     let Some(pair) = Pair::start("sq and malformed coordinates") else { return };
     for (phext, c) in [("one", "c=garbage"), ("two", "c="), ("three", "unused=1")] {
         pair.peer.client.get(&format!("/api/v2/update?p={phext}&{c}&s=x")).ok();
@@ -61,7 +61,7 @@ fn is_phext(path: &PathBuf) -> bool {
 }
 
 #[test]
-fn what_names_a_path_differs() {
+fn names_with_paths_differ() {
     let Some(pair) = Pair::start("sq and the paths that it tells") else { return };
     pair.assert_same(&get("/api/v2/update?p=notes&c=1.1.1/1.1.1/1.1.1&s=x".to_owned()));
     let (peer, ours) = pair.ask(&get("/api/v2/load?p=notes".to_owned()));
@@ -111,7 +111,7 @@ fn routes_and_methods_differ() {
     assert_ne!(pair.ours.client.get("/api/v2/version").ok(), "0.6.0");
 }
 
-/// A phext as the peer has it once it has written its file and read that again.
+/// The peer's phext after it has written its file and read it again.
 fn settled_toc(server: &Server, phext: &str) -> String {
     server.client.get(&format!("/api/v2/load?p={phext}")).ok();
     server.client.get(&format!("/api/v2/toc?p={phext}")).ok().to_owned()
@@ -182,7 +182,7 @@ fn far_scrolls_differ() {
     for side in ["peer", "ours"] {
         fs::write(pair.file(side, "far"), &far).unwrap();
     }
-    // Both stand at 999 there, and the last one is left.
+    // Both are at 999 there, and the last one remains.
     assert_eq!(settled_toc(&pair.peer, "far"), "* 1.1.1/1.1.1/1.1.999: b\n");
     assert_eq!(settled_toc(&pair.ours, "far"), "* 1.1.1/1.1.1/1.1.1000: a\n* 1.1.1/1.1.1/1.1.1001: b\n");
     for target in ["/api/v2/update?p=date&c=2025.7.1&s=a", "/api/v2/update?p=date&c=2026.7.1&s=b"] {
@@ -207,7 +207,7 @@ fn the_whole_phext_is_the_file_there_and_canonical_here() {
 }
 
 #[test]
-fn links_are_followed_and_ours_do_not_lead_out() {
+fn sq_follows_links_that_we_refuse() {
     let Some(pair) = Pair::start("sq and links") else { return };
     for side in ["peer", "ours"] {
         fs::write(pair.file(side, "real"), "text").unwrap();
@@ -218,7 +218,7 @@ fn links_are_followed_and_ours_do_not_lead_out() {
         symlink("folder/kept.phext", pair.file(side, "month")).unwrap();
         symlink("real.phext", pair.file(side, "link")).unwrap();
         symlink("../../outside.phext", pair.file(side, "out")).unwrap();
-        // No file can be made there.
+        // No file can be created there.
         symlink("missing/lost.phext", pair.file(side, "lost")).unwrap();
     }
     for link in ["link", "month"] {
@@ -249,7 +249,7 @@ fn a_write_without_text_differs() {
     pair.assert_same(&get("/api/v2/get?p=notes".to_owned()));
     pair.assert_same(&get(format!("{target}&s=text")));
     assert_eq!(empty(&pair.peer, "").ok(), "Updated 0 bytes");
-    // Until the next load it counts the empty scroll as well.
+    // Until the next load, it also counts the empty scroll.
     let scrolls =
         |server: &Server| server.client.get("/api/v2/status?p=notes").ok().lines().last().unwrap().to_owned();
     let (before, _) = (scrolls(&pair.peer), settled_toc(&pair.peer, "notes"));
@@ -259,7 +259,7 @@ fn a_write_without_text_differs() {
 }
 
 #[test]
-fn parameters_that_are_none_differ() {
+fn invalid_parameters_differ() {
     let Some(pair) = Pair::start("sq and malformed parameters") else { return };
     let text = "a text that is longer than the limits";
     let ask = |server: &Server, query: &str| server.client.post(&format!("/api/v2/where?{query}"), text);

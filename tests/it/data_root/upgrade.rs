@@ -72,7 +72,7 @@ fn a_restored_root_is_taken_by_a_system_that_knows_no_id() {
 
 /// The config's folder can only be read, as with a ConfigMap: the id cannot be kept, and the marker counts all the same.
 #[test]
-fn a_config_in_a_folder_that_cannot_be_written_to_is_no_obstacle() {
+fn config_may_be_in_a_read_only_folder() {
     let root = stopped();
     fs::remove_file(root.join(ID)).unwrap();
     // Root may write anywhere; a folder in the way of the temporary file is in root's way too.

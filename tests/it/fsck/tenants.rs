@@ -166,7 +166,7 @@ fn a_directory_that_was_there_is_missed_in_a_data_root() {
     fs::remove_dir_all(&dora).unwrap();
     type Occupy = fn(&Path);
     let occupy: [(Occupy, &str); 3] = [
-        (|_| (), "it is not there"),
+        (|_| (), "it is missing"),
         (|path| fs::write(path, "a file").unwrap(), "not a directory"),
         (|path| std::os::unix::fs::symlink("nowhere", path).unwrap(), "not a directory"),
     ];

@@ -1,5 +1,5 @@
-//! A phext's name may hold characters that turn the reading direction or show nothing. Where it is written down, they are
-//! visible.
+//! A phext's name may contain characters that are invisible or change the reading direction. Where it is printed,
+//! they are made visible.
 
 use std::fs;
 use std::process::Command;
@@ -11,7 +11,7 @@ use sq_tests::{binaries, wait};
 
 use super::deployment;
 
-/// Names that read as others: turned, cut by nothing, and ended by a separator.
+/// Names that look like others: reversed, with invisible characters, or with a line separator.
 const NAMES: [&str; 7] = [
     "gpj.\u{202e}exe",
     "\u{2066}a\u{2069}",
@@ -22,7 +22,7 @@ const NAMES: [&str; 7] = [
     "tag\u{e0041}\u{61c}",
 ];
 
-/// Nothing that a terminal would obey or leave out.
+/// Characters that a terminal would obey or omit.
 fn assert_visible(what: &str, text: &str) {
     let hides = |character: char| {
         let is_control = character.is_control() && character != '\n';
@@ -41,11 +41,11 @@ fn a_name_hides_nothing_wherever_it_is_written_down() {
         for name in NAMES {
             let phext = percent_encoded(name);
             alice.post(&format!("/api/v2/update?p={phext}&c=1.1.1/1.1.1/1.1.1"), "x").ok();
-            // The raw bytes in a path, which the access line has.
+            // Raw bytes in a path, as in the access line.
             let answer = alice.get(&format!("/api/v2/{name}"));
             let id = answer.header("x-request-id").unwrap().to_owned();
             wait::until("the line of the request", || running.log().contains(&id));
-            // A worker says which phext is damaged, to its log and to the client.
+            // A worker names the damaged phext in its log and to the client.
             fs::write(running.join(format!("data/alice/broken{name}.phext")), b"\xff").unwrap();
             let broken = alice.get(&format!("/api/v2/get?p={}", percent_encoded(format!("broken{name}"))));
             broken.refused(503, "worker_unavailable");
@@ -98,7 +98,7 @@ fn paths_and_names_that_commands_print_hide_nothing() {
     assert_visible("check", &check.stderr);
 }
 
-/// A TOML string that holds any character as an escape.
+/// A TOML string that escapes every character.
 fn toml_string(text: &str) -> String {
     let escaped: String = text.chars().map(|character| format!("\\U{:08X}", u32::from(character))).collect();
     format!("\"{escaped}\"")

@@ -1,4 +1,4 @@
-//! A client makes its path and method as long as a head may be; a line does not follow.
+//! A client may send a path and a method as long as a head may be; log lines stay short.
 
 use sq_tests::answer::Answer;
 use sq_tests::deployment::Deployment;
@@ -6,10 +6,10 @@ use sq_tests::wait;
 
 use super::deployment;
 
-/// Longer than any line of a request that says nothing but what it must.
+/// Longer than any line with only the necessary fields.
 const LINE_BYTES: usize = 2048;
 
-/// Of each line that has a field of the client's choice, under 64 KiB of head.
+/// The limit for each line with a field chosen by the client, for a head under 64 KiB.
 const LONG: usize = 60_000;
 
 fn line_of(running: &Deployment, answer: &Answer) -> String {
@@ -36,7 +36,7 @@ fn no_line_grows_with_its_request() {
         ];
         for client in [&alice, &admin] {
             for target in &long {
-                // hyper takes no raw bytes above ASCII everywhere; what it refuses leaves no line.
+                // hyper does not accept raw bytes above ASCII everywhere; what it refuses leaves no line.
                 let answer = client.request("GET", target, "", None);
                 if answer.header("x-request-id").is_none() {
                     continue;
@@ -53,7 +53,7 @@ fn no_line_grows_with_its_request() {
         }
         let longest = running.log().lines().map(str::len).max();
         assert!(longest < Some(LINE_BYTES), "{longest:?}");
-        // What is not too long stays whole.
+        // A short value stays whole.
         let whole = format!("/api/v2/{}", "b".repeat(120));
         let answer = alice.get(&whole);
         assert!(line_of(&running, &answer).contains(&whole));

@@ -120,7 +120,10 @@ fn no_level_logs_a_key_a_query_or_a_body() {
         let log = running.stop().read("up.log");
         assert_keeps_secrets(&log);
         if level == "trace" {
-            assert!(log.lines().any(|line| line.contains("a head came")), "the level has no effect:\n{log}");
+            assert!(
+                log.lines().any(|line| line.contains("request head received")),
+                "the level has no effect:\n{log}"
+            );
         }
     }
 }

@@ -75,14 +75,14 @@ fn every_answer_is_counted_once() {
     check("-", "health", 405, "method_not_allowed", nobody.post("/health", "x"));
     check("-", "ready", 200, "", nobody.get("/ready"));
     check("-", "preflight", 204, "", nobody.request("OPTIONS", SELECT, "", None));
-    // What the edge refuses.
+    // Refused by the edge.
     check("-", "-", 400, "bad_request", nobody.raw("GET / HTTP/1.1\r\n\r\n"));
     check("-", "-", 414, "uri_too_long", nobody.get(&format!("/{}", "x".repeat(70_000))));
     let wide = format!("X-Wide: {}\r\n", "x".repeat(70_000));
     check("-", "-", 431, "headers_too_large", nobody.request("GET", "/", &wide, None));
     check("-", "-", 405, "method_not_allowed", nobody.raw("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n"));
     let scrape = expected.assert_counted(running.address);
-    // As many waits as there were requests that a worker got whole.
+    // As many waits as requests that a worker received completely.
     let waits = scrape.of("sq_gateway_upstream_duration_seconds_count");
     let of = |command: &str| {
         waits.get(&format!("sq_gateway_upstream_duration_seconds_count{{command=\"{command}\"}}")).copied()
@@ -131,13 +131,13 @@ fn series_of(running: &Deployment, tenant: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_removed_tenants_series_go_with_it() {
+fn series_of_a_removed_tenant_are_removed() {
     let running = Deployment::start(&Setup::default());
     running.client_of("alice").get(SELECT).ok();
     let bob = running.client_of("bob");
     bob.get(SELECT).ok();
     wait::until("bob's series", || series_of(&running, "bob").len() == 2);
-    // One of bob's requests outlives him.
+    // One of bob's requests ends after bob is removed.
     let mut last = bob.connect();
     last.send((bob.head("POST", UPDATE) + "Content-Length: 4\r\n\r\nha").as_bytes());
     wait::until("a request in flight", || {
@@ -153,7 +153,7 @@ fn a_removed_tenants_series_go_with_it() {
 }
 
 #[test]
-fn no_client_can_make_a_series() {
+fn clients_cannot_create_series() {
     let running = Deployment::start(&Setup::default());
     let alice = running.client_of("alice");
     let ask = |number: usize| {

@@ -1,4 +1,4 @@
-//! `checksum`: 32 hexadecimal digits that stand for the whole phext.
+//! `checksum`: the XXH3-128 of the whole phext, as 32 hexadecimal digits.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -8,16 +8,15 @@ use sq_shared::problem::Problem;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::api::input::Input;
-use crate::api::{Failure, Outcome, phext_name};
-use crate::store::{Pending, Phext, State, Store};
+use crate::api::outcome::{CommandError, Outcome};
+use crate::store::{Pending, Phext, Revision, Store};
 
-/// How many bytes are joined at once.
+/// How many bytes are hashed at once. A phext up to this size is not cached.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// Of how many long phexts the checksum is kept. It takes as long as the phext: 64 MiB some 20 ms.
-const KEPT: usize = 64;
+/// How many checksums of long phexts are cached. Computing one takes some 20 ms per 64 MiB.
+const MAX_CACHED: usize = 64;
 
-/// Asks for a phext's checksum.
 #[derive(Debug)]
 pub struct Checksum {
     phext: PhextName,
@@ -25,33 +24,33 @@ pub struct Checksum {
 
 impl Checksum {
     pub(super) fn parse(input: &Input<'_>) -> Result<Self, Problem> {
-        Ok(Self { phext: phext_name(input)? })
+        Ok(Self { phext: input.phext_name()? })
     }
 
-    pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, Failure> {
+    pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, CommandError> {
         Ok(store.read(&self.phext)?.map(|phext| Outcome::text(format!("{:032x}", checksum(phext)))))
     }
 }
 
 thread_local! {
-    /// The checksums of long phexts that were asked for last. A state is never another one's, so none is ever wrong; a
-    /// worker's commands all run in one thread.
-    static LONG: RefCell<VecDeque<(State, u128)>> = const { RefCell::new(VecDeque::new()) };
+    /// The latest checksums of long phexts. Never stale, because two different phexts never have the same revision. Per thread
+    /// is enough: a worker runs all commands on one.
+    static CACHE: RefCell<VecDeque<(Revision, u128)>> = const { RefCell::new(VecDeque::new()) };
 }
 
-/// The XXH3-128 of the phext as a file, which need not be in memory as one.
+/// The XXH3-128 of the phext as a file, without joining it in memory.
 pub(super) fn checksum(phext: &Phext) -> u128 {
     if phext.file_bytes() <= BUFFER_BYTES as u64 {
         return computed(phext);
     }
-    let state = phext.state();
-    let is_same = |(known, _): &&(State, u128)| *known == state;
-    let known = LONG.with_borrow(|long| long.iter().find(is_same).map(|(_, checksum)| *checksum));
-    known.unwrap_or_else(|| {
+    let revision = phext.revision();
+    let is_same = |(known, _): &&(Revision, u128)| *known == revision;
+    let cached = CACHE.with_borrow(|cache| cache.iter().find(is_same).map(|(_, checksum)| *checksum));
+    cached.unwrap_or_else(|| {
         let checksum = computed(phext);
-        LONG.with_borrow_mut(|long| {
-            long.truncate(KEPT - 1);
-            long.push_front((state, checksum));
+        CACHE.with_borrow_mut(|cache| {
+            cache.truncate(MAX_CACHED - 1);
+            cache.push_front((revision, checksum));
         });
         checksum
     })
@@ -71,7 +70,7 @@ fn computed(phext: &Phext) -> u128 {
     }
 }
 
-/// Reads a checksum as `checksum` and an `ETag` write it: 32 hexadecimal digits, and nothing else.
+/// Parses a checksum as `checksum` and an `ETag` have it: exactly 32 hexadecimal digits.
 pub(crate) fn parse_checksum(text: &str) -> Option<u128> {
     let digits = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     digits.then(|| u128::from_str_radix(text, 16).ok()).flatten()
@@ -82,12 +81,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_that_of_libphext() {
+    fn the_checksum_equals_libphexts() {
         for text in ["", "a", "a\x17b\x01c", &"long ".repeat(50_000), &"\x17 ".repeat(90_000)] {
             let phext = Phext::parse(text.as_bytes()).unwrap();
             let expected = libphext::phext::checksum(text);
             assert_eq!(format!("{:032x}", checksum(&phext)), expected);
-            assert_eq!(format!("{:032x}", checksum(&phext)), expected, "asked for again");
+            assert_eq!(format!("{:032x}", checksum(&phext)), expected, "cached");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `delta`: the scrolls that differ from the checksums which the client posts, joined as a phext.
+//! `delta`: the scrolls that differ from the checksums that the client sends, joined as a phext.
 
 use std::collections::{BTreeMap, btree_map};
 use std::iter::Peekable;
@@ -9,39 +9,40 @@ use sq_shared::problem::{Code, Problem};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::api::checksum::parse_checksum;
-use crate::api::input::Input;
-use crate::api::{COORDINATES, Failure, Outcome, Pinned, parse_coordinate, phext_name, too_many_coordinates};
+use crate::api::input::{Input, MAX_COORDINATES, too_many_coordinates};
+use crate::api::outcome::{CommandError, Outcome, Pinned};
+use crate::api::stream::Stream;
 use crate::store::{Cursor, Joined, Pending, Phext, Scroll, Store, breaks};
 
-/// Stands for a scroll that the client has and we do not.
+/// The text for a scroll that the client has and the phext does not.
 const MISSING: &str = "---sq:Scroll-Missing---";
 
-/// What the answer may have beyond the phext itself. A missing scroll costs the breaks that lead to
-/// it, gigabytes for a line of 80 bytes; a client that has synchronised before is far below this.
-const MISSING_BYTES: u64 = 16 * 1024 * 1024;
+/// By how much the answer may exceed the phext. The breaks before a missing scroll can take gigabytes, for a line of 80
+/// bytes in the request. A client that has synchronised before stays far below this.
+const MAX_MISSING_BYTES: u64 = 16 * 1024 * 1024;
 
-/// Brings what the client has.
 #[derive(Debug)]
 pub struct Delta {
     phext: PhextName,
+    /// The checksums that the client sent.
     known: BTreeMap<Coordinate, Checksum>,
 }
 
-/// A checksum as the client sent it; what is not 32 hexadecimal digits equals none.
+/// A checksum that the client sent; `None`, which equals no other, if it is not 32 hexadecimal digits.
 type Checksum = Option<u128>;
 
 impl Delta {
     pub(super) fn parse(input: &Input<'_>) -> Result<Self, Problem> {
-        let phext = phext_name(input)?;
+        let phext = input.phext_name()?;
         let posted = if input.body.is_empty() { input.params.get("s").unwrap_or("") } else { &input.body };
         let mut known = BTreeMap::new();
         let lines = posted.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
         for (count, (index, line)) in lines.enumerate() {
-            if count == COORDINATES {
+            if count == MAX_COORDINATES {
                 return Err(too_many_coordinates("the body"));
             }
             let (at, checksum) = line.split_once(": ").ok_or_else(|| malformed(index))?;
-            let at = parse_coordinate(at, input.tenant).map_err(|problem| match problem.code {
+            let at = input.parse_coordinate(at).map_err(|problem| match problem.code {
                 Code::ForeignNamespace => problem,
                 _ => malformed(index),
             })?;
@@ -50,35 +51,35 @@ impl Delta {
         Ok(Self { phext, known })
     }
 
-    pub(super) fn pinned(&self, store: &mut Store) -> Result<Pinned, Failure> {
-        // All of it, when the client has nothing yet.
-        Ok(Pinned::phext(store.glance(&self.phext)?))
+    pub(super) fn pinned(&self, store: &mut Store) -> Result<Pinned, CommandError> {
+        // A client that has nothing yet gets all of it.
+        Ok(Pinned::phext(store.peek(&self.phext)?))
     }
 
-    pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, Failure> {
-        let (phext, tickets) = store.read(&self.phext)?.into_parts();
+    pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, CommandError> {
+        let (phext, commit_points) = store.read(&self.phext)?.into_parts();
         self.check_size(phext)?;
-        let outcome = Outcome::text_of(Joined::new(Differing::new(phext, self.known.clone())), None);
-        Ok(Pending::new(outcome, tickets))
+        let differing = Joined::new(Differing::new(phext, self.known.clone()));
+        Ok(Pending::new(Outcome::TextStream(Stream::new(differing, None)), commit_points))
     }
 
-    /// The status is sent before the answer is made, so its size is looked at first. Joining two sets of
-    /// scrolls takes at most what each of them takes alone: when the missing ones are within the limit, no
-    /// checksum is needed to know that the answer is.
-    fn check_size(&self, phext: &Phext) -> Result<(), Failure> {
+    /// Checks the size first, because the status is sent before the answer is made. Two sets of scrolls joined take no more
+    /// than each of them alone. So if the missing scrolls are within the limit, the answer is too, and no checksum has to be
+    /// computed.
+    fn check_size(&self, phext: &Phext) -> Result<(), CommandError> {
         let missing = self.known.keys().filter(|at| phext.scroll(at).is_empty());
-        if breaks::joined_bytes(missing.map(|at| (*at, MISSING))) <= MISSING_BYTES {
+        if breaks::joined_bytes(missing.map(|at| (*at, MISSING))) <= MAX_MISSING_BYTES {
             return Ok(());
         }
         let bytes = breaks::joined_bytes(Differing::new(phext, self.known.clone()));
-        if bytes > phext.file_bytes().saturating_add(MISSING_BYTES) {
-            return Err(Failure::AnswerTooLarge { bytes });
+        if bytes > phext.file_bytes().saturating_add(MAX_MISSING_BYTES) {
+            return Err(CommandError::AnswerTooLarge { bytes });
         }
         Ok(())
     }
 }
 
-/// The scrolls that the client does not have as they are, and a mark for each that only the client has.
+/// The scrolls that differ from the client's, and [`MISSING`] for each that only the client has.
 #[derive(Debug)]
 struct Differing {
     scrolls: Peekable<Cursor>,
@@ -99,7 +100,7 @@ impl Iterator for Differing {
             let here = self.scrolls.peek().map(|(at, _)| *at);
             let known = self.known.next_if(|(at, _)| here.is_none_or(|here| *at <= here));
             match known {
-                Some((at, _)) if here != Some(at) => return Some((at, Scroll::of_static(MISSING))),
+                Some((at, _)) if here != Some(at) => return Some((at, Scroll::from_static(MISSING))),
                 Some((_, Some(checksum))) => {
                     let differs = |(_, scroll): &Self::Item| xxh3_128(scroll.as_ref()) != checksum;
                     if let Some(differing) = self.scrolls.next().filter(differs) {
@@ -122,28 +123,13 @@ mod tests {
     use sq_shared::route::Route;
 
     use super::*;
-    use crate::api::params::Params;
 
     #[test]
     fn a_body_at_its_limit_and_one_past() {
-        let parse = |count| {
-            let params = Params::parse("p=notes").unwrap();
-            let body = "1.1.1/1.1.1/1.1.1: 0\n\n".repeat(count);
-            let route = Route::Delta;
-            Delta::parse(&Input {
-                route,
-                is_post: true,
-                params,
-                body,
-                is_empty_text: false,
-                tenant: None,
-                connection_id: 1,
-                expected: None,
-                repeat: None,
-            })
-        };
-        assert_eq!(parse(COORDINATES).unwrap().known.len(), 1);
-        assert_eq!(parse(COORDINATES + 1).unwrap_err().code, Code::InvalidParameter);
+        let parse =
+            |count| Delta::parse(&Input::post(Route::Delta, "1.1.1/1.1.1/1.1.1: 0\n\n".repeat(count)));
+        assert_eq!(parse(MAX_COORDINATES).unwrap().known.len(), 1);
+        assert_eq!(parse(MAX_COORDINATES + 1).unwrap_err().code, Code::InvalidParameter);
     }
 
     fn answer(phext: &Phext, known: BTreeMap<Coordinate, Checksum>) -> String {
@@ -153,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_the_same_is_left_out_and_what_is_missing_is_marked() {
+    fn equal_scrolls_are_left_out_and_missing_ones_are_marked() {
         let at = |scroll| Coordinate::from_parts([1, 1, 1, 1, 1, 1, 1, 1, scroll]).unwrap();
         let checksum = |text| parse_checksum(&libphext::phext::checksum(text));
         let phext = Phext::parse(b"same\x17changed\x17new\x17\x17bad").unwrap();
@@ -171,7 +157,7 @@ mod tests {
 
     #[test]
     fn missing_scrolls_at_the_limit_and_one_past() {
-        // Twenty of the farthest, and one with so many breaks more as the limit leaves.
+        // Twenty of the farthest coordinates, and one with as many more breaks as the limit allows.
         let delta = |breaks: u64| {
             let mut left = u32::try_from(breaks).unwrap();
             let mut last = [1; 9];
@@ -188,11 +174,11 @@ mod tests {
         };
         let phext = Phext::parse(b"1234567").unwrap();
         let bytes = |delta: &Delta| answer(&phext, delta.known.clone()).len() as u64;
-        let limit = phext.file_bytes() + MISSING_BYTES;
+        let limit = phext.file_bytes() + MAX_MISSING_BYTES;
         let breaks = limit - bytes(&delta(0));
         assert_eq!(bytes(&delta(breaks)), limit);
         delta(breaks).check_size(&phext).unwrap();
         let refused = delta(breaks + 1).check_size(&phext).unwrap_err();
-        assert!(matches!(refused, Failure::AnswerTooLarge { bytes } if bytes == limit + 1));
+        assert!(matches!(refused, CommandError::AnswerTooLarge { bytes } if bytes == limit + 1));
     }
 }

@@ -1,15 +1,14 @@
-//! `get`: the whole phext, breaks and all.
+//! `get`: the whole phext, with its breaks.
 
 use sq_shared::phext_name::PhextName;
 use sq_shared::problem::Problem;
 
 use crate::api::checksum::checksum;
 use crate::api::input::Input;
+use crate::api::outcome::{CommandError, Outcome, Pinned};
 use crate::api::stream::Stream;
-use crate::api::{Failure, Outcome, Pinned, phext_name};
 use crate::store::{Pending, Store};
 
-/// Asks for a phext.
 #[derive(Debug)]
 pub struct Get {
     phext: PhextName,
@@ -17,14 +16,14 @@ pub struct Get {
 
 impl Get {
     pub(super) fn parse(input: &Input<'_>) -> Result<Self, Problem> {
-        Ok(Self { phext: phext_name(input)? })
+        Ok(Self { phext: input.phext_name()? })
     }
 
-    pub(super) fn pinned(&self, store: &mut Store) -> Result<Pinned, Failure> {
-        Ok(Pinned::phext(store.glance(&self.phext)?))
+    pub(super) fn pinned(&self, store: &mut Store) -> Result<Pinned, CommandError> {
+        Ok(Pinned::phext(store.peek(&self.phext)?))
     }
 
-    pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, Failure> {
+    pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, CommandError> {
         let phext = store.read(&self.phext)?;
         Ok(phext.map(|phext| Outcome::Phext {
             text: Stream::new(phext.joined(), Some(phext.file_bytes())),

@@ -1,44 +1,75 @@
-//! What a request brings, once its head and its body are complete: the common ground of all commands.
+//! A request whose head and body are complete, and the parameters that several commands have in common.
 
+use sq_shared::coordinate::{Coordinate, InvalidCoordinate};
 use sq_shared::form;
+use sq_shared::phext_name::{InvalidPhextName, PhextName};
 use sq_shared::problem::{Code, Problem};
 use sq_shared::route::Route;
 use sq_shared::tenant::TenantName;
 
 use crate::api::params::Params;
-use crate::store::{Expected, RepeatKey, breaks};
+use crate::store::{Expected, WriteKey, breaks};
 
-/// A complete request, not yet understood.
+/// The most coordinates in one request. Each takes some 40 bytes and a node of a tree, many times its own length.
+pub(super) const MAX_COORDINATES: usize = 100_000;
+
+/// A complete request that is not parsed yet.
 #[derive(Debug)]
 pub struct Input<'a> {
-    /// What it asks for.
+    /// The command.
     pub route: Route,
     /// Whether the method is POST; otherwise it is GET.
     pub is_post: bool,
-    /// The query's parameters, and a form's.
+    /// The parameters of the query, and of a form.
     pub params: Params,
     /// The body as text.
     pub body: String,
-    /// Whether the client said that the body is a text of no bytes: with a `Content-Length` of 0 or in chunks, and with a
+    /// Whether the client declared an empty body as the text: with a `Content-Length` of 0 or chunked, and with a
     /// `Content-Type`.
     pub is_empty_text: bool,
-    /// Whose worker this is, when it has a name.
+    /// The worker's tenant, if it has a name.
     pub tenant: Option<&'a TenantName>,
-    /// The number of the connection, which `status` answers.
+    /// The number of the connection, for `status`.
     pub connection_id: u64,
-    /// What the scroll must be for a write to be made.
+    /// What the scroll must be before a write.
     pub expected: Option<Expected>,
-    /// The key under which a write may come again.
-    pub repeat: Option<RepeatKey>,
+    /// The idempotency key of a write.
+    pub repeat: Option<WriteKey>,
 }
 
 impl Input<'_> {
-    /// Takes `p`, `c` and the text from a form. Only for a request whose query has no `p`: otherwise
-    /// the body is the text whatever its type is, because curl calls any text a form. So is one that names none of them, and,
-    /// where the query says which scroll, one that names anything else.
+    /// The phext that the request names; the unnamed one if it names none.
+    pub(super) fn phext_name(&self) -> Result<PhextName, Problem> {
+        PhextName::parse(self.params.get("p").unwrap_or("")).map_err(|error| {
+            let leaves = error == InvalidPhextName::LeavesDirectory;
+            let code = if leaves { Code::ForbiddenPhext } else { Code::InvalidPhext };
+            Problem::new(code, error.to_string())
+        })
+    }
+
+    /// The coordinate that the request names.
+    pub(super) fn coordinate(&self) -> Result<Coordinate, Problem> {
+        let text = self.params.get("c").ok_or_else(|| {
+            Problem::new(Code::MissingParameter, "say which scroll: c=COORDINATE, as in c=1.1.1/1.1.1/1.1.1")
+        })?;
+        self.parse_coordinate(text)
+    }
+
+    /// Parses a coordinate from anywhere in the request.
+    pub(super) fn parse_coordinate(&self, text: &str) -> Result<Coordinate, Problem> {
+        Coordinate::parse(text, self.tenant).map_err(|error| {
+            let foreign = matches!(error, InvalidCoordinate::ForeignNamespace { .. });
+            let code = if foreign { Code::ForeignNamespace } else { Code::InvalidCoordinate };
+            Problem::new(code, error.to_string())
+        })
+    }
+
+    /// Takes `p`, `c` and the text from a form, if the query has no `p`. With a `p`, the body is the text whatever its type,
+    /// because curl sends any text as a form. The body is also the text if it has none of these fields, or if the query
+    /// names the scroll and the body has any other field.
     ///
     /// # Errors
-    /// The form is not UTF-8 once it is decoded.
+    /// The decoded form is not UTF-8.
     pub fn take_form(&mut self) -> Result<(), Problem> {
         if self.params.get("p").is_some() || !takes_form(self.route) {
             return Ok(());
@@ -65,10 +96,10 @@ impl Input<'_> {
         Ok(())
     }
 
-    /// The text that a command works on: a POST has it in the body, or else in `s`; a GET the other way.
+    /// The text of the request: for a POST the body, or else `s`; for a GET the reverse.
     ///
     /// # Errors
-    /// There is neither.
+    /// There is none.
     pub(super) fn into_text(mut self) -> Result<String, Problem> {
         let in_query = self.params.take("s");
         let in_body = Some(self.body).filter(|body| !body.is_empty());
@@ -82,10 +113,10 @@ impl Input<'_> {
         })
     }
 
-    /// The text of a scroll: without a break, which would move every later scroll.
+    /// The text of a scroll. It may have no break, which would move every later scroll.
     ///
     /// # Errors
-    /// There is none, or it has a break in it.
+    /// There is none, or it has a break.
     pub(super) fn into_scroll(self) -> Result<String, Problem> {
         let is_empty_text = self.is_post && self.is_empty_text;
         let text = self
@@ -102,7 +133,31 @@ impl Input<'_> {
     }
 }
 
-/// `where` takes no phext, so a body that is called a form is its text.
+/// `where` names no phext, so its body is the text even with the type of a form.
 fn takes_form(route: Route) -> bool {
     matches!(route, Route::Insert | Route::Update | Route::Delete | Route::Delta | Route::Query)
+}
+
+/// The parameter or body of this name has too many coordinates.
+pub(super) fn too_many_coordinates(what: &str) -> Problem {
+    let detail = format!("{what} has more than {MAX_COORDINATES} coordinates: ask in parts");
+    Problem::new(Code::InvalidParameter, detail)
+}
+
+#[cfg(test)]
+impl Input<'static> {
+    /// A POST to the phext `notes`.
+    pub(super) fn post(route: Route, body: String) -> Self {
+        Self {
+            route,
+            is_post: true,
+            params: Params::parse("p=notes").unwrap(),
+            body,
+            is_empty_text: false,
+            tenant: None,
+            connection_id: 1,
+            expected: None,
+            repeat: None,
+        }
+    }
 }

@@ -4,11 +4,10 @@ use sq_shared::phext_name::PhextName;
 use sq_shared::problem::Problem;
 
 use crate::api::input::Input;
-use crate::api::stream::JsonRows;
-use crate::api::{Failure, Outcome, Pinned, phext_name};
+use crate::api::outcome::{CommandError, Outcome, Pinned};
+use crate::api::stream::{JsonRows, Stream};
 use crate::store::{Pending, Store};
 
-/// Asks for a phext as JSON.
 #[derive(Debug)]
 pub struct JsonExport {
     phext: PhextName,
@@ -16,15 +15,15 @@ pub struct JsonExport {
 
 impl JsonExport {
     pub(super) fn parse(input: &Input<'_>) -> Result<Self, Problem> {
-        Ok(Self { phext: phext_name(input)? })
+        Ok(Self { phext: input.phext_name()? })
     }
 
-    pub(super) fn pinned(&self, store: &mut Store) -> Result<Pinned, Failure> {
-        Ok(Pinned::phext(store.glance(&self.phext)?))
+    pub(super) fn pinned(&self, store: &mut Store) -> Result<Pinned, CommandError> {
+        Ok(Pinned::phext(store.peek(&self.phext)?))
     }
 
-    pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, Failure> {
+    pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, CommandError> {
         let phext = store.read(&self.phext)?;
-        Ok(phext.map(|phext| Outcome::json_of(JsonRows::new(phext.cursor(..), "coord"))))
+        Ok(phext.map(|phext| Outcome::Json(Stream::new(JsonRows::new(phext.cursor(..), "coord"), None))))
     }
 }

@@ -1,21 +1,21 @@
-//! The parameters of a query or a form, decoded as SQ does it ([`form`]). Of a name that comes twice the last
-//! one counts; a name that no command reads is checked and forgotten.
+//! The parameters of a query or a form, decoded as SQ does it ([`form`]). If a name is repeated, the last value counts. A
+//! name that no command reads must be UTF-8, and is dropped.
 
 use percent_encoding::percent_decode_str;
 use sq_shared::form;
 
-/// Every name that some command reads. No other is kept: a form of millions of short pairs would take many
-/// times its own length.
+/// Every name that a command reads. Others are not kept, because a form of millions of short pairs would take many times
+/// its own length.
 const NAMES: [&str; 9] = ["p", "c", "s", "content", "from", "to", "set", "limit", "algo"];
 
-/// The values that came, each in the place that its name has among [`NAMES`].
+/// The values, each at the index of its name in [`NAMES`].
 #[derive(Debug, Default)]
 pub struct Params([Option<String>; NAMES.len()]);
 
 /// A name or a value is not UTF-8 once it is decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotUtf8 {
-    /// Where the first bad sequence begins, in all of what was decoded.
+    /// Where the first invalid sequence begins in the decoded bytes of the whole query or form.
     pub offset: usize,
 }
 
@@ -28,7 +28,7 @@ impl Params {
         let mut params = Self::default();
         for (name, value) in form::pairs(encoded.as_bytes()) {
             let decoded = form::decode(name).and_then(|name| Some((name, form::decode(value)?)));
-            let (name, value) = decoded.ok_or_else(|| NotUtf8 { offset: first_bad(encoded) })?;
+            let (name, value) = decoded.ok_or_else(|| NotUtf8 { offset: first_invalid(encoded) })?;
             params.set(&name, value.into_owned());
         }
         Ok(params)
@@ -36,28 +36,28 @@ impl Params {
 
     /// The value of a name, which may be empty.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(place(name)?)?.as_deref()
+        self.0.get(index(name)?)?.as_deref()
     }
 
-    /// Takes the value of a name out.
+    /// Removes and returns the value of a name.
     pub fn take(&mut self, name: &str) -> Option<String> {
-        self.0.get_mut(place(name)?)?.take()
+        self.0.get_mut(index(name)?)?.take()
     }
 
-    /// Sets the value of a name, if it is one of those that are read.
+    /// Sets the value of a name, if a command reads it.
     pub(super) fn set(&mut self, name: &str, value: String) {
-        if let Some(place) = place(name).and_then(|place| self.0.get_mut(place)) {
-            *place = Some(value);
+        if let Some(slot) = index(name).and_then(|index| self.0.get_mut(index)) {
+            *slot = Some(value);
         }
     }
 }
 
-fn place(name: &str) -> Option<usize> {
+fn index(name: &str) -> Option<usize> {
     NAMES.iter().position(|known| *known == name)
 }
 
-/// How many bytes are good, once percent-decoded, before the first that is not UTF-8.
-fn first_bad(encoded: &str) -> usize {
+/// The offset of the first byte that is not UTF-8 after percent-decoding.
+fn first_invalid(encoded: &str) -> usize {
     let decoded: Vec<u8> = percent_decode_str(encoded).collect();
     std::str::from_utf8(&decoded).map_or_else(|error| error.valid_up_to(), str::len)
 }

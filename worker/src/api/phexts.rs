@@ -1,18 +1,17 @@
-//! `phexts`: which phexts there are, how large, and with how many scrolls.
+//! `phexts`: the tenant's phexts, with the size and the number of scrolls of each.
 
 use serde::Serialize;
 
-use crate::api::{Outcome, Pinned};
+use crate::api::outcome::{Outcome, Pinned};
 use crate::store::{Listed, Listing, Store};
 
-/// Asks for the list.
 #[derive(Debug)]
 pub struct Phexts;
 
-/// The rows of the list as JSON, as they come.
+/// Writes the rows of the list as a JSON array.
 #[derive(Debug)]
 pub struct PhextRows {
-    /// What goes before the next row.
+    /// The byte before the next row.
     separator: u8,
 }
 
@@ -35,18 +34,18 @@ impl Phexts {
 }
 
 impl PhextRows {
-    /// Adds rows.
+    /// Appends rows.
     pub fn add(&mut self, rows: &[Listed], json: &mut Vec<u8>) {
         for Listed { name, bytes, scrolls } in rows {
             json.push(self.separator);
             self.separator = b',';
-            // A row can always be written as JSON, and to a buffer in memory.
+            // Never fails: a row always serialises, and the writer is in memory.
             let row = Row { phext: name.as_str(), bytes: *bytes, scrolls: *scrolls };
             let _ = serde_json::to_writer(&mut *json, &row);
         }
     }
 
-    /// Ends the list.
+    /// Appends the end of the array.
     pub fn end(&mut self, json: &mut Vec<u8>) {
         json.extend_from_slice(if self.separator == b'[' { b"[]" } else { b"]" });
     }

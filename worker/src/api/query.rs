@@ -1,4 +1,4 @@
-//! `query`: the scrolls of a range and of a set of coordinates, as JSON in coordinate order.
+//! `query`: the scrolls of a range and a set of coordinates, as JSON in coordinate order.
 
 use std::collections::{BTreeSet, btree_set};
 use std::iter::{Flatten, Peekable};
@@ -9,19 +9,18 @@ use sq_shared::coordinate::Coordinate;
 use sq_shared::phext_name::PhextName;
 use sq_shared::problem::{Code, Problem};
 
-use crate::api::input::Input;
-use crate::api::stream::JsonRows;
-use crate::api::{COORDINATES, Failure, Outcome, Pinned, parse_coordinate, phext_name, too_many_coordinates};
+use crate::api::input::{Input, MAX_COORDINATES, too_many_coordinates};
+use crate::api::outcome::{CommandError, Outcome, Pinned};
+use crate::api::stream::{JsonRows, Stream};
 use crate::store::{Cursor, Pending, Phext, Scroll, Store};
 
-/// What a row of an answer takes beside its text: the coordinate, 17 bytes as a rule and 98 at most, and the
-/// names of the fields.
+/// The size of a row without its text: the coordinate, usually 17 bytes and up to 98, and the names of the fields.
 const ROW_BYTES: usize = 128;
 
-/// Rows of so many bytes make an answer of one piece as a rule, although quotes and line ends are escaped.
+/// Rows of this size usually fit in one piece of the answer, even with quotes and line ends escaped.
 const SHORT_BYTES: usize = 32 * 1024;
 
-/// Asks for scrolls. Of the range only those with a text come back, of the set every one.
+/// A query answers the scrolls of the range that have a text, and every scroll of the set.
 #[derive(Debug)]
 pub struct Query {
     phext: PhextName,
@@ -32,14 +31,14 @@ pub struct Query {
 
 impl Query {
     pub(super) fn parse(input: &Input<'_>) -> Result<Self, Problem> {
-        let phext = phext_name(input)?;
+        let phext = input.phext_name()?;
         let range = parse_range(input)?;
         let mut set = BTreeSet::new();
         for (index, item) in set_items(input.params.get("set").unwrap_or(&input.body)).enumerate() {
-            if index == COORDINATES {
+            if index == MAX_COORDINATES {
                 return Err(too_many_coordinates("set"));
             }
-            set.insert(parse_coordinate(item, input.tenant)?);
+            set.insert(input.parse_coordinate(item)?);
         }
         if range.is_none() && set.is_empty() {
             let detail = "say which scrolls: from= and to=, or set= or a body of coordinates";
@@ -48,9 +47,9 @@ impl Query {
         Ok(Self { phext, range, set, limit: parse_limit(input)? })
     }
 
-    pub(super) fn pinned(&self, store: &mut Store) -> Result<Pinned, Failure> {
-        let phext = store.glance(&self.phext)?;
-        // A short answer is made whole, and keeps nothing of the phext.
+    pub(super) fn pinned(&self, store: &mut Store) -> Result<Pinned, CommandError> {
+        let phext = store.peek(&self.phext)?;
+        // A short answer is made whole, and pins nothing of the phext.
         let ranged = self.range.iter().flat_map(|range| phext.range(range.clone())).map(|(_, text)| text);
         let texts = self.set.iter().map(|at| phext.scroll(at)).chain(ranged);
         let mut bytes = texts.take(self.limit).scan(0, |bytes, text| {
@@ -61,7 +60,7 @@ impl Query {
         Ok(if is_short { Pinned::NOTHING } else { Pinned::phext(phext) })
     }
 
-    pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, Failure> {
+    pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, CommandError> {
         let picked = store.read(&self.phext)?.map(|phext| {
             let ranged = self.range.clone().map(|range| phext.cursor(range));
             Picked {
@@ -70,7 +69,10 @@ impl Query {
                 phext: phext.clone(),
             }
         });
-        Ok(picked.map(|picked| Outcome::json_of(JsonRows::new(picked.take(self.limit), "coordinate"))))
+        Ok(picked.map(|picked| {
+            let rows = JsonRows::new(picked.take(self.limit), "coordinate");
+            Outcome::Json(Stream::new(rows, None))
+        }))
     }
 }
 
@@ -95,7 +97,7 @@ impl Iterator for Picked {
     }
 }
 
-/// A value that is there and not empty: `from=` alone says nothing.
+/// A parameter's value, unless it is empty: `from=` counts as absent.
 fn filled<'a>(input: &'a Input<'_>, name: &str) -> Option<&'a str> {
     input.params.get(name).map(str::trim).filter(|value| !value.is_empty())
 }
@@ -111,7 +113,7 @@ fn parse_range(input: &Input<'_>) -> Result<Option<RangeInclusive<Coordinate>>, 
             ));
         }
     };
-    let (from, to) = (parse_coordinate(from, input.tenant)?, parse_coordinate(to, input.tenant)?);
+    let (from, to) = (input.parse_coordinate(from)?, input.parse_coordinate(to)?);
     if from > to {
         return Err(Problem::new(Code::InvalidParameter, "from= comes after to=: exchange them"));
     }
@@ -125,8 +127,8 @@ fn parse_limit(input: &Input<'_>) -> Result<usize, Problem> {
         .map_err(|_| Problem::new(Code::InvalidParameter, "limit= is a whole number, as in limit=100"))
 }
 
-/// Cuts a set at commas, line ends and semicolons. A semicolon may stand for the slash of a coordinate
-/// too: it does in a piece that has no slash.
+/// Splits a set at commas, line ends and semicolons. In a piece without a slash, a semicolon stands for the slash of a
+/// coordinate.
 fn set_items(set: &str) -> impl Iterator<Item = &str> {
     set.split([',', '\n'])
         .flat_map(|piece| {
@@ -142,7 +144,6 @@ mod tests {
     use sq_shared::route::Route;
 
     use super::*;
-    use crate::api::params::Params;
 
     #[test]
     fn a_semicolon_separates_or_stands_for_a_slash() {
@@ -155,24 +156,9 @@ mod tests {
 
     #[test]
     fn a_set_at_its_limit_and_one_past() {
-        let parse = |count| {
-            let params = Params::parse("p=notes").unwrap();
-            let body = "1.1.1/1.1.1/1.1.1\n".repeat(count);
-            let route = Route::Query;
-            Query::parse(&Input {
-                route,
-                is_post: true,
-                params,
-                body,
-                is_empty_text: false,
-                tenant: None,
-                connection_id: 1,
-                expected: None,
-                repeat: None,
-            })
-        };
-        assert_eq!(parse(COORDINATES).unwrap().set.len(), 1);
-        let refused = parse(COORDINATES + 1).unwrap_err();
+        let parse = |count| Query::parse(&Input::post(Route::Query, "1.1.1/1.1.1/1.1.1\n".repeat(count)));
+        assert_eq!(parse(MAX_COORDINATES).unwrap().set.len(), 1);
+        let refused = parse(MAX_COORDINATES + 1).unwrap_err();
         assert_eq!(refused.code, Code::InvalidParameter);
         assert!(refused.detail.contains("100000"), "{}", refused.detail);
     }

@@ -1,4 +1,4 @@
-//! `select`: the text of a scroll, empty when there is none.
+//! `select`: the text of a scroll; empty if there is none.
 
 use bytes::Bytes;
 use sq_shared::coordinate::Coordinate;
@@ -7,10 +7,9 @@ use sq_shared::problem::Problem;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::api::input::Input;
-use crate::api::{Failure, Outcome, Pinned, coordinate, phext_name};
+use crate::api::outcome::{CommandError, Outcome, Pinned};
 use crate::store::{Pending, Store};
 
-/// Asks for a scroll.
 #[derive(Debug)]
 pub struct Select {
     phext: PhextName,
@@ -19,16 +18,16 @@ pub struct Select {
 
 impl Select {
     pub(super) fn parse(input: &Input<'_>) -> Result<Self, Problem> {
-        Ok(Self { phext: phext_name(input)?, at: coordinate(input)? })
+        Ok(Self { phext: input.phext_name()?, at: input.coordinate()? })
     }
 
-    pub(super) fn pinned(&self, store: &mut Store) -> Result<Pinned, Failure> {
-        let phext = store.glance(&self.phext)?;
+    pub(super) fn pinned(&self, store: &mut Store) -> Result<Pinned, CommandError> {
+        let phext = store.peek(&self.phext)?;
         let bytes = phext.scroll(&self.at).len() as u64;
-        Ok(Pinned { bytes, part: Some((phext.state(), Some(self.at))) })
+        Ok(Pinned { bytes, part: Some((phext.revision(), Some(self.at))) })
     }
 
-    pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, Failure> {
+    pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, CommandError> {
         let scroll = store.read(&self.phext)?.map(|phext| phext.scroll_handle(&self.at));
         Ok(scroll.map(|scroll| Outcome::Scroll {
             checksum: xxh3_128(scroll.as_str().as_bytes()),

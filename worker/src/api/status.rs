@@ -1,13 +1,12 @@
-//! `status`: the four lines of SQ about a phext.
+//! `status`: SQ's four lines about a phext.
 
 use sq_shared::phext_name::PhextName;
 use sq_shared::problem::Problem;
 
 use crate::api::input::Input;
-use crate::api::{Failure, Outcome, phext_name};
+use crate::api::outcome::{CommandError, Outcome};
 use crate::store::{Pending, Store};
 
-/// Asks about a phext.
 #[derive(Debug)]
 pub struct Status {
     phext: PhextName,
@@ -16,10 +15,10 @@ pub struct Status {
 
 impl Status {
     pub(super) fn parse(input: &Input<'_>) -> Result<Self, Problem> {
-        Ok(Self { phext: phext_name(input)?, connection_id: input.connection_id })
+        Ok(Self { phext: input.phext_name()?, connection_id: input.connection_id })
     }
 
-    pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, Failure> {
+    pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, CommandError> {
         let phext = store.read(&self.phext)?;
         Ok(phext.map(|phext| {
             Outcome::text(format!(

@@ -1,4 +1,4 @@
-//! Long answers: made from a snapshot, piece by piece, while the client takes them.
+//! Long answers, made from a snapshot piece by piece while the client reads them.
 
 use std::fmt::Debug;
 use std::io::Write;
@@ -8,12 +8,12 @@ use sq_shared::coordinate::Coordinate;
 
 use crate::store::{Fragments, Joined, Scroll};
 
-/// About how many bytes are made at once. An answer that is no longer is made whole.
+/// The approximate size of a piece. A shorter answer is made whole.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// What can be made piece by piece.
+/// A source of an answer's bytes.
 pub trait Pieces: Debug + Send {
-    /// Adds bytes until there are about `limit`; gives whether there may be more.
+    /// Appends bytes until there are about `limit`; returns whether there may be more.
     fn fill(&mut self, piece: &mut Vec<u8>, limit: usize) -> bool;
 }
 
@@ -24,12 +24,12 @@ pub struct Stream {
     first: Option<Bytes>,
     pieces: Box<dyn Pieces>,
     is_over: bool,
-    /// How many bytes are still to be taken, when that is known.
+    /// How many bytes are still to be taken, if known.
     left_bytes: Option<u64>,
 }
 
 impl Stream {
-    /// Makes the first piece.
+    /// Makes the first piece. `exact_bytes` is the length of the answer, if known.
     pub fn new(pieces: impl Pieces + 'static, exact_bytes: Option<u64>) -> Self {
         let mut pieces = Box::new(pieces);
         let mut first = Vec::new();
@@ -37,10 +37,10 @@ impl Stream {
         Self { first: Some(first.into()), pieces, is_over, left_bytes: exact_bytes }
     }
 
-    /// All of it, when the first piece is.
+    /// All of it, if the first piece is.
     ///
     /// # Errors
-    /// Gives the stream back when there are more.
+    /// There are more: the stream itself.
     pub fn into_whole(self) -> Result<Bytes, Self> {
         if self.is_over { Ok(self.first.unwrap_or_default()) } else { Err(self) }
     }
@@ -57,12 +57,12 @@ impl Stream {
         Some(piece).filter(|piece| !piece.is_empty())
     }
 
-    /// Whether all of it has been taken.
+    /// Whether every piece was taken.
     pub fn is_taken(&self) -> bool {
         self.is_over && self.first.is_none()
     }
 
-    /// How many bytes are still to be taken, when that is known.
+    /// How many bytes are still to be taken, if known.
     pub fn left_bytes(&self) -> Option<u64> {
         self.left_bytes
     }
@@ -74,16 +74,15 @@ impl<S: Iterator<Item = (Coordinate, Scroll)> + Debug + Send> Pieces for Joined<
     }
 }
 
-/// Scrolls as a JSON list of objects with a coordinate and a text.
+/// Scrolls as a JSON array of objects with a coordinate and a text.
 #[derive(Debug)]
 pub(super) struct JsonRows<S> {
     scrolls: S,
-    /// What the coordinate is called.
     coordinate_field: &'static str,
-    /// What goes before the next row.
+    /// The byte before the next row.
     separator: u8,
     fragments: Option<Fragments>,
-    /// A fragment as JSON, quotes and all.
+    /// A fragment as a JSON string, with its quotes.
     quoted: Vec<u8>,
 }
 
@@ -95,7 +94,7 @@ impl<S: Iterator<Item = (Coordinate, Scroll)>> JsonRows<S> {
     fn escape(&mut self, piece: &mut Vec<u8>) -> bool {
         let Some(text) = self.fragments.as_mut().and_then(Fragments::next_fragment) else { return false };
         self.quoted.clear();
-        // A text can always be written as JSON, and to a buffer in memory.
+        // Never fails: a text always serialises, and the writer is in memory.
         let _ = serde_json::to_writer(&mut self.quoted, text);
         let end = self.quoted.len().saturating_sub(1);
         piece.extend_from_slice(self.quoted.get(1..end).unwrap_or_default());
@@ -126,7 +125,7 @@ impl<S: Iterator<Item = (Coordinate, Scroll)> + Debug + Send> Pieces for JsonRow
     }
 }
 
-/// A line a scroll: its coordinate and the first line of its text.
+/// One line per scroll: its coordinate and the first line of its text.
 #[derive(Debug)]
 pub(super) struct Lines<S> {
     scrolls: S,
@@ -167,8 +166,8 @@ impl<S: Iterator<Item = (Coordinate, Scroll)> + Debug + Send> Pieces for Lines<S
             } else if let Some((at, scroll)) = self.scrolls.next() {
                 self.begin(&at, scroll, piece);
             } else if self.is_empty {
-                // SQ counts nothing at all as an empty scroll at the origin.
-                self.begin(&Coordinate::ORIGIN, Scroll::of_static(""), piece);
+                // SQ treats an empty phext as one empty scroll at the origin.
+                self.begin(&Coordinate::ORIGIN, Scroll::from_static(""), piece);
             } else {
                 return false;
             }
@@ -189,7 +188,7 @@ mod tests {
         let mut stream = Stream::new(pieces, exact_bytes);
         let mut bytes = Vec::new();
         while let Some(piece) = stream.next_piece() {
-            // The last fragment may be six times as long as JSON.
+            // JSON may make the last fragment six times as long.
             assert!(piece.len() <= 3 * PIECE_BYTES);
             bytes.extend_from_slice(&piece);
         }
@@ -207,7 +206,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(48))]
 
         #[test]
-        fn pieces_make_the_answer_that_is_made_whole(
+        fn pieces_join_to_the_whole_answer(
             parts in prop::collection::vec(("[\"\\\\\n\t\u{2}\u{1b}\u{7f}a\u{20ac}]{0,8}", 1..9000_usize, 1..3_usize), 0..12),
         ) {
             let text: String =

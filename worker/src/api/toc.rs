@@ -1,14 +1,13 @@
-//! `toc`: a line a scroll, with its coordinate and the first line of its text.
+//! `toc`: one line per scroll, with its coordinate and the first line of its text.
 
 use sq_shared::phext_name::PhextName;
 use sq_shared::problem::Problem;
 
 use crate::api::input::Input;
-use crate::api::stream::Lines;
-use crate::api::{Failure, Outcome, Pinned, phext_name};
+use crate::api::outcome::{CommandError, Outcome, Pinned};
+use crate::api::stream::{Lines, Stream};
 use crate::store::{Pending, Store};
 
-/// Asks for the table of contents.
 #[derive(Debug)]
 pub struct Toc {
     phext: PhextName,
@@ -16,15 +15,16 @@ pub struct Toc {
 
 impl Toc {
     pub(super) fn parse(input: &Input<'_>) -> Result<Self, Problem> {
-        Ok(Self { phext: phext_name(input)? })
+        Ok(Self { phext: input.phext_name()? })
     }
 
-    pub(super) fn pinned(&self, store: &mut Store) -> Result<Pinned, Failure> {
+    pub(super) fn pinned(&self, store: &mut Store) -> Result<Pinned, CommandError> {
         // The first line of a scroll may be all of it.
-        Ok(Pinned::phext(store.glance(&self.phext)?))
+        Ok(Pinned::phext(store.peek(&self.phext)?))
     }
 
-    pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, Failure> {
-        Ok(store.read(&self.phext)?.map(|phext| Outcome::text_of(Lines::new(phext.cursor(..)), None)))
+    pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, CommandError> {
+        let phext = store.read(&self.phext)?;
+        Ok(phext.map(|phext| Outcome::TextStream(Stream::new(Lines::new(phext.cursor(..)), None))))
     }
 }

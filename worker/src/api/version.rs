@@ -1,8 +1,7 @@
 //! `version`: this program's version.
 
-use crate::api::Outcome;
+use crate::api::outcome::Outcome;
 
-/// Asks for the version.
 #[derive(Debug)]
 pub struct Version;
 

@@ -1,4 +1,4 @@
-//! `sq-worker fsck`: what the directory of a tenant holds, or of every tenant, and whether all of it can be read.
+//! `sq-worker fsck`: lists and verifies the files of one tenant, or of every tenant.
 
 mod directories;
 
@@ -28,20 +28,20 @@ Examples:
   sq-worker fsck ./sq-data/data
   sq-worker fsck --root ./sq-data
 
-It only reads, so workers may serve the directories meanwhile. It exits with 1 when a file is damaged.")]
+It only reads, so workers may serve the directories meanwhile. It exits with 1 if a file is damaged.")]
 pub struct Options {
-    /// A tenant's directory, or a data root: the folder of all tenants' directories.
+    /// A tenant's directory, or a data root: the folder with all tenants' directories.
     #[arg(value_name = "DIR", required_unless_present_any = ["root", "config"], conflicts_with_all = ["root", "config"])]
     dir: Option<PathBuf>,
-    /// Verify every tenant of the system in this folder, wherever the registry says that its directory is.
+    /// Verify every tenant of the system in this folder, each at the directory in the registry.
     #[arg(long, value_name = "DIR", conflicts_with = "config")]
     root: Option<PathBuf>,
-    /// The same, by the system's config.
+    /// Verify every tenant of the system with this config.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
-/// Prints a line a file, and a last one with all of them together. Of several tenants, each line begins with the name.
+/// Prints one line per file, and a last one with the totals. With several tenants, each line begins with the tenant.
 ///
 /// # Errors
 /// A directory cannot be read, or a file in one is damaged.
@@ -57,14 +57,14 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     }
     if let Some(contents) = directories::of_data_root(dir)? {
         for stray in &contents.stray {
-            remark(format_args!("{} belongs to no tenant, and is not verified", stray.display()));
+            remark(format_args!("{} belongs to no tenant; not verified", stray.display()));
         }
         return check_all(&contents.tenants);
     }
     let report = fsck::check(dir).map_err(Failure::from_error)?;
     if report.files.is_empty() {
         let dir = dir.display();
-        remark(format_args!("{dir} has no phexts: give the directory of one tenant, or of all of them"));
+        remark(format_args!("{dir} has no phexts: give the directory of one tenant, or the data root"));
     }
     note_use(&report, dir);
     print(&report.files, None)?;
@@ -74,7 +74,6 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     totals.result(0)
 }
 
-/// Every tenant's directory, one after the other.
 fn check_all(directories: &[TenantDirectory]) -> Result<(), Failure> {
     let (mut totals, mut unreadable) = (Totals::default(), 0);
     for TenantDirectory { tenant, dir, gone } in directories {
@@ -106,7 +105,7 @@ fn check_all(directories: &[TenantDirectory]) -> Result<(), Failure> {
     totals.result(unreadable)
 }
 
-/// A line a file.
+/// Prints one line per file.
 fn print(files: &[Checked], tenant: Option<&str>) -> Result<(), Failure> {
     let shown = |file: &Checked| match tenant {
         Some(tenant) => visible::line(&format!("{tenant}/{}", file.name)).into_owned(),
@@ -124,37 +123,37 @@ fn print(files: &[Checked], tenant: Option<&str>) -> Result<(), Failure> {
 fn note_use(report: &Report, dir: &Path) {
     if report.is_in_use {
         remark(format_args!(
-            "a worker has {} open: what it is writing now may look unfinished, or like another program's",
+            "a worker has {} open: its writes in progress may look unfinished, or like another program's",
             dir.display()
         ));
     }
 }
 
-/// A line for each path that the directory's owner may not use; gives how many there are.
+/// Prints one line per path that the directory's owner may not use; returns their number.
 fn print_denied(dir: &Path) -> Result<u64, Failure> {
     let denied = denied(dir);
     denied.iter().try_for_each(say)?;
     Ok(denied.len() as u64)
 }
 
-/// What the directory's owner, as whom a worker serves it, may not use. Another user than that one and root cannot tell; nor
-/// can root in a container that may not act as others.
+/// What the directory's owner, as whom a worker runs, may not use. Only that user can tell, and root where it may act as
+/// others, which it may not in every container.
 fn denied(dir: &Path) -> Vec<Denied> {
     let me = rustix::process::geteuid().as_raw();
     let is_mine = dir.metadata().is_ok_and(|found| found.uid() == me);
-    let looked = match me {
+    let checked = match me {
         0 => service_user::as_owner_of_directory(dir, || access::tenant_directory(dir)),
         _ if is_mine => Ok(access::tenant_directory(dir)),
         _ => Err(io::Error::other("it is another user's: run this as that user, or as root")),
     };
-    looked.unwrap_or_else(|why| {
+    checked.unwrap_or_else(|why| {
         let dir = dir.display();
-        remark(format_args!("{dir}: whether its owner may use all files was not looked at: {why}"));
+        remark(format_args!("{dir}: did not check whether its owner may use all files: {why}"));
         Vec::new()
     })
 }
 
-/// Prints a remark, apart from the result.
+/// Prints a remark, which is not part of the result, to standard error.
 fn remark(line: impl fmt::Display) {
     note(format_args!("sq-worker: {}", visible::line(&line.to_string())));
 }
@@ -173,9 +172,9 @@ fn describe(finding: &Finding) -> String {
             let origin = match origin {
                 Origin::Known => "",
                 Origin::Foreign => {
-                    ", written by another program; unsaved writes of its journal that are older do not count"
+                    ", written by another program; older unsaved writes in its journal do not count"
                 }
-                Origin::Unknown => "; its journal cannot say what is missing in it",
+                Origin::Unknown => "; its journal does not show whether writes are missing in it",
             };
             format!("{}{origin}", count(*scrolls as u64, "scroll"))
         }
@@ -185,30 +184,30 @@ fn describe(finding: &Finding) -> String {
             text += &match unsaved {
                 Some(0) => String::new(),
                 Some(unsaved) => format!(", {} not in the file yet", count(*unsaved, "write")),
-                None => ", of which nobody can say what is in the file".to_owned(),
+                None => ", and it is unknown which of them are in the file".to_owned(),
             };
             if *is_file_gone {
-                text += ", and another program took the phext's file away";
+                text += ", and another program removed the phext's file";
             }
             if *torn_bytes > 0 {
                 text += &format!(
-                    ", {} at the end that are no whole write: one that was not finished, or a file cut short",
+                    ", {} at the end that are not a whole write: an unfinished one, or the file was cut short",
                     count(*torn_bytes, "byte")
                 );
             }
             text
         }
         Finding::Keys { keys } => {
-            format!("{} of writes that may come again, of phexts without a journal", count(*keys, "key"))
+            format!("{} of writes that may be repeated, of phexts without a journal", count(*keys, "key"))
         }
-        Finding::Reserve => "room that is kept for a full disk".to_owned(),
+        Finding::Reserve => "space reserved for a full disk".to_owned(),
         Finding::Leftover => "left by a worker that was killed; the next one removes it".to_owned(),
         Finding::Damaged(damage) => format!("{}: {}", place(damage), remedy(damage)),
-        Finding::Unreadable(error) => format!("it cannot be read: {error}"),
+        Finding::Unreadable(error) => format!("failed to read it: {error}"),
     }
 }
 
-/// What is wrong, without the words that say in which file.
+/// What is wrong, without the name of the file.
 fn place(damage: &Damage) -> String {
     match damage {
         Damage::Text(damage) => damage.to_string(),
@@ -218,7 +217,7 @@ fn place(damage: &Damage) -> String {
         Damage::Journal(damage) | Damage::Keys(damage) => damage.to_string(),
         Damage::Link(why) => format!("it is a link that {why}"),
         Damage::LargerThanQuota { .. } => damage.to_string(),
-        Damage::InTheWay { .. } => "it is not a plain file, and is in the way of the next save".to_owned(),
+        Damage::InTheWay { .. } => "it is not a plain file, and blocks the next save".to_owned(),
     }
 }
 
@@ -233,21 +232,21 @@ fn remedy(damage: &Damage) -> &'static str {
             "mount its disk, or put the file back; an empty file begins a new phext, where there is no journal"
         }
         Damage::Link(BadLink::Mounted) => "keep the phext on the disk of the tenant's directory",
-        Damage::Link(_) => "let it lead to a .phext file within the directory, or put that file in its place",
-        Damage::Text(_) => "mend it there with an editor, or put a good copy in its place",
+        Damage::Link(_) => "point it to a .phext file within the directory, or replace it with that file",
+        Damage::Text(_) => "repair it there with an editor, or replace it with a good copy",
         Damage::Journal(_) => {
-            "stop the worker, then take phext and journal from a backup, or move the journal out of the \
+            "stop the worker, then restore phext and journal from a backup, or move the journal out of the \
              directory, which loses the writes that are only in it"
         }
         Damage::Keys(_) => {
-            "take it from a backup, or move it out of the directory: then a write that a client sends again may be made \
+            "restore it from a backup, or move it out of the directory: then a write that a client repeats may be applied \
              twice"
         }
         Damage::LargerThanQuota { .. } => "raise the quota",
     }
 }
 
-/// All files together.
+/// The totals of all files.
 #[derive(Default)]
 struct Totals {
     phexts: u64,
@@ -288,7 +287,7 @@ impl Totals {
         self.denied += other.denied;
     }
 
-    /// Bad when a file is, or when so many directories could not be read.
+    /// Fails if a file is bad, or if any directory was unreadable.
     fn result(&self, unreadable: u64) -> Result<(), Failure> {
         let counted = |parts: &[(u64, &str)]| -> Vec<String> {
             parts.iter().filter(|(bad, _)| *bad > 0).map(|(bad, noun)| count(*bad, noun)).collect()

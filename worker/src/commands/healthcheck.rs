@@ -1,4 +1,4 @@
-//! `sq-worker healthcheck`: what a container's health check calls.
+//! `sq-worker healthcheck`: the health check of a container.
 
 use std::path::{Path, PathBuf};
 
@@ -13,21 +13,21 @@ use sq_shared::process::{healthcheck, service_user};
     after_help = "Example:\n  sq-worker healthcheck http://127.0.0.1:1339/health\n  sq-worker healthcheck --root /srv/sq"
 )]
 pub struct Options {
-    /// What to ask: the pool's status, or a worker's /health.
+    /// The URL to request: the pool's status, or a worker's /health.
     #[arg(default_value = "http://127.0.0.1:1339/health", conflicts_with_all = ["root", "config"])]
     url: String,
-    /// Ask the pool of the system in this folder, wherever its config says that the pool's status is.
+    /// Ask the pool of the system in this folder, at the address in its config.
     #[arg(long, value_name = "DIR", conflicts_with = "config")]
     root: Option<PathBuf>,
-    /// The same, by the config itself.
+    /// Ask the pool of the system with this config.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
-/// Asks once.
+/// Sends one request.
 ///
 /// # Errors
-/// There is no answer within five seconds, or it is not a success.
+/// There is no success within five seconds.
 pub fn run(options: &Options) -> Result<(), Failure> {
     let of_root = options.root.as_deref().map(layout::config_file);
     let Some(config_file) = options.config.clone().or(of_root) else {
@@ -41,7 +41,7 @@ fn check_pool(config_file: &Path) -> Result<(), Failure> {
     let config = Config::load(config_file).map_err(Failure::from_error)?;
     let address = config.pool.status_listen.ok_or_else(|| {
         Failure::Failed(format!(
-            "{}: pool.status_listen is off, so that the pool cannot be asked; name a worker's URL",
+            "{}: pool.status_listen is off, so the pool has no status; give the URL of a worker instead",
             config_file.display()
         ))
     })?;

@@ -18,13 +18,13 @@ use sq_shared::tenant::TenantName;
 use sq_shared::token::{BearerToken, TokenDigest};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
-use crate::commands::passed_on;
+use crate::commands::inherited_socket;
 use crate::sandbox::{self, Confinement};
-use crate::server::settings::SettingsReader;
+use crate::server::settings_reader::SettingsReader;
 use crate::server::worker::{Access, Worker};
-use crate::server::{self, Ending};
-use crate::settings::Absence;
-use crate::store::{DataDirectory, Limits, OpenError, Store, Turns};
+use crate::server::{self, ExitReason};
+use crate::settings::{EXIT_DISPLACED, MissingData};
+use crate::store::{DataDirectory, Limits, LoopTick, OpenError, Store};
 use sq_shared::limits::COORDINATE_PART;
 use sq_shared::listen_error::{self, Settings};
 use sq_shared::process::failure::Failure;
@@ -54,7 +54,7 @@ pub struct Options {
     data_dir: PathBuf,
     /// Refuse every command, because this is missing; the pool uses this, when there is no directory to serve.
     #[arg(long, value_name = "WHAT", requires = "settings_from_stdin", hide = true)]
-    stand_in: Option<Absence>,
+    stand_in: Option<MissingData>,
     /// The tenant's name, which may stand in front of a coordinate and stands in the logs.
     #[arg(long, env = "SQ_TENANT", value_name = "NAME")]
     tenant: Option<TenantName>,
@@ -78,8 +78,8 @@ pub struct Options {
     sandbox: Option<Enforcement>,
 }
 
-/// A key from the command line. Only its digest is kept; an invalid one is reported later, because the message of a
-/// failed option shows its value.
+/// A key from the command line. The key itself is forgotten at once; whether it was one is said later,
+/// because the message of a failed option shows its value.
 #[derive(Debug, Clone)]
 struct GivenKey(Option<TokenDigest>);
 
@@ -90,30 +90,26 @@ impl GivenKey {
     }
 }
 
-/// The exit code of a pool's worker whose directory is missing, or not the one at its path any more. Nothing is wrong with
-/// the worker: the pool looks what is there.
-pub const DISPLACED: u8 = 66;
-
 /// What a worker that stands in has for a directory: nothing in it can be changed, and it leads nowhere.
 const NO_DIRECTORY: &str = "/proc/self/fdinfo";
 
 /// Locks itself in, then serves until it is told to stop. Gives the exit code.
 ///
 /// # Errors
-/// The options do not fit together, the directory or the address is taken, the kernel cannot confine it, or the pool
-/// sends no settings.
+/// The options do not fit together, the directory or the address is taken, the kernel cannot confine it, or
+/// the pool said nothing.
 pub fn run(options: Options) -> Result<ExitCode, Failure> {
     // Started through a descriptor, as the pool does it, a process is called after the descriptor's number.
     rustix::thread::set_name(c"sq-worker").map_err(Failure::from_error)?;
-    // `try` logs what is missing; the pool has tried its workers' enforcement before.
+    // In force or not, `try` says so; what the pool gives its workers, it has tried before.
     let enforcement = options.sandbox.unwrap_or(Enforcement::Try);
-    let passed_on = passed_on::sockets(options.settings_from_stdin)?;
+    let inherited = inherited_socket::sockets(options.settings_from_stdin)?;
     if enforcement != Enforcement::Off {
-        sandbox::close_inherited(passed_on.len() > 0).map_err(Failure::from_error)?;
+        sandbox::close_inherited(inherited.len() > 0).map_err(Failure::from_error)?;
     }
     clock::check()?;
     let access = if options.settings_from_stdin { None } else { Some(access(&options)?) };
-    let listener = match passed_on::listener(passed_on)? {
+    let listener = match inherited_socket::listener(inherited)? {
         Some(listener) => listener,
         None => bind(&options)?,
     };
@@ -122,30 +118,30 @@ pub fn run(options: Options) -> Result<ExitCode, Failure> {
         return Err(not_loopback(address));
     }
     if !options.settings_from_stdin {
-        // For its own workers the pool has done it. Only now: the address may be one that only root gets.
+        // The pool has seen to it. The address may be one that only root gets.
         act_as_owner(&options.data_dir)?;
     }
-    let Some(directory) = open_directory(&options)? else { return Ok(ExitCode::from(DISPLACED)) };
+    let Some(directory) = open_directory(&options)? else { return Ok(ExitCode::from(EXIT_DISPLACED)) };
     // Its flags are the pool's too, so that they cannot be changed from inside.
     listener.set_nonblocking(true).map_err(Failure::from_error)?;
     if options.settings_from_stdin {
-        sandbox::go_before_the_pool();
+        sandbox::prefer_for_oom_kill();
     }
-    // Not visible from inside the sandbox. The pool stops its workers itself.
+    // Known only from outside the walls. The pool stops its workers itself.
     let ends_with_terminal = !options.settings_from_stdin && signals::ends_with_terminal();
-    let turns = Turns::default();
+    let tick = LoopTick::default();
     let (confinement, runtime) =
-        sandbox::confine(directory.as_fd(), enforcement, || runtime(&turns)).map_err(Failure::from_error)?;
+        sandbox::confine(directory.as_fd(), enforcement, || runtime(&tick)).map_err(Failure::from_error)?;
     // Hundreds of workers write to one log.
     let _span = options.tenant.as_ref().map(|tenant| tracing::error_span!("worker", %tenant).entered());
-    // From here on only files in the directory can be opened.
+    // From here on nothing can be opened but what is in the directory.
     let mut serving = pin!(async {
         let signals = Signals::for_worker(ends_with_terminal).map_err(Failure::from_error)?;
         let (worker, pool) = match access {
-            Some(access) => (alone(&options, directory, turns.clone(), access)?, None),
-            None => match of_pool(&options, directory, turns.clone()).await? {
+            Some(access) => (alone(&options, directory, tick.clone(), access)?, None),
+            None => match of_pool(&options, directory, tick.clone()).await? {
                 Some((worker, pool)) => (worker, Some(pool)),
-                None => return Ok(Ending::Displaced),
+                None => return Ok(ExitReason::Displaced),
             },
         };
         match pool {
@@ -157,23 +153,23 @@ pub fn run(options: Options) -> Result<ExitCode, Failure> {
         }
         server::run(listener, Rc::new(worker), pool, signals).await.map_err(Failure::from_error)
     });
-    // While this future is ready, the runtime does not park: it polls for events in passing, and polls this first.
+    // When this is due, the runtime does not park: it asks for news in passing, and comes here before it serves them.
     let ending = runtime.block_on(poll_fn(|context| {
-        turns.end();
+        tick.end();
         serving.as_mut().poll(context)
     }));
     match ending? {
-        Ending::Stopped => Ok(ExitCode::SUCCESS),
-        Ending::Displaced if options.settings_from_stdin => Ok(ExitCode::from(DISPLACED)),
-        Ending::Displaced => Err(Failure::Failed(format!(
+        ExitReason::Stopped => Ok(ExitCode::SUCCESS),
+        ExitReason::Displaced if options.settings_from_stdin => Ok(ExitCode::from(EXIT_DISPLACED)),
+        ExitReason::Displaced => Err(Failure::Failed(format!(
             "{} was removed or replaced while it was served; put it back, and start this again",
             options.data_dir.display()
         ))),
     }
 }
 
-/// Files made in the directory must be usable by its owner. If the path is a link to another user's directory, that is not
-/// served, even if this user could read it.
+/// What is made in the directory is its owner's to use. Where that user's link leads to a directory of another's, it is not
+/// served, even if the user might read it.
 fn act_as_owner(data_dir: &Path) -> Result<(), Failure> {
     if let Ok(directory) = rustix::fs::open(data_dir, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
         service_user::refuse_foreign(data_dir, &directory.into())
@@ -202,19 +198,19 @@ fn open_directory(options: &Options) -> Result<Option<DataDirectory>, Failure> {
     }
 }
 
-/// Whether the pool finds out what is wrong with the directory, and starts a worker that says so.
+/// Whether the pool finds out by itself what is wrong with the directory, and has the tenant told.
 fn is_for_the_pool(error: &OpenError) -> bool {
     let is_denied =
         matches!(error, OpenError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied);
     error.is_missing() || is_denied
 }
 
-/// One thread, and more once there are jobs for the disk.
-fn runtime(turns: &Turns) -> io::Result<LocalRuntime> {
-    let turns = turns.clone();
+/// One thread, and others for what waits for the disk once there is any of that.
+fn runtime(tick: &LoopTick) -> io::Result<LocalRuntime> {
+    let tick = tick.clone();
     Builder::new_current_thread()
         .enable_all()
-        .on_thread_park(move || turns.end())
+        .on_thread_park(move || tick.end())
         .build_local(LocalOptions::default())
 }
 
@@ -229,7 +225,7 @@ fn note_confinement(confinement: &Confinement) {
 fn alone(
     options: &Options,
     directory: DataDirectory,
-    turns: Turns,
+    tick: LoopTick,
     access: Access,
 ) -> Result<Worker, Failure> {
     let limits = Limits {
@@ -239,14 +235,14 @@ fn alone(
         memory_bytes: MEMORY_BYTES,
     };
     let store = Store::open(directory, limits).map_err(Failure::from_error)?;
-    let store = store.looking_once_a_turn(turns).reading_in_jobs();
-    Ok(Worker::alone(options.tenant.clone(), store, access, Some(BODY_BYTES)))
+    let store = store.with_loop_tick(tick).with_read_jobs();
+    Ok(Worker::standalone(options.tenant.clone(), store, access, Some(BODY_BYTES)))
 }
 
 async fn of_pool(
     options: &Options,
     directory: DataDirectory,
-    turns: Turns,
+    tick: LoopTick,
 ) -> Result<Option<(Worker, SettingsReader)>, Failure> {
     let fail = |error| Failure::Failed(format!("--settings-from-stdin: {error}"));
     let mut pool = SettingsReader::from_stdin().map_err(fail)?;
@@ -254,19 +250,19 @@ async fn of_pool(
         Failure::Failed("--settings-from-stdin: standard input ended before the first line".into())
     })?;
     let tenant = options.tenant.clone();
-    if let Some(absence) = options.stand_in {
-        return Ok(Some((Worker::standing_in(tenant, absence, settings), pool)));
+    if let Some(missing) = options.stand_in {
+        return Ok(Some((Worker::without_data(tenant, missing, settings), pool)));
     }
     let id = directory.id().map_err(Failure::from_error)?;
     if settings.directory.is_some_and(|at_path| at_path != id) {
         return Ok(None);
     }
     let store = Store::open(directory, Limits::from(&settings)).map_err(Failure::from_error)?;
-    let store = store.looking_once_a_turn(turns).reading_in_jobs();
-    Ok(Some((Worker::of_pool(tenant, store, settings).on_directory(id), pool)))
+    let store = store.with_loop_tick(tick).with_read_jobs();
+    Ok(Some((Worker::for_pool(tenant, store, settings).with_directory(id), pool)))
 }
 
-/// Which keys a worker that is started alone accepts.
+/// Who may ask a worker that is started alone.
 fn access(options: &Options) -> Result<Access, Failure> {
     if let Some(address) = options.listen.filter(|address| options.no_auth && !address.ip().is_loopback()) {
         return Err(not_loopback(address));

@@ -1,34 +1,34 @@
-//! How long a tenant's worker stays down after a crash: not at all after one that had served, so that a
-//! worker that is killed comes back for the very next connection however often that happens; longer with
-//! each crash of one that had not.
+//! How long the pool waits before it restarts a crashed worker. It doesn't wait after a worker that had served, so that
+//! one that is killed is back for the next connection however often that happens. After one that never served, it waits
+//! longer with each crash.
 
 use std::time::{Duration, Instant};
 
-/// The delay after the second crash in a row; it doubles with each further one.
+/// The delay after the second crash in a row. It doubles with each further one.
 pub const FIRST_DELAY: Duration = Duration::from_millis(100);
 
-/// The longest delay: what a client behind the gateway will still wait for.
+/// The longest delay: as long as a client behind the gateway still waits.
 pub const LONGEST_DELAY: Duration = Duration::from_secs(10);
 
-/// A worker that lived this long was healthy even if nobody asked it anything.
-pub const HEALTHY_LIFE: Duration = Duration::from_secs(10);
+/// A worker that lived this long was healthy even if it had no request.
+pub const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 
-/// What is known of a worker when it is gone.
+/// How long a worker lived, and whether it served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Life {
-    /// How long it was.
+pub struct Lifetime {
+    /// From its start to its exit.
     pub lasted: Duration,
-    /// Whether a command was applied in it.
+    /// Whether it applied a command.
     pub has_served: bool,
 }
 
-impl Life {
-    /// That of a worker that could not be started.
+impl Lifetime {
+    /// Of a worker that failed to start.
     pub const NONE: Self = Self { lasted: Duration::ZERO, has_served: false };
 
-    /// Whether there was nothing wrong with the worker: its crash counts as the first one.
-    pub fn was_healthy(self) -> bool {
-        self.has_served || self.lasted >= HEALTHY_LIFE
+    /// A healthy worker's crash counts as the first one again.
+    fn was_healthy(self) -> bool {
+        self.has_served || self.lasted >= HEALTHY_AFTER
     }
 }
 
@@ -40,8 +40,8 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Notes a crash of a worker that had lived so.
-    pub fn crashed(&mut self, now: Instant, life: Life) {
+    /// Counts a crash.
+    pub fn crashed(&mut self, now: Instant, life: Lifetime) {
         if life.was_healthy() {
             self.crashes_in_a_row = 0;
         }
@@ -49,13 +49,13 @@ impl Backoff {
         self.retry_at = now.checked_add(delay_after(self.crashes_in_a_row));
     }
 
-    /// Forgets all crashes: a worker ended as it should.
+    /// Forgets all crashes, after a worker that exited normally.
     pub fn reset(&mut self) {
         *self = Self::default();
     }
 
-    /// The time until which no worker may start, when it has not yet come.
-    pub fn holds_until(&self, now: Instant) -> Option<Instant> {
+    /// The time before which no worker may start; `None` if one may start now.
+    pub fn waits_until(&self, now: Instant) -> Option<Instant> {
         self.retry_at.filter(|retry_at| *retry_at > now)
     }
 }
@@ -79,29 +79,29 @@ mod tests {
     }
 
     #[test]
-    fn a_healthy_life_starts_the_count_again() {
+    fn a_healthy_lifetime_restarts_the_count() {
         let now = Instant::now();
-        let idle_for = |lasted| Life { lasted, has_served: false };
+        let idle_for = |lasted| Lifetime { lasted, has_served: false };
         let mut backoff = Backoff::default();
-        backoff.crashed(now, Life::NONE);
-        assert_eq!(backoff.holds_until(now), None);
-        backoff.crashed(now, idle_for(HEALTHY_LIFE.checked_sub(Duration::from_millis(1)).unwrap()));
-        assert_eq!(backoff.holds_until(now), Some(now + FIRST_DELAY));
-        assert_eq!(backoff.holds_until(now + FIRST_DELAY), None);
-        backoff.crashed(now, idle_for(HEALTHY_LIFE));
-        assert_eq!(backoff.holds_until(now), None);
+        backoff.crashed(now, Lifetime::NONE);
+        assert_eq!(backoff.waits_until(now), None);
+        backoff.crashed(now, idle_for(HEALTHY_AFTER.checked_sub(Duration::from_millis(1)).unwrap()));
+        assert_eq!(backoff.waits_until(now), Some(now + FIRST_DELAY));
+        assert_eq!(backoff.waits_until(now + FIRST_DELAY), None);
+        backoff.crashed(now, idle_for(HEALTHY_AFTER));
+        assert_eq!(backoff.waits_until(now), None);
     }
 
     #[test]
-    fn a_worker_that_served_comes_back_at_once_however_often_it_is_killed() {
+    fn a_worker_that_served_is_restarted_at_once_however_often_it_is_killed() {
         let now = Instant::now();
         let mut backoff = Backoff::default();
-        backoff.crashed(now, Life::NONE);
+        backoff.crashed(now, Lifetime::NONE);
         for _ in 0..200 {
-            backoff.crashed(now, Life { lasted: Duration::from_millis(1), has_served: true });
-            assert_eq!(backoff.holds_until(now), None);
+            backoff.crashed(now, Lifetime { lasted: Duration::from_millis(1), has_served: true });
+            assert_eq!(backoff.waits_until(now), None);
         }
-        backoff.crashed(now, Life::NONE);
-        assert_eq!(backoff.holds_until(now), Some(now + FIRST_DELAY), "the next one never served");
+        backoff.crashed(now, Lifetime::NONE);
+        assert_eq!(backoff.waits_until(now), Some(now + FIRST_DELAY), "the next one never served");
     }
 }

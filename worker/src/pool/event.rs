@@ -1,4 +1,4 @@
-//! News for the pool's loop: from sockets, workers, files, signals, and from the looks at directories.
+//! The events of the pool's loop: from sockets, workers, files, signals and directory checks.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,34 +8,37 @@ use sq_shared::process::upgrade::{OfferError, Successor};
 use tokio::sync::oneshot;
 
 use super::desired::Assignment;
-use super::places::Seen;
+use super::directory_check::CheckResult;
 use super::process::Exit;
 use super::program::Program;
 use super::report::Report;
 
-/// News for the loop.
+/// An event for the loop.
 #[derive(Debug)]
 pub enum Event {
-    /// A connection waits on the slot of this port, since then.
+    /// A connection waits on the slot of this port, since this time.
     ConnectionWaits(u16, Instant),
-    /// The worker on this port has applied its first command.
+    /// The worker on this port applied its first command at this time.
     WorkerServed(u16, Instant),
-    /// The worker on this port has been reaped.
+    /// The worker on this port exited and was reaped.
     WorkerEnded(u16, Exit),
-    /// Config or registry have changed, or may have.
+    /// Config or registry may have changed.
     FilesChanged,
-    /// Workers are to be another program, of this version.
+    /// A new program for workers passed its check; this is its version.
     NewProgram(Program, String),
     /// A signal came; the end of standard input may count as one.
     Signalled(Signal),
     /// The new pool of an upgrade waits for the sockets, or there is none.
     SuccessorFound(Result<Successor, OfferError>),
-    /// The data root is not there, or is back.
-    DataRootLost(bool),
-    /// It is time to look at the tenants' directories.
-    LookDue,
-    /// This was seen of the directory of the tenant on this port.
-    Looked(u16, Arc<Assignment>, Seen),
-    /// Somebody wants to know how things stand.
-    StatusAsked(oneshot::Sender<Report>),
+    /// The data root went missing, or is back.
+    DataRootChanged {
+        /// Whether it is missing now.
+        is_missing: bool,
+    },
+    /// It is time to check the tenants' directories.
+    DirectoryCheckDue,
+    /// The result of a check for the tenant on this port.
+    DirectoryChecked(u16, Arc<Assignment>, CheckResult),
+    /// The status page wants a report.
+    StatusRequested(oneshot::Sender<Report>),
 }

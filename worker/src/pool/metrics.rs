@@ -1,5 +1,5 @@
-//! What the pool counts, for Prometheus. Tenants' names come from the registry, all other labels from fixed lists, so
-//! the number of series is bounded.
+//! The pool's Prometheus metrics. Label values are tenants of the registry or come from fixed lists, so the number of
+//! series is bounded.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,12 +14,12 @@ use super::observed::StartReason;
 use super::report::Report;
 use super::storage::Sizes;
 
-/// Upper ends of the cold starts' histogram, in seconds: a start takes a millisecond or two, and nobody behind the
-/// gateway waits for more than half a minute.
+/// The buckets of the cold-start histogram, in seconds. A start takes a few milliseconds, and the gateway waits no longer
+/// than half a minute.
 const COLD_START_BUCKETS_S: [f64; 12] =
     [0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
 
-/// The pool's counters. What stands in a [`Report`] is looked up there when somebody asks.
+/// The pool's counters. The gauges come from a [`Report`] when metrics are scraped.
 #[derive(Debug)]
 pub struct Metrics {
     starts: IntCounterVec,
@@ -28,10 +28,10 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// All at zero.
+    /// All counters at zero.
     ///
     /// # Errors
-    /// A name or a label is not Prometheus's: a defect here.
+    /// A name or label is invalid, which is a defect.
     pub fn new() -> prometheus::Result<Self> {
         let counters =
             |name: &str, help: &str, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);
@@ -56,24 +56,24 @@ impl Metrics {
         })
     }
 
-    /// Counts a worker that was started.
+    /// Counts a start.
     pub fn started(&self, tenant: &TenantName, reason: StartReason) {
         self.starts.with_label_values(&[tenant.as_str(), reason.as_str()]).inc();
     }
 
-    /// Counts a worker that crashed or could not be started.
+    /// Counts a worker that crashed or failed to start.
     pub fn crashed(&self, tenant: &TenantName) {
         self.crashes.with_label_values(&[tenant.as_str()]).inc();
     }
 
-    /// Counts a worker that served, after a connection had waited for it so long.
-    pub fn woke(&self, waited: Duration) {
+    /// Counts a cold start: a connection waited this long for the worker's first command.
+    pub fn cold_started(&self, waited: Duration) {
         self.cold_start.observe(waited.as_secs_f64());
     }
 
-    /// Every tenant of the registry has its series from now on, and no other has one: a rate needs a first value of
-    /// zero, without which a first crash would not be seen.
-    pub fn keep_tenants(&self, accounts: &[Account]) {
+    /// Creates the series of every tenant in the registry, and removes all others. Without a first value of zero, a rate
+    /// would miss a tenant's first crash.
+    pub fn sync_tenants(&self, accounts: &[Account]) {
         let tenants: BTreeSet<&str> = accounts.iter().map(|account| account.tenant.as_str()).collect();
         for tenant in &tenants {
             for reason in StartReason::ALL {
@@ -83,17 +83,22 @@ impl Metrics {
         }
         for counters in [&self.starts, &self.crashes] {
             for labels in label_values(counters).filter(|labels| !labels.tenant_is_in(&tenants)) {
-                // It is there: it was listed a moment ago, and nobody else removes one.
+                // Never fails: the series was just listed, and only this function removes one.
                 let _ = counters.remove(&labels.as_map());
             }
         }
     }
 
-    /// Everything as Prometheus reads it.
+    /// All metrics in Prometheus's text format.
     ///
     /// # Errors
-    /// A name or a label is not Prometheus's: a defect here.
-    pub fn text(&self, report: &Report, sizes: &Sizes, gone: usize) -> prometheus::Result<String> {
+    /// A name or label is invalid, which is a defect.
+    pub fn text(
+        &self,
+        report: &Report,
+        sizes: &Sizes,
+        missing_directories: usize,
+    ) -> prometheus::Result<String> {
         let gauges = |name: &str, help: &str, label: &str| IntGaugeVec::new(Opts::new(name, help), &[label]);
         let workers = gauges(
             "sq_pool_workers",
@@ -133,10 +138,10 @@ impl Metrics {
             "sq_pool_directories_missing",
             "Tenants whose directory was there, and is not now; all of them when the data root is missing.",
         )?;
-        missing.set(i64::try_from(gone).unwrap_or(i64::MAX));
+        missing.set(i64::try_from(missing_directories).unwrap_or(i64::MAX));
         let all: [&dyn Collector; 8] =
             [&workers, &self.starts, &self.cold_start, &self.crashes, &storage, &disk, &quota, &missing];
-        // The format has no family without a series.
+        // The text format does not allow a family without a series.
         let has_series = |family: &MetricFamily| !family.get_metric().is_empty();
         let families: Vec<MetricFamily> =
             all.into_iter().flat_map(Collector::collect).filter(has_series).collect();

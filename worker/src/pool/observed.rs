@@ -1,5 +1,5 @@
-//! What is: each slot's socket, its worker, and the worker's past. Pure: events come in as calls, the
-//! time as a value.
+//! The observed state: each slot's socket, worker and history. It has no I/O and no clock: events come in as calls, and
+//! the time as a value.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,143 +7,143 @@ use std::time::{Duration, Instant};
 
 use sq_shared::data_root::DirectoryId;
 
-use super::backoff::{Backoff, Life};
+use super::backoff::{Backoff, Lifetime};
 use super::desired::Assignment;
-use crate::settings::Absence;
+use crate::settings::{EXIT_DISPLACED, MissingData};
 
 /// Every slot, by port.
 #[derive(Debug, Clone, Default)]
 pub struct Observed {
-    /// The pool's slots, and those on which the pool before this one still has a worker.
+    /// The pool's slots, and those on which the previous pool still has a worker.
     pub slots: BTreeMap<u16, Slot>,
-    /// The number of the program from which workers are started; it counts up with each new one.
+    /// The number of the program from which workers are started. Each new program has the next number.
     pub program: u32,
-    /// The data root is not there: no tenant has a directory.
-    pub is_root_lost: bool,
+    /// The data root is missing, and with it every tenant's directory.
+    pub is_data_root_missing: bool,
 }
 
 /// One slot.
 #[derive(Debug, Clone, Default)]
 pub struct Slot {
-    /// What is done about connections while there is no worker.
-    pub attention: Attention,
-    /// When the pool heard of the connection that waits.
+    /// What happens to connections while there is no worker.
+    pub socket_mode: SocketMode,
+    /// When the waiting connection was reported.
     pub waiting_since: Option<Instant>,
     /// The worker that holds the slot's socket.
     pub worker: Option<Worker>,
-    /// What the slot's latest tenant has been through.
+    /// The history of the slot's latest tenant.
     pub history: Option<History>,
-    /// What was last seen of the directory of this assignment.
-    pub place: Option<(Arc<Assignment>, PlaceState)>,
+    /// The latest result of checking this assignment's directory.
+    pub directory: Option<(Arc<Assignment>, DirectoryState)>,
 }
 
 /// What is at the path of a tenant's directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PlaceState {
-    /// A worker has not found its directory there: no other starts before that has been looked at.
-    Looking,
-    /// This directory; the tenant's, as far as the pool knows.
-    There(DirectoryId),
+pub enum DirectoryState {
+    /// Being checked. No worker may start until the result is there.
+    Checking,
+    /// The tenant's directory, as far as the pool knows.
+    Present(DirectoryId),
     /// Nothing that is the tenant's.
-    Gone,
+    Missing,
 }
 
-/// What the pool does about a slot's connections.
+/// What the pool does with connections to a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Attention {
-    /// They wait in the backlog, for a worker or for the next pool.
+pub enum SocketMode {
+    /// Nothing: they wait in the backlog for a worker, or for the next pool.
     #[default]
-    Left,
-    /// The pool will hear of the first one.
+    Unwatched,
+    /// It watches for the first one.
     Watched,
-    /// The pool has heard of one.
-    Waiting,
-    /// No tenant: they are closed at once.
-    Refused,
+    /// One was reported, and needs a worker.
+    ConnectionWaits,
+    /// It closes them, because the slot has no tenant.
+    Refusing,
 }
 
-/// A worker from its start until its end has been seen.
+/// A worker, from its start until its exit was observed.
 #[derive(Debug, Clone)]
 pub struct Worker {
-    /// What it was started with, or sent since.
+    /// The tenant and the settings that it was last sent.
     pub assignment: Arc<Assignment>,
-    /// Its process.
+    /// The process id.
     pub pid: u32,
-    /// Why it has no directory, and only says so.
-    pub absence: Option<Absence>,
-    /// When it was started, or taken over from the pool before.
+    /// What is missing, if it was started to refuse every command.
+    pub missing_data: Option<MissingData>,
+    /// When it was started, or inherited from the previous pool.
     pub since: Instant,
-    /// The number of the program that it is.
+    /// The number of its program.
     pub program: u32,
-    /// Since when a connection had waited for it; `None` once it has served.
+    /// Since when a connection has waited for it; `None` once it has served.
     pub waited_since: Option<Instant>,
-    /// Set once it has been told to stop.
+    /// Set once it was told to stop.
     pub stop: Option<Stop>,
 }
 
-/// A worker's way out.
+/// The stop of a worker that still runs.
 #[derive(Debug, Clone, Copy)]
 pub struct Stop {
-    /// When it was told.
+    /// When it was told to stop.
     pub since: Instant,
     /// Why.
     pub reason: StopReason,
-    /// It took too long.
+    /// Whether it was killed after that, because it took too long.
     pub is_killed: bool,
 }
 
-/// Why a worker is told to go.
+/// Why a worker is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopReason {
-    /// Its tenant has gone from the slot, or the pool goes.
+    /// The slot has another tenant or none, or the pool stops.
     Unwanted,
     /// There is a new program.
-    Replaced,
-    /// The pool before this one had started it, and stops it.
-    Inherited,
-    /// Its directory is gone; or it stood in for one that is back.
-    Displaced,
+    NewProgram,
+    /// It belongs to the previous pool, which stops it.
+    OldPool,
+    /// Its directory went missing, or the missing one is back.
+    DataChanged,
 }
 
-/// Why a worker is started. There is always a connection that waits; this is what was before.
+/// Why a worker is started. A connection always waits; this is what happened before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum StartReason {
-    /// The tenant slept.
+    /// No worker ran.
     #[default]
     Connection,
     /// The last worker crashed.
     Crash,
-    /// The last worker made way for a new program or a new pool.
+    /// The last worker was stopped for a new program or a new pool.
     Upgrade,
 }
 
-/// What a tenant's workers on a slot have been through.
+/// The history of a tenant's workers on a slot.
 #[derive(Debug, Clone)]
 pub struct History {
-    /// Whose past it is.
+    /// The tenant.
     pub assignment: Arc<Assignment>,
-    /// How often a worker was started.
+    /// How many workers were started.
     pub starts: u64,
-    /// How often one ended as it should not, or could not be started.
+    /// How many crashed or failed to start.
     pub crashes: u64,
-    /// When the next may start.
+    /// When the next worker may start.
     pub backoff: Backoff,
-    /// Why it will.
+    /// Why it will start.
     pub next_start: StartReason,
-    /// The program of the first worker that crashed before it had served; `None` once one has served since.
+    /// The program of the first worker that crashed before it had served; `None` once a later one has served.
     pub failed_program: Option<u32>,
 }
 
-/// How a worker ended.
+/// How a worker exited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExitKind {
-    /// It was told to.
+    /// It was told to stop.
     Stopped,
-    /// It had nothing to do.
+    /// It was idle.
     Idle,
-    /// Its directory was missing, or is not the one at its path any more.
+    /// Its directory was missing, removed or replaced.
     Displaced,
-    /// None of these: it crashed, or ended before its time.
+    /// Anything else: it crashed, or exited too early.
     Crashed,
 }
 
@@ -154,25 +154,25 @@ impl Observed {
         Self { slots, ..Self::default() }
     }
 
-    /// A connection waits. News that comes late, when a worker is there or the slot is no longer
-    /// watched, changes nothing: the slot is looked at again when it is watched again.
+    /// A connection waits. A late report, when the slot is not watched any more, is ignored: the next watch reports the
+    /// connection again.
     pub fn connection_waits(&mut self, port: u16, now: Instant) {
         if let Some(slot) = self.slots.get_mut(&port)
-            && slot.attention == Attention::Watched
+            && slot.socket_mode == SocketMode::Watched
         {
-            slot.attention = Attention::Waiting;
+            slot.socket_mode = SocketMode::ConnectionWaits;
             slot.waiting_since = Some(now);
         }
     }
 
-    /// Connections are treated so from now on.
-    pub fn attended(&mut self, port: u16, attention: Attention) {
+    /// The socket has this mode now.
+    pub fn socket_mode_set(&mut self, port: u16, mode: SocketMode) {
         if let Some(slot) = self.slots.get_mut(&port) {
-            slot.attention = attention;
+            slot.socket_mode = mode;
         }
     }
 
-    /// A worker was started; gives why.
+    /// A worker was started; returns why.
     pub fn started(
         &mut self,
         port: u16,
@@ -180,27 +180,27 @@ impl Observed {
         pid: u32,
         now: Instant,
     ) -> Option<StartReason> {
-        let (program, absence) = (self.program, self.absence(port, &assignment));
+        let (program, missing_data) = (self.program, self.missing_data(port, &assignment));
         let slot = self.slots.get_mut(&port)?;
         let history = slot.history_of(&assignment);
         history.starts += 1;
         let reason = std::mem::take(&mut history.next_start);
-        slot.attention = Attention::Left;
+        slot.socket_mode = SocketMode::Unwatched;
         let waited_since = slot.waiting_since.take();
         slot.worker =
-            Some(Worker { assignment, pid, absence, since: now, program, waited_since, stop: None });
+            Some(Worker { assignment, pid, missing_data, since: now, program, waited_since, stop: None });
         Some(reason)
     }
 
-    /// The pool before this one has a worker there, and is stopping it.
-    pub fn inherited(&mut self, port: u16, assignment: Arc<Assignment>, pid: u32, now: Instant) {
-        let stop = Some(Stop { since: now, reason: StopReason::Inherited, is_killed: false });
-        let (program, absence, waited_since) = (self.program, None, None);
-        let worker = Worker { assignment, pid, absence, since: now, program, waited_since, stop };
+    /// The previous pool still has a worker on this port, and is stopping it.
+    pub fn add_old_pool_worker(&mut self, port: u16, assignment: Arc<Assignment>, pid: u32, now: Instant) {
+        let stop = Some(Stop { since: now, reason: StopReason::OldPool, is_killed: false });
+        let (program, missing_data, waited_since) = (self.program, None, None);
+        let worker = Worker { assignment, pid, missing_data, since: now, program, waited_since, stop };
         self.slots.entry(port).or_default().worker = Some(worker);
     }
 
-    /// The worker has applied its first command; gives how long a connection had waited for that.
+    /// The worker applied its first command; returns how long a connection had waited for that.
     pub fn served(&mut self, port: u16, now: Instant) -> Option<Duration> {
         let slot = self.slots.get_mut(&port)?;
         let worker = slot.worker.as_mut()?;
@@ -211,17 +211,17 @@ impl Observed {
         Some(now.saturating_duration_since(since))
     }
 
-    /// A worker could not be started, which is as bad as a crash.
+    /// A worker failed to start, which counts as a crash.
     pub fn start_failed(&mut self, port: u16, assignment: &Arc<Assignment>, now: Instant) {
         let program = self.program;
         if let Some(slot) = self.slots.get_mut(&port) {
-            slot.history_of(assignment).crashed(now, Life::NONE, program);
-            slot.attention = Attention::Left;
+            slot.history_of(assignment).crashed(now, Lifetime::NONE, program);
+            slot.socket_mode = SocketMode::Unwatched;
         }
     }
 
-    /// The worker was sent its new settings.
-    pub fn configured(&mut self, port: u16, assignment: Arc<Assignment>) {
+    /// The worker was sent the settings of this assignment.
+    pub fn settings_sent(&mut self, port: u16, assignment: Arc<Assignment>) {
         if let Some(worker) = self.worker_mut(port) {
             worker.assignment = assignment;
         }
@@ -234,77 +234,68 @@ impl Observed {
         }
     }
 
-    /// The worker was killed, because it took too long.
+    /// The worker was killed because it took too long to stop.
     pub fn killed(&mut self, port: u16) {
         if let Some(stop) = self.worker_mut(port).and_then(|worker| worker.stop.as_mut()) {
             stop.is_killed = true;
         }
     }
 
-    /// The worker is gone, with exit code 0 or not, and had served or not; `None` when there was none.
-    ///
-    /// Exit code 0 before the idle time-out is over is not an idle end: a worker that does nothing but
-    /// that must be held back as one that crashes.
+    /// The worker exited, with this code or by a signal, and had served or not; `None` if there was none.
     pub fn ended(
         &mut self,
         port: u16,
-        is_success: bool,
+        code: Option<i32>,
         has_served: bool,
         now: Instant,
     ) -> Option<(Worker, ExitKind)> {
         let slot = self.slots.get_mut(&port)?;
         let worker = slot.worker.take()?;
-        slot.attention = Attention::Left;
-        let life = Life { lasted: now.saturating_duration_since(worker.since), has_served };
+        slot.socket_mode = SocketMode::Unwatched;
+        let lifetime = Lifetime { lasted: now.saturating_duration_since(worker.since), has_served };
         let history = slot.history_of(&worker.assignment);
-        let kind = if let Some(stop) = worker.stop {
+        let kind = if code == Some(i32::from(EXIT_DISPLACED)) {
+            // Backs off as after a crash, so that repeated exits don't keep the pool busy.
+            history.backoff.crashed(now, lifetime);
+            slot.directory = Some((Arc::clone(&worker.assignment), DirectoryState::Checking));
+            ExitKind::Displaced
+        } else if let Some(stop) = worker.stop {
             history.next_start = stop.reason.next_start();
             ExitKind::Stopped
-        } else if is_success && life.lasted >= worker.assignment.settings.idle_timeout() {
+        } else if code == Some(0) && lifetime.lasted >= worker.assignment.settings.idle_timeout() {
             history.backoff.reset();
             history.failed_program = None;
             ExitKind::Idle
         } else {
-            history.crashed(now, life, worker.program);
+            // Includes exit code 0 before the idle timeout: a worker that only exits needs the back-off too.
+            history.crashed(now, lifetime, worker.program);
             ExitKind::Crashed
         };
         Some((worker, kind))
     }
 
-    /// The worker is gone, because its directory was missing or is not the one at its path. The next one is held back as
-    /// after a crash: should that come again at once, it must not keep the pool busy.
-    pub fn displaced(&mut self, port: u16, has_served: bool, now: Instant) -> Option<(Worker, ExitKind)> {
-        let slot = self.slots.get_mut(&port)?;
-        let worker = slot.worker.take()?;
-        slot.attention = Attention::Left;
-        let life = Life { lasted: now.saturating_duration_since(worker.since), has_served };
-        slot.history_of(&worker.assignment).backoff.crashed(now, life);
-        slot.place = Some((Arc::clone(&worker.assignment), PlaceState::Looking));
-        Some((worker, ExitKind::Displaced))
-    }
-
-    /// Why there is no directory for a worker of this assignment; `None` when there is one, as far as is known.
-    pub fn absence(&self, port: u16, assignment: &Assignment) -> Option<Absence> {
-        if self.is_root_lost {
-            return Some(Absence::DataRoot);
+    /// What a worker of this assignment would miss, as far as the pool knows.
+    pub fn missing_data(&self, port: u16, assignment: &Assignment) -> Option<MissingData> {
+        if self.is_data_root_missing {
+            return Some(MissingData::DataRoot);
         }
-        let place = self.slots.get(&port)?.place_of(assignment)?;
-        (place == PlaceState::Gone).then_some(Absence::Directory)
+        let state = self.slots.get(&port)?.directory_state(assignment)?;
+        (state == DirectoryState::Missing).then_some(MissingData::Directory)
     }
 
-    /// How many workers are on their way out for this reason.
+    /// How many workers are stopping for this reason.
     pub fn stopping_count(&self, reason: StopReason) -> usize {
         let stops = self.slots.values().filter_map(|slot| slot.worker.as_ref()?.stop);
         stops.filter(|stop| stop.reason == reason).count()
     }
 
-    /// How many workers are another program than what is started now, and are not on their way out.
+    /// How many workers run an older program, and are not stopping.
     pub fn outdated_count(&self) -> usize {
         let workers = self.slots.values().filter_map(|slot| slot.worker.as_ref());
         workers.filter(|worker| worker.stop.is_none() && worker.program != self.program).count()
     }
 
-    /// How many workers there are, stopping ones too.
+    /// How many workers there are, including stopping ones.
     pub fn worker_count(&self) -> usize {
         self.slots.values().filter(|slot| slot.worker.is_some()).count()
     }
@@ -315,20 +306,20 @@ impl Observed {
 }
 
 impl StopReason {
-    /// Why the next worker is started.
+    /// Why the next worker will be started.
     fn next_start(self) -> StartReason {
         match self {
-            Self::Unwanted | Self::Displaced => StartReason::Connection,
-            Self::Replaced | Self::Inherited => StartReason::Upgrade,
+            Self::Unwanted | Self::DataChanged => StartReason::Connection,
+            Self::NewProgram | Self::OldPool => StartReason::Upgrade,
         }
     }
 }
 
 impl StartReason {
-    /// Each of them.
+    /// Every reason.
     pub const ALL: [Self; 3] = [Self::Connection, Self::Crash, Self::Upgrade];
 
-    /// As the metrics call it.
+    /// As in the metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Connection => "connection",
@@ -339,20 +330,20 @@ impl StartReason {
 }
 
 impl Slot {
-    /// Until when the crashes of this tenant's workers hold the next one back.
-    pub fn holds_until(&self, assignment: &Assignment, now: Instant) -> Option<Instant> {
+    /// Until when no worker of this tenant may start, because of crashes; `None` if one may start now.
+    pub fn backs_off_until(&self, assignment: &Assignment, now: Instant) -> Option<Instant> {
         let history =
             self.history.as_ref().filter(|history| history.assignment.is_same_worker(assignment))?;
-        history.backoff.holds_until(now)
+        history.backoff.waits_until(now)
     }
 
-    /// What was last seen of this tenant's directory.
-    pub fn place_of(&self, assignment: &Assignment) -> Option<PlaceState> {
-        let (seen_of, place) = self.place.as_ref()?;
-        seen_of.is_same_worker(assignment).then_some(*place)
+    /// The latest result of checking this tenant's directory.
+    pub fn directory_state(&self, assignment: &Assignment) -> Option<DirectoryState> {
+        let (checked, state) = self.directory.as_ref()?;
+        checked.is_same_worker(assignment).then_some(*state)
     }
 
-    /// The past of this tenant; another tenant's is forgotten.
+    /// The history of this tenant. Drops another tenant's.
     fn history_of(&mut self, assignment: &Arc<Assignment>) -> &mut History {
         let same = self.history.take().filter(|history| history.assignment.is_same_worker(assignment));
         let assignment = Arc::clone(assignment);
@@ -368,11 +359,11 @@ impl Slot {
 }
 
 impl History {
-    fn crashed(&mut self, now: Instant, life: Life, program: u32) {
+    fn crashed(&mut self, now: Instant, lifetime: Lifetime, program: u32) {
         self.crashes += 1;
         self.next_start = StartReason::Crash;
-        self.backoff.crashed(now, life);
-        if life.has_served {
+        self.backoff.crashed(now, lifetime);
+        if lifetime.has_served {
             self.failed_program = None;
         } else {
             self.failed_program.get_or_insert(program);

@@ -1,52 +1,46 @@
-//! Decides, from what should be and what is, what to do now. Pure: no socket, no process, no clock.
+//! Decides what to do now, from the desired and the observed state. No socket, no process, no clock.
 //!
-//! What holds whatever the order of events: a slot has one worker, a directory has one worker, a worker
-//! without a reason to be is on its way out, one of an old program too when its turn comes, and a waiting
-//! connection gets a worker as soon as the back-off and the worker before let it.
+//! Invariants, whatever the order of events: a slot has up to one worker, and so has a directory. A worker without an
+//! assignment is stopping. Workers of an old program are stopped one after the other. A waiting connection gets a worker as
+//! soon as the back-off is over and the previous worker has exited.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::backoff::HEALTHY_LIFE;
+use super::backoff::HEALTHY_AFTER;
 use super::desired::{Assignment, Desired};
-use super::observed::{Attention, Observed, PlaceState, Slot, StopReason, Worker};
-use crate::settings::Absence;
+use super::observed::{DirectoryState, Observed, Slot, SocketMode, StopReason, Worker};
 
-/// One thing to do on one slot.
+/// An action on one slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Treat the slot's connections so: leave, watch or refuse them.
-    Attend(u16, Attention),
+    /// Set what happens to the slot's connections.
+    SetSocketMode(u16, SocketMode),
     /// Start a worker.
     Start(u16, Arc<Assignment>),
     /// Send the worker its new settings.
-    Configure(u16, Arc<Assignment>),
-    /// Tell the worker to finish and go.
-    Stop(u16),
-    /// The same, because there is a new program.
-    Replace(u16),
-    /// It took too long.
+    SendSettings(u16, Arc<Assignment>),
+    /// Stop the worker.
+    Stop(u16, StopReason),
+    /// Kill the worker, which took too long to stop.
     Kill(u16),
-    /// End the worker at once: its directory is gone, or it stands in for one that is back.
-    Displace(u16),
 }
 
-/// Most rounds of planning until nothing is left to do: a start that fails leaves its slot unwatched, the
-/// second round watches it again, and the third finds nothing to do. If it takes more, the plan has a defect, which must
-/// not keep the loop from its events.
-const MOST_ROUNDS: usize = 4;
+/// The limit of planning rounds. A start that fails needs three: it leaves its slot unwatched, the second round watches it
+/// again, and the third has nothing to do. More would be a defect of the plan, which must not keep the loop from its events.
+const MAX_ROUNDS: usize = 4;
 
-/// So many workers are on their way out at once because of a new program: should it be no good, few tenants notice.
-const MOST_REPLACED_AT_ONCE: usize = 1;
+/// How many workers are replaced at once by a new program. If it doesn't work, few tenants are affected.
+const MAX_REPLACED_AT_ONCE: usize = 1;
 
-/// Plans and performs until nothing is left to do, because an action may call for another. Only then may the loop wait
-/// for an event, or for [`next_wakeup`]. Gives whether the plan has converged.
+/// Plans and performs until no action is left, because an action may require another. Only then may the loop wait for
+/// events, or for [`next_wakeup`]. Returns whether the plan converged.
 pub async fn run_to_fixpoint<W>(
     world: &mut W,
     plan: impl Fn(&W) -> Vec<Action>,
     mut perform: impl AsyncFnMut(&mut W, Action),
 ) -> bool {
-    for _ in 0..MOST_ROUNDS {
+    for _ in 0..MAX_ROUNDS {
         let actions = plan(world);
         if actions.is_empty() {
             return true;
@@ -58,46 +52,47 @@ pub async fn run_to_fixpoint<W>(
     plan(world).is_empty()
 }
 
-/// What to do now: at most one action a slot. [`run_to_fixpoint`] asks again when all are done.
+/// What to do now: up to one action per slot. [`run_to_fixpoint`] plans again when all are done.
 pub fn plan(desired: &Desired, observed: &Observed, now: Instant) -> Vec<Action> {
     let leaving = leaving_workers(desired, observed);
     let replaced = replaced_workers(desired, observed, now);
     let decide = |(&port, slot): (&u16, &Slot)| {
         let assignment = desired.assignments.get(&port);
         match (&slot.worker, assignment) {
-            _ if replaced.contains(&port) => Some(Action::Replace(port)),
-            (Some(worker), assignment) => {
-                let absence = assignment.and_then(|assignment| observed.absence(port, assignment));
-                decide_running(port, worker, assignment.zip(Some(absence)), desired, now)
+            _ if replaced.contains(&port) => Some(Action::Stop(port, StopReason::NewProgram)),
+            (Some(worker), _) if let Some(stop) = worker.stop => {
+                let is_late = now.saturating_duration_since(stop.since) >= desired.stop_grace;
+                (is_late && !stop.is_killed).then_some(Action::Kill(port))
             }
+            (Some(worker), assignment) => decide_running(port, worker, assignment, observed),
             (None, Some(assignment)) => {
-                decide_asleep(port, slot, assignment, &leaving, observed.is_root_lost, now)
+                decide_without_worker(port, slot, assignment, &leaving, observed.is_data_root_missing, now)
             }
-            (None, None) => decide_free(port, slot, desired.is_closing),
+            (None, None) => decide_unassigned(port, slot, desired.is_closing),
         }
     };
     observed.slots.iter().filter_map(decide).collect()
 }
 
-/// When [`plan`] must be asked again even if nothing happens; `None` when there is no such time.
+/// When to call [`plan`] again even without an event.
 pub fn next_wakeup(desired: &Desired, observed: &Observed, now: Instant) -> Option<Instant> {
     let wakeup = |(port, slot): (&u16, &Slot)| match &slot.worker {
         Some(worker) => {
             let stop = worker.stop.filter(|stop| !stop.is_killed)?;
             stop.since.checked_add(desired.stop_grace)
         }
-        None if slot.attention == Attention::Waiting => {
-            slot.holds_until(desired.assignments.get(port)?.as_ref(), now)
+        None if slot.socket_mode == SocketMode::ConnectionWaits => {
+            slot.backs_off_until(desired.assignments.get(port)?.as_ref(), now)
         }
         None => None,
     };
-    let turn = (observed.outdated_count() > 0).then(|| trials(observed, now).max()).flatten();
-    observed.slots.iter().filter_map(wakeup).chain(turn).min()
+    let trial = (observed.outdated_count() > 0).then(|| trials(observed, now).max()).flatten();
+    observed.slots.iter().filter_map(wakeup).chain(trial).min()
 }
 
-/// A tenant that the newest program has failed: its worker crashed before it had served anything, and none has served
-/// since. Until one does, or there is a newer program, the workers of the old one stay. A tenant that an older program
-/// had failed, too, says nothing of this one.
+/// A tenant whose first worker of the newest program crashed before it served, and that no worker has served since. Until
+/// one does, or there is a newer program, the old program's workers stay. A tenant that an older program failed as well
+/// does not count.
 pub fn failed_tenant<'a>(desired: &'a Desired, observed: &Observed) -> Option<&'a Assignment> {
     desired.assignments.iter().find_map(|(port, assignment)| {
         let history = observed.slots.get(port)?.history.as_ref()?;
@@ -107,8 +102,8 @@ pub fn failed_tenant<'a>(desired: &'a Desired, observed: &Observed) -> Option<&'
     })
 }
 
-/// The workers whose directories are not free yet though the registry may already have given them away.
-/// All others hold what the registry says, and that gives no directory twice.
+/// The workers whose directories the registry may already have given to another tenant. All others have the directory that
+/// the registry says, which has no directory twice.
 fn leaving_workers<'a>(desired: &Desired, observed: &'a Observed) -> Vec<&'a Worker> {
     let leaves = |(port, slot): (&u16, &'a Slot)| {
         let worker = slot.worker.as_ref()?;
@@ -119,17 +114,16 @@ fn leaving_workers<'a>(desired: &Desired, observed: &'a Observed) -> Vec<&'a Wor
     observed.slots.iter().filter_map(leaves).collect()
 }
 
-/// When each worker of the newest program that has yet to serve is as good as one that has.
+/// When the trial of each worker of the newest program ends that has yet to serve: after that it counts as healthy.
 fn trials(observed: &Observed, now: Instant) -> impl Iterator<Item = Instant> {
     let workers = observed.slots.values().filter_map(|slot| slot.worker.as_ref());
     let on_trial = workers.filter(|worker| {
         worker.program == observed.program && worker.stop.is_none() && worker.waited_since.is_some()
     });
-    on_trial.filter_map(|worker| worker.since.checked_add(HEALTHY_LIFE)).filter(move |end| *end > now)
+    on_trial.filter_map(|worker| worker.since.checked_add(HEALTHY_AFTER)).filter(move |end| *end > now)
 }
 
-/// The workers whose turn it is to make way for a new program. One that goes anyway needs no turn. Nobody has one while
-/// a worker of that program has yet to show that it serves.
+/// The workers to replace now by a new program: none while a worker of that program has yet to serve.
 fn replaced_workers(desired: &Desired, observed: &Observed, now: Instant) -> Vec<u16> {
     if failed_tenant(desired, observed).is_some() || trials(observed, now).next().is_some() {
         return Vec::new();
@@ -139,55 +133,51 @@ fn replaced_workers(desired: &Desired, observed: &Observed, now: Instant) -> Vec
         let is_wanted = desired.assignments.get(port)?.is_same_worker(&worker.assignment);
         (is_wanted && worker.program != observed.program).then_some(*port)
     };
-    let turns = MOST_REPLACED_AT_ONCE.saturating_sub(observed.stopping_count(StopReason::Replaced));
-    observed.slots.iter().filter_map(is_outdated).take(turns).collect()
+    let count = MAX_REPLACED_AT_ONCE.saturating_sub(observed.stopping_count(StopReason::NewProgram));
+    observed.slots.iter().filter_map(is_outdated).take(count).collect()
 }
 
 fn decide_running(
     port: u16,
     worker: &Worker,
-    wanted: Option<(&Arc<Assignment>, Option<Absence>)>,
-    desired: &Desired,
-    now: Instant,
+    assignment: Option<&Arc<Assignment>>,
+    observed: &Observed,
 ) -> Option<Action> {
-    if let Some(stop) = worker.stop {
-        let is_late = now.saturating_duration_since(stop.since) >= desired.stop_grace;
-        return (is_late && !stop.is_killed).then_some(Action::Kill(port));
+    let Some(new) = assignment.filter(|new| new.is_same_worker(&worker.assignment)) else {
+        return Some(Action::Stop(port, StopReason::Unwanted));
+    };
+    if observed.missing_data(port, new) != worker.missing_data {
+        return Some(Action::Stop(port, StopReason::DataChanged));
     }
-    match wanted {
-        Some((new, absence)) if new.is_same_worker(&worker.assignment) => {
-            if absence != worker.absence {
-                return Some(Action::Displace(port));
-            }
-            (*new != worker.assignment).then(|| Action::Configure(port, Arc::clone(new)))
-        }
-        _ => Some(Action::Stop(port)),
-    }
+    (*new != worker.assignment).then(|| Action::SendSettings(port, Arc::clone(new)))
 }
 
-fn decide_asleep(
+fn decide_without_worker(
     port: u16,
     slot: &Slot,
     assignment: &Arc<Assignment>,
     leaving: &[&Worker],
-    is_root_lost: bool,
+    is_data_root_missing: bool,
     now: Instant,
 ) -> Option<Action> {
-    match slot.attention {
-        Attention::Left | Attention::Refused => Some(Action::Attend(port, Attention::Watched)),
-        Attention::Watched => None,
-        Attention::Waiting => {
-            let is_looked_at = !is_root_lost && slot.place_of(assignment) == Some(PlaceState::Looking);
-            let is_held = slot.holds_until(assignment, now).is_some() || is_looked_at;
+    match slot.socket_mode {
+        SocketMode::Unwatched | SocketMode::Refusing => {
+            Some(Action::SetSocketMode(port, SocketMode::Watched))
+        }
+        SocketMode::Watched => None,
+        SocketMode::ConnectionWaits => {
+            let is_checked =
+                !is_data_root_missing && slot.directory_state(assignment) == Some(DirectoryState::Checking);
+            let must_wait = slot.backs_off_until(assignment, now).is_some() || is_checked;
             let is_taken = leaving.iter().any(|worker| worker.assignment.shares_directory(assignment));
-            (!is_held && !is_taken).then(|| Action::Start(port, Arc::clone(assignment)))
+            (!must_wait && !is_taken).then(|| Action::Start(port, Arc::clone(assignment)))
         }
     }
 }
 
-fn decide_free(port: u16, slot: &Slot, is_closing: bool) -> Option<Action> {
-    let wanted = if is_closing { Attention::Left } else { Attention::Refused };
-    (slot.attention != wanted).then_some(Action::Attend(port, wanted))
+fn decide_unassigned(port: u16, slot: &Slot, is_closing: bool) -> Option<Action> {
+    let wanted = if is_closing { SocketMode::Unwatched } else { SocketMode::Refusing };
+    (slot.socket_mode != wanted).then_some(Action::SetSocketMode(port, wanted))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! A worker's process: how it is started, configured, signalled and reaped.
+//! A worker's process: how it is started, given settings, signalled and reaped.
 
 use std::ffi::OsString;
 use std::future::pending;
@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 use super::Event;
 use super::desired::Assignment;
 use super::program::Program;
-use crate::settings::{Absence, WorkerSettings};
+use crate::settings::{MissingData, WorkerSettings};
 
 /// Where a worker finds its socket: the first descriptor after standard error, as systemd passes it.
 const LISTENER_FD: i32 = 3;
@@ -48,7 +48,7 @@ pub struct Launcher {
 pub struct Exit {
     /// What the system says about it.
     pub status: io::Result<ExitStatus>,
-    /// A command was applied before; see `server/served.rs`.
+    /// A command was applied before; see `server/served_signal.rs`.
     pub has_served: bool,
 }
 
@@ -113,7 +113,7 @@ impl Launcher {
         port: u16,
         listener: OwnedFd,
         assignment: &Assignment,
-        absence: Option<Absence>,
+        absence: Option<MissingData>,
         events: &mpsc::UnboundedSender<Event>,
     ) -> io::Result<Process> {
         let (served, stdout) = io::pipe()?;
@@ -142,7 +142,7 @@ impl Launcher {
         &self,
         listener: OwnedFd,
         assignment: &Assignment,
-        absence: Option<Absence>,
+        absence: Option<MissingData>,
     ) -> io::Result<Command> {
         let mut command = Command::new(&self.executable);
         command.arg0("sq-worker").arg("--log-format").arg(self.log_format).arg("serve");
@@ -174,7 +174,7 @@ impl Process {
     ///
     /// # Errors
     /// The settings cannot be written as JSON.
-    pub fn configure(&self, settings: &WorkerSettings) -> io::Result<()> {
+    pub fn send_settings(&self, settings: &WorkerSettings) -> io::Result<()> {
         self.settings.send_replace(line_of(settings)?);
         Ok(())
     }
@@ -350,7 +350,7 @@ while :; do sleep 0.01; done
         let first = wait_for(&folder.path().join("first")).await;
         assert_eq!(first, format!("{arguments} --settings-from-stdin --sandbox off 1  {line}\n"));
 
-        process.configure(&assignment(folder.path(), 2).settings).unwrap();
+        process.send_settings(&assignment(folder.path(), 2).settings).unwrap();
         assert!(wait_for(&folder.path().join("second")).await.contains("\"quota_bytes\":2"));
 
         let heard = events.recv().await;
@@ -371,7 +371,7 @@ while :; do sleep 0.01; done
         let (sender, mut events) = mpsc::unbounded_channel();
         let process = start(&program, &assignment(folder.path(), 1), &sender);
         wait_for(&folder.path().join("first")).await;
-        process.configure(&assignment(folder.path(), 3).settings).unwrap();
+        process.send_settings(&assignment(folder.path(), 3).settings).unwrap();
         let orphan = wait_for(&folder.path().join("second")).await;
         process.kill();
         let Some(Event::WorkerEnded(1341, exit)) = events.recv().await else { panic!("no exit") };

@@ -1,7 +1,7 @@
-//! The program that workers are: which file, and whether there is a new one that runs.
+//! The program that workers run, and its replacement by a new one.
 //!
-//! The file is held open, and workers are started from it whatever its path has come to lead to: a program that was
-//! put there and has not been tried is no tenant's worker.
+//! The pool keeps the file open and starts workers from that descriptor, not from the path. So a new file at the path is
+//! not run for any tenant before it has passed its check.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -13,32 +13,30 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags};
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
-use super::Event;
+/// How long a new program may take to print its version.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a new program may take to say its version.
-const TRIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// The most output to read; a version is shorter.
+const MAX_VERSION_BYTES: u64 = 256;
 
-/// More than a version takes.
-const VERSION_BYTES: u64 = 256;
-
-/// What its version begins with.
+/// The output of `--version` begins with it.
 const NAME: &str = "sq-worker";
 
-/// No descriptor that a child gets has a number as high as this; the program's own is not overwritten by one.
-const FIRST_FREE_FD: i32 = 16;
+/// Above every descriptor number that a child is given, so that none of these replaces the program's.
+const MIN_PROGRAM_FD: i32 = 16;
 
 /// A program's file.
 #[derive(Debug, Clone)]
 pub struct Program {
     file: Arc<OwnedFd>,
     identity: Identity,
-    /// Where the file was found, and where the next one will be.
+    /// The path of the file, and of its replacement.
     path: PathBuf,
 }
 
-/// What tells one file from another that takes its place.
+/// Tells a file from another one at the same path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Identity {
     device: u64,
@@ -48,17 +46,17 @@ struct Identity {
 }
 
 impl Program {
-    /// The program that this process is.
+    /// The program of this process.
     ///
     /// # Errors
-    /// It cannot be opened: there is no `/proc`.
+    /// `/proc` is not mounted.
     pub fn current() -> io::Result<Self> {
         Self::open(PathBuf::from("/proc/self/exe"), std::env::current_exe()?)
     }
 
     fn open(file: PathBuf, path: PathBuf) -> io::Result<Self> {
         let opened = rustix::fs::open(file, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        let file = rustix::io::fcntl_dupfd_cloexec(opened, FIRST_FREE_FD)?;
+        let file = rustix::io::fcntl_dupfd_cloexec(opened, MIN_PROGRAM_FD)?;
         let found = rustix::fs::fstat(&file)?;
         let identity = Identity {
             device: found.st_dev,
@@ -69,52 +67,52 @@ impl Program {
         Ok(Self { file: Arc::new(file), identity, path })
     }
 
-    /// What to execute, in a child of this process.
+    /// The path to execute in a child of this process.
     pub fn executable(&self) -> PathBuf {
         format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
     }
 
-    /// Another program in this one's place; `None` when there is none, or nothing at all at this moment.
+    /// Another file at the program's path; `None` if it is the same one, or if there is none now.
     fn replacement(&self) -> Option<Self> {
         match Self::open(self.path.clone(), self.path.clone()) {
             Ok(found) => (found.identity != self.identity).then_some(found),
             Err(error) => {
                 let path = self.path.display();
-                tracing::warn!(%path, %error, "cannot look for a new program; workers stay the one that runs");
+                tracing::warn!(%path, %error, "failed to open the new program; keeping the current one");
                 None
             }
         }
     }
 
-    /// Runs it; gives its version.
-    async fn try_out(&self) -> Result<String, String> {
+    /// Runs the program to print its version.
+    async fn check_version(&self) -> Result<String, String> {
         let mut command = Command::new(self.executable());
         command.arg0(NAME).arg("--version").env_clear().kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let trial = async {
             let mut child = command.spawn()?;
-            let mut said = Vec::new();
+            let mut output = Vec::new();
             if let Some(stdout) = child.stdout.take() {
-                stdout.take(VERSION_BYTES).read_to_end(&mut said).await?;
+                stdout.take(MAX_VERSION_BYTES).read_to_end(&mut output).await?;
             }
-            Ok::<_, io::Error>((child.wait().await?, said))
+            Ok::<_, io::Error>((child.wait().await?, output))
         };
-        let tried = tokio::time::timeout(TRIAL_TIMEOUT, trial).await;
-        let (status, said) = tried
-            .map_err(|_| format!("it did not say its version within {} s", TRIAL_TIMEOUT.as_secs()))?
+        let tried = tokio::time::timeout(CHECK_TIMEOUT, trial).await;
+        let (status, output) = tried
+            .map_err(|_| format!("it did not print its version within {} s", CHECK_TIMEOUT.as_secs()))?
             .map_err(|error| error.to_string())?;
-        let said = String::from_utf8_lossy(&said);
-        let version = said.strip_prefix(NAME).and_then(|rest| rest.strip_prefix(' ')).map(str::trim);
+        let output = String::from_utf8_lossy(&output);
+        let version = output.strip_prefix(NAME).and_then(|rest| rest.strip_prefix(' ')).map(str::trim);
         match version {
             Some(version) if status.success() => Ok(version.to_owned()),
-            _ => Err(format!("asked for its version it said {:?} ({status})", said.trim())),
+            _ => Err(format!("--version printed {:?} ({status})", output.trim())),
         }
     }
 }
 
-/// Checks for a new program each time that the result is notified, and tries it; one that runs is an
-/// [`Event::NewProgram`].
-pub fn follow(running: Program, events: mpsc::UnboundedSender<Event>) -> Arc<Notify> {
+/// Checks for a new program each time that the result is notified, and calls `adopt` with one that prints its version, until
+/// it returns false.
+pub fn follow(running: Program, adopt: impl Fn(Program, String) -> bool + Send + 'static) -> Arc<Notify> {
     let check = Arc::new(Notify::new());
     let checks = Arc::clone(&check);
     tokio::spawn(async move {
@@ -123,16 +121,16 @@ pub fn follow(running: Program, events: mpsc::UnboundedSender<Event>) -> Arc<Not
             checks.notified().await;
             let Some(program) = running.replacement() else { continue };
             let path = program.path.display();
-            match program.try_out().await {
+            match program.check_version().await {
                 Ok(version) => {
                     running = program.clone();
-                    if events.send(Event::NewProgram(program, version)).is_err() {
+                    if !adopt(program, version) {
                         return;
                     }
                 }
                 Err(error) => tracing::error!(
                     %path, error,
-                    "there is a new program, and it does not run; workers stay the old one, and so do new ones"
+                    "new program failed its check; keeping the current one"
                 ),
             }
         }
@@ -147,7 +145,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_file_is_told_from_the_one_that_takes_its_place() {
+    async fn a_file_is_told_from_its_replacement() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("program");
         std::fs::write(&path, "one").unwrap();
@@ -162,14 +160,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_a_worker_that_says_its_version_is_good() {
+    async fn only_a_worker_that_prints_its_version_passes_the_check() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("program");
         std::fs::write(&path, "no program").unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
-        assert!(Program::open(path.clone(), path).unwrap().try_out().await.is_err());
-        let uname = PathBuf::from("/bin/true");
-        let error = Program::open(uname.clone(), uname).unwrap().try_out().await.unwrap_err();
-        assert!(error.contains("asked for its version"), "{error}");
+        assert!(Program::open(path.clone(), path).unwrap().check_version().await.is_err());
+        let other = PathBuf::from("/bin/true");
+        let error = Program::open(other.clone(), other).unwrap().check_version().await.unwrap_err();
+        assert!(error.contains("--version printed"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! How things stand on all slots at one moment: what `/status` says, and what `/metrics` takes from it.
+//! The state of all slots at one moment, for `/status` and the gauges of `/metrics`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,40 +11,38 @@ use super::desired::{Account, Assignment, Desired};
 use super::observed::{Observed, Slot, Worker};
 use super::storage::{Size, Sizes};
 
-/// What `/status` says.
+/// The JSON of `/status`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
     status: &'static str,
     slot_count: usize,
     tenants: usize,
-    workers: Counts,
+    workers: StateCounts,
     running: Vec<Running>,
     slots: Vec<SlotReport>,
-    /// What each tenant of the registry has stored, in bytes; suspended and reserved ones too.
+    /// The stored bytes of every tenant in the registry, active or not.
     storage: BTreeMap<TenantName, u64>,
-    /// What the files of each of these tenants' directories take on disk, in bytes.
+    /// The disk space of every tenant's directory, in bytes.
     disk: BTreeMap<TenantName, u64>,
     #[serde(skip)]
     accounts: Arc<[Account]>,
 }
 
-/// What the worker of a slot does.
+/// The state of a slot's worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum State {
-    /// There is none; the next connection starts one.
+enum WorkerState {
+    /// No worker runs; the next connection starts one.
     Sleeping,
-    /// It serves.
     Running,
-    /// It crashed, and the next one is held back.
+    /// It crashed, and the next one may not start yet.
     BackingOff,
-    /// It is on its way out.
     Stopping,
 }
 
-/// Active tenants by the state of their workers, and the workers that are on their way out.
+/// The number of workers, or of active tenants without one, in each state.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-struct Counts {
+struct StateCounts {
     sleeping: usize,
     running: usize,
     backing_off: usize,
@@ -67,7 +65,7 @@ struct Running {
 struct SlotReport {
     port: u16,
     tenant: TenantName,
-    worker: State,
+    worker: WorkerState,
     starts: u64,
     crashes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -81,7 +79,7 @@ struct SlotReport {
 }
 
 impl Report {
-    /// How things stand now, with the tenants of the registry, the inactive ones too.
+    /// The state now. `accounts` are all tenants of the registry.
     pub fn new(
         desired: &Desired,
         observed: &Observed,
@@ -100,8 +98,8 @@ impl Report {
             status: "ok",
             slot_count,
             tenants: accounts.len(),
-            workers: Counts::of(&slots),
-            running: slots.iter().filter_map(Running::of).collect(),
+            workers: StateCounts::from_slots(&slots),
+            running: slots.iter().filter_map(Running::from_slot).collect(),
             slots,
             storage: BTreeMap::new(),
             disk: BTreeMap::new(),
@@ -109,7 +107,7 @@ impl Report {
         }
     }
 
-    /// Adds what each tenant has stored, and what it takes on disk.
+    /// Adds the tenants' sizes.
     #[must_use]
     pub fn with_storage(mut self, sizes: &Sizes) -> Self {
         for slot in &mut self.slots {
@@ -128,28 +126,28 @@ impl Report {
         &self.accounts
     }
 
-    /// How many there are in each state.
+    /// The number of workers in each state, by the state's name.
     pub fn states(&self) -> [(&'static str, usize); 4] {
-        let Counts { sleeping, running, backing_off, stopping } = self.workers;
+        let StateCounts { sleeping, running, backing_off, stopping } = self.workers;
         [("sleeping", sleeping), ("running", running), ("backing_off", backing_off), ("stopping", stopping)]
     }
 }
 
-impl Counts {
-    fn of(slots: &[SlotReport]) -> Self {
+impl StateCounts {
+    fn from_slots(slots: &[SlotReport]) -> Self {
         let count = |state| slots.iter().filter(|slot| slot.worker == state).count();
         Self {
-            sleeping: count(State::Sleeping),
-            running: count(State::Running),
-            backing_off: count(State::BackingOff),
-            stopping: count(State::Stopping),
+            sleeping: count(WorkerState::Sleeping),
+            running: count(WorkerState::Running),
+            backing_off: count(WorkerState::BackingOff),
+            stopping: count(WorkerState::Stopping),
         }
     }
 }
 
 impl Running {
-    fn of(slot: &SlotReport) -> Option<Self> {
-        let SlotReport { port, ref tenant, worker: State::Running, starts, crashes, .. } = *slot else {
+    fn from_slot(slot: &SlotReport) -> Option<Self> {
+        let SlotReport { port, ref tenant, worker: WorkerState::Running, starts, crashes, .. } = *slot else {
             return None;
         };
         Some(Self {
@@ -177,7 +175,7 @@ impl SlotReport {
         Some(Self {
             port,
             tenant: tenant.clone(),
-            worker: State::of(slot, assignment, now),
+            worker: WorkerState::from_slot(slot, assignment, now),
             starts: history.map_or(0, |history| history.starts),
             crashes: history.map_or(0, |history| history.crashes),
             pid: worker.map(|worker| worker.pid),
@@ -188,13 +186,13 @@ impl SlotReport {
     }
 }
 
-impl State {
-    fn of(slot: &Slot, assignment: Option<&Assignment>, now: Instant) -> Self {
-        let holds = |assignment| slot.holds_until(assignment, now).is_some();
+impl WorkerState {
+    fn from_slot(slot: &Slot, assignment: Option<&Assignment>, now: Instant) -> Self {
+        let backs_off = |assignment| slot.backs_off_until(assignment, now).is_some();
         match &slot.worker {
             Some(worker) if worker.stop.is_some() => Self::Stopping,
             Some(_) => Self::Running,
-            None if assignment.is_some_and(holds) => Self::BackingOff,
+            None if assignment.is_some_and(backs_off) => Self::BackingOff,
             None => Self::Sleeping,
         }
     }
@@ -209,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_status_has_what_is_stored_and_what_is_on_disk() {
+    fn the_status_has_stored_bytes_and_disk_space() {
         let (assignments, stop_grace) = (BTreeMap::new(), Duration::ZERO);
         let desired = Desired { assignments, stop_grace, is_closing: false };
         let accounts: Arc<[Account]> = Arc::new([]);

@@ -1,5 +1,5 @@
-//! The pool's status page: `/health` for health checks, `/status` for people and for the gateway's
-//! admin API, `/metrics` for Prometheus.
+//! The pool's status port: `/health` for health checks, `/status` for operators and the gateway's admin API, and
+//! `/metrics` for Prometheus.
 
 use std::convert::Infallible;
 use std::io;
@@ -25,50 +25,54 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
-use super::Event;
+use super::event::Event;
 use super::metrics::Metrics;
 use super::report::Report;
 use super::slot;
 use super::storage::{Sizes, Storage};
 
-/// How long a connection may take, question and answer together.
+/// How long a connection may take, with request and answer.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the page needs to answer.
+/// Where the answers come from.
 #[derive(Debug)]
-pub struct Page {
-    /// The loop that knows how things stand.
+pub struct StatusSources {
+    /// The pool's loop, which makes a [`Report`].
     pub events: mpsc::UnboundedSender<Event>,
-    /// What has been counted.
+    /// The counters.
     pub metrics: Arc<Metrics>,
     /// What the tenants have stored.
     pub storage: Arc<Storage>,
-    /// Whether the address is for this machine alone; it is then answered to by no other name.
+    /// Whether the address is loopback. Requests must then name a loopback host.
     pub is_local: bool,
 }
 
-/// The page's socket, and who answers on it.
-pub struct Answering {
+/// The status port's socket, and the task that accepts on it.
+pub struct StatusServer {
     /// For the next pool.
     pub listener: OwnedFd,
     accepting: AbortHandle,
 }
 
-impl Answering {
-    /// Listens for questions, on a socket that was handed on or on its own.
+impl StatusServer {
+    /// Listens on an inherited socket, or on a new one.
     ///
     /// # Errors
-    /// The address cannot be had; the text names it and says what to do.
-    pub fn start(address: SocketAddr, inherited: Option<OwnedFd>, page: Page) -> Result<Self, String> {
+    /// Failed to listen; the text names the address and says what to do.
+    pub fn start(
+        address: SocketAddr,
+        inherited: Option<OwnedFd>,
+        sources: StatusSources,
+    ) -> Result<Self, String> {
         let explain = |error: io::Error| {
             let settings = Settings::one("[pool] status_listen, or set it to \"off\"");
             let advice = listen_error::of_tcp(address, &error, settings);
-            format!("cannot listen on {address} for the pool's status: {error}; {advice}")
+            format!("failed to listen on {address} for the pool's status: {error}; {advice}")
         };
-        if !page.is_local {
+        if !sources.is_local {
             tracing::warn!(
                 %address,
-                "other machines reach the pool's status and metrics without a key: let a firewall decide which"
+                "other machines can read the pool's status and metrics without a key; restrict access with a firewall"
             );
         }
         let listener = match inherited {
@@ -77,26 +81,30 @@ impl Answering {
         };
         let listener = listener.map_err(explain)?;
         let copy = std::net::TcpListener::from(listener.try_clone().map_err(explain)?);
-        let accepting = tokio::spawn(accept(TcpListener::from_std(copy).map_err(explain)?, Arc::new(page)));
+        let listening = TcpListener::from_std(copy).map_err(explain)?;
+        let accepting = tokio::spawn(accept(listening, Arc::new(sources)));
         Ok(Self { listener, accepting: accepting.abort_handle() })
     }
 
-    /// Questions are the next pool's.
+    /// Stops accepting, so that the next pool answers.
     pub fn stop(&self) {
         self.accepting.abort();
     }
 }
 
-async fn accept(listener: TcpListener, page: Arc<Page>) {
-    let answer = move |_, request| answer(request, Arc::clone(&page));
+async fn accept(listener: TcpListener, sources: Arc<StatusSources>) {
+    let answer = move |_, request| answer(request, Arc::clone(&sources));
     operator_port::serve(listener, CONNECTION_TIMEOUT, answer, std::future::pending()).await;
 }
 
-async fn answer(request: Request<Incoming>, page: Arc<Page>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(
+    request: Request<Incoming>,
+    sources: Arc<StatusSources>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     if let Err(error) = host::check(request.version(), request.uri(), request.headers()) {
         return Ok(refused(&error.problem()));
     }
-    if page.is_local && !names_loopback(request.headers()) {
+    if sources.is_local && !names_loopback(request.headers()) {
         return Ok(refusal(
             Code::Misdirected,
             "ask for a loopback address or localhost: this is answered to no other Host",
@@ -106,32 +114,32 @@ async fn answer(request: Request<Incoming>, page: Arc<Page>) -> Result<Response<
     let answer = match request.uri().path() {
         "/health" if is_read => json(&serde_json::json!({"status": "ok"})),
         "/status" if is_read => {
-            page.look().await.map_or_else(stopping, |(report, sizes)| json(&report.with_storage(&sizes)))
+            sources.read().await.map_or_else(stopping, |(report, sizes)| json(&report.with_storage(&sizes)))
         }
         "/metrics" if is_read => {
-            page.look().await.map_or_else(stopping, |(report, sizes)| page.metrics_of(&report, &sizes))
+            sources.read().await.map_or_else(stopping, |(report, sizes)| sources.metrics(&report, &sizes))
         }
         _ => refusal(Code::UnknownRoute, "ask GET /health, GET /status or GET /metrics"),
     };
     Ok(answer)
 }
 
-impl Page {
-    /// How things stand, and what is stored; `None` when the loop has ended.
-    async fn look(&self) -> Option<(Report, Arc<Sizes>)> {
+impl StatusSources {
+    /// A report, and what is stored; `None` if the loop has ended.
+    async fn read(&self) -> Option<(Report, Arc<Sizes>)> {
         let (sender, report) = oneshot::channel();
-        // A loop that has ended drops the question, which is seen below.
-        let _ = self.events.send(Event::StatusAsked(sender));
+        // If the loop has ended, the sender is dropped and `report` fails.
+        let _ = self.events.send(Event::StatusRequested(sender));
         let report = report.await.ok()?;
         let sizes = self.storage.sizes(report.accounts()).await;
         Some((report, sizes))
     }
 
-    fn metrics_of(&self, report: &Report, sizes: &Sizes) -> Response<Full<Bytes>> {
-        match self.metrics.text(report, sizes, self.storage.gone()) {
+    fn metrics(&self, report: &Report, sizes: &Sizes) -> Response<Full<Bytes>> {
+        match self.metrics.text(report, sizes, self.storage.missing_directories()) {
             Ok(text) => respond(StatusCode::OK, prometheus::TEXT_FORMAT, text.into_bytes()),
             Err(error) => {
-                tracing::error!(%error, "cannot write the metrics");
+                tracing::error!(%error, "failed to write the metrics");
                 refusal(Code::Internal, "see the pool's log")
             }
         }
@@ -146,7 +154,7 @@ fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
     match serde_json::to_vec(value) {
         Ok(body) => respond(StatusCode::OK, "application/json", body),
         Err(error) => {
-            tracing::error!(%error, "cannot write the status");
+            tracing::error!(%error, "failed to write the status");
             refusal(Code::Internal, "see the pool's log")
         }
     }

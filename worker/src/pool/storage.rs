@@ -1,9 +1,9 @@
-//! How much each tenant has stored: the sizes of its `.phext` files, added up without the help of its worker, which
-//! may be asleep. What a journal holds is counted once it is saved. The same pass adds up what all files of the
-//! tenant's directory take on disk.
+//! How much each tenant has stored: the sizes of its `.phext` files, read from the directory because its worker may not be
+//! running. Writes that are only in a journal count once they are saved. The same pass adds up the disk space of all files
+//! in the directory.
 //!
-//! Nobody looks unless somebody asks, and then only when the last look is old: the disk is busy with this for a
-//! twentieth of the time at most, however many tenants there are and however often somebody asks.
+//! Directories are measured only on request, and only if the last measurement is old. So measuring keeps the disk busy for
+//! up to a twentieth of the time, however many tenants and requests there are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -21,134 +21,131 @@ use tokio::sync::watch;
 
 use super::desired::Account;
 
-/// What was seen is good for this long.
-const LIFETIME: Duration = Duration::from_secs(1);
+/// A measurement is valid for at least this long,
+const MIN_VALID: Duration = Duration::from_secs(1);
 
-/// And for so many times what it took to see it.
-const REST: u32 = 20;
+/// and for at least this many times as long as it took.
+const VALID_FACTOR: u32 = 20;
 
-/// Whoever asks waits no longer for the disk, and gets what was seen before.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// How long a request waits for a measurement before it gets the previous one.
+const MAX_WAIT: Duration = Duration::from_millis(500);
 
-/// The unit of `st_blocks`, whatever the block size of the file system is.
+/// The unit of `st_blocks` on every file system.
 const BLOCK_BYTES: u64 = 512;
 
-/// What a tenant's directory holds. Folders in it are left out, but for the phexts to which its links lead.
+/// The size of a tenant's directory. Of the folders in it, only phexts that a link points to count.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Size {
-    /// The lengths of the `.phext` files: the texts, which count against the quota.
+    /// The lengths of the `.phext` files, which count against the quota.
     pub stored_bytes: u64,
-    /// The space allocated to all regular files. A file with two hard links here counts twice.
+    /// The space allocated to all regular files. A file with two hard links in the directory counts twice.
     pub disk_bytes: u64,
 }
 
-/// By tenant; one whose directory cannot be read has no size.
+/// The size of each tenant whose directory can be read.
 pub type Sizes = BTreeMap<TenantName, Size>;
 
-/// What is known of the tenants' directories.
+/// Measures the tenants' directories.
 #[derive(Debug, Default)]
 pub struct Storage {
-    known: watch::Sender<Known>,
+    latest: watch::Sender<Measurement>,
     data_root: Option<DataRoot>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct Measurement {
     sizes: Arc<Sizes>,
     unreadable: BTreeSet<TenantName>,
-    /// How many directories are gone.
-    gone: usize,
-    /// When the next look may begin; `None` before the first.
+    missing_directories: usize,
+    /// When the next measurement may begin; `None` before the first.
     due: Option<Instant>,
-    is_looking: bool,
+    is_running: bool,
 }
 
 impl Storage {
-    /// Of the tenants of a system with this data root, in which each directory that is there is noted.
+    /// Measures in this data root. Each directory that exists gets its note there.
     pub fn new(data_root: DataRoot) -> Self {
         Self { data_root: Some(data_root), ..Self::default() }
     }
 
-    /// How many tenants had a directory that is not there any more, when that was looked at last.
-    pub fn gone(&self) -> usize {
-        self.known.borrow().gone
+    /// How many tenants' directories were missing at the latest measurement.
+    pub fn missing_directories(&self) -> usize {
+        self.latest.borrow().missing_directories
     }
 
-    /// What these tenants' directories hold, about [`LIFETIME`] old at most unless the disk is slow.
+    /// The sizes of these tenants' directories, up to about [`MIN_VALID`] old unless the disk is slow.
     pub async fn sizes(self: &Arc<Self>, accounts: &Arc<[Account]>) -> Arc<Sizes> {
-        let mut known = self.known.subscribe();
-        self.look_if_due(accounts);
-        // Too late is late: what was seen before will do.
-        let _ = tokio::time::timeout(PATIENCE, known.wait_for(|known| !known.is_looking)).await;
-        Arc::clone(&self.known.borrow().sizes)
+        let mut latest = self.latest.subscribe();
+        self.measure_if_due(accounts);
+        // On a timeout, the previous sizes are used.
+        let _ = tokio::time::timeout(MAX_WAIT, latest.wait_for(|latest| !latest.is_running)).await;
+        Arc::clone(&self.latest.borrow().sizes)
     }
 
-    /// Begins a look, unless the last one is still good.
-    pub fn look_if_due(self: &Arc<Self>, accounts: &Arc<[Account]>) {
+    /// Starts a measurement, unless one runs or the latest is still valid.
+    pub fn measure_if_due(self: &Arc<Self>, accounts: &Arc<[Account]>) {
         let now = Instant::now();
-        let is_begun = self.known.send_if_modified(|known| {
-            let is_due = !known.is_looking && known.due.is_none_or(|due| due <= now);
-            known.is_looking |= is_due;
+        let is_started = self.latest.send_if_modified(|latest| {
+            let is_due = !latest.is_running && latest.due.is_none_or(|due| due <= now);
+            latest.is_running |= is_due;
             is_due
         });
-        if !is_begun {
+        if !is_started {
             return;
         }
         let (storage, accounts) = (Arc::clone(self), Arc::clone(accounts));
-        // A thread of its own: a disk that hangs must hold up neither the pool nor its end.
-        let looking = std::thread::Builder::new().name("storage".to_owned());
-        if let Err(error) = looking.spawn(move || storage.look(&accounts, now)) {
-            tracing::warn!(%error, "cannot look how much is stored");
-            self.known.send_modify(|known| known.is_looking = false);
+        // A separate thread, because a disk that hangs must block neither the pool nor its exit.
+        let thread = std::thread::Builder::new().name("storage".to_owned());
+        if let Err(error) = thread.spawn(move || storage.measure(&accounts, now)) {
+            tracing::warn!(%error, "failed to measure the tenants' directories");
+            self.latest.send_modify(|latest| latest.is_running = false);
         }
     }
 
-    fn look(&self, accounts: &[Account], begun: Instant) {
-        let (mut sizes, mut failures, mut gone) = (Sizes::new(), BTreeMap::new(), 0);
+    fn measure(&self, accounts: &[Account], begun: Instant) {
+        let (mut sizes, mut failures, mut missing_directories) = (Sizes::new(), BTreeMap::new(), 0);
         for Account { tenant, data_dir, .. } in accounts {
-            if self.is_gone(tenant, data_dir) {
-                gone += 1;
+            if self.is_missing(tenant, data_dir) {
+                missing_directories += 1;
                 continue;
             }
-            match Size::of(data_dir) {
+            match Size::measure(data_dir) {
                 Ok(size) => _ = sizes.insert(tenant.clone(), size),
                 Err(error) => _ = failures.insert(tenant.clone(), (data_dir, error)),
             }
         }
         let ended = Instant::now();
-        let rest = LIFETIME.max(ended.saturating_duration_since(begun).saturating_mul(REST));
-        self.known.send_modify(|known| {
+        let valid = MIN_VALID.max(ended.saturating_duration_since(begun).saturating_mul(VALID_FACTOR));
+        self.latest.send_modify(|latest| {
             for (tenant, (data_dir, error)) in &failures {
-                if !known.unreadable.contains(tenant) {
+                if !latest.unreadable.contains(tenant) {
                     let data_dir = data_dir.display();
-                    tracing::warn!(%tenant, %data_dir, %error, "cannot see how much a tenant has stored");
+                    tracing::warn!(%tenant, %data_dir, %error, "failed to measure a tenant's directory");
                 }
             }
-            *known = Known {
+            *latest = Measurement {
                 sizes: Arc::new(sizes),
                 unreadable: failures.into_keys().collect(),
-                gone,
-                due: ended.checked_add(rest),
-                is_looking: false,
+                missing_directories,
+                due: ended.checked_add(valid),
+                is_running: false,
             };
         });
     }
-}
 
-impl Storage {
-    fn is_gone(&self, tenant: &TenantName, data_dir: &Path) -> bool {
+    fn is_missing(&self, tenant: &TenantName, data_dir: &Path) -> bool {
         let Some(data_root) = &self.data_root else { return false };
         match data_root.review(tenant, data_dir) {
-            Ok(gone) => gone.is_some(),
-            // What cannot be looked at is told of where it is used.
+            Ok(missing) => missing.is_some(),
+            // The error is logged where the directory is used.
             Err(_) => data_root.check().is_err(),
         }
     }
 }
 
 impl Size {
-    /// A directory that was never made holds nothing.
-    fn of(data_dir: &Path) -> io::Result<Self> {
+    /// Measures a directory. One that does not exist is empty.
+    fn measure(data_dir: &Path) -> io::Result<Self> {
         let mut size = Self::default();
         let entries = match fs::read_dir(data_dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(size),
@@ -159,7 +156,7 @@ impl Size {
             match entry.metadata() {
                 Ok(metadata) if metadata.is_file() => size.add(&entry.file_name(), &metadata),
                 Ok(_) => {}
-                // Removed since it was listed.
+                // It was removed after it was listed.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(file_error::named(&entry.path(), error)),
             }
@@ -198,13 +195,13 @@ mod tests {
         Arc::new([account("alice"), account("bob"), account("carol")])
     }
 
-    /// Syncs, because some file systems allocate no blocks before.
+    /// Syncs, because some file systems allocate blocks only then.
     fn write(path: &Path, bytes: usize) {
         fs::write(path, vec![b'x'; bytes]).unwrap();
         fs::File::open(path).unwrap().sync_all().unwrap();
     }
 
-    /// What `du` says of one file.
+    /// As `du` counts one file.
     fn allocated_bytes(path: &Path) -> u64 {
         fs::symlink_metadata(path).unwrap().blocks() * 512
     }
@@ -226,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn every_regular_file_takes_its_blocks_on_disk() {
+    fn every_regular_file_counts_with_its_blocks() {
         let folder = tempfile::tempdir().unwrap();
         let alice = folder.path().join("alice");
         fs::create_dir_all(alice.join("folder")).unwrap();
@@ -234,8 +231,7 @@ mod tests {
         for (name, kib) in names.iter().zip([4, 8, 16, 32, 64, 128]) {
             write(&alice.join(name), kib << 10);
         }
-        // A folder, and a link that leads to a regular file elsewhere: neither counts. What links lead to in a folder does,
-        // once.
+        // A folder doesn't count, nor does a link to a file elsewhere. A file in a folder that links point to counts once.
         write(&alice.join("folder/b.phext"), 256 << 10);
         let in_folder = ["folder/c.phext", "folder/c.journal"];
         write(&alice.join(in_folder[0]), 512 << 10);
@@ -245,13 +241,13 @@ mod tests {
         write(&folder.path().join("elsewhere"), 256 << 10);
         symlink(folder.path().join("elsewhere"), alice.join("link.phext")).unwrap();
 
-        let size = Size::of(&alice).unwrap();
+        let size = Size::measure(&alice).unwrap();
         let expected = names.iter().chain(&in_folder).map(|name| allocated_bytes(&alice.join(name))).sum();
         assert_eq!(size, Size { stored_bytes: 516 << 10, disk_bytes: expected });
     }
 
     #[test]
-    fn a_hole_takes_nothing_on_disk_and_a_second_hard_link_counts_again() {
+    fn a_hole_takes_no_disk_space_and_a_second_hard_link_counts_again() {
         let folder = tempfile::tempdir().unwrap();
         let alice = folder.path().join("alice");
         fs::create_dir(&alice).unwrap();
@@ -260,7 +256,7 @@ mod tests {
         write(&alice.join("a.journal"), 4 << 10);
         fs::hard_link(alice.join("a.journal"), alice.join("b.journal")).unwrap();
 
-        let size = Size::of(&alice).unwrap();
+        let size = Size::measure(&alice).unwrap();
         let sparse_bytes = allocated_bytes(&alice.join("sparse.phext"));
         assert!(sparse_bytes < 1 << 20, "the test needs a file system with sparse files");
         let expected = sparse_bytes + 2 * allocated_bytes(&alice.join("a.journal"));
@@ -268,12 +264,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_just_seen_is_not_looked_at_again() {
+    async fn a_recent_measurement_is_reused() {
         let folder = tempfile::tempdir().unwrap();
         let (storage, accounts) = (Arc::new(Storage::default()), accounts(folder.path()));
         let first = storage.sizes(&accounts).await;
         assert!(Arc::ptr_eq(&first, &storage.sizes(&accounts).await));
-        storage.known.send_modify(|known| known.due = Some(Instant::now()));
+        storage.latest.send_modify(|latest| latest.due = Some(Instant::now()));
         assert!(!Arc::ptr_eq(&first, &storage.sizes(&accounts).await));
     }
 }

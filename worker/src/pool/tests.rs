@@ -43,7 +43,7 @@ fn pool(program: &str) -> (Pool, SocketAddr) {
         sockets: BTreeMap::from([(PORT, socket)]),
         processes: BTreeMap::new(),
         launcher: Launcher::of_program(program.into()),
-        places: Places::default(),
+        directories: DirectoryChecks::default(),
         storage: Arc::default(),
         metrics: Arc::new(Metrics::new().unwrap()),
         status: None,
@@ -63,7 +63,7 @@ fn pool(program: &str) -> (Pool, SocketAddr) {
 
 async fn backing_off(sender: &mpsc::UnboundedSender<Event>) -> serde_json::Value {
     let (asker, report) = oneshot::channel();
-    sender.send(Event::StatusAsked(asker)).unwrap();
+    sender.send(Event::StatusRequested(asker)).unwrap();
     serde_json::to_value(report.await.unwrap()).unwrap()["workers"]["backing_off"].clone()
 }
 

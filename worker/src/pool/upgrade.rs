@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 use super::desired::Assignment;
 use super::observed::Observed;
 use super::process::Exit;
-use super::status::Answering;
+use super::status::StatusServer;
 use super::{Event, Pool};
 use crate::settings::WorkerSettings;
 
@@ -80,7 +80,7 @@ impl Pool {
             workers,
             "upgraded: the new pool has the sockets; this one stops its workers and exits"
         );
-        self.status.iter().for_each(Answering::stop);
+        self.status.iter().for_each(StatusServer::stop);
         self.watching.abort();
         self.desired.close(self.config.timeouts.drain);
         service_manager::upgraded_to(pid, "ready, after an upgrade");
@@ -165,7 +165,7 @@ impl Inherited {
         for (RunningWorker { port, pid, tenant, data_dir }, pidfd, exit) in watched {
             // A worker that is stopping is sent no settings.
             let assignment = Assignment { tenant, data_dir, settings: WorkerSettings::default() };
-            observed.inherited(port, Arc::new(assignment), pid, Instant::now());
+            observed.add_old_pool_worker(port, Arc::new(assignment), pid, Instant::now());
             pidfds.insert(port, pidfd);
             let events = events.clone();
             tokio::spawn(async move {

@@ -1,5 +1,5 @@
-//! The second wall: Landlock. Files beneath the tenant's directory and no others; no TCP; no signals and no
-//! abstract sockets to processes outside.
+//! The second wall: Landlock. Allows files below the tenant's directory and no others, and denies TCP, and signals and
+//! abstract sockets to other processes.
 
 use std::fmt;
 use std::os::fd::BorrowedFd;
@@ -9,14 +9,14 @@ use landlock::{
     Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, Scope, make_bitflags,
 };
 
-/// What `require` asks for: with 4 came the network. An older one confines files as well, and seccomp has no socket
-/// to give; but one wall for the network is one less. (Signals, version 6, are a system call that no worker makes.)
+/// What `require` asks for: the first version that restricts the network. With an older one, only seccomp would deny
+/// sockets. (Signals came with version 6, but are a system call that seccomp denies.)
 pub(super) const REQUIRED_ABI: i32 = 4;
 
-/// The newest version that we know of; what a kernel does not have of it is left out.
+/// The newest version that this program uses. A kernel with an older one applies what it knows.
 const NEWEST: ABI = ABI::V9;
 
-/// The version of Landlock that is in force.
+/// The version of Landlock that confines the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LandlockAbi(pub i32);
 
@@ -26,15 +26,15 @@ impl fmt::Display for LandlockAbi {
     }
 }
 
-/// What the store does in its directory. It makes no folder, no link, no device, and runs nothing.
+/// What the store does in its directory. It creates no folder, link or device, and executes nothing.
 fn rights() -> BitFlags<AccessFs> {
     make_bitflags!(AccessFs::{ReadFile | ReadDir | WriteFile | Truncate | MakeReg | RemoveFile})
 }
 
-/// Restricts this thread, and those that it will make, to what is beneath the directory, as far as the kernel can.
+/// Restricts this thread, and those that it creates, to files below the directory, as far as the kernel can.
 ///
 /// # Errors
-/// Why it does nothing of it.
+/// Why the kernel cannot restrict it at all.
 pub(super) fn allow_beneath(directory: BorrowedFd<'_>) -> Result<LandlockAbi, String> {
     let restrict = || {
         Ruleset::default()

@@ -1,11 +1,11 @@
-//! The third wall: seccomp. A worker makes these system calls; at any other the kernel ends it.
+//! The third wall: seccomp. A worker makes only these system calls; at any other the kernel kills it.
 //!
-//! The list is what the runtime, the HTTP library, the store and the C library ask for, checked by a test that
-//! runs the whole API under `strace`. What a worker has no use for is not there: no socket but the one that it
-//! has, no other program, no process, no signal to another, no link, no change of owner or mode.
+//! The list is what the runtime, the HTTP library, the store and the C library need. A test that runs the whole API under
+//! `strace` checks it. A worker cannot create a socket, execute a program, create a process, signal another one, create a
+//! link, or change an owner or a mode.
 //!
-//! Two of a worker's descriptors are not its own: the log, which all write to, and the slot's socket, which the pool
-//! and the slot's next workers have. What would change them for everybody is not there either.
+//! A worker shares two descriptors: the log, with all workers, and the slot's socket, with the pool and the slot's next
+//! workers. Calls that would change these for the others are not allowed either.
 
 use std::collections::BTreeMap;
 
@@ -17,24 +17,23 @@ use seccompiler::{
 
 use super::privileges::STACK_BYTES;
 
-/// An argument of a call, by its place.
+/// An argument of a call, by its index.
 #[derive(Clone, Copy)]
 enum Argument {
-    /// The kernel takes 32 bits, and does not look at the rest of the register. Nor may we: descriptor `2 + 2^32`
-    /// is descriptor 2.
+    /// Compared in 32 bits, like the kernel, which ignores the rest of the register: descriptor `2 + 2^32` is descriptor 2.
     Int(u8),
     Address(u8),
 }
 
-/// What the arguments of a call must be.
+/// Conditions on the arguments of a call, all of which must hold.
 type Conditions = Vec<(Argument, SeccompCmpOp, u64)>;
 
-/// A call is made with any of these.
+/// Calls, each with the alternatives of which one must hold; any arguments are allowed if there are none.
 type Calls = Vec<(c_long, Vec<Conditions>)>;
 
-/// Without a look at their arguments.
+/// Calls allowed with any arguments.
 const PLAIN: &[c_long] = &[
-    // The connections, and what wakes the runtime.
+    // Connections and the runtime.
     libc::SYS_accept4,
     libc::SYS_write,
     libc::SYS_writev,
@@ -42,13 +41,13 @@ const PLAIN: &[c_long] = &[
     libc::SYS_getsockname,
     libc::SYS_getpeername,
     libc::SYS_close,
-    // One set of descriptors to wait for was made before: each entry of one takes memory of the kernel's, which no limit
-    // counts, and all users' entries are limited together.
+    // The runtime's epoll instance exists already. A worker can't create another: its entries take kernel memory that no
+    // limit counts, and all users share one limit of entries.
     libc::SYS_epoll_ctl,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_epoll_wait,
     libc::SYS_epoll_pwait,
-    // The files of the store.
+    // The store's files.
     libc::SYS_openat,
     libc::SYS_fstat,
     libc::SYS_newfstatat,
@@ -61,7 +60,7 @@ const PLAIN: &[c_long] = &[
     libc::SYS_fdatasync,
     libc::SYS_renameat,
     libc::SYS_unlinkat,
-    // Memory, time and chance.
+    // Memory, time and random numbers.
     libc::SYS_brk,
     libc::SYS_munmap,
     libc::SYS_madvise,
@@ -84,11 +83,11 @@ const PLAIN: &[c_long] = &[
     libc::SYS_restart_syscall,
     libc::SYS_exit,
     libc::SYS_exit_group,
-    // No call, so it fails: `strace` puts it in the place of one that it is told to let fail.
+    // Not a call, so it fails: `strace` replaces a call with it to inject a failure.
     u32::MAX as c_long,
 ];
 
-/// What a new thread shares with the others, and so what tells it from a new process.
+/// What a new thread shares with the others; a new process does not.
 const THREAD: u64 = (libc::CLONE_VM
     | libc::CLONE_FS
     | libc::CLONE_FILES
@@ -96,7 +95,7 @@ const THREAD: u64 = (libc::CLONE_VM
     | libc::CLONE_THREAD
     | libc::CLONE_SYSVSEM) as u64;
 
-/// New namespaces, which a thread has no use for: `clone(2)`.
+/// New namespaces, which a thread does not need: `clone(2)`.
 const NAMESPACES: u64 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWCGROUP
     | libc::CLONE_NEWUTS
@@ -105,17 +104,17 @@ const NAMESPACES: u64 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNET) as u64;
 
-/// Which memory may be asked for: the process's own, and of the kind that `RLIMIT_DATA` counts. Shared memory, a stack
-/// that grows and huge pages are not counted.
-const OWN_MEMORY: u64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
+/// The flags that a mapping must have: private memory, which `RLIMIT_DATA` counts. It does not count shared memory, growing
+/// stacks and huge pages.
+const PRIVATE_MEMORY: u64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
 
-/// What may be said beside that. `MAP_STACK` means nothing to the kernel.
-const OF_OWN_MEMORY: u64 =
+/// The flags that a mapping may have in addition. The kernel ignores `MAP_STACK`.
+const OTHER_MAP_FLAGS: u64 =
     (libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE | libc::MAP_NORESERVE | libc::MAP_STACK) as u64;
 
-/// Answered as if the kernel did not have them. `clone3` makes threads, but its arguments are where no filter can see
-/// them: told so, the C library takes `clone`. The others are asked by a panic for its trace, and by C libraries of
-/// other versions; they do well without an answer.
+/// Calls answered with `ENOSYS`. No filter can see the arguments of `clone3`, which creates threads; without it, the C
+/// library uses `clone`. The others are made for the trace of a panic, and by other versions of C libraries, which do
+/// without them.
 const UNKNOWN: &[c_long] = &[
     libc::SYS_clone3,
     libc::SYS_getcwd,
@@ -129,24 +128,24 @@ const UNKNOWN: &[c_long] = &[
     libc::SYS_getrusage,
 ];
 
-/// The last descriptor that others share with a worker: after standard input, output and error comes the slot's
-/// socket (see `pool/process.rs`). What a worker opens itself comes behind it.
+/// The last descriptor that a worker shares with other processes: the slot's socket, after standard input, output and error
+/// (see `pool/process.rs`). Descriptors that a worker opens itself come after it.
 const LAST_SHARED: u64 = 3;
 
-/// The options that a connection is given: no delay, and how long its other end may take nothing.
+/// The options that a worker sets on a connection.
 const SOCKET_OPTIONS: [(i32, i32); 2] =
     [(libc::IPPROTO_TCP, libc::TCP_NODELAY), (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT)];
 
-/// `PR_SET_VMA`: the C library gives its memory names (`prctl(2)`).
+/// `PR_SET_VMA`, with which the C library names its memory (`prctl(2)`).
 const PR_SET_VMA: u64 = 0x5356_4d41;
 
-/// Lets this thread, and those that it will make, do what a worker does.
+/// Limits this thread, and those that it creates, to a worker's system calls.
 ///
 /// # Errors
-/// The kernel takes no filter.
+/// The kernel refuses a filter.
 pub(super) fn allow_needed() -> Result<(), String> {
     let unknown = UNKNOWN.iter().map(|call| (*call, vec![])).collect();
-    // A filter has one answer for what it does not let through, so this is another.
+    // A filter has one answer for all the calls that it denies, so ENOSYS needs a separate one.
     let unknown = filter(unknown, SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32))?;
     let needed = filter(calls(), SeccompAction::KillProcess, SeccompAction::Allow)?;
     for program in [unknown, needed] {
@@ -155,7 +154,7 @@ pub(super) fn allow_needed() -> Result<(), String> {
     Ok(())
 }
 
-/// The numbers of the system calls that a worker may make, some of them only with certain arguments.
+/// The numbers of the system calls that a worker may make, some only with certain arguments.
 pub fn listed_calls() -> Vec<i64> {
     calls().into_iter().map(|(call, _)| call).collect()
 }
@@ -165,7 +164,7 @@ fn calls() -> Calls {
     plain.chain(with_conditions()).collect()
 }
 
-/// Calls of which only some are a worker's.
+/// Calls allowed only with certain arguments.
 fn with_conditions() -> Calls {
     use Argument::{Address, Int};
     use SeccompCmpOp::{Eq, Gt, Lt, MaskedEq, Ne};
@@ -175,7 +174,7 @@ fn with_conditions() -> Calls {
     let on_own_only =
         |argument, values: &[u64]| values.iter().map(|value| vec![own(), (argument, Eq, *value)]).collect();
     let no_code = || (Int(2), MaskedEq(libc::PROT_EXEC as u64), 0);
-    let own_memory = (Int(3), MaskedEq(!OF_OWN_MEMORY), OWN_MEMORY);
+    let own_memory = (Int(3), MaskedEq(!OTHER_MAP_FLAGS), PRIVATE_MEMORY);
     let only = |argument, values: &[u64]| values.iter().map(|value| vec![(argument, Eq, *value)]).collect();
     let option = |(level, name)| vec![own(), (Int(1), Eq, level as u64), (Int(2), Eq, name as u64)];
     let fcntl = |on, command: i32| vec![on, (Int(1), Eq, command as u64)];
@@ -194,7 +193,7 @@ fn with_conditions() -> Calls {
         (
             libc::SYS_fcntl,
             vec![
-                // The pool's lines are read from a copy of standard input.
+                // The pool's settings are read from a copy of standard input.
                 fcntl((Int(0), Eq, libc::STDIN_FILENO as u64), libc::F_DUPFD_CLOEXEC),
                 fcntl(own(), libc::F_DUPFD_CLOEXEC),
                 fcntl(own(), libc::F_SETFD),
@@ -209,17 +208,18 @@ fn with_conditions() -> Calls {
         (libc::SYS_mremap, vec![vec![(Address(0), Lt, lowest_of_first_stack())]]),
         (libc::SYS_clone, vec![vec![(Int(0), MaskedEq(THREAD | NAMESPACES), THREAD)]]),
         (libc::SYS_prctl, only(Int(0), &[libc::PR_SET_NAME as u64, PR_SET_VMA])),
-        // On a connection that there is: to an address of its own choice nothing is sent.
+        // On an existing connection only: no destination address.
         (libc::SYS_sendto, on_own_only(Address(4), &[0])),
-        // To read a limit, not to set one: the address of the new one is null.
+        // To read a limit, not to set one: the new limit is null.
         (libc::SYS_prlimit64, only(Address(2), &[0])),
-        // An abort.
+        // For abort(3).
         (libc::SYS_tgkill, only(Int(0), &[own_process])),
     ]
 }
 
-/// The first thread calls this: its stack, which `RLIMIT_DATA` does not count, must not be made longer than it may grow.
-/// Nothing else is above; what `mmap` gives is at least 128 MiB below.
+/// The lowest address that the first thread's stack may reach. The first thread calls this. Its stack, which `RLIMIT_DATA`
+/// does not count, must not be remapped to grow beyond its limit. Nothing else is above that address; mappings are at least
+/// 128 MiB below.
 fn lowest_of_first_stack() -> u64 {
     let here = 0_u8;
     (std::ptr::from_ref(&here).addr() as u64).saturating_sub(STACK_BYTES)

@@ -1,12 +1,12 @@
-//! Whether anybody is being served, and when somebody last was.
+//! Whether the worker serves a client now, and when it last did.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::time::{Duration, Instant};
 
-/// The account of a worker. Atomic only because the bytes of an answer carry a [`Busy`], and hyper's bytes
-/// may cross threads; ours never do.
+/// The worker's activity. Atomic only because the bytes of an answer carry a [`Busy`], and `Bytes` requires `Send`; all
+/// of them stay on one thread.
 #[derive(Debug)]
 pub(super) struct Activity {
     began: Instant,
@@ -15,7 +15,7 @@ pub(super) struct Activity {
     last_us: AtomicU64,
 }
 
-/// A worker is not idle while one of these lives.
+/// Keeps the worker from being idle while it lives.
 #[derive(Debug)]
 pub(super) struct Busy(Arc<Activity>);
 
@@ -24,7 +24,6 @@ impl Activity {
         Self { began: Instant::now(), busy: AtomicU64::new(0), last_us: AtomicU64::new(0) }
     }
 
-    /// Keeps the worker busy for as long as the value lives.
     pub(super) fn busy(self: &Arc<Self>) -> Busy {
         self.busy.fetch_add(1, Ordering::Relaxed);
         Busy(Arc::clone(self))
@@ -34,7 +33,7 @@ impl Activity {
         self.busy.load(Ordering::Relaxed) > 0
     }
 
-    /// When somebody last ended being served. While somebody is, it says nothing.
+    /// When the last [`Busy`] was dropped. Meaningless while another one lives.
     pub(super) fn last(&self) -> Instant {
         self.began + Duration::from_micros(self.last_us.load(Ordering::Relaxed))
     }
@@ -42,7 +41,7 @@ impl Activity {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        // The time first: whoever is not busy any more has a time that says since when.
+        // The time first: once the count is zero, `last` must be current.
         let now_us = u64::try_from(self.0.began.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.0.last_us.store(now_us, Ordering::Relaxed);
         self.0.busy.fetch_sub(1, Ordering::Relaxed);

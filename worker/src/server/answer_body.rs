@@ -1,4 +1,4 @@
-//! The body of every answer: whole, or made piece by piece as the client takes it.
+//! The body of an answer: whole, or made piece by piece as the client reads it.
 
 use std::io;
 use std::pin::Pin;
@@ -10,9 +10,9 @@ use hyper::body::{Body, Bytes, Frame, SizeHint};
 use crate::api::stream::Stream;
 use crate::server::activity::Busy;
 use crate::server::listing::ListingBody;
-use crate::server::room::Share;
+use crate::server::memory_budget::Reservation;
 
-/// The bytes of an answer.
+/// Where the bytes of an answer come from.
 #[derive(Debug)]
 pub(super) enum Content {
     Whole(Bytes),
@@ -21,7 +21,7 @@ pub(super) enum Content {
 }
 
 impl Content {
-    /// How many bytes it has, when that is known.
+    /// The length in bytes, if known.
     pub(super) fn bytes(&self) -> Option<u64> {
         match self {
             Self::Whole(bytes) => Some(bytes.len() as u64),
@@ -31,15 +31,14 @@ impl Content {
     }
 }
 
-/// What lasts until an answer is written or given up.
+/// Held until an answer is written or its connection has failed.
 #[derive(Debug)]
 struct Held {
-    _room: Arc<Share>,
+    _memory: Arc<Reservation>,
     _busy: Busy,
 }
 
-/// Some bytes of an answer. hyper lets go of a body as soon as it has all bytes, but of these only when the
-/// last one is in the kernel.
+/// Some bytes of an answer. hyper drops the body once it has read it all, but these only once the kernel has them.
 struct HeldBytes {
     bytes: Bytes,
     _held: Arc<Held>,
@@ -51,7 +50,6 @@ impl AsRef<[u8]> for HeldBytes {
     }
 }
 
-/// The body of an answer.
 #[derive(Debug)]
 pub(super) struct AnswerBody {
     content: Content,
@@ -59,8 +57,8 @@ pub(super) struct AnswerBody {
 }
 
 impl AnswerBody {
-    pub(super) fn new(content: Content, room: Arc<Share>, busy: Busy) -> Self {
-        Self { content, held: Arc::new(Held { _room: room, _busy: busy }) }
+    pub(super) fn new(content: Content, memory: Arc<Reservation>, busy: Busy) -> Self {
+        Self { content, held: Arc::new(Held { _memory: memory, _busy: busy }) }
     }
 }
 

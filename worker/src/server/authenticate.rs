@@ -1,4 +1,4 @@
-//! Checks the key once more: reaching a worker's port is not enough.
+//! Checks the key again: reaching a worker's port is not enough to be served.
 
 use hyper::header::HeaderMap;
 use sq_shared::clock::now_s;
@@ -9,11 +9,10 @@ use sq_shared::route::Route;
 
 use crate::server::worker::Access;
 
-/// Lets a request pass that has a key for its route.
+/// Requires a key that permits the route.
 pub(super) fn check(access: &Access, route: Route, headers: &HeaderMap) -> Result<(), Problem> {
     let Access::Keys(keys) = access else { return Ok(()) };
-    // Each comparison takes the same time wherever the digests differ. The search ends at the right one, which tells
-    // only whoever has that key which of them it is.
+    // Digests are compared in constant time. Stopping at the match tells the position of a key only to its holder.
     let digest = credential::read(headers).map_err(CredentialError::problem)?.digest();
     let key = keys
         .iter()
@@ -22,7 +21,7 @@ pub(super) fn check(access: &Access, route: Route, headers: &HeaderMap) -> Resul
     permit(key, route, now_s)
 }
 
-/// The clock is read only for a key that expires.
+/// Reads the clock only for a key that expires.
 fn permit(key: &Key, route: Route, now_s: impl FnOnce() -> i64) -> Result<(), Problem> {
     if key.expires_s.is_some() && !key.is_valid_at(now_s()) {
         return Err(Problem::new(Code::ExpiredKey, "the key has expired: ask the operator for a new one"));
@@ -58,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_tenants_own_key_opens() {
+    fn only_the_tenants_own_key_is_accepted() {
         assert_eq!(checked(&[("authorization", "Bearer right")]), Ok(()));
         assert_eq!(checked(&[("x-sq-api-key", "right")]), Ok(()));
         assert_eq!(
@@ -72,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_expires_and_may_only_read() {
+    fn an_expired_key_and_a_write_with_a_read_only_key_are_refused() {
         let code = |key: &Key, route, now_s| permit(key, route, || now_s).map_err(|problem| problem.code);
         let expiring = key("k", Scope::Write, Some(100));
         assert_eq!(code(&expiring, Route::Update, 99), Ok(()));

@@ -1,4 +1,4 @@
-//! Reads a body: complete, not too large, not too slow, and UTF-8.
+//! Reads a request's body, and requires it to be complete, small enough, fast enough and UTF-8.
 
 use std::time::Duration;
 
@@ -9,50 +9,49 @@ use sq_shared::limits::{BODY_WINDOW, BODY_WINDOW_BYTES};
 use sq_shared::problem::{Code, Problem};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::server::room::{Room, Share};
-use crate::server::worker::Worker;
+use crate::server::memory_budget::{MemoryBudget, Reservation};
 
-/// What all bodies that are being read may take together, in KiB: two of the largest.
-const ROOM_KIB: u32 = 128 * 1024;
+/// The memory of all bodies being read, in KiB: two of the largest.
+const BUDGET_KIB: u32 = 128 * 1024;
 
-/// A body whose length is known has room for all of it from the beginning, so that several quick ones do not each stop
-/// half-way for want of room. It keeps that room only as long as it brings [`QUICK_BYTES`] in this time: who only
-/// announces a body must not keep others out. Fewer than 10 s, the wait for room, are needed to pass over as many
-/// of them as a tenant may have in flight by default.
-const QUICK_WINDOW: Duration = Duration::from_millis(250);
+/// A body of declared length reserves memory for all of it at once, so that several fast ones don't each stop half-way.
+/// It keeps that reservation only while it sends [`FAST_BYTES`] in this time, because a client that declares a body and
+/// sends nothing must not block others. If every other body that a tenant may have in flight by default does that, a body
+/// still gets memory in less than the 10 s that it waits.
+const FAST_WINDOW: Duration = Duration::from_millis(250);
 
-/// 1 MiB a second.
-const QUICK_BYTES: u64 = 256 * 1024;
+/// 1 MiB/s.
+const FAST_BYTES: u64 = 256 * 1024;
 
-/// A longer body that was refused is not waited for.
+/// The rest of a refused body is read only up to this length.
 const DISCARD_BYTES: u64 = 1024 * 1024;
 
-/// How long the rest of a refused body is waited for.
+/// How long to read the rest of a refused body.
 const DISCARD_TIME: Duration = Duration::from_millis(250);
 
-/// The room of all bodies.
-pub(super) fn room() -> Room {
-    Room::new(ROOM_KIB, "other large bodies are being read: try again, or send smaller ones")
+/// The budget of all bodies.
+pub(super) fn budget() -> MemoryBudget {
+    MemoryBudget::new(BUDGET_KIB, "other large bodies are being read: try again, or send smaller ones")
 }
 
 /// The complete body as text.
 pub(super) async fn read(
-    worker: &Worker,
     headers: &HeaderMap,
     incoming: &mut Incoming,
+    limit: u64,
+    budget: &MemoryBudget,
 ) -> Result<String, Problem> {
-    // Most requests have none, and need no clock for it.
+    // Most requests have no body: don't read the clock for them.
     if incoming.is_end_stream() {
         return Ok(String::new());
     }
-    let limit = worker.body_bytes().unwrap_or(u64::MAX);
     let declared = incoming.size_hint().exact();
     if declared.is_some_and(|bytes| bytes > limit) {
         return Err(too_large(limit));
     }
-    // A body of unknown length takes its room as it comes, as slow ones do.
-    let mut share = worker.body_room.take(declared.unwrap_or(0)).await?;
-    let bytes = collect(incoming, limit, &worker.body_room, &mut share).await?;
+    // A body of unknown length reserves as it arrives, like a slow one.
+    let mut reservation = budget.reserve(declared.unwrap_or(0)).await?;
+    let bytes = collect(incoming, limit, budget, &mut reservation).await?;
     check_complete(headers, bytes.len())?;
     String::from_utf8(bytes).map_err(|error| {
         Problem::new(Code::InvalidUtf8, "the body is not UTF-8: SQ stores text only")
@@ -61,55 +60,54 @@ pub(super) async fn read(
     })
 }
 
-/// Lets the rest of a refused body come in, if it is short and already under way: closing a connection
-/// that has unread bytes resets it, and the client might never see why it was refused.
+/// Reads the rest of a refused body if it is short. Closing a connection with unread bytes resets it, and the client
+/// might never see the answer.
 pub(super) async fn discard(headers: &HeaderMap, incoming: &mut Incoming) {
     let is_short = incoming.size_hint().upper().is_some_and(|bytes| bytes <= DISCARD_BYTES);
-    // A client that waits for a 100 (Continue) must not get one now.
+    // Reading would send a 100 (Continue) to a client that waits for one.
     if !is_short || headers.contains_key(header::EXPECT) {
         return;
     }
     let rest = async { while let Some(Ok(_)) = incoming.frame().await {} };
-    // Late bytes are the client's loss.
     let _ = timeout(DISCARD_TIME, rest).await;
 }
 
 async fn collect(
     incoming: &mut Incoming,
     limit: u64,
-    room: &Room,
-    share: &mut Share,
+    budget: &MemoryBudget,
+    reservation: &mut Reservation,
 ) -> Result<Vec<u8>, Problem> {
     let mut bytes = Vec::new();
     let mut window = Window::open(BODY_WINDOW, BODY_WINDOW_BYTES);
-    let mut quick = Window::open(QUICK_WINDOW, QUICK_BYTES);
+    let mut fast = Window::open(FAST_WINDOW, FAST_BYTES);
     loop {
         let total = bytes.len() as u64;
         let chunk = tokio::select! {
             biased;
             chunk = next_chunk(incoming) => chunk?,
-            () = sleep_until(quick.ends), if room.holds_more_than(share, total) => {
-                room.shrink(share, total);
+            () = sleep_until(fast.ends), if budget.holds_more_than(reservation, total) => {
+                budget.shrink(reservation, total);
                 continue;
             }
             () = sleep_until(window.ends) => return Err(too_slow()),
         };
         let Some(chunk) = chunk else { return Ok(bytes) };
-        window.bring(chunk.len());
-        quick.bring(chunk.len());
+        window.add(chunk.len());
+        fast.add(chunk.len());
         let total = total + chunk.len() as u64;
         if total > limit {
             return Err(too_large(limit));
         }
-        if room.grow(share, total).await? {
-            // The wait was ours, not the client's.
+        if budget.grow(reservation, total).await? {
+            // The client was not slow: we made it wait.
             window = Window::open(BODY_WINDOW, BODY_WINDOW_BYTES);
         }
         bytes.extend_from_slice(&chunk);
     }
 }
 
-/// The next bytes; `None` at the body's end.
+/// The next bytes; `None` at the end of the body.
 async fn next_chunk(incoming: &mut Incoming) -> Result<Option<Bytes>, Problem> {
     loop {
         let Some(frame) = incoming.frame().await else { return Ok(None) };
@@ -121,7 +119,7 @@ async fn next_chunk(incoming: &mut Incoming) -> Result<Option<Bytes>, Problem> {
     }
 }
 
-/// The time in which some bytes must come; then the next begins.
+/// A time in which a number of bytes must arrive. The next one begins as soon as they have.
 struct Window {
     time: Duration,
     bytes: u64,
@@ -134,7 +132,7 @@ impl Window {
         Self { time, bytes, ends: Instant::now() + time, missing: bytes }
     }
 
-    fn bring(&mut self, bytes: usize) {
+    fn add(&mut self, bytes: usize) {
         self.missing = self.missing.saturating_sub(bytes as u64);
         if self.missing == 0 {
             *self = Self::open(self.time, self.bytes);
@@ -146,7 +144,7 @@ fn too_slow() -> Problem {
     Problem::new(Code::RequestTimeout, "the body came too slowly: send at least 1 KiB a second")
 }
 
-/// A body shorter than its length is never acted on; hyper says so too, this makes it sure.
+/// A body shorter than its `Content-Length` is never applied. hyper reports that too; this doesn't rely on it.
 fn check_complete(headers: &HeaderMap, bytes: usize) -> Result<(), Problem> {
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     if declared.is_some_and(|declared: u64| declared != bytes as u64) {

@@ -1,39 +1,21 @@
-//! Has the store's jobs run on threads of their own, and lets requests wait for what they rest on.
+//! Runs the store's jobs on blocking threads, and lets requests wait for them.
 //!
-//! All writes that arrive while a journal is being synced share the next sync: that is all there is to group
-//! commit.
+//! Group commit: all writes that arrive while a journal is being synced share the next sync.
 
 use std::rc::Rc;
 
-use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 use tokio::time::{Duration, Instant, sleep_until, timeout_at};
 
-use crate::api::Failure;
+use crate::api::outcome::CommandError;
 use crate::server::worker::Worker;
 use crate::store::job::Job;
 use crate::store::usage::Scan;
-use crate::store::{StoreError, Ticket};
+use crate::store::{CommitPoint, StoreError};
 
-/// How long a request waits for a phext that must be read, for memory that is taken by phexts which must be saved first,
-/// or for a phext that another program has just changed.
+/// How long a request waits for a phext to be read, for memory that phexts hold until they are saved, or for a phext that
+/// another program has just changed.
 const WAIT: Duration = Duration::from_secs(10);
-
-/// What the requests and the jobs tell each other.
-#[derive(Debug, Default)]
-pub(super) struct Commits {
-    /// There may be new jobs.
-    wanted: Notify,
-    /// A job has ended.
-    progress: Notify,
-}
-
-impl Commits {
-    /// Looks for new jobs, once whoever is ready to run has run: so the writes of all of them share a sync.
-    pub(super) fn wake(&self) {
-        self.wanted.notify_one();
-    }
-}
 
 /// Runs jobs for as long as the worker lives.
 pub(super) async fn run(worker: Rc<Worker>) {
@@ -47,19 +29,19 @@ pub(super) async fn run(worker: Rc<Worker>) {
             }
         };
         tokio::select! {
-            () = worker.commits.wanted.notified() => {}
+            () = worker.jobs_wanted.notified() => {}
             () = timer => {}
         }
     }
 }
 
-/// Saves everything, and ends when that is done.
+/// Saves everything.
 pub(super) async fn close(worker: &Rc<Worker>) {
     worker.store.borrow_mut().close();
     loop {
-        let progress = worker.commits.progress.notified();
+        let progress = worker.job_ended.notified();
         start_jobs(worker);
-        if worker.store.borrow().is_at_rest() {
+        if worker.store.borrow().is_idle() {
             return;
         }
         progress.await;
@@ -71,8 +53,8 @@ fn start_jobs(worker: &Rc<Worker>) {
         tokio::task::spawn_local(run_scan(Rc::clone(worker), scan));
     }
     let jobs = worker.store.borrow_mut().next_jobs();
-    if worker.store.borrow_mut().take_news() {
-        worker.commits.progress.notify_waiters();
+    if worker.store.borrow_mut().take_progress() {
+        worker.job_ended.notify_waiters();
     }
     for job in jobs {
         tokio::task::spawn_local(run_job(Rc::clone(worker), job));
@@ -82,48 +64,48 @@ fn start_jobs(worker: &Rc<Worker>) {
 async fn run_job(worker: Rc<Worker>, job: Job) {
     match spawn_blocking(|| job.run()).await {
         Ok(done) => worker.store.borrow_mut().finish(done),
-        // It has panicked. Requests wait for it, and nothing else would end their wait.
+        // The job panicked. Requests wait for it, and nothing else would wake them.
         Err(_) => worker.store.borrow_mut().note_lost_job(),
     }
     note_state(&worker);
-    worker.commits.progress.notify_waiters();
+    worker.job_ended.notify_waiters();
 }
 
 async fn run_scan(worker: Rc<Worker>, scan: Scan) {
-    // Were it lost, the account would just stay as it is.
+    // If the scan panicked, the usage stays as it was.
     let Ok(scanned) = spawn_blocking(|| scan.run()).await else { return };
     worker.store.borrow_mut().finish_scan(scanned);
     note_state(&worker);
-    worker.commits.progress.notify_waiters();
+    worker.job_ended.notify_waiters();
 }
 
-/// Asks the store until it can say something.
-pub(super) async fn ask<T>(
+/// Runs a store operation again after each job, until the store is ready for it or the wait times out.
+pub(super) async fn retry_until_ready<T>(
     worker: &Worker,
-    mut question: impl FnMut() -> Result<T, Failure>,
-) -> Result<T, Failure> {
-    // As a rule the first answer is the last, and needs no clock.
+    mut operation: impl FnMut() -> Result<T, CommandError>,
+) -> Result<T, CommandError> {
+    // Usually the first attempt succeeds: don't read the clock for it.
     let mut deadline = None;
     loop {
-        let progress = worker.commits.progress.notified();
-        let answer = question();
-        if let Err(failure) = &answer {
-            give_way(worker, failure.store_error()).await;
+        let progress = worker.job_ended.notified();
+        let result = operation();
+        if let Err(failure) = &result {
+            hang_if_displaced(worker, failure.store_error()).await;
         }
         note_state(worker);
-        if !matches!(answer, Err(Failure::Store(StoreError::NotYet))) {
-            return answer;
+        if !matches!(result, Err(CommandError::Store(StoreError::NotYet))) {
+            return result;
         }
         let deadline = *deadline.get_or_insert_with(|| Instant::now() + WAIT);
         if timeout_at(deadline, progress).await.is_err() {
-            return answer;
+            return result;
         }
     }
 }
 
-/// When the directory is not the tenant's any more, no answer is given: the worker ends, the gateway sees the connection
-/// end, and asks the next one.
-pub(super) async fn give_way(worker: &Worker, error: Option<&StoreError>) {
+/// Never returns if the tenant's directory was removed or replaced. The worker exits, which closes the connection without
+/// an answer, and the gateway sends the request to the next worker.
+pub(super) async fn hang_if_displaced(worker: &Worker, error: Option<&StoreError>) {
     if !matches!(error, Some(StoreError::Io(_) | StoreError::InDoubt)) {
         return;
     }
@@ -134,26 +116,27 @@ pub(super) async fn give_way(worker: &Worker, error: Option<&StoreError>) {
     }
 }
 
-/// Says so when there is work for the disk, or when the disk has failed.
+/// Wakes [`run`] if there is work for the disk, or the worker's end if the disk has failed. The wakeup runs after every
+/// task that is ready now, so that all their writes share a sync.
 fn note_state(worker: &Worker) {
     let store = worker.store.borrow();
     if store.is_in_doubt() {
         worker.store_failed.notify_one();
     } else if store.may_have_jobs() || store.is_scan_wanted() {
-        worker.commits.wake();
+        worker.jobs_wanted.notify_one();
     }
 }
 
-/// Waits until what was read or written is durable. An error says that it never will be.
-pub(super) async fn settle(worker: &Worker, tickets: &[Ticket]) -> Result<(), StoreError> {
+/// Waits until what was read or written is durable; an error if it never will be.
+pub(super) async fn wait_durable(worker: &Worker, commit_points: &[CommitPoint]) -> Result<(), StoreError> {
     loop {
-        let progress = worker.commits.progress.notified();
-        let settled = worker.store.borrow().is_settled(tickets);
-        match settled {
+        let progress = worker.job_ended.notified();
+        let durable = worker.store.borrow().is_durable(commit_points);
+        match durable {
             Ok(true) => return Ok(()),
             Ok(false) => progress.await,
             Err(error) => {
-                give_way(worker, Some(&error)).await;
+                hang_if_displaced(worker, Some(&error)).await;
                 return Err(error);
             }
         }

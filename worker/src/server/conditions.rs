@@ -1,5 +1,5 @@
-//! The conditions of a request, from its header fields: what the scroll must be now for a write, the key under which it may
-//! come again, and what the client of a read has already.
+//! The conditions of a request, from its header fields: what the scroll must be before a write, the idempotency key of a
+//! write, and what the client of a read has cached.
 
 use hyper::header::{self, HeaderMap};
 use sq_shared::headers::X_SQ_REPEAT_KEY;
@@ -7,34 +7,34 @@ use sq_shared::idempotency::{self, IdempotencyKey, InvalidIdempotencyKey};
 use sq_shared::problem::{Code, Problem};
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::api::Known;
 use crate::api::checksum::parse_checksum;
-use crate::store::{Expected, KeyOrigin, RepeatKey};
+use crate::api::outcome::IfNoneMatch;
+use crate::store::{Expected, KeyOrigin, WriteKey};
 
-/// Most checksums in one request; each takes 35 bytes of its head.
-const CHECKSUMS: usize = 100;
+/// The most entity tags in one request; each takes 35 bytes of its head.
+const MAX_TAGS: usize = 100;
 
-/// What the scroll must be for a write, by `If-Match` and `If-None-Match`; `None` without them.
+/// What the scroll must be before a write, from `If-Match` and `If-None-Match`; `None` without them.
 pub(super) fn expected(headers: &HeaderMap) -> Result<Option<Expected>, Problem> {
-    let expected = matching(headers)?;
-    if !expects_nothing(headers)? {
+    let expected = if_match(headers)?;
+    if !requires_no_text(headers)? {
         return Ok(expected);
     }
-    // A scroll without a text has this checksum, and no other has it.
-    let nothing = xxh3_128(b"");
+    // Only an empty scroll has this checksum.
+    let empty = xxh3_128(b"");
     let checksums = match expected {
-        None => vec![nothing],
+        None => vec![empty],
         Some(Expected::Something) => Vec::new(),
         Some(Expected::OneOf(checksums)) => {
-            checksums.into_iter().filter(|checksum| *checksum == nothing).collect()
+            checksums.into_iter().filter(|checksum| *checksum == empty).collect()
         }
     };
     Ok(Some(Expected::OneOf(checksums)))
 }
 
-/// Whether a write wants that there is no text yet: `If-None-Match: *` (RFC 9110, 13.1.2), one field with nothing else. It
-/// means nothing else on a write, and were a tag passed over, the write would be made without its condition.
-fn expects_nothing(headers: &HeaderMap) -> Result<bool, Problem> {
+/// Whether a write requires that there is no text yet: `If-None-Match: *` (RFC 9110, 13.1.2), alone in its only field. Any
+/// other value is refused: if it were ignored, the write would be applied without its condition.
+fn requires_no_text(headers: &HeaderMap) -> Result<bool, Problem> {
     let mut values = headers.get_all(header::IF_NONE_MATCH).iter();
     let Some(value) = values.next() else { return Ok(false) };
     if value.as_bytes().trim_ascii() == b"*" && values.next().is_none() {
@@ -47,14 +47,14 @@ fn expects_nothing(headers: &HeaderMap) -> Result<bool, Problem> {
     ))
 }
 
-/// What the client has of what it reads, by `If-None-Match`. Tags are compared weakly; what is no tag of ours stands for
-/// nothing that we have.
-pub(super) fn known(headers: &HeaderMap) -> Option<Known> {
+/// What the client of a read has cached, from `If-None-Match`. Tags are compared weakly; one that is not ours matches
+/// nothing.
+pub(super) fn if_none_match(headers: &HeaderMap) -> Option<IfNoneMatch> {
     let mut checksums = None;
     for value in headers.get_all(header::IF_NONE_MATCH) {
         let list = value.to_str().unwrap_or_default();
         if list.split(',').any(|tag| tag.trim() == "*") {
-            return Some(Known::Anything);
+            return Some(IfNoneMatch::Any);
         }
         let checksums: &mut Vec<u128> = checksums.get_or_insert_default();
         checksums.extend(list.split(',').filter_map(|tag| {
@@ -63,15 +63,14 @@ pub(super) fn known(headers: &HeaderMap) -> Option<Known> {
             parse_checksum(opaque.strip_prefix('"')?.strip_suffix('"')?)
         }));
     }
-    checksums.map(Known::OneOf)
+    checksums.map(IfNoneMatch::OneOf)
 }
 
-/// What `If-Match` says (RFC 9110, 13.1.1); `None` without it. Weak tags match nothing, and neither does what
-/// is no checksum of ours.
-fn matching(headers: &HeaderMap) -> Result<Option<Expected>, Problem> {
+/// The condition of `If-Match` (RFC 9110, 13.1.1); `None` without it. A weak tag, or one that is not ours, matches nothing.
+fn if_match(headers: &HeaderMap) -> Result<Option<Expected>, Problem> {
     let mut checksums = None;
     let values = headers.get_all(header::IF_MATCH);
-    // Of several fields the gateway makes one list, and in a list * is no tag.
+    // The gateway joins several fields into one list, and `*` is not valid in a list.
     let is_alone = values.iter().nth(1).is_none();
     for value in values {
         let list = value.to_str().map_err(|_| malformed())?.trim();
@@ -83,7 +82,7 @@ fn matching(headers: &HeaderMap) -> Result<Option<Expected>, Problem> {
             let opaque = tag.strip_prefix("W/").unwrap_or(tag);
             let opaque =
                 opaque.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).ok_or_else(malformed)?;
-            if checksums.len() == CHECKSUMS {
+            if checksums.len() == MAX_TAGS {
                 return Err(malformed());
             }
             checksums.extend(parse_checksum(opaque).filter(|_| !tag.starts_with("W/")));
@@ -92,20 +91,19 @@ fn matching(headers: &HeaderMap) -> Result<Option<Expected>, Problem> {
     Ok(checksums.map(Expected::OneOf))
 }
 
-/// The key of the request: the client's, or else the gateway's for its own retries.
-pub(super) fn repeat_key(headers: &HeaderMap) -> Result<Option<RepeatKey>, Problem> {
-    let clients = idempotency::read(headers).map_err(InvalidIdempotencyKey::problem)?;
-    if let Some(key) = clients {
-        return Ok(Some(RepeatKey::new(KeyOrigin::Client, key.as_str())));
+/// The idempotency key of a write: the client's, or else the one that the gateway sets for its own retries.
+pub(super) fn repeat_key(headers: &HeaderMap) -> Result<Option<WriteKey>, Problem> {
+    if let Some(key) = idempotency::read(headers).map_err(InvalidIdempotencyKey::problem)? {
+        return Ok(Some(WriteKey::new(KeyOrigin::Client, key.as_str())));
     }
     let Some(value) = headers.get(X_SQ_REPEAT_KEY) else { return Ok(None) };
     let key = IdempotencyKey::parse(value.as_bytes()).map_err(InvalidIdempotencyKey::problem)?;
-    Ok(Some(RepeatKey::new(KeyOrigin::Gateway, key.as_str())))
+    Ok(Some(WriteKey::new(KeyOrigin::Gateway, key.as_str())))
 }
 
 fn malformed() -> Problem {
     let detail = format!(
-        "If-Match is * or up to {CHECKSUMS} entity tags as select answers them, as in If-Match: \"0123...\""
+        "If-Match is * or up to {MAX_TAGS} entity tags as select answers them, as in If-Match: \"0123...\""
     );
     Problem::new(Code::InvalidParameter, detail)
 }
@@ -125,21 +123,21 @@ mod tests {
     }
 
     #[test]
-    fn to_write_where_nothing_is_has_one_spelling() {
+    fn a_write_only_if_there_is_no_text_has_one_spelling() {
         let nothing = xxh3_128(b"");
         let of = |fields: &[(header::HeaderName, &str)]| {
             expected(&headers_of(fields)).map_err(|problem| problem.code)
         };
-        let (none_match, matching) = (header::IF_NONE_MATCH, header::IF_MATCH);
+        let (none_match, any_match) = (header::IF_NONE_MATCH, header::IF_MATCH);
         let just = |checksums: Vec<u128>| Ok(Some(Expected::OneOf(checksums)));
         for star in ["*", " *"] {
             assert_eq!(of(&[(none_match.clone(), star)]), just(vec![nothing]), "{star:?}");
         }
         let star = (none_match.clone(), "*");
         assert_eq!(of(&[star.clone(), star.clone()]), Err(Code::InvalidParameter));
-        assert_eq!(of(&[star.clone(), (matching.clone(), "*")]), just(Vec::new()));
+        assert_eq!(of(&[star.clone(), (any_match.clone(), "*")]), just(Vec::new()));
         let tags = format!("\"{nothing:032x}\", \"{:032x}\"", 0xabc);
-        assert_eq!(of(&[star.clone(), (matching.clone(), &tags)]), just(vec![nothing]));
+        assert_eq!(of(&[star.clone(), (any_match.clone(), &tags)]), just(vec![nothing]));
         for wrong in ["", "\"a\"", "*, \"a\"", "\"a\", *", "*, *", "*,*", "*,", ",*", "**", "W/\"a\"", "a"] {
             assert_eq!(of(&[(none_match.clone(), wrong)]), Err(Code::InvalidParameter), "{wrong:?}");
             assert_eq!(of(&[star.clone(), (none_match.clone(), wrong)]), Err(Code::InvalidParameter));
@@ -147,18 +145,18 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_has_is_compared_weakly_and_read_leniently() {
-        let of = |value: &str| known(&headers_of(&[(header::IF_NONE_MATCH, value)]));
+    fn if_none_match_is_compared_weakly_and_parsed_leniently() {
+        let of = |value: &str| if_none_match(&headers_of(&[(header::IF_NONE_MATCH, value)]));
         let tag = format!("\"{:032x}\"", 0xabc);
-        assert_eq!(known(&HeaderMap::new()), None);
+        assert_eq!(if_none_match(&HeaderMap::new()), None);
         for star in ["*", " * ", "*, *", &format!("{tag}, *")] {
-            assert_eq!(of(star), Some(Known::Anything), "{star:?}");
+            assert_eq!(of(star), Some(IfNoneMatch::Any), "{star:?}");
         }
         for one in [tag.clone(), format!("W/{tag}"), format!("\"a,b\",{tag}"), format!("junk, {tag} ,")] {
-            assert_eq!(of(&one), Some(Known::OneOf(vec![0xabc])), "{one:?}");
+            assert_eq!(of(&one), Some(IfNoneMatch::OneOf(vec![0xabc])), "{one:?}");
         }
         for nothing in ["", "junk", "\"", "\"a\"", "w/\"00000000000000000000000000000abc\"", "\u{e4}"] {
-            assert_eq!(of(nothing), Some(Known::OneOf(Vec::new())), "{nothing:?}");
+            assert_eq!(of(nothing), Some(IfNoneMatch::OneOf(Vec::new())), "{nothing:?}");
         }
     }
 
@@ -171,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_are_read_strictly_and_compared_strongly() {
+    fn if_match_is_compared_strongly_and_parsed_strictly() {
         let tag = format!("\"{:032x}\"", 0xabc);
         let one = Ok(Some(Expected::OneOf(vec![0xabc])));
         assert_eq!(expected_of(&[]), Ok(None));
@@ -188,7 +186,7 @@ mod tests {
         for wrong in [["*", "*"], ["*", &tag], [&tag, "*"]] {
             assert_eq!(expected_of(&wrong), Err(Code::InvalidParameter), "{wrong:?}");
         }
-        assert!(expected_of(&[&vec![tag.as_str(); CHECKSUMS].join(",")]).is_ok());
-        assert!(expected_of(&[&vec![tag.as_str(); CHECKSUMS + 1].join(",")]).is_err());
+        assert!(expected_of(&[&vec![tag.as_str(); MAX_TAGS].join(",")]).is_ok());
+        assert!(expected_of(&[&vec![tag.as_str(); MAX_TAGS + 1].join(",")]).is_err());
     }
 }

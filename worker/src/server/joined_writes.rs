@@ -1,5 +1,5 @@
-//! A connection that hands the kernel a short answer in one piece: hyper has it in two, the head and the body, for which
-//! the kernel does more. (hyper's own switch for that, `writev(false)`, copies long bodies too.)
+//! A connection that writes a short answer in one piece. hyper passes head and body as two, which costs the kernel more
+//! than a copy. (hyper's own option, `writev(false)`, copies long bodies too.)
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -7,10 +7,10 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Room for a usual head, of some 300 bytes, and a short scroll. To copy more would cost what it saves.
+/// Enough for a usual head, of some 300 bytes, and a short scroll. Copying more would cost as much as it saves.
 const JOINED_BYTES: usize = 2048;
 
-/// A connection. It keeps nothing: what the kernel does not take at once, hyper offers again.
+/// A connection. It buffers nothing: what the kernel does not accept, hyper writes again.
 #[derive(Debug)]
 pub(super) struct JoinedWrites<S>(pub(super) S);
 
@@ -66,7 +66,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes so many bytes each time, and notes in how many pieces they came.
+    /// Accepts up to `takes_bytes` per write, and records the number of pieces.
     struct Socket {
         takes_bytes: usize,
         pieces: Vec<usize>,
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_short_leaves_in_one_piece() {
+    async fn a_short_answer_is_written_in_one_piece() {
         for (body_bytes, pieces) in [(0, 1), (40, 1), (JOINED_BYTES - 4, 1), (JOINED_BYTES - 3, 2)] {
             let (count, socket) = written(b"head", &vec![b'x'; body_bytes], usize::MAX).await;
             assert_eq!((count, socket.pieces), (4 + body_bytes, vec![pieces]));
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_kernel_did_not_take_is_not_kept() {
+    async fn bytes_that_the_kernel_refuses_are_not_buffered() {
         for body_bytes in [40, JOINED_BYTES] {
             let (count, socket) = written(b"head", &vec![b'x'; body_bytes], 6).await;
             assert_eq!((count, socket.taken.as_slice()), (6, b"headxx".as_slice()));

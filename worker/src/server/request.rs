@@ -1,5 +1,4 @@
-//! A request on its way to a command: its head is checked, then its key, then its body is read, and only
-//! then is it parsed and applied.
+//! Answers a request: checks its head, then its key, then reads its body, and only then parses and runs the command.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -18,40 +17,41 @@ use sq_shared::route::Route;
 use sq_shared::trace_context::TraceParent;
 use tracing::{Level, debug, enabled, event};
 
+use crate::api::ApiCommand;
 use crate::api::input::Input;
+use crate::api::outcome::{CommandError, IfNoneMatch};
 use crate::api::params::Params;
-use crate::api::{Command, Failure, Known};
 use crate::server::activity::Busy;
 use crate::server::answer_body::AnswerBody;
-use crate::server::connection::Caller;
+use crate::server::client::Client;
 use crate::server::respond::{self, Answer};
 use crate::server::worker::Worker;
 use crate::server::{authenticate, body, commits, conditions};
 use crate::store::StoreError;
 
-/// The path of the health check, which needs no key.
+/// The health check, which needs no key.
 const HEALTH: &str = "/health";
 
 /// Answers a request, and writes its access line.
 pub(super) async fn answer(
     worker: &Rc<Worker>,
-    caller: &Caller,
+    client: &Client,
     request: Request<Incoming>,
     busy: Busy,
 ) -> Response<AnswerBody> {
-    // Without a line there is nothing to measure.
+    // Don't read the clock when no line is written.
     let started = is_access_logged(worker).then(Instant::now);
     let (head, mut incoming) = request.into_parts();
-    let own_request_id = request_id(&head.headers);
-    let request_id = own_request_id.to_str().unwrap_or_default();
+    let id_field = request_id(&head.headers);
+    let request_id = id_field.to_str().unwrap_or_default();
     let command = command_name(&head);
-    // Before anything is known to be right: what came, whether or not an answer goes back.
-    debug!(tenant = tenant_name(worker), command, request_id, "a head came");
-    let mut answer = match handle(worker, caller, &head, &mut incoming, request_id).await {
+    // Logged before any check, so that every head that arrives has a line.
+    debug!(tenant = tenant_name(worker), command, request_id, "request head received");
+    let mut answer = match handle(worker, client, &head, &mut incoming, request_id).await {
         Ok(answer) => answer,
         Err(problem) => {
             body::discard(&head.headers, &mut incoming).await;
-            Answer::of_problem(&problem, request_id)
+            Answer::from_problem(&problem, request_id)
         }
     };
     if let Some(started) = started {
@@ -59,21 +59,20 @@ pub(super) async fn answer(
         log_access(worker, command, &answer, started, request_id, trace);
     }
     if !worker.is_of_pool() {
-        answer.add_common_fields(own_request_id);
+        answer.add_common_fields(id_field);
     }
     respond::response(answer, busy)
 }
 
-/// Whether somebody reads access lines. Under the pool the gateway has one of its own for the same request.
+/// Whether access lines are enabled. Under the pool they are at debug level, because the gateway writes one per request.
 fn is_access_logged(worker: &Worker) -> bool {
-    // A level is part of what is compiled, here and below, so each has its own line.
+    // tracing's macros need a constant level, here and below.
     match worker.is_of_pool() {
         true => enabled!(target: "access", Level::DEBUG),
         false => enabled!(target: "access", Level::INFO),
     }
 }
 
-/// The access line.
 fn log_access(
     worker: &Worker,
     command: &'static str,
@@ -103,18 +102,18 @@ fn log_access(
 
 async fn handle(
     worker: &Rc<Worker>,
-    caller: &Caller,
+    client: &Client,
     head: &Parts,
     incoming: &mut Incoming,
     request_id: &str,
 ) -> Result<Answer, Problem> {
-    // hyper does not look.
+    // hyper does not check it.
     host::check(head.version, &head.uri, &head.headers).map_err(InvalidHost::problem)?;
     let Target::Api(route) = target(head)? else { return Ok(Answer::health()) };
     authenticate::check(&worker.access(), route, &head.headers)?;
-    caller.note_known();
-    if let Some(absence) = worker.absence {
-        return Err(respond::missing_data(absence));
+    client.note_authenticated();
+    if let Some(missing) = worker.missing_data {
+        return Err(respond::missing_data(missing));
     }
     content::check(route, &head.method, &head.headers).map_err(UnsupportedContent::problem)?;
     let params = Params::parse(head.uri.query().unwrap_or("")).map_err(|error| {
@@ -126,9 +125,9 @@ async fn handle(
         true => (conditions::expected(&head.headers)?, conditions::repeat_key(&head.headers)?),
         false => (None, None),
     };
-    let known = if route.is_conditional_read() { conditions::known(&head.headers) } else { None };
-    let body = body::read(worker, &head.headers, incoming).await?;
-    let is_empty_text = body.is_empty() && says_empty_text(&head.headers);
+    let cached = if route.is_conditional_read() { conditions::if_none_match(&head.headers) } else { None };
+    let body = body::read(&head.headers, incoming, worker.body_bytes(), &worker.body_budget).await?;
+    let is_empty_text = body.is_empty() && declares_empty_text(&head.headers);
     let mut input = Input {
         route,
         is_post: head.method == Method::POST,
@@ -136,48 +135,51 @@ async fn handle(
         body,
         is_empty_text,
         tenant: worker.tenant.as_ref(),
-        connection_id: caller.id,
+        connection_id: client.id,
         expected,
         repeat,
     };
     if is_form(&head.headers) {
         input.take_form()?;
     }
-    let command = Command::parse(input)?;
-    let answer = run(worker, &command, known.as_ref(), request_id).await;
+    let command = ApiCommand::parse(input)?;
+    let answer = run(worker, &command, cached.as_ref(), request_id).await;
     if answer.as_ref().map_or_else(|problem| problem.code.status() < 500, |_| true) {
         worker.has_served();
     }
     answer
 }
 
-/// Runs a command, and waits until its outcome may be told.
+/// Runs a command, and waits until everything that its answer depends on is durable.
 async fn run(
     worker: &Rc<Worker>,
-    command: &Command,
-    known: Option<&Known>,
+    command: &ApiCommand,
+    cached: Option<&IfNoneMatch>,
     request_id: &str,
 ) -> Result<Answer, Problem> {
-    let refuse = |failure: Failure| respond::problem_of(&failure, request_id);
-    // Room is waited for before there is anything to hold: an answer that waits takes no memory.
-    let pinned = commits::ask(worker, || command.pinned(&mut worker.store.borrow_mut())).await;
-    let room = worker.answer_room.take(&pinned.map_err(refuse)?).await?;
+    let refuse = |failure: CommandError| respond::problem_from(&failure, request_id);
+    // Reserves memory before there is an answer, so that an answer that waits takes none.
+    let pinned = commits::retry_until_ready(worker, || command.pinned(&mut worker.store.borrow_mut())).await;
+    let memory = worker.answer_budget.reserve(&pinned.map_err(refuse)?).await?;
     loop {
-        let failure = match commits::ask(worker, || command.apply(&mut worker.store.borrow_mut())).await {
+        let applied =
+            commits::retry_until_ready(worker, || command.apply(&mut worker.store.borrow_mut())).await;
+        let failure = match applied {
             Ok(pending) => {
-                let (outcome, tickets) = pending.into_parts();
-                commits::settle(worker, &tickets).await.map_err(|error| refuse(error.into()))?;
-                if let Some(checksum) = outcome.unless_known(known) {
+                let (outcome, commit_points) = pending.into_parts();
+                commits::wait_durable(worker, &commit_points).await.map_err(|error| refuse(error.into()))?;
+                if let Some(checksum) = outcome.cached_checksum(cached) {
                     return Ok(Answer::not_modified(checksum));
                 }
-                return Answer::of_outcome(worker, outcome, room).await.map_err(refuse);
+                return Answer::from_outcome(worker, outcome, memory).await.map_err(refuse);
             }
             Err(failure) => failure,
         };
-        // A refusal may rest on writes that are not durable yet. When the disk does not take them, it is asked again.
-        let tickets =
-            failure.store_error().map_or_else(Vec::new, |error| worker.store.borrow().unsettled(error));
-        match commits::settle(worker, &tickets).await {
+        // A refusal may depend on writes that are not durable yet. If the disk refuses those, run the command again.
+        let commit_points = failure
+            .store_error()
+            .map_or_else(Vec::new, |error| worker.store.borrow().refusal_commit_points(error));
+        match commits::wait_durable(worker, &commit_points).await {
             Ok(()) => return Err(with_current_tag(worker, command, refuse(failure))),
             Err(StoreError::InDoubt) => return Err(refuse(StoreError::InDoubt.into())),
             Err(_) => {}
@@ -185,28 +187,27 @@ async fn run(
     }
 }
 
-/// Whether a client that sends no byte means a text of no bytes: an editor pushes an emptied scroll so. Who forgets the text
-/// names no type for it, and no body.
-fn says_empty_text(headers: &HeaderMap) -> bool {
-    // A length is digits alone: hyper has read it.
+/// Whether a request without a byte of body means an empty text, as when an editor saves an emptied scroll. A client that
+/// forgot the text sends neither a content type nor a length.
+fn declares_empty_text(headers: &HeaderMap) -> bool {
+    // hyper has parsed the length, so it is all digits.
     let is_zero = |length: &HeaderValue| length.as_bytes().iter().all(|digit| *digit == b'0');
     let has_body = headers.get(header::CONTENT_LENGTH).is_some_and(is_zero)
         || headers.contains_key(header::TRANSFER_ENCODING);
     has_body && headers.contains_key(header::CONTENT_TYPE)
 }
 
-/// A write whose condition does not hold is told the scroll's tag now.
-fn with_current_tag(worker: &Worker, command: &Command, problem: Problem) -> Problem {
+/// Adds the scroll's current tag to the problem of a write whose condition failed.
+fn with_current_tag(worker: &Worker, command: &ApiCommand, problem: Problem) -> Problem {
     if problem.code != Code::PreconditionFailed {
         return problem;
     }
-    match command.checksum_of_target(&mut worker.store.borrow_mut()) {
+    match command.target_checksum(&mut worker.store.borrow_mut()) {
         Some(checksum) => problem.entity_tag(respond::entity_tag(checksum)),
         None => problem,
     }
 }
 
-/// Where a request goes.
 enum Target {
     Health,
     Api(Route),
@@ -236,12 +237,12 @@ fn target(head: &Parts) -> Result<Target, Problem> {
     }
 }
 
-/// What a line calls the tenant.
+/// The tenant in log lines.
 fn tenant_name(worker: &Worker) -> &str {
     worker.tenant.as_ref().map_or("-", |tenant| tenant.as_str())
 }
 
-/// What the access line calls it: never anything that a client made up.
+/// The command in log lines: always from a fixed list, never the client's text.
 fn command_name(head: &Parts) -> &'static str {
     match head.uri.path() {
         HEALTH => "health",

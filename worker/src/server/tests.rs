@@ -1,4 +1,4 @@
-//! The server on a real socket, with clients that take their time.
+//! The server on a real socket, with slow clients.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,7 +14,7 @@ use super::*;
 use crate::settings::WorkerSettings;
 use crate::store::{DataDirectory, Limits, Store};
 
-/// More than the kernel keeps for both ends of a connection.
+/// More than the kernel buffers for both ends of a connection.
 const LARGE_BYTES: usize = 32 * 1024 * 1024;
 
 fn settings(idle_timeout_ms: u64) -> WorkerSettings {
@@ -41,7 +41,7 @@ fn store(dir: &Path, scroll: String) -> Store {
     .unwrap()
 }
 
-/// Serves until the worker goes by itself, while a client is at work.
+/// Serves until the worker's idle timeout, while a client runs.
 async fn serve_for<T: Send + 'static>(
     worker: Rc<Worker>,
     client: impl FnOnce(SocketAddr) -> T + Send + 'static,
@@ -68,14 +68,14 @@ fn get(address: SocketAddr, target: &str) -> TcpStream {
 #[tokio::test(flavor = "local")]
 async fn an_idle_worker_waits_for_a_client_that_reads_slowly() {
     let dir = tempfile::tempdir().unwrap();
-    let worker = Rc::new(Worker::of_pool(None, store(dir.path(), "x".repeat(LARGE_BYTES)), settings(20)));
+    let worker = Rc::new(Worker::for_pool(None, store(dir.path(), "x".repeat(LARGE_BYTES)), settings(20)));
     let (begun, begins) = tokio::sync::oneshot::channel();
     let reading = serve_for(Rc::clone(&worker), |address| {
         let mut stream = get(address, "get?p=notes");
         let mut bytes = vec![0; 1024];
         stream.read_exact(&mut bytes).unwrap();
         begun.send(()).unwrap();
-        // Piece by piece, it takes much longer than the idle time and the drain together.
+        // Reading in pieces takes much longer than idle timeout and drain together.
         let mut piece = vec![0; 256 * 1024];
         loop {
             match stream.read(&mut piece)? {
@@ -85,21 +85,21 @@ async fn an_idle_worker_waits_for_a_client_that_reads_slowly() {
             std::thread::park_timeout(Duration::from_millis(5));
         }
     });
-    let looking = async {
+    let checking = async {
         begins.await.unwrap();
-        assert_eq!(worker.answer_room.taken_kib(), LARGE_BYTES / 1024, "held while it is read");
+        assert_eq!(worker.answer_budget.reserved_kib(), LARGE_BYTES / 1024, "reserved while it is read");
     };
-    let (bytes, ()) = tokio::join!(reading, looking);
+    let (bytes, ()) = tokio::join!(reading, checking);
     let bytes = bytes.unwrap();
-    assert_eq!(worker.answer_room.taken_kib(), 0, "given back");
-    assert!(bytes > LARGE_BYTES, "{bytes} bytes came, head and all");
+    assert_eq!(worker.answer_budget.reserved_kib(), 0, "freed");
+    assert!(bytes > LARGE_BYTES, "{bytes} bytes, head and all");
 }
 
 #[tokio::test(flavor = "local")]
-async fn long_answers_come_whole_although_they_are_made_in_pieces() {
+async fn long_answers_made_in_pieces_are_complete() {
     let dir = tempfile::tempdir().unwrap();
     let text = "a \"quoted\" line\n".repeat(100_000);
-    let worker = Rc::new(Worker::of_pool(None, store(dir.path(), text.clone()), settings(500)));
+    let worker = Rc::new(Worker::for_pool(None, store(dir.path(), text.clone()), settings(500)));
     let answers = serve_for(worker, |address| {
         ["get?p=notes", "json-export?p=notes", "toc?p=notes"].map(|target| {
             let mut answer = String::new();
@@ -128,7 +128,7 @@ async fn long_answers_come_whole_although_they_are_made_in_pieces() {
 #[tokio::test(flavor = "local")]
 async fn a_worker_whose_disk_fails_answers_503_and_ends_with_an_error() {
     let store = Store::on_a_failing_disk();
-    let worker = Worker::of_pool(None, store, settings(60_000));
+    let worker = Worker::for_pool(None, store, settings(60_000));
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
@@ -144,10 +144,10 @@ async fn a_worker_whose_disk_fails_answers_503_and_ends_with_an_error() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn slow_bodies_of_unknown_length_do_not_keep_others_out() {
+async fn slow_bodies_of_unknown_length_do_not_block_others() {
     const STEP: usize = 100 * 1024;
     let dir = tempfile::tempdir().unwrap();
-    let worker = Rc::new(Worker::of_pool(None, store(dir.path(), String::new()), settings(100)));
+    let worker = Rc::new(Worker::for_pool(None, store(dir.path(), String::new()), settings(100)));
     let upload = |address| {
         let mut stream = TcpStream::connect(address).unwrap();
         let target = "/api/v2/update?p=notes&c=1.1.1/1.1.1/1.1.1";
@@ -177,15 +177,15 @@ async fn slow_bodies_of_unknown_length_do_not_keep_others_out() {
     let (first, others) = answers.await;
     assert!(first.ends_with("Updated 2048000 bytes"), "{first}");
     others.iter().for_each(|answer| assert!(answer.ends_with("Updated 204800 bytes"), "{answer}"));
-    assert_eq!(worker.body_room.taken_kib(), 0, "given back");
+    assert_eq!(worker.body_budget.reserved_kib(), 0, "freed");
 }
 
-/// Many announce the longest bodies and send nothing of them: another's large body is still taken.
+/// Many clients declare the longest bodies and send nothing of them: another client's large body is still accepted.
 #[tokio::test(flavor = "local")]
-async fn who_only_announces_bodies_does_not_keep_others_out() {
+async fn declared_bodies_that_never_arrive_do_not_block_others() {
     const BYTES: usize = 64 << 20;
     let dir = tempfile::tempdir().unwrap();
-    let worker = Rc::new(Worker::of_pool(None, store(dir.path(), String::new()), settings(500)));
+    let worker = Rc::new(Worker::for_pool(None, store(dir.path(), String::new()), settings(500)));
     let upload = |address| {
         let mut stream = TcpStream::connect(address).unwrap();
         let target = "/api/v2/update?p=notes&c=1.1.1/1.1.1/1.1.1";
@@ -195,15 +195,15 @@ async fn who_only_announces_bodies_does_not_keep_others_out() {
         stream
     };
     let answer = serve_for(Rc::clone(&worker), move |address| {
-        let announced: Vec<TcpStream> = (0..32).map(|_| upload(address)).collect();
+        let declared: Vec<TcpStream> = (0..32).map(|_| upload(address)).collect();
         let mut honest = upload(address);
         honest.write_all("x".repeat(BYTES).as_bytes()).unwrap();
         let mut answer = String::new();
         honest.read_to_string(&mut answer).unwrap();
-        drop(announced);
+        drop(declared);
         answer
     });
     let answer = answer.await;
     assert!(answer.ends_with("Updated 67108864 bytes"), "{answer}");
-    assert_eq!(worker.body_room.taken_kib(), 0, "given back");
+    assert_eq!(worker.body_budget.reserved_kib(), 0, "freed");
 }

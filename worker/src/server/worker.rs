@@ -1,4 +1,4 @@
-//! What all connections of a worker share: the store, the settings, and whether anybody is being served.
+//! What all connections of a worker share: the store, the settings, the memory budgets and the activity.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -11,100 +11,112 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use crate::server::activity::{Activity, Busy};
-use crate::server::answer_room::AnswerRoom;
+use crate::server::answer_budget::AnswerBudget;
 use crate::server::body;
-use crate::server::commits::Commits;
-use crate::server::room::Room;
-use crate::server::served::Served;
-use crate::settings::{Absence, WorkerSettings};
+use crate::server::memory_budget::MemoryBudget;
+use crate::server::served_signal::ServedSignal;
+use crate::settings::{MissingData, WorkerSettings};
 use crate::store::{Limits, Store};
 
-/// The drain of a worker that was started alone: the config's default.
-const DRAIN_ALONE: Duration = Duration::from_secs(30);
+/// The drain timeout of a standalone worker: the config's default.
+const STANDALONE_DRAIN: Duration = Duration::from_secs(30);
 
-/// Who may ask.
+/// Which keys a worker accepts.
 #[derive(Debug, Clone)]
 pub enum Access {
-    /// Anybody: `--no-auth`, on a loopback address only.
+    /// Every request, without a key: `--no-auth`, on a loopback address only.
     Open,
-    /// Whoever has one of these keys.
+    /// Requests with one of these keys.
     Keys(Vec<Key>),
 }
 
-/// One tenant's worker. All of it lives in one thread.
+/// One tenant's worker. All of it stays on one thread.
 #[derive(Debug)]
 pub struct Worker {
-    /// Whose it is, when it has a name.
+    /// The tenant's name; a standalone worker may have none.
     pub tenant: Option<TenantName>,
     pub(super) store: RefCell<Store>,
-    /// The directory that the store has open, when the pool wants to know.
+    /// The directory that the store has open, to compare with the pool's settings.
     directory: Option<DirectoryId>,
-    /// Why there is no directory; then nothing is served.
-    pub(super) absence: Option<Absence>,
+    /// What is missing on the server; then every command is refused.
+    pub(super) missing_data: Option<MissingData>,
     access: RefCell<Access>,
     body_bytes: Cell<Option<u64>>,
     idle_timeout: Cell<Option<Duration>>,
     drain: Cell<Duration>,
-    /// Told when the store can do no more.
+    /// Notified when the store can't go on.
     pub(super) store_failed: Notify,
-    pub(super) commits: Commits,
-    pub(super) body_room: Room,
-    pub(super) answer_room: AnswerRoom,
-    /// Whose turn it is to read the directory for a list.
-    pub(super) listing_turns: Semaphore,
+    /// Notified when the store may have jobs to run.
+    pub(super) jobs_wanted: Notify,
+    /// Notified when one of the store's jobs has ended.
+    pub(super) job_ended: Notify,
+    pub(super) body_budget: MemoryBudget,
+    pub(super) answer_budget: AnswerBudget,
+    /// Held while a list reads the directory.
+    pub(super) listing_permit: Semaphore,
     activity: Arc<Activity>,
     connections: Cell<u64>,
-    served: Served,
+    served: ServedSignal,
 }
 
 impl Worker {
-    /// A worker that was started alone: it never ends by itself.
-    pub fn alone(tenant: Option<TenantName>, store: Store, access: Access, body_bytes: Option<u64>) -> Self {
+    /// A worker without a pool. It has no idle timeout.
+    pub fn standalone(
+        tenant: Option<TenantName>,
+        store: Store,
+        access: Access,
+        body_bytes: Option<u64>,
+    ) -> Self {
         Self {
             tenant,
             store: RefCell::new(store),
             directory: None,
-            absence: None,
+            missing_data: None,
             access: RefCell::new(access),
             body_bytes: Cell::new(body_bytes),
             idle_timeout: Cell::new(None),
-            drain: Cell::new(DRAIN_ALONE),
+            drain: Cell::new(STANDALONE_DRAIN),
             store_failed: Notify::new(),
-            commits: Commits::default(),
-            body_room: body::room(),
-            answer_room: AnswerRoom::new(),
-            listing_turns: Semaphore::new(1),
+            jobs_wanted: Notify::new(),
+            job_ended: Notify::new(),
+            body_budget: body::budget(),
+            answer_budget: AnswerBudget::new(),
+            listing_permit: Semaphore::new(1),
             activity: Arc::new(Activity::new()),
             connections: Cell::new(0),
-            served: Served::default(),
+            served: ServedSignal::default(),
         }
     }
 
     /// A worker of the pool.
-    pub fn of_pool(tenant: Option<TenantName>, store: Store, settings: WorkerSettings) -> Self {
-        let worker = Self::alone(tenant, store, Access::Keys(Vec::new()), settings.body_bytes);
+    pub fn for_pool(tenant: Option<TenantName>, store: Store, settings: WorkerSettings) -> Self {
+        let worker = Self::standalone(tenant, store, Access::Keys(Vec::new()), settings.body_bytes);
         worker.apply_settings(settings);
         worker
     }
 
-    /// The worker, which gives its directory up when it is told that another one is at the path.
+    /// The same worker, which exits once settings name another directory than this one.
     #[must_use]
-    pub fn on_directory(self, directory: DirectoryId) -> Self {
+    pub fn with_directory(self, directory: DirectoryId) -> Self {
         Self { directory: Some(directory), ..self }
     }
 
-    /// A worker of the pool that stands in while the tenant's directory is missing.
-    pub fn standing_in(tenant: Option<TenantName>, absence: Absence, settings: WorkerSettings) -> Self {
+    /// A worker of the pool for a tenant whose data is missing. It refuses every command.
+    pub fn without_data(
+        tenant: Option<TenantName>,
+        missing_data: MissingData,
+        settings: WorkerSettings,
+    ) -> Self {
         let store = Store::absent(Limits::from(&settings));
-        Self { absence: Some(absence), ..Self::of_pool(tenant, store, settings) }
+        Self { missing_data: Some(missing_data), ..Self::for_pool(tenant, store, settings) }
     }
 
-    /// Whether its directory is not the tenant's any more.
+    /// Whether the tenant's directory was removed or replaced.
     pub(super) fn is_displaced(&self) -> bool {
         self.store.borrow().is_displaced()
     }
 
-    /// Takes new settings over, from the next request on.
+    /// Applies new settings, from the next request on.
     pub fn apply_settings(&self, settings: WorkerSettings) {
         if self.directory.zip(settings.directory).is_some_and(|(open, at_path)| open != at_path) {
             self.store.borrow_mut().displace();
@@ -116,17 +128,16 @@ impl Worker {
         self.access.replace(Access::Keys(settings.keys));
     }
 
-    /// Who may ask, at this moment.
     pub(super) fn access(&self) -> std::cell::Ref<'_, Access> {
         self.access.borrow()
     }
 
     /// The longest body, in bytes.
-    pub(super) fn body_bytes(&self) -> Option<u64> {
-        self.body_bytes.get()
+    pub(super) fn body_bytes(&self) -> u64 {
+        self.body_bytes.get().unwrap_or(u64::MAX)
     }
 
-    /// Whether the pool started it; then only it ends by itself.
+    /// Whether the pool started it.
     pub(super) fn is_of_pool(&self) -> bool {
         self.idle_timeout.get().is_some()
     }
@@ -135,31 +146,31 @@ impl Worker {
         self.idle_timeout.get()
     }
 
-    /// How long requests in flight may take to end, once the worker is told to stop.
+    /// How long requests in flight may take once the worker stops.
     pub(super) fn drain(&self) -> Duration {
         self.drain.get()
     }
 
-    /// When the last request ended, or when the worker began. While one is served, it says nothing.
+    /// When the last request ended, or when the worker started. Meaningless while [`Self::is_busy`].
     pub(super) fn last_active(&self) -> Instant {
         self.activity.last()
     }
 
-    /// Whether an answer is due or on its way, or a connection has not brought its first one yet.
+    /// Whether a request is in flight, or a connection has yet to send its first.
     pub(super) fn is_busy(&self) -> bool {
         self.activity.is_busy()
     }
 
-    /// The number of a new connection, counted from 1.
+    /// The number of a new connection, from 1.
     pub(super) fn next_connection(&self) -> u64 {
         self.connections.set(self.connections.get() + 1);
         self.connections.get()
     }
 
-    /// A command was applied and answered with a status below 500, which the pool wants to know.
+    /// Notes that a command was answered with a status below 500.
     pub(super) fn has_served(&self) {
         if self.is_of_pool() {
-            self.served.say();
+            self.served.send();
         }
     }
 

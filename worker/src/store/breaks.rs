@@ -1,13 +1,12 @@
-//! The nine breaks of a phext: how a text is cut into scrolls, how scrolls are joined again, and what
-//! the breaks between two coordinates cost, counted before a byte is written.
+//! The nine breaks of a phext: cuts a text into scrolls, joins scrolls, and counts the breaks between two coordinates
+//! before any is written.
 
 use sq_shared::coordinate::Coordinate;
 
 /// The breaks, the largest dimension (library) first, as in a coordinate.
 const BREAKS: [u8; 9] = [0x01, 0x1f, 0x1e, 0x1d, 0x1c, 0x1a, 0x19, 0x18, 0x17];
 
-/// How many bytes are looked at together for a break. Most have none, and the compiler makes one comparison
-/// of many bytes out of it.
+/// How many bytes are searched for a break at once. Most have none, and the compiler vectorizes the comparison.
 const SCAN_BYTES: usize = 32;
 
 /// Which of the nine parts of a coordinate a byte advances; `None` for a byte of text.
@@ -26,12 +25,12 @@ pub(super) fn level_of(byte: u8) -> Option<usize> {
     }
 }
 
-/// Whether a byte is a break. Without a jump, so that many bytes are tested at once.
+/// Whether a byte is a break. Branchless, so that it is vectorized.
 fn is_break(byte: u8) -> bool {
     (byte == 0x01) | ((byte.wrapping_sub(0x17) < 9) & (byte != 0x1b))
 }
 
-/// Where the first break of a text is. A line feed is none: it stays inside a scroll.
+/// The offset of the first break of a text. A line feed is not a break: it stays inside a scroll.
 pub fn first_break(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();
     let has_break = |chunk: &&[u8]| chunk.iter().fold(false, |found, byte| found | is_break(*byte));
@@ -40,15 +39,15 @@ pub fn first_break(text: &str) -> Option<usize> {
     rest.iter().position(|byte| is_break(*byte)).map(|position| clean + position)
 }
 
-/// The breaks of one kind that a text begins with: which part each of them advances, and how many there are. To a scroll
-/// far away lead hundreds of thousands.
+/// The leading breaks of one kind: which part each of them advances, and how many there are. Hundreds of thousands may lead
+/// to a scroll far away.
 pub(super) fn leading_breaks(text: &str) -> Option<(usize, usize)> {
     let (first, bytes) = (*text.as_bytes().first()?, text.as_bytes());
     let level = level_of(first)?;
     Some((level, bytes.iter().take_while(|byte| **byte == first).count()))
 }
 
-/// Moves the nine parts of a place across breaks of one kind: one part advances, and every smaller one starts again.
+/// Moves a coordinate across breaks of one kind: one part advances, and every smaller one restarts.
 pub(super) fn cross(parts: &mut [u64; 9], level: usize, count: usize) {
     for (position, part) in parts.iter_mut().enumerate().skip(level) {
         *part = if position == level { part.saturating_add(count as u64) } else { 1 };
@@ -60,8 +59,8 @@ pub fn breaks_between(from: &Coordinate, to: &Coordinate) -> u64 {
     counts_between(from, to).iter().map(|count| u64::from(*count)).sum()
 }
 
-/// How many breaks of each dimension lead from one coordinate to a later one: the first part that
-/// differs advances, and every smaller one starts again from 1.
+/// How many breaks of each dimension lead from one coordinate to a later one: the first part that differs advances, and
+/// every smaller one restarts from 1.
 fn counts_between(from: &Coordinate, to: &Coordinate) -> [u32; 9] {
     let mut counts = [0; 9];
     let mut restarted = false;
@@ -72,7 +71,7 @@ fn counts_between(from: &Coordinate, to: &Coordinate) -> [u32; 9] {
     counts
 }
 
-/// How many bytes scrolls in coordinate order take, joined.
+/// The length of scrolls in coordinate order, joined.
 pub fn joined_bytes(scrolls: impl Iterator<Item = (Coordinate, impl AsRef<[u8]>)>) -> u64 {
     let mut here = Coordinate::ORIGIN;
     let mut total = 0;
@@ -83,7 +82,7 @@ pub fn joined_bytes(scrolls: impl Iterator<Item = (Coordinate, impl AsRef<[u8]>)
     total
 }
 
-/// The breaks that lead from one coordinate to a later one, written as far as there is room each time.
+/// The breaks from one coordinate to a later one, written piece by piece.
 #[derive(Debug, Default)]
 pub struct Steps([u32; 9]);
 
@@ -93,7 +92,7 @@ impl Steps {
         Self(counts_between(from, to))
     }
 
-    /// Adds breaks to a buffer until it has `limit` bytes; gives whether all of them are written.
+    /// Adds breaks to a buffer until it has `limit` bytes. Gives whether all of them are written.
     pub fn write(&mut self, buffer: &mut Vec<u8>, limit: usize) -> bool {
         for (left, step) in self.0.iter_mut().zip(BREAKS) {
             let room = limit.saturating_sub(buffer.len());
@@ -108,7 +107,7 @@ impl Steps {
     }
 }
 
-/// A run of text and the nine parts of where it stands, which may be larger than a coordinate's.
+/// A text without breaks, and its coordinate, which may be out of range.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Run<'a> {
     /// Library first.
@@ -117,8 +116,8 @@ pub struct Run<'a> {
     pub text: &'a str,
 }
 
-/// Cuts a phext into its runs of text, one at a time and without a copy. As in libphext, breaks alone
-/// (nothing at all, or what is left after the break behind the last text) make one empty run.
+/// Cuts a phext into texts, one at a time and without a copy. As in libphext, breaks alone (nothing at all, or what is left
+/// after the break behind the last text) make one empty text.
 #[derive(Debug)]
 pub struct Runs<'a> {
     rest: Option<&'a str>,

@@ -1,4 +1,4 @@
-//! How many scrolls the files of phexts have: a listing reads a file once for as long as it stays the same.
+//! Caches how many scrolls files have: a listing reads a file once for as long as it stays the same.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -8,12 +8,12 @@ use sq_shared::phext_name::PhextName;
 
 use crate::store::disk::{Disk, Identity};
 use crate::store::phext::parser::PhextParser;
-use crate::store::recovery::{PhextFiles, RecoveryError, read_text, survey};
+use crate::store::recovery::{PhextFiles, RecoveryError, read_text, summarize_journal};
 
 /// Most files that are remembered: more than a tenant has phexts by default. They take 2.2 MiB.
 const FILES: usize = 114_688;
 
-/// Counts by file. Only listings use it, from the threads of their jobs.
+/// Counts by file. Only listing jobs use it, from their threads.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     digests: RandomState,
@@ -32,7 +32,7 @@ impl Counts {
     pub(super) fn put(&self, name: &PhextName, file: &Identity, scrolls: usize) {
         let mut known = self.known();
         if known.len() >= FILES {
-            // Those of files that are no more would stay otherwise.
+            // Counts of files that no longer exist are dropped only here.
             known.clear();
         }
         if let Ok(scrolls) = u32::try_from(scrolls) {
@@ -45,24 +45,24 @@ impl Counts {
     }
 }
 
-/// What a phext has that is not in memory.
+/// The content of a phext that is not in memory.
 pub(super) enum Counted {
     /// Its file has everything.
     Saved { file: Identity, scrolls: usize },
-    /// Its journal may have more.
+    /// Its journal may have edits that the file does not have.
     Unsaved,
 }
 
-/// Reads a phext and keeps nothing of it; `None` when there is neither a file nor a text.
+/// Reads a phext without keeping it; `None` when there is neither a file nor a text.
 pub(super) fn count(
     disk: &dyn Disk,
     name: &PhextName,
     quota_bytes: Option<u64>,
 ) -> Result<Option<Counted>, RecoveryError> {
-    PhextFiles::of(disk, name)?.check_new()?;
-    let survey = survey(disk, name)?;
-    let text = read_text(disk, name, quota_bytes, survey.as_ref(), PhextParser::counting())?;
-    if survey.is_some_and(|survey| survey.may_have_more(text.as_ref().map(|text| text.digest))) {
+    PhextFiles::find(disk, name)?.check_new()?;
+    let summary = summarize_journal(disk, name)?;
+    let text = read_text(disk, name, quota_bytes, summary.as_ref(), PhextParser::counting())?;
+    if summary.is_some_and(|summary| summary.may_have_more(text.as_ref().map(|text| text.digest))) {
         return Ok(Some(Counted::Unsaved));
     }
     Ok(text.map(|text| Counted::Saved { file: text.identity, scrolls: text.phext.scroll_count() }))

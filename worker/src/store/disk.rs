@@ -1,7 +1,7 @@
-//! Every file operation of the store: the one seam where a disk can fail.
+//! Every file operation of the store: the one place where a disk can fail.
 //!
-//! The store knows files by what they are for, never by path. [`os`] is the real disk; the tests have one in
-//! memory that loses what was not synced.
+//! The store names files by purpose, never by path. [`os`] is the real disk; tests use one in memory that loses what was
+//! not synced.
 
 use std::ffi::OsStr;
 use std::fmt::Debug;
@@ -25,104 +25,101 @@ mod tests;
 pub(super) enum FileName {
     /// The text of a phext, which people read and edit.
     Phext(PhextName),
-    /// The text that is about to take its place.
+    /// The new text, until it is renamed.
     NewPhext(PhextName),
     /// The writes that are not yet in the text.
     Journal(PhextName),
-    /// The journal that is about to take its place.
+    /// The new journal, until it is renamed.
     NewJournal(PhextName),
-    /// The keys of phexts that have no journal.
+    /// The retired idempotency keys.
     Keys,
-    /// Those that are about to take their place.
+    /// The new keys, until they are renamed.
     NewKeys,
-    /// Room for the moment when the disk is full.
+    /// Space that is kept for a full disk.
     Reserve,
 }
 
 /// A tenant's directory, locked for as long as this lives.
 pub(super) trait Disk: Debug + Send + Sync {
-    /// What the file is now; `None` when there is none.
+    /// The identity of a file; `None` when there is none.
     fn identity(&self, file: &FileName) -> io::Result<Option<Identity>>;
-    /// Where the link leads that stands in the place of a phext's file. Only the name that this gives may be one in a folder.
+    /// Where a phext's link leads. Only the name that this gives may be one in a folder.
     fn follow(&self, name: &PhextName) -> io::Result<Followed>;
-    /// Opens a plain file to read and write it, not through a link; `None` when there is none.
+    /// Opens a plain file for reading and writing, not through a link; `None` when there is none.
     fn open(&self, file: &FileName) -> io::Result<Option<Box<dyn DiskFile>>>;
-    /// Makes an empty file, in place of a plain one of this name; whoever has that one open keeps it. It is
-    /// durable, and the old one's name is gone for good, after [`Disk::sync_name`].
+    /// Creates an empty file. A plain file of this name is replaced, not truncated: a program that has it open keeps it.
+    /// The name is durable after [`Disk::sync_name`].
     fn create(&self, file: &FileName) -> io::Result<Box<dyn DiskFile>>;
-    /// Gives a file another's name in the same folder; the other's file is gone. Durable after [`Disk::sync_name`].
+    /// Renames a file within its folder, and replaces the other one. Durable after [`Disk::sync_name`].
     fn rename(&self, from: &FileName, to: &FileName) -> io::Result<()>;
-    /// Removes a file; it is no error when there is none.
+    /// Removes a file, if there is one.
     fn remove(&self, file: &FileName) -> io::Result<()>;
-    /// Whether the directory itself has been removed: it is empty then, and nothing can be made in it.
+    /// Whether the directory itself has been removed. Then it is empty, and nothing can be created in it.
     fn is_removed(&self) -> io::Result<bool>;
-    /// Makes the names of the directory durable, those in folders excepted.
+    /// Makes the names in the directory durable, but not those in folders.
     fn sync_directory(&self) -> io::Result<()>;
-    /// Makes the name of one file durable, and those of the folders in which it is.
+    /// Makes the name of one file durable, and those of its folders.
     fn sync_name(&self, file: &FileName) -> io::Result<()>;
-    /// How many bytes of room there are for new files.
+    /// The free space, in bytes.
     fn free_bytes(&self) -> io::Result<u64>;
-    /// Calls `found` with the name of every file, in no order; [`file_of`] says which ones are the store's. Files that
-    /// come or go meanwhile may be left out.
+    /// Calls `found` with the name of every file, in no order; [`file_of`] says which ones are the store's. Files that are
+    /// created or removed meanwhile may be missing.
     fn visit(&self, found: &mut dyn FnMut(&OsStr)) -> io::Result<()>;
 }
 
 /// An open file.
 pub(super) trait DiskFile: Debug + Send + Sync {
-    /// What it is now.
+    /// Its identity now.
     fn identity(&self) -> io::Result<Identity>;
-    /// Whether it was opened for writing too.
+    /// Whether it could be opened for writing.
     fn is_writable(&self) -> bool;
     /// Reads some bytes from an offset on; 0 at the end.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes all bytes at an offset.
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
-    /// Cuts the file off, or fills it up with zeros.
+    /// Truncates the file, or extends it with zeros.
     fn set_bytes(&self, bytes: u64) -> io::Result<()>;
-    /// Takes room on the disk for so many bytes; a shorter file is filled up with zeros. Not every file system
-    /// can.
+    /// Allocates space for so many bytes, and extends a shorter file with zeros. Not every file system can.
     fn allocate(&self, bytes: u64) -> io::Result<()>;
-    /// Makes the bytes durable, and the length that it takes to read them (`fdatasync`).
+    /// Makes the bytes durable, and the length that is needed to read them (`fdatasync`).
     fn sync_data(&self) -> io::Result<()>;
     /// Makes all of the file durable (`fsync`).
     fn sync_all(&self) -> io::Result<()>;
 }
 
-/// What tells two contents of a file apart without reading them.
+/// Tells two states of a file apart without reading them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Identity {
     pub(super) inode: u64,
     pub(super) modified_s: i64,
     pub(super) modified_ns: i64,
-    /// When the kernel last saw a change: no program can set it back, as it can the time above.
+    /// The ctime: unlike the mtime, no program can set it back.
     pub(super) changed_s: i64,
     pub(super) changed_ns: i64,
-    /// How many bytes the file has.
     pub(super) bytes: u64,
-    /// Whether it is neither a link nor a folder nor a device.
+    /// Whether it is a plain file: no link, folder or device.
     pub(super) is_file: bool,
 }
 
 impl Identity {
-    /// Whether this is that file with the same contents, as far as one can tell, under any name: a rename changes
-    /// the time of change, and nothing else.
+    /// Whether this is that file with the same contents under any name: a rename changes the ctime and nothing else.
     pub(super) fn is_renamed(&self, other: &Self) -> bool {
         let (changed_s, changed_ns) = (other.changed_s, other.changed_ns);
         Self { changed_s, changed_ns, ..*self } == *other
     }
 }
 
-/// Whether an error says that this process may not change a file: it is read-only, immutable, or on a file system that
-/// can only be read.
+/// Whether an error says that this process may not change a file: it is read-only, immutable, or on a read-only file
+/// system.
 pub(super) fn is_unwritable(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
 }
 
-/// Whether an error says that a name is taken by what does not give way: a folder, or a file on which another is mounted.
+/// Whether an error says that a name is taken by something that cannot be replaced, such as a folder or a mount point.
 fn is_name_taken(error: &io::Error) -> bool {
     use io::ErrorKind::{AlreadyExists, DirectoryNotEmpty, IsADirectory, NotADirectory, ResourceBusy};
     let kind = error.kind();
-    // A folder on the way is another file system, or is not there.
+    // A folder in the path is a mount point, or is missing.
     matches!(
         kind,
         io::ErrorKind::CrossesDevices
@@ -134,13 +131,12 @@ fn is_name_taken(error: &io::Error) -> bool {
     )
 }
 
-/// Whether an error of a step that makes, fills, names or removes a file says no more than that this cannot be done now:
-/// what was there before is as it was.
+/// Whether an error leaves everything as it was: the file cannot be created, filled, renamed or removed now.
 pub(super) fn is_harmless(error: &io::Error) -> bool {
     is_full(error) || is_unwritable(error) || is_name_taken(error)
 }
 
-/// The path of a file, from its directory.
+/// The path of a file, relative to the directory.
 pub(super) fn path_of(file: &FileName) -> PathBuf {
     let here = Path::new("");
     match file {
@@ -155,7 +151,7 @@ pub(super) fn path_of(file: &FileName) -> PathBuf {
 }
 
 impl FileName {
-    /// The phext that it belongs to; none for those of the whole directory.
+    /// The phext that it belongs to; `None` for files of the whole directory.
     pub(super) fn phext(&self) -> Option<&PhextName> {
         match self {
             Self::Phext(name) | Self::NewPhext(name) | Self::Journal(name) | Self::NewJournal(name) => {
@@ -165,13 +161,13 @@ impl FileName {
         }
     }
 
-    /// Whether it is about to take another's place: without a worker at work it is left over.
+    /// Whether it is a temporary file. A new worker removes those that are left.
     pub(super) fn is_temporary(&self) -> bool {
         matches!(self, Self::NewPhext(_) | Self::NewJournal(_) | Self::NewKeys)
     }
 }
 
-/// The file that has a name in the directory; `None` when it is not one of ours.
+/// The file with this name in the directory; `None` when it is not the store's.
 pub(super) fn file_of(name: &OsStr) -> Option<FileName> {
     let phext = |name: &OsStr| layout::phext_of_file(name);
     let journal = |name: &OsStr| layout::phext_of_journal(name);
@@ -185,7 +181,6 @@ pub(super) fn file_of(name: &OsStr) -> Option<FileName> {
     file.or_else(|| of_all.into_iter().find(|file| path_of(file).as_os_str() == name))
 }
 
-/// Whether an error says that there is no room left.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

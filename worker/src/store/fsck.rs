@@ -1,4 +1,4 @@
-//! Verifies a tenant's directory, and changes nothing: every file is read whole, as it would be to serve it.
+//! Verifies a tenant's directory without changing it: every file is read whole, as it would be to serve it.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -9,18 +9,18 @@ use sq_shared::phext_name::PhextName;
 use crate::store::damage::Damage;
 use crate::store::disk::os::{OpenError, OsDisk};
 use crate::store::disk::{Disk, FileName, Identity, path_of};
-use crate::store::keys;
-use crate::store::links::linked;
+use crate::store::links::resolve_link;
 use crate::store::phext::parser::PhextParser;
 use crate::store::record::FileDigest;
-use crate::store::recovery::{RecoveryError, Survey, read_text, survey};
+use crate::store::recovery::{JournalSummary, RecoveryError, read_text, summarize_journal};
+use crate::store::retired_keys;
 
 /// What a directory holds.
 #[derive(Debug)]
 pub struct Report {
-    /// A worker had the directory open: some of it may have been about to change.
+    /// A worker had the directory open, and may have been changing it.
     pub is_in_use: bool,
-    /// Every file that is the store's business, by phext; what belongs to none comes last.
+    /// Every file of the store, by phext; files that belong to no phext come last.
     pub files: Vec<Checked>,
 }
 
@@ -29,7 +29,7 @@ pub struct Report {
 pub struct Checked {
     /// Its name in the directory.
     pub name: String,
-    /// What it has.
+    /// Its length.
     pub bytes: u64,
     /// What is in it.
     pub finding: Finding,
@@ -40,48 +40,48 @@ pub struct Checked {
 pub enum Finding {
     /// The text of a phext.
     Phext {
-        /// How many of its scrolls have a text.
+        /// The number of its scrolls.
         scrolls: usize,
-        /// Whose it is.
+        /// Which program wrote it.
         origin: Origin,
     },
     /// Another name of a phext.
     Link {
-        /// Its own name.
+        /// The phext's own name.
         target: PhextName,
     },
     /// The journal of a phext.
     Journal {
-        /// The good records.
+        /// The number of valid records.
         records: u64,
-        /// Writes that are not in the phext's file yet; `None` when that cannot be read.
+        /// Edits that are not in the phext's file; `None` when that cannot be read.
         unsaved: Option<u64>,
-        /// Bytes at the end that are no record: a write that was under way, and was never acknowledged.
+        /// Bytes at the end that are not a record: a write that was interrupted and never acknowledged.
         torn_bytes: u64,
-        /// Another program took the phext's file away, so the phext is empty.
+        /// Another program removed the phext's file, so the phext is empty.
         is_file_gone: bool,
     },
-    /// Keys of writes that may come again, of phexts without a journal.
+    /// Idempotency keys of phexts without a journal.
     Keys {
-        /// How many.
+        /// Their number.
         keys: u64,
     },
-    /// Room that is kept for a full disk.
+    /// Space that is kept for a full disk.
     Reserve,
-    /// A file that was about to take another's place when the worker ended.
+    /// A temporary file that a worker left.
     Leftover,
-    /// It cannot be understood.
+    /// It is damaged.
     Damaged(Damage),
-    /// The system does not let us read it.
+    /// It cannot be read.
     Unreadable(io::Error),
 }
 
-/// Whose a phext's file is.
+/// Which program wrote a phext's file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// Its journal knows these contents.
+    /// The store: its journal has the digest.
     Known,
-    /// Another program: no journal knows them.
+    /// Another program: no journal has the digest.
     Foreign,
     /// Its journal cannot be read.
     Unknown,
@@ -102,7 +102,7 @@ impl From<RecoveryError> for Finding {
     }
 }
 
-/// Reads all phexts and journals of a directory. A quota is not known here, so none is too large.
+/// Reads all phexts and journals of a directory. The quota is not known here, so no file is too large.
 ///
 /// # Errors
 /// The directory does not exist or cannot be read.
@@ -131,7 +131,9 @@ pub fn check(dir: &Path) -> Result<Report, OpenError> {
         let is_plain = disk.identity(&file).map_err(wrap)?.is_none_or(|identity| identity.is_file);
         let finding = match &file {
             FileName::Reserve => Finding::Reserve,
-            FileName::Keys => keys::count(&disk).map_or_else(Finding::from, |keys| Finding::Keys { keys }),
+            FileName::Keys => {
+                retired_keys::count(&disk).map_or_else(Finding::from, |keys| Finding::Keys { keys })
+            }
             FileName::NewKeys if !is_plain => Damage::InTheWay { suffix: ".keys" }.into(),
             FileName::NewJournal(_) if !is_plain => Damage::InTheWay { suffix: ".journal" }.into(),
             _ if !is_plain => Damage::InTheWay { suffix: ".phext" }.into(),
@@ -139,12 +141,12 @@ pub fn check(dir: &Path) -> Result<Report, OpenError> {
         };
         files.extend(checked(&disk, &file, Some(finding)));
     }
-    // A worker may have started meanwhile, or ended.
+    // A worker may have started or ended meanwhile.
     let is_in_use = was_in_use || disk.is_in_use().map_err(wrap)?;
     Ok(Report { is_in_use, files })
 }
 
-/// A row of the report; none for a file that is not there, or not any more.
+/// A row of the report; `None` for a file that does not exist any more.
 fn checked(disk: &OsDisk, file: &FileName, finding: Option<Finding>) -> Option<Checked> {
     let finding = finding?;
     let name = path_of(file).to_string_lossy().into_owned();
@@ -155,23 +157,23 @@ fn checked(disk: &OsDisk, file: &FileName, finding: Option<Finding>) -> Option<C
     }
 }
 
-/// What matters of a phext's file beside its journal. Its scrolls are not kept.
+/// A phext's file without its scrolls.
 struct TextFacts {
     scrolls: usize,
     identity: Identity,
     digest: FileDigest,
 }
 
-/// What is in a phext's file and in its journal; none for one that is not there.
+/// What is in a phext's file and in its journal; `None` for a missing one.
 fn check_phext(disk: &OsDisk, name: &PhextName) -> (Option<Finding>, Option<Finding>) {
-    let journal = survey(disk, name);
-    let link = match linked(disk, name) {
+    let journal = summarize_journal(disk, name);
+    let link = match resolve_link(disk, name) {
         Ok(None) => None,
         Ok(Some(target)) => Some(Finding::Link { target }),
         Err(error) => Some(error.into()),
     };
     if link.is_some() {
-        let journal = journal.map(|survey| survey.map(|survey| check_journal(&survey, None)));
+        let journal = journal.map(|summary| summary.map(|summary| check_journal(&summary, None)));
         return (link, journal.unwrap_or_else(|error| Some(error.into())));
     }
     let text = read_text(disk, name, None, None, PhextParser::counting()).map(|text| {
@@ -181,7 +183,7 @@ fn check_phext(disk: &OsDisk, name: &PhextName) -> (Option<Finding>, Option<Find
     });
     let journal_finding = match &journal {
         Ok(None) => None,
-        Ok(Some(survey)) => Some(check_journal(survey, text.as_ref().ok().map(Option::as_ref))),
+        Ok(Some(summary)) => Some(check_journal(summary, text.as_ref().ok().map(Option::as_ref))),
         Err(_) => None,
     };
     let text_finding = match text {
@@ -195,25 +197,25 @@ fn check_phext(disk: &OsDisk, name: &PhextName) -> (Option<Finding>, Option<Find
     (text_finding, journal_finding.or(journal.err().map(Finding::from)))
 }
 
-fn origin(journal: &Result<Option<Survey>, RecoveryError>, digest: FileDigest) -> Origin {
+fn origin(journal: &Result<Option<JournalSummary>, RecoveryError>, digest: FileDigest) -> Origin {
     match journal {
-        Ok(Some(survey)) if survey.sequence_of(Some(digest)).is_some() => Origin::Known,
+        Ok(Some(summary)) if summary.sequence_of(Some(digest)).is_some() => Origin::Known,
         Ok(_) => Origin::Foreign,
         Err(_) => Origin::Unknown,
     }
 }
 
-/// What a good journal holds; the text is `None` when it cannot be read, and `Some(None)` when there is none.
-fn check_journal(survey: &Survey, text: Option<Option<&TextFacts>>) -> Finding {
+/// What is in a valid journal; the text is `None` when it cannot be read, and `Some(None)` when there is none.
+fn check_journal(summary: &JournalSummary, text: Option<Option<&TextFacts>>) -> Finding {
     let (digest, identity) =
         (text.flatten().map(|text| text.digest), text.flatten().map(|text| &text.identity));
-    let unsaved = match text.map(|_| survey.count_unsaved(digest, identity)) {
+    let unsaved = match text.map(|_| summary.count_unsaved(digest, identity)) {
         None => None,
         Some(Ok(Ok(unsaved))) => Some(unsaved),
         Some(Ok(Err(damage))) => return Finding::Damaged(damage.into()),
         Some(Err(error)) => return Finding::Unreadable(error),
     };
-    let is_file_gone = matches!(text, Some(None)) && survey.sequence_of(None).is_none();
-    let (records, torn_bytes) = (survey.records, survey.end.torn_bytes);
+    let is_file_gone = matches!(text, Some(None)) && summary.sequence_of(None).is_none();
+    let (records, torn_bytes) = (summary.records, summary.end.torn_bytes);
     Finding::Journal { records, unsaved, torn_bytes, is_file_gone }
 }

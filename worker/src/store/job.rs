@@ -1,7 +1,6 @@
-//! What the store has done away from its own thread: everything that waits for the disk.
+//! Jobs: everything that waits for the disk, and therefore runs on another thread than the store.
 //!
-//! A job owns all that it needs, so that requests go on being served while it runs. What it brings back goes
-//! to [`crate::store::Store::finish`].
+//! A job owns all that it needs, so requests are served while it runs. Its result goes to [`crate::store::Store::finish`].
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -17,12 +16,11 @@ use crate::store::record::FileDigest;
 use crate::store::reserve::Reserve;
 use crate::store::retirement::{RetireJob, Retired};
 
-/// A save is synced in pieces of so many bytes, so that a large one never fills the disk's queue at once: the
-/// journals of other phexts are synced in between.
+/// A save is synced each time that it has written so many bytes. So a large one never fills the disk's queue: the journals
+/// of other phexts are synced in between.
 const SYNC_EVERY_BYTES: u64 = 4 * 1024 * 1024;
 
-/// How much of a journal is written over itself at once.
-const REFRESH_BYTES: usize = 256 * 1024;
+const REWRITE_BYTES: usize = 256 * 1024;
 
 /// Work on files.
 #[derive(Debug)]
@@ -32,35 +30,35 @@ pub struct Job {
     pub(super) task: Task,
 }
 
-/// Whose files.
+/// Which files a job works on.
 #[derive(Debug)]
 pub(super) enum Task {
-    /// One phext's.
+    /// Writes files of one phext.
     Phext(PhextName, Work),
-    /// Those of phexts that need a journal no more.
+    /// Removes journals that are not needed.
     Retire(RetireJob),
-    /// One's that comes into memory, or the keys.
+    /// Reads a phext, or the retired keys.
     Read(ReadJob),
 }
 
-/// What is to be done with a phext's files.
+/// What a job does with a phext's files.
 #[derive(Debug)]
 pub(super) enum Work {
-    /// Append records to the journal, and make all of it durable.
-    Append { journal: Journal, records: Vec<u8>, frees_room: bool },
-    /// Write the records of an old journal over themselves, so that a sync has something to do, and sync it.
-    Refresh { journal: Arc<dyn DiskFile>, bytes: u64 },
-    /// Write a new journal that ends with these records, make it durable, and give it its name.
-    Begin { new: Box<NewJournal>, records: Vec<u8>, frees_room: bool },
+    /// Append records to the journal, and sync it.
+    Append { journal: Journal, records: Vec<u8>, frees_space: bool },
+    /// Write the records of an old journal over themselves, so that the sync has something to write, and sync it.
+    Rewrite { journal: Journal },
+    /// Write a new journal that ends with these records, sync it, and give it its name.
+    BeginJournal { new: Box<NewJournal>, records: Vec<u8>, frees_space: bool },
     /// Write a new file beside the phext's.
-    Write { snapshot: Phext },
-    /// Give the new file the phext's name, if that still stands for the expected file, and note it in the journal.
-    Publish { written: Written, expected: Option<Identity>, note: Option<Note> },
+    WriteFile { phext: Phext },
+    /// Rename the new file over the phext's, if that is still the expected one, and note it in the journal.
+    Publish { new_file: NewFile, expected: Option<Identity>, note: Option<Note> },
     /// Remove the new file: the journal does not have its edits.
     Discard,
 }
 
-/// What came of a job. An error is one of the disk: what it holds is known only after a new start.
+/// The result of a job. After an error of the disk, only a new start can tell what the disk has.
 #[derive(Debug)]
 pub struct Done(pub(super) io::Result<Finished>);
 
@@ -76,25 +74,25 @@ pub(super) enum Outcome {
     /// The journal has the records, and is durable.
     Appended(Journal),
     /// The old journal is durable.
-    Refreshed,
-    /// The old journal can only be read, and the file system has failed: what of it is on disk cannot be told.
-    Unproven,
+    Rewritten,
+    /// The old journal is read-only, and its file system has failed: it cannot be told what of it is on disk.
+    Unconfirmed,
     /// The new journal is durable and has its name.
-    Began(Journal),
+    JournalBegun(Journal),
     /// The records are in no journal, and the phext has the journal that it had.
     Refused(RefusedRecords),
-    Written(Written),
-    /// The phext's file, as it is now, and the journal, if the note is in it.
+    FileWritten(NewFile),
+    /// The phext's file as it is now, and the journal if the note is in it.
     Published(Identity, Option<Journal>),
-    /// Another program has changed the phext's file meanwhile: it stays, and the new one is gone.
-    Foreign,
-    /// The disk has no room for a save, or does not let the phext's file be changed. The new file is gone.
+    /// Another program has changed the phext's file: it stays, and the new one was removed.
+    ChangedByOther,
+    /// The disk has no space for a save, or the phext's file cannot be replaced. The new file was removed.
     NotSaved(io::Error),
-    /// The new file is gone.
+    /// The new file was removed.
     Discarded,
 }
 
-/// Records that a disk did not take, and why.
+/// Records that the disk did not take, and why.
 #[derive(Debug)]
 pub(super) struct RefusedRecords {
     pub(super) records: Vec<u8>,
@@ -109,7 +107,7 @@ pub(super) struct Note {
 }
 
 impl Note {
-    /// Writes it. No request waits for it, for the file's contents say the same after a new start.
+    /// Appends the record. No request waits for it: after a new start the file's contents say the same.
     fn write(mut self) -> io::Result<Option<Journal>> {
         match self.journal.append(&mut self.record) {
             Ok(()) => Ok(Some(self.journal)),
@@ -119,22 +117,26 @@ impl Note {
     }
 }
 
-/// A new file that is durable but for its name.
+/// The complete and synced file of a save, under its temporary name.
 #[derive(Debug)]
-pub(super) struct Written {
+pub(super) struct NewFile {
     pub(super) file: Box<dyn DiskFile>,
     pub(super) identity: Identity,
     pub(super) digest: FileDigest,
 }
 
 impl Job {
-    /// Does the work; it may take long.
+    pub(super) fn new(disk: &Arc<dyn Disk>, reserve: &Arc<Reserve>, task: Task) -> Self {
+        Self { disk: Arc::clone(disk), reserve: Arc::clone(reserve), task }
+    }
+
+    /// Does the work, and blocks until the disk has done it.
     pub fn run(self) -> Done {
         let Self { disk, reserve, task } = self;
         Done(match task {
             Task::Phext(name, work) => work
                 .run(&*disk, &reserve, &name)
-                .and_then(|outcome| check_kept(&*disk, &name, outcome))
+                .and_then(|outcome| check_directory(&*disk, &name, outcome))
                 .map(|outcome| Finished::Phext(name, outcome)),
             Task::Retire(job) => job.run(&*disk, &reserve).map(Finished::Retired),
             Task::Read(job) => Ok(Finished::Read(job.run(&*disk))),
@@ -142,13 +144,13 @@ impl Job {
     }
 }
 
-/// What was written into a directory that has been removed is read by no worker again. The same holds for a folder, which
+/// What was written into a directory that has been removed is read by no worker again. The same is true of a folder, which
 /// has the text of each phext that is written there.
-fn check_kept(disk: &dyn Disk, name: &PhextName, outcome: Outcome) -> io::Result<Outcome> {
-    use Outcome::{Appended, Began, Published, Refreshed};
-    let is_news = matches!(outcome, Appended(_) | Began(_) | Published(..) | Refreshed);
+fn check_directory(disk: &dyn Disk, name: &PhextName, outcome: Outcome) -> io::Result<Outcome> {
+    use Outcome::{Appended, JournalBegun, Published, Rewritten};
+    let is_progress = matches!(outcome, Appended(_) | JournalBegun(_) | Published(..) | Rewritten);
     let is_folder_gone =
-        is_news && name.folder().is_some() && disk.identity(&FileName::Phext(name.clone()))?.is_none();
+        is_progress && name.folder().is_some() && disk.identity(&FileName::Phext(name.clone()))?.is_none();
     if is_folder_gone || disk.is_removed()? {
         return Err(io::Error::new(io::ErrorKind::NotFound, "the directory has been removed"));
     }
@@ -158,71 +160,58 @@ fn check_kept(disk: &dyn Disk, name: &PhextName, outcome: Outcome) -> io::Result
 impl Work {
     fn run(self, disk: &dyn Disk, reserve: &Reserve, name: &PhextName) -> io::Result<Outcome> {
         match self {
-            Self::Append { journal, records, frees_room } => {
-                let appended = append(disk, reserve, journal, records, frees_room)?;
+            Self::Append { journal, records, frees_space } => {
+                let appended = append(disk, reserve, journal, records, frees_space)?;
                 Ok(appended.map_or_else(Outcome::Refused, Outcome::Appended))
             }
-            Self::Refresh { journal, bytes } => match rewrite(&*journal, bytes) {
-                // Where nothing more is written a sync has nothing to do, unless the file system stopped at an error.
-                Err(error) if is_unwritable(&error) => Ok(match journal.sync_data() {
-                    Ok(()) => Outcome::Refreshed,
-                    Err(error) => {
-                        tracing::error!(
-                            phext = %name, %error,
-                            "the file system has failed: the last writes may be in memory alone, and are not confirmed"
-                        );
-                        Outcome::Unproven
-                    }
-                }),
-                rewritten => rewritten.and_then(|()| journal.sync_data()).map(|()| Outcome::Refreshed),
-            },
-            Self::Begin { new, records, frees_room } => {
+            Self::Rewrite { journal } => rewrite_and_sync(&journal, name),
+            Self::BeginJournal { new, records, frees_space } => {
                 let (temporary, target) =
                     (FileName::NewJournal(name.clone()), FileName::Journal(name.clone()));
-                let begun = begin(disk, reserve, (&temporary, &target), &new, records, frees_room)?;
-                Ok(begun.map_or_else(Outcome::Refused, Outcome::Began))
+                let begun = begin(disk, reserve, (&temporary, &target), &new, records, frees_space)?;
+                Ok(begun.map_or_else(Outcome::Refused, Outcome::JournalBegun))
             }
-            Self::Write { snapshot } => save(disk, reserve, name, &snapshot),
-            Self::Publish { written, expected, note } => {
-                publish(disk, name, &written, expected, note).inspect(|_| reserve.hold(disk))
+            Self::WriteFile { phext } => write_file(disk, reserve, name, &phext),
+            Self::Publish { new_file, expected, note } => {
+                publish(disk, name, &new_file, expected, note).inspect(|_| reserve.hold(disk))
             }
-            Self::Discard => remove_new(disk, name).map(|()| Outcome::Discarded),
+            Self::Discard => remove_new_file(disk, name).map(|()| Outcome::Discarded),
         }
     }
 }
 
-/// The inner error says that the journal is as it was.
+/// Appends records and syncs the journal. The inner error says that the journal is as it was.
 pub(super) fn append(
     disk: &dyn Disk,
     reserve: &Reserve,
     mut journal: Journal,
     mut records: Vec<u8>,
-    frees_room: bool,
+    frees_space: bool,
 ) -> io::Result<Result<Journal, RefusedRecords>> {
     if !records.is_empty() {
         reserve.hold(disk);
     }
-    let is_without_room =
-        |error: &AppendError| frees_room && matches!(error, AppendError::Refused(error) if is_full(error));
-    match reserve.with_room(disk, is_without_room, || journal.append(&mut records)) {
+    let may_use_reserve =
+        |error: &AppendError| frees_space && matches!(error, AppendError::Refused(error) if is_full(error));
+    match reserve.with_space(disk, may_use_reserve, || journal.append(&mut records)) {
         Ok(()) => journal.file.sync_data().map(|()| Ok(journal)),
         Err(AppendError::Refused(error)) => Ok(Err(RefusedRecords { records, error })),
         Err(AppendError::Torn(error)) => Err(error),
     }
 }
 
-/// The inner error says that there is no new journal.
+/// Writes and syncs a new journal, and gives it its name. The inner error says that there is no new journal.
 pub(super) fn begin(
     disk: &dyn Disk,
     reserve: &Reserve,
     (temporary, target): (&FileName, &FileName),
     new: &NewJournal,
     mut records: Vec<u8>,
-    frees_room: bool,
+    frees_space: bool,
 ) -> io::Result<Result<Journal, RefusedRecords>> {
     reserve.hold(disk);
-    let is_without_room = |error: &io::Error| frees_room && is_full(error);
-    match reserve.with_room(disk, is_without_room, || new.write(disk, temporary, &mut records)) {
+    let may_use_reserve = |error: &io::Error| frees_space && is_full(error);
+    match reserve.with_space(disk, may_use_reserve, || new.write(disk, temporary, &mut records)) {
         Ok(journal) => {
             journal.file.sync_all()?;
             match disk.rename(temporary, target) {
@@ -239,42 +228,30 @@ pub(super) fn begin(
     }
 }
 
-/// A save that cannot be made has changed nothing, and may be tried again.
-fn save(disk: &dyn Disk, reserve: &Reserve, name: &PhextName, snapshot: &Phext) -> io::Result<Outcome> {
-    match reserve.with_room(disk, is_full, || write(disk, name, snapshot)) {
-        Ok(written) => Ok(Outcome::Written(written)),
-        Err(error) if is_harmless(&error) => give_up(disk, name, error),
-        Err(error) => Err(error),
-    }
-}
-
-fn give_up(disk: &dyn Disk, name: &PhextName, error: io::Error) -> io::Result<Outcome> {
-    // What cannot be written cannot be removed either.
-    let is_there = error.kind() != io::ErrorKind::AlreadyExists && !is_unwritable(&error);
-    if is_there {
-        remove_new(disk, name)?;
-    }
-    Ok(Outcome::NotSaved(error))
-}
-
-fn remove_new(disk: &dyn Disk, name: &PhextName) -> io::Result<()> {
-    remove(disk, &FileName::NewPhext(name.clone()))
-}
-
-/// Removes a temporary file. One that cannot be removed gives way to the next one.
-fn remove(disk: &dyn Disk, file: &FileName) -> io::Result<()> {
-    match disk.remove(file) {
-        Err(error) if is_harmless(&error) => Ok(()),
-        removed => removed,
+/// Makes a journal durable that an earlier worker wrote.
+fn rewrite_and_sync(journal: &Journal, name: &PhextName) -> io::Result<Outcome> {
+    match rewrite(&*journal.file, journal.bytes) {
+        // Nothing was written, so the sync has nothing to do, unless the file system stopped at an error.
+        Err(error) if is_unwritable(&error) => Ok(match journal.file.sync_data() {
+            Ok(()) => Outcome::Rewritten,
+            Err(error) => {
+                tracing::error!(
+                    phext = %name, %error,
+                    "the file system has failed; the last writes may not be on disk and are not acknowledged"
+                );
+                Outcome::Unconfirmed
+            }
+        }),
+        rewritten => rewritten.and_then(|()| journal.file.sync_data()).map(|()| Outcome::Rewritten),
     }
 }
 
 /// Writes a journal's records over themselves, so that a sync has something to do.
 fn rewrite(journal: &dyn DiskFile, bytes: u64) -> io::Result<()> {
-    let mut buffer = vec![0; REFRESH_BYTES];
+    let mut buffer = vec![0; REWRITE_BYTES];
     let mut offset = 0;
     while offset < bytes {
-        let wanted = usize::try_from(bytes - offset).unwrap_or(REFRESH_BYTES).min(REFRESH_BYTES);
+        let wanted = usize::try_from(bytes - offset).unwrap_or(REWRITE_BYTES).min(REWRITE_BYTES);
         let piece = buffer.get_mut(..wanted).unwrap_or_default();
         if read_full(journal, piece, offset)? != wanted {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -285,50 +262,84 @@ fn rewrite(journal: &dyn DiskFile, bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
-fn write(disk: &dyn Disk, name: &PhextName, snapshot: &Phext) -> io::Result<Written> {
-    let mut sink = Sink {
-        file: disk.create(&FileName::NewPhext(name.clone()))?,
-        bytes: 0,
-        synced_bytes: 0,
-        hash: xxhash_rust::xxh3::Xxh3::new(),
+/// Writes the new file of a save. A harmless failure has changed nothing, and the save may be tried again.
+fn write_file(disk: &dyn Disk, reserve: &Reserve, name: &PhextName, phext: &Phext) -> io::Result<Outcome> {
+    let write = || {
+        let mut sink = Sink {
+            file: disk.create(&FileName::NewPhext(name.clone()))?,
+            bytes: 0,
+            synced_bytes: 0,
+            hash: xxhash_rust::xxh3::Xxh3::new(),
+        };
+        phext.write_to(&mut sink)?;
+        sink.finish()
     };
-    snapshot.write_to(&mut sink)?;
-    let Sink { file, bytes, hash, .. } = sink;
-    file.sync_all()?;
-    let digest = FileDigest { bytes, xxh3: hash.digest128() };
-    Ok(Written { identity: file.identity()?, file, digest })
+    match reserve.with_space(disk, is_full, write) {
+        Ok(new_file) => Ok(Outcome::FileWritten(new_file)),
+        Err(error) if is_harmless(&error) => give_up(disk, name, error),
+        Err(error) => Err(error),
+    }
 }
 
 fn publish(
     disk: &dyn Disk,
     name: &PhextName,
-    written: &Written,
+    new_file: &NewFile,
     expected: Option<Identity>,
     note: Option<Note>,
 ) -> io::Result<Outcome> {
     let target = FileName::Phext(name.clone());
     if disk.identity(&target)? != expected {
-        return remove_new(disk, name).map(|()| Outcome::Foreign);
+        return remove_new_file(disk, name).map(|()| Outcome::ChangedByOther);
     }
     match disk.rename(&FileName::NewPhext(name.clone()), &target) {
         Err(error) if is_harmless(&error) => return give_up(disk, name, error),
         renamed => renamed?,
     }
     disk.sync_name(&target)?;
-    // The rename has changed the time of change; were anything else new, it would not be our file's.
-    let renamed = written.file.identity()?;
+    // The rename changed the ctime. If anything else is new, another program has changed the file.
+    let renamed = new_file.file.identity()?;
     let (changed_s, changed_ns) = (renamed.changed_s, renamed.changed_ns);
-    let identity = Identity { changed_s, changed_ns, ..written.identity };
+    let identity = Identity { changed_s, changed_ns, ..new_file.identity };
     let noted = note.map(Note::write).transpose()?.flatten();
     Ok(Outcome::Published(identity, noted))
 }
 
-/// Writes a file front to back, and knows its digest at the end.
+fn give_up(disk: &dyn Disk, name: &PhextName, error: io::Error) -> io::Result<Outcome> {
+    // What cannot be written cannot be removed either.
+    let is_there = error.kind() != io::ErrorKind::AlreadyExists && !is_unwritable(&error);
+    if is_there {
+        remove_new_file(disk, name)?;
+    }
+    Ok(Outcome::NotSaved(error))
+}
+
+fn remove_new_file(disk: &dyn Disk, name: &PhextName) -> io::Result<()> {
+    remove(disk, &FileName::NewPhext(name.clone()))
+}
+
+/// Removes a temporary file. One that cannot be removed is replaced by the next one.
+fn remove(disk: &dyn Disk, file: &FileName) -> io::Result<()> {
+    match disk.remove(file) {
+        Err(error) if is_harmless(&error) => Ok(()),
+        removed => removed,
+    }
+}
+
+/// Writes a file front to back, and computes its digest.
 struct Sink {
     file: Box<dyn DiskFile>,
     bytes: u64,
     synced_bytes: u64,
     hash: xxhash_rust::xxh3::Xxh3,
+}
+
+impl Sink {
+    fn finish(self) -> io::Result<NewFile> {
+        self.file.sync_all()?;
+        let digest = FileDigest { bytes: self.bytes, xxh3: self.hash.digest128() };
+        Ok(NewFile { identity: self.file.identity()?, file: self.file, digest })
+    }
 }
 
 impl Write for Sink {

@@ -1,6 +1,6 @@
 //! The journal of a phext: a file of records behind a header, only ever appended to.
 //!
-//! A new generation is a new file that takes the old one's name; so a header is always whole.
+//! A new generation is a new file that is renamed over the old one, so a header is always whole.
 
 use std::io;
 use std::sync::Arc;
@@ -12,9 +12,8 @@ mod scan;
 mod search;
 mod window;
 
-pub(super) use scan::{End, replay, scan};
+pub(super) use scan::{JournalEnd, replay, scan};
 
-/// Says what the file is, and which version of the format it has.
 const fn magic(format: Format) -> [u8; 8] {
     match format {
         Format::Plain => *b"SQJRNL1\n",
@@ -22,8 +21,7 @@ const fn magic(format: Format) -> [u8; 8] {
     }
 }
 
-/// Magic, generation, base (sequence, whether there is a file, its digest), the number of keys that are carried
-/// over, and the checksum of all of them.
+/// Magic, generation, base (sequence, whether there is a file, its digest), number of carried-over keys, checksum.
 const HEADER_BYTES: usize = 8 + 8 + 8 + 1 + 8 + 16 + 4 + 4;
 
 /// What a generation starts from: a file, and the last sequence that is in it.
@@ -48,23 +46,23 @@ pub(super) struct Journal {
 pub(super) struct Header {
     pub(super) generation: Generation,
     pub(super) base: Base,
-    /// So many records at the beginning were there before the journal had its name.
+    /// How many records at the beginning are keys of the old generation.
     pub(super) carried: u32,
 }
 
 /// Why a journal cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JournalDamage {
-    /// It does not begin as a journal does.
+    /// It does not begin with a valid header.
     #[error("its header is damaged")]
     Header,
-    /// A record that had been durable cannot be read, or what is in it makes no sense.
+    /// A durable record cannot be read, or is invalid.
     #[error("the record at byte {offset} is damaged, and others follow it")]
     Record {
         /// Where it begins.
         offset: u64,
     },
-    /// A record is numbered as no count of writes ever is, and leaves no room for those to come.
+    /// A sequence is so large that it is forged, and leaves no numbers for later records.
     #[error("a record has a number that was made up")]
     Sequence,
     /// A link, a folder or a device.
@@ -75,16 +73,16 @@ pub enum JournalDamage {
 /// Why records were not appended.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AppendError {
-    /// The journal is as it was.
+    /// The journal is unchanged.
     #[error(transparent)]
     Refused(io::Error),
-    /// Half a record may stand at its end.
+    /// Half a record may be at its end.
     #[error("a half-written record could not be cut off: {0}")]
     Torn(io::Error),
 }
 
 impl AppendError {
-    /// For a journal that nobody needs when it is not complete.
+    /// For a journal that is useless when it is not complete.
     pub(super) fn into_io(self) -> io::Error {
         let (Self::Refused(error) | Self::Torn(error)) = self;
         error
@@ -110,7 +108,7 @@ impl Journal {
         Ok(Self { file, generation, bytes: HEADER_BYTES as u64 })
     }
 
-    /// Goes on with a generation whose last good byte is known.
+    /// Continues a generation whose valid records end here.
     pub(super) fn resume(file: Arc<dyn DiskFile>, generation: Generation, bytes: u64) -> Self {
         Self { file, generation, bytes }
     }
@@ -126,14 +124,14 @@ impl Journal {
         }
         seal(self.generation, records);
         let written = self.file.write_all_at(records, self.bytes);
-        // Whatever came of it: another journal may have to take them.
+        // Another journal may have to take them.
         unseal(self.generation, records);
         match written {
             Ok(()) => {
                 self.bytes += records.len() as u64;
                 Ok(())
             }
-            // Where nothing could be written, nothing has to be cut off, nor could it be.
+            // If nothing could be written, there is nothing to cut off.
             Err(error) if is_unwritable(&error) && self.is_untouched() => Err(AppendError::Refused(error)),
             Err(error) => match self.cut_off() {
                 Ok(()) => Err(AppendError::Refused(error)),
@@ -146,15 +144,14 @@ impl Journal {
         self.file.identity().is_ok_and(|identity| identity.bytes <= self.bytes)
     }
 
-    /// Takes away what stands behind the last good record, for good: a record that was refused must not come back after a
-    /// power cut.
+    /// Cuts off what is behind the last valid record, and syncs that: a refused record must not come back after a power
+    /// cut.
     fn cut_off(&self) -> io::Result<()> {
         self.file.set_bytes(self.bytes)?;
         self.file.sync_data()
     }
 }
 
-/// Reads a header.
 pub(super) fn read_header(file: &dyn DiskFile) -> io::Result<Result<Header, JournalDamage>> {
     let mut bytes = [0; HEADER_BYTES];
     let read = read_full(file, &mut bytes, 0)?;
@@ -176,7 +173,6 @@ fn parse_header(bytes: &[u8; HEADER_BYTES]) -> Option<Header> {
     is_good.then_some(Header { generation, base: Base { sequence, digest }, carried })
 }
 
-/// Where the records begin.
 pub(super) const fn first_record() -> u64 {
     HEADER_BYTES as u64
 }

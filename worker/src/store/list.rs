@@ -1,8 +1,7 @@
-//! Every phext of a tenant, with its size and its scrolls, in order of name and piece by piece: a listing holds a page of
-//! names at a time, however many there are.
+//! Lists every phext of a tenant with its size and its scrolls, in order of name. A listing holds one page of names at a
+//! time, however many there are.
 //!
-//! What takes long, reading the directory and the files of phexts that are not in memory, is done by jobs; phexts are
-//! not kept in memory for it.
+//! Jobs read the directory and the files of phexts that are not in memory. Listing a phext does not load it.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -14,19 +13,17 @@ use sq_shared::{layout, limits};
 use crate::store::cache::Content;
 use crate::store::counts::{Counted, Counts, count};
 use crate::store::disk::{Disk, FileName, Identity, file_of};
-use crate::store::links::linked;
+use crate::store::links::resolve_link;
 use crate::store::open_phext::OpenPhext;
 use crate::store::recovery::{PhextFiles, RecoveryError};
-use crate::store::{Pending, Store, StoreError, Ticket};
+use crate::store::{CommitPoint, Pending, Store, StoreError};
 
-/// What the names of a page may take in memory. Each page is a pass over the directory: 100,000 names take seven when they
-/// are of the longest kind, and two when they are short.
+/// What the names of a page may take in memory. Each page is a pass over the directory: 100,000 names take seven passes
+/// when they are of the longest kind, and two when they are short.
 pub(super) const PAGE_BYTES: u64 = 4 * 1024 * 1024;
 
-/// What a name takes beyond its text.
 pub(super) const NAME_OVERHEAD_BYTES: u64 = 64;
 
-/// How many phexts are looked at in one go.
 const PIECE_PHEXTS: usize = 512;
 
 /// A phext in a listing.
@@ -34,20 +31,20 @@ const PIECE_PHEXTS: usize = 512;
 pub struct Listed {
     /// Its name.
     pub name: PhextName,
-    /// The bytes of its file, once everything is saved.
+    /// The length of its file once it is saved.
     pub bytes: u64,
-    /// Its scrolls; `None` when it is damaged or cannot be read.
+    /// The number of its scrolls; `None` when it is damaged or cannot be read.
     pub scrolls: Option<usize>,
 }
 
 /// A listing that is under way.
 #[derive(Debug, Default)]
 pub struct Listing {
-    /// The names that are listed next.
+    /// The rest of the page.
     names: VecDeque<PhextName>,
-    /// The last one of the page.
+    /// The last name of the page.
     last: Option<PhextName>,
-    /// There are no more pages.
+    /// There is no next page.
     is_last_page: bool,
 }
 
@@ -58,18 +55,17 @@ pub struct PageJob {
     page: Page,
 }
 
-/// The first names, in order, behind those of the page before, as far as there is room for them.
+/// The first names, in order, after those of the last page, as many as fit.
 #[derive(Debug)]
 pub struct Page {
     after: Option<PhextName>,
     names: BTreeSet<PhextName>,
     bytes: u64,
-    /// What the names may take.
-    room_bytes: u64,
+    limit_bytes: u64,
     is_last: bool,
 }
 
-/// Looks at the files of phexts that are not in memory.
+/// Counts the scrolls of phexts that are not in memory.
 #[derive(Debug)]
 pub struct CountJob {
     disk: Arc<dyn Disk>,
@@ -78,13 +74,13 @@ pub struct CountJob {
     names: Vec<PhextName>,
 }
 
-/// Rows of a listing, which may be told when their tickets are settled.
+/// Rows of a listing, which may be sent when their commit points are durable.
 #[derive(Debug, Default)]
 pub struct Piece {
-    /// In no order, until [`Piece::into_rows`].
+    /// Unsorted, until [`Piece::into_rows`].
     rows: Vec<Listed>,
-    /// What they rest on.
-    pub tickets: Vec<Ticket>,
+    /// What the rows rest on.
+    pub commit_points: Vec<CommitPoint>,
 }
 
 impl Listing {
@@ -107,14 +103,14 @@ impl Listing {
 }
 
 impl PageJob {
-    /// Reads the directory; it may take long.
+    /// Does the work, and blocks until the disk has answered.
     ///
     /// # Errors
     /// The directory cannot be read.
     pub fn run(self) -> io::Result<Page> {
         let Self { disk, mut page } = self;
         disk.visit(&mut |name| {
-            // Most names are on other pages: those are told apart without a copy.
+            // Most names are on other pages: those are skipped without a copy.
             if layout::stem(name).is_some_and(|stem| page.may_have(stem))
                 && let Some(FileName::Phext(name) | FileName::Journal(name)) = file_of(name)
             {
@@ -135,36 +131,36 @@ impl Page {
         if !self.may_have(name.as_str()) {
             return;
         }
-        let bytes = size_of_name(&name);
+        let bytes = memory_of_name(&name);
         if self.names.insert(name) {
             self.bytes += bytes;
         }
-        while self.bytes > self.room_bytes
+        while self.bytes > self.limit_bytes
             && let Some(name) = self.names.pop_last()
         {
-            self.bytes -= size_of_name(&name);
+            self.bytes -= memory_of_name(&name);
             self.is_last = false;
         }
     }
 }
 
-fn size_of_name(name: &PhextName) -> u64 {
+fn memory_of_name(name: &PhextName) -> u64 {
     name.as_str().len() as u64 + NAME_OVERHEAD_BYTES
 }
 
 impl CountJob {
-    /// Whether there is nothing to look at.
+    /// Whether there is nothing to count.
     pub fn is_empty(&self) -> bool {
         self.names.is_empty()
     }
 
-    /// Adds their rows to a piece, and gives the phexts whose journals have something that their files do not: they
-    /// must come into memory ([`Store::list_unsaved`]). It may take long.
+    /// Adds their rows to a piece. Gives the phexts whose journals have edits that their files do not: they must be loaded
+    /// ([`Store::list_unsaved`]). Blocks until the disk has answered.
     pub fn run(self, piece: &mut Piece) -> Vec<PhextName> {
         let Self { disk, counts, quota_bytes, names } = self;
         let mut unsaved = Vec::new();
         for name in names {
-            match look_at(&*disk, &counts, &name, quota_bytes) {
+            match count_scrolls(&*disk, &counts, &name, quota_bytes) {
                 Ok(Some(Counted::Unsaved)) => unsaved.push(name),
                 Ok(Some(Counted::Saved { file, scrolls })) => {
                     piece.rows.push(Listed { name, bytes: file.bytes, scrolls: Some(scrolls) });
@@ -182,15 +178,15 @@ impl CountJob {
     }
 }
 
-/// What a phext's files have; `None` without a file and without a text. An error comes with the bytes of its file.
-fn look_at(
+/// What a phext's files have; `None` when there is no file and no text. An error comes with the length of its file.
+fn count_scrolls(
     disk: &dyn Disk,
     counts: &Counts,
     name: &PhextName,
     quota_bytes: Option<u64>,
 ) -> Result<Option<Counted>, (u64, RecoveryError)> {
-    if linked(disk, name).map_err(|error| (0, error))?.is_some() {
-        // It may be in memory under its own name, with more than its file has.
+    if resolve_link(disk, name).map_err(|error| (0, error))?.is_some() {
+        // It may be in memory under its own name, with edits that its file does not have.
         return Ok(Some(Counted::Unsaved));
     }
     let file = disk.identity(&FileName::Phext(name.clone())).map_err(|error| (0, error.into()))?;
@@ -216,7 +212,7 @@ impl Piece {
 }
 
 impl Store {
-    /// What a listing keeps in memory.
+    /// What a listing takes in memory.
     pub fn listing_bytes(&self) -> u64 {
         const NAME_BYTES: u64 = limits::PHEXT_NAME_BYTES as u64 + NAME_OVERHEAD_BYTES;
         self.usage
@@ -224,82 +220,81 @@ impl Store {
             .map_or(PAGE_BYTES, |phexts| (phexts as u64).saturating_mul(NAME_BYTES).min(PAGE_BYTES))
     }
 
-    /// What must be done to turn a listing's page.
+    /// The job that reads a listing's next page.
     ///
     /// # Errors
     /// The disk has failed.
     pub fn list_page(&self, listing: &Listing) -> Result<PageJob, StoreError> {
-        if self.is_in_doubt {
+        if self.is_in_doubt() {
             return Err(StoreError::InDoubt);
         }
         let after = listing.last.clone();
         let mut page =
-            Page { after, names: BTreeSet::new(), bytes: 0, room_bytes: PAGE_BYTES, is_last: true };
-        // One that is new may not have a name in the directory yet.
+            Page { after, names: BTreeSet::new(), bytes: 0, limit_bytes: PAGE_BYTES, is_last: true };
+        // A new phext may not have a file yet.
         let names = self.cache.names().filter(|name| name.folder().is_none());
         names.cloned().for_each(|name| page.add(name));
         Ok(PageJob { disk: Arc::clone(&self.disk), page })
     }
 
-    /// The next rows of a listing: those of phexts in memory, and what must be done for the others.
+    /// The next rows of a listing: those of phexts in memory, and the job for the others.
     ///
     /// # Errors
     /// The disk has failed.
     pub fn list_piece(&self, listing: &mut Listing) -> Result<(Piece, CountJob), StoreError> {
-        if self.is_in_doubt {
+        if self.is_in_doubt() {
             return Err(StoreError::InDoubt);
         }
         let (disk, counts) = (Arc::clone(&self.disk), Arc::clone(&self.counts));
         let (mut piece, mut names) = (Piece::default(), Vec::new());
         for name in listing.names.drain(..listing.names.len().min(PIECE_PHEXTS)) {
             match self.list_from_memory(&name) {
-                Ok(Some((row, tickets))) => {
+                Ok(Some((row, commit_points))) => {
                     piece.rows.extend(row);
-                    piece.tickets.extend(tickets);
+                    piece.commit_points.extend(commit_points);
                 }
-                // What cannot be looked at from here, the job cannot either, and says so.
+                // The job gets the same error, and reports it.
                 Ok(None) | Err(_) => names.push(name),
             }
         }
-        Ok((piece, CountJob { disk, counts, quota_bytes: self.limits.quota_bytes, names }))
+        Ok((piece, CountJob { disk, counts, quota_bytes: self.usage.quota_bytes(), names }))
     }
 
-    /// The row of a phext that is in memory as it is on disk, and what it rests on; no row for one without scrolls and
-    /// without a file.
-    fn list_from_memory(&self, name: &PhextName) -> io::Result<Option<(Option<Listed>, Vec<Ticket>)>> {
+    /// The row of a phext that is in memory as it is on disk, and what it rests on. One without scrolls and without a file
+    /// has no row.
+    fn list_from_memory(&self, name: &PhextName) -> io::Result<Option<(Option<Listed>, Vec<CommitPoint>)>> {
         let Some(content) = self.cache.get(name) else { return Ok(None) };
         let file = self.disk.identity(&FileName::Phext(name.clone()))?;
         let row = |bytes, scrolls| Listed { name: name.clone(), bytes, scrolls };
         match content {
             Content::Open(open) if is_listable(open, file) => {
-                let (phext, tickets) = open.durable().into_parts();
+                let (phext, commit_points) = open.durable_phext().into_parts();
                 let (bytes, scrolls) = (phext.file_bytes(), phext.scroll_count());
                 let row = (file.is_some() || scrolls > 0).then(|| row(bytes, Some(scrolls)));
-                Ok(Some((row, tickets)))
+                Ok(Some((row, commit_points)))
             }
             Content::Damaged(known) => {
-                let is_same = known.files == PhextFiles::of(&*self.disk, name)?
-                    && known.quota_bytes == self.limits.quota_bytes;
+                let is_same = known.files == PhextFiles::find(&*self.disk, name)?
+                    && known.quota_bytes == self.usage.quota_bytes();
                 Ok(is_same.then(|| (Some(row(file.map_or(0, |file| file.bytes), None)), Vec::new())))
             }
-            Content::Parked(parked) if parked.file == file => {
-                Ok(Some((Some(row(parked.files.text_bytes, Some(parked.scrolls))), Vec::new())))
+            Content::Evicted(evicted) if evicted.file == file => {
+                Ok(Some((Some(row(evicted.files.text_bytes, Some(evicted.scrolls))), Vec::new())))
             }
-            Content::Open(_) | Content::Parked(_) => Ok(None),
+            Content::Open(_) | Content::Evicted(_) => Ok(None),
         }
     }
 
-    /// Lists a phext whose journal has something that its file does not: it comes into memory, because that must become
-    /// durable first.
+    /// Lists a phext whose journal has edits that its file does not. It is loaded, because they must become durable first.
     ///
     /// # Errors
-    /// Those of [`Store::load`], but for damage and what cannot be read.
+    /// Those of [`Store::load`], except for damage and files that cannot be read.
     pub fn list_unsaved(&mut self, name: &PhextName, piece: &mut Piece) -> Result<(), StoreError> {
         let row = |bytes, scrolls| Listed { name: name.clone(), bytes, scrolls };
         match self.load(name) {
-            Ok(Pending { value: phext, tickets }) => {
+            Ok(Pending { value: phext, commit_points }) => {
                 let (bytes, scrolls) = (phext.file_bytes(), phext.scroll_count());
-                piece.tickets.extend(tickets);
+                piece.commit_points.extend(commit_points);
                 piece.rows.push(row(bytes, Some(scrolls)));
                 Ok(())
             }
@@ -314,15 +309,15 @@ impl Store {
     /// Lists a phext whose scrolls cannot be read now.
     pub fn list_unread(&self, name: &PhextName, piece: &mut Piece) {
         let file = self.disk.identity(&FileName::Phext(name.clone())).ok().flatten();
-        // A link's own length says nothing.
+        // A link's own length means nothing.
         let bytes = file.filter(|file| file.is_file).map_or(0, |file| file.bytes);
         piece.rows.push(Listed { name: name.clone(), bytes, scrolls: None });
     }
 }
 
-/// Whether what is in memory may stand for what is on disk: jobs may be about to change the file.
+/// Whether the phext in memory is the one on disk, or jobs may be about to change the file.
 fn is_listable(open: &OpenPhext, file: Option<Identity>) -> bool {
-    open.file() == file || !open.is_quiet()
+    open.file == file || !open.is_idle()
 }
 
 #[cfg(test)]
@@ -333,21 +328,21 @@ impl Store {
     }
 
     /// The same, with pages of another size.
-    pub(super) fn list_in_pages(&mut self, room_bytes: u64) -> Result<Pending<Vec<Listed>>, StoreError> {
-        let (mut listing, mut rows, mut tickets) = (Listing::default(), Vec::new(), Vec::new());
+    pub(super) fn list_in_pages(&mut self, limit_bytes: u64) -> Result<Pending<Vec<Listed>>, StoreError> {
+        let (mut listing, mut rows, mut commit_points) = (Listing::default(), Vec::new(), Vec::new());
         while !listing.is_over() {
             if listing.needs_page() {
                 let mut job = self.list_page(&listing)?;
-                job.page.room_bytes = room_bytes;
+                job.page.limit_bytes = limit_bytes;
                 listing.turn(job.run()?);
             }
             let (mut piece, job) = self.list_piece(&mut listing)?;
             for name in job.run(&mut piece) {
                 self.list_unsaved(&name, &mut piece)?;
             }
-            tickets.append(&mut piece.tickets);
+            commit_points.append(&mut piece.commit_points);
             rows.extend(piece.into_rows());
         }
-        Ok(Pending { value: rows, tickets })
+        Ok(Pending { value: rows, commit_points })
     }
 }

@@ -1,37 +1,36 @@
-//! A new generation of a journal: the keys that are remembered, what the old generation has that is not in the phext's
-//! file, and new records. It is written whole beside the old one, which stays as it is until this one takes its name.
+//! Writes a new generation of a journal: the remembered keys, the records of the old one that are not in the phext's file,
+//! and new records. It is complete before it gets the journal's name.
 
 use std::io;
 use std::sync::Arc;
 
 use crate::store::disk::{Disk, DiskFile, FileName};
+use crate::store::idempotency::{RememberedWrite, WriteKey};
 use crate::store::journal::{self, AppendError, Base, Journal};
 use crate::store::record::{Entry, Stamp, encode};
 use crate::store::recovery::Tail;
-use crate::store::repeats::{Remembered, RepeatKey};
 
-/// How much is written at once.
 const WRITE_BYTES: usize = 256 * 1024;
 
-/// What a generation begins with.
+/// The beginning of a generation.
 #[derive(Debug)]
 pub(super) struct NewJournal {
     /// The file that it starts from.
     pub(super) base: Base,
-    pub(super) keys: Vec<(RepeatKey, Remembered)>,
-    /// Records of the generation before.
+    pub(super) keys: Vec<(WriteKey, RememberedWrite)>,
+    /// Records of the old generation.
     pub(super) tail: Option<Tail>,
 }
 
 impl NewJournal {
-    /// Writes it, and these records behind it; it is not durable yet.
+    /// Writes it, with these records at the end. It is not synced yet.
     ///
     /// # Errors
     /// The system refuses: nothing of it is left.
     pub(super) fn write(&self, disk: &dyn Disk, new: &FileName, records: &mut [u8]) -> io::Result<Journal> {
         let file = disk.create(new)?;
         self.write_to(file.into(), records).inspect_err(|_| {
-            // The error that counts is the first one.
+            // The first error is the one to report.
             let _ = disk.remove(new);
         })
     }
@@ -40,9 +39,9 @@ impl NewJournal {
         let carried = u32::try_from(self.keys.len()).unwrap_or(u32::MAX);
         let mut writer = Writer { journal: Journal::create(file, &self.base, carried)?, buffer: Vec::new() };
         let (sequence, durable) = (self.base.sequence, self.base.sequence);
-        for (key, Remembered { fingerprint, answer_bytes, time_us }) in self.keys.iter().copied() {
-            let entry = Entry::Repeat { key, fingerprint, answer_bytes };
-            writer.append(&Stamp { sequence, durable, time_us }, &entry)?;
+        for (key, write) in self.keys.iter().copied() {
+            writer
+                .append(&Stamp { sequence, durable, time_us: write.time_us }, &Entry::from_key(key, write))?;
         }
         if let Some(tail) = &self.tail {
             copy_tail(tail, &mut writer)?;
@@ -53,7 +52,7 @@ impl NewJournal {
     }
 }
 
-/// Appends many records with few writes.
+/// Buffers records for few writes.
 struct Writer {
     journal: Journal,
     buffer: Vec<u8>,
@@ -72,15 +71,16 @@ impl Writer {
     }
 }
 
-/// Copies the records of an old journal that go over. All of them must still be there.
+/// Copies the records that go over. All of them must still be valid.
 fn copy_tail(tail: &Tail, writer: &mut Writer) -> io::Result<()> {
     let mut copied = Ok(());
-    let replayed = journal::replay(&*tail.file, &tail.header, tail.from, tail.end, |record| {
-        let is_carried = matches!(record.entry, Entry::Repeat { .. });
-        if !is_carried && tail.keep.keeps(&record) && copied.is_ok() {
-            copied = writer.append(&record.stamp, &record.entry);
-        }
-    })?;
+    let replayed =
+        journal::replay(&*tail.journal.file, &tail.header, tail.from, tail.journal.bytes, |record| {
+            let is_carried = matches!(record.entry, Entry::Key { .. });
+            if !is_carried && tail.keep.keeps(&record) && copied.is_ok() {
+                copied = writer.append(&record.stamp, &record.entry);
+            }
+        })?;
     copied?;
     replayed.map_err(|damage| io::Error::other(damage.to_string()))
 }

@@ -1,4 +1,4 @@
-//! A phext in memory: its scrolls in coordinate order, and how many bytes they take as a file.
+//! The text of a phext in memory: its scrolls in coordinate order, and the length of its file.
 
 use std::io::{self, Write};
 use std::ops::{Bound, RangeBounds};
@@ -24,38 +24,37 @@ pub(super) mod scroll;
 #[cfg(test)]
 mod tests;
 
-/// How many bytes are written at once.
 const WRITE_BYTES: usize = 64 * 1024;
 
-/// Pages by their first scroll, in a map whose clones share what they have in common: a change of one copies a few of
-/// its nodes, however many pages there are.
+/// Pages by their first scroll, in a map whose clones share nodes: a change copies a few of them, however many pages there
+/// are.
 type Pages = OrdMap<Coordinate, Arc<Page>>;
 
-/// The scrolls of a phext. An empty scroll is the same as none, and is not kept.
+/// The scrolls of a phext. Empty scrolls are not kept.
 ///
-/// A clone is a snapshot. It costs nothing, and the two share all pages until one of them changes.
+/// A clone is a snapshot. It costs next to nothing, and shares each page until that changes.
 #[derive(Debug, Clone, Default)]
 pub struct Phext {
     pages: Pages,
-    /// What the file of these scrolls has.
+    /// The length of the file.
     file_bytes: u64,
     text_bytes: u64,
     scroll_count: usize,
-    /// What the pages take, as [`Page::memory_bytes`] counts.
+    /// The memory of the pages, as [`Page::memory_bytes`] counts.
     memory_bytes: u64,
-    state: State,
+    revision: Revision,
 }
 
-/// Stands for what a phext holds: where it is the same, nothing has changed in between.
+/// Identifies the contents of a phext: equal revisions mean equal contents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct State(u64);
+pub struct Revision(u64);
 
 /// A change of one scroll.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Edit {
     /// Adds the text at the end.
     Append(String),
-    /// Puts the text in place of what was there.
+    /// Replaces the text.
     Replace(String),
     /// Empties the scroll.
     Remove,
@@ -71,16 +70,16 @@ impl Edit {
     }
 }
 
-/// Why a file is not a phext that we can hold.
+/// Why a file is not a valid phext.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TextDamage {
     /// The file has bytes that are not UTF-8.
     #[error("it is not UTF-8 from byte {offset} on")]
     NotUtf8 {
-        /// How many bytes before it are good.
+        /// The number of valid bytes before it.
         offset: usize,
     },
-    /// A scroll stands beyond the largest coordinate.
+    /// A scroll is beyond the largest coordinate.
     #[error("the scroll at byte {offset} lies beyond 4294967295 in one of the nine parts of its coordinate")]
     BeyondLimit {
         /// Where its text begins.
@@ -95,7 +94,7 @@ impl Phext {
     /// Cuts the bytes of a file into scrolls.
     ///
     /// # Errors
-    /// The bytes are not UTF-8, or a scroll stands where no coordinate is.
+    /// The bytes are not UTF-8, or a scroll is beyond the largest coordinate.
     pub fn parse(bytes: &[u8]) -> Result<Self, TextDamage> {
         let mut parser = PhextParser::default();
         parser.push(bytes)?;
@@ -107,13 +106,13 @@ impl Phext {
         self.page_of(at).map_or("", |page| page.scroll(at))
     }
 
-    /// Owns the text at a coordinate, without a copy.
+    /// The text at a coordinate, owned without a copy.
     pub fn scroll_handle(&self, at: &Coordinate) -> Scroll {
         let found = self.page_of(at).and_then(|page| {
             let (_, range) = page.bounds(page.find(at).ok()?)?;
-            Some(Scroll::of_page(Arc::clone(page), range))
+            Some(Scroll::from_page(Arc::clone(page), range))
         });
-        found.unwrap_or_else(|| Scroll::of_static(""))
+        found.unwrap_or_else(|| Scroll::from_static(""))
     }
 
     /// The scrolls in coordinate order.
@@ -121,7 +120,7 @@ impl Phext {
         self.pages.iter().flat_map(|(_, page)| page.scrolls_from(0))
     }
 
-    /// The scrolls of a range, in coordinate order. One that ends before it begins has none.
+    /// The scrolls of a range, in coordinate order. A range that ends before it begins is empty.
     pub fn range(&self, range: impl RangeBounds<Coordinate>) -> impl Iterator<Item = (&Coordinate, &str)> {
         let (start, end) = (range.start_bound().cloned(), range.end_bound().cloned());
         self.pages_from(start)
@@ -134,30 +133,29 @@ impl Phext {
         Cursor::new(self.clone(), range)
     }
 
-    /// How many scrolls have a text.
+    /// The number of scrolls.
     pub fn scroll_count(&self) -> usize {
         self.scroll_count
     }
 
-    /// How many bytes the file of these scrolls has.
+    /// The length of the file of these scrolls.
     pub fn file_bytes(&self) -> u64 {
         self.file_bytes
     }
 
-    /// How many bytes the scrolls have, without the breaks between them.
+    /// The bytes of the scrolls, without the breaks between them.
     pub fn text_bytes(&self) -> u64 {
         self.text_bytes
     }
 
-    /// What it takes in memory. Pages that snapshots share count once, and those that only they still have
-    /// do not count here.
+    /// The memory that it takes. Pages that it shares with snapshots count; pages that only snapshots have do not.
     pub fn memory_bytes(&self) -> u64 {
         self.memory_bytes
     }
 
-    /// Stands for what it holds now.
-    pub fn state(&self) -> State {
-        self.state
+    /// Identifies the present contents.
+    pub fn revision(&self) -> Revision {
+        self.revision
     }
 
     /// The whole phext as bytes, a buffer at a time.
@@ -165,10 +163,10 @@ impl Phext {
         Joined::new(self.cursor(..))
     }
 
-    /// Writes the whole phext, about 64 KiB at a time.
+    /// Writes the whole phext in pieces of about 64 KiB.
     ///
     /// # Errors
-    /// What the sink says.
+    /// The sink's error.
     pub fn write_to(&self, sink: &mut impl Write) -> io::Result<()> {
         let mut joined = self.joined();
         let mut buffer = Vec::new();
@@ -189,7 +187,7 @@ impl Phext {
         String::from_utf8(bytes).unwrap_or_default()
     }
 
-    /// Whether an edit would leave everything as it is.
+    /// Whether an edit would change nothing.
     pub(super) fn is_unchanged_by(&self, at: &Coordinate, edit: &Edit) -> bool {
         match edit {
             Edit::Append(text) => text.is_empty(),
@@ -198,7 +196,7 @@ impl Phext {
         }
     }
 
-    /// How many bytes the file would have after an edit; nothing is allocated to find out.
+    /// The length of the file after an edit, computed without allocating.
     pub(super) fn file_bytes_after(&self, at: &Coordinate, edit: &Edit) -> u64 {
         let old = self.scroll(at).len() as u64;
         let new = new_bytes(old, edit);
@@ -210,7 +208,7 @@ impl Phext {
         }
     }
 
-    /// How many breaks more it takes to stop at a coordinate on the way between its neighbours.
+    /// How many more breaks the file has with a scroll at this coordinate.
     fn detour(&self, at: &Coordinate) -> u64 {
         let before = self.predecessor(at).unwrap_or(Coordinate::ORIGIN);
         let arrive = breaks::breaks_between(&before, at);
@@ -222,7 +220,7 @@ impl Phext {
         }
     }
 
-    /// The last scroll before a coordinate. A page begins with its key, so one page holds it.
+    /// The last scroll before a coordinate. A page begins with its key, so the page found has it.
     fn predecessor(&self, at: &Coordinate) -> Option<Coordinate> {
         let (_, page) = self.pages.range(..*at).next_back()?;
         let index = page.find(at).unwrap_or_else(|index| index);
@@ -239,7 +237,7 @@ impl Phext {
         self.file_bytes = self.file_bytes_after(&at, edit);
         self.text_bytes = self.text_bytes - old + new;
         self.scroll_count = self.scroll_count + usize::from(old == 0) - usize::from(new == 0);
-        self.state = State::new();
+        self.revision = Revision::new();
         let mut page = self.take_page_for(&at);
         if page.has_room_for(&at, edit) {
             Arc::make_mut(&mut page).apply(at, edit);
@@ -251,7 +249,7 @@ impl Phext {
         }
     }
 
-    /// Takes the page out that a scroll belongs to; an empty one when there is none.
+    /// Removes the page that a scroll belongs to; an empty one when there is none.
     fn take_page_for(&mut self, at: &Coordinate) -> Arc<Page> {
         let first = || self.pages.get_min().map(|(key, page)| (key, page));
         let fitting = self.pages.get_prev(at).or_else(first);
@@ -262,7 +260,7 @@ impl Phext {
         page
     }
 
-    /// Keeps a page, unless it has no scroll left.
+    /// Inserts a page, unless it is empty.
     fn put_page(&mut self, page: Arc<Page>) {
         if let Some(first) = page.first() {
             self.memory_bytes += page.memory_bytes();
@@ -274,7 +272,7 @@ impl Phext {
         self.pages.get_prev(at).map(|(_, page)| page)
     }
 
-    /// The pages that may have scrolls of a range that begins there.
+    /// The pages that may have scrolls of a range with this start.
     fn pages_from(&self, start: Bound<Coordinate>) -> impl Iterator<Item = (&Coordinate, &Arc<Page>)> {
         let first = match start {
             Bound::Included(at) | Bound::Excluded(at) => self.pages.get_prev(&at),
@@ -284,8 +282,8 @@ impl Phext {
     }
 }
 
-impl State {
-    /// One that there has never been in this process.
+impl Revision {
+    /// A revision that is new in this process.
     fn new() -> Self {
         static LAST: AtomicU64 = AtomicU64::new(0);
         Self(LAST.fetch_add(1, Ordering::Relaxed) + 1)
@@ -301,7 +299,7 @@ fn starts_before(at: &Coordinate, end: &Bound<Coordinate>) -> bool {
     }
 }
 
-/// How many bytes a scroll of `old` bytes has after an edit.
+/// The length of a scroll after an edit, from its length before.
 fn new_bytes(old: u64, edit: &Edit) -> u64 {
     match edit {
         Edit::Append(text) => old + text.len() as u64,

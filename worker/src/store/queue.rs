@@ -1,8 +1,7 @@
-//! Records on their way into a journal: they wait for one job that writes all of them at once, and the disk may refuse
-//! them.
+//! Records on their way into a journal. One job appends all that are queued, and the disk may refuse them.
 //!
-//! A record is applied in memory when it is queued. If the disk then refuses it, memory goes back to what the journal
-//! has, and every request that rests on the record is told so by its ticket.
+//! A record is applied in memory when it is queued. If the disk refuses it, memory goes back to what the journal has, and
+//! every request that rests on the record learns that through its commit point.
 
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -13,13 +12,13 @@ use crate::store::record::{Entry, Stamp, encode};
 /// Why the disk did not take records. The journal is as it was before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// There was no room for them.
+    /// The disk is full.
     Full,
-    /// The file system, or the journal, can only be read.
+    /// The file system or the journal is read-only.
     Unwritable,
-    /// A temporary file is in the way, and is not a plain file.
+    /// Something that is not a plain file has the name of a temporary file.
     Blocked,
-    /// The system refused for another reason, which has been logged.
+    /// Another error, which has been logged.
     Failed(io::ErrorKind),
 }
 
@@ -34,19 +33,19 @@ impl From<&io::Error> for Refusal {
     }
 }
 
-/// What became of records that are written together. Clones tell the same.
+/// Whether the disk refused records that are appended together. All clones share the answer.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Fate(Arc<OnceLock<Refusal>>);
+pub(super) struct SharedRefusal(Arc<OnceLock<Refusal>>);
 
-impl Fate {
-    /// Says that the disk did not take them.
-    pub(super) fn refuse(&self, refusal: Refusal) {
+impl SharedRefusal {
+    /// Reports that the disk refused them.
+    pub(super) fn set(&self, refusal: Refusal) {
         // Records are refused once: then they are gone.
         let _ = self.0.set(refusal);
     }
 
-    /// Why the disk did not take them; `None` while it may, and once it has.
-    pub(super) fn refusal(&self) -> Option<Refusal> {
+    /// Why the disk refused them; `None` if it has not.
+    pub(super) fn get(&self) -> Option<Refusal> {
         self.0.get().copied()
     }
 }
@@ -56,18 +55,18 @@ impl Fate {
 pub(super) struct Queue {
     /// Without checksums: these depend on the journal that takes the records.
     pub(super) records: Vec<u8>,
-    /// Of those who wait for these records.
-    pub(super) fates: Vec<Fate>,
-    /// One of the records gives room back, so the reserve may be used for them.
-    pub(super) frees_room: bool,
+    /// Of the commit points that rest on these records. There is one, or several after [`Queue::put_back`].
+    refusals: Vec<SharedRefusal>,
+    /// One of the records frees space, so the reserve may be used for them.
+    pub(super) frees_space: bool,
 }
 
 impl Queue {
-    pub(super) fn push(&mut self, stamp: &Stamp, entry: &Entry<'_>, frees_room: bool) {
-        if self.fates.is_empty() {
-            self.fates.push(Fate::default());
+    pub(super) fn push(&mut self, stamp: &Stamp, entry: &Entry<'_>, frees_space: bool) {
+        if self.refusals.is_empty() {
+            self.refusals.push(SharedRefusal::default());
         }
-        self.frees_room |= frees_room;
+        self.frees_space |= frees_space;
         encode(stamp, entry, &mut self.records);
     }
 
@@ -79,23 +78,23 @@ impl Queue {
         self.records.len() as u64
     }
 
-    /// What becomes of the last record; `None` when there is none.
-    pub(super) fn fate(&self) -> Option<&Fate> {
-        self.fates.last()
+    /// Where a refusal of the last record is reported; `None` when there is none.
+    pub(super) fn refusal(&self) -> Option<&SharedRefusal> {
+        self.refusals.last()
     }
 
-    /// Puts older records in front again.
+    /// Puts older records back in front.
     pub(super) fn put_back(&mut self, older: Self) {
         let newer = std::mem::replace(self, older);
         self.records.extend(newer.records);
-        self.fates.extend(newer.fates);
-        self.frees_room |= newer.frees_room;
+        self.refusals.extend(newer.refusals);
+        self.frees_space |= newer.frees_space;
     }
 
-    /// Gives all of them up.
+    /// Drops all of them, and reports why.
     pub(super) fn refuse(&mut self, refusal: Refusal) {
-        for fate in std::mem::take(self).fates {
-            fate.refuse(refusal);
+        for shared in std::mem::take(self).refusals {
+            shared.set(refusal);
         }
     }
 }

@@ -1,43 +1,42 @@
 //! One record of a journal, byte by byte. `docs/store.md` draws it.
 //!
-//! A record is whole or it is nothing: its checksum covers every byte of it and the generation of its
-//! journal, so neither a half-written record nor one of another journal is taken for good.
+//! A record is whole or invalid: its checksum covers all of its bytes and its journal's generation, so neither a
+//! half-written record nor one of another journal is taken for valid.
 
 use std::borrow::Cow;
 
 use sq_shared::coordinate::Coordinate;
 
 use crate::store::breaks::first_break;
+use crate::store::idempotency::{KeyOrigin, RememberedWrite, WriteKey};
 use crate::store::phext::Edit;
-use crate::store::repeats::{KeyOrigin, RepeatKey};
 
-/// What stands in front of the part that the length counts: length and checksum.
+/// Length and checksum, which the length does not count.
 pub(super) const PREFIX_BYTES: usize = 8;
 
 /// What every record has between its prefix and its payload.
 const COMMON_BYTES: usize = 50;
 
-/// The first of them, sequence and `durable`, are masked.
+/// The first bytes behind the prefix, sequence and `durable`, are masked.
 const MASKED_BYTES: usize = 16;
 
-/// The shortest record.
 pub(super) const SMALLEST_BYTES: usize = PREFIX_BYTES + COMMON_BYTES;
 
-/// About what a carried-over key takes.
-pub(super) const REPEAT_BYTES: u64 = (PREFIX_BYTES + COMMON_BYTES + 16) as u64;
+/// The record of a key without its edit.
+pub(super) const KEY_RECORD_BYTES: u64 = (PREFIX_BYTES + COMMON_BYTES + 16) as u64;
 
-/// The longest text of one record: its length has 32 bits, and the rest of the record needs some of them.
+/// The longest text of one record: its length has 32 bits, of which the rest of the record needs some.
 pub(super) const TEXT_BYTES: usize = u32::MAX as usize - 1024;
 
 /// The longest record: the coordinate of an edit, and its text.
 pub(super) const LARGEST_BYTES: usize = SMALLEST_BYTES + 9 * 4 + TEXT_BYTES;
 
-/// The largest sequence. Nobody counts that far: a larger one was made up, and the next one after the largest of
-/// all would not follow it.
+/// The largest valid sequence. No count of writes gets that far, so a larger one is forged; and the largest `u64` would
+/// have no successor.
 pub(super) const LARGEST_SEQUENCE: u64 = u64::MAX / 2;
 
-/// The largest one in a journal that a worker takes over. What it writes itself has room behind: a record that could not
-/// be read again would be lost, or what it says is saved would be applied twice.
+/// The largest sequence in a journal that a worker continues. Above it there are numbers left for the worker's own records:
+/// one with an invalid number would be lost, or the edits that it says are saved would be applied twice.
 pub(super) const LARGEST_FOUND_SEQUENCE: u64 = LARGEST_SEQUENCE - (1 << 32);
 
 const INSERT: u8 = 1;
@@ -45,9 +44,9 @@ const UPDATE: u8 = 2;
 const DELETE: u8 = 3;
 const SAVED: u8 = 4;
 const PUBLISHED: u8 = 5;
-const REPEAT: u8 = 6;
+const KEY: u8 = 6;
 
-/// What the records of one journal have in common, and those of no other.
+/// Tells the records of one journal from those of all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Generation {
     /// Random, and known to no client.
@@ -55,13 +54,13 @@ pub(super) struct Generation {
     pub(super) format: Format,
 }
 
-/// How a journal writes its records.
+/// How a journal encodes its records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
-    /// Sequence and `durable` as they are: a client can guess them, and write a text that looks like many records.
-    /// Such a journal is read, and a new one takes its place before the next write.
+    /// Sequence and `durable` are not masked: a client can guess them, and write a text that looks like many records. Such
+    /// a journal is read, and replaced before the next write.
     Plain,
-    /// Sequence and `durable` masked with the generation, so that no text looks like a record.
+    /// Sequence and `durable` are masked with the generation, so no client's text looks like a record.
     Masked,
 }
 
@@ -75,45 +74,62 @@ impl Generation {
     }
 }
 
-/// A record, apart from the generation of its journal.
+/// A record without the generation of its journal.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Record {
     pub(super) stamp: Stamp,
     pub(super) entry: Entry<'static>,
 }
 
-/// Where and when a record was written.
+/// The position and time of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
-    /// Rises from record to record, over all generations; a carried-over key has that of its journal's base.
+    /// Rises from record to record, over all generations. A carried-over key has the sequence of its journal's base.
     pub(super) sequence: u64,
-    /// Every record up to this sequence was durable when this one was written. So a bad record up to it is
-    /// damage; a bad one after it may be a write that was under way when the power went.
+    /// Every record up to this sequence was durable when this one was written. So an invalid record up to it is damage; a
+    /// later one may be a write that a power cut interrupted.
     pub(super) durable: u64,
-    /// When it was written first, in microseconds since 1970.
+    /// When it was first written, in microseconds since 1970.
     pub(super) time_us: u64,
 }
 
-/// What a record says.
+/// The content of a record.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Entry<'a> {
-    /// A scroll was changed.
+    /// A change of a scroll.
     Edit {
         at: Coordinate,
         edit: Cow<'a, Edit>,
         /// The number in the answer to the request.
         answer_bytes: u64,
-        repeat: Option<RepeatKey>,
+        key: Option<WriteKey>,
     },
-    /// A file with these contents, which has all edits up to the sequence, is about to take the phext's name.
+    /// A file with this digest, which has all edits up to the sequence, is about to get the phext's name.
     Saved { upto: u64, digest: FileDigest },
-    /// The file with all edits up to the sequence has the phext's name, for good.
+    /// The file with all edits up to the sequence has the phext's name, and no power cut can take it away.
     Published { upto: u64 },
-    /// A key that is remembered though its edit is in the file already, or changed nothing.
-    Repeat { key: RepeatKey, fingerprint: u128, answer_bytes: u64 },
+    /// A key without its edit, which is in the file already or changed nothing.
+    Key { key: WriteKey, fingerprint: u128, answer_bytes: u64 },
 }
 
-/// What tells the contents of a file from all others.
+impl Entry<'_> {
+    /// The record of a key without its edit.
+    pub(super) fn from_key(key: WriteKey, write: RememberedWrite) -> Self {
+        Self::Key { key, fingerprint: write.fingerprint, answer_bytes: write.answer_bytes }
+    }
+
+    /// The key of an entry, and what is remembered with it.
+    pub(super) fn key(&self, time_us: u64) -> Option<(WriteKey, RememberedWrite)> {
+        let (key, fingerprint, answer_bytes) = match self {
+            Self::Edit { at, edit, answer_bytes, key } => ((*key)?, fingerprint(at, edit), *answer_bytes),
+            Self::Key { key, fingerprint, answer_bytes } => (*key, *fingerprint, *answer_bytes),
+            Self::Saved { .. } | Self::Published { .. } => return None,
+        };
+        Some((key, RememberedWrite { fingerprint, answer_bytes, time_us }))
+    }
+}
+
+/// Identifies the contents of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FileDigest {
     pub(super) bytes: u64,
@@ -121,7 +137,7 @@ pub(super) struct FileDigest {
     pub(super) xxh3: u128,
 }
 
-/// Adds a record to a buffer, complete but for its mask and its checksum: [`seal`] adds those of the journal that takes it.
+/// Adds a record to a buffer, without mask and checksum: [`seal`] adds those of the journal that takes it.
 pub(super) fn encode(stamp: &Stamp, entry: &Entry<'_>, buffer: &mut Vec<u8>) {
     let start = buffer.len();
     buffer.extend_from_slice(&[0; PREFIX_BYTES]);
@@ -129,9 +145,9 @@ pub(super) fn encode(stamp: &Stamp, entry: &Entry<'_>, buffer: &mut Vec<u8>) {
         buffer.extend_from_slice(&word.to_le_bytes());
     }
     match entry {
-        Entry::Edit { at, edit, answer_bytes, repeat } => {
+        Entry::Edit { at, edit, answer_bytes, key } => {
             let (kind, text) = kind_and_text(edit);
-            encode_common(kind, repeat.as_ref(), *answer_bytes, buffer);
+            encode_common(kind, key.as_ref(), *answer_bytes, buffer);
             at.parts().iter().for_each(|part| buffer.extend_from_slice(&part.to_le_bytes()));
             buffer.extend_from_slice(text.as_bytes());
         }
@@ -141,15 +157,14 @@ pub(super) fn encode(stamp: &Stamp, entry: &Entry<'_>, buffer: &mut Vec<u8>) {
             buffer.extend_from_slice(&digest.xxh3.to_le_bytes());
         }
         Entry::Published { upto } => encode_common(PUBLISHED, None, *upto, buffer),
-        Entry::Repeat { key, fingerprint, answer_bytes } => {
-            encode_common(REPEAT, Some(key), *answer_bytes, buffer);
+        Entry::Key { key, fingerprint, answer_bytes } => {
+            encode_common(KEY, Some(key), *answer_bytes, buffer);
             buffer.extend_from_slice(&fingerprint.to_le_bytes());
         }
     }
     write_length(buffer.get_mut(start..).unwrap_or_default());
 }
 
-/// Writes the length into a record's prefix.
 fn write_length(record: &mut [u8]) {
     let Some((prefix, body)) = record.split_first_chunk_mut::<PREFIX_BYTES>() else { return };
     // A text is never longer than `TEXT_BYTES`.
@@ -157,7 +172,7 @@ fn write_length(record: &mut [u8]) {
     *prefix = [a, b, c, d, 0, 0, 0, 0];
 }
 
-/// Masks each of these records, and writes its checksum into its prefix.
+/// Masks each record, and writes its checksum.
 pub(super) fn seal(generation: Generation, records: &mut [u8]) {
     change_each(records, |length, crc, body| {
         toggle_mask(generation, body);
@@ -165,12 +180,12 @@ pub(super) fn seal(generation: Generation, records: &mut [u8]) {
     });
 }
 
-/// Takes the mask off again: another journal may take these records.
+/// Removes the masks, so that another journal may take the records.
 pub(super) fn unseal(generation: Generation, records: &mut [u8]) {
     change_each(records, |_, _, body| toggle_mask(generation, body));
 }
 
-/// Goes through records with the length, the checksum and the body of each.
+/// Visits the length, checksum and body of each record.
 fn change_each(mut records: &mut [u8], mut change: impl FnMut([u8; 4], &mut [u8; 4], &mut [u8])) {
     while let Some((&mut length, rest)) = records.split_first_chunk_mut::<4>() {
         let body_bytes = u32::from_le_bytes(length) as usize;
@@ -187,13 +202,12 @@ fn toggle_mask(generation: Generation, body: &mut [u8]) {
 }
 
 impl Record {
-    /// Reads the part of a record behind its prefix; the prefix has been checked. `None` when it makes no
-    /// sense.
+    /// Reads a record's body; the checksum has been verified. `None` when it is invalid.
     pub(super) fn decode(body: &[u8], generation: Generation) -> Option<Self> {
         let (mut reader, mask) = (Reader(body), generation.mask());
         let (sequence, durable) = (reader.u64()? ^ mask, reader.u64()? ^ mask);
         let stamp = Stamp { sequence, durable, time_us: reader.u64()? };
-        // What was durable, and what a save had, was written before.
+        // A record can only refer to earlier ones.
         if stamp.sequence > LARGEST_SEQUENCE || stamp.durable > stamp.sequence {
             return None;
         }
@@ -201,10 +215,10 @@ impl Record {
         let (kind, origin) = (reader.array::<1>()?, reader.array::<1>()?);
         let digest = reader.u128()?;
         let number = reader.u64()?;
-        let repeat = match origin {
+        let key = match origin {
             [0] => None,
-            [1] => Some(RepeatKey { origin: KeyOrigin::Client, digest }),
-            [2] => Some(RepeatKey { origin: KeyOrigin::Gateway, digest }),
+            [1] => Some(WriteKey { origin: KeyOrigin::Client, digest }),
+            [2] => Some(WriteKey { origin: KeyOrigin::Gateway, digest }),
             _ => return None,
         };
         let entry = match kind {
@@ -212,31 +226,30 @@ impl Record {
                 let at = reader.coordinate()?;
                 let text = std::str::from_utf8(reader.0).ok().filter(|text| first_break(text).is_none())?;
                 let edit = Cow::Owned(edit_of(kind, text)?);
-                Entry::Edit { at, edit, answer_bytes: number, repeat }
+                Entry::Edit { at, edit, answer_bytes: number, key }
             }
             [SAVED] => {
                 let digest = FileDigest { bytes: reader.u64()?, xxh3: reader.u128()? };
                 Entry::Saved { upto: earlier(number)?, digest }
             }
             [PUBLISHED] => Entry::Published { upto: earlier(number)? },
-            [REPEAT] => Entry::Repeat { key: repeat?, fingerprint: reader.u128()?, answer_bytes: number },
+            [KEY] => Entry::Key { key: key?, fingerprint: reader.u128()?, answer_bytes: number },
             _ => return None,
         };
         Some(Self { stamp, entry })
     }
 }
 
-/// The checksum of a record whose body is given.
 pub(super) fn checksum(generation: Generation, length: [u8; 4], body: &[u8]) -> u32 {
     crc32c::crc32c_append(checksum_before_body(generation, length), body)
 }
 
-/// The checksum of what is counted before a record's body.
+/// The checksum's state before a record's body.
 pub(super) fn checksum_before_body(generation: Generation, length: [u8; 4]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&generation.id.to_le_bytes()), &length)
 }
 
-fn encode_common(kind: u8, key: Option<&RepeatKey>, number: u64, buffer: &mut Vec<u8>) {
+fn encode_common(kind: u8, key: Option<&WriteKey>, number: u64, buffer: &mut Vec<u8>) {
     let origin = match key.map(|key| key.origin) {
         None => 0,
         Some(KeyOrigin::Client) => 1,
@@ -264,7 +277,7 @@ fn edit_of(kind: [u8; 1], text: &str) -> Option<Edit> {
     }
 }
 
-/// Stands for what a request asks for: the same key with another one is a mistake.
+/// Identifies what a request asks for: a key must not come with another one.
 pub(super) fn fingerprint(at: &Coordinate, edit: &Edit) -> u128 {
     let (kind, text) = kind_and_text(edit);
     let mut hash = xxhash_rust::xxh3::Xxh3::new();
@@ -274,7 +287,7 @@ pub(super) fn fingerprint(at: &Coordinate, edit: &Edit) -> u128 {
     hash.digest128()
 }
 
-/// Takes numbers off the front of bytes.
+/// Reads numbers from the front of a slice.
 pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl Reader<'_> {
@@ -310,9 +323,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn keys() -> impl Strategy<Value = RepeatKey> {
+    fn keys() -> impl Strategy<Value = WriteKey> {
         let origin = prop_oneof![Just(KeyOrigin::Client), Just(KeyOrigin::Gateway)];
-        (origin, any::<u128>()).prop_map(|(origin, digest)| RepeatKey { origin, digest })
+        (origin, any::<u128>()).prop_map(|(origin, digest)| WriteKey { origin, digest })
     }
 
     fn entries() -> impl Strategy<Value = Entry<'static>> {
@@ -323,17 +336,15 @@ mod tests {
             Just(Edit::Remove)
         ];
         prop_oneof![
-            (at, edit, any::<u64>(), prop::option::of(keys())).prop_map(
-                |(at, edit, answer_bytes, repeat)| {
-                    let at = Coordinate::from_parts(at).unwrap();
-                    Entry::Edit { at, edit: Cow::Owned(edit), answer_bytes, repeat }
-                }
-            ),
+            (at, edit, any::<u64>(), prop::option::of(keys())).prop_map(|(at, edit, answer_bytes, key)| {
+                let at = Coordinate::from_parts(at).unwrap();
+                Entry::Edit { at, edit: Cow::Owned(edit), answer_bytes, key }
+            }),
             (any::<u64>(), any::<u64>(), any::<u128>())
                 .prop_map(|(upto, bytes, xxh3)| Entry::Saved { upto, digest: FileDigest { bytes, xxh3 } }),
             any::<u64>().prop_map(|upto| Entry::Published { upto }),
             (keys(), any::<u128>(), any::<u64>()).prop_map(|(key, fingerprint, answer_bytes)| {
-                Entry::Repeat { key, fingerprint, answer_bytes }
+                Entry::Key { key, fingerprint, answer_bytes }
             }),
         ]
     }
@@ -354,7 +365,7 @@ mod tests {
             let record = Record { stamp: Stamp { sequence, durable: earlier(durable), time_us }, entry };
             let mut bytes = Vec::new();
             encode(&record.stamp, &record.entry, &mut bytes);
-            // As after a journal that could not take it.
+            // As after a journal that refused it.
             let other = Generation { id: !id, format: Format::Masked };
             seal(other, &mut bytes);
             unseal(other, &mut bytes);

@@ -1,10 +1,8 @@
-//! How a phext comes from the disk into memory: its file, and the writes of its journal that are not in the
-//! file yet.
+//! Reads a phext from the disk: its file, and the edits of its journal that are not in the file yet.
 //!
-//! The journal names the contents of each file that the store was about to put in place. So whatever moment a
-//! kill or a power cut chose, the file says by its contents how much of the journal is in it. A file that the
-//! journal does not name is another program's. It is the truth: of the journal only what is newer than it is
-//! applied on top.
+//! The journal has the digest of each file that the store was about to publish. So at whatever moment a kill or a power cut
+//! came, the file's contents tell how much of the journal they include. A file that the journal does not know is another
+//! program's. It is the truth: of the journal only edits that are newer than it are applied.
 
 use std::io;
 use std::sync::Arc;
@@ -14,18 +12,19 @@ use sq_shared::phext_name::PhextName;
 
 use crate::store::damage::Damage;
 use crate::store::disk::{Disk, DiskFile, FileName, Identity, is_harmless};
-use crate::store::journal::{self, Base, End, Header, Journal, JournalDamage};
+use crate::store::idempotency::{KEYS_PER_PHEXT, RememberedKeys};
+use crate::store::journal::{self, Base, Header, Journal, JournalDamage, JournalEnd};
 use crate::store::links::BadLink;
+use crate::store::open_phext::durability::Position;
+use crate::store::open_phext::journal_writer::JournalState;
 use crate::store::phext::parser::PhextParser;
 use crate::store::phext::{Phext, TextDamage};
-use crate::store::record::{Entry, FileDigest, Format, LARGEST_FOUND_SEQUENCE, Record, fingerprint};
-use crate::store::repeats::{KEYS_PER_PHEXT, Remembered, Repeats};
+use crate::store::record::{Entry, FileDigest, Format, LARGEST_FOUND_SEQUENCE, Record, Stamp};
 use crate::store::usage::Files;
 
-/// How much of a file is read at once.
 const READ_BYTES: usize = 256 * 1024;
 
-/// Why a phext did not come into memory.
+/// Why a phext could not be read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RecoveryError {
     #[error(transparent)]
@@ -44,52 +43,37 @@ impl From<JournalDamage> for RecoveryError {
 #[derive(Debug)]
 pub(super) struct Recovered {
     pub(super) phext: Phext,
-    /// What the file was when it was read.
+    /// The last record that requests may rest on, and the last edit in `phext`.
+    pub(super) position: Position,
+    /// The file when it was read.
     pub(super) file: Option<Identity>,
-    pub(super) digest: Option<FileDigest>,
-    pub(super) repeats: Repeats,
+    /// What is in the file: its digest, and the last edit in it.
+    pub(super) base: Base,
+    pub(super) keys: RememberedKeys,
     pub(super) last_sequence: u64,
-    /// The last record that somebody may be told of, and the last that is known to be durable.
-    pub(super) logged: u64,
+    /// The last record that is known to be durable.
     pub(super) synced: u64,
-    /// The last edit in `phext`, and the last that is in the file too.
-    pub(super) last_edit: u64,
-    pub(super) saved: u64,
-    pub(super) journal: RecoveredJournal,
+    pub(super) journal: JournalState,
 }
 
-/// What there is to append to.
-#[derive(Debug)]
-pub(super) enum RecoveredJournal {
-    None,
-    /// The one that belongs to the file, which has all its edits.
-    Current(Journal),
-    /// It must begin anew, with these records of the old one: its format is an old one, or the file is another
-    /// program's, or the worker before ended at work. What that one wrote last may be in the kernel's memory alone, even after a sync:
-    /// for when the sync before had failed, this one has nothing to do. Only a new file is sure.
-    Superseded(Tail),
-}
-
-/// Records of a journal that go over into its next generation.
+/// The records of a journal that go over into its next generation.
 #[derive(Debug, Clone)]
 pub(super) struct Tail {
-    pub(super) file: Arc<dyn DiskFile>,
+    pub(super) journal: Journal,
     pub(super) header: Header,
-    /// The offset of the first record to look at.
+    /// The offset of the first record that may go over.
     pub(super) from: u64,
-    /// The offset behind the last one.
-    pub(super) end: u64,
     pub(super) keep: Keep,
     /// What the next generation starts from.
     pub(super) base: Base,
 }
 
-/// Which edits count.
+/// Which edits go over.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Keep {
-    /// All behind this sequence.
+    /// All after this sequence.
     After(u64),
-    /// Of these only those that were written after this time, in microseconds since 1970.
+    /// Of these, only those that were written after this time, in microseconds since 1970.
     NewerThan { sequence: u64, time_us: u64 },
     /// None of them.
     Nothing,
@@ -107,7 +91,7 @@ impl Keep {
     }
 }
 
-/// The files of a phext, as far as they can be told from others without reading them.
+/// The identities of a phext's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PhextFiles {
     text: Option<Identity>,
@@ -117,7 +101,7 @@ pub(super) struct PhextFiles {
 }
 
 impl PhextFiles {
-    pub(super) fn of(disk: &dyn Disk, name: &PhextName) -> io::Result<Self> {
+    pub(super) fn find(disk: &dyn Disk, name: &PhextName) -> io::Result<Self> {
         Ok(Self {
             text: disk.identity(&FileName::Phext(name.clone()))?,
             journal: disk.identity(&FileName::Journal(name.clone()))?,
@@ -126,7 +110,7 @@ impl PhextFiles {
         })
     }
 
-    /// Whether there is a text, or a journal.
+    /// Whether there is a text or a journal.
     pub(super) fn are_any(&self) -> bool {
         self.text.is_some() || self.journal.is_some()
     }
@@ -137,7 +121,7 @@ impl PhextFiles {
         Files { text_bytes: bytes(self.text), spare_bytes: bytes(self.journal) }
     }
 
-    /// A new file is written beside each old one. What stands there must be a plain file, which gives way.
+    /// New files are written under temporary names. What has such a name must be a plain file, which is replaced.
     pub(super) fn check_new(&self) -> Result<(), Damage> {
         for (identity, suffix) in [(self.new_text, ".phext"), (self.new_journal, ".journal")] {
             if identity.is_some_and(|identity| !identity.is_file) {
@@ -154,33 +138,31 @@ pub(super) fn recover(
     name: &PhextName,
     quota_bytes: Option<u64>,
 ) -> Result<Option<Recovered>, RecoveryError> {
-    PhextFiles::of(disk, name)?.check_new()?;
+    PhextFiles::find(disk, name)?.check_new()?;
     let is_in_folder = name.folder().is_some();
     if is_in_folder {
         remove_leftovers(disk, name)?;
     }
-    let survey = survey(disk, name)?;
-    let text = read_text(disk, name, quota_bytes, survey.as_ref(), PhextParser::default())?;
-    match (survey, text) {
+    let summary = summarize_journal(disk, name)?;
+    let text = read_text(disk, name, quota_bytes, summary.as_ref(), PhextParser::default())?;
+    match (summary, text) {
         (_, None) if is_in_folder => Err(Damage::Link(BadLink::Missing).into()),
         (None, None) => Ok(None),
         (None, Some(text)) => Ok(Some(Recovered {
             phext: text.phext,
+            position: Position::default(),
             file: Some(text.identity),
-            digest: Some(text.digest),
-            repeats: Repeats::new(KEYS_PER_PHEXT),
+            base: Base { sequence: 0, digest: Some(text.digest) },
+            keys: RememberedKeys::new(KEYS_PER_PHEXT),
             last_sequence: 0,
-            logged: 0,
             synced: 0,
-            last_edit: 0,
-            saved: 0,
-            journal: RecoveredJournal::None,
+            journal: JournalState::None,
         })),
-        (Some(survey), text) => survey.replay(text, is_in_folder).map(Some),
+        (Some(summary), text) => summary.replay(text, is_in_folder).map(Some),
     }
 }
 
-/// In a folder no start does it.
+/// Those in the directory itself are removed at the start.
 fn remove_leftovers(disk: &dyn Disk, name: &PhextName) -> io::Result<()> {
     for file in [FileName::NewPhext(name.clone()), FileName::NewJournal(name.clone())] {
         match disk.remove(&file) {
@@ -192,78 +174,73 @@ fn remove_leftovers(disk: &dyn Disk, name: &PhextName) -> io::Result<()> {
 }
 
 /// Reads a phext's journal; `None` when there is none.
-pub(super) fn survey(disk: &dyn Disk, name: &PhextName) -> Result<Option<Survey>, RecoveryError> {
+pub(super) fn summarize_journal(
+    disk: &dyn Disk,
+    name: &PhextName,
+) -> Result<Option<JournalSummary>, RecoveryError> {
     match open_plain(disk, &FileName::Journal(name.clone()))? {
         Opened::Missing => Ok(None),
         Opened::NotAFile => Err(JournalDamage::NotAFile.into()),
-        Opened::File(file) => Ok(Some(Survey::of(file.into())??)),
+        Opened::File(file) => Ok(Some(JournalSummary::of(file.into())??)),
     }
 }
 
-/// What a journal says, before anything of it is applied.
-pub(super) struct Survey {
+/// What a journal says, without its edits.
+pub(super) struct JournalSummary {
     file: Arc<dyn DiskFile>,
     header: Header,
-    pub(super) end: End,
-    /// The file that is known to have had the phext's name.
+    pub(super) end: JournalEnd,
+    /// The last file that is known to have been published.
     published: Base,
-    /// Files that may have had it since, the oldest first.
+    /// Files that may have been published since, the oldest first.
     pending: Vec<Base>,
-    repeats: Repeats,
-    /// When it was read: the keys in it are no older than that.
+    keys: RememberedKeys,
+    /// When it was read. Its keys count as no older than that.
     began: Instant,
     last_sequence: u64,
-    /// The last record that somebody may have been told of.
+    /// The last record that a client may have been told about.
     last_change: u64,
-    /// The last record that another one says is durable.
+    /// The last record that another one calls durable.
     durable: u64,
     pub(super) records: u64,
 }
 
-impl Survey {
+impl JournalSummary {
     pub(super) fn of(file: Arc<dyn DiskFile>) -> io::Result<Result<Self, JournalDamage>> {
         let header = match journal::read_header(&*file)? {
             Ok(header) => header,
             Err(damage) => return Ok(Err(damage)),
         };
-        let mut survey = Self {
+        let mut summary = Self {
             file: Arc::clone(&file),
             header,
-            end: End { bytes: 0, torn_bytes: 0 },
+            end: JournalEnd { bytes: 0, torn_bytes: 0 },
             published: header.base,
             pending: Vec::new(),
-            repeats: Repeats::new(KEYS_PER_PHEXT),
+            keys: RememberedKeys::new(KEYS_PER_PHEXT),
             began: Instant::now(),
             last_sequence: header.base.sequence,
             last_change: header.base.sequence,
             durable: header.base.sequence,
             records: 0,
         };
-        let end = journal::scan(&*file, &header, |record| survey.note(&record))?;
-        if survey.last_sequence > LARGEST_FOUND_SEQUENCE {
+        let end = journal::scan(&*file, &header, |record| summary.note(&record))?;
+        if summary.last_sequence > LARGEST_FOUND_SEQUENCE {
             return Ok(Err(JournalDamage::Sequence));
         }
-        Ok(end.map(|end| Self { end, ..survey }))
+        Ok(end.map(|end| Self { end, ..summary }))
     }
 
     fn note(&mut self, record: &Record) {
-        let time_us = record.stamp.time_us;
+        let Stamp { sequence, durable, time_us } = record.stamp;
         self.records += 1;
-        self.last_sequence = record.stamp.sequence;
-        self.durable = self.durable.max(record.stamp.durable);
+        self.last_sequence = sequence;
+        self.durable = self.durable.max(durable);
+        if let Some((key, write)) = record.entry.key(time_us) {
+            self.keys.insert(key, write, self.began);
+        }
         match &record.entry {
-            Entry::Edit { at, edit, answer_bytes, repeat } => {
-                self.last_change = record.stamp.sequence;
-                if let Some(key) = repeat {
-                    let (fingerprint, answer_bytes) = (fingerprint(at, edit), *answer_bytes);
-                    self.repeats.insert(*key, Remembered { fingerprint, answer_bytes, time_us }, self.began);
-                }
-            }
-            Entry::Repeat { key, fingerprint, answer_bytes } => {
-                self.last_change = record.stamp.sequence;
-                let (fingerprint, answer_bytes) = (*fingerprint, *answer_bytes);
-                self.repeats.insert(*key, Remembered { fingerprint, answer_bytes, time_us }, self.began);
-            }
+            Entry::Edit { .. } | Entry::Key { .. } => self.last_change = sequence,
             Entry::Saved { upto, digest } => {
                 self.pending.push(Base { sequence: *upto, digest: Some(*digest) });
             }
@@ -279,13 +256,13 @@ impl Survey {
         }
     }
 
-    /// The last sequence in a file with these contents, if it is one of the store's.
+    /// The last sequence in a file with this digest, if it is one of the store's.
     pub(super) fn sequence_of(&self, digest: Option<FileDigest>) -> Option<u64> {
         let mut known = self.pending.iter().rev().chain([&self.published]);
         known.find(|base| base.digest == digest).map(|base| base.sequence)
     }
 
-    /// Which edits are to be applied on top of a file with these contents.
+    /// Which edits are applied on top of a file with this digest.
     fn keep(&self, digest: Option<FileDigest>, file: Option<&Identity>) -> Keep {
         match (self.sequence_of(digest), file) {
             (Some(sequence), _) => Keep::After(sequence),
@@ -296,7 +273,7 @@ impl Survey {
         }
     }
 
-    /// How many edits are to be applied on top of a file with these contents.
+    /// How many edits are applied on top of a file with this digest.
     pub(super) fn count_unsaved(
         &self,
         digest: Option<FileDigest>,
@@ -310,12 +287,12 @@ impl Survey {
         Ok(replayed.map(|()| unsaved))
     }
 
-    /// Hands on once more the records that were good.
+    /// Visits the valid records again.
     fn records(&self, visit: impl FnMut(Record)) -> io::Result<Result<(), JournalDamage>> {
         journal::replay(&*self.file, &self.header, journal::first_record(), self.end.bytes, visit)
     }
 
-    /// Whether a phext must be recovered to know what it has, beside a file with these contents.
+    /// Whether there may be edits that a file with this digest does not have.
     pub(super) fn may_have_more(&self, digest: Option<FileDigest>) -> bool {
         match self.sequence_of(digest) {
             Some(sequence) => !self.is_clean(sequence, true),
@@ -323,23 +300,23 @@ impl Survey {
         }
     }
 
-    /// Whether a file with all edits up to a sequence needs nothing more, and is known to have its name for good.
+    /// Whether a file with all edits up to a sequence is complete and published for good.
     fn is_clean(&self, in_file: u64, is_ours: bool) -> bool {
         self.is_published(in_file, is_ours) && self.end.torn_bytes == 0 && self.last_change <= in_file
     }
 
-    /// Without a record that says so, a file of ours may have got its name just before the power goes.
+    /// Without a record that says so, the rename of the store's own file may be lost with the next power cut.
     fn is_published(&self, in_file: u64, is_ours: bool) -> bool {
         in_file == self.published.sequence || !is_ours
     }
 
-    /// Whether the store may have written a file of so many bytes.
+    /// Whether the store may have written a file of this length.
     fn knows_length(&self, bytes: u64) -> bool {
         let mut known = self.pending.iter().chain([&self.published]);
         known.any(|base| base.digest.is_some_and(|digest| digest.bytes == bytes))
     }
 
-    /// Applies what the file does not have yet.
+    /// Applies the edits that the file does not have.
     fn replay(self, text: Option<Text>, is_in_folder: bool) -> Result<Recovered, RecoveryError> {
         let digest = text.as_ref().map(|text| text.digest);
         let file = text.as_ref().map(|text| text.identity);
@@ -358,14 +335,14 @@ impl Survey {
             })?;
             replayed?;
         }
-        // Where no edit counts, nothing that was noted of a save does: the next generation starts behind it.
+        // If no edit counts, no note of a save does either: the next generation starts after them.
         let keep = if known.is_some() || is_changed { keep } else { Keep::Nothing };
         let base = Base { sequence: self.base_sequence(known, is_changed), digest };
         Ok(self.recovered(phext, file, base, keep, (known.is_some(), is_in_folder)))
     }
 
-    /// The last sequence that counts as being in the file. What another program's file supersedes counts as
-    /// applied: somebody may still wait for it.
+    /// The last sequence that counts as in the file. Edits that another program's file supersedes count as applied: a
+    /// request may still wait for them.
     fn base_sequence(&self, known: Option<u64>, is_changed: bool) -> u64 {
         known.unwrap_or(if is_changed { self.published.sequence } else { self.last_sequence })
     }
@@ -374,63 +351,55 @@ impl Survey {
         self,
         phext: Phext,
         file: Option<Identity>,
-        base: Base,
+        in_file: Base,
         keep: Keep,
         (is_ours, is_in_folder): (bool, bool),
     ) -> Recovered {
-        let is_published = self.is_published(base.sequence, is_ours);
-        // No start syncs the names in a folder. A new journal does.
-        let is_clean = self.is_clean(base.sequence, is_ours) && !is_in_folder;
+        let is_published = self.is_published(in_file.sequence, is_ours);
+        // The start does not sync the names in a folder. A new journal does.
+        let is_clean = self.is_clean(in_file.sequence, is_ours) && !is_in_folder;
         if self.end.torn_bytes > 0 {
             let bytes = self.end.torn_bytes;
             tracing::warn!(
                 bytes,
-                "a write was under way when the worker before ended; it never was answered"
+                "dropped a write that was interrupted by the last stop; it was never acknowledged"
             );
         }
-        let is_current = self.header.generation.format == Format::Masked;
-        let journal = if is_clean && is_ours && is_current {
-            let (file, generation) = (Arc::clone(&self.file), self.header.generation);
-            RecoveredJournal::Current(Journal::resume(file, generation, self.end.bytes))
+        let (header, from) = (self.header, journal::first_record());
+        let journal = Journal::resume(self.file, header.generation, self.end.bytes);
+        let journal = if is_clean && is_ours && header.generation.format == Format::Masked {
+            JournalState::Current(journal)
         } else {
-            let (file, header, from) = (Arc::clone(&self.file), self.header, journal::first_record());
             let (keep, base) = if is_published {
-                (keep, base)
+                (keep, in_file)
             } else {
                 (Keep::After(self.published.sequence), self.published)
             };
-            RecoveredJournal::Superseded(Tail { file, header, from, end: self.end.bytes, keep, base })
+            JournalState::Stale { tail: Tail { journal, header, from, keep, base }, is_stuck: false }
         };
-        let (logged, synced) =
-            if is_clean { (self.durable, self.durable) } else { (self.last_sequence, base.sequence) };
-        Recovered {
-            phext,
-            file,
-            digest: base.digest,
-            repeats: self.repeats,
-            last_sequence: self.last_sequence,
-            logged,
-            synced,
-            last_edit: if is_clean { base.sequence } else { self.last_sequence },
-            saved: base.sequence,
-            journal,
-        }
+        let last_sequence = self.last_sequence;
+        let (position, synced) = if is_clean {
+            (Position { record: self.durable, edit: in_file.sequence }, self.durable)
+        } else {
+            (Position { record: last_sequence, edit: last_sequence }, in_file.sequence)
+        };
+        Recovered { phext, position, file, base: in_file, keys: self.keys, last_sequence, synced, journal }
     }
 }
 
-/// A phext's file, read.
+/// The contents of a phext's file.
 pub(super) struct Text {
     pub(super) phext: Phext,
     pub(super) identity: Identity,
     pub(super) digest: FileDigest,
 }
 
-/// Reads a phext's file; `None` when there is none. The parser decides whether its scrolls are kept.
+/// Reads a phext's file; `None` when there is none. The parser decides whether the scrolls are kept.
 pub(super) fn read_text(
     disk: &dyn Disk,
     name: &PhextName,
     quota_bytes: Option<u64>,
-    survey: Option<&Survey>,
+    summary: Option<&JournalSummary>,
     parser: PhextParser,
 ) -> Result<Option<Text>, RecoveryError> {
     let file = match open_plain(disk, &FileName::Phext(name.clone()))? {
@@ -438,9 +407,9 @@ pub(super) fn read_text(
         Opened::NotAFile => return Err(Damage::from(TextDamage::NotAFile).into()),
         Opened::File(file) => file,
     };
-    // Before the bytes: when someone writes meanwhile, the next look sees a change and reads again.
+    // Taken before the contents: if another program writes meanwhile, the next `stat` differs, and the file is read again.
     let identity = file.identity()?;
-    let is_ours = survey.is_some_and(|survey| survey.knows_length(identity.bytes));
+    let is_ours = summary.is_some_and(|summary| summary.knows_length(identity.bytes));
     if let Some(quota) = quota_bytes.filter(|quota| identity.bytes > *quota && !is_ours) {
         return Err(Damage::LargerThanQuota { bytes: identity.bytes, quota }.into());
     }
@@ -448,7 +417,7 @@ pub(super) fn read_text(
     Ok(Some(Text { phext, identity, digest }))
 }
 
-/// Reads a text piece by piece: memory holds its scrolls, and never all of the file beside them.
+/// Reads a text in pieces, so that memory never holds the whole file beside its scrolls.
 fn parse(file: &dyn DiskFile, mut parser: PhextParser) -> Result<(Phext, FileDigest), RecoveryError> {
     let mut hash = xxhash_rust::xxh3::Xxh3::new();
     let mut buffer = vec![0; READ_BYTES];
@@ -481,7 +450,7 @@ pub(super) fn open_plain(disk: &dyn Disk, name: &FileName) -> io::Result<Opened>
     }
 }
 
-/// When the kernel last saw a change of the file, in microseconds since 1970.
+/// The file's ctime, in microseconds since 1970.
 fn changed_us(identity: &Identity) -> u64 {
     let microseconds = i128::from(identity.changed_s) * 1_000_000 + i128::from(identity.changed_ns) / 1000;
     u64::try_from(microseconds).unwrap_or(0)

@@ -1,40 +1,38 @@
-//! How often a phext's file may be written again. A save writes all of a phext, however little of it has changed, so the
-//! writes since the last save must pay for it.
+//! How often a phext may be saved. A save writes the whole phext, however little has changed, so the writes since the last
+//! save must pay for it.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use sq_shared::phext_name::PhextName;
 
-/// What one written byte pays for.
+/// How many saved bytes one written byte pays for.
 const SAVED_BYTES_PER_BYTE: u64 = 3;
 
-/// A write counts as at least so many bytes, so that the file of a phext of up to three times that is saved before each
-/// answer: people look at it right after a request.
+/// A write counts as at least this. So a phext of up to three times as many bytes is saved before each answer: people look
+/// at its file right after a request.
 pub(super) const SMALLEST_WRITE_BYTES: u64 = 64 * 1024;
 
-/// However little is written, time pays for one save in so long.
+/// However little is written, time pays for one save per period.
 pub(super) const PERIOD: Duration = Duration::from_secs(60);
 
 /// What is left to pay for saves of one phext.
 #[derive(Debug, Default, Clone)]
 pub(super) struct SaveBudget {
-    /// What writes have paid in.
+    /// From writes.
     bytes: u64,
-    /// Since when time pays; `None` when it has paid for a save.
+    /// Since when time pays; `None` before the first save, which is free.
     since: Option<Instant>,
-    /// What the last save had.
     last_save_bytes: u64,
 }
 
 impl SaveBudget {
-    /// A write of so many bytes has been made.
     pub(super) fn pay_in(&mut self, written_bytes: u64) {
         let counted_bytes = written_bytes.max(SMALLEST_WRITE_BYTES);
         self.bytes = self.bytes.saturating_add(counted_bytes.saturating_mul(SAVED_BYTES_PER_BYTE));
     }
 
-    /// When a save of so many bytes is paid for, if nothing more is paid in. It may be in the past.
+    /// When a save is paid for if nothing more is paid in. It may be in the past.
     pub(super) fn paid_at(&self, file_bytes: u64, now: Instant) -> Instant {
         let Some(since) = self.since else { return now };
         let missing_bytes = file_bytes.saturating_sub(self.bytes);
@@ -49,26 +47,25 @@ impl SaveBudget {
         self.since.is_some_and(|since| now.saturating_duration_since(since) < PERIOD)
     }
 
-    /// A save of so many bytes begins. Time begins to pay for the next one.
+    /// A save begins. Time starts to pay for the next one.
     pub(super) fn spend(&mut self, file_bytes: u64, now: Instant) {
         self.bytes = self.bytes.saturating_sub(file_bytes);
         self.since = Some(now);
         self.last_save_bytes = file_bytes;
     }
 
-    /// What the last save had.
     pub(super) fn last_save_bytes(&self) -> u64 {
         self.last_save_bytes
     }
 }
 
-/// The budgets of phexts that have left memory, be it because nothing is left of them. A phext that comes back goes on with
-/// its own, for the first save of a new one is free.
+/// The budgets of phexts that are not in memory, or have been deleted. A phext that is loaded again continues with its
+/// budget, because the first save of a new one is free.
 #[derive(Debug, Default)]
 pub(super) struct Budgets(HashMap<PhextName, SaveBudget>);
 
 impl Budgets {
-    /// So many are kept before those are looked for that time has paid for.
+    /// Above this number, budgets that time has paid back are dropped.
     const BUDGETS: usize = 1024;
 
     pub(super) fn put(&mut self, name: PhextName, budget: SaveBudget, now: Instant) {

@@ -10,31 +10,31 @@ use std::time::Duration;
 use rustix::io::Errno;
 use sq_shared::phext_name::Folder;
 
-use super::memory::OPEN_PHEXTS;
+use super::eviction::OPEN_PHEXTS;
 use super::*;
 use crate::store::disk::FileName;
 use crate::store::disk::sim::{Operation, SimDisk};
 use crate::store::job::{Job, Task, Work};
 use proptest::prelude::*;
 
+mod durability;
+mod eviction;
 mod expected;
 mod failing_disk;
 mod foreign;
 mod foreign_in_a_save;
 mod full_disk;
-mod journal_room;
+mod idempotency;
+mod journal_space;
 mod kill_points;
 mod limits;
 mod links;
 mod listing;
-mod parking;
 mod reading;
 mod recovery;
-mod repeats;
 mod retirement;
 mod saves;
 mod seeds;
-mod settling;
 mod torn;
 
 const NO_LIMITS: Limits =
@@ -44,7 +44,7 @@ fn open(dir: &Path) -> Store {
     scanned(Store::open(DataDirectory::open(dir).unwrap(), NO_LIMITS).unwrap())
 }
 
-/// A store that knows what is in its directory: the first write need not wait for it.
+/// A store that has scanned its directory: the first write need not wait for that.
 fn scanned(mut store: Store) -> Store {
     assert!(matches!(store.usage.keep_current(Instant::now()), Err(StoreError::NotYet)));
     assert!(run_scan(&mut store));
@@ -68,23 +68,23 @@ fn at(text: &str) -> Coordinate {
     Coordinate::parse(text, None).unwrap()
 }
 
-/// A store whose files a test writes itself, with a pace of its own.
-fn open_at(dir: &Path, pace: Pace) -> Store {
+/// A store on files that a test writes, with its own tuning.
+fn open_at(dir: &Path, tuning: Tuning) -> Store {
     let disk = OsDisk::lock(DataDirectory::open(dir).unwrap()).unwrap();
-    scanned(Store::on(Arc::new(disk), NO_LIMITS, pace))
+    scanned(Store::on(Arc::new(disk), NO_LIMITS, tuning))
 }
 
-fn on_sim(disk: &SimDisk, pace: Pace) -> Store {
-    scanned(Store::on(Arc::new(disk.clone()), NO_LIMITS, pace))
+fn on_sim(disk: &SimDisk, tuning: Tuning) -> Store {
+    scanned(Store::on(Arc::new(disk.clone()), NO_LIMITS, tuning))
 }
 
-/// Every phext that is not empty is a large one: it is saved so long after a write.
-fn large(save_delay: Duration) -> Pace {
-    Pace { saved_at_once_bytes: 0, save_delay, ..Pace::DEFAULT }
+/// Every phext that is not empty is a large one: it is saved this long after a write.
+fn large(save_delay: Duration) -> Tuning {
+    Tuning { save_before_answer_bytes: 0, save_delay, ..Tuning::DEFAULT }
 }
 
 /// No phext is saved before the store is closed.
-fn unsaved() -> Pace {
+fn unsaved() -> Tuning {
     large(Duration::from_secs(3600))
 }
 
@@ -102,8 +102,8 @@ fn saved(disk: &SimDisk, phext: &str) -> Option<String> {
 }
 
 /// Writes, and leaves the jobs to the test.
-fn begin(store: &mut Store, phext: &str, place: &str, edit: Edit) -> Vec<Ticket> {
-    let write = Write { at: at(place), edit, expected: None, repeat: None };
+fn begin(store: &mut Store, phext: &str, place: &str, edit: Edit) -> Vec<CommitPoint> {
+    let write = Write { at: at(place), edit, expected: None, key: None };
     store.write(&name(phext), &write).unwrap().into_parts().1
 }
 
@@ -114,7 +114,7 @@ fn append(text: &str) -> Edit {
 fn close(mut store: Store) {
     store.close();
     run_jobs(&mut store);
-    assert!(store.is_at_rest());
+    assert!(store.is_idle());
 }
 
 impl Store {
@@ -122,11 +122,11 @@ impl Store {
     pub(crate) fn on_a_failing_disk() -> Self {
         let disk = SimDisk::new(1);
         disk.fail(Operation::SyncAll, 1, Errno::IO);
-        Self::on(Arc::new(disk), NO_LIMITS, Pace::DEFAULT)
+        Self::on(Arc::new(disk), NO_LIMITS, Tuning::DEFAULT)
     }
 
-    fn has_settled(&self, tickets: &[Ticket]) -> bool {
-        matches!(self.is_settled(tickets), Ok(true))
+    fn are_durable(&self, commit_points: &[CommitPoint]) -> bool {
+        matches!(self.is_durable(commit_points), Ok(true))
     }
 }
 
@@ -140,7 +140,7 @@ impl Job {
     }
 }
 
-/// Runs jobs until there are none, in the order in which they come.
+/// Runs jobs in order until there are none.
 fn run_jobs(store: &mut Store) {
     loop {
         run_scan(store);
@@ -152,17 +152,17 @@ fn run_jobs(store: &mut Store) {
     }
 }
 
-/// Writes, and waits until it counts.
+/// Writes, and waits until the write is durable.
 fn write(store: &mut Store, phext: &str, place: Coordinate, edit: Edit) -> Result<u64, StoreError> {
-    let write = Write { at: place, edit, expected: None, repeat: None };
-    let (written, tickets) = loop {
+    let write = Write { at: place, edit, expected: None, key: None };
+    let (written, commit_points) = loop {
         match store.write(&name(phext), &write) {
             Err(StoreError::NotYet) if run_scan(store) => {}
             result => break result?.into_parts(),
         }
     };
     run_jobs(store);
-    assert!(store.is_settled(&tickets)?);
+    assert!(store.is_durable(&commit_points)?);
     Ok(written.bytes)
 }
 
@@ -176,7 +176,7 @@ fn scroll(store: &mut Store, phext: &str, place: &str) -> String {
 
 /// What a phext is with all its writes, durable or not.
 fn in_memory(store: &Store, phext: &str) -> String {
-    store.cache.open(&name(phext)).map_or_else(String::new, |open| open.phext.join())
+    store.cache.open(&name(phext)).map_or_else(String::new, |open| open.phext().join())
 }
 
 fn list(store: &mut Store) -> Vec<Listed> {
@@ -312,7 +312,7 @@ fn so_many_phexts_are_open_and_no_more() {
 }
 
 #[test]
-fn damage_is_refused_and_left_alone() {
+fn damage_is_refused_and_not_overwritten() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("bad.phext");
     fs::write(&file, b"ok\xff\xfe").unwrap();

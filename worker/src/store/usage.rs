@@ -1,8 +1,8 @@
-//! How much of its quota a tenant uses: an account of all its phexts, with a row per name.
+//! How much a tenant uses, and whether a write fits into its quota: an account with a row per phext.
 //!
 //! Each change that the store makes or sees is entered at once. What other programs do to phexts that are not in memory
-//! shows when the directory is compared with the account, which is the work of a [`Scan`], on a thread of its own. The
-//! first write waits for the first comparison; later ones never wait, except before they are refused.
+//! shows when a [`Scan`] compares the directory with the account, on its own thread. The first write waits for the first
+//! scan; later ones never wait, except before they are refused.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
@@ -19,36 +19,41 @@ use crate::store::{Store, StoreError};
 /// The least that a phext with a text costs: the block that its file takes on disk.
 const BLOCK_BYTES: u64 = 4096;
 
-/// The account is compared with the directory again after this time, if there are writes.
+/// The directory is scanned again after this time, if there are writes.
 const LIFETIME: Duration = Duration::from_secs(10);
 
-/// Before a write is refused it is compared as well, but not more often than this.
+/// Before a write is refused it is scanned as well, but not more often than this.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// And in any case not before so many times what the last comparison took: the disk is busy with it for a twentieth of
-/// the time at most.
+/// A pause is at least so many times as long as the last scan took: scans take up to a twentieth of the time.
 const REST: u32 = 20;
 
-/// A warning is logged above so many hundredths of the quota.
+/// A warning is logged from so many hundredths of the quota on.
 const WARNING_PERCENT: u64 = 90;
 
-/// The account, and how it is kept true.
+/// The account, its limits, and how it is kept up to date.
 #[derive(Debug, Default)]
 pub(super) struct Usage {
+    /// What all phexts together may cost; `None` is no limit.
+    quota_bytes: Option<u64>,
+    /// How many phexts there may be; `None` is no limit.
+    phexts_limit: Option<usize>,
     /// Names are kept as digests, with a secret that no client knows: 25 bytes per phext, however long its name is.
     digests: RandomState,
     account: Account,
     scan: ScanState,
     last_scan: Option<LastScan>,
+    /// Phexts that the last scan found, and whose journals take space that is needed.
+    pub(super) long_journals: Vec<PhextName>,
     is_warned: bool,
 }
 
-/// What the files of a phext have.
+/// The lengths of a phext's files.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Files {
-    /// Of the text, as it is or will be once it is saved.
+    /// Of the text once it is saved.
     pub(super) text_bytes: u64,
-    /// Of the journal, and of the file beyond the text, which goes with the next save.
+    /// Of the journal, and of the part of the file that the next save cuts off.
     pub(super) spare_bytes: u64,
 }
 
@@ -61,7 +66,7 @@ struct Account {
     charged_bytes: u64,
     /// The spare bytes of all, in whole blocks.
     spare_bytes: u64,
-    /// The most that one text had, as far as is known.
+    /// The longest text that there has been since the last scan.
     largest_bytes: u64,
 }
 
@@ -70,11 +75,11 @@ enum ScanState {
     #[default]
     Idle,
     Wanted,
-    /// The rows that have changed since it began: of these the account knows better.
+    /// The rows that have changed since it began, for which the account is right.
     Running {
         changed: HashSet<u64>,
     },
-    /// The first one failed. The next caller is told.
+    /// The first one failed. The next caller gets the error.
     Failed(io::Error),
 }
 
@@ -84,17 +89,17 @@ struct LastScan {
     took: Duration,
 }
 
-/// Looks at every file of the directory: a job of the store's that concerns no single phext.
+/// Finds the lengths of all files of the directory.
 #[derive(Debug)]
 pub struct Scan {
     disk: Arc<dyn Disk>,
     digests: RandomState,
     expected_phexts: usize,
-    /// So many of the longest journals are wanted by name.
+    /// How many of the longest journals are wanted by name.
     wanted_journals: usize,
 }
 
-/// What came of a [`Scan`].
+/// The result of a [`Scan`].
 #[derive(Debug)]
 pub struct Scanned {
     result: io::Result<Found>,
@@ -105,13 +110,21 @@ pub struct Scanned {
 #[derive(Debug, Default)]
 struct Found {
     account: Account,
-    /// The longest journals, with the length of each.
+    /// The longest journals, by length.
     journals: BTreeSet<(u64, PhextName)>,
     /// Files whose size cannot be read.
     unreadable: u64,
 }
 
 impl Usage {
+    pub(super) fn set_limits(&mut self, quota_bytes: Option<u64>, phexts: Option<usize>) {
+        (self.quota_bytes, self.phexts_limit) = (quota_bytes, phexts);
+    }
+
+    pub(super) fn quota_bytes(&self) -> Option<u64> {
+        self.quota_bytes
+    }
+
     /// Enters the lengths of a phext's files; `None` when it has no files.
     pub(super) fn set(&mut self, name: &PhextName, files: Option<Files>) {
         let digest = self.digests.hash_one(name);
@@ -126,12 +139,20 @@ impl Usage {
         self.last_scan.map(|_| self.account.phexts.len())
     }
 
-    /// What all of them cost.
-    pub(super) fn used_bytes(&self, quota: Option<u64>) -> u64 {
+    /// What all texts cost.
+    pub(super) fn used_bytes(&self) -> u64 {
         // A quota of less than a block would not be enough for a single byte.
-        match quota {
+        match self.quota_bytes {
             Some(..BLOCK_BYTES) => self.account.text_bytes,
             _ => self.account.charged_bytes,
+        }
+    }
+
+    /// What a text of so many bytes costs.
+    fn cost(&self, text_bytes: u64) -> u64 {
+        match self.quota_bytes {
+            Some(..BLOCK_BYTES) => text_bytes,
+            _ => charge(text_bytes),
         }
     }
 
@@ -140,23 +161,48 @@ impl Usage {
         self.account.spare_bytes
     }
 
-    /// The size of the largest phext, which takes as much room again while it is saved.
+    /// The length of the longest text, whose file takes as much space again while it is saved.
     pub(super) fn largest_bytes(&self) -> u64 {
         self.account.largest_bytes
     }
 
-    /// What the account takes in memory.
     pub(super) fn memory_bytes(&self) -> u64 {
         const ROW_BYTES: u64 = 25;
         self.account.phexts.capacity() as u64 * ROW_BYTES
     }
 
-    /// Whether the directory is to be compared with the account.
-    pub(super) fn is_scan_wanted(&self) -> bool {
-        matches!(self.scan, ScanState::Wanted)
+    /// Refuses a text whose file would not fit into the quota. A write that makes its phext no longer always passes: it is how
+    /// a tenant gets below the quota.
+    pub(super) fn check_quota(&mut self, before: u64, after: u64, now: Instant) -> Result<(), StoreError> {
+        let Some(quota) = self.quota_bytes.filter(|_| after > before) else { return Ok(()) };
+        self.keep_current(now)?;
+        let used = self.used_bytes();
+        let used_after = used.saturating_sub(self.cost(before)).saturating_add(self.cost(after));
+        if used_after <= quota {
+            return Ok(());
+        }
+        self.scan_before_refusal(now)?;
+        Err(StoreError::QuotaExceeded { used, quota })
     }
 
-    /// Has the directory compared when that was long ago. A caller waits for the first time only.
+    /// Refuses the first text of a phext when there are as many phexts as there may be. A write that leaves only its key makes
+    /// no phext. One that is in memory already is counted, if only for its key.
+    pub(super) fn check_count(&mut self, is_counted: bool, now: Instant) -> Result<(), StoreError> {
+        let Some(limit) = self.phexts_limit else { return Ok(()) };
+        self.keep_current(now)?;
+        let phexts = self.phexts().unwrap_or_default().saturating_sub(usize::from(is_counted));
+        if phexts < limit {
+            return Ok(());
+        }
+        self.scan_before_refusal(now)?;
+        Err(StoreError::TooManyPhexts { phexts, limit, used: self.used_bytes(), quota: self.quota_bytes })
+    }
+
+    pub(super) fn disk_full(&self) -> StoreError {
+        StoreError::DiskFull { used: self.used_bytes(), quota: self.quota_bytes }
+    }
+
+    /// Has the directory scanned when that was long ago. A caller waits for the first scan only.
     pub(super) fn keep_current(&mut self, now: Instant) -> Result<(), StoreError> {
         if let ScanState::Failed(_) = self.scan
             && let ScanState::Failed(error) = std::mem::take(&mut self.scan)
@@ -169,8 +215,8 @@ impl Usage {
         if self.last_scan.is_some() { Ok(()) } else { Err(StoreError::NotYet) }
     }
 
-    /// Before a refusal: has the directory compared, unless it just was, for another program may have removed files.
-    pub(super) fn check_again(&mut self, now: Instant) -> Result<(), StoreError> {
+    /// Has the directory scanned, unless it just was, because another program may have removed files.
+    pub(super) fn scan_before_refusal(&mut self, now: Instant) -> Result<(), StoreError> {
         let is_under_way = matches!(self.scan, ScanState::Running { .. });
         if !is_under_way && !self.is_scan_due(PAUSE, now) {
             return Ok(());
@@ -191,23 +237,21 @@ impl Usage {
         }
     }
 
+    pub(super) fn is_scan_wanted(&self) -> bool {
+        matches!(self.scan, ScanState::Wanted)
+    }
+
     fn begin_scan(&mut self, disk: &Arc<dyn Disk>, wanted_journals: usize) -> Scan {
         self.scan = ScanState::Running { changed: HashSet::new() };
         let expected_phexts = self.account.phexts.len();
         Scan { disk: Arc::clone(disk), digests: self.digests.clone(), expected_phexts, wanted_journals }
     }
 
-    /// Takes over what a scan found, except for the phexts that have changed meanwhile and those in memory. Gives the
-    /// longest journals, if they were wanted.
-    fn finish_scan(
-        &mut self,
-        scanned: Scanned,
-        open: impl Iterator<Item = (u64, Files)>,
-        now: Instant,
-    ) -> BTreeSet<(u64, PhextName)> {
+    /// Replaces the account with what a scan found, except for the phexts that have changed meanwhile and those in memory.
+    fn finish_scan(&mut self, scanned: Scanned, open: impl Iterator<Item = (u64, Files)>, now: Instant) {
         let Scanned { result, took } = scanned;
-        let mut longest = BTreeSet::new();
-        let ScanState::Running { changed } = std::mem::take(&mut self.scan) else { return longest };
+        self.long_journals.clear();
+        let ScanState::Running { changed } = std::mem::take(&mut self.scan) else { return };
         match result {
             Ok(Found { mut account, journals, .. }) => {
                 for digest in changed {
@@ -217,24 +261,26 @@ impl Usage {
                     account.set(digest, Some(files));
                 }
                 self.account = account;
-                longest = journals;
+                self.long_journals = journals.into_iter().map(|(_, name)| name).collect();
             }
             Err(error) if self.last_scan.is_none() => {
                 self.scan = ScanState::Failed(error);
-                return longest;
+                return;
             }
-            Err(error) => tracing::warn!(%error, "failed to list the data directory; the last account stays"),
+            Err(error) => {
+                tracing::warn!(%error, "failed to list the data directory; keeping the last account")
+            }
         }
         self.last_scan = Some(LastScan { ended: now, took });
-        longest
     }
 
-    /// Tells the operator once when the quota is nearly used up, and again when that happens another time.
-    pub(super) fn warn(&mut self, quota: u64) {
-        let used = self.used_bytes(Some(quota));
+    /// Warns the operator when the quota is nearly used up, and again only after it was not.
+    pub(super) fn warn(&mut self) {
+        let Some(quota) = self.quota_bytes else { return };
+        let used = self.used_bytes();
         let is_near = u128::from(used) * 100 >= u128::from(quota) * u128::from(WARNING_PERCENT);
         if is_near && !self.is_warned {
-            tracing::warn!(used, quota, "the tenant's quota is nearly used up: {WARNING_PERCENT} % or more");
+            tracing::warn!(used, quota, "the quota is nearly used up: {WARNING_PERCENT} % or more");
         }
         self.is_warned = is_near;
     }
@@ -277,40 +323,35 @@ fn charge(text_bytes: u64) -> u64 {
     if text_bytes == 0 { 0 } else { text_bytes.max(BLOCK_BYTES) }
 }
 
-/// What a text of so many bytes costs.
-pub(super) fn cost(text_bytes: u64, quota: u64) -> u64 {
-    if quota < BLOCK_BYTES { text_bytes } else { charge(text_bytes) }
-}
-
 impl Scan {
-    /// Looks at every file; it may take long.
+    /// Does the scan, and blocks until the disk has answered.
     pub fn run(self) -> Scanned {
         let began = Instant::now();
         let mut found = Found::default();
         found.account.phexts.reserve(self.expected_phexts);
         let listed = self.disk.visit(&mut |name| {
             if let Some(file) = file_of(name) {
-                self.look_at(file, &mut found);
+                self.measure(file, &mut found);
             }
         });
         if found.unreadable > 0 {
             let unreadable = found.unreadable;
-            tracing::warn!(unreadable, "the size of some files cannot be read: they count as empty");
+            tracing::warn!(unreadable, "failed to read the size of some files; they count as empty");
         }
         Scanned { result: listed.map(|()| found), took: began.elapsed() }
     }
 
-    fn look_at(&self, file: FileName, found: &mut Found) {
+    fn measure(&self, file: FileName, found: &mut Found) {
         let (FileName::Phext(name) | FileName::Journal(name)) = &file else { return };
         let bytes = match self.disk.identity(&file) {
-            // Another program removed it since it was listed, or a retirement.
+            // It was removed after it was listed.
             Ok(None) => return,
             Ok(Some(identity)) if identity.is_file => identity.bytes,
             Ok(Some(_)) => match self.disk.follow(name) {
-                // It counts as the files in the directory do, and its links do not count.
+                // A file in a folder counts, and the links to it do not.
                 Ok(Followed::To(target)) if target.folder().is_some() && name.folder().is_none() => {
-                    self.look_at(FileName::Phext(target.clone()), found);
-                    self.look_at(FileName::Journal(target), found);
+                    self.measure(FileName::Phext(target.clone()), found);
+                    self.measure(FileName::Journal(target), found);
                     return;
                 }
                 Ok(_) => 0,
@@ -344,15 +385,16 @@ impl Store {
 
     /// Whether [`Store::next_scan`] has one.
     pub fn is_scan_wanted(&self) -> bool {
-        self.usage.is_scan_wanted() && !self.is_in_doubt
+        self.usage.is_scan_wanted() && !self.is_in_doubt()
     }
 
-    /// Takes in what came of a scan.
+    /// Applies the result of a scan.
     pub fn finish_scan(&mut self, scanned: Scanned) {
         let digests = self.usage.digests.clone();
-        let open =
-            self.cache.names().filter_map(|name| Some((digests.hash_one(name), self.cache.files(name)?)));
-        let longest = self.usage.finish_scan(scanned, open, Instant::now());
-        self.note_long_journals(longest);
+        let cache = &self.cache;
+        let open = cache.names().filter_map(|name| Some((digests.hash_one(name), cache.files(name)?)));
+        self.usage.finish_scan(scanned, open, Instant::now());
+        // Phexts in memory give up their journals when a write needs the space.
+        self.usage.long_journals.retain(|name| cache.get(name).is_none());
     }
 }

@@ -1,25 +1,25 @@
-// What the numbers mean: states, shares, rates, quantiles, and how they are written. Knows no document and no network.
+// Computes and formats what the page shows: states, shares, rates, quantiles. Uses neither the document nor the network.
 
 // In the order of the legend.
 export const STATES = [
   { id: "awake", label: "awake", meaning: "its worker runs" },
   { id: "asleep", label: "asleep", meaning: "the next request wakes it" },
-  { id: "full", label: "quota nearly used", meaning: "90 % or more; what would pass the quota is refused" },
-  { id: "crashed", label: "crashed", meaning: "its worker died and is held back" },
+  { id: "full", label: "quota nearly used", meaning: "90 % or more; writes beyond the quota are refused" },
+  { id: "crashed", label: "crashed", meaning: "its worker crashed; the pool waits before it starts the next one" },
   { id: "suspended", label: "suspended", meaning: "its requests are refused" },
-  { id: "reserved", label: "reserved", meaning: "waits for a customer" },
-  { id: "unknown", label: "unknown", meaning: "the pool does not say" },
+  { id: "reserved", label: "reserved", meaning: "kept for a customer; its requests are refused" },
+  { id: "unknown", label: "unknown", meaning: "the pool does not report it" },
   { id: "free", label: "free", meaning: "no tenant" },
 ];
 
 export const LABELS = Object.fromEntries(STATES.map((state) => [state.id, state.label]));
 
-// The part of the quota from which on it is nearly used, as in the alert SqQuotaNearlyUsed.
+// The share of the quota that counts as nearly used, as in the alert SqQuotaNearlyUsed.
 const NEARLY_USED = 0.9;
 
 export const isNearlyFull = (tenant) => share(tenant) >= NEARLY_USED;
 
-// What to look at first wins: a crash before a quota nearly used before a worker that runs.
+// The most urgent state wins: a crash, then a nearly used quota, then a running worker.
 export function stateOf(tenant) {
   if (!tenant) return "free";
   if (tenant.state !== "active") return tenant.state;
@@ -29,13 +29,13 @@ export function stateOf(tenant) {
   return tenant.worker === "sleeping" ? "asleep" : "unknown";
 }
 
-// The part of the quota that is used; null when there is none, or nothing is known.
+// The used share of the quota; null without a quota, or if the pool does not report the storage.
 export function share(tenant) {
   if (!tenant.quota_bytes || tenant.storage_bytes === null) return null;
   return tenant.storage_bytes / tenant.quota_bytes;
 }
 
-// A slot in words, for who hears it and for who points at it.
+// Describes a slot for screen readers and on hover.
 export function describe(port, tenant) {
   const parts = [`slot ${port}`];
   if (tenant) parts.push(tenant.name);
@@ -45,14 +45,14 @@ export function describe(port, tenant) {
   return parts.join(", ");
 }
 
-// Requests a second between two overviews; null when there is no telling.
+// Requests per second between two overviews; null if unknown.
 export function rate(before, after) {
   const seconds = before ? (after.time_ms - before.time_ms) / 1000 : 0;
   const requests = before ? after.requests_total - before.requests_total : 0;
   return seconds > 0 && requests >= 0 ? requests / seconds : null;
 }
 
-// The latencies between two overviews; without the first, since the start.
+// The latencies between two overviews; without the first, since the gateway started.
 export function latencyBetween(before, after) {
   if (!before) return after.latency;
   const earlier = before.latency;
@@ -65,8 +65,8 @@ export function latencyBetween(before, after) {
   };
 }
 
-// The time within which this part of the requests was answered, in seconds, as Prometheus's histogram_quantile
-// reckons it: evenly spread within a bucket. Null when there was no request.
+// A quantile of the latencies in seconds, computed like Prometheus's histogram_quantile: spread evenly within a bucket.
+// Null without requests.
 export function quantile(part, latency) {
   if (latency.count <= 0) return null;
   const rank = part * latency.count;
@@ -78,7 +78,7 @@ export function quantile(part, latency) {
   return low_s;
 }
 
-// By hand: the first use of Intl takes some milliseconds, and these stand in the way of the first paint.
+// Not Intl: its first use takes some milliseconds, which would delay the first paint.
 export const number = (value) => value.toFixed(0).replace(/\B(?=(\d{3})+$)/g, ",");
 export const short = (value) => (value < 9.95 && value > 0 ? value.toFixed(1) : number(value));
 

@@ -1,21 +1,23 @@
-// Asks for the overview every two seconds, and hands it to those who draw it.
+// Polls the overview every two seconds, and passes it to the parts that draw it.
 
 import { LABELS, rate, stateOf } from "./model.js";
 import { Panel } from "./panel.js";
 import { Grid, Legend, drawFigures, drawRefused, drawStorage, element, write } from "./view.js";
 
 const PERIOD_MS = 2000;
-const PATIENCE_MS = 5000;
+const TIMEOUT_MS = 5000;
 const MINUTE_MS = 60_000;
+
+// Screen readers do not read the same text again, so the announcement is cleared, and set after this pause.
 const CLEAR_MS = 100;
 
-// A change of the registry is in force within a second.
+// When to poll after a change of the registry, which takes effect within a second.
 const AFTER_CHANGE_MS = [150, 500, 1000];
 
-// More than so many tenants that change at once are counted, not named.
-const NAMED = 3;
+// If more tenants change state at once, they are counted instead of named.
+const NAMED_TENANTS = 3;
 
-const panel = new Panel(askSoon, (name) => name !== null && grid.focus(name));
+const panel = new Panel(pollSoon, (name) => name !== null && grid.focus(name));
 const grid = new Grid(({ tenant }) => (tenant ? panel.openTenant(tenant.name) : panel.openAdd()));
 const legend = new Legend();
 
@@ -23,12 +25,12 @@ let latest = null;
 let past = [];
 let rates = [];
 let timer = 0;
-let isAsking = false;
-let lastHeard = Date.now();
+let isPolling = false;
+let lastResponseMs = Date.now();
 
 function show(overview) {
   if (latest && overview.time_ms === latest.time_ms) return;
-  // The counters of a gateway that was started again begin at zero: so does what is reckoned from them.
+  // The counters of a restarted gateway begin at zero: discard what was computed from the old ones.
   if (latest && overview.requests_total < latest.requests_total) [past, rates, latest] = [[], [], null];
   const perSecond = rate(latest, overview);
   if (perSecond !== null) rates = [...rates, perSecond].slice(-30);
@@ -39,12 +41,12 @@ function show(overview) {
   drawFigures(overview, rates, minuteAgo);
   drawStorage(overview);
   drawRefused(overview);
-  tellNews(latest, overview);
+  announce(latest, overview);
   latest = overview;
   panel.update(overview);
 }
 
-// Who had requests between two overviews.
+// The names of tenants with requests between two overviews.
 function busySince(before, after) {
   if (!before) return new Set();
   const earlier = new Map(before.tenants.map(({ name, requests }) => [name, requests]));
@@ -52,66 +54,65 @@ function busySince(before, after) {
   return new Set(after.tenants.filter(isBusy).map(({ name }) => name));
 }
 
-// Says what needs somebody, for who does not see the squares.
-function tellNews(before, after) {
+// Announces tenants that need attention to screen readers.
+function announce(before, after) {
   if (!before) return;
   const earlier = new Map(before.tenants.map((tenant) => [tenant.name, stateOf(tenant)]));
-  const news = [];
+  const changes = [];
   for (const state of ["crashed", "full"]) {
     const names = after.tenants.filter((tenant) => stateOf(tenant) === state && earlier.get(tenant.name) !== state);
-    if (names.length > NAMED) news.push(`${names.length} tenants: ${LABELS[state]}`);
-    else news.push(...names.map(({ name }) => `${name}: ${LABELS[state]}`));
+    if (names.length > NAMED_TENANTS) changes.push(`${names.length} tenants: ${LABELS[state]}`);
+    else changes.push(...names.map(({ name }) => `${name}: ${LABELS[state]}`));
   }
-  if (news.length === 0) return;
-  // Text that stays the same is not read out again: it goes, and the page is drawn without it.
+  if (changes.length === 0) return;
   write(element("theNews"), "");
-  setTimeout(() => write(element("theNews"), `${news.join(", ")}.`), CLEAR_MS);
+  setTimeout(() => write(element("theNews"), `${changes.join(", ")}.`), CLEAR_MS);
 }
 
-const PULSES = {
+const CONNECTION = {
   ok: "Live",
   off: "Live, without the pool: pool.status_listen is off",
-  unreachable: "The pool does not answer",
+  unreachable: "The pool does not respond",
 };
 
-function tellPulse(isHeard) {
+function showConnection(hasResponse) {
   const pulse = element("thePulse");
-  if (isHeard) lastHeard = Date.now();
-  pulse.dataset.health = isHeard && latest.pool !== "unreachable" ? "good" : "bad";
-  document.body.classList.toggle("stale", !isHeard);
-  if (!isHeard) write(pulse, `The gateway has not answered since ${new Date(lastHeard).toLocaleTimeString("en-GB")}`);
-  else write(pulse, PULSES[latest.pool]);
+  if (hasResponse) lastResponseMs = Date.now();
+  pulse.dataset.health = hasResponse && latest.pool !== "unreachable" ? "good" : "bad";
+  document.body.classList.toggle("stale", !hasResponse);
+  if (!hasResponse) write(pulse, `The gateway has not responded since ${new Date(lastResponseMs).toLocaleTimeString("en-GB")}`);
+  else write(pulse, CONNECTION[latest.pool]);
 }
 
-async function ask() {
-  if (isAsking) return;
+async function poll() {
+  if (isPolling) return;
   clearTimeout(timer);
-  isAsking = true;
+  isPolling = true;
   const overview = await fetchOverview();
-  isAsking = false;
+  isPolling = false;
   if (overview) show(overview);
-  tellPulse(overview !== null);
-  if (!document.hidden) timer = setTimeout(ask, PERIOD_MS);
+  showConnection(overview !== null);
+  if (!document.hidden) timer = setTimeout(poll, PERIOD_MS);
 }
 
 async function fetchOverview() {
   try {
-    const answer = await fetch("/overview", { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
-    return answer.ok ? await answer.json() : null;
+    const response = await fetch("/overview", { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) });
+    return response.ok ? await response.json() : null;
   } catch {
     return null;
   }
 }
 
-function askSoon() {
-  for (const delay_ms of AFTER_CHANGE_MS) setTimeout(ask, delay_ms);
+function pollSoon() {
+  for (const delay_ms of AFTER_CHANGE_MS) setTimeout(poll, delay_ms);
 }
 
 show(JSON.parse(element("firstOverview").textContent));
-tellPulse(true);
+showConnection(true);
 performance.mark("drawn");
 element("addButton").addEventListener("click", () => panel.openAdd());
 addEventListener("hashchange", () => panel.follow());
-document.addEventListener("visibilitychange", () => document.hidden || ask());
+document.addEventListener("visibilitychange", () => document.hidden || poll());
 panel.follow();
-timer = setTimeout(ask, PERIOD_MS);
+timer = setTimeout(poll, PERIOD_MS);

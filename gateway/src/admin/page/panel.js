@@ -1,10 +1,10 @@
-// The panel of one tenant, or of a tenant to be: its numbers, its keys, and what may be done with it.
+// The panel that shows a tenant's numbers and keys and changes it, or adds a tenant.
 
 import * as admin from "./admin.js";
 import { LABELS, ago, bytes, number, percent, share, stateOf } from "./model.js";
 import { element, write } from "./view.js";
 
-// The fragment of the address for the form that adds a tenant; no tenant has this name.
+// The URL fragment of the form that adds a tenant; no tenant can have this name.
 const ADD = "/add";
 
 const NUMBERS = ["Slot", "Plan", "Stored", "Requests", "Refused", "In flight", "Last request", "Worker starts", "Crashes"];
@@ -12,7 +12,7 @@ const NUMBERS = ["Slot", "Plan", "Stored", "Requests", "Refused", "In flight", "
 const SERVICE = {
   active: { text: "Its requests are served.", button: "Suspend", to: "suspended" },
   suspended: { text: "Its requests are refused with 403. Its data stays.", button: "Activate", to: "active" },
-  reserved: { text: "The slot waits for a customer; its requests are refused with 403.", button: "Activate", to: "active" },
+  reserved: { text: "The slot is kept for a customer; its requests are refused with 403.", button: "Activate", to: "active" },
 };
 
 export class Panel {
@@ -25,7 +25,7 @@ export class Panel {
   #changed;
   #closed;
 
-  // `changed` is called when something was changed, `closed` with the name whose panel is closed.
+  // Calls `changed` after each change, and `closed` with the tenant's name when the panel closes.
   constructor(changed, closed) {
     [this.#changed, this.#closed] = [changed, closed];
     for (const name of NUMBERS) {
@@ -48,7 +48,7 @@ export class Panel {
     location.hash = ADD;
   }
 
-  // Shows what the fragment of the address names.
+  // Shows what the URL fragment names.
   follow() {
     if (this.#isBusy()) return history.replaceState(null, "", `#${this.#name ?? ADD}`);
     const fragment = location.hash.slice(1);
@@ -62,16 +62,16 @@ export class Panel {
     this.#load();
   }
 
-  // A new overview has come.
+  // Shows a new overview.
   update(overview) {
     this.#overview = overview;
     if (this.#dialog.open) this.#fill();
   }
 
   #listen() {
-    const on = (id, event, act) => element(id).addEventListener(event, (happened) => {
-      happened.preventDefault();
-      act(happened);
+    const on = (id, event, act) => element(id).addEventListener(event, (fired) => {
+      fired.preventDefault();
+      act();
     });
     on("closeButton", "click", () => this.#dialog.close());
     on("keyForm", "submit", () => this.#unlock());
@@ -84,14 +84,14 @@ export class Panel {
     on("copyButton", "click", () => this.#copy());
     on("lockButton", "click", () => this.#lock());
     this.#dialog.addEventListener("close", () => this.#close());
-    // A press beside the sheet closes it.
+    // A click beside the sheet closes it.
     this.#dialog.addEventListener("click", (event) => event.target === this.#dialog && this.#dialog.close());
   }
 
-  // A panel that waits for an answer stays: a key that came after it was closed would be lost.
+  // A panel that waits for a response stays open: a key that arrived later would be lost.
   #close() {
     if (this.#isBusy() && !this.#dialog.open) this.#dialog.showModal();
-    // The event comes after the fact: it may be open again.
+    // The event is asynchronous: the panel may be open again.
     if (this.#dialog.open) return;
     this.#clear();
     if (location.hash) history.replaceState(null, "", location.pathname);
@@ -102,7 +102,7 @@ export class Panel {
     return this.#overview?.tenants.find((tenant) => tenant.name === this.#name) ?? null;
   }
 
-  // What the overview says; the rest comes with the key.
+  // Fills in the overview's values; the keys are loaded with the admin key.
   #fill() {
     const tenant = this.#tenant();
     const isAdding = this.#name === null;
@@ -110,8 +110,8 @@ export class Panel {
     element("panelSquare").dataset.state = stateOf(tenant);
     write(element("panelTitle"), isAdding ? "Add a tenant" : this.#name);
     const free = this.#freeSlot();
-    const place = free === null ? "Every slot has a tenant." : `It gets the lowest free slot, ${free}.`;
-    write(element("panelSubtitle"), isAdding ? place : tenant ? LABELS[stateOf(tenant)] : "There is no tenant of this name.");
+    const slot = free === null ? "Every slot has a tenant." : `It gets the lowest free slot, ${free}.`;
+    write(element("panelSubtitle"), isAdding ? slot : tenant ? LABELS[stateOf(tenant)] : "There is no tenant of this name.");
     if (tenant) this.#fillNumbers(tenant);
     this.#showSections(tenant);
   }
@@ -171,25 +171,25 @@ export class Panel {
     this.#cancelState();
   }
 
-  // Runs something that asks the API. What it refuses is said at the field it is about.
-  async #attempt(at, act, fields = {}) {
-    for (const id of [at, ...Object.values(fields)]) this.#complain(id, "");
+  // Calls the API, and shows an error at the field that it concerns.
+  async #attempt(at, call, fields = {}) {
+    for (const id of [at, ...Object.values(fields)]) this.#showProblem(id, "");
     try {
-      return await act();
+      return await call();
     } catch (problem) {
       if (!(problem instanceof admin.Problem)) throw problem;
       if (problem.status === 401) return this.#refuseKey();
-      this.#complain(fields[problem.field ?? problem.code] ?? at, problem.message);
+      this.#showProblem(fields[problem.field ?? problem.code] ?? at, problem.message);
       return undefined;
     }
   }
 
-  // The same for what changes something: one thing at a time, and the panel stays as it is until it is done.
-  async #change(at, act, fields) {
+  // The same for a change: one at a time, and the panel stays open until it is done.
+  async #change(at, call, fields) {
     if (this.#isBusy()) return undefined;
     this.#dialog.setAttribute("aria-busy", "true");
     try {
-      return await this.#attempt(at, act, fields);
+      return await this.#attempt(at, call, fields);
     } finally {
       this.#dialog.removeAttribute("aria-busy");
     }
@@ -199,7 +199,7 @@ export class Panel {
     return this.#dialog.hasAttribute("aria-busy");
   }
 
-  #complain(id, message) {
+  #showProblem(id, message) {
     write(element(`${id}Problem`), message);
     const input = element(id);
     if (!(input instanceof HTMLInputElement)) return;
@@ -216,16 +216,15 @@ export class Panel {
     admin.forgetKey();
     this.#showLock();
     this.#fill();
-    this.#complain("adminKey", "This is not the admin’s key. Its digest is admin_key_sha256 in gateway.toml.");
+    this.#showProblem("adminKey", "This is not the admin’s key. Its digest is admin_key_sha256 in gateway.toml.");
   }
 
   async #unlock() {
     const key = element("adminKey").value.trim();
-    if (!/^[\x21-\x7e]+$/.test(key)) return this.#complain("adminKey", "Enter the admin key.");
+    if (!/^[\x21-\x7e]+$/.test(key)) return this.#showProblem("adminKey", "Enter the admin key.");
     admin.keepKey(key);
-    const isTaken = await this.#attempt("adminKey", async () => (await admin.tenants(), true));
-    if (!isTaken) admin.forgetKey();
-    if (!isTaken) return;
+    const isValid = await this.#attempt("adminKey", async () => (await admin.tenants(), true));
+    if (!isValid) return admin.forgetKey();
     element("adminKey").value = "";
     this.#showLock();
     this.#fill();
@@ -271,20 +270,20 @@ export class Panel {
     element("keyList").replaceChildren(...rows);
   }
 
-  // Before a key is rotated: how long the old one goes on.
+  // Asks how long the old key stays valid.
   #askGrace(id) {
     this.#rotated = id;
     element("rotateForm").reset();
     element("rotateForm").hidden = id === null;
     if (id === null) return;
-    write(element("rotateLabel"), `A new key takes the place of ${id}, which stops working`);
+    write(element("rotateLabel"), `A new key replaces ${id}, which stops working`);
     element("rotateGrace").focus();
   }
 
   async #rotate() {
     const grace_s = Number(element("rotateGrace").value);
-    const terms = { replaces: this.#rotated, ...(grace_s > 0 && { grace_s }) };
-    const made = await this.#change("keys", () => admin.rotateKey(this.#name, terms));
+    const options = { replaces: this.#rotated, ...(grace_s > 0 && { grace_s }) };
+    const made = await this.#change("keys", () => admin.rotateKey(this.#name, options));
     if (!made) return;
     this.#askGrace(null);
     this.#showNewKey(made);
@@ -295,24 +294,24 @@ export class Panel {
   async #add() {
     const name = element("addName").value.trim();
     const [plan, quota] = [element("addPlan").value.trim(), element("addQuota").value.trim()];
-    if (!name) return this.#complain("addName", "A tenant needs a name.");
-    if (quota && !/^[0-9]{1,15}$/.test(quota)) return this.#complain("addQuota", "A whole number of MiB, or nothing.");
-    const terms = { name, ...(plan && { plan }), ...(quota && { quota_mb: Number(quota) }) };
+    if (!name) return this.#showProblem("addName", "A tenant needs a name.");
+    if (quota && !/^[0-9]{1,15}$/.test(quota)) return this.#showProblem("addQuota", "A whole number of MiB, or nothing.");
+    const options = { name, ...(plan && { plan }), ...(quota && { quota_mb: Number(quota) }) };
     const fields = { name: "addName", tenant_exists: "addName", plan: "addPlan", quota_mb: "addQuota" };
-    const made = await this.#change("add", () => admin.addTenant(terms), fields);
+    const made = await this.#change("add", () => admin.addTenant(options), fields);
     if (!made) return;
     this.#showNewKey(made);
     this.#changed();
     await this.#load();
   }
 
-  // Where a hand on the keyboard goes on: the form that is open, or the top.
+  // Focuses the visible form's first field, or the title.
   #focusFirst() {
     const input = ["adminKey", "addName"].map(element).find((field) => field.checkVisibility());
     (input ?? element("panelTitle")).focus();
   }
 
-  // Whatever the panel shows: from now on it is the tenant whose key this is.
+  // Switches the panel to the tenant with the new key.
   #showNewKey(made) {
     this.#name = made.name;
     history.replaceState(null, "", `#${made.name}`);
@@ -331,7 +330,7 @@ export class Panel {
       write(element("copyResult"), "Copied.");
     } catch {
       getSelection().selectAllChildren(token);
-      write(element("copyResult"), "The browser does not let this page copy: it is selected, press Ctrl-C.");
+      write(element("copyResult"), "The browser does not let this page copy. The key is selected: press Ctrl-C.");
     }
   }
 

@@ -1,5 +1,5 @@
-// Draws an overview. Nodes are made once and kept: an update writes only what is different, so that nothing flickers,
-// moves, or loses the focus. Text goes in as text, never as markup.
+// Draws an overview. Nodes are created once, and an update writes only what differs, so nothing flickers, moves or loses
+// the focus. Text is inserted as text, never as markup.
 
 import {
   STATES, bytes, describe, duration, isNearlyFull, latencyBetween, number, percent, quantile, share, short, stateOf,
@@ -24,7 +24,7 @@ function make(tag, className, parent) {
   return node;
 }
 
-// The squares, one a slot. One of them is in the order of the tab key; the arrow keys move among them.
+// The squares, one per slot. The tab key reaches one of them; the arrow keys move between them.
 export class Grid {
   #list = element("theGrid");
   #reading = element("theReading");
@@ -113,7 +113,7 @@ export class Grid {
   }
 }
 
-// What each mark means, and how many there are.
+// The states, and how many slots have each.
 export class Legend {
   #entries = STATES.map((state) => {
     const entry = make("li", "", element("theLegend"));
@@ -140,7 +140,7 @@ export class Legend {
   }
 }
 
-// A list of the greatest, each with a bar. Its rows are kept and filled anew.
+// The entries with the largest values, each with a bar. Rows are reused.
 class Ranks {
   #rows;
   #list;
@@ -185,7 +185,7 @@ export function drawStorage(overview) {
     const quota = tenant.quota_bytes === null ? "" : ` of ${bytes(tenant.quota_bytes)}`;
     return { name: tenant.name, value: bytes(tenant.storage_bytes) + quota, part: share(tenant), isFull: isNearlyFull(tenant) };
   };
-  write(element("storageNone"), overview.pool === "ok" ? "Nothing is stored yet." : "The pool does not say.");
+  write(element("storageNone"), overview.pool === "ok" ? "Nothing is stored yet." : "The pool does not report it.");
   storage.draw(holders.slice(0, RANKS).map(entry));
 }
 
@@ -198,7 +198,7 @@ export function drawRefused(overview) {
     ({ name: code.replaceAll("_", " "), value: number(count), part: count / total, isFull: false })));
 }
 
-// The figures at the top. `minuteAgo` is the overview of a minute ago, when there is one.
+// The figures at the top. `minuteAgo` is the overview of a minute ago, if there is one.
 export function drawFigures(overview, rates, minuteAgo) {
   const all = overview.slots.last - overview.slots.first + 1;
   write(element("theVersion"), overview.version);

@@ -1,4 +1,4 @@
-//! Whether the files of a system are its user's to use: one that root or another user has left there is served as an error.
+//! Checks whether the system's user may use its files. Requests for a file that root or another user has left there fail.
 
 use std::os::unix::fs::MetadataExt;
 
@@ -9,17 +9,17 @@ use sq_shared::layout;
 use sq_shared::process::output::note;
 use sq_shared::registry::Registry;
 
-/// How many are listed. One mistake of a `cp` may be behind thousands.
+/// How many are listed; one wrong `cp` can cause thousands.
 const LISTED: usize = 100;
 
-/// Looks at the files as the system's user. Lists those that this user may not use, if there are any.
+/// Lists the files that the system's user may not use; `None` if there are none. This process acts as that user.
 pub(super) fn list_denied(config: &Config, registry: &Registry) -> Option<String> {
     let gateway = &config.gateway;
     let me = geteuid().as_raw();
     let owners = [&gateway.data_root, &gateway.tenants].map(|path| path.metadata().map(|found| found.uid()));
     if me != 0 && !owners.iter().flatten().any(|owner| *owner == me) {
         note(
-            "warning: run this as root, or as the user whose system it is, to see whether that user may use all files",
+            "warning: run this as root or as the system's user to check whether that user may use all files",
         );
         return None;
     }
@@ -38,7 +38,7 @@ pub(super) fn list_denied(config: &Config, registry: &Registry) -> Option<String
 
 fn denied(config: &Config, registry: &Registry) -> Vec<Denied> {
     let gateway = &config.gateway;
-    // They may be links, which lead to what matters.
+    // These may be links; the files they lead to matter.
     let (config_file, registry_file) = (layout::resolved(&config.path), layout::resolved(&gateway.tenants));
     let files = [
         layout::registry_lock(&registry_file),
@@ -46,7 +46,7 @@ fn denied(config: &Config, registry: &Registry) -> Vec<Denied> {
         layout::keys_file(&layout::folder_of(&config.path)),
     ];
     let mut found = Vec::new();
-    // What cannot be read has been reported, or is not there.
+    // An unreadable config or registry has been reported already.
     found.extend(access::readable_file(&config_file));
     found.extend(access::readable_file(&registry_file));
     found.extend(files.iter().filter_map(|file| access::file(file)));

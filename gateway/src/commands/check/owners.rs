@@ -1,5 +1,5 @@
-//! Whose a listening socket is: this system's own, which runs, or another's. The kernel says which process has it open, and a
-//! process of ours names its config in its command line.
+//! Finds the owner of a listening socket: a process of this system, or another. The kernel tells which process has a
+//! socket open, and our processes name their config in their command line.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -11,49 +11,49 @@ use sq_shared::layout;
 
 use super::sockets::Inode;
 
-/// The root of `up` when none is named.
+/// The default root of `up`.
 const DEFAULT_ROOT: &str = "sq-data";
 
-/// What starts a pool.
+/// The program that may have a pool as its child.
 const PROGRAM: &str = "sq-gateway";
 
-/// Whose a socket is.
+/// The owner of a socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Owner {
-    /// A process that serves this system.
+    /// A process of this system.
     Ours,
-    /// Another process, for the operator to know it by.
+    /// Another process, described for the operator.
     Other(String),
-    /// A process that this user may not look at, or one of another container.
+    /// A process that this user may not look at, or that runs in another container.
     Unknown,
 }
 
-/// What the processes of this machine have open, as far as this user may see it.
+/// The owners of the sockets that this user may see.
 pub(super) struct Owners {
     sockets: HashMap<Inode, Owner>,
-    /// A process of ours runs whose descriptors this user may not see: it has what no other process has.
+    /// A process of this system hides its descriptors from this user. Sockets without a visible owner are taken for its.
     is_ours_hidden: bool,
 }
 
 impl Owners {
-    /// Looks at each process once.
-    pub(super) fn of_system(config: &Config) -> Self {
+    /// Looks at all processes of this machine.
+    pub(super) fn scan(config: &Config) -> Self {
         let mut owners = Self { sockets: HashMap::new(), is_ours_hidden: false };
-        let mut kin = Kin::default();
+        let mut relations = Relations::default();
         for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
             let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            owners.look_at(pid, &process.path(), config, &mut kin);
+            owners.look_at(pid, &process.path(), config, &mut relations);
         }
-        owners.is_ours_hidden |= kin.hidden.iter().any(|pid| kin.parents.contains(pid));
+        owners.is_ours_hidden |= relations.hidden.iter().any(|pid| relations.parents.contains(pid));
         owners
     }
 
-    fn look_at(&mut self, pid: u32, process: &Path, config: &Config, kin: &mut Kin) {
+    fn look_at(&mut self, pid: u32, process: &Path, config: &Config, relations: &mut Relations) {
         let is_ours = || config_of(process).is_some_and(|file| is_of_system(&file, config));
         let Ok(descriptors) = fs::read_dir(process.join("fd")) else {
             self.is_ours_hidden |= is_ours();
             let command = fs::read_to_string(process.join("comm"));
-            kin.hidden.extend(command.is_ok_and(|name| name.trim() == PROGRAM).then_some(pid));
+            relations.hidden.extend(command.is_ok_and(|name| name.trim() == PROGRAM).then_some(pid));
             return;
         };
         let sockets: Vec<Inode> = descriptors
@@ -67,14 +67,14 @@ impl Owners {
             return;
         }
         let owner = if is_ours() {
-            kin.parents.extend(parent_of(process));
+            relations.parents.extend(parent_of(process));
             Owner::Ours
         } else {
             let command = fs::read_to_string(process.join("comm")).unwrap_or_default();
             Owner::Other(format!("process {pid}, {}", command.trim()))
         };
         for inode in sockets {
-            // A worker has the socket of its pool, whose config it does not name.
+            // A worker shares its socket with its pool, but does not name the config.
             let known = self.sockets.entry(inode).or_insert_with(|| owner.clone());
             if owner == Owner::Ours {
                 *known = Owner::Ours;
@@ -82,8 +82,8 @@ impl Owners {
         }
     }
 
-    /// Whose it is.
-    pub(super) fn of(&self, socket: Option<Inode>) -> Owner {
+    /// The owner of a socket, if it was found.
+    pub(super) fn owner_of(&self, socket: Option<Inode>) -> Owner {
         match socket.and_then(|inode| self.sockets.get(&inode)) {
             Some(owner) => owner.clone(),
             None if self.is_ours_hidden => Owner::Ours,
@@ -92,22 +92,23 @@ impl Owners {
     }
 }
 
-/// `up` that has given root up hides its folder too, but not that the pool is its child.
+/// `up` hides its descriptors and its working directory after it has given up root. It is recognised as the parent of this
+/// system's pool.
 #[derive(Default)]
-struct Kin {
-    /// Processes whose descriptors this user may not see.
+struct Relations {
+    /// Gateways whose descriptors this user may not see.
     hidden: Vec<u32>,
-    /// The parents of those that are this system's.
+    /// The parents of this system's processes.
     parents: HashSet<u32>,
 }
 
-/// Which process started it.
+/// The process that started it.
 fn parent_of(process: &Path) -> Option<u32> {
     let status = fs::read_to_string(process.join("status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
-/// The config that a process serves by: of `up`, `serve` and `pool`.
+/// The config of a process that runs `up`, `serve` or `pool`.
 fn config_of(process: &Path) -> Option<PathBuf> {
     let line = fs::read(process.join("cmdline")).ok()?;
     let arguments: Vec<PathBuf> = line
@@ -129,7 +130,7 @@ fn config_of(process: &Path) -> Option<PathBuf> {
     if file.is_absolute() { Some(file) } else { Some(fs::read_link(process.join("cwd")).ok()?.join(file)) }
 }
 
-/// Whether a config is this system's: the same file, or an edited copy, which has the same registry.
+/// Whether a config is this system's: the same file, or an edited copy with the same registry.
 fn is_of_system(file: &Path, config: &Config) -> bool {
     let is_same = |one: &Path, other: &Path| layout::resolved(one) == layout::resolved(other);
     is_same(file, &config.path)

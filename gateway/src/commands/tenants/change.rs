@@ -1,7 +1,6 @@
-//! The commands that edit the registry. Gateway and pool notice the new file by themselves.
+//! The subcommands that change the registry. The gateway and the pool notice the new file.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use sq_shared::clock::{self, later_s, now_s, rfc3339};
 use sq_shared::process::failure::Failure;
@@ -9,105 +8,103 @@ use sq_shared::process::output::{confirm, note};
 use sq_shared::registry::TenantState;
 use sq_shared::tenant::TenantName;
 
-use super::{Adding, AddingKey, MakingDirectories, Named, Removing, Revoking, Rotating};
+use super::{AddArgs, AddKeyArgs, MakeDirectoryArgs, NameArgs, RemoveArgs, RevokeKeyArgs, RotateKeyArgs};
 use crate::tenants::change::Change;
 use crate::tenants::keys::{self, Rotation};
 use crate::tenants::keys_file::KeysOut;
-use crate::tenants::new_tenants::Terms;
+use crate::tenants::new_tenants::TenantSettings;
 use crate::tenants::remove::{Disposal, LeftLink, Removed};
 use crate::tenants::{ChangeError, change, directories, remove};
 
 fn note_key() {
-    note("This is the only time that the key is shown. A running gateway takes it within a second.");
+    note("This is the only time that the key is shown. A running gateway accepts it within a second.");
 }
 
-pub(super) fn add(options: &Adding) -> Result<(), Failure> {
-    let config = options.root.open()?.config;
-    let state = if options.reserved { TenantState::Reserved } else { TenantState::Active };
-    let terms = Terms { state, plan: options.plan.clone(), quota_bytes: options.quota };
-    change::add(&config, options.name.clone(), &terms, options.adopt, &KeysOut::Screen)?;
+pub(super) fn add(args: &AddArgs) -> Result<(), Failure> {
+    let config = args.system.open()?;
+    let state = if args.reserved { TenantState::Reserved } else { TenantState::Active };
+    let settings = TenantSettings { state, plan: args.plan.clone(), quota_bytes: args.quota };
+    change::add(&config, args.name.clone(), &settings, args.adopt, &KeysOut::TextToStdout)?;
     note_key();
     Ok(())
 }
 
-pub(super) fn set_state(options: &Named, state: TenantState) -> Result<(), Failure> {
-    let config = options.root.open()?.config;
-    change::change(&config, &options.name, &Change { state: Some(state), ..Change::default() })?;
-    confirm(format_args!("tenant {} is {state}", options.name))
+pub(super) fn set_state(args: &NameArgs, state: TenantState) -> Result<(), Failure> {
+    let config = args.system.open()?;
+    change::change(&config, &args.name, &Change { state: Some(state), ..Change::default() })?;
+    confirm(format_args!("tenant {} is {state}", args.name))
 }
 
-pub(super) fn add_key(options: &AddingKey) -> Result<(), Failure> {
+pub(super) fn add_key(args: &AddKeyArgs) -> Result<(), Failure> {
     let now_s = now_s();
-    let expires_s = match options.expires_in {
-        Some(duration) => Some(later(now_s, duration)?),
-        None => options.expires,
+    let expires_s = match args.expires_in {
+        Some(duration) => {
+            // With a wrong clock, the key might have expired by the time that the clock is set.
+            clock::check()?;
+            Some(later_s(now_s, duration).ok_or(ChangeError::TooFarAhead)?)
+        }
+        None => args.expires,
     };
     if let Some(expires_s) = expires_s.filter(|expires_s| *expires_s <= now_s) {
         let shown = rfc3339(expires_s).unwrap_or_default();
-        return Err(Failure::Usage(format!("{shown} is over: such a key would never be taken")));
+        return Err(Failure::Usage(format!("{shown} is in the past: the key would never be valid")));
     }
-    let config = options.root.open()?.config;
-    keys::add(&config, &options.name, options.scope, expires_s, &KeysOut::Screen)?;
+    let config = args.system.open()?;
+    keys::add(&config, &args.name, args.scope, expires_s, &KeysOut::TextToStdout)?;
     note_key();
     Ok(())
 }
 
-pub(super) fn rotate_key(options: &Rotating) -> Result<(), Failure> {
-    let config = options.root.open()?.config;
-    if options.grace.is_some() {
+pub(super) fn rotate_key(args: &RotateKeyArgs) -> Result<(), Failure> {
+    let config = args.system.open()?;
+    if args.grace.is_some() {
         clock::check()?;
     }
-    let rotation = Rotation { key: options.key.as_deref(), grace: options.grace };
-    keys::rotate(&config, &options.name, rotation, now_s(), &KeysOut::Screen)?;
+    let rotation = Rotation { key: args.key.as_deref(), grace: args.grace };
+    keys::rotate(&config, &args.name, rotation, now_s(), &KeysOut::TextToStdout)?;
     note_key();
     Ok(())
 }
 
-/// The time so long after now. (On a wrong clock it would be over by the time that the clock is right.)
-fn later(now_s: i64, duration: Duration) -> Result<i64, Failure> {
-    clock::check()?;
-    Ok(later_s(now_s, duration).ok_or(ChangeError::TooFarAhead)?)
-}
-
-pub(super) fn revoke_key(options: &Revoking) -> Result<(), Failure> {
-    let config = options.root.open()?.config;
-    let ids = match &options.key {
-        Some(id) => keys::revoke(&config, &options.name, id).map(|()| vec![id.clone()]),
-        None => keys::revoke_expired(&config, &options.name, now_s()),
+pub(super) fn revoke_key(args: &RevokeKeyArgs) -> Result<(), Failure> {
+    let config = args.system.open()?;
+    let ids = match &args.key {
+        Some(id) => keys::revoke(&config, &args.name, id).map(|()| vec![id.clone()]),
+        None => keys::revoke_expired(&config, &args.name, now_s()),
     };
-    let line = |id: String| format!("key {id} of tenant {} is revoked", options.name);
+    let line = |id: String| format!("key {id} of tenant {} is revoked", args.name);
     let lines: Vec<String> = ids?.into_iter().map(line).collect();
     confirm(if lines.is_empty() {
-        format!("tenant {} has no expired key", options.name)
+        format!("tenant {} has no expired key", args.name)
     } else {
         lines.join("\n")
     })
 }
 
-pub(super) fn make_directories(options: &MakingDirectories) -> Result<(), Failure> {
-    let config = options.root.open()?.config;
-    let names = (!options.all).then_some(options.names.as_slice());
-    let made = directories::make(&config, names)?;
+pub(super) fn make_directories(args: &MakeDirectoryArgs) -> Result<(), Failure> {
+    let config = args.system.open()?;
+    let names = (!args.all).then_some(args.names.as_slice());
+    let created = directories::create_missing(&config, names)?;
     let line = |(tenant, directory): &(TenantName, PathBuf)| {
         let is_empty = directory.read_dir().is_ok_and(|mut files| files.next().is_none());
         let directory = directory.display();
         if is_empty {
             format!("tenant {tenant} has a new, empty directory {directory}")
         } else {
-            format!("{directory} is tenant {tenant}'s directory from now on, with what is in it")
+            format!("{directory}, with its contents, is now the directory of tenant {tenant}")
         }
     };
-    let lines: Vec<String> = made.iter().map(line).collect();
+    let lines: Vec<String> = created.iter().map(line).collect();
     confirm(if lines.is_empty() { "nothing is missing".to_owned() } else { lines.join("\n") })
 }
 
-pub(super) fn remove(options: &Removing) -> Result<(), Failure> {
-    let config = options.root.open()?.config;
-    let name = &options.name;
-    let disposal = Disposal { purges: options.purge, takes_foreign: options.yes };
-    let became = match remove::remove(&config, name, disposal)? {
-        Removed::WithoutDirectory(path) => format!(
-            "there is no directory {} (what it had is untouched if its disk is not mounted)",
+pub(super) fn remove(args: &RemoveArgs) -> Result<(), Failure> {
+    let config = args.system.open()?;
+    let name = &args.name;
+    let disposal = Disposal { purge: args.purge, take_foreign: args.yes };
+    let result = match remove::remove(&config, name, disposal)? {
+        Removed::NoDirectory(path) => format!(
+            "there is no directory {} (if its disk is not mounted, the files on it are untouched)",
             path.display()
         ),
         Removed::Purged(path, link) => format!("its directory {} is deleted{}", path.display(), left(link)),
@@ -118,12 +115,12 @@ pub(super) fn remove(options: &Removing) -> Result<(), Failure> {
             format!("its directory {} was left as it is, because {why}", path.display())
         }
     };
-    confirm(format_args!("tenant {name} is removed; {became}"))
+    confirm(format_args!("tenant {name} is removed; {result}"))
 }
 
 fn left(link: Option<LeftLink>) -> String {
-    let told = |LeftLink(path): LeftLink| {
+    let shown = |LeftLink(path): LeftLink| {
         format!("; the link {} is outside the data root, and was left as it is", path.display())
     };
-    link.map(told).unwrap_or_default()
+    link.map(shown).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Which directories `fsck` verifies when it is asked about more than one tenant.
+//! Which directories `fsck` verifies when it checks several tenants.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,28 +12,27 @@ use sq_shared::registry::{Registry, Tenant};
 use sq_shared::tenant::TenantName;
 use sq_shared::{file_error, layout};
 
-/// A tenant, by name, and its directory.
 pub(super) struct TenantDirectory {
     pub(super) tenant: String,
     pub(super) dir: PathBuf,
-    /// Why what was there once is not there.
+    /// Why a directory that once existed is missing.
     pub(super) gone: Option<String>,
 }
 
-/// What the root of an ext file system has, for root alone.
+/// At the root of an ext file system; only root may read it.
 const LOST_AND_FOUND: &str = "lost+found";
 
-/// What is in a folder of tenants' directories.
+/// The contents of a data root.
 pub(super) struct Contents {
-    /// By name.
+    /// Sorted by name.
     pub(super) tenants: Vec<TenantDirectory>,
-    /// What lies beside them, and belongs to no tenant.
+    /// Files and folders that belong to no tenant.
     pub(super) stray: Vec<PathBuf>,
 }
 
-/// The tenants' directories in a data root, those that are noted and not there among them. `None` when the folder is a
-/// tenant's directory itself: it has no marker, and phexts or journals, or no folders. What begins with a dot is no
-/// tenant's: `.archive` among them.
+/// The tenants' directories in a data root, including those that have a note but are missing. `None` if the folder is a
+/// tenant's directory: it has no marker, and it has phexts or journals, or no folders. Names that begin with a dot, such
+/// as `.archive`, belong to no tenant.
 ///
 /// # Errors
 /// The folder cannot be read.
@@ -64,7 +63,7 @@ pub(super) fn of_data_root(folder: &Path) -> Result<Option<Contents>, Failure> {
         return Ok(None);
     }
     for missing in noted_and_missing(folder, &contents.tenants)? {
-        // It stands in the place of the directory.
+        // A file where the tenant's directory should be is reported once, as the missing directory.
         contents.stray.retain(|path| *path != missing.dir);
         contents.tenants.push(missing);
     }
@@ -72,8 +71,8 @@ pub(super) fn of_data_root(folder: &Path) -> Result<Option<Contents>, Failure> {
     Ok(Some(contents))
 }
 
-/// The tenants that are noted as having had a directory, and have none in the data root now. Where the config lies beside it,
-/// its registry knows whose directory is elsewhere.
+/// The tenants that have a note of their directory, and no directory in the data root now. If the config is beside the data
+/// root, its registry tells which directories are elsewhere.
 fn noted_and_missing(folder: &Path, found: &[TenantDirectory]) -> Result<Vec<TenantDirectory>, Failure> {
     let notes = layout::tenant_notes_dir(folder);
     let entries = match std::fs::read_dir(&notes) {
@@ -90,21 +89,15 @@ fn noted_and_missing(folder: &Path, found: &[TenantDirectory]) -> Result<Vec<Ten
                 return TenantDirectory { tenant, dir: dir.clone(), gone: None };
             }
             let dir = folder.join(&tenant);
-            let why = if dir.symlink_metadata().is_ok() {
-                "what is there is not a directory"
-            } else {
-                "it is not there"
-            };
-            let gone = format!(
-                "{why}, and it was; if the registry names another path, verify with --root or --config"
-            );
+            let exists = dir.symlink_metadata().is_ok();
+            let why = if exists { "what is there is not a directory" } else { "it is missing" };
+            let gone = format!("{why}; if the registry names another path, verify with --root or --config");
             TenantDirectory { tenant, dir, gone: Some(gone) }
         })
         .collect())
 }
 
-/// The tenants with a directory of their own, by the registry of the system whose data root this is, if its config is in the
-/// folder above.
+/// The tenants whose directory is set in the registry, if the config of this data root's system is in the folder above.
 fn directories_elsewhere(data_root: &Path) -> BTreeMap<String, PathBuf> {
     let data_root = layout::resolved(data_root);
     let Some(folder) = data_root.parent() else { return BTreeMap::new() };
@@ -117,10 +110,10 @@ fn directories_elsewhere(data_root: &Path) -> BTreeMap<String, PathBuf> {
     loaded.registry.tenants.into_iter().filter_map(elsewhere).collect()
 }
 
-/// The directories of a system's tenants, wherever they are; that of a tenant who has never been served may not be there.
+/// The directories of all tenants in the registry. That of a tenant that was never served may not exist.
 ///
 /// # Errors
-/// Config or registry have mistakes, or the data root is not there.
+/// Config or registry have mistakes, or the data root is missing.
 pub(super) fn of_registry(config_file: &Path) -> Result<Vec<TenantDirectory>, Failure> {
     service_user::act_for_system(config_file)?;
     let config = Config::load(config_file).map_err(Failure::from_error)?;
@@ -130,7 +123,7 @@ pub(super) fn of_registry(config_file: &Path) -> Result<Vec<TenantDirectory>, Fa
         let dir = layout::tenant_dir(&config.gateway.data_root, tenant);
         let gone = data_root.as_ref().and_then(|data_root| match data_root.find_gone(&tenant.name, &dir) {
             Ok(gone) => gone.map(|gone| gone.as_str().to_owned()),
-            Err(error) => Some(format!("whether it is there cannot be told: {error}")),
+            Err(error) => Some(format!("failed to check whether it exists: {error}")),
         });
         TenantDirectory { tenant: tenant.name.to_string(), dir, gone }
     };

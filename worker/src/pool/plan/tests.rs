@@ -1,5 +1,5 @@
-//! A simulated world of connections, workers and a registry, in thousands of random orders of events.
-//! It keeps its own account of the processes, and checks the plan against that after every step.
+//! Simulates connections, workers and registry changes in thousands of random orders. The simulated world tracks the
+//! processes itself, and checks the plan against them after every step.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::pin;
@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::super::backoff::{LONGEST_DELAY, Life};
+use super::super::backoff::{LONGEST_DELAY, Lifetime};
 use super::super::desired::{Assignment, Desired};
-use super::super::observed::{Attention, ExitKind, Observed, StopReason};
+use super::super::observed::{ExitKind, Observed, SocketMode, StopReason};
 use super::{Action, next_wakeup, plan, run_to_fixpoint};
-use crate::settings::{Absence, WorkerSettings};
+use crate::settings::{MissingData, WorkerSettings};
 
 mod cases;
 mod losses;
@@ -24,11 +24,10 @@ const SEEDS: u64 = 2_000;
 const GRACE: Duration = Duration::from_secs(35);
 const IDLE: Duration = Duration::from_secs(3);
 
-/// The longest a waiting connection may wait: for a worker that must be killed, for the back-off, and
-/// for news that is late.
+/// The longest that a connection may wait: for a worker to be killed, for the back-off, and for late events.
 const LONGEST_WAIT: Duration = Duration::from_secs(35 + 10 + 15);
 
-/// Far more than all slots' back-offs and stops together need in the longest step.
+/// Far more than the back-offs and stops of all slots need in the longest step.
 const MOST_WAKEUPS: usize = 100;
 
 /// SplitMix64: small, and the same on every machine.
@@ -67,11 +66,11 @@ impl Random {
 /// A process as the system sees it.
 struct Running {
     assignment: Arc<Assignment>,
-    absence: Option<Absence>,
+    missing_data: Option<MissingData>,
     since: Instant,
-    /// It was told to stop, and obeys.
+    /// It was told to stop.
     is_stopping: bool,
-    /// It was told to stop, and does not listen.
+    /// It ignores that.
     is_deaf: bool,
     /// It was told to stop because of a new program.
     is_replaced: bool,
@@ -81,15 +80,15 @@ struct Running {
     has_served: bool,
 }
 
-/// News on its way to the pool.
-enum News {
+/// An event on its way to the pool.
+enum Event {
     ConnectionWaits(u16),
     Served(u16),
-    /// With exit code 0 or not; had served or not.
-    Ended(u16, bool, bool),
+    /// With its exit code, unless it was killed, and whether it had served.
+    Ended(u16, Option<i32>, bool),
 }
 
-/// What happens to a worker that is given a connection.
+/// How a worker reacts to a connection.
 #[derive(Clone, Copy, PartialEq)]
 enum Health {
     Healthy,
@@ -104,16 +103,16 @@ struct World {
     observed: Observed,
     processes: BTreeMap<u16, Running>,
     waiting_since: BTreeMap<u16, Instant>,
-    attention: BTreeMap<u16, Attention>,
+    socket_mode: BTreeMap<u16, SocketMode>,
     health: BTreeMap<u16, Health>,
-    news: VecDeque<News>,
+    events: VecDeque<Event>,
     latest_failures: BTreeMap<u16, (Arc<Assignment>, Vec<Instant>)>,
-    /// The first program that failed the tenant there before it had served, and none has served since.
+    /// The first program whose worker crashed before it served the tenant on this port; removed once one has served.
     failed: BTreeMap<u16, (Arc<Assignment>, u32)>,
 }
 
 fn assignment(tenant: usize, directory: usize, quota: u64) -> Arc<Assignment> {
-    // Directory 0 holds directory 1: the one may be given away only when the other is free.
+    // Directory 0 contains directory 1, so the one may be given away only when the other is free.
     let data_dir = if directory == 1 { "/data/d0/inner".to_owned() } else { format!("/data/d{directory}") };
     let settings = WorkerSettings {
         keys: Vec::new(),
@@ -143,15 +142,15 @@ impl World {
             observed: Observed::new(PORTS),
             processes: BTreeMap::new(),
             waiting_since: BTreeMap::new(),
-            attention: PORTS.map(|port| (port, Attention::Left)).collect(),
+            socket_mode: PORTS.map(|port| (port, SocketMode::Unwatched)).collect(),
             health: PORTS.map(|port| (port, Health::Healthy)).collect(),
-            news: VecDeque::new(),
+            events: VecDeque::new(),
             latest_failures: BTreeMap::new(),
             failed: BTreeMap::new(),
         }
     }
 
-    /// Registries give no directory twice; everything else may change from one to the next.
+    /// Changes anything but that no directory is another's or inside it.
     fn change_registry(&mut self) {
         let (tenants, directories) = (self.random.shuffled(TENANTS), self.random.shuffled(DIRECTORIES));
         let keep = self.random.once_in(2);
@@ -166,7 +165,7 @@ impl World {
             }
         }
         self.desired.assignments = assignments;
-        // A connection may now have to wait for another worker to go first.
+        // A connection may now have to wait for another worker's exit first.
         self.waiting_since.values_mut().for_each(|since| *since = self.now);
     }
 
@@ -178,12 +177,12 @@ impl World {
             }
             4 => {
                 let port = self.random.port();
-                self.end(port, false);
+                self.end(port, None);
             }
             5 => {
                 let port = self.random.port();
                 if self.processes.get(&port).is_some_and(|process| self.now - process.since >= IDLE) {
-                    self.end(port, true);
+                    self.end(port, Some(0));
                 }
             }
             6 => self.change_registry(),
@@ -206,11 +205,11 @@ impl World {
 
     fn change_program(&mut self) {
         self.observed.program += 1;
-        // A worker that serves is now stopped, and a connection may have to wait for its end.
+        // A connection may now have to wait for the exit of a worker that is replaced.
         self.waiting_since.values_mut().for_each(|since| *since = self.now);
     }
 
-    /// Time passes. News is late by no more than a short while: before a long one, all of it arrives.
+    /// Time passes. Events are late only by a short time: before a long one, all of them arrive.
     fn pass_up_to(&mut self, limit_ms: usize) {
         let duration = Duration::from_millis(u64::try_from(self.random.below(limit_ms)).unwrap());
         if duration > Duration::from_secs(1) {
@@ -235,60 +234,62 @@ impl World {
 
     fn deliver_all(&mut self) {
         self.live();
-        while !self.news.is_empty() {
+        while !self.events.is_empty() {
             self.deliver();
             self.live();
         }
     }
 
-    /// Workers take their connections, or fail; those that stop are gone sooner or later.
+    /// Workers accept their connections, or crash; stopping ones exit sooner or later.
     fn live(&mut self) {
         for port in PORTS {
             let Some(process) = self.processes.get_mut(&port) else {
-                // The kernel tells of a connection while the slot is watched, and once.
-                if self.attention[&port] == Attention::Watched && self.waiting_since.contains_key(&port) {
-                    self.attention.insert(port, Attention::Waiting);
-                    self.news.push_back(News::ConnectionWaits(port));
+                // The kernel reports a connection once, and only while the slot is watched.
+                if self.socket_mode[&port] == SocketMode::Watched && self.waiting_since.contains_key(&port) {
+                    self.socket_mode.insert(port, SocketMode::ConnectionWaits);
+                    self.events.push_back(Event::ConnectionWaits(port));
                 }
-                if self.attention[&port] == Attention::Refused {
+                if self.socket_mode[&port] == SocketMode::Refusing {
                     self.waiting_since.remove(&port);
                 }
                 continue;
             };
             if process.is_stopping {
                 if !process.is_deaf && self.random.once_in(2) {
-                    self.end(port, true);
+                    self.end(port, Some(0));
                 }
             } else if self.health[&port] == Health::Crashing {
-                self.end(port, false);
+                self.end(port, None);
             } else if self.waiting_since.remove(&port).is_some() {
                 if !process.has_served {
-                    self.news.push_back(News::Served(port));
+                    self.events.push_back(Event::Served(port));
                 }
                 process.has_served = true;
             }
         }
     }
 
-    fn end(&mut self, port: u16, is_success: bool) {
+    fn end(&mut self, port: u16, code: Option<i32>) {
         if let Some(process) = self.processes.remove(&port) {
-            self.news.push_back(News::Ended(port, is_success, process.has_served));
+            self.events.push_back(Event::Ended(port, code, process.has_served));
         }
     }
 
-    /// One piece of news reaches the pool, which then plans and acts.
+    /// One event reaches the pool, which then plans and acts.
     fn deliver(&mut self) {
-        match self.news.pop_front() {
-            Some(News::ConnectionWaits(port)) => self.observed.connection_waits(port, self.now),
-            Some(News::Served(port)) => {
+        match self.events.pop_front() {
+            Some(Event::ConnectionWaits(port)) => self.observed.connection_waits(port, self.now),
+            Some(Event::Served(port)) => {
                 self.failed.remove(&port);
                 self.observed.served(port, self.now);
             }
-            Some(News::Ended(port, is_success, has_served)) => {
-                let (worker, kind) = self.observed.ended(port, is_success, has_served, self.now).unwrap();
-                let life = Life { lasted: self.now - worker.since, has_served };
-                match kind {
-                    ExitKind::Crashed => self.note_failure(port, &worker.assignment, life, worker.program),
+            Some(Event::Ended(port, code, has_served)) => {
+                let (worker, exit) = self.observed.ended(port, code, has_served, self.now).unwrap();
+                let lifetime = Lifetime { lasted: self.now - worker.since, has_served };
+                match exit {
+                    ExitKind::Crashed => {
+                        self.note_failure(port, &worker.assignment, lifetime, worker.program)
+                    }
                     ExitKind::Idle => {
                         self.latest_failures.remove(&port);
                         self.failed.remove(&port);
@@ -308,8 +309,8 @@ impl World {
         })
     }
 
-    fn note_failure(&mut self, port: u16, assignment: &Arc<Assignment>, life: Life, program: u32) {
-        if !life.has_served {
+    fn note_failure(&mut self, port: u16, assignment: &Arc<Assignment>, lifetime: Lifetime, program: u32) {
+        if !lifetime.has_served {
             let first = self.failed.entry(port).or_insert_with(|| (Arc::clone(assignment), program));
             if !first.0.is_same_worker(assignment) {
                 *first = (Arc::clone(assignment), program);
@@ -317,48 +318,51 @@ impl World {
         }
         let (owner, failures) =
             self.latest_failures.entry(port).or_insert_with(|| (Arc::clone(assignment), Vec::new()));
-        if !owner.is_same_worker(assignment) || life.has_served || life.lasted >= Duration::from_secs(10) {
+        if !owner.is_same_worker(assignment)
+            || lifetime.has_served
+            || lifetime.lasted >= Duration::from_secs(10)
+        {
             failures.clear();
         }
         *owner = Arc::clone(assignment);
         failures.push(self.now);
     }
 
-    /// As the pool does it: the same loop, and no round more.
+    /// The pool's own loop.
     fn act(&mut self) {
         let planned = |world: &Self| {
             let actions = plan(&world.desired, &world.observed, world.now);
-            assert!(actions.len() <= PORTS.len(), "at most one action a slot: {actions:?}");
-            let is_turn = actions.iter().any(|action| matches!(action, Action::Replace(_)));
-            assert!(!is_turn || !world.is_program_failed(), "replaced by a program that is no good");
+            assert!(actions.len() <= PORTS.len(), "up to one action per slot: {actions:?}");
+            let replaces =
+                actions.iter().any(|action| matches!(action, Action::Stop(_, StopReason::NewProgram)));
+            assert!(!replaces || !world.is_program_failed(), "replaced by a program that failed");
             actions
         };
         let perform = async |world: &mut Self, action| world.perform(action);
-        // Nothing in this world is waited for.
+        // Nothing in this world is asynchronous.
         let context = &mut Context::from_waker(Waker::noop());
-        let is_fixpoint = pin!(run_to_fixpoint(self, planned, perform)).poll(context);
-        assert_eq!(is_fixpoint, Poll::Ready(true), "the plan comes to rest");
+        let has_converged = pin!(run_to_fixpoint(self, planned, perform)).poll(context);
+        assert_eq!(has_converged, Poll::Ready(true), "the plan did not converge");
         self.check();
     }
 
     fn perform(&mut self, action: Action) {
         match action {
-            Action::Attend(port, attention) => {
-                self.attention.insert(port, attention);
-                self.observed.attended(port, attention);
+            Action::SetSocketMode(port, socket_mode) => {
+                self.socket_mode.insert(port, socket_mode);
+                self.observed.socket_mode_set(port, socket_mode);
             }
             Action::Start(port, assignment) => self.start(port, assignment),
-            Action::Configure(port, assignment) => {
+            Action::SendSettings(port, assignment) => {
                 if let Some(process) = self.processes.get_mut(&port) {
                     process.assignment = Arc::clone(&assignment);
                 }
-                self.observed.configured(port, assignment);
+                self.observed.settings_sent(port, assignment);
             }
-            Action::Stop(port) => self.stop(port, StopReason::Unwanted),
-            Action::Replace(port) => self.stop(port, StopReason::Replaced),
-            Action::Displace(port) => self.displace(port),
+            Action::Stop(port, StopReason::DataChanged) => self.kill_for_data(port),
+            Action::Stop(port, reason) => self.stop(port, reason),
             Action::Kill(port) => {
-                self.end(port, false);
+                self.end(port, None);
                 self.observed.killed(port);
             }
         }
@@ -369,9 +373,9 @@ impl World {
         if let Some(process) = self.processes.get_mut(&port) {
             assert!(!process.is_stopping, "told to stop twice");
             (process.is_stopping, process.is_deaf) = (true, is_deaf);
-            process.is_replaced = reason == StopReason::Replaced;
+            process.is_replaced = reason == StopReason::NewProgram;
             let is_outdated = process.program != self.observed.program;
-            assert!(is_outdated || !process.is_replaced, "replaced by what it is");
+            assert!(is_outdated || !process.is_replaced, "replaced by the same program");
         }
         self.observed.stopping(port, reason, self.now);
     }
@@ -383,8 +387,8 @@ impl World {
         self.check_backoff(port, &assignment);
         if self.health[&port] == Health::CannotStart {
             self.observed.start_failed(port, &assignment, self.now);
-            self.attention.insert(port, Attention::Left);
-            return self.note_failure(port, &assignment, Life::NONE, self.observed.program);
+            self.socket_mode.insert(port, SocketMode::Unwatched);
+            return self.note_failure(port, &assignment, Lifetime::NONE, self.observed.program);
         }
         if self.latest_failures.get(&port).is_some_and(|(owner, _)| !owner.is_same_worker(&assignment)) {
             self.latest_failures.remove(&port);
@@ -392,10 +396,10 @@ impl World {
         if self.failed.get(&port).is_some_and(|(owner, _)| !owner.is_same_worker(&assignment)) {
             self.failed.remove(&port);
         }
-        self.attention.insert(port, Attention::Left);
+        self.socket_mode.insert(port, SocketMode::Unwatched);
         let process = Running {
             assignment: Arc::clone(&assignment),
-            absence: self.observed.absence(port, &assignment),
+            missing_data: self.observed.missing_data(port, &assignment),
             since: self.now,
             is_stopping: false,
             is_deaf: false,
@@ -408,7 +412,7 @@ impl World {
         self.observed.started(port, assignment, u32::from(port), self.now);
     }
 
-    /// After so many failures in a row, so much time has passed.
+    /// Checks that the delay after this many failures in a row has passed.
     fn check_backoff(&self, port: u16, assignment: &Assignment) {
         let Some((owner, failures)) = self.latest_failures.get(&port) else { return };
         if owner.is_same_worker(assignment)
@@ -427,7 +431,7 @@ impl World {
     fn check(&mut self) {
         let late = Duration::from_millis(1);
         let replaced = self.processes.values().filter(|process| process.is_replaced).count();
-        assert!(replaced <= 1, "{replaced} workers make way for a new program at once");
+        assert!(replaced <= 1, "{replaced} workers are replaced at once");
         for (port, process) in &mut self.processes {
             let wanted =
                 self.desired.assignments.get(port).is_some_and(|a| a.is_same_worker(&process.assignment));
@@ -441,14 +445,14 @@ impl World {
         for (port, since) in &mut self.waiting_since {
             let is_sick = self.health[port] != Health::Healthy;
             if is_sick || !self.desired.assignments.contains_key(port) {
-                // No worker will take it; its time starts when one could.
+                // No worker can accept it; its wait starts when one can.
                 *since = self.now;
             }
-            assert!(self.now <= *since + LONGEST_WAIT, "a connection on {port} waits for ever");
+            assert!(self.now <= *since + LONGEST_WAIT, "a connection on {port} waits too long");
         }
     }
 
-    /// Left alone and healthy, with a connection for everybody, everything becomes as desired.
+    /// With healthy workers, a connection on every slot and no other changes, the world becomes as desired.
     fn settle(&mut self) {
         for port in PORTS {
             self.waiting_since.entry(port).or_insert(self.now);
@@ -458,7 +462,10 @@ impl World {
             self.pass(Duration::from_secs(1));
             self.deliver_all();
         }
-        assert!(self.waiting_since.keys().all(|port| self.attention[port] == Attention::Left), "unserved");
+        assert!(
+            self.waiting_since.keys().all(|port| self.socket_mode[port] == SocketMode::Unwatched),
+            "unserved"
+        );
         for (port, process) in &self.processes {
             assert_eq!(self.desired.assignments.get(port), Some(&process.assignment), "not what is desired");
             assert_eq!(process.program, self.observed.program, "not the newest program");
@@ -481,9 +488,9 @@ fn every_order_of_events_keeps_the_invariants() {
         world.act();
         world.settle();
         assert_eq!(world.observed.worker_count(), 0, "seed {seed}: a worker was left behind");
-        let waits = Attention::Left;
+        let waits = SocketMode::Unwatched;
         assert!(
-            world.attention.values().all(|attention| *attention == waits),
+            world.socket_mode.values().all(|socket_mode| *socket_mode == waits),
             "connections wait for the next pool"
         );
     }

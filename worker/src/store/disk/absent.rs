@@ -1,5 +1,4 @@
-//! The disk of a worker that stands in for one whose tenant's directory is missing: nothing is there, and nothing can be
-//! made.
+//! The disk of a worker whose tenant's directory is missing: nothing is there, and nothing can be created.
 
 use std::ffi::OsStr;
 use std::io;

@@ -1,7 +1,7 @@
-//! The real disk: a directory that one worker has locked, and the plain files in it.
+//! The real disk: a directory that one worker has locked, and its files.
 //!
-//! Every file is reached from the open directory, never by the directory's path: what is locked is what is
-//! written, even when someone moves the directory away and puts another in its place.
+//! Every file is opened relative to the open directory, never by the directory's path: the worker writes to the directory
+//! that it has locked, even if another one has been put in its place.
 
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, TryLockError};
@@ -28,23 +28,23 @@ mod links;
 #[cfg(test)]
 mod tests;
 
-/// What a confined worker sees in the place of every user but its own (user_namespaces(7)).
+/// The user that a confined worker sees instead of every user but its own (user_namespaces(7)).
 const OVERFLOW_USER: u32 = 65534;
 
-/// How often, a millisecond apart, the lock is tried while nobody but `fsck` has it.
+/// How often the lock is tried, a millisecond apart, while only `fsck` has it.
 const LOCK_ATTEMPTS: u32 = 1000;
 
 /// A tenant's directory.
 #[derive(Debug)]
 pub(in crate::store) struct OsDisk {
-    /// Holds the lock, and is where every name is looked up.
+    /// Holds the lock. All names are resolved in it.
     directory: File,
     access: Access,
-    /// The paths by which an absolute link may name the directory: as it was given, and without links.
+    /// The paths by which an absolute link may name the directory: as given, and without links.
     own_paths: Vec<PathBuf>,
 }
 
-/// A tenant's directory that is open, and not yet locked.
+/// A tenant's directory that is open but not locked.
 #[derive(Debug)]
 pub struct DataDirectory {
     path: PathBuf,
@@ -57,16 +57,16 @@ pub struct DataDirectory {
 enum Access {
     /// By a worker, which has the lock.
     Serve,
-    /// Beside a worker, to look only.
+    /// Beside a worker, to read only.
     Inspect,
 }
 
 #[derive(Debug)]
 struct OsFile {
     file: File,
-    /// What it was called when it was opened, for errors.
+    /// Its name when it was opened, for errors.
     name: PathBuf,
-    /// Why it could only be opened for reading.
+    /// Why it could be opened only for reading.
     unwritable: Option<Errno>,
 }
 
@@ -76,31 +76,31 @@ pub enum OpenError {
     /// Another worker has it.
     #[error("{} is in use by another worker: only one may serve a directory; stop it, or give --data-dir another", .0.display())]
     InUse(PathBuf),
-    /// It is no directory, or the system refuses.
+    /// It is not a directory, or the system refuses.
     #[error("cannot use the data directory {}: {source}", path.display())]
     Io {
         /// The directory.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
 }
 
 impl DataDirectory {
-    /// Makes the directory when it is missing, and opens it.
+    /// Creates the directory if it is missing, and opens it.
     ///
     /// # Errors
-    /// It is no directory, or the system refuses.
+    /// It is not a directory, or the system refuses.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let made = make_if_missing(path).map_err(|error| file_error::explained(path, error));
         made.map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
         Self::open_existing(path)
     }
 
-    /// Opens the directory; it is never made.
+    /// Opens the directory, and never creates it.
     ///
     /// # Errors
-    /// It is missing or no directory, or the system refuses.
+    /// It is missing or not a directory, or the system refuses.
     pub fn open_existing(path: &Path) -> Result<Self, OpenError> {
         let opened = open_directory(path).and_then(|directory| {
             service_user::refuse_foreign(path, &directory)?;
@@ -114,14 +114,14 @@ impl DataDirectory {
     /// Which directory it is.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn id(&self) -> io::Result<DirectoryId> {
         Ok(DirectoryId::of(&self.directory.metadata()?))
     }
 }
 
 impl OpenError {
-    /// Whether there is no directory of this path.
+    /// Whether there is no directory at this path.
     pub fn is_missing(&self) -> bool {
         use io::ErrorKind::{NotADirectory, NotFound};
         matches!(self, Self::Io { source, .. } if matches!(source.kind(), NotFound | NotADirectory))
@@ -135,7 +135,7 @@ impl AsFd for DataDirectory {
 }
 
 impl OsDisk {
-    /// Locks the directory, and removes what a killed worker left half written.
+    /// Locks the directory, and removes the temporary files of a killed worker.
     pub(in crate::store) fn lock(directory: DataDirectory) -> Result<Self, OpenError> {
         let DataDirectory { path, own_paths, directory } = directory;
         let wrap = |source| OpenError::Io { path: path.clone(), source };
@@ -144,19 +144,18 @@ impl OsDisk {
         }
         let disk = Self { directory, access: Access::Serve, own_paths };
         disk.remove_leftovers().map_err(wrap)?;
-        // A worker that was killed, or failed, between a rename and this sync: what it left is now served as
-        // if it were acknowledged.
+        // If an earlier worker was killed or failed between a rename and this sync, what it renamed is served from now on
+        // as if it were acknowledged.
         match disk.directory.sync_all() {
             Err(error) if is_unwritable(&error) => {
-                tracing::warn!(%error, "the file system can only be read: reads are served, and writes are refused");
+                tracing::warn!(%error, "the file system is read-only; reads are served, and writes are refused");
             }
             synced => synced.map_err(wrap)?,
         }
         Ok(disk)
     }
 
-    /// Opens a directory to look at it: nothing in it can be changed through this, a worker may serve it
-    /// meanwhile, and it is not made when it is missing.
+    /// Opens a directory for reading only. A worker may be serving it; it is not created if it is missing.
     pub(in crate::store) fn inspect(path: &Path) -> Result<Self, OpenError> {
         let opened = open_directory(path).map_err(|error| file_error::explained(path, error));
         let directory = opened.map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
@@ -165,8 +164,8 @@ impl OsDisk {
 
     /// Whether a worker has the directory locked.
     pub(in crate::store) fn is_in_use(&self) -> io::Result<bool> {
-        // Through a descriptor of its own, so that it cannot change the lock that this may hold. The shared
-        // lock goes with it at once; a worker that starts in this moment tries again (see `lock`).
+        // Through a separate descriptor, because a new lock replaces the one that a descriptor has. The shared lock ends
+        // with it at once; a worker that starts meanwhile tries again (see `lock`).
         let probe = open_itself(&self.directory)?;
         is_taken(probe.try_lock_shared())
     }
@@ -179,7 +178,7 @@ impl OsDisk {
                 continue;
             }
             match self.remove(&file) {
-                // It is in the way of its own phext only.
+                // It blocks only its own phext.
                 Err(error) if is_harmless(&error) => {
                     tracing::warn!(file = %path_of(&file).display(), %error, "failed to remove a temporary file");
                 }
@@ -190,15 +189,15 @@ impl OsDisk {
     }
 
     fn open_with(&self, file: &FileName, flags: OFlags) -> rustix::io::Result<File> {
-        // Not through a link, which could lead out of the directory; and a pipe does not make us wait.
+        // Not through a link, which could lead out of the directory; and without waiting for the other end of a pipe.
         let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let place = self.place_of(file)?;
         let opened = rustix::fs::openat(&place, &place.name, flags, Mode::RUSR | Mode::WUSR);
         opened.map(File::from).map_err(|error| place.explained(error))
     }
 
-    /// An error that says which file it is about, and whose that is when it is denied: a log line has no other name of it,
-    /// and a worker may ask nobody what its user, or the file's, is called.
+    /// Adds the file's name to an error, and its owner when access is denied: log lines have no other name of it, and a
+    /// confined worker cannot look up the names of users.
     fn named(&self, file: &FileName, error: impl Into<io::Error>) -> io::Error {
         self.named_path(&path_of(file), error.into())
     }
@@ -206,14 +205,14 @@ impl OsDisk {
     fn named_path(&self, path: &Path, error: io::Error) -> io::Error {
         let of_file = || statx_of(&self.directory, path, AtFlags::SYMLINK_NOFOLLOW);
         named(path, error, || {
-            // One that cannot be made, or reached, is denied by its folder.
+            // If it cannot be created or reached, its folder denies that.
             let folder = path.parent().unwrap_or(Path::new(""));
             of_file().or_else(|_| statx_of(&self.directory, folder, AtFlags::EMPTY_PATH))
         })
     }
 
-    /// A file that is not there is missing with the whole directory, when that was removed: then it must not be taken for a
-    /// phext without a file.
+    /// If a file is missing, the whole directory may have been removed: then the phext must not be taken for one without a
+    /// file.
     fn found<T>(&self, result: rustix::io::Result<T>) -> io::Result<Option<T>> {
         let found = some_if_found(result)?;
         if found.is_none() && self.is_removed()? {
@@ -240,10 +239,10 @@ impl Disk for OsDisk {
         let (file, mut passed) = (path_of(&FileName::Phext(name.clone())), Vec::new());
         let end = links::follow(&self.directory, &self.own_paths, &file, &mut passed);
         let end = match end.map_err(|(path, error)| self.named_path(&path, error.into()))? {
-            links::End::Within(_) if passed.is_empty() => return Ok(Followed::NoLink),
-            links::End::Within(end) => end,
-            links::End::Outside => return Ok(Followed::Refused(BadLink::Outside)),
-            links::End::Nowhere => return Ok(Followed::Refused(BadLink::NoPhext)),
+            links::LinkEnd::Within(_) if passed.is_empty() => return Ok(Followed::NoLink),
+            links::LinkEnd::Within(end) => end,
+            links::LinkEnd::Outside => return Ok(Followed::Refused(BadLink::Outside)),
+            links::LinkEnd::Nowhere => return Ok(Followed::Refused(BadLink::NoPhext)),
         };
         self.follow_to(&end, &passed)
     }
@@ -254,7 +253,7 @@ impl Disk for OsDisk {
             Access::Inspect => Err(Errno::ROFS),
         };
         let (opened, unwritable) = match writable {
-            // Someone else's file, one that is set immutable, or a file system that can only be read.
+            // Another user's file, an immutable one, or a read-only file system.
             Err(reason @ (Errno::ACCESS | Errno::PERM | Errno::ROFS)) => {
                 (self.open_with(file, OFlags::RDONLY), Some(reason))
             }
@@ -268,8 +267,8 @@ impl Disk for OsDisk {
         self.check_access()?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
         let made = match self.open_with(file, flags) {
-            // A new file instead of the old one cut to nothing: who reads that one reads on, and a power cut
-            // finds the old one or the new one.
+            // A new file instead of a truncated one: a program that reads the old one can go on, and a power cut leaves the
+            // old one or the new one.
             Err(Errno::EXIST) if self.identity(file)?.is_some_and(|identity| identity.is_file) => {
                 self.remove(file)?;
                 self.open_with(file, flags)
@@ -362,7 +361,7 @@ impl DiskFile for OsFile {
     fn allocate(&self, bytes: u64) -> io::Result<()> {
         self.check_writable()?;
         if bytes == 0 {
-            // The kernel refuses it.
+            // The kernel refuses 0.
             return Ok(());
         }
         let allocate = || rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, bytes);
@@ -382,7 +381,7 @@ fn removed() -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, "the directory has been removed")
 }
 
-/// The same error with a file's name; and with its owner and mode when it is denied.
+/// The same error with the file's name, and with its owner and mode when access is denied.
 fn named(path: &Path, error: io::Error, found: impl FnOnce() -> rustix::io::Result<Statx>) -> io::Error {
     let is_denied = error.kind() == io::ErrorKind::PermissionDenied;
     let whose = found().ok().filter(|_| is_denied).map(|found| {
@@ -442,20 +441,19 @@ fn own_paths(path: &Path) -> Vec<PathBuf> {
     [std::path::absolute(path), path.canonicalize()].into_iter().flatten().collect()
 }
 
-/// The same directory through another descriptor.
 fn open_itself(directory: &File) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(directory, c".", flags, Mode::empty())?.into())
 }
 
-/// Takes the lock of a directory, which goes with the descriptor; gives false when another worker has it.
+/// Locks a directory for as long as the descriptor is open. Gives false when another worker has the lock.
 fn lock(directory: &File) -> io::Result<bool> {
     for _ in 0..LOCK_ATTEMPTS {
         if !is_taken(directory.try_lock())? {
             return Ok(true);
         }
-        // A worker keeps shared locks out as well. Where one is granted, the other was `fsck` with its look
-        // whether there is a worker, which takes no time.
+        // A worker's lock excludes shared locks too. If one is granted, the lock was that of `fsck`, which has it only for
+        // a moment.
         if is_taken(directory.try_lock_shared())? {
             return Ok(false);
         }
@@ -473,7 +471,7 @@ fn is_taken(attempt: Result<(), TryLockError>) -> io::Result<bool> {
     }
 }
 
-/// What root makes in another user's folder belongs to that user, and is made where that user may make it.
+/// What root creates in another user's folder is created as that user.
 fn make_if_missing(path: &Path) -> io::Result<()> {
     if path.exists() {
         return Ok(());
@@ -481,8 +479,7 @@ fn make_if_missing(path: &Path) -> io::Result<()> {
     service_user::as_owner_of(path, || make_directory(path)).flatten()
 }
 
-/// Makes the directory and what is missing above it, so that a power cut takes none of them back: a new
-/// entry is only durable once the directory that it stands in is synced.
+/// Creates the directory and its missing parents. Each parent is synced, so that a power cut removes none of them.
 fn make_directory(path: &Path) -> io::Result<()> {
     let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
     let missing: Vec<&Path> = path.ancestors().take_while(is_missing).collect();

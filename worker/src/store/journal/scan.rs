@@ -9,33 +9,33 @@ use crate::store::journal::window::Window;
 use crate::store::journal::{Header, JournalDamage, first_record};
 use crate::store::record::{Entry, Record};
 
-/// Where the good records end.
+/// Where the valid records end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::store) struct End {
-    /// The offset behind the last good record.
+pub(in crate::store) struct JournalEnd {
+    /// The offset behind the last valid record.
     pub(in crate::store) bytes: u64,
-    /// Bytes behind it that are no record: a write that was under way.
+    /// Bytes behind it: a write that was interrupted.
     pub(in crate::store) torn_bytes: u64,
 }
 
-/// The first record that is not good, or the end of them all.
-pub(super) struct Stop {
+/// The first invalid record, or the end.
+pub(super) struct FirstInvalid {
     pub(super) offset: u64,
-    /// The last good record's.
+    /// Of the last valid record.
     pub(super) last_sequence: u64,
-    /// Whether it is one of those that were there before the journal had its name.
+    /// Whether it is a carried-over key.
     pub(super) is_carried: bool,
 }
 
-/// Hands all records on to `visit`, in order. Stops at the first that is not whole.
+/// Visits all records in order, up to the first invalid one.
 ///
-/// A bad record is damage when a good one behind it says that it had been durable. Otherwise it, and whatever
-/// follows, is a write that was never acknowledged.
+/// An invalid record is damage when a valid one behind it says that it was durable. Otherwise it and everything behind it
+/// were never acknowledged.
 pub(in crate::store) fn scan(
     file: &dyn DiskFile,
     header: &Header,
     visit: impl FnMut(Record),
-) -> io::Result<Result<End, JournalDamage>> {
+) -> io::Result<Result<JournalEnd, JournalDamage>> {
     let bytes = file.identity()?.bytes;
     let mut window = Window::new(file, bytes);
     let stop = read(&mut window, header, first_record()..bytes, visit)?;
@@ -43,10 +43,10 @@ pub(in crate::store) fn scan(
     if offset < bytes && Search::new(window, header.generation, &stop).finds_record()? {
         return Ok(Err(JournalDamage::Record { offset }));
     }
-    Ok(Ok(End { bytes: offset, torn_bytes: bytes.saturating_sub(offset) }))
+    Ok(Ok(JournalEnd { bytes: offset, torn_bytes: bytes.saturating_sub(offset) }))
 }
 
-/// Hands on the records between two offsets, which a scan found good, or this journal has appended since.
+/// Visits the records between two offsets. A scan has found them valid, or this worker has appended them.
 pub(in crate::store) fn replay(
     file: &dyn DiskFile,
     header: &Header,
@@ -64,10 +64,10 @@ fn read(
     header: &Header,
     range: Range<u64>,
     mut visit: impl FnMut(Record),
-) -> io::Result<Stop> {
+) -> io::Result<FirstInvalid> {
     let mut offset = range.start;
     let mut last_sequence = header.base.sequence;
-    // A journal gets its name when it is durable with the keys that are carried over: a bad one is damage.
+    // A journal gets its name only when its carried-over keys are durable, so an invalid one is damage.
     let mut carried = if offset == first_record() { header.carried } else { 0 };
     while offset < range.end {
         match window.record_at(offset, header.generation)? {
@@ -80,13 +80,13 @@ fn read(
             _ => break,
         }
     }
-    Ok(Stop { offset, last_sequence, is_carried: carried > 0 })
+    Ok(FirstInvalid { offset, last_sequence, is_carried: carried > 0 })
 }
 
-/// Whether a record may stand behind one of this sequence: a carried-over key has its base's.
+/// Whether a record may follow one with this sequence. A carried-over key has its base's.
 fn follows(record: &Record, last: u64) -> bool {
     match record.entry {
-        Entry::Repeat { .. } => record.stamp.sequence >= last,
+        Entry::Key { .. } => record.stamp.sequence >= last,
         _ => record.stamp.sequence > last,
     }
 }

@@ -1,32 +1,30 @@
-//! Whether a bad record is a journal's torn end or damage: is there a good record behind it which says that it had
-//! been durable?
+//! Tells damage from a torn end: damage is an invalid record of which a valid record behind it says that it was durable.
 //!
-//! What stands behind it may be a client's text, so the search takes linear time whatever it finds. A record is
-//! worth a checksum only when its sequence and `durable` fit. Both are masked with the generation, which no client
-//! knows, so no text fits. In a journal of the old format, without a mask, a text can be made of prefixes that fit:
-//! there checksums have a budget, and what is found last is the record that the bad one's length leads to.
+//! A client's text may be behind it, so the search takes linear time whatever it finds. It computes a checksum only where
+//! sequence and `durable` are plausible. Both are masked with the generation, which no client knows, so no text is. In a
+//! journal of the old format, without masks, a text can imitate many records: there the checksums have a budget, and
+//! following the lengths finds the record behind an undamaged length in any case.
 
 use std::io;
 
 use crate::store::disk::DiskFile;
 use crate::store::journal::read_full;
-use crate::store::journal::scan::Stop;
+use crate::store::journal::scan::FirstInvalid;
 use crate::store::journal::window::Window;
 use crate::store::record::{Generation, PREFIX_BYTES, Reader, SMALLEST_BYTES, checksum_before_body};
 
-/// Of a record, what must be seen to know whether its numbers fit: prefix, sequence and `durable`.
+/// Prefix, sequence and `durable`: what is needed to see whether a record is plausible.
 const HEAD_BYTES: usize = PREFIX_BYTES + 16;
 
-/// How much is read at once for a checksum.
 const CHECK_BYTES: usize = 64 * 1024;
 
-/// What a checksum costs beside its bytes, in bytes: a call to the system.
+/// The fixed cost of a checksum, in bytes: a system call.
 const COST_OF_A_CHECK: u64 = 512;
 
-/// For how many bytes checksums are computed beside as many as the file has.
+/// The budget is the length of the file and this.
 const SPARE_BUDGET: u64 = 64 * 1024;
 
-/// A search behind a bad record.
+/// A search behind an invalid record.
 pub(super) struct Search<'a> {
     file: &'a dyn DiskFile,
     window: Window<'a>,
@@ -36,15 +34,15 @@ pub(super) struct Search<'a> {
     budget: u64,
 }
 
-/// Which numbers a record must have to tell of damage.
+/// Which numbers a record must have to prove damage.
 #[derive(Clone, Copy)]
 struct Fit {
     mask: u64,
-    /// The sequence of the last good record.
+    /// Of the last valid record.
     last: u64,
-    /// How many records there can be.
+    /// The largest possible number of records.
     most: u64,
-    /// The bad one was durable in any case.
+    /// The invalid record was durable in any case.
     is_carried: bool,
 }
 
@@ -62,7 +60,7 @@ impl Fit {
 }
 
 impl<'a> Search<'a> {
-    pub(super) fn new(window: Window<'a>, generation: Generation, stop: &Stop) -> Self {
+    pub(super) fn new(window: Window<'a>, generation: Generation, stop: &FirstInvalid) -> Self {
         let (last, most, is_carried) = (stop.last_sequence, window.bytes, stop.is_carried);
         let fit = Fit { mask: generation.mask(), last, most, is_carried };
         let budget = window.bytes + SPARE_BUDGET;
@@ -74,8 +72,7 @@ impl<'a> Search<'a> {
         Ok(self.finds_in_chain()? || self.finds_anywhere()?)
     }
 
-    /// Goes from record to record by the lengths that they claim, which no text between them can hide: right where
-    /// the bad one's length is good.
+    /// Follows the lengths that records claim: no text between them matters if the invalid record's length is right.
     fn finds_in_chain(&mut self) -> io::Result<bool> {
         let mut offset = self.bad;
         while let Some(length) = self.window.body_bytes(offset)? {
@@ -87,7 +84,7 @@ impl<'a> Search<'a> {
         Ok(false)
     }
 
-    /// Looks at every byte behind the bad record's first.
+    /// Tries every byte behind the invalid record's first.
     fn finds_anywhere(&mut self) -> io::Result<bool> {
         let (mut offset, fit) = (self.bad + 1, self.fit);
         loop {
@@ -103,7 +100,10 @@ impl<'a> Search<'a> {
             offset += skipped as u64;
             if let Some(length) = self.window.body_bytes(offset)? {
                 let Some(budget) = self.budget.checked_sub(COST_OF_A_CHECK + length as u64) else {
-                    tracing::warn!(offset, "a journal's torn end is full of what looks like records");
+                    tracing::warn!(
+                        offset,
+                        "a torn end of a journal has too many texts that look like records; not searching the rest for damage"
+                    );
                     return Ok(false);
                 };
                 self.budget = budget;
@@ -115,7 +115,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Whether the record at an offset is whole. Only one whose checksum is right is taken into memory.
+    /// Whether the record at an offset is valid. It is taken into memory only if its checksum is right.
     fn is_good(&mut self, offset: u64) -> io::Result<bool> {
         let Some(length) = self.window.body_bytes(offset)? else { return Ok(false) };
         let mut reader = Reader(self.window.from(offset, PREFIX_BYTES)?);

@@ -1,4 +1,4 @@
-//! A part of a file in memory, which moves on as the file is read front to back.
+//! A part of a file in memory, which moves on as the file is read.
 
 use std::io;
 
@@ -8,12 +8,11 @@ use crate::store::record::{
     Generation, LARGEST_BYTES, PREFIX_BYTES, Reader, Record, SMALLEST_BYTES, checksum,
 };
 
-/// How much is read from the disk at once.
 const READ_BYTES: usize = 256 * 1024;
 
 pub(super) struct Window<'a> {
     pub(super) file: &'a dyn DiskFile,
-    /// How long the file was when it was opened. What is appended meanwhile is not read.
+    /// The length of the file when it was opened. What is appended later is not read.
     pub(super) bytes: u64,
     buffer: Vec<u8>,
     start: u64,
@@ -24,7 +23,7 @@ impl<'a> Window<'a> {
         Self { file, bytes, buffer: Vec::new(), start: 0 }
     }
 
-    /// The whole record at an offset, and its length on disk.
+    /// The valid record at an offset, and its length on disk.
     pub(super) fn record_at(
         &mut self,
         offset: u64,
@@ -40,7 +39,7 @@ impl<'a> Window<'a> {
         Ok(record.map(|record| (record, whole as u64)))
     }
 
-    /// The length that a record at an offset claims, if it can be true.
+    /// The length that a record claims, if it is possible.
     pub(super) fn body_bytes(&mut self, offset: u64) -> io::Result<Option<usize>> {
         let rest = self.bytes.saturating_sub(offset);
         let Some(length) = Reader(self.from(offset, PREFIX_BYTES)?).u32() else { return Ok(None) };
@@ -50,7 +49,7 @@ impl<'a> Window<'a> {
         Ok(fits.then_some(length))
     }
 
-    /// What the window has from an offset on: at least so many bytes, but at the file's end.
+    /// The bytes from an offset on: at least so many, except at the end of the file.
     pub(super) fn from(&mut self, offset: u64, at_least: usize) -> io::Result<&[u8]> {
         let end = self.start + self.buffer.len() as u64;
         if offset < self.start || offset + at_least as u64 > end {

@@ -1,10 +1,10 @@
-//! Fills pages with scrolls that come in coordinate order, each text in as many pieces as it pleases.
+//! Builds pages from scrolls in coordinate order, each text in any number of pieces.
 
 use sq_shared::coordinate::Coordinate;
 
 use crate::store::phext::page::{ENTRY_BYTES, Entry, PAGE_BYTES, Page, grow};
 
-/// Builds pages that have not a byte more allocated than they need.
+/// Builds pages without excess memory.
 #[derive(Debug)]
 pub(super) struct PageBuilder {
     text: String,
@@ -13,19 +13,19 @@ pub(super) struct PageBuilder {
 }
 
 impl PageBuilder {
-    /// Pages with more than one scroll get so many bytes at most, entries and all.
+    /// Pages with more than one scroll get up to this many bytes, entries included.
     pub(super) fn new(limit_bytes: usize) -> Self {
         Self { text: String::new(), entries: Vec::new(), limit_bytes }
     }
 
-    /// Begins the next scroll, which must get some text; gives the page before it, if that is full.
+    /// Begins the next scroll, which must get some text. Gives the page before it, if that is full.
     pub(super) fn begin(&mut self, at: Coordinate) -> Option<Page> {
         let full = if self.used_bytes() + ENTRY_BYTES > self.limit_bytes { self.finish() } else { None };
         self.entries.push(Entry::new(at, self.text.len()));
         full
     }
 
-    /// Adds text to the scroll; gives the page of those before it, if it does not fit beside them.
+    /// Adds text to the scroll. Gives the page of the scrolls before it, if the text does not fit beside them.
     pub(super) fn push(&mut self, text: &str) -> Option<Page> {
         let mut full = None;
         if self.used_bytes() + text.len() > self.limit_bytes
@@ -46,7 +46,7 @@ impl PageBuilder {
         full
     }
 
-    /// The last page, if it has a scroll. Others may follow.
+    /// The last page, if it has a scroll. The builder can be used again.
     pub(super) fn finish(&mut self) -> Option<Page> {
         if self.entries.is_empty() {
             return None;

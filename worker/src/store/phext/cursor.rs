@@ -1,4 +1,4 @@
-//! Walks a phext scroll by scroll, with any time between two steps: what is changed meanwhile is not seen.
+//! Iterates over a snapshot of a phext: later changes are not seen.
 
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
@@ -9,18 +9,18 @@ use crate::store::phext::page::Page;
 use crate::store::phext::scroll::Scroll;
 use crate::store::phext::{Phext, starts_before};
 
-/// The scrolls of a range, one after the other, each owning its text.
+/// The scrolls of a range, each owning its text.
 #[derive(Debug)]
 pub struct Cursor {
     phext: Phext,
-    /// The page that is being walked; `None` at the end.
+    /// The present page; `None` at the end.
     page: Option<Arc<Page>>,
     index: usize,
     end: Bound<Coordinate>,
 }
 
 impl Cursor {
-    /// Stands before the first scroll of a range.
+    /// Begins before the first scroll of a range.
     pub fn new(phext: Phext, range: impl RangeBounds<Coordinate>) -> Self {
         let start = range.start_bound().cloned();
         let page = phext.pages_from(start).next().map(|(_, page)| Arc::clone(page));
@@ -53,7 +53,7 @@ impl Iterator for Cursor {
                 return None;
             }
             self.index += 1;
-            return Some((at, Scroll::of_page(Arc::clone(page), range)));
+            return Some((at, Scroll::from_page(Arc::clone(page), range)));
         }
     }
 }

@@ -1,11 +1,11 @@
-//! Scrolls joined to the bytes of a phext, a buffer at a time.
+//! Joins scrolls to the bytes of a phext, a buffer at a time.
 
 use sq_shared::coordinate::Coordinate;
 
 use crate::store::breaks::Steps;
 use crate::store::phext::scroll::{Fragments, Scroll};
 
-/// A phext that is being written, from scrolls in coordinate order.
+/// Writes a phext from scrolls in coordinate order.
 #[derive(Debug)]
 pub struct Joined<S> {
     scrolls: S,
@@ -13,7 +13,7 @@ pub struct Joined<S> {
     steps: Steps,
     /// The scroll that is being written.
     fragments: Option<Fragments>,
-    /// Where it stands.
+    /// The coordinate of the scroll.
     here: Coordinate,
 }
 
@@ -23,7 +23,7 @@ impl<S: Iterator<Item = (Coordinate, Scroll)>> Joined<S> {
         Self { scrolls, steps: Steps::default(), fragments: None, here: Coordinate::ORIGIN }
     }
 
-    /// Adds bytes to a buffer until it has about `limit` (a fragment of a scroll more at most); gives whether
+    /// Adds bytes to a buffer until it has about `limit` (it may be exceeded by a fragment of a scroll). Gives whether
     /// there may be more.
     pub fn fill(&mut self, buffer: &mut Vec<u8>, limit: usize) -> bool {
         while buffer.len() < limit {

@@ -1,5 +1,5 @@
-//! A page: neighbouring scrolls in one piece of memory. A phext of many short scrolls takes little more
-//! memory than its file, and a snapshot shares all pages that have not changed since.
+//! A page: neighbouring scrolls in one allocation. A phext of many short scrolls takes little more memory than its file,
+//! and snapshots share all pages that have not changed.
 
 use std::ops::{Bound, Range};
 
@@ -8,18 +8,17 @@ use sq_shared::coordinate::Coordinate;
 use crate::store::phext::Edit;
 use crate::store::phext::builder::PageBuilder;
 
-/// What the texts and the entries of a page take at most, when it has more than one scroll. Larger pages make
-/// each write copy more, smaller ones cost more beside their texts.
+/// The most that texts and entries of a page with more than one scroll take. With larger pages each write copies more, with
+/// smaller ones the overhead is larger.
 pub(super) const PAGE_BYTES: usize = 16 * 1024;
 
-/// What an entry takes.
 pub(super) const ENTRY_BYTES: usize = size_of::<Entry>();
 
-/// What a page takes beside its texts and entries: itself, its counts, its place in a tree of half-full nodes,
-/// and what the allocator keeps about three blocks.
+/// The memory of a page beside its texts and entries: itself, its counts, its place in a tree of half-full nodes, and the
+/// allocator's overhead for three blocks.
 const OVERHEAD_BYTES: usize = 240;
 
-/// What a page may have allocated without need, beside an eighth of its text.
+/// What a page may have allocated in excess, beside an eighth of its text.
 const SLACK_BYTES: usize = 256;
 
 /// Scrolls in coordinate order, none of them empty.
@@ -34,13 +33,12 @@ pub(super) struct Page {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
     at: Coordinate,
-    /// Where its text begins; it ends where the next one begins. Only the last scroll of a page may go
-    /// beyond the limit of a page, so this is always a small number.
+    /// The offset of its text, which ends where the next one begins. Only the last scroll of a page may exceed the limit of
+    /// a page, so this is always small.
     start: u32,
 }
 
 impl Entry {
-    /// A scroll that begins after so many bytes of a page.
     pub(super) fn new(at: Coordinate, start: usize) -> Self {
         Self { at, start: u32::try_from(start).unwrap_or(u32::MAX) }
     }
@@ -59,7 +57,7 @@ impl Page {
         Self { text, entries }
     }
 
-    /// Where its first scroll stands; `None` when it has none.
+    /// The coordinate of its first scroll; `None` when it is empty.
     pub(super) fn first(&self) -> Option<Coordinate> {
         self.entries.first().map(|entry| entry.at)
     }
@@ -69,13 +67,13 @@ impl Page {
         (self.text.capacity() + self.entries.capacity() * ENTRY_BYTES + OVERHEAD_BYTES) as u64
     }
 
-    /// Whether it is one scroll that fills a page or more: others are better kept elsewhere, for this text
-    /// would have to be copied to make a place for them.
+    /// Whether it is one scroll that fills a page or more. No other scroll is added to it, because its text would have to
+    /// be copied.
     pub(super) fn is_one_large_scroll(&self) -> bool {
         self.entries.len() == 1 && self.text.len() + ENTRY_BYTES > PAGE_BYTES
     }
 
-    /// The number of the scroll at a coordinate, or the number that it would have.
+    /// The index of a scroll, or the index that it would have.
     pub(super) fn find(&self, at: &Coordinate) -> Result<usize, usize> {
         self.entries.binary_search_by(|entry| entry.at.cmp(at))
     }
@@ -87,7 +85,7 @@ impl Page {
         Some((entry.at, entry.start()..end))
     }
 
-    /// The number of the first scroll of a range that begins there.
+    /// The index of the first scroll of a range with this start.
     pub(super) fn index_of_start(&self, start: Bound<Coordinate>) -> usize {
         self.entries.partition_point(|entry| match start {
             Bound::Included(start) => entry.at < start,
@@ -101,7 +99,7 @@ impl Page {
         &self.text
     }
 
-    /// The scrolls from a number on.
+    /// The scrolls from an index on.
     pub(super) fn scrolls_from(&self, first: usize) -> impl Iterator<Item = (&Coordinate, &str)> + Clone {
         let entries = self.entries.get(first..).unwrap_or_default();
         let ends = entries.iter().skip(1).map(Entry::start).chain([self.text.len()]);
@@ -130,7 +128,6 @@ impl Page {
         scrolls == 1 || self.text.len() - old + kept + added + scrolls * ENTRY_BYTES <= PAGE_BYTES
     }
 
-    /// Makes an edit in place.
     pub(super) fn apply(&mut self, at: Coordinate, edit: &Edit) {
         match (self.find(&at), edit) {
             (Ok(index), Edit::Append(text)) => self.put(index, text, true),
@@ -152,7 +149,7 @@ impl Page {
             Edit::Remove => ("", false),
         };
         let total = self.text.len() + added.len() + (self.entries.len() + 1) * ENTRY_BYTES;
-        // The first page gets the larger part: who writes one scroll after the other never comes back to it.
+        // The first page gets the larger part: a client that writes scrolls in order does not come back to it.
         let mut builder = PageBuilder::new((total / 8 * 5).min(PAGE_BYTES));
         let mut pages = Vec::new();
         let (before, from) = match self.find(&at) {
@@ -202,14 +199,14 @@ impl Page {
         self.entries.remove(index);
     }
 
-    /// Before them, `old` bytes become `new` bytes.
+    /// Moves entries after `old` bytes before them have become `new` bytes.
     fn move_entries(&mut self, from: usize, old: usize, new: usize) {
         for entry in self.entries.iter_mut().skip(from) {
             *entry = Entry::new(entry.at, entry.start() - old + new);
         }
     }
 
-    /// Gives memory back once there is much more than the scrolls need; never after a scroll has grown.
+    /// Frees memory when there is much more than the scrolls need, but never after a scroll has grown.
     fn give_back(&mut self) {
         let len = self.text.len();
         if self.text.capacity() > len + len / 8 + SLACK_BYTES {
@@ -222,8 +219,8 @@ impl Page {
     }
 }
 
-/// Makes room for more text. It grows by an eighth: a scroll that only grows is copied a few times in all,
-/// and never takes twice what it has.
+/// Reserves memory for more text. It grows by an eighth: a growing scroll is copied a few times in all, and never takes
+/// twice its length.
 pub(super) fn grow(text: &mut String, more: usize) {
     if text.len() + more > text.capacity() {
         text.reserve_exact(more + text.len() / 8);

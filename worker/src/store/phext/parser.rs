@@ -1,5 +1,4 @@
-//! Reads a phext from the bytes of its file, piece by piece as they come: the file is never in memory beside
-//! its scrolls.
+//! Parses a phext from the bytes of its file, piece by piece: memory never holds the file beside its scrolls.
 
 use std::sync::Arc;
 
@@ -8,32 +7,31 @@ use sq_shared::coordinate::Coordinate;
 use crate::store::breaks;
 use crate::store::phext::builder::PageBuilder;
 use crate::store::phext::page::PAGE_BYTES;
-use crate::store::phext::{Phext, State, TextDamage};
+use crate::store::phext::{Phext, Revision, TextDamage};
 
-/// The longest character, in bytes.
 const CHARACTER_BYTES: usize = 4;
 
 /// A phext that is being read.
 #[derive(Debug)]
 pub(in crate::store) struct PhextParser {
     phext: Phext,
-    /// Without it the scrolls are counted, and none is kept.
+    /// Without it the scrolls are only counted.
     builder: Option<PageBuilder>,
-    /// Where the next text stands; may be larger than a coordinate, as long as there is none.
+    /// The coordinate of the next text. It may be out of range as long as no text follows.
     parts: [u64; 9],
-    /// The last scroll that has a text, and whether the next text belongs to it.
+    /// The last scroll with a text, and whether the next text belongs to it.
     here: Coordinate,
     is_inside: bool,
-    /// The first bytes of a character whose others are still to come.
+    /// The first bytes of an incomplete character.
     character: Vec<u8>,
-    /// How many bytes are good; `character` comes after them.
+    /// The number of valid bytes, without those in `character`.
     offset: usize,
 }
 
 impl Default for PhextParser {
     fn default() -> Self {
         Self {
-            phext: Phext { state: State::new(), ..Phext::default() },
+            phext: Phext { revision: Revision::new(), ..Phext::default() },
             builder: Some(PageBuilder::new(PAGE_BYTES)),
             parts: [1; 9],
             here: Coordinate::ORIGIN,
@@ -45,21 +43,22 @@ impl Default for PhextParser {
 }
 
 impl PhextParser {
-    /// One that makes a phext without scrolls, which knows how many it would have.
+    /// Counts the scrolls, and keeps none.
     pub(in crate::store) fn counting() -> Self {
         Self { builder: None, ..Self::default() }
     }
 
-    /// One that has come to a place already.
+    /// Begins at another place.
     #[cfg(test)]
     pub(super) fn at(parts: [u64; 9]) -> Self {
         Self { parts, ..Self::default() }
     }
 
-    /// Takes the next bytes.
+    /// Parses the next bytes.
     ///
     /// # Errors
-    /// The bytes are not UTF-8, or a scroll stands where no coordinate is. Then it is of no more use.
+    /// The bytes are not UTF-8, or a scroll is beyond the largest coordinate. Then the parser cannot be used
+    /// again.
     pub(in crate::store) fn push(&mut self, bytes: &[u8]) -> Result<(), TextDamage> {
         let bytes = self.complete_character(bytes)?;
         let whole = bytes.len() - cut_character_bytes(bytes);
@@ -71,7 +70,7 @@ impl PhextParser {
         Ok(())
     }
 
-    /// The phext, when all bytes have come.
+    /// Ends the phext.
     ///
     /// # Errors
     /// The last character is incomplete.
@@ -85,7 +84,7 @@ impl PhextParser {
         Ok(self.phext)
     }
 
-    /// Completes the character that was cut off, and gives the bytes behind it.
+    /// Completes the incomplete character, and gives the bytes after it.
     fn complete_character<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], TextDamage> {
         let mut rest = bytes;
         while !self.character.is_empty() {
@@ -117,7 +116,7 @@ impl PhextParser {
         Ok(())
     }
 
-    /// Adds a text to the scroll that stands where the parser is. The offset is for the error.
+    /// Adds a text to the present scroll. The offset is for the error.
     fn add(&mut self, text: &str, offset: usize) -> Result<(), TextDamage> {
         if text.is_empty() {
             return Ok(());
@@ -142,7 +141,7 @@ impl PhextParser {
     }
 }
 
-/// How many bytes at the end are the beginning of a character that goes on.
+/// How many bytes at the end belong to an incomplete character.
 fn cut_character_bytes(bytes: &[u8]) -> usize {
     let last = bytes.iter().rev().take(CHARACTER_BYTES - 1);
     let lead = last.enumerate().find(|(_, byte)| **byte & 0xc0 != 0x80);

@@ -1,38 +1,37 @@
-//! The text of one scroll, which lives on when the phext changes.
+//! The text of one scroll, which outlives changes of the phext.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::store::phext::page::Page;
 
-/// About how much of a scroll is looked at in one go.
 const FRAGMENT_BYTES: usize = 16 * 1024;
 
-/// Owns the text of a scroll without a copy. It keeps the scroll's page: at most 16 KiB beside the text.
+/// Owns the text of a scroll without a copy. It keeps the scroll's page alive: up to 16 KiB beside the text.
 #[derive(Debug, Clone)]
-pub struct Scroll(Source);
+pub struct Scroll(Backing);
 
 #[derive(Debug, Clone)]
-enum Source {
+enum Backing {
     Page(Arc<Page>, Range<usize>),
     Static(&'static str),
 }
 
 impl Scroll {
-    pub(super) fn of_page(page: Arc<Page>, range: Range<usize>) -> Self {
-        Self(Source::Page(page, range))
+    pub(super) fn from_page(page: Arc<Page>, range: Range<usize>) -> Self {
+        Self(Backing::Page(page, range))
     }
 
-    /// A text that stands in place of a scroll's.
-    pub fn of_static(text: &'static str) -> Self {
-        Self(Source::Static(text))
+    /// A text that is used instead of a scroll's.
+    pub fn from_static(text: &'static str) -> Self {
+        Self(Backing::Static(text))
     }
 
     /// The text.
     pub fn as_str(&self) -> &str {
         match &self.0 {
-            Source::Page(page, range) => page.text().get(range.clone()).unwrap_or_default(),
-            Source::Static(text) => text,
+            Backing::Page(page, range) => page.text().get(range.clone()).unwrap_or_default(),
+            Backing::Static(text) => text,
         }
     }
 
@@ -48,7 +47,7 @@ impl AsRef<[u8]> for Scroll {
     }
 }
 
-/// A scroll that is read piece by piece, with any time between them.
+/// Reads a scroll in pieces.
 #[derive(Debug)]
 pub struct Fragments {
     scroll: Scroll,
@@ -56,7 +55,7 @@ pub struct Fragments {
 }
 
 impl Fragments {
-    /// The next piece, cut between two characters; `None` at the end.
+    /// The next piece, cut at a character boundary; `None` at the end.
     pub fn next_fragment(&mut self) -> Option<&str> {
         let rest = self.scroll.as_str().get(self.offset..).filter(|rest| !rest.is_empty())?;
         let fragment = rest.get(..rest.floor_char_boundary(FRAGMENT_BYTES))?;

@@ -100,14 +100,14 @@ proptest! {
         let mut snapshots = Vec::new();
         for (index, (at, edit)) in edits.into_iter().enumerate() {
             let (bytes_after, is_unchanged) = (phext.file_bytes_after(&at, &edit), phext.is_unchanged_by(&at, &edit));
-            let before = phext.state();
+            let before = phext.revision();
             phext.apply(at, &edit);
             let model_before = model.clone();
             model_apply(&mut model, at, &edit);
             assert_counts(&phext);
             prop_assert_eq!(phext.file_bytes(), bytes_after);
             prop_assert_eq!(model_before == model, is_unchanged);
-            prop_assert_eq!(before == phext.state(), is_unchanged);
+            prop_assert_eq!(before == phext.revision(), is_unchanged);
             let text = model.get(&at).map_or("", String::as_str);
             prop_assert_eq!(phext.scroll(&at), text);
             prop_assert!(phext.scroll_handle(&at).as_str() == text);

@@ -7,8 +7,8 @@ fn checksum(text: &str) -> u128 {
 }
 
 fn if_match(store: &mut Store, expected: Expected, edit: Edit) -> Result<u64, StoreError> {
-    let write = Write { at: at(ORIGIN), edit, expected: Some(expected), repeat: None };
-    let written = store.write(&name("notes"), &write)?.into_untold();
+    let write = Write { at: at(ORIGIN), edit, expected: Some(expected), key: None };
+    let written = store.write(&name("notes"), &write)?.into_inner_undurable();
     run_jobs(store);
     Ok(written.bytes)
 }

@@ -17,27 +17,26 @@ fn text_after(writes: usize) -> String {
     (0..writes).map(|number| format!("{number};")).collect()
 }
 
-fn settle(store: &Store, tickets: &[Vec<Ticket>]) -> usize {
-    tickets.iter().take_while(|tickets| store.has_settled(tickets)).count()
+fn settle(store: &Store, commit_points: &[Vec<CommitPoint>]) -> usize {
+    commit_points.iter().take_while(|commit_points| store.are_durable(commit_points)).count()
 }
 
 /// Two phexts are written in turn; a write comes in between the jobs of another.
-fn run(disk: &SimDisk, pace: Pace) -> Run {
-    let mut store = on_sim(disk, pace);
+fn run(disk: &SimDisk, tuning: Tuning) -> Run {
+    let mut store = on_sim(disk, tuning);
     let mut run = Run::default();
-    let mut tickets = Vec::new();
+    let mut commit_points = Vec::new();
     for number in 0..WRITES {
-        let write =
-            Write { at: at(ORIGIN), edit: append(&format!("{number};")), expected: None, repeat: None };
+        let write = Write { at: at(ORIGIN), edit: append(&format!("{number};")), expected: None, key: None };
         if let Ok(pending) = store.write(&name("notes"), &write) {
-            tickets.push(pending.into_parts().1);
+            commit_points.push(pending.into_parts().1);
             run.written = number + 1;
         }
         for _ in 0..3 {
             for job in store.next_jobs() {
                 store.finish(job.run());
                 if !store.is_in_doubt() {
-                    run.settled = settle(&store, &tickets);
+                    run.settled = settle(&store, &commit_points);
                 }
             }
         }
@@ -47,7 +46,7 @@ fn run(disk: &SimDisk, pace: Pace) -> Run {
     }
     run.is_in_doubt = store.is_in_doubt();
     if run.is_in_doubt {
-        assert_eq!(settle(&store, &tickets), 0, "no answer is given any more");
+        assert_eq!(settle(&store, &commit_points), 0, "no answer is given any more");
         check_doubt(&mut store);
     }
     run
@@ -58,25 +57,27 @@ fn check_doubt(store: &mut Store) {
     assert!(matches!(store.read(&name("never seen")), Err(StoreError::InDoubt)));
     assert!(matches!(store.list(), Err(StoreError::InDoubt)));
     assert!(matches!(put(store, "other", ORIGIN, "x"), Err(StoreError::InDoubt)));
-    assert!(store.next_jobs().is_empty() && store.is_at_rest());
+    assert!(store.next_jobs().is_empty() && store.is_idle());
 }
 
 #[test]
-fn a_failed_sync_or_rename_is_the_end_and_what_was_settled_is_there() {
+fn after_a_failed_sync_or_rename_nothing_is_served_and_nothing_acknowledged_is_lost() {
     let mut failures = 0;
     for operation in [Operation::SyncData, Operation::SyncAll, Operation::Rename, Operation::SyncDirectory] {
-        for pace in [Pace { spent_journal_bytes: 200, ..Pace::DEFAULT }, large(Duration::ZERO), unsaved()] {
+        for tuning in
+            [Tuning { compact_journal_bytes: 200, ..Tuning::DEFAULT }, large(Duration::ZERO), unsaved()]
+        {
             for nth in 1.. {
                 let disk = SimDisk::new(nth);
                 disk.fail(operation, nth, Errno::IO);
-                let run = run(&disk, pace);
+                let run = run(&disk, tuning);
                 if !run.is_in_doubt {
                     break;
                 }
                 failures += 1;
                 let crashed = (0..8).map(|seed| disk.crash(seed));
                 for disk in crashed.chain([disk.kill()]) {
-                    let mut store = on_sim(&disk, pace);
+                    let mut store = on_sim(&disk, tuning);
                     let text = scroll(&mut store, "notes", ORIGIN);
                     let is_right = (run.settled..=run.written).any(|writes| text == text_after(writes));
                     assert!(is_right, "{operation:?} {nth}: {} {} {text}", run.settled, run.written);
@@ -99,7 +100,7 @@ fn what_stops_a_step_that_names_or_removes_a_file_stops_that_step_alone() {
             for nth in 1..8 {
                 let disk = SimDisk::new(nth);
                 disk.fail(operation, nth, error);
-                let mut store = on_sim(&disk, Pace { full_disk_delay: Duration::ZERO, ..Pace::DEFAULT });
+                let mut store = on_sim(&disk, Tuning { save_retry_delay: Duration::ZERO, ..Tuning::DEFAULT });
                 let mut text = String::new();
                 for number in 0..4 {
                     let more = format!("{number};");
@@ -129,7 +130,7 @@ fn what_stops_a_step_that_names_or_removes_a_file_stops_that_step_alone() {
 }
 
 #[test]
-fn a_write_that_the_disk_refuses_is_not_made_and_the_store_goes_on() {
+fn a_write_that_the_disk_refuses_is_not_applied_and_later_ones_are() {
     let disk = SimDisk::new(1);
     let mut store = on_sim(&disk, unsaved());
     put(&mut store, "notes", ORIGIN, "abc").unwrap();
@@ -137,7 +138,7 @@ fn a_write_that_the_disk_refuses_is_not_made_and_the_store_goes_on() {
     assert!(matches!(put(&mut store, "notes", ORIGIN, "x"), Err(StoreError::Io(_))));
     assert_eq!(scroll(&mut store, "notes", ORIGIN), "abc");
     write(&mut store, "notes", at(ORIGIN), append("!")).unwrap();
-    assert_eq!(scroll(&mut on_sim(&disk.kill(), Pace::DEFAULT), "notes", ORIGIN), "abc!");
+    assert_eq!(scroll(&mut on_sim(&disk.kill(), Tuning::DEFAULT), "notes", ORIGIN), "abc!");
 }
 
 #[test]
@@ -149,14 +150,14 @@ fn half_a_record_that_cannot_be_cut_off_is_the_end() {
     disk.fail(Operation::SetBytes, 1, Errno::IO);
     assert!(matches!(put(&mut store, "notes", ORIGIN, "x"), Err(StoreError::InDoubt)));
     check_doubt(&mut store);
-    assert_eq!(scroll(&mut on_sim(&disk.kill(), Pace::DEFAULT), "notes", ORIGIN), "abc");
+    assert_eq!(scroll(&mut on_sim(&disk.kill(), Tuning::DEFAULT), "notes", ORIGIN), "abc");
 }
 
 #[test]
 fn a_file_that_cannot_be_read_is_an_error_of_its_own() {
     let disk = SimDisk::new(1);
     disk.replace_behind_our_back(&phext_file("notes"), b"abc");
-    let mut store = on_sim(&disk, Pace::DEFAULT);
+    let mut store = on_sim(&disk, Tuning::DEFAULT);
     for operation in [Operation::Identity, Operation::Open, Operation::Read] {
         disk.fail(operation, 1, Errno::IO);
         assert!(matches!(store.read(&name("notes")), Err(StoreError::Io(_))), "{operation:?}");

@@ -29,37 +29,37 @@ pub(super) fn write_behind_our_back(path: &Path, text: &str) {
 }
 
 #[test]
-fn reads_of_a_turn_share_a_look_and_nothing_else_does() {
+fn reads_of_one_tick_share_a_stat_and_nothing_else_does() {
     let dir = tempfile::tempdir().unwrap();
     let path = file(dir.path(), "notes");
-    let turns = Turns::without_age();
-    let mut store = open(dir.path()).looking_once_a_turn(turns.clone());
+    let tick = LoopTick::without_expiry();
+    let mut store = open(dir.path()).with_loop_tick(tick.clone());
     // Longer each time: the length is what shows an edit within one step of the clock for files.
     fs::write(&path, "1").unwrap();
     assert_eq!(scroll(&mut store, "notes", ORIGIN), "1");
     fs::write(&path, "22").unwrap();
     assert_eq!(scroll(&mut store, "notes", ORIGIN), "1");
-    turns.end();
+    tick.end();
     assert_eq!(scroll(&mut store, "notes", ORIGIN), "22");
     fs::write(&path, "333").unwrap();
-    store.load(&name("notes")).unwrap().into_untold();
+    store.load(&name("notes")).unwrap().into_inner_undurable();
     assert_eq!(scroll(&mut store, "notes", ORIGIN), "333");
     fs::write(&path, "4444").unwrap();
     write(&mut store, "notes", at(ORIGIN), append("!")).unwrap();
     assert_eq!(scroll(&mut store, "notes", ORIGIN), "4444!");
     fs::remove_file(&path).unwrap();
-    turns.end();
+    tick.end();
     assert_eq!(scroll(&mut store, "notes", ORIGIN), "");
 }
 
 #[test]
-fn a_read_of_the_same_turn_sees_damage_and_what_left_memory() {
+fn a_read_of_the_same_tick_sees_damage_and_evicted_phexts() {
     let dir = tempfile::tempdir().unwrap();
     let path = file(dir.path(), "notes");
-    let mut store = open(dir.path()).looking_once_a_turn(Turns::without_age());
+    let mut store = open(dir.path()).with_loop_tick(LoopTick::without_expiry());
     fs::write(&path, "text").unwrap();
     assert_eq!(scroll(&mut store, "notes", ORIGIN), "text");
-    // Others push it out of memory.
+    // Others evict it.
     for index in 0..=OPEN_PHEXTS {
         fs::write(file(dir.path(), &index.to_string()), "other").unwrap();
         assert_eq!(scroll(&mut store, &index.to_string(), ORIGIN), "other");
@@ -110,7 +110,7 @@ fn a_disk_whose_clock_is_behind_keeps_every_unsaved_write() {
     let expected = "ours\x17second!";
     for disk in [disk.kill(), disk.crash(1)] {
         let mut store = on_sim(&disk, unsaved());
-        assert_eq!(store.read(&name("notes")).unwrap().into_untold().join(), expected);
+        assert_eq!(store.read(&name("notes")).unwrap().into_inner_undurable().join(), expected);
         run_jobs(&mut store);
         close(store);
         assert_eq!(saved(&disk, "notes").unwrap(), expected);
@@ -163,9 +163,9 @@ fn the_same_bytes_are_no_change() {
             write_behind_our_back(&path, "first");
         }
         assert_eq!(scroll(&mut store, "notes", ORIGIN), "first, ours");
-        let tickets = begin(&mut store, "notes", ORIGIN, append("!"));
+        let commit_points = begin(&mut store, "notes", ORIGIN, append("!"));
         run_jobs(&mut store);
-        assert!(store.has_settled(&tickets));
+        assert!(store.are_durable(&commit_points));
         close(store);
         assert_eq!(fs::read_to_string(&path).unwrap(), "first, ours!");
     }
@@ -186,16 +186,16 @@ fn a_touch_makes_nothing_to_do() {
 #[test]
 fn of_a_file_that_is_removed_nothing_comes_back() {
     for is_running in [true, false] {
-        for pace in [Pace::DEFAULT, unsaved()] {
+        for tuning in [Tuning::DEFAULT, unsaved()] {
             let dir = tempfile::tempdir().unwrap();
             let path = file(dir.path(), "notes");
             fs::write(&path, "first").unwrap();
-            let mut store = open_at(dir.path(), pace);
+            let mut store = open_at(dir.path(), tuning);
             put(&mut store, "notes", ORIGIN, "ours").unwrap();
             if !is_running {
                 drop(store);
                 fs::remove_file(&path).unwrap();
-                store = open_at(dir.path(), pace);
+                store = open_at(dir.path(), tuning);
             } else {
                 fs::remove_file(&path).unwrap();
             }
@@ -204,12 +204,12 @@ fn of_a_file_that_is_removed_nothing_comes_back() {
             run_jobs(&mut store);
             assert!(!path.exists());
             drop(store);
-            let mut store = open_at(dir.path(), pace);
+            let mut store = open_at(dir.path(), tuning);
             assert_eq!(scroll(&mut store, "notes", ORIGIN), "");
             put(&mut store, "notes", "1.1.1/1.1.1/1.1.2", "new").unwrap();
             drop(store);
-            let mut store = open_at(dir.path(), pace);
-            assert_eq!(store.read(&name("notes")).unwrap().into_untold().join(), "\x17new");
+            let mut store = open_at(dir.path(), tuning);
+            assert_eq!(store.read(&name("notes")).unwrap().into_inner_undurable().join(), "\x17new");
             close(store);
             assert_eq!(fs::read_to_string(&path).unwrap(), "\x17new");
         }

@@ -20,7 +20,7 @@ fn run_jobs_and_strike(store: &mut Store, moment: Moment, mut strike: impl FnMut
         }
         for job in jobs {
             let (is_write, is_publish) = (
-                matches!(job.work(), Some(Work::Write { .. })),
+                matches!(job.work(), Some(Work::WriteFile { .. })),
                 matches!(job.work(), Some(Work::Publish { .. })),
             );
             if is_write && moment == Moment::BeforeWrite || is_publish && moment == Moment::BeforePublish {
@@ -45,7 +45,7 @@ fn a_file_that_is_newer_than_the_save_is_not_overwritten() {
                 fs::write(&path, "first").unwrap();
             }
             let mut store = open(dir.path());
-            let tickets = begin(&mut store, "notes", ORIGIN, append(", ours"));
+            let commit_points = begin(&mut store, "notes", ORIGIN, append(", ours"));
             let mut strikes = 0;
             run_jobs_and_strike(&mut store, moment, || {
                 strikes += 1;
@@ -54,8 +54,8 @@ fn a_file_that_is_newer_than_the_save_is_not_overwritten() {
                 }
             });
             assert_eq!(fs::read_to_string(&path).unwrap(), "theirs", "{moment:?}");
-            assert!(store.has_settled(&tickets), "{moment:?}");
-            assert!(!store.is_in_doubt() && store.is_at_rest());
+            assert!(store.are_durable(&commit_points), "{moment:?}");
+            assert!(!store.is_in_doubt() && store.is_idle());
             assert_eq!(scroll(&mut store, "notes", ORIGIN), "theirs");
             // What comes after it must be durable as ever.
             for text in ["1", "2", "3"] {
@@ -79,12 +79,12 @@ fn writes_after_it_are_durable_by_the_journal_alone() {
         run_jobs_and_strike(&mut store, Moment::AfterWrite, || write_behind_our_back(&path, "theirs"));
         assert_eq!(scroll(&mut store, "notes", ORIGIN), "theirs");
         for _ in 0..later {
-            let tickets = begin(&mut store, "notes", ORIGIN, append("!"));
-            while !store.has_settled(&tickets) {
+            let commit_points = begin(&mut store, "notes", ORIGIN, append("!"));
+            while !store.are_durable(&commit_points) {
                 let jobs = store
                     .next_jobs()
                     .into_iter()
-                    .filter(|job| !matches!(job.work(), Some(Work::Write { .. })));
+                    .filter(|job| !matches!(job.work(), Some(Work::WriteFile { .. })));
                 jobs.collect::<Vec<_>>().into_iter().for_each(|job| store.finish(job.run()));
             }
         }
@@ -99,19 +99,19 @@ fn writes_newer_than_it_are_applied_on_top() {
     // The files of this disk are years older than the writes.
     for moment in [Moment::BeforeWrite, Moment::AfterWrite, Moment::BeforePublish] {
         let disk = SimDisk::new(1);
-        let mut store = on_sim(&disk, Pace::DEFAULT);
+        let mut store = on_sim(&disk, Tuning::DEFAULT);
         put(&mut store, "notes", ORIGIN, "ours").unwrap();
-        let tickets = begin(&mut store, "notes", ORIGIN, append("!"));
+        let commit_points = begin(&mut store, "notes", ORIGIN, append("!"));
         let mut is_struck = false;
         run_jobs_and_strike(&mut store, moment, || {
             if !std::mem::replace(&mut is_struck, true) {
                 disk.replace_behind_our_back(&phext_file("notes"), b"theirs");
             }
         });
-        assert!(store.has_settled(&tickets));
+        assert!(store.are_durable(&commit_points));
         assert_eq!(saved(&disk, "notes").unwrap(), "theirs!", "{moment:?}");
         for disk in [disk.kill(), disk.crash(1)] {
-            let mut store = on_sim(&disk, Pace::DEFAULT);
+            let mut store = on_sim(&disk, Tuning::DEFAULT);
             assert_eq!(scroll(&mut store, "notes", ORIGIN), "theirs!");
         }
     }
@@ -122,7 +122,7 @@ fn of_two_writes_the_one_that_is_newer_than_the_file_counts() {
     let dir = tempfile::tempdir().unwrap();
     let path = sq_shared::layout::phext_file(dir.path(), &name("notes"));
     let mut store = open(dir.path());
-    let mut tickets = begin(&mut store, "notes", ORIGIN, append("older"));
+    let mut commit_points = begin(&mut store, "notes", ORIGIN, append("older"));
     loop {
         let mut jobs = store.next_jobs();
         let job = jobs.remove(0);
@@ -139,9 +139,9 @@ fn of_two_writes_the_one_that_is_newer_than_the_file_counts() {
         }
     }
     run_jobs(&mut store);
-    tickets.extend(begin(&mut store, "notes", ORIGIN, append(" newer")));
+    commit_points.extend(begin(&mut store, "notes", ORIGIN, append(" newer")));
     run_jobs(&mut store);
-    assert!(store.has_settled(&tickets));
+    assert!(store.are_durable(&commit_points));
     assert_eq!(fs::read_to_string(&path).unwrap(), "theirs newer");
     drop(store);
     assert_eq!(scroll(&mut open(dir.path()), "notes", ORIGIN), "theirs newer");
@@ -152,12 +152,12 @@ fn a_request_meanwhile_is_asked_to_come_again_and_then_sees_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = sq_shared::layout::phext_file(dir.path(), &name("notes"));
     let mut store = open(dir.path());
-    let tickets = begin(&mut store, "notes", ORIGIN, append("ours"));
+    let commit_points = begin(&mut store, "notes", ORIGIN, append("ours"));
     let jobs = store.next_jobs();
     write_behind_our_back(&path, "theirs");
     assert!(matches!(store.read(&name("notes")), Err(StoreError::NotYet)));
     jobs.into_iter().for_each(|job| store.finish(job.run()));
     run_jobs(&mut store);
     assert_eq!(scroll(&mut store, "notes", ORIGIN), "theirs");
-    assert!(store.has_settled(&tickets));
+    assert!(store.are_durable(&commit_points));
 }

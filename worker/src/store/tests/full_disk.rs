@@ -11,7 +11,7 @@ fn room(bytes: u64) -> Option<u64> {
 
 /// A store without delays on a disk with some room.
 fn on_full(disk: &SimDisk) -> Store {
-    on_sim(disk, Pace { save_delay: Duration::ZERO, full_disk_delay: Duration::ZERO, ..Pace::DEFAULT })
+    on_sim(disk, Tuning { save_delay: Duration::ZERO, save_retry_delay: Duration::ZERO, ..Tuning::DEFAULT })
 }
 
 fn has_reserve(disk: &SimDisk) -> bool {
@@ -24,7 +24,7 @@ fn run_once(store: &mut Store) {
 }
 
 #[test]
-fn a_write_without_room_is_refused_and_not_made() {
+fn a_write_without_space_is_refused_and_not_applied() {
     let disk = SimDisk::new(1);
     let mut store = on_full(&disk);
     put(&mut store, "notes", ORIGIN, "abc").unwrap();
@@ -44,7 +44,7 @@ fn a_write_without_room_is_refused_and_not_made() {
 }
 
 #[test]
-fn a_delete_goes_through_and_gives_the_room_back() {
+fn a_delete_succeeds_and_frees_the_space() {
     let disk = SimDisk::new(1);
     let mut store = on_full(&disk);
     put(&mut store, "large", ORIGIN, &"x".repeat(2000)).unwrap();
@@ -69,18 +69,18 @@ fn a_delete_goes_through_and_gives_the_room_back() {
 }
 
 #[test]
-fn a_save_without_room_leaves_the_write_to_the_journal_and_is_tried_again() {
+fn a_save_without_space_leaves_the_write_in_the_journal_and_is_retried() {
     let disk = SimDisk::new(1);
     let mut store = on_full(&disk);
     let text = "x".repeat(300_000);
     put(&mut store, "notes", ORIGIN, &text).unwrap();
     let used = 300_000 + disk.bytes(&journal_file("notes")).unwrap().len() as u64;
     // The write finds room; then others take it.
-    let tickets = begin(&mut store, "notes", ORIGIN, append("!"));
+    let commit_points = begin(&mut store, "notes", ORIGIN, append("!"));
     disk.set_capacity_bytes(room(used + 1000));
     (0..8).for_each(|_| run_once(&mut store));
-    assert!(store.has_settled(&tickets) && !store.is_in_doubt());
-    assert!(store.cache.open(&name("notes")).unwrap().is_behind());
+    assert!(store.are_durable(&commit_points) && !store.is_in_doubt());
+    assert!(store.cache.open(&name("notes")).unwrap().has_save_failed());
     assert_eq!(saved(&disk, "notes").unwrap(), text, "the old file stays");
     assert_eq!(disk.bytes(&FileName::NewPhext(name("notes"))), None);
     assert_eq!(scroll(&mut store, "notes", ORIGIN).len(), 300_001);
@@ -90,7 +90,7 @@ fn a_save_without_room_leaves_the_write_to_the_journal_and_is_tried_again() {
     disk.set_capacity_bytes(None);
     run_jobs(&mut store);
     assert_eq!(saved(&disk, "notes").unwrap().len(), 300_001);
-    assert!(!store.cache.open(&name("notes")).unwrap().is_behind());
+    assert!(!store.cache.open(&name("notes")).unwrap().has_save_failed());
     assert!(has_reserve(&disk), "the reserve comes back");
 }
 
@@ -98,15 +98,15 @@ fn a_save_without_room_leaves_the_write_to_the_journal_and_is_tried_again() {
 fn a_worker_that_ends_on_a_full_disk_loses_nothing() {
     let disk = SimDisk::new(1);
     // When it ends it does not try again and again.
-    let pace = Pace { full_disk_delay: Duration::from_secs(3600), ..Pace::DEFAULT };
-    let mut store = on_sim(&disk, pace);
+    let tuning = Tuning { save_retry_delay: Duration::from_secs(3600), ..Tuning::DEFAULT };
+    let mut store = on_sim(&disk, tuning);
     put(&mut store, "notes", ORIGIN, &"x".repeat(300_000)).unwrap();
     let used = 300_000 + disk.bytes(&journal_file("notes")).unwrap().len() as u64;
     // The write finds room; then others take it.
-    let tickets = begin(&mut store, "notes", ORIGIN, append("!"));
+    let commit_points = begin(&mut store, "notes", ORIGIN, append("!"));
     disk.set_capacity_bytes(room(used + 1000));
     (0..8).for_each(|_| run_once(&mut store));
-    assert!(store.has_settled(&tickets));
+    assert!(store.are_durable(&commit_points));
     close(store);
     let disk = disk.kill();
     let mut store = on_full(&disk);
@@ -118,7 +118,7 @@ fn a_worker_that_ends_on_a_full_disk_loses_nothing() {
 }
 
 #[test]
-fn a_new_journal_without_room_for_its_first_write_blocks_nothing() {
+fn a_new_journal_without_space_for_its_first_write_blocks_nothing() {
     let disk = SimDisk::new(1);
     disk.replace_behind_our_back(&phext_file("notes"), b"abc");
     let mut store = on_full(&disk);
@@ -130,7 +130,7 @@ fn a_new_journal_without_room_for_its_first_write_blocks_nothing() {
     disk.replace_behind_our_back(&phext_file("notes"), b"theirs");
     assert_eq!(scroll(&mut store, "notes", ORIGIN), "theirs");
     run_jobs(&mut store);
-    assert!(store.is_at_rest());
+    assert!(store.is_idle());
     disk.set_capacity_bytes(None);
     put(&mut store, "notes", ORIGIN, "small").unwrap();
     assert_eq!(saved(&disk, "notes").unwrap(), "small");
@@ -139,7 +139,7 @@ fn a_new_journal_without_room_for_its_first_write_blocks_nothing() {
 /// No room at each single operation in turn: a write is refused, or settled in the end, or the store is in
 /// doubt; whatever it is, nothing that was settled is lost.
 #[test]
-fn no_room_at_any_single_operation_loses_nothing() {
+fn a_full_disk_at_any_single_operation_loses_nothing() {
     let takes_room = [
         Operation::Create,
         Operation::Rename,

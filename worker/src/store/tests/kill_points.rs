@@ -15,8 +15,13 @@ const FAR: &str = "1.1.1/1.1.1/1.1.100001";
 /// The script: two phexts, one saved before each answer and one later, long enough for journals to begin anew.
 const WRITES: usize = 24;
 
-fn pace() -> Pace {
-    Pace { saved_at_once_bytes: 120, save_delay: Duration::ZERO, spent_journal_bytes: 500, ..Pace::DEFAULT }
+fn tuning() -> Tuning {
+    Tuning {
+        save_before_answer_bytes: 120,
+        save_delay: Duration::ZERO,
+        compact_journal_bytes: 500,
+        ..Tuning::DEFAULT
+    }
 }
 
 fn edit(number: usize, [small, large]: Names) -> (&'static str, Coordinate, Edit) {
@@ -47,13 +52,13 @@ fn texts(store: &mut Store, names: Names) -> Texts {
 /// Runs the script until the disk stops. Gives what the phexts were after each write, and how many were
 /// acknowledged.
 fn run(disk: &SimDisk, names: Names) -> (Vec<Texts>, usize) {
-    let mut store = on_sim(disk, pace());
+    let mut store = on_sim(disk, tuning());
     let (mut states, mut acknowledged) = (vec![Texts::default()], 0);
     for number in 0..WRITES {
         let (phext, place, edit) = edit(number, names);
-        let write = Write { at: place, edit, expected: None, repeat: None };
+        let write = Write { at: place, edit, expected: None, key: None };
         let Ok(pending) = store.write(&name(phext), &write) else { break };
-        let (_, tickets) = pending.into_parts();
+        let (_, commit_points) = pending.into_parts();
         states.push(names.map(|phext| in_memory(&store, phext)));
         // Now and then two writes go together.
         if number % 3 != 1 {
@@ -62,7 +67,7 @@ fn run(disk: &SimDisk, names: Names) -> (Vec<Texts>, usize) {
         if store.is_in_doubt() {
             break;
         }
-        if store.has_settled(&tickets) {
+        if store.are_durable(&commit_points) {
             acknowledged = states.len() - 1;
         }
     }
@@ -110,7 +115,7 @@ fn end_at(point: u64, names: Names) {
     states.push(last);
     let ends = std::iter::once(disk.kill()).chain((0..CUTS).map(|seed| disk.crash(seed)));
     for after in ends {
-        let mut store = on_sim(&after, pace());
+        let mut store = on_sim(&after, tuning());
         judge(&states, acknowledged, &texts(&mut store, names), point);
         // The next start serves, and saves what it has.
         put(&mut store, names[0], ORIGIN, "next").unwrap();

@@ -21,9 +21,9 @@ fn exceeds(result: Result<u64, StoreError>) -> bool {
 #[test]
 fn what_is_held_stays_in_the_budget() {
     const BUDGET: u64 = 100_000;
-    for pace in [Pace::DEFAULT, unsaved()] {
+    for tuning in [Tuning::DEFAULT, unsaved()] {
         let disk = SimDisk::new(1);
-        let mut store = on_sim(&disk, pace);
+        let mut store = on_sim(&disk, tuning);
         store.set_limits(memory(BUDGET));
         let text = |number: usize| format!("{number} ").repeat(3000);
         for number in 0..40 {
@@ -45,11 +45,11 @@ fn what_is_held_stays_in_the_budget() {
 }
 
 #[test]
-fn what_is_not_durable_never_leaves_memory_and_what_is_not_saved_comes_back() {
+fn what_is_not_durable_is_not_evicted_and_what_is_not_saved_is_reloaded() {
     let disk = SimDisk::new(1);
     disk.replace_behind_our_back(&phext_file("other"), &[b'y'; 5000]);
     let mut store = on_sim(&disk, unsaved());
-    let tickets = begin(&mut store, "notes", ORIGIN, append(&"x".repeat(5000)));
+    let commit_points = begin(&mut store, "notes", ORIGIN, append(&"x".repeat(5000)));
     store.set_limits(memory(9000));
     for _ in 0..3 {
         assert!(matches!(store.read(&name("other")), Err(StoreError::NotYet)));
@@ -57,11 +57,11 @@ fn what_is_not_durable_never_leaves_memory_and_what_is_not_saved_comes_back() {
     }
     assert_eq!(in_memory(&store, "notes").len(), 5000);
     run_jobs(&mut store);
-    assert!(store.has_settled(&tickets));
+    assert!(store.are_durable(&commit_points));
     assert_eq!(scroll(&mut store, "other", ORIGIN).len(), 5000);
     assert!(store.cache.open(&name("notes")).is_none());
-    assert!(store.has_settled(&tickets));
-    assert_eq!((saved(&disk, "notes"), store.usage.used_bytes(None)), (None, 10_000));
+    assert!(store.are_durable(&commit_points));
+    assert_eq!((saved(&disk, "notes"), store.usage.used_bytes()), (None, 10_000));
     assert_eq!(scroll(&mut store, "notes", ORIGIN).len(), 5000);
     close(store);
     assert_eq!(saved(&disk, "notes").unwrap().len(), 5000);
@@ -208,8 +208,8 @@ fn so_many_phexts_may_be_there_and_no_more() {
     store.set_limits(Limits { phexts: Some(5), ..NO_LIMITS });
     put(&mut store, "n3", ORIGIN, "text").unwrap();
     // A delete that leaves nothing but its key makes no phext.
-    let repeat = Some(RepeatKey::new(KeyOrigin::Client, "k"));
-    let delete = Write { at: at(ORIGIN), edit: Edit::Remove, expected: None, repeat };
+    let key = Some(WriteKey::new(KeyOrigin::Client, "k"));
+    let delete = Write { at: at(ORIGIN), edit: Edit::Remove, expected: None, key };
     let _ = store.write(&name("none"), &delete).unwrap();
     run_jobs(&mut store);
     put(&mut store, "n4", ORIGIN, "text").unwrap();
@@ -231,7 +231,7 @@ fn so_many_phexts_may_be_there_and_no_more() {
 }
 
 #[test]
-fn before_a_refusal_the_directory_is_looked_at_again() {
+fn before_a_refusal_the_directory_is_scanned_again() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("theirs.phext"), "text").unwrap();
     let mut store = open(dir.path());
@@ -245,7 +245,7 @@ fn before_a_refusal_the_directory_is_looked_at_again() {
 }
 
 #[test]
-fn what_changes_while_the_directory_is_looked_at_counts() {
+fn changes_during_a_scan_count() {
     let dir = tempfile::tempdir().unwrap();
     for file in ["open", "closed", "changed"] {
         fs::write(dir.path().join(file).with_extension("phext"), block(1)).unwrap();
@@ -253,7 +253,7 @@ fn what_changes_while_the_directory_is_looked_at_counts() {
     let mut store = Store::open(DataDirectory::open(dir.path()).unwrap(), NO_LIMITS).unwrap();
     assert_eq!(scroll(&mut store, "open", ORIGIN).len(), 4096);
     let edit = Edit::Append(block(1));
-    let grow = Write { at: at(ORIGIN), edit, expected: None, repeat: None };
+    let grow = Write { at: at(ORIGIN), edit, expected: None, key: None };
     assert!(matches!(store.write(&name("new"), &grow), Err(StoreError::NotYet)));
     let scan = store.next_scan().unwrap();
     assert!(store.next_scan().is_none());
@@ -263,26 +263,26 @@ fn what_changes_while_the_directory_is_looked_at_counts() {
     fs::remove_file(dir.path().join("closed.phext")).unwrap();
     assert_eq!(scroll(&mut store, "closed", ORIGIN), "");
     store.set_limits(memory(0));
-    store.trim(&name("changed"));
+    store.evict_others(&name("changed"));
     store.finish_scan(scanned);
-    assert_eq!((store.usage.phexts(), store.usage.used_bytes(None)), (Some(2), 4 * 4096));
+    assert_eq!((store.usage.phexts(), store.usage.used_bytes()), (Some(2), 4 * 4096));
     store.set_limits(NO_LIMITS);
     let _ = store.write(&name("new"), &grow).unwrap();
-    assert_eq!((store.usage.phexts(), store.usage.used_bytes(None)), (Some(3), 5 * 4096));
+    assert_eq!((store.usage.phexts(), store.usage.used_bytes()), (Some(3), 5 * 4096));
     assert_eq!(store.usage.largest_bytes(), 3 * 4096);
 }
 
 #[test]
 fn a_directory_that_cannot_be_listed_is_an_error_and_is_tried_again() {
     let disk = SimDisk::new(1);
-    let mut store = Store::on(Arc::new(disk.clone()), NO_LIMITS, Pace::DEFAULT);
+    let mut store = Store::on(Arc::new(disk.clone()), NO_LIMITS, Tuning::DEFAULT);
     disk.fail(Operation::List, 1, Errno::IO);
     assert!(matches!(put(&mut store, "notes", ORIGIN, "abc"), Err(StoreError::Io(_))));
     put(&mut store, "notes", ORIGIN, "abc").unwrap();
 }
 
 #[test]
-fn a_phext_whose_first_write_was_refused_takes_no_place_and_gives_none() {
+fn a_phext_whose_first_write_was_refused_does_not_count() {
     let disk = SimDisk::new(1);
     let mut store = on_sim(&disk, unsaved());
     store.set_limits(Limits { phexts: Some(2), ..NO_LIMITS });

@@ -78,7 +78,7 @@ fn a_phext_is_listed_and_emptied_by_each_of_its_names() {
     link(dir, "other", "notes.phext");
     let mut store = open(dir);
     // One phext, which takes a block.
-    assert_eq!(store.usage.used_bytes(None), 4096);
+    assert_eq!(store.usage.used_bytes(), 4096);
     let rows = |store: &mut Store| -> Vec<_> {
         list(store).iter().map(|row| (row.name.as_str().to_owned(), row.bytes, row.scrolls)).collect()
     };
@@ -102,14 +102,14 @@ fn a_phext_is_listed_and_emptied_by_each_of_its_names() {
 
 /// The operator puts a link where a phext was: the keys of its writes are known by its name still.
 #[test]
-fn a_repeat_is_known_where_a_link_has_taken_its_phexts_place() {
+fn a_replay_is_known_after_a_link_has_replaced_the_phexts_file() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let insert = || Write {
         at: at(ORIGIN),
         edit: append("once"),
         expected: None,
-        repeat: Some(RepeatKey::new(KeyOrigin::Client, "key")),
+        key: Some(WriteKey::new(KeyOrigin::Client, "key")),
     };
     let mut store = open(dir);
     let (written, _) = store.write(&name("notes"), &insert()).unwrap().into_parts();
@@ -182,7 +182,7 @@ fn a_phext_in_a_folder_is_one_like_the_others() {
     // Another one has the same name.
     fs::write(dir.join("notes.phext"), "own").unwrap();
     let mut store = open(dir);
-    assert_eq!((store.usage.used_bytes(None), store.usage.phexts()), (8192, Some(2)));
+    assert_eq!((store.usage.used_bytes(), store.usage.phexts()), (8192, Some(2)));
     assert_eq!(scroll(&mut store, "notes", ORIGIN), "own");
     let links = ["", "absolute", "relative", "through"];
     for (number, phext) in links.iter().enumerate() {
@@ -232,7 +232,7 @@ fn a_phext_in_a_folder_that_is_emptied_keeps_its_file() {
 
 /// Its disk may not be mounted.
 #[test]
-fn a_phext_in_a_folder_that_goes_is_not_empty() {
+fn a_phext_in_a_folder_that_is_removed_is_not_empty() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let (folder, away) = (&dir.join("folder"), &dir.join("away"));
@@ -261,14 +261,14 @@ fn a_phext_in_a_folder_that_goes_is_not_empty() {
 
 /// It goes before any of the steps that a write takes on the disk, and comes back with the next worker or before.
 #[test]
-fn a_folder_that_goes_in_the_middle_of_a_write_loses_nothing_acknowledged() {
-    for (step, pace) in (0..6).flat_map(|step| [(step, Pace::DEFAULT), (step, large(Duration::ZERO))]) {
+fn a_folder_that_is_removed_during_a_write_loses_nothing_acknowledged() {
+    for (step, tuning) in (0..6).flat_map(|step| [(step, Tuning::DEFAULT), (step, large(Duration::ZERO))]) {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
         let (folder, away) = (&dir.join("folder"), &dir.join("away"));
         make_in_folder(dir, "text");
-        let mut store = open_at(dir, pace);
-        let tickets = begin(&mut store, "notes", ORIGIN, append(", more"));
+        let mut store = open_at(dir, tuning);
+        let commit_points = begin(&mut store, "notes", ORIGIN, append(", more"));
         let (mut steps, mut is_away) = (0, false);
         loop {
             let jobs = store.next_jobs();
@@ -287,7 +287,7 @@ fn a_folder_that_goes_in_the_middle_of_a_write_loses_nothing_acknowledged() {
                 break;
             }
         }
-        let is_settled = store.is_settled(&tickets).is_ok_and(|is_settled| is_settled);
+        let is_settled = store.is_durable(&commit_points).is_ok_and(|is_settled| is_settled);
         if is_away && !store.is_in_doubt() {
             assert_eq!(refused(&mut store, "notes"), BadLink::Missing);
         }
@@ -297,14 +297,14 @@ fn a_folder_that_goes_in_the_middle_of_a_write_loses_nothing_acknowledged() {
         }
         let found = scroll(&mut open(dir), "notes", ORIGIN);
         let may_be = if is_settled { &["text, more"][..] } else { &["text", "text, more"] };
-        assert!(may_be.contains(&found.as_str()), "step {step}, {pace:?}: {found} of {may_be:?}");
+        assert!(may_be.contains(&found.as_str()), "step {step}, {tuning:?}: {found} of {may_be:?}");
         assert!(is_away || step > 2, "there are {steps} steps");
     }
 }
 
 /// Its journal has writes that the text has not.
 #[test]
-fn a_text_that_goes_alone_is_missed_and_its_journal_stays() {
+fn a_text_that_is_removed_alone_is_missed_and_its_journal_stays() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let (text, elsewhere) = (dir.join("folder/notes.phext"), dir.join("elsewhere"));
@@ -360,10 +360,10 @@ fn a_file_with_names_in_two_folders_is_two_phexts() {
     fs::hard_link(dir.join("one/notes.phext"), dir.join("two/notes.phext")).unwrap();
     let mut store = open_at(dir, unsaved());
     assert_eq!(scroll(&mut store, "one", ORIGIN), "text");
-    let tickets = begin(&mut store, "one", ORIGIN, append(", more"));
+    let commit_points = begin(&mut store, "one", ORIGIN, append(", more"));
     assert_eq!(scroll(&mut store, "two", ORIGIN), "text");
     run_jobs(&mut store);
-    assert!(store.has_settled(&tickets));
+    assert!(store.are_durable(&commit_points));
     assert_eq!(
         [scroll(&mut store, "one", ORIGIN), scroll(&mut store, "two", ORIGIN)],
         ["text, more", "text"]

@@ -13,9 +13,9 @@ fn a_listing_keeps_in_memory_only_what_must_be_saved_and_counts_it() {
     let row = |text, bytes, scrolls| Listed { name: name(text), bytes, scrolls };
     for _ in 0..2 {
         let rows = [row("a", 7, Some(2)), row("bad", 1, None), row("new", 3, Some(1))];
-        let (listed, tickets) = store.list().unwrap().into_parts();
+        let (listed, commit_points) = store.list().unwrap().into_parts();
         assert_eq!(listed, rows);
-        assert!(!store.has_settled(&tickets), "what only a journal has is made durable first");
+        assert!(!store.are_durable(&commit_points), "what only a journal has is made durable first");
         assert_eq!(store.cache.names().collect::<Vec<_>>(), [&name("new")]);
     }
     run_jobs(&mut store);
@@ -41,7 +41,7 @@ fn a_listing_of_many_pages_is_complete_and_in_order() {
     expected.sort();
     // From pages of a single name to one page of all.
     for page_bytes in [100, 1000, 70_000, 1_000_000] {
-        let listed = store.list_in_pages(page_bytes).unwrap().into_untold();
+        let listed = store.list_in_pages(page_bytes).unwrap().into_inner_undurable();
         assert!(listed.iter().map(|row| row.name.as_str()).eq(expected.iter().map(String::as_str)));
         assert!(listed.iter().all(|row| row.scrolls == Some(if row.name.as_str() == "new" { 1 } else { 2 })));
         assert_eq!(store.cache.count(), 1);
@@ -49,7 +49,7 @@ fn a_listing_of_many_pages_is_complete_and_in_order() {
 }
 
 #[test]
-fn what_comes_and_goes_during_a_listing_spoils_nothing() {
+fn phexts_that_are_created_and_removed_during_a_listing_disturb_nothing() {
     let disk = SimDisk::new(1);
     for phext in ["a", "b", "c", "d"] {
         disk.replace_behind_our_back(&phext_file(phext), b"text");
@@ -79,7 +79,7 @@ fn one_that_cannot_be_read_has_no_scrolls_and_the_others_are_listed() {
         disk.replace_behind_our_back(&phext_file(phext), b"text");
     }
     for operation in [Operation::Identity, Operation::Open, Operation::Read] {
-        let mut store = on_sim(&disk, Pace::DEFAULT);
+        let mut store = on_sim(&disk, Tuning::DEFAULT);
         disk.fail(operation, 1, Errno::IO);
         let scrolls = |store: &mut Store| list(store).into_iter().map(|row| row.scrolls).collect::<Vec<_>>();
         assert_eq!(scrolls(&mut store), [None, Some(1), Some(1)], "{operation:?}");

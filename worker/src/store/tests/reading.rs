@@ -1,10 +1,10 @@
-//! A store that has files read by jobs: who waits for what, and what does not wait.
+//! A store whose files are read by jobs: which requests wait for which reads.
 
 use super::*;
 use crate::store::reading::{KEPT_FOR, LARGE_BYTES, SHORT_AT_ONCE, WAITING};
 
 fn store_on(disk: &SimDisk) -> Store {
-    on_sim(disk, unsaved()).reading_in_jobs()
+    on_sim(disk, unsaved()).with_read_jobs()
 }
 
 fn is_waited_for(store: &mut Store, phext: &str) -> bool {
@@ -21,11 +21,11 @@ fn what_is_on_disk_alone_is_waited_for_and_nothing_else() {
     let jobs = store.next_jobs();
     assert!(is_waited_for(&mut store, "cold"));
     assert!(store.next_jobs().is_empty(), "it is read once");
-    // What is in memory, and what does not exist, is there meanwhile; and writes are made.
+    // Phexts in memory and phexts that do not exist can be read meanwhile; and writes are made.
     assert_eq!(scroll(&mut store, "known", ORIGIN), "known");
     assert_eq!(scroll(&mut store, "nothing", ORIGIN), "");
     put(&mut store, "new", ORIGIN, "new").unwrap();
-    assert!(!store.is_at_rest());
+    assert!(!store.is_idle());
     jobs.into_iter().for_each(|job| store.finish(job.run()));
     assert_eq!(scroll(&mut store, "cold", ORIGIN), "cold");
 }
@@ -33,27 +33,27 @@ fn what_is_on_disk_alone_is_waited_for_and_nothing_else() {
 #[test]
 fn a_write_waits_for_its_phext_and_for_the_keys() {
     let disk = SimDisk::new(1);
-    let key = RepeatKey::new(KeyOrigin::Client, "1");
-    let delete = Write { at: at(ORIGIN), edit: Edit::Remove, expected: None, repeat: Some(key) };
+    let key = WriteKey::new(KeyOrigin::Client, "1");
+    let delete = Write { at: at(ORIGIN), edit: Edit::Remove, expected: None, key: Some(key) };
     let mut store = store_on(&disk);
     put(&mut store, "kept", ORIGIN, "kept").unwrap();
     // Its key goes into `.keys`, for the phext has no text.
     let _ = store.write(&name("gone"), &delete).unwrap();
     run_jobs(&mut store);
     let mut store = store_on(&disk.kill());
-    let write = Write { edit: append("!"), repeat: None, ..delete };
+    let write = Write { edit: append("!"), key: None, ..delete };
     for wanted in ["the phext", "the keys"] {
         assert!(matches!(store.write(&name("kept"), &write), Err(StoreError::NotYet)), "{wanted}");
         run_jobs(&mut store);
     }
     let _ = store.write(&name("kept"), &write).unwrap();
     assert_eq!(in_memory(&store, "kept"), "kept!");
-    let delete = Write { edit: Edit::Remove, repeat: Some(key), ..write };
-    assert!(store.write(&name("gone"), &delete).unwrap().into_untold().is_replay);
+    let delete = Write { edit: Edit::Remove, key: Some(key), ..write };
+    assert!(store.write(&name("gone"), &delete).unwrap().into_inner_undurable().is_replay);
 }
 
 #[test]
-fn each_request_is_told_why_its_phext_could_not_be_read() {
+fn each_request_gets_the_error_of_its_read() {
     let disk = SimDisk::new(1);
     let mut store = store_on(&disk);
     for phext in ["one", "two"] {
@@ -94,10 +94,10 @@ fn what_no_request_waits_for_any_more_is_not_read() {
     }
     let jobs = store.next_jobs();
     store.close();
-    assert!(!store.is_at_rest() && store.next_jobs().is_empty());
+    assert!(!store.is_idle() && store.next_jobs().is_empty());
     jobs.into_iter().for_each(|job| store.finish(job.run()));
     run_jobs(&mut store);
-    assert!(store.is_at_rest());
+    assert!(store.is_idle());
 }
 
 #[test]
@@ -117,14 +117,14 @@ fn so_many_reads_wait_and_requests_for_more_ask_again() {
     assert_eq!(scroll(&mut store, &WAITING.to_string(), ORIGIN), "text");
 }
 
-/// A disk that withholds phexts does not withhold the keys, without which there are no writes.
+/// A disk that is slow to read phexts does not delay the keys, without which there are no writes.
 #[test]
 fn the_keys_do_not_wait_for_phexts_that_are_slow_to_be_read() {
     let disk = SimDisk::new(1);
     let mut store = on_sim(&disk, unsaved());
     put(&mut store, "warm", ORIGIN, "text").unwrap();
-    let repeat = Some(RepeatKey::new(KeyOrigin::Client, "1"));
-    let delete = Write { at: at(ORIGIN), edit: Edit::Remove, expected: None, repeat };
+    let key = Some(WriteKey::new(KeyOrigin::Client, "1"));
+    let delete = Write { at: at(ORIGIN), edit: Edit::Remove, expected: None, key };
     let _ = store.write(&name("gone"), &delete).unwrap();
     close(store);
     let disk = disk.kill();
@@ -136,7 +136,7 @@ fn the_keys_do_not_wait_for_phexts_that_are_slow_to_be_read() {
         assert!(is_waited_for(&mut store, &number.to_string()));
     }
     assert_eq!(store.next_jobs().len(), SHORT_AT_ONCE);
-    let write = Write { edit: append("!"), repeat: None, ..delete };
+    let write = Write { edit: append("!"), key: None, ..delete };
     assert!(matches!(store.write(&name("warm"), &write), Err(StoreError::NotYet)));
     let keys = store.next_jobs();
     assert_eq!(keys.len(), 1);
@@ -145,7 +145,7 @@ fn the_keys_do_not_wait_for_phexts_that_are_slow_to_be_read() {
 }
 
 #[test]
-fn damage_is_told_once_it_has_been_read() {
+fn damage_is_reported_once_it_has_been_read() {
     let disk = SimDisk::new(1);
     disk.replace_behind_our_back(&phext_file("notes"), b"\xff");
     let mut store = store_on(&disk);
@@ -188,19 +188,19 @@ fn a_phext_that_is_taken_away_while_it_is_read_is_written_to_afterwards() {
     assert!(is_waited_for(&mut store, "notes"));
     let jobs = store.next_jobs();
     disk.remove(&phext_file("notes")).unwrap();
-    let write = Write { at: at(ORIGIN), edit: append("new"), expected: None, repeat: None };
+    let write = Write { at: at(ORIGIN), edit: append("new"), expected: None, key: None };
     assert!(matches!(store.write(&name("notes"), &write), Err(StoreError::NotYet)));
     jobs.into_iter().for_each(|job| store.finish(job.run()));
-    let (_, tickets) = store.write(&name("notes"), &write).unwrap().into_parts();
+    let (_, commit_points) = store.write(&name("notes"), &write).unwrap().into_parts();
     run_jobs(&mut store);
-    assert!(store.has_settled(&tickets));
+    assert!(store.are_durable(&commit_points));
     assert_eq!(scroll(&mut store, "notes", ORIGIN), "new");
     close(store);
     assert_eq!(saved(&disk, "notes").unwrap(), "new");
 }
 
 #[test]
-fn requests_that_wait_do_not_drive_out_each_others_phexts() {
+fn requests_that_wait_do_not_evict_each_others_phexts() {
     let disk = SimDisk::new(1);
     let mut store = store_on(&disk);
     store.set_limits(Limits { memory_bytes: 1500, ..NO_LIMITS });
@@ -210,11 +210,11 @@ fn requests_that_wait_do_not_drive_out_each_others_phexts() {
         assert!(is_waited_for(&mut store, phext));
     }
     store.next_jobs().into_iter().for_each(|job| store.finish(job.run()));
-    // Others come first, and are in need of room.
+    // Others are read first, and need the memory.
     disk.replace_behind_our_back(&phext_file("other"), &[b'x'; 1000]);
     assert!(is_waited_for(&mut store, "other"));
     assert_eq!(phexts.map(|phext| is_waited_for(&mut store, phext)), [false; 3]);
-    // Once they have been asked for they may go, and so may those that nobody has come for.
+    // Once they have been used they may be evicted, and so may those that no request has come back for.
     assert!(is_waited_for(&mut store, "other"));
     run_jobs(&mut store);
     store.reads.as_mut().unwrap().age(KEPT_FOR);

@@ -61,7 +61,7 @@ fn what_is_written_after_a_cut_stays() {
 
 /// The next record behind the largest one could not be read: a save would be forgotten, and its writes applied twice.
 #[test]
-fn a_number_that_nobody_counts_to_is_refused() {
+fn a_sequence_that_is_too_large_is_refused() {
     for (sequence, is_good) in [(LARGEST_FOUND_SEQUENCE, true), (LARGEST_FOUND_SEQUENCE + 1, false)] {
         let disk = SimDisk::new(1);
         let file = disk.create(&FileName::Journal(name("notes"))).unwrap().into();
@@ -69,9 +69,9 @@ fn a_number_that_nobody_counts_to_is_refused() {
         let stamp = Stamp { sequence, durable: 0, time_us: 1 };
         let edit = Cow::Owned(append("once"));
         let mut record = Vec::new();
-        encode(&stamp, &Entry::Edit { at: at(ORIGIN), edit, answer_bytes: 4, repeat: None }, &mut record);
+        encode(&stamp, &Entry::Edit { at: at(ORIGIN), edit, answer_bytes: 4, key: None }, &mut record);
         journal.append(&mut record).unwrap();
-        let mut store = on_sim(&disk, Pace::DEFAULT);
+        let mut store = on_sim(&disk, Tuning::DEFAULT);
         assert_eq!(store.read(&name("notes")).is_ok(), is_good, "{sequence}");
     }
 }
@@ -97,11 +97,11 @@ fn a_header_that_is_damaged_is_refused() {
 }
 
 #[test]
-fn a_flip_in_a_durable_record_is_refused_and_left_alone() {
+fn a_flipped_bit_in_a_durable_record_is_refused_and_nothing_is_changed() {
     let dir = tempfile::tempdir().unwrap();
     let ends = five_writes(dir.path());
     let whole = fs::read(journal_path(dir.path())).unwrap();
-    put(&mut open_at(dir.path(), Pace::DEFAULT), "other", ORIGIN, "other").unwrap();
+    put(&mut open_at(dir.path(), Tuning::DEFAULT), "other", ORIGIN, "other").unwrap();
     for offset in usize_of(ends[0])..usize_of(ends[4]) {
         let mut bytes = whole.clone();
         bytes[offset] ^= 0x20;
@@ -169,10 +169,10 @@ fn records_of_another_journal_are_garbage() {
 #[test]
 fn a_carried_over_key_that_is_damaged_hides_no_write() {
     let disk = SimDisk::new(1);
-    let mut store = on_sim(&disk, Pace { spent_journal_bytes: 0, ..Pace::DEFAULT });
-    for key in ["one", "two"] {
-        let repeat = Some(RepeatKey::new(KeyOrigin::Client, key));
-        let write = Write { at: at(ORIGIN), edit: append(&key.repeat(200)), expected: None, repeat };
+    let mut store = on_sim(&disk, Tuning { compact_journal_bytes: 0, ..Tuning::DEFAULT });
+    for text in ["one", "two"] {
+        let key = Some(WriteKey::new(KeyOrigin::Client, text));
+        let write = Write { at: at(ORIGIN), edit: append(&text.repeat(200)), expected: None, key };
         drop(store.write(&name("notes"), &write).unwrap());
         run_jobs(&mut store);
     }
@@ -184,7 +184,7 @@ fn a_carried_over_key_that_is_damaged_hides_no_write() {
         let disk = disk.kill();
         disk.replace_behind_our_back(&journal_file("notes"), &bytes);
         let refusal =
-            on_sim(&disk, unsaved()).read(&name("notes")).map(Pending::into_untold).map(Phext::join);
+            on_sim(&disk, unsaved()).read(&name("notes")).map(Pending::into_inner_undurable).map(Phext::join);
         assert!(matches!(refusal, Err(StoreError::Damaged(Damage::Journal(_)))), "{offset} {refusal:?}");
     }
 }

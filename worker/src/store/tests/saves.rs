@@ -1,13 +1,13 @@
-//! How a phext's file follows it, and how its journal stays short.
+//! Saves, and the compaction of journals.
 
 use super::*;
 
 fn joined(store: &mut Store, phext: &str) -> String {
-    store.read(&name(phext)).unwrap().into_untold().join()
+    store.read(&name(phext)).unwrap().into_inner_undurable().join()
 }
 
 fn is_write(job: &Job) -> bool {
-    matches!(job.work(), Some(Work::Write { .. }))
+    matches!(job.work(), Some(Work::WriteFile { .. }))
 }
 
 #[test]
@@ -18,7 +18,7 @@ fn a_large_phext_is_saved_after_the_delay() {
     begin(&mut store, "notes", ORIGIN, append("near"));
     run_jobs(&mut store);
     assert_eq!(saved(&disk, "notes").unwrap(), joined(&mut store, "notes"));
-    assert!(store.is_at_rest() && store.next_wakeup().is_none());
+    assert!(store.is_idle() && store.next_wakeup().is_none());
 }
 
 #[test]
@@ -27,7 +27,7 @@ fn a_large_phext_is_saved_on_close() {
     let mut store = on_sim(&disk, unsaved());
     put(&mut store, "notes", ORIGIN, "abc").unwrap();
     assert_eq!(saved(&disk, "notes"), None);
-    assert!(!store.is_at_rest());
+    assert!(!store.is_idle());
     close(store);
     assert_eq!(saved(&disk, "notes").unwrap(), "abc");
     let mut store = on_sim(&disk.kill(), unsaved());
@@ -38,8 +38,8 @@ fn a_large_phext_is_saved_on_close() {
 #[test]
 fn a_long_journal_does_not_wait_for_a_pause() {
     let disk = SimDisk::new(1);
-    let pace = Pace { long_journal_bytes: 4000, spent_journal_bytes: 1000, ..unsaved() };
-    let mut store = on_sim(&disk, pace);
+    let tuning = Tuning { long_journal_bytes: 4000, compact_journal_bytes: 1000, ..unsaved() };
+    let mut store = on_sim(&disk, tuning);
     let mut longest = 0;
     for number in 100..400 {
         put(&mut store, "notes", ORIGIN, &format!("{number}").repeat(130)).unwrap();
@@ -50,7 +50,7 @@ fn a_long_journal_does_not_wait_for_a_pause() {
 }
 
 #[test]
-fn a_spent_journal_begins_anew_and_is_small() {
+fn a_saved_journal_is_compacted() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = open(dir.path());
     let journal = sq_shared::layout::journal_file(dir.path(), &name("notes"));
@@ -70,20 +70,20 @@ fn a_spent_journal_begins_anew_and_is_small() {
 
 #[test]
 fn a_write_during_a_save_survives_it() {
-    for spent_journal_bytes in [0, 1 << 20] {
+    for compact_journal_bytes in [0, 1 << 20] {
         let disk = SimDisk::new(1);
-        let pace = Pace { spent_journal_bytes, ..large(Duration::ZERO) };
-        let mut store = on_sim(&disk, pace);
+        let tuning = Tuning { compact_journal_bytes, ..large(Duration::ZERO) };
+        let mut store = on_sim(&disk, tuning);
         let mut text = String::new();
         begin(&mut store, "notes", ORIGIN, append("a"));
         text.push('a');
-        // One write before each job of the save, and one before its result is taken in.
-        let mut tickets = Vec::new();
+        // One write before each job of the save, and one before its result is applied.
+        let mut commit_points = Vec::new();
         for letter in "bcdefghijklmnop".chars() {
             let jobs = store.next_jobs();
             for job in jobs {
                 let done = job.run();
-                tickets.extend(begin(&mut store, "notes", ORIGIN, append(&letter.to_string())));
+                commit_points.extend(begin(&mut store, "notes", ORIGIN, append(&letter.to_string())));
                 text.push(letter);
                 store.finish(done);
             }
@@ -91,7 +91,7 @@ fn a_write_during_a_save_survives_it() {
         assert!(saved(&disk, "notes").is_some(), "a save has ended meanwhile");
         assert_eq!(in_memory(&store, "notes"), text);
         store.next_jobs().into_iter().filter(|job| !is_write(job)).for_each(|job| drop(job.run()));
-        let mut next = on_sim(&disk.kill(), pace);
+        let mut next = on_sim(&disk.kill(), tuning);
         assert_eq!(scroll(&mut next, "notes", ORIGIN), text);
         run_jobs(&mut next);
         assert_eq!(saved(&disk.kill(), "notes").map(|saved| text.starts_with(&saved)), Some(true));
@@ -103,23 +103,23 @@ fn a_write_during_a_save_survives_it() {
 #[test]
 fn keys_refused_during_a_save_take_no_write_with_them() {
     let disk = SimDisk::new(1);
-    let mut store = on_sim(&disk, Pace { spent_journal_bytes: 0, ..unsaved() });
+    let mut store = on_sim(&disk, Tuning { compact_journal_bytes: 0, ..unsaved() });
     put(&mut store, "notes", ORIGIN, "a").unwrap();
     for number in 0..10_u8 {
-        let repeat = Some(RepeatKey::new(KeyOrigin::Client, &number.to_string()));
-        let unchanged = Write { at: at(ORIGIN), edit: append(""), expected: None, repeat };
+        let key = Some(WriteKey::new(KeyOrigin::Client, &number.to_string()));
+        let unchanged = Write { at: at(ORIGIN), edit: append(""), expected: None, key };
         let _ = store.write(&name("notes"), &unchanged).unwrap();
     }
-    store.cache.open_mut(&name("notes")).unwrap().hurry(Instant::now());
+    store.cache.open_mut(&name("notes")).unwrap().save_soon(Instant::now());
     let (saves, appends): (Vec<Job>, Vec<Job>) = store.next_jobs().into_iter().partition(is_write);
     assert_eq!((saves.len(), appends.len()), (1, 1));
     disk.fail(Operation::Write, 1, Errno::IO);
     appends.into_iter().for_each(|job| store.finish(job.run()));
-    let tickets = begin(&mut store, "notes", ORIGIN, append("E"));
+    let commit_points = begin(&mut store, "notes", ORIGIN, append("E"));
     saves.into_iter().for_each(|job| store.finish(job.run()));
     // The save ends, and a new journal begins.
     run_jobs(&mut store);
-    assert!(store.has_settled(&tickets));
+    assert!(store.are_durable(&commit_points));
     assert_eq!(saved(&disk, "notes").unwrap(), "a", "E is in the journal alone");
     assert_eq!(scroll(&mut on_sim(&disk.kill(), unsaved()), "notes", ORIGIN), "aE");
 }

@@ -38,7 +38,7 @@ type Scrolls = BTreeMap<Coordinate, String>;
 /// A write that was asked for.
 struct Attempt {
     write: Write,
-    tickets: Option<Vec<Ticket>>,
+    commit_points: Option<Vec<CommitPoint>>,
     /// What the phext is after it.
     scrolls: Scrolls,
 }
@@ -85,7 +85,7 @@ impl History {
             Some(count) if is_certain => self.attempts.truncate(count),
             _ => *self = Self { first: found.clone(), ..Self::default() },
         }
-        self.attempts.iter_mut().for_each(|attempt| attempt.tickets = None);
+        self.attempts.iter_mut().for_each(|attempt| attempt.commit_points = None);
         self.read = 0;
         is_certain
     }
@@ -110,7 +110,7 @@ impl History {
 struct Life {
     random: Random,
     disk: SimDisk,
-    turns: Turns,
+    tick: LoopTick,
     store: Store,
     jobs: Vec<Job>,
     histories: [History; 2],
@@ -119,22 +119,22 @@ struct Life {
     last_scroll: u32,
 }
 
-fn pace(random: &mut Random) -> Pace {
-    Pace {
-        saved_at_once_bytes: [0, 40, 1 << 20][usize::try_from(random.below(3)).unwrap()],
+fn tuning(random: &mut Random) -> Tuning {
+    Tuning {
+        save_before_answer_bytes: [0, 40, 1 << 20][usize::try_from(random.below(3)).unwrap()],
         save_delay: Duration::ZERO,
-        full_disk_delay: Duration::ZERO,
+        save_retry_delay: Duration::ZERO,
         long_journal_bytes: 300,
-        spent_journal_bytes: random.below(600),
+        compact_journal_bytes: random.below(600),
         journals_bytes: random.below(10_000),
     }
 }
 
 /// With the smaller quota journals have little room, and some writes are refused.
-fn open_store(disk: &SimDisk, pace: Pace, turns: &Turns, random: &mut Random) -> Store {
-    let mut store = on_sim(disk, pace).looking_once_a_turn(turns.clone());
+fn open_store(disk: &SimDisk, tuning: Tuning, tick: &LoopTick, random: &mut Random) -> Store {
+    let mut store = on_sim(disk, tuning).with_loop_tick(tick.clone());
     if random.one_in(2) {
-        store = store.reading_in_jobs();
+        store = store.with_read_jobs();
     }
     let quota_bytes = [None, Some(9000)][usize::try_from(random.below(2)).unwrap()];
     store.set_limits(Limits { quota_bytes, ..NO_LIMITS });
@@ -149,12 +149,12 @@ impl Life {
     fn new(seed: u64) -> Self {
         let mut random = Random(seed);
         let disk = SimDisk::new(seed);
-        let pace = pace(&mut random);
-        let turns = Turns::without_age();
-        let store = open_store(&disk, pace, &turns, &mut random);
+        let tuning = tuning(&mut random);
+        let tick = LoopTick::without_expiry();
+        let store = open_store(&disk, tuning, &tick, &mut random);
         let last_scroll = if seed.is_multiple_of(50) { 100_001 } else { 3 };
         let (jobs, histories) = (Vec::new(), Default::default());
-        Self { random, disk, turns, store, jobs, histories, texts: 0, last_scroll }
+        Self { random, disk, tick, store, jobs, histories, texts: 0, last_scroll }
     }
 
     fn live(&mut self) {
@@ -181,7 +181,8 @@ impl Life {
         if self.random.one_in(20) {
             // With little memory a phext leaves it for the other one.
             let memory_bytes = [u64::MAX, 1500][usize::try_from(self.random.below(2)).unwrap()];
-            self.store.set_limits(Limits { memory_bytes, ..self.store.limits });
+            let quota_bytes = self.store.usage.quota_bytes();
+            self.store.set_limits(Limits { quota_bytes, memory_bytes, ..NO_LIMITS });
         }
         match self.random.below(11) {
             0..4 => self.write(),
@@ -197,7 +198,7 @@ impl Life {
             return;
         }
         for history in &mut self.histories {
-            let settled = |attempt: &Attempt| Some(self.store.is_settled(attempt.tickets.as_ref()?));
+            let settled = |attempt: &Attempt| Some(self.store.is_durable(attempt.commit_points.as_ref()?));
             let refused =
                 history.attempts.iter().position(|attempt| matches!(settled(attempt), Some(Err(_))));
             if let Some(first) = refused {
@@ -221,17 +222,17 @@ impl Life {
             1 | 2 => Edit::Append(text),
             _ => Edit::Replace(text),
         };
-        let repeat = Some(RepeatKey::new(KeyOrigin::Client, &self.texts.to_string()));
-        let write = Write { at: place, edit, expected: None, repeat };
+        let key = Some(WriteKey::new(KeyOrigin::Client, &self.texts.to_string()));
+        let write = Write { at: place, edit, expected: None, key };
         let history = &mut self.histories[index];
         let mut scrolls = history.now().clone();
         model_edit(&mut scrolls, &write);
         let result = self.store.write(&phext(index), &write);
         match result {
             Ok(pending) => {
-                let (written, tickets) = pending.into_parts();
+                let (written, commit_points) = pending.into_parts();
                 assert!(!written.is_replay);
-                history.attempts.push(Attempt { write, tickets: Some(tickets), scrolls });
+                history.attempts.push(Attempt { write, commit_points: Some(commit_points), scrolls });
             }
             Err(StoreError::NotYet | StoreError::QuotaExceeded { .. }) => {}
             Err(StoreError::InDoubt | StoreError::Io(_) | StoreError::DiskFull { .. }) => {
@@ -245,13 +246,13 @@ impl Life {
     fn read(&mut self) {
         let index = usize::try_from(self.random.below(2)).unwrap();
         if self.random.one_in(2) {
-            self.turns.end();
+            self.tick.end();
         }
         match self.store.read(&phext(index)) {
             Ok(pending) => {
-                let (found, tickets) = pending.into_parts();
+                let (found, commit_points) = pending.into_parts();
                 let found = found.iter().map(|(at, text)| (*at, text.to_owned())).collect();
-                if self.store.has_settled(&tickets) {
+                if self.store.are_durable(&commit_points) {
                     self.histories[index].note_read(&found);
                 }
             }
@@ -281,7 +282,7 @@ impl Life {
         }
         let index = usize::try_from(self.random.below(self.jobs.len() as u64)).unwrap();
         let job = self.jobs.remove(index);
-        if matches!(job.work(), Some(Work::Write { .. })) && self.random.one_in(2) {
+        if matches!(job.work(), Some(Work::WriteFile { .. })) && self.random.one_in(2) {
             // A save takes its time.
             self.jobs.push(job);
             return;
@@ -305,8 +306,8 @@ impl Life {
         self.jobs.clear();
         self.disk = if self.random.one_in(2) { self.disk.crash(seed) } else { self.disk.kill() };
         self.disk.set_capacity_bytes(None);
-        let pace = pace(&mut self.random);
-        self.store = open_store(&self.disk, pace, &self.turns, &mut self.random);
+        let tuning = tuning(&mut self.random);
+        self.store = open_store(&self.disk, tuning, &self.tick, &mut self.random);
         let mut is_to_settle = self.random.one_in(2);
         for (index, history) in self.histories.iter_mut().enumerate() {
             let found = read_at_last(&mut self.store, &mut self.jobs, &phext(index));
@@ -321,7 +322,7 @@ impl Life {
     fn close(&mut self) {
         self.store.close();
         self.run_all_jobs();
-        assert!(self.store.is_at_rest() && !self.store.is_in_doubt());
+        assert!(self.store.is_idle() && !self.store.is_in_doubt());
         for (index, history) in self.histories.iter().enumerate() {
             let text = self.disk.bytes(&FileName::Phext(phext(index))).unwrap_or_default();
             let saved = Phext::parse(&text).unwrap();

@@ -8,7 +8,7 @@ use super::*;
 use crate::store::disk::{DiskFile, Identity};
 use crate::store::journal::{Base, Journal, JournalDamage, first_record, read_header};
 use crate::store::record::{Format, Generation, SMALLEST_BYTES, Stamp, encode};
-use crate::store::recovery::Survey;
+use crate::store::recovery::JournalSummary;
 
 const TEXT_BYTES: usize = 1 << 20;
 
@@ -66,14 +66,14 @@ impl DiskFile for Counted {
 }
 
 /// What a journal is found to be, and how many bytes are read to find that.
-fn survey(bytes: &[u8]) -> (Result<u64, JournalDamage>, u64) {
+fn summarize_journal(bytes: &[u8]) -> (Result<u64, JournalDamage>, u64) {
     let file = Arc::new(Counted { bytes: bytes.to_vec(), read: AtomicU64::new(0) });
-    let found = Survey::of(Arc::clone(&file) as Arc<dyn DiskFile>).unwrap();
-    (found.map(|survey| survey.end.bytes), file.read.load(Ordering::Relaxed))
+    let found = JournalSummary::of(Arc::clone(&file) as Arc<dyn DiskFile>).unwrap();
+    (found.map(|summary| summary.end.bytes), file.read.load(Ordering::Relaxed))
 }
 
 /// A journal, and where each of its records is.
-struct Written {
+struct WriteReceipt {
     bytes: Vec<u8>,
     records: Vec<Range<usize>>,
     generation: Generation,
@@ -83,7 +83,7 @@ struct Written {
 const LONG: usize = 2;
 
 /// Writes a journal of four records, each durable before the next: two short ones, a long one, and a short one.
-fn journal(format: Format) -> Written {
+fn journal(format: Format) -> WriteReceipt {
     let disk = SimDisk::new(1);
     let name = journal_file("notes");
     let file: Arc<dyn DiskFile> = disk.create(&name).unwrap().into();
@@ -105,14 +105,14 @@ fn journal(format: Format) -> Written {
         let (start, answer_bytes) = (usize::try_from(journal.bytes).unwrap(), text.len() as u64);
         let edit = Cow::Owned(Edit::Replace(text));
         let mut record = Vec::new();
-        encode(&stamp, &Entry::Edit { at: at(ORIGIN), edit, answer_bytes, repeat: None }, &mut record);
+        encode(&stamp, &Entry::Edit { at: at(ORIGIN), edit, answer_bytes, key: None }, &mut record);
         journal.append(&mut record).unwrap();
         records.push(start..usize::try_from(journal.bytes).unwrap());
     }
-    Written { bytes: disk.bytes(&name).unwrap(), records, generation }
+    WriteReceipt { bytes: disk.bytes(&name).unwrap(), records, generation }
 }
 
-impl Written {
+impl WriteReceipt {
     /// The same with another long text. Its checksum is wrong then: a torn or damaged record is in front of it.
     fn with_text(&self, text: &[u8]) -> Vec<u8> {
         let mut bytes = self.bytes.clone();
@@ -168,11 +168,11 @@ fn hostile_texts(mask: u64) -> Vec<(String, Vec<u8>)> {
 fn assert_cheap_when_torn(format: Format, mask: impl Fn(Generation) -> u64) {
     let written = journal(format);
     let (start, cut) = (written.records[LONG].start, written.records[LONG].end - 3);
-    let (found, plain) = survey(&written.bytes[..cut]);
+    let (found, plain) = summarize_journal(&written.bytes[..cut]);
     assert_eq!(found, Ok(start as u64));
     assert!(plain >= TEXT_BYTES as u64, "{plain} bytes read: nothing was searched");
     for (what, text) in hostile_texts(mask(written.generation)) {
-        let (found, read) = survey(&written.with_text(&text)[..cut]);
+        let (found, read) = summarize_journal(&written.with_text(&text)[..cut]);
         assert_eq!(found, Ok(start as u64), "{format:?}, {what}");
         assert!(read <= 2 * plain + SPARE_BYTES, "{format:?}, {what}: {read} bytes read, {plain} of letters");
     }
@@ -182,9 +182,9 @@ fn assert_cheap_when_torn(format: Format, mask: impl Fn(Generation) -> u64) {
 fn no_text_of_a_client_makes_a_torn_journal_cost_more() {
     let written = journal(Format::Masked);
     let (start, cut) = (written.records[LONG].start, written.records[LONG].end - 3);
-    let (_, plain) = survey(&written.bytes[..cut]);
+    let (_, plain) = summarize_journal(&written.bytes[..cut]);
     for (what, text) in hostile_texts(0) {
-        assert_eq!(survey(&written.with_text(&text)[..cut]), (Ok(start as u64), plain), "{what}");
+        assert_eq!(summarize_journal(&written.with_text(&text)[..cut]), (Ok(start as u64), plain), "{what}");
     }
 }
 
@@ -203,7 +203,7 @@ fn damage_in_front_of_such_a_text_is_damage() {
             let mut bytes = written.with_text(&text);
             bytes[bad.end - 1] ^= 0x20;
             let damage = Err(JournalDamage::Record { offset: bad.start as u64 });
-            assert_eq!(survey(&bytes).0, damage, "{format:?}, {what}");
+            assert_eq!(summarize_journal(&bytes).0, damage, "{format:?}, {what}");
         }
     }
 }
@@ -217,7 +217,7 @@ fn a_damaged_length_in_front_of_such_a_text_is_damage() {
             let mut bytes = written.with_text(&text);
             bytes[bad.start + byte] ^= 0x15;
             let damage = Err(JournalDamage::Record { offset: bad.start as u64 });
-            assert_eq!(survey(&bytes).0, damage, "byte {byte}, {what}");
+            assert_eq!(summarize_journal(&bytes).0, damage, "byte {byte}, {what}");
         }
     }
 }
@@ -227,11 +227,11 @@ fn a_journal_of_the_old_format_is_read_and_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let path = sq_shared::layout::journal_file(dir.path(), &name("notes"));
     fs::write(&path, journal(Format::Plain).bytes).unwrap();
-    let mut store = open_at(dir.path(), Pace::DEFAULT);
+    let mut store = open_at(dir.path(), Tuning::DEFAULT);
     assert_eq!(scroll(&mut store, "notes", ORIGIN), "last");
     run_jobs(&mut store);
     assert_eq!(fs::read(&path).unwrap()[..8], *b"SQJRNL2\n");
     put(&mut store, "notes", ORIGIN, "new").unwrap();
     drop(store);
-    assert_eq!(scroll(&mut open_at(dir.path(), Pace::DEFAULT), "notes", ORIGIN), "new");
+    assert_eq!(scroll(&mut open_at(dir.path(), Tuning::DEFAULT), "notes", ORIGIN), "new");
 }

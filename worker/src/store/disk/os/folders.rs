@@ -1,5 +1,5 @@
-//! Files in folders of a tenant's directory, to which links lead. A folder is opened name by name, not through links and not
-//! into what is mounted: so it stays in the directory and on its disk, and each file has one path.
+//! Files in folders of a tenant's directory, to which links lead. Folders are opened name by name, not through links and
+//! not into mount points: so they are in the directory and on its disk, and each file has one path.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -17,7 +17,7 @@ use super::OsDisk;
 use crate::store::disk::{Disk, FileName, Identity, file_of, path_of};
 use crate::store::links::{BadLink, Followed};
 
-/// A file's folder is not there. To make something in it fails without harm, as where a name is taken.
+/// A file's folder is missing. Creating a file in it fails harmlessly, as if the name were taken.
 pub(super) const NO_FOLDER: Errno = Errno::NOTDIR;
 
 /// The folder that a file is in, and the file's name there.
@@ -29,7 +29,7 @@ pub(super) struct Place<'a> {
 enum Folder<'a> {
     /// The tenant's directory.
     Directory(&'a File),
-    /// One in it.
+    /// A folder in it.
     Inner(File),
 }
 
@@ -43,7 +43,7 @@ impl AsFd for Place<'_> {
 }
 
 impl Place<'_> {
-    /// What an error says here: a folder that was removed since it was opened has nothing, and takes nothing.
+    /// The error as it is meant here: a folder that was removed while it was open is missing.
     pub(super) fn explained(&self, error: Errno) -> Errno {
         match (&self.folder, error) {
             (Folder::Inner(_), Errno::NOENT) => NO_FOLDER,
@@ -52,14 +52,13 @@ impl Place<'_> {
     }
 }
 
-/// The name of a file in its folder.
 pub(super) fn name_of(file: &FileName) -> PathBuf {
     let path = path_of(file);
     path.file_name().map(PathBuf::from).unwrap_or(path)
 }
 
 impl OsDisk {
-    /// Where a file is, or would be; [`NO_FOLDER`] when its folder is not there, or another one has its path.
+    /// Where a file is or would be; [`NO_FOLDER`] when its folder is missing or has been replaced.
     pub(super) fn place_of(&self, file: &FileName) -> rustix::io::Result<Place<'_>> {
         match self.open_folders_of(file)?.pop() {
             Some(folder) => Ok(Place { folder: Folder::Inner(folder), name: name_of(file) }),
@@ -67,7 +66,7 @@ impl OsDisk {
         }
     }
 
-    /// The folders on the way to a file, the outermost first; none for a file in the directory itself.
+    /// The folders above a file, the outermost first; empty for a file in the directory itself.
     fn open_folders_of(&self, file: &FileName) -> rustix::io::Result<Vec<File>> {
         let Some(folder) = file.phext().and_then(PhextName::folder) else { return Ok(Vec::new()) };
         let folders = self.open_folders(&folder.path)?;
@@ -94,14 +93,13 @@ impl OsDisk {
         Ok(folders)
     }
 
-    /// Makes a file's name durable, and those of the folders in which it is: another program made those, and may not have
-    /// done so.
+    /// Makes a file's name durable, and those of its folders: the program that created these may not have synced them.
     pub(super) fn sync_folders(&self, file: &FileName) -> io::Result<()> {
         let folders = self.open_folders_of(file)?;
         folders.iter().rev().chain([&self.directory]).try_for_each(File::sync_all)
     }
 
-    /// What is to be made of a link that ends here, behind these links.
+    /// Whether a link that leads here, through these links, is followed.
     pub(super) fn follow_to(&self, end: &Path, passed: &[PathBuf]) -> io::Result<Followed> {
         let target = match self.phext_at(end) {
             Ok(Some(target)) => target,
@@ -124,7 +122,7 @@ impl OsDisk {
         Ok(Followed::To(target))
     }
 
-    /// The phext whose file has this path from the directory, in which there is no link; `None` for any other file.
+    /// The phext whose file has this path, which has no links; `None` for any other file.
     fn phext_at(&self, path: &Path) -> rustix::io::Result<Option<PhextName>> {
         let Some(name) = path.file_name().and_then(layout::phext_of_file) else { return Ok(None) };
         let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
@@ -136,7 +134,8 @@ impl OsDisk {
         Ok(name.in_folder(phext_name::Folder { path: folder.to_owned(), inode }))
     }
 
-    /// Everything in the directory that has one of our names, plain file or not; and the files of phexts in folders.
+    /// Everything in the directory that has one of the store's names, plain file or not; and the files of phexts in
+    /// folders.
     pub(in crate::store) fn files(&self) -> io::Result<Vec<FileName>> {
         let mut files = Vec::new();
         self.visit(&mut |name| files.extend(file_of(name)))?;
@@ -148,7 +147,7 @@ impl OsDisk {
         Ok(files)
     }
 
-    /// The phexts in folders to which links in the directory lead. What is wrong with a link is found with the link.
+    /// The phexts in folders to which links lead. A bad link is reported when its own name is checked.
     fn phexts_in_folders(&self) -> io::Result<Vec<PhextName>> {
         let mut phexts = Vec::new();
         for entry in Dir::read_from(&self.directory)? {
@@ -169,7 +168,7 @@ impl OsDisk {
     }
 }
 
-/// Which mount a file is reached by: its number since Linux 5.8, and the device.
+/// The mount of a file: its number (since Linux 5.8), and the device.
 fn mount_of(file: &File) -> rustix::io::Result<(Option<u64>, u32, u32)> {
     let found = rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
     let has_number = found.stx_mask & StatxFlags::MNT_ID.bits() != 0;

@@ -1,5 +1,5 @@
-//! Where a link in a tenant's directory leads. Read name by name: what the kernel would follow could lead out, and where
-//! the worker's directory is the root of all paths, an absolute link would lead elsewhere than its maker meant.
+//! Resolves links in a tenant's directory, name by name: the kernel could follow them out of it; and a worker whose root is
+//! that directory would resolve absolute links differently than their author.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -8,32 +8,33 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::io::Errno;
 
-/// As many links as the kernel follows in one path; a circle of links ends there too.
+/// As many as the kernel follows in one path; a cycle of links ends there too.
 const LINKS: usize = 40;
 
-/// The end of a path that may have links in it.
+/// Where a path with links in it leads.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum End {
-    /// Within the directory, and from it; there may be nothing by this name.
+pub(super) enum LinkEnd {
+    /// Here, relative to the directory. There may be no such file.
     Within(PathBuf),
-    /// Outside.
+    /// Out of the directory.
     Outside,
-    /// The links lead to each other.
+    /// Nowhere: the links form a cycle.
     Nowhere,
 }
 
-/// Where a name in the directory leads. Absolute links count from the directory's own paths. `passed` is told of each link.
+/// Resolves a name in the directory. Absolute links count from the directory's own paths. `passed` gets each link on the
+/// way.
 pub(super) fn follow(
     directory: &File,
     own_paths: &[PathBuf],
     name: &Path,
     passed: &mut Vec<PathBuf>,
-) -> Result<End, (PathBuf, Errno)> {
+) -> Result<LinkEnd, (PathBuf, Errno)> {
     let (mut real, mut rest) = (PathBuf::new(), names(name));
     while let Some(name) = rest.pop() {
         if name == ".." {
             if !real.pop() {
-                return Ok(End::Outside);
+                return Ok(LinkEnd::Outside);
             }
             continue;
         }
@@ -44,19 +45,19 @@ pub(super) fn follow(
             continue;
         };
         if passed.len() == LINKS {
-            return Ok(End::Nowhere);
+            return Ok(LinkEnd::Nowhere);
         }
         passed.push(next);
         if target.is_absolute() {
             let within = own_paths.iter().find_map(|own| target.strip_prefix(own).ok());
-            let Some(within) = within else { return Ok(End::Outside) };
+            let Some(within) = within else { return Ok(LinkEnd::Outside) };
             real = PathBuf::new();
             rest.extend(names(within));
         } else {
             rest.extend(names(&target));
         }
     }
-    Ok(End::Within(real))
+    Ok(LinkEnd::Within(real))
 }
 
 /// The names in a path, the last one first.
@@ -69,7 +70,7 @@ fn names(path: &Path) -> Vec<OsString> {
     path.components().rev().filter_map(name).collect()
 }
 
-/// What a link says; `None` for what is no link, is not there, or has too long a name to be there.
+/// The target of a link; `None` when this is not a link, is missing, or has a name that is too long to exist.
 fn read_link(directory: &File, path: &Path) -> rustix::io::Result<Option<PathBuf>> {
     match rustix::fs::readlinkat(directory, path, Vec::new()) {
         Ok(target) => Ok(Some(OsString::from_vec(target.into_bytes()).into())),

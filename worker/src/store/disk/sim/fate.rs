@@ -1,14 +1,13 @@
-//! What becomes of changes that were not synced, when the power goes or a sync fails.
+//! Which unsynced changes survive a power cut or a failed sync.
 
 use super::random::Random;
 
-/// Drawn once for all the changes of a file or of the directory: were each alone left to chance, the two ends
-/// would hardly ever be seen.
+/// Drawn once for all changes of a file or of the directory: if each were drawn alone, the two extremes would be very rare.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Fate {
     NothingStays,
     EverythingStays,
-    /// Each has a fate of its own.
+    /// Each survives or not by chance.
     Mixed,
 }
 
@@ -21,7 +20,7 @@ impl Fate {
         }
     }
 
-    /// How many stay, of changes that reach the disk in their order.
+    /// How many survive of changes that reach the disk in order.
     pub(super) fn prefix(self, changes: usize, random: &mut Random) -> usize {
         match self {
             Self::NothingStays => 0,
@@ -30,7 +29,7 @@ impl Fate {
         }
     }
 
-    /// Which of the sectors of one write stay.
+    /// Which sectors of one write survive.
     pub(super) fn sectors(self, sectors: usize, random: &mut Random) -> Vec<bool> {
         match self {
             Self::NothingStays => vec![false; sectors],

@@ -9,7 +9,7 @@ use super::random::Random;
 /// What can fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum Operation {
-    /// Of a name or of an open file.
+    /// Of a name, or of an open file.
     Identity,
     Open,
     Create,
@@ -26,13 +26,13 @@ pub(in crate::store) enum Operation {
 }
 
 impl Operation {
-    /// Whether it leaves anything behind that was not there before it.
+    /// Whether it changes anything.
     fn is_change(self) -> bool {
         !matches!(self, Self::Identity | Self::Open | Self::List | Self::Read)
     }
 }
 
-/// What the operations of a process say that is no longer there.
+/// The error of every operation of a process that is gone.
 #[derive(Debug, thiserror::Error)]
 #[error("the simulated process is gone")]
 struct Stopped;
@@ -45,11 +45,11 @@ pub(in crate::store) fn is_stopped(error: &io::Error) -> bool {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Faults {
     scheduled: Vec<Scheduled>,
-    /// How seldom an operation fails by chance; `None` is never.
+    /// One in so many operations fails by chance; `None` is never.
     pub(super) one_in: Option<usize>,
     /// How many changes there have been, failed ones as well.
     pub(super) changes: u64,
-    /// After how many of them the process is gone.
+    /// After how many changes the process is gone.
     pub(super) stop_at: Option<u64>,
     pub(super) is_stopped: bool,
 }
@@ -57,7 +57,7 @@ pub(super) struct Faults {
 #[derive(Debug, Clone)]
 struct Scheduled {
     operation: Operation,
-    /// How many of these succeed before.
+    /// How many of these succeed first.
     still_fine: u64,
     error: Errno,
 }
@@ -67,8 +67,8 @@ impl Faults {
         self.scheduled.push(Scheduled { operation, still_fine: nth - 1, error });
     }
 
-    /// To be called once before each operation; an error is what it fails with.
-    pub(super) fn strike(&mut self, operation: Operation, random: &mut Random) -> io::Result<()> {
+    /// Must be called once before each operation. Gives the error that it fails with.
+    pub(super) fn inject(&mut self, operation: Operation, random: &mut Random) -> io::Result<()> {
         if operation.is_change() && self.stop_at.is_some_and(|stop_at| self.changes >= stop_at) {
             self.is_stopped = true;
         }
@@ -104,7 +104,7 @@ impl Faults {
         if !random.one_in(self.one_in?) {
             return None;
         }
-        let takes_room = operation.is_change() && operation != Operation::Remove;
-        Some(if takes_room && random.one_in(2) { Errno::NOSPC } else { Errno::IO })
+        let takes_space = operation.is_change() && operation != Operation::Remove;
+        Some(if takes_space && random.one_in(2) { Errno::NOSPC } else { Errno::IO })
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::fate::Fate;
 use super::random::Random;
 
-/// What a disk writes whole or not at all.
+/// The unit that a disk writes atomically.
 const SECTOR_BYTES: usize = 512;
 
 #[derive(Debug, Clone)]
@@ -17,9 +17,9 @@ pub(super) struct Inode {
     unsynced: Vec<Change>,
     pub(super) times: Times,
     durable_times: Times,
-    /// What the file takes on the disk.
-    pub(super) room_bytes: usize,
-    /// Every open file has another one of it.
+    /// The space of the file on the disk.
+    pub(super) space_bytes: usize,
+    /// Each open file has a clone.
     handles: Arc<()>,
 }
 
@@ -32,7 +32,7 @@ pub(super) struct Times {
 #[derive(Debug, Clone)]
 struct Change {
     kind: Kind,
-    /// The length of the file from then on.
+    /// The length of the file after the change.
     bytes_after: usize,
 }
 
@@ -51,20 +51,20 @@ impl Inode {
             unsynced: Vec::new(),
             times,
             durable_times: times,
-            room_bytes: 0,
+            space_bytes: 0,
             handles: Arc::new(()),
         }
     }
 
     pub(super) fn write(&mut self, offset: usize, bytes: &[u8], now_ns: i64) {
         overwrite(&mut self.cached, offset, bytes);
-        self.room_bytes = self.room_bytes.max(offset + bytes.len());
+        self.space_bytes = self.space_bytes.max(offset + bytes.len());
         self.changed(Kind::Write { offset, bytes: bytes.to_vec() }, now_ns);
     }
 
     pub(super) fn set_length(&mut self, length: usize, now_ns: i64) {
         self.cached.resize(length, 0);
-        self.room_bytes = self.room_bytes.min(length);
+        self.space_bytes = self.space_bytes.min(length);
         self.changed(Kind::Length, now_ns);
     }
 
@@ -73,7 +73,7 @@ impl Inode {
         self.times = Times { modified_ns: now_ns, changed_ns: now_ns };
     }
 
-    /// Only what is unsynced goes to the disk: not what an earlier sync failed to bring there.
+    /// Makes the unsynced changes durable, but not those that an earlier sync failed to write.
     pub(super) fn sync_data(&mut self) {
         for Change { kind, bytes_after } in self.unsynced.drain(..) {
             match kind {
@@ -88,7 +88,7 @@ impl Inode {
         self.durable_times = self.times;
     }
 
-    /// What becomes of the unsynced changes when a sync fails: from then on they count as written.
+    /// The unsynced changes when a sync fails: from then on they count as written.
     ///
     /// The length is metadata, which reaches the disk in order; the bytes come in any order and sector by
     /// sector. Where the length arrived and the bytes did not, there are zeros.
@@ -122,15 +122,15 @@ impl Inode {
     pub(super) fn crash(&mut self, random: &mut Random) {
         self.fail_sync(random);
         self.cached = self.durable.clone();
-        self.room_bytes = self.cached.len();
-        // They are metadata that only a whole sync asks for.
+        self.space_bytes = self.cached.len();
+        // Only a full sync makes them durable.
         if random.one_in(2) {
             self.times = self.durable_times;
         }
         self.durable_times = self.times;
     }
 
-    /// Something that keeps the file's room taken for as long as it lives.
+    /// Keeps the file's space taken for as long as it lives.
     pub(super) fn handle(&self) -> Arc<()> {
         Arc::clone(&self.handles)
     }
@@ -139,7 +139,7 @@ impl Inode {
         Arc::strong_count(&self.handles) > 1
     }
 
-    /// After a new start nobody has it open.
+    /// After a new start no process has it open.
     pub(super) fn close(&mut self) {
         self.handles = Arc::new(());
     }

@@ -15,11 +15,11 @@ use crate::store::disk::{FileName, Identity};
 const NS_PER_S: i64 = 1_000_000_000;
 
 #[derive(Debug, Clone)]
-pub(super) struct State {
+pub(super) struct SimState {
     inodes: BTreeMap<u64, Inode>,
     next_inode: u64,
     pub(super) names: Names,
-    /// Goes on with each operation, so that no two have one time.
+    /// Advances with each operation, so that no two have the same time.
     clock_ns: i64,
     pub(super) capacity_bytes: Option<usize>,
     pub(super) faults: Faults,
@@ -31,7 +31,7 @@ pub(super) fn is_temporary(file: &FileName) -> bool {
     file.is_temporary()
 }
 
-impl State {
+impl SimState {
     pub(super) fn new(seed: u64) -> Self {
         Self {
             inodes: BTreeMap::new(),
@@ -44,12 +44,12 @@ impl State {
         }
     }
 
-    pub(super) fn strike(&mut self, operation: Operation) -> io::Result<()> {
+    pub(super) fn inject(&mut self, operation: Operation) -> io::Result<()> {
         self.clock_ns += 1;
-        self.faults.strike(operation, &mut self.random)
+        self.faults.inject(operation, &mut self.random)
     }
 
-    /// Open files are never forgotten, so a number that a file holds is always known.
+    /// Open files are kept, so the number of an open file is always valid.
     fn inode(&mut self, number: u64) -> &mut Inode {
         self.inodes.get_mut(&number).unwrap()
     }
@@ -76,7 +76,7 @@ impl State {
         Some((number, self.inode(number).handle()))
     }
 
-    /// The name of an old file goes first and comes back as another's: a power cut may come between the two.
+    /// The name is removed first and set again: a power cut may come in between.
     pub(super) fn create(&mut self, file: &FileName) -> (u64, Arc<()>) {
         self.remove(file);
         let number = self.next_inode;
@@ -102,21 +102,21 @@ impl State {
         Ok(())
     }
 
-    /// The kernel takes a change of a file's name for a change of the file.
+    /// A change of a file's name changes its ctime.
     fn touch(&mut self, number: u64) {
         let now_ns = self.clock_ns;
         self.inode(number).times.changed_ns = now_ns;
     }
 
     pub(super) fn sync_directory(&mut self) -> io::Result<()> {
-        self.strike(Operation::SyncDirectory)?;
+        self.inject(Operation::SyncDirectory)?;
         self.names.sync();
         Ok(())
     }
 
-    /// Now and then fewer bytes than asked for, as the kernel may.
+    /// Sometimes reads fewer bytes than asked for, as the kernel may.
     pub(super) fn read(&mut self, number: u64, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.strike(Operation::Read)?;
+        self.inject(Operation::Read)?;
         let asked = if self.random.one_in(4) { self.random.up_to(buffer.len()).max(1) } else { buffer.len() };
         let content = &self.inode(number).cached;
         let rest = usize::try_from(offset).ok().and_then(|offset| content.get(offset..)).unwrap_or_default();
@@ -127,17 +127,17 @@ impl State {
 
     pub(super) fn write(&mut self, number: u64, bytes: &[u8], offset: usize) -> io::Result<()> {
         let was_stopped = self.faults.is_stopped;
-        let struck = self.strike(Operation::Write);
+        let injected = self.inject(Operation::Write);
         if was_stopped {
-            return struck;
+            return injected;
         }
-        let room = self.room_for(number).saturating_sub(offset).min(bytes.len());
-        let error = match struck {
-            Ok(()) if room == bytes.len() => None,
+        let space = self.space_for(number).saturating_sub(offset).min(bytes.len());
+        let error = match injected {
+            Ok(()) if space == bytes.len() => None,
             Ok(()) => Some(Errno::NOSPC.into()),
             Err(error) => Some(error),
         };
-        let count = if error.is_some() { self.random.up_to(room) } else { bytes.len() };
+        let count = if error.is_some() { self.random.up_to(space) } else { bytes.len() };
         if count > 0 {
             let now_ns = self.clock_ns;
             self.inode(number).write(offset, &bytes[..count], now_ns);
@@ -146,10 +146,10 @@ impl State {
     }
 
     /// How long a file can be before the disk is full.
-    fn room_for(&self, number: u64) -> usize {
+    fn space_for(&self, number: u64) -> usize {
         let Some(capacity) = self.capacity_bytes else { return usize::MAX };
         let others = self.used_bytes(|other| other != number);
-        capacity.saturating_sub(others).max(self.inodes[&number].room_bytes)
+        capacity.saturating_sub(others).max(self.inodes[&number].space_bytes)
     }
 
     pub(super) fn free_bytes(&self) -> u64 {
@@ -157,26 +157,26 @@ impl State {
         free.map_or(u64::MAX, |bytes| bytes as u64)
     }
 
-    /// What the chosen files take, as far as they have a name or are open.
+    /// The space of the chosen files that have a name or are open.
     fn used_bytes(&self, is_chosen: impl Fn(u64) -> bool) -> usize {
-        let takes_room = |number: &u64, inode: &Inode| {
+        let takes_space = |number: &u64, inode: &Inode| {
             inode.is_open() || self.names.cached.values().any(|named| named == number)
         };
         let chosen =
-            self.inodes.iter().filter(|(number, inode)| is_chosen(**number) && takes_room(number, inode));
-        chosen.map(|(_, inode)| inode.room_bytes).sum()
+            self.inodes.iter().filter(|(number, inode)| is_chosen(**number) && takes_space(number, inode));
+        chosen.map(|(_, inode)| inode.space_bytes).sum()
     }
 
     pub(super) fn set_length(&mut self, number: u64, length: usize) -> io::Result<()> {
-        self.strike(Operation::SetBytes)?;
+        self.inject(Operation::SetBytes)?;
         let now_ns = self.clock_ns;
         self.inode(number).set_length(length, now_ns);
         Ok(())
     }
 
     pub(super) fn allocate(&mut self, number: u64, bytes: usize) -> io::Result<()> {
-        self.strike(Operation::Allocate)?;
-        if bytes > self.room_for(number) {
+        self.inject(Operation::Allocate)?;
+        if bytes > self.space_for(number) {
             return Err(Errno::NOSPC.into());
         }
         let now_ns = self.clock_ns;
@@ -184,21 +184,21 @@ impl State {
         if bytes > inode.cached.len() {
             inode.set_length(bytes, now_ns);
         }
-        inode.room_bytes = inode.room_bytes.max(bytes);
+        inode.space_bytes = inode.space_bytes.max(bytes);
         Ok(())
     }
 
     pub(super) fn sync(&mut self, number: u64, operation: Operation) -> io::Result<()> {
-        let struck = self.strike(operation);
+        let injected = self.inject(operation);
         let is_stopped = self.faults.is_stopped;
         let inode = self.inodes.get_mut(&number).unwrap();
-        match (&struck, operation) {
+        match (&injected, operation) {
             (Ok(()), Operation::SyncData) => inode.sync_data(),
             (Ok(()), _) => inode.sync_all(),
             (Err(_), _) if is_stopped => {}
             (Err(_), _) => inode.fail_sync(&mut self.random),
         }
-        struck
+        injected
     }
 
     pub(super) fn replace_durably(&mut self, file: &FileName, bytes: &[u8]) {
@@ -221,7 +221,7 @@ impl State {
         self.reopen();
     }
 
-    /// What the opening of a directory does.
+    /// What opening a directory does.
     pub(super) fn reopen(&mut self) {
         self.faults = Faults::default();
         let leftovers: Vec<FileName> =

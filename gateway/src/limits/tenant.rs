@@ -1,0 +1,97 @@
+//! The limits of a tenant: a rate, and requests in flight.
+
+use std::sync::Arc;
+
+use governor::RateLimiter;
+use governor::clock::{Clock, QuantaClock};
+use governor::middleware::StateInformationMiddleware;
+use governor::state::{InMemoryState, NotKeyed};
+use sq_shared::config::{TenantLimits, units::Rate};
+
+use super::LimitError;
+use super::in_flight::{Permit, Permits};
+use super::rate_status::{RateStatus, quota};
+
+/// The limits of one tenant.
+pub struct TenantLimiter {
+    rate: Option<Arc<TenantRate>>,
+    in_flight: Permits,
+}
+
+struct TenantRate {
+    rate: Rate,
+    limiter: RateLimiter<NotKeyed, InMemoryState, QuantaClock, StateInformationMiddleware>,
+}
+
+impl TenantLimiter {
+    /// The limits of the config. What was used of an unchanged rate still counts, and so do the requests in flight.
+    pub fn new(limits: &TenantLimits, previous: Option<&Self>) -> Self {
+        let new_rate =
+            |rate| TenantRate { rate, limiter: RateLimiter::direct(quota(rate)).with_middleware() };
+        let kept = previous.and_then(|earlier| earlier.rate.as_ref());
+        let rate = limits.per_tenant.map(|rate| match kept {
+            Some(kept) if kept.rate == rate => Arc::clone(kept),
+            _ => Arc::new(new_rate(rate)),
+        });
+        let in_flight = match previous {
+            Some(earlier) => earlier.in_flight.resized(limits.in_flight),
+            None => Permits::new(limits.in_flight),
+        };
+        Self { rate, in_flight }
+    }
+
+    /// Charges a request to the tenant; `None` when there is no limit.
+    ///
+    /// # Errors
+    /// The tenant has used up its rate.
+    pub fn charge_request(&self) -> Result<Option<RateStatus>, LimitError> {
+        let Some(TenantRate { rate, limiter }) = self.rate.as_deref() else { return Ok(None) };
+        match limiter.check() {
+            Ok(snapshot) => Ok(Some(RateStatus::allowed(*rate, &snapshot))),
+            Err(not_until) => {
+                Err(LimitError::PerTenant(RateStatus::refused(*rate, &not_until, limiter.clock().now())))
+            }
+        }
+    }
+
+    /// Counts a request as in flight until the permit is dropped.
+    ///
+    /// # Errors
+    /// As many requests are in flight as may be.
+    pub fn enter(&self) -> Result<Permit, LimitError> {
+        self.in_flight.acquire().map_err(LimitError::InFlight)
+    }
+
+    /// The number of its requests in flight.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tenant_limits(rate: &str, in_flight: Option<usize>) -> TenantLimits {
+        let per_tenant = Some(rate.parse().unwrap());
+        TenantLimits { per_tenant, in_flight, quota_bytes: None, phexts: None, memory_bytes: 1 }
+    }
+
+    #[test]
+    fn what_a_tenant_has_used_survives_a_change_of_the_other_limit() {
+        let left = |limiter: &TenantLimiter| limiter.charge_request().unwrap().unwrap().remaining;
+        let first = TenantLimiter::new(&tenant_limits("2/day", None), None);
+        let in_flight = first.enter().unwrap();
+        assert_eq!(left(&first), 1);
+        let second = TenantLimiter::new(&tenant_limits("2/day", Some(2)), Some(&first));
+        assert_eq!(left(&second), 0);
+        let also = second.enter().unwrap();
+        assert_eq!(second.enter().err(), Some(LimitError::InFlight(2)), "the first one is in flight still");
+        let third = TenantLimiter::new(&tenant_limits("3/day", Some(1)), Some(&second));
+        assert_eq!(left(&third), 2, "a new rate starts with its full count");
+        drop(also);
+        assert_eq!(third.enter().err(), Some(LimitError::InFlight(1)));
+        drop(in_flight);
+        assert!(third.enter().is_ok());
+    }
+}

@@ -1,0 +1,118 @@
+//! What a command answers, what the answer pins in memory, and why a command has no answer.
+
+use bytes::Bytes;
+use sq_shared::coordinate::Coordinate;
+
+use crate::api::stream::Stream;
+use crate::store::{Listing, Phext, Revision, StoreError};
+
+/// A command's answer.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Plain text.
+    Text(Bytes),
+    /// A scroll.
+    Scroll {
+        /// The text.
+        text: Bytes,
+        /// XXH3-128 of the text: as 32 hexadecimal digits, what libphext's `checksum` gives.
+        checksum: u128,
+    },
+    /// A write was applied.
+    Written {
+        /// One line.
+        text: Bytes,
+        /// The number of bytes in that line.
+        bytes: u64,
+        /// Whether this is the first answer again, to a repeated write.
+        is_replay: bool,
+        /// The checksum of the scroll after the write; unknown for a replay.
+        checksum: Option<u128>,
+    },
+    /// A whole phext.
+    Phext {
+        /// The phext as a file.
+        text: Stream,
+        /// The checksum of that file.
+        checksum: u128,
+    },
+    /// Plain text that may be long.
+    TextStream(Stream),
+    /// JSON.
+    Json(Stream),
+    /// The list of all phexts, made with the store while the client reads it.
+    Listing(Listing),
+}
+
+/// What an answer keeps in memory until the client has read it, beyond a few pieces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pinned {
+    /// The approximate size in bytes; 0 if small.
+    pub bytes: u64,
+    /// What is pinned. Several answers that pin the same part keep it only once.
+    pub part: Option<PinnedPart>,
+}
+
+/// A revision of a phext, or of one scroll in it.
+pub type PinnedPart = (Revision, Option<Coordinate>);
+
+impl Pinned {
+    pub(super) const NOTHING: Self = Self { bytes: 0, part: None };
+
+    pub(super) fn phext(phext: &Phext) -> Self {
+        Self { bytes: phext.file_bytes(), part: Some((phext.revision(), None)) }
+    }
+}
+
+/// Why a valid command has no outcome.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// The store refused or failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The answer would be far larger than the request justifies.
+    #[error("the answer would have {bytes} bytes")]
+    AnswerTooLarge {
+        /// The size it would have.
+        bytes: u64,
+    },
+}
+
+impl CommandError {
+    /// The store's error, if it is one.
+    pub fn store_error(&self) -> Option<&StoreError> {
+        match self {
+            Self::Store(error) => Some(error),
+            Self::AnswerTooLarge { .. } => None,
+        }
+    }
+}
+
+/// Which answers a client has cached (`If-None-Match`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IfNoneMatch {
+    /// Any that is not empty.
+    Any,
+    /// Those with one of these checksums.
+    OneOf(Vec<u128>),
+}
+
+impl Outcome {
+    pub(super) fn text(text: impl Into<Bytes>) -> Self {
+        Self::Text(text.into())
+    }
+
+    /// The checksum, if the client has this outcome cached.
+    pub(crate) fn cached_checksum(&self, cached: Option<&IfNoneMatch>) -> Option<u128> {
+        let (checksum, is_empty) = match self {
+            Self::Scroll { text, checksum } => (*checksum, text.is_empty()),
+            Self::Phext { text, checksum } => (*checksum, text.left_bytes() == Some(0)),
+            _ => return None,
+        };
+        let is_cached = match cached? {
+            IfNoneMatch::Any => !is_empty,
+            IfNoneMatch::OneOf(checksums) => checksums.contains(&checksum),
+        };
+        is_cached.then_some(checksum)
+    }
+}
