@@ -14,9 +14,11 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use sq_shared::config::Config;
+use sq_shared::config_source::ConfigSource;
 use sq_shared::registry::{Key, Registry, Tenant, TenantState};
 use sq_shared::tenant::TenantName;
 use sq_shared::token::TokenDigest;
+use sq_shared::toml_reader::Mistakes;
 
 use activity::TenantActivity;
 
@@ -64,6 +66,15 @@ pub struct DirectoryTenant {
 }
 
 impl Directory {
+    /// Reads config and registry at the gateway's start.
+    ///
+    /// # Errors
+    /// Every mistake in either.
+    pub fn load(source: &ConfigSource) -> Result<Self, Mistakes> {
+        let (config, registry) = source.load()?;
+        Ok(Self::new(config, registry, None))
+    }
+
     /// Builds a snapshot. What was used of the previous snapshot's limits still counts: a reload resets only a rate that it
     /// changes.
     pub fn new(config: Config, registry: Registry, previous: Option<&Self>) -> Self {

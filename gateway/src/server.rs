@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use sq_shared::config::{Config, ListenAddress};
+use sq_shared::config_source::ConfigSource;
 use sq_shared::data_root::{DataRoot, RootWatch};
 use sq_shared::layout;
 use sq_shared::process::service_manager;
@@ -20,7 +21,7 @@ use tokio::task::JoinHandle as Task;
 
 use crate::admin::{self, Admin};
 use crate::audit::{AuditError, AuditLog, AuditWriter};
-use crate::directory::reload::{Reloader, Source};
+use crate::directory::reload::Reloader;
 use crate::directory::{Directory, SharedDirectory};
 use crate::edge::Edge;
 use crate::listen::{BindError, Listening, Shut, Sockets};
@@ -170,7 +171,7 @@ impl Server {
     ///
     /// # Errors
     /// The process has too many open files.
-    pub async fn run_until(&self, source: Source, until: impl Future<Output = ()>) -> io::Result<()> {
+    pub async fn run_until(&self, source: ConfigSource, until: impl Future<Output = ()>) -> io::Result<()> {
         let (directory, metrics) = (Arc::clone(&self.directory), Arc::clone(&self.metrics));
         let reloader = Arc::new(Reloader::new(source, directory, metrics));
         self.serve_admin(Arc::clone(&reloader))?;

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD};
 
+use crate::file_owner::user;
 use crate::layout;
-use crate::process::service_user::user;
 
 /// A file or directory that this process's user may not use.
 #[derive(Debug)]

@@ -1,11 +1,10 @@
 //! The time of day: what keys expire by, and what lines and answers are dated by. A clock may stand anywhere: what is told of
 //! it here has a limit at both ends, where the libraries that write dates would panic.
 
+use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
-
-use crate::process::failure::Failure;
 
 /// The year 10000, in seconds since 1970: HTTP's dates and those of RFC 3339 have four digits for the year.
 const YEAR_10000_S: u64 = 253_402_300_800;
@@ -38,15 +37,15 @@ pub fn can_date_answers() -> bool {
 ///
 /// # Errors
 /// The clock stands before 1970, or after 9999.
-pub fn check() -> Result<(), Failure> {
+pub fn check() -> io::Result<()> {
     let advice = "set it (`timedatectl set-ntp true`, or `date -s`), for answers and keys are dated by it; nothing is \
                   served until then";
     match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(since_1970) if since_1970.as_secs() < YEAR_10000_S => Ok(()),
-        Ok(_) => Err(Failure::Failed(format!("this machine's clock stands after the year 9999: {advice}"))),
+        Ok(_) => Err(io::Error::other(format!("this machine's clock stands after the year 9999: {advice}"))),
         Err(error) => {
             let days = error.duration().as_secs().div_ceil(86_400);
-            Err(Failure::Failed(format!(
+            Err(io::Error::other(format!(
                 "this machine's clock stands before 1970 (by {days} days): {advice}"
             )))
         }

@@ -1,6 +1,7 @@
 //! `gateway.toml`: the config of the gateway and of the pool. `config/gateway.toml` documents every
 //! field; its values are the defaults here, and a test holds the two together.
 
+pub mod fields;
 mod listen_address;
 pub mod units;
 
@@ -240,38 +241,6 @@ impl Config {
             }
             taken.push((field, address));
         }
-    }
-
-    /// Keeps what is read at the start only. Gives the fields that differ, which take effect at the next start.
-    pub fn keep_from_start(&mut self, started: &Self) -> Vec<&'static str> {
-        let (new, old) = (&self.gateway, &started.gateway);
-        let changes = [
-            ("gateway.listen", new.listen != old.listen),
-            ("gateway.admin_listen", new.admin_listen != old.admin_listen),
-            ("gateway.admin_allow_remote", new.admin_allow_remote != old.admin_allow_remote),
-            ("gateway.data_root", new.data_root != old.data_root),
-            ("gateway.slots", new.slots != old.slots),
-            ("gateway.threads", new.threads != old.threads),
-            ("gateway.audit", new.audit != old.audit),
-            ("limits.connections", self.limits.connections != started.limits.connections),
-            ("pool.sandbox", self.pool.sandbox != started.pool.sandbox),
-            ("pool.slot_address", self.pool.slot_address != started.pool.slot_address),
-            ("pool.status_listen", self.pool.status_listen != started.pool.status_listen),
-        ];
-        self.gateway.listen.clone_from(&old.listen);
-        // They belong together: the listener that there is may be meant for this machine alone.
-        self.gateway.admin_listen = old.admin_listen;
-        self.gateway.admin_allow_remote = old.admin_allow_remote;
-        // A live tenant must not find itself in another, empty folder.
-        self.gateway.data_root.clone_from(&old.data_root);
-        self.gateway.slots.clone_from(&old.slots);
-        self.gateway.threads = old.threads;
-        self.gateway.audit = old.audit;
-        self.limits.connections = started.limits.connections;
-        self.pool.sandbox = started.pool.sandbox;
-        self.pool.slot_address = started.pool.slot_address;
-        self.pool.status_listen = started.pool.status_listen;
-        changes.into_iter().filter(|(_, changed)| *changed).map(|(field, _)| field).collect()
     }
 
     /// The limits of a tenant with this plan: the plan's where it has one, else those for everybody.

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::process::service_user::user;
+use crate::file_owner::user;
 
 /// What the system says; and when it is that access is denied, whose the file is that is in the way. The path itself is
 /// for the caller to say.

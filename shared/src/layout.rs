@@ -6,17 +6,11 @@ use std::fs::DirEntry;
 use std::path::{Path, PathBuf};
 
 use crate::phext_name::PhextName;
-use crate::registry::Tenant;
 use crate::tenant::TenantName;
 
 const PHEXT_SUFFIX: &str = ".phext";
 const JOURNAL_SUFFIX: &str = ".journal";
 const TEMPORARY_SUFFIX: &str = ".tmp";
-
-/// A tenant's directory: its own, or its folder in the data root.
-pub fn tenant_dir(data_root: &Path, tenant: &Tenant) -> PathBuf {
-    tenant.data_dir.clone().unwrap_or_else(|| default_tenant_dir(data_root, &tenant.name))
-}
 
 /// The directories of removed tenants.
 pub fn archives_dir(data_root: &Path) -> PathBuf {
@@ -70,7 +64,7 @@ pub fn folders_of_links(path: &Path) -> Vec<PathBuf> {
 }
 
 /// As many links as the kernel follows in one path; a circle of links ends there too.
-const LINKS: usize = 40;
+pub(crate) const LINKS: usize = 40;
 
 /// What `canonicalize` gives, for a path of which not all exists. Tells the folder of each link that it follows.
 fn followed(absolute: &Path, mut tell: impl FnMut(&Path)) -> PathBuf {

@@ -1,45 +1,57 @@
-//! What the gateway, the pool and the workers must agree on, and nothing else: names and
-//! coordinates, tokens and their digests, the config and the registry, where files lie, the
-//! routes of the client API, how an error looks, and [`process`], what each of our programs needs as a process.
+//! What the gateway, the pool and the workers must agree on: names and coordinates, tokens and their digests, the config and
+//! the registry, where files lie, the routes of the client API, what an error looks like; and [`process`], what each of our
+//! programs needs as a process.
 //!
-//! Every type here that stands for something a client or an operator sends has one fallible
-//! constructor. A value that exists has been checked.
+//! Every type here that stands for something a client or an operator sends has one fallible constructor. A value that
+//! exists has been checked.
+//!
+//! The modules stand in layers, the lowest first. A module imports from its own layer and those before it, without circles
+//! (`shared/tests/layers.rs`).
 
-// Not forbidden, as in the other crates: what `ctor` makes of a function allows itself a linker section.
+// Not `forbid`, as in the other crates: the code that `ctor` generates needs to set a linker section.
 #![deny(unsafe_code)]
 
-pub mod access;
+// Values that clients and operators send, and what all requests and answers have in common.
 pub mod clock;
-pub mod config;
-pub mod connection_places;
 pub mod content;
 pub mod coordinate;
 pub mod credential;
-pub mod data_root;
-pub mod file_error;
-pub mod file_lock;
 pub mod form;
 pub mod headers;
 pub mod host;
-pub mod http_dates;
 pub mod idempotency;
-pub mod layout;
 pub mod limits;
-pub mod listen_error;
 pub mod loopback;
-pub mod mounts;
-pub mod operator_port;
 pub mod phext_name;
 pub mod problem;
-pub mod process;
-pub mod registry;
-pub mod regular_file;
 pub mod request_id;
 pub mod route;
-pub mod secret_file;
-pub mod socket_file;
 pub mod tenant;
 pub mod token;
-pub mod toml_reader;
 pub mod trace_context;
 pub mod visible;
+
+// Files: where they lie, whose they are, and how they are read, written and locked.
+pub mod access;
+pub mod file_error;
+pub mod file_lock;
+pub mod file_owner;
+pub mod layout;
+pub mod mounts;
+pub mod regular_file;
+pub mod secret_file;
+pub mod socket_file;
+
+// What is in the files of a system.
+pub mod config;
+pub mod config_source;
+pub mod data_root;
+pub mod registry;
+pub mod toml_reader;
+
+// Processes, and the ports that they listen on.
+pub mod connections;
+pub mod http_dates;
+pub mod listen_error;
+pub mod operator_port;
+pub mod process;

@@ -1,5 +1,4 @@
-//! A port of the operator: a few connections at once, one request each, and always a place for one more
-//! (`connection_places.rs`).
+//! Serves an operators' port: a few connections at once (`connections.rs`), with one request each.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -15,10 +14,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use crate::connection_places::{Place, Places, Stage};
+use crate::connections::{Connections, Place, Stage};
 use crate::http_dates;
 
-/// Connections at once: more than a scraper, some status pages and a provisioning script need.
+/// Connections at once: more than a scraper, some status pages and a provisioning script need. One more is accepted
+/// before another loses its place.
 pub const CONNECTIONS: usize = 64;
 
 /// How long a request's head may take.
@@ -26,9 +26,6 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longest head, in bytes; hyper takes no buffer below 8 KiB.
 const HEAD_BYTES: usize = 64 << 10;
-
-/// How long to wait after a failure to accept, such as too many open files.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long requests in flight may take at the end. A browser keeps connections that it never uses: they must not hold
 /// up a stop. A change whose answer is not waited for is still done, if it takes no longer than the process has.
@@ -50,26 +47,12 @@ pub async fn serve<F, A, B>(
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
     http_dates::prepare().await;
-    let places = Places::new(CONNECTIONS);
+    let connections = Connections::new(CONNECTIONS + 1);
     let accepting = async {
         loop {
-            match listener.accept().await {
-                Ok((stream, client)) => {
-                    let (place, evicted) = Places::take(&places).await;
-                    let served = serve_one(stream, client.ip(), answer.clone(), place);
-                    tokio::spawn(async move {
-                        tokio::select! {
-                            // A connection that takes too long is dropped.
-                            _ = timeout(connection_time, served) => {}
-                            _ = evicted => {}
-                        }
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "failed to accept an operator's connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
+            let (stream, client, place, eviction) = connections.accept(&listener).await;
+            let served = serve_one(stream, client.ip(), answer.clone(), place);
+            tokio::spawn(eviction.or(timeout(connection_time, served)));
         }
     };
     tokio::select! {
@@ -77,7 +60,7 @@ pub async fn serve<F, A, B>(
         () = pin!(end) => {}
     }
     drop(listener);
-    let _ = timeout(END_TIMEOUT, places.emptied()).await;
+    let _ = timeout(END_TIMEOUT, connections.ended()).await;
 }
 
 async fn serve_one<F, A, B>(stream: TcpStream, client: IpAddr, answer: F, place: Place)
@@ -178,9 +161,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn answers_that_are_not_read_keep_nobody_out() {
+    async fn answers_that_are_not_read_keep_no_client_out() {
         let port = port().await;
-        let mut unread = connections(port, CONNECTIONS, &REQUEST.replacen('/', LARGE, 1)).await;
+        let mut unread = connections(port, CONNECTIONS + 1, &REQUEST.replacen('/', LARGE, 1)).await;
         for stream in &mut unread {
             assert!(is_answered(stream).await);
         }
@@ -188,10 +171,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_longest_silent_goes_first_and_one_at_a_time() {
+    async fn the_longest_silent_is_cut_off_first_and_one_at_a_time() {
         let port = port().await;
         let mut silent = connections(port, CONNECTIONS, "").await;
-        assert!(is_another_answered(port).await);
+        let _served = connections(port, 1, &REQUEST.replacen('/', "/never", 1)).await;
         let mut byte = [0];
         assert!(matches!(silent[0].read(&mut byte).await, Ok(0) | Err(_)), "the first one keeps its place");
         for stream in silent.iter_mut().skip(1) {
@@ -201,9 +184,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_being_served_keeps_the_place() {
+    async fn a_connection_that_is_being_served_keeps_its_place() {
         let port = port().await;
-        let served = connections(port, CONNECTIONS - 1, &REQUEST.replacen('/', "/never", 1)).await;
+        let served = connections(port, CONNECTIONS, &REQUEST.replacen('/', "/never", 1)).await;
         let _silent = connections(port, 1, "").await;
         for _ in 0..3 {
             assert!(is_another_answered(port).await);

@@ -23,7 +23,7 @@ use crate::limits::KEY_NUMBER;
 use crate::tenant::TenantName;
 use crate::token::TokenDigest;
 use crate::toml_reader::{Document, Mistakes};
-use crate::{file_error, regular_file};
+use crate::{file_error, layout, regular_file};
 
 /// Every tenant, checked: names, ports, keys and directories are each one tenant's alone.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -167,6 +167,11 @@ impl Registry {
 }
 
 impl Tenant {
+    /// Its directory.
+    pub fn directory(&self, data_root: &Path) -> PathBuf {
+        self.data_dir.clone().unwrap_or_else(|| layout::default_tenant_dir(data_root, &self.name))
+    }
+
     /// What holds for it: its own quota, else its plan's limits, else those for everybody.
     pub fn limits(&self, config: &Config) -> TenantLimits {
         let mut limits = config.limits_of(self.plan.as_deref());

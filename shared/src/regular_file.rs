@@ -9,6 +9,7 @@ use rustix::fs::{AtFlags, CWD, FileType, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use crate::file_error;
+use crate::layout::LINKS;
 
 /// Reads a whole file. Links are followed, because a config may lie behind one; a pipe is refused instead of waited for.
 /// The mark that some editors put in front of UTF-8 is not part of the text.
@@ -102,9 +103,6 @@ pub fn create_new(path: &Path) -> io::Result<File> {
         _ => File::options().create_new(true).write(true).mode(0o600).open(path),
     }
 }
-
-/// Most symbolic links that lead from one to the next, as in the kernel.
-const LINKS: usize = 40;
 
 /// The file that a path leads to, which may not be there yet: the path itself, or the end of the links that it is. A file
 /// is replaced and locked at its target, so that a link stays a link, and all names of one file have one lock.

@@ -33,15 +33,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use sq_shared::config::Config;
+use sq_shared::config_source::ConfigSource;
 use sq_shared::data_root::DataRoot;
 use sq_shared::process::signals::{Signal, Signals};
-use sq_shared::process::watch::FileWatch;
+use sq_shared::process::watch::ReloadWatch;
 use sq_shared::process::{output, service_manager};
 use sq_shared::registry::Registry;
-use tokio::sync::{Notify, mpsc};
-use tokio::task::AbortHandle;
+use tokio::sync::{mpsc, oneshot, watch};
 
-use desired::{Account, Assignment, Desired, Source};
+use desired::{Account, Assignment, Desired};
 use directories::DirectoryChecks;
 pub use event::Event;
 use metrics::Metrics;
@@ -60,7 +60,7 @@ const EVENTS_AT_ONCE: usize = 512;
 
 /// The supervisor with its sockets and processes.
 pub struct Pool {
-    source: Source,
+    source: ConfigSource,
     config: Config,
     /// The tenants of the registry.
     accounts: Arc<[Account]>,
@@ -81,12 +81,12 @@ pub struct Pool {
     is_finding_successor: bool,
     /// By port, the processes of workers that the pool before this one had started.
     inherited: BTreeMap<u16, OwnedFd>,
-    /// Has the workers' program file checked.
-    program_check: Arc<Notify>,
-    watched_files: [PathBuf; 2],
-    /// Their last reading found mistakes.
+    /// SIGHUP, for the watch of the files and for the check of the workers' program.
+    hangup: watch::Sender<()>,
+    /// Taken when the pool runs.
+    reloads: Option<ReloadWatch>,
+    /// The last reload found mistakes.
     is_rejected: bool,
-    watching: AbortHandle,
     /// Unbounded, yet short: each sender waits for an answer, or sends each event once.
     sender: mpsc::UnboundedSender<Event>,
     events: mpsc::UnboundedReceiver<Event>,
@@ -99,7 +99,7 @@ impl Pool {
     /// # Errors
     /// An address cannot be had, or the old pool goes on after all; the text says what to do.
     pub async fn start(
-        source: Source,
+        source: ConfigSource,
         config: Config,
         registry: &Registry,
         data_root: DataRoot,
@@ -119,6 +119,8 @@ impl Pool {
             };
             sockets.insert(port, socket);
         }
+        let (hangup, hangups) = watch::channel(());
+        let reloads = ReloadWatch::new(source.files(&config), hangups);
         let status = config.pool.status_listen.map(|address| {
             let (events, metrics, is_local) =
                 (sender.clone(), Arc::clone(&metrics), address.ip().is_loopback());
@@ -130,13 +132,13 @@ impl Pool {
         let inherited = inherited.accept(&mut observed, &sender).await?;
         let accounts = Account::all(&config, registry);
         metrics.sync_tenants(&accounts);
-        let watched_files = Source::files(&config);
         let directories = DirectoryChecks::start(data_root, &sender)
             .map_err(|error| format!("failed to start the checks of the data root: {error}"))?;
         let adopt = sender.clone();
         let adopt = move |program, version: String| adopt.send(Event::NewProgram(program, version)).is_ok();
-        let program_check =
-            launcher.program().map(|program| program::follow(program.clone(), adopt)).unwrap_or_default();
+        if let Some(program) = launcher.program() {
+            program::replace_on_hangup(program.clone(), hangup.subscribe(), adopt);
+        }
         pass_on_signals(signals, &sender);
         Ok(Self {
             accounts,
@@ -145,8 +147,7 @@ impl Pool {
             desired: Desired::new(&config, registry),
             observed,
             processes: BTreeMap::new(),
-            watching: watch_files(&watched_files, &sender),
-            watched_files,
+            reloads: Some(reloads),
             is_rejected: false,
             source,
             config,
@@ -158,7 +159,7 @@ impl Pool {
             is_halted: false,
             is_finding_successor: false,
             inherited,
-            program_check,
+            hangup,
             sender,
             events,
         })
@@ -176,9 +177,13 @@ impl Pool {
 
     /// Runs until it has been told to stop and the last worker is gone.
     pub async fn run(mut self) {
-        // The files may have changed between their first reading and the start of the watch. Before the pool says that it is
-        // ready: a later mistake in them is then read once, by the watch.
+        // The files may have changed between their first reading and the start of the watch. Read before the pool says that
+        // it is ready: the watch then reports each later mistake once.
         self.reload();
+        if let Some(reloads) = self.reloads.take() {
+            let (files, sender) = (self.source.files(&self.config), self.sender.clone());
+            tokio::spawn(reloads.run(files, move |_| ask_for_reload(sender.clone())));
+        }
         // Notes which directories are there.
         self.storage.measure_if_due(&self.accounts);
         self.say_ready();
@@ -215,7 +220,11 @@ impl Pool {
             }
             Event::WorkerServed(port, at) => self.worker_served(port, at),
             Event::WorkerEnded(port, exit) => self.worker_ended(port, exit),
-            Event::FilesChanged => self.reload(),
+            Event::ReloadRequested(asker) => {
+                self.reload();
+                // The asker goes only when the runtime ends.
+                let _ = asker.send(self.source.files(&self.config));
+            }
             Event::NewProgram(program, version) => self.use_program(program, &version),
             Event::DataRootChanged { is_missing } => self.data_root_changed(is_missing),
             Event::DirectoryCheckDue => self.check_directories(),
@@ -245,8 +254,7 @@ impl Pool {
             Signal::Stop(_) => {}
             Signal::Reload => {
                 tracing::info!("SIGHUP: reading config and registry, and checking for a new program");
-                self.program_check.notify_one();
-                self.reload();
+                self.hangup.send_replace(());
             }
             Signal::Upgrade | Signal::HandOff => self.find_successor(signal),
         }
@@ -308,18 +316,12 @@ impl Pool {
         };
         let mut desired = Desired::new(&config, &registry);
         self.observed.set_directories(&mut desired);
-        // An operator who has mended a mistake wants to see that, even when all is as it was before.
+        // An operator who has corrected a mistake sees that it worked, even when nothing else has changed.
         let is_logged = std::mem::take(&mut self.is_rejected) || desired != self.desired;
         self.desired = desired;
         self.accounts = Account::all(&config, &registry);
         self.metrics.sync_tenants(&self.accounts);
         self.config = config;
-        let files = Source::files(&self.config);
-        if files != self.watched_files {
-            self.watching.abort();
-            self.watching = watch_files(&files, &self.sender);
-            self.watched_files = files;
-        }
         if is_logged {
             tracing::info!(
                 tenants = self.accounts.len(),
@@ -448,19 +450,11 @@ fn pass_on_signals(mut signals: Signals, sender: &mpsc::UnboundedSender<Event>) 
     tokio::spawn(async move { while sender.send(Event::Signalled(signals.next().await)).is_ok() {} });
 }
 
-/// Turns changes of these files into events. In a separate task: a wait for a change that is given up half-way would lose
-/// the change.
-fn watch_files(files: &[PathBuf], sender: &mpsc::UnboundedSender<Event>) -> AbortHandle {
-    let (mut watch, sender) = (FileWatch::new(files), sender.clone());
-    let watching = async move {
-        loop {
-            watch.changed().await;
-            if sender.send(Event::FilesChanged).is_err() {
-                return;
-            }
-        }
-    };
-    tokio::spawn(watching).abort_handle()
+/// Has the pool's loop reload. Gives the files to watch from then on, `None` when the pool has ended.
+async fn ask_for_reload(sender: mpsc::UnboundedSender<Event>) -> Option<Vec<PathBuf>> {
+    let (asker, files) = oneshot::channel();
+    sender.send(Event::ReloadRequested(asker)).ok()?;
+    files.await.ok()
 }
 
 #[cfg(test)]

@@ -9,14 +9,13 @@
 
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use sq_shared::connection_places::{Places, Stage};
+use sq_shared::connections::Connections;
 use sq_shared::http_dates;
 use sq_shared::process::signals::Signals;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -70,9 +69,6 @@ pub enum ExitReason {
 /// The stop reason that is an error. Only a new worker, which reads the disk, can tell what was written.
 const STORE_FAILED: &str = "the disk failed, and its contents are unknown until they are read again";
 
-/// The pause after a failure to accept, as when the system is out of descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 /// How often a worker past its idle timeout checks again while it is busy.
 const IDLE_RECHECK: Duration = Duration::from_millis(250);
 
@@ -91,12 +87,12 @@ pub async fn run(
     // backlog are the next worker's.
     let listener = Rc::new(TcpListener::from_std(listener)?);
     http_dates::prepare().await;
-    let places = Places::new(MAX_CONNECTIONS);
+    let connections = Connections::new(MAX_CONNECTIONS);
     let (stopping, stopped) = watch::channel(false);
     let accepting = tokio::task::spawn_local(accept(
         Rc::clone(&listener),
         Rc::clone(&worker),
-        Arc::clone(&places),
+        connections.clone(),
         stopped,
     ));
     let commits = tokio::task::spawn_local(commits::run(Rc::clone(&worker)));
@@ -121,7 +117,7 @@ pub async fn run(
     let _ = stopping.send(true);
     accepting.abort();
     let _ = accepting.await;
-    if tokio::time::timeout(worker.drain(), places.emptied()).await.is_err() {
+    if tokio::time::timeout(worker.drain(), connections.ended()).await.is_err() {
         warn!("some connections did not end in time; closing them");
     }
     commits.abort();
@@ -142,40 +138,18 @@ pub async fn run_connection(stream: impl AsyncRead + AsyncWrite + Unpin, worker:
     commits::close(&worker).await;
 }
 
-/// Accepts and serves connections. Takes a place before it accepts, so that no accepted connection is lost when this is
-/// aborted.
+/// Serves each connection in a task, until this is dropped.
 async fn accept(
     listener: Rc<TcpListener>,
     worker: Rc<Worker>,
-    places: Arc<Places>,
+    connections: Connections,
     stopped: watch::Receiver<bool>,
 ) {
     loop {
-        let (place, evicted) = Places::take(&places).await;
-        let stream = next_connection(&listener).await;
-        place.enter(Stage::Silent);
+        let (stream, _, place, eviction) = connections.accept(&listener).await;
         connection::tune(&stream);
         let serving = connection::serve(stream, Rc::clone(&worker), stopped.clone(), Some(place));
-        tokio::task::spawn_local(async move {
-            tokio::select! {
-                () = serving => {}
-                _ = evicted => {}
-            }
-        });
-    }
-}
-
-async fn next_connection(listener: &TcpListener) -> TcpStream {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => return stream,
-            // The client disconnected while it was in the backlog.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(error) => {
-                warn!(%error, "failed to accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
+        tokio::task::spawn_local(eviction.or(serving));
     }
 }
 

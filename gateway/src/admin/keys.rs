@@ -22,6 +22,8 @@ use crate::tenants::keys_file::KeysOut;
 /// The scope and expiry of a new key, or the key that it replaces.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+// Generated clients know it by this name.
+#[schema(as = KeyTerms)]
 pub(super) struct KeyOptions {
     /// `write` (and read), which is the default, or `read`.
     #[schema(value_type = Option<String>, pattern = "^(read|write)$", example = "write")]
@@ -78,7 +80,7 @@ pub(super) async fn add(
                 keys::add(&config, &name, scope, options.expires.map(|expiry| expiry.0), &KeysOut::Caller)
             }
         }?;
-        reloader.put_in_force();
+        reloader.apply_change();
         Ok(key)
     });
     Ok((StatusCode::CREATED, Json(IssuedKey::from(key.await?))))
@@ -98,7 +100,7 @@ pub(super) async fn revoke(
     let id = parameters.remove("id").unwrap_or_default();
     let revoked = admin.run(move |reloader| {
         keys::revoke(&reloader.config()?, &name, &id)?;
-        reloader.put_in_force();
+        reloader.apply_change();
         Ok(StatusCode::NO_CONTENT)
     });
     revoked.await

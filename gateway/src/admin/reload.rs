@@ -3,11 +3,11 @@
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
+use sq_shared::process::watch::Reason;
 use utoipa::ToSchema;
 
 use super::Admin;
 use super::refusal::Refusal;
-use crate::directory::reload::Reason;
 
 /// What applies now.
 #[derive(Serialize, ToSchema)]

@@ -180,7 +180,7 @@ pub(super) async fn add(
         let quota_bytes = new.quota_mb.map(|quota| quota.bytes);
         let settings = TenantSettings { state: TenantState::Active, plan: new.plan, quota_bytes };
         let key = change::add(&config, name, &settings, false, &KeysOut::Caller)?;
-        reloader.put_in_force();
+        reloader.apply_change();
         Ok(key)
     });
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(IssuedKey::from(key.await?))))
@@ -218,7 +218,7 @@ pub(super) async fn change(
         let config = reloader.config()?;
         check_plan(&config, wanted.plan.as_ref().and_then(Option::as_deref))?;
         let tenant = change::change(&config, &name, &wanted)?;
-        reloader.put_in_force();
+        reloader.apply_change();
         Ok(TenantView::new(&tenant, &config, now_s()))
     });
     Ok(Json(view.await?))
@@ -247,7 +247,7 @@ pub(super) async fn remove(
     let removed = admin.run(move |reloader| {
         let config = reloader.config()?;
         let tenant = remove::remove_from_registry(&config, &name)?;
-        reloader.put_in_force();
+        reloader.apply_change();
         // Only the command takes a directory outside the data root: there the operator sees the path and confirms it.
         let disposal = Disposal { purge, take_foreign: false };
         Ok(removed_tenant(&name, remove::dispose_of_directory(&config, &tenant, disposal)?))

@@ -12,7 +12,6 @@ use std::path::Path;
 use sq_shared::clock::now_s;
 use sq_shared::config::Config;
 use sq_shared::data_root::DataRoot;
-use sq_shared::layout;
 use sq_shared::process::failure::Failure;
 use sq_shared::process::output::{note, say};
 use sq_shared::process::service_user;
@@ -102,7 +101,7 @@ fn missing_directories(config: &Config, registry: &Registry) -> Vec<Mistake> {
     };
     let mut mistakes = Vec::new();
     for tenant in &registry.tenants {
-        let directory = layout::tenant_dir(data_root.path(), tenant);
+        let directory = tenant.directory(data_root.path());
         let name = &tenant.name;
         let what = match data_root.find_gone(name, &directory) {
             Ok(None) => continue,

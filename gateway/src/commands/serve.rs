@@ -6,6 +6,8 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use sq_shared::clock;
+use sq_shared::config::fields::Reader;
+use sq_shared::config_source::{ConfigSource, Overrides};
 use sq_shared::data_root::DataRoot;
 use sq_shared::layout;
 use sq_shared::process::failure::Failure;
@@ -14,7 +16,6 @@ use sq_shared::process::upgrade::{OfferError, Successor, find_successor, launch}
 use sq_shared::process::{output, service_manager, service_user};
 
 use crate::directory::Directory;
-use crate::directory::reload::Source;
 use crate::listen::{Role, Sockets};
 use crate::phase::ShutdownKind;
 use crate::server::{Server, url};
@@ -52,17 +53,21 @@ pub fn run(options: Options) -> Result<(), Failure> {
     service_user::give_up_root()?;
     service_user::refuse_wrong_user_of(&config)?;
     clock::check()?;
-    let source = Source { config, listen: None, tenants: None, admin_key_file };
+    let source = ConfigSource {
+        reader: Reader::Gateway,
+        config,
+        overrides: Overrides { admin_key_file, ..Overrides::default() },
+    };
     on_control_thread(serve(source, upgrade))
 }
 
-async fn serve(source: Source, is_upgrade: bool) -> Result<(), Failure> {
+async fn serve(source: ConfigSource, is_upgrade: bool) -> Result<(), Failure> {
     let mut signals = Signals::for_upgradable().map_err(Failure::from_error)?;
     let path = layout::gateway_upgrade_socket(&source.config);
     let mut offered = None;
     if is_upgrade {
         // What cannot be read fails here, before the running gateway is asked for anything.
-        data_root(&source.load(None).map_err(Failure::from_error)?)?;
+        data_root(&Directory::load(&source).map_err(Failure::from_error)?)?;
         // Signals but those to stop are meant for the running gateway: a script may send them to every process of the name.
         offered = tokio::select! {
             offered = upgrade::wait_for_offer(&path) => Some(offered.map_err(Failure::from_error)?),
@@ -78,9 +83,13 @@ async fn serve(source: Source, is_upgrade: bool) -> Result<(), Failure> {
 }
 
 /// Starts on new sockets, or on those of the running gateway.
-async fn start(source: &Source, offered: Option<Offered>, signals: &mut Signals) -> Result<Server, Failure> {
+async fn start(
+    source: &ConfigSource,
+    offered: Option<Offered>,
+    signals: &mut Signals,
+) -> Result<Server, Failure> {
     // What was read first may be as old as the wait for the sockets.
-    let directory = source.load(None).map_err(Failure::from_error)?;
+    let directory = Directory::load(source).map_err(Failure::from_error)?;
     let data_root = data_root(&directory)?;
     let (inherited, predecessor) =
         offered.map_or((Vec::new(), None), |offered| (offered.sockets, Some(offered.predecessor)));

@@ -12,7 +12,7 @@ use sq_shared::process::failure::Failure;
 use sq_shared::process::service_user;
 use sq_shared::secret_file::{PublishError, Replacement};
 use sq_shared::token::BearerToken;
-use sq_shared::{file_error, layout, regular_file, secret_file};
+use sq_shared::{file_error, file_owner, layout, regular_file, secret_file};
 
 use crate::tenants::keys_file::{ADMIN, KeysOut, NewKey};
 
@@ -90,11 +90,11 @@ impl SystemOptions {
         let (config_file, mut is_new) = (self.config_file(), false);
         service_user::act_as_owner_of(&config_file)?;
         if self.config.is_none() {
-            service_user::refuse_wrong_user(&[&self.root, &config_file])?;
+            file_owner::refuse_wrong_user(&[&self.root, &config_file])?;
             is_new = create_if_missing(&self.root, &config_file)?;
         }
         let config = load(&config_file)?;
-        service_user::refuse_wrong_user(&[&config.gateway.data_root, &config.gateway.tenants])?;
+        file_owner::refuse_wrong_user(&[&config.gateway.data_root, &config.gateway.tenants])?;
         let keys_file = layout::keys_file(config_file.parent().unwrap_or(Path::new(".")));
         Ok(System { config, keys_file, is_new })
     }
@@ -105,7 +105,7 @@ impl SystemOptions {
     /// A path cannot be looked up, or this process may not act as its owner.
     pub fn act_as_owner(&self) -> Result<(), Failure> {
         let config_file = std::path::absolute(self.config_file()).map_err(Failure::from_error)?;
-        service_user::act_for_system(&config_file)
+        Ok(service_user::act_for_system(&config_file)?)
     }
 
     fn config_file(&self) -> PathBuf {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use sq_shared::clock;
 use sq_shared::config::ListenAddress;
+use sq_shared::config::fields::Reader;
+use sq_shared::config_source::{ConfigSource, Overrides};
 use sq_shared::data_root::DataRoot;
 use sq_shared::process::failure::Failure;
 use sq_shared::process::output::{self, note};
@@ -17,7 +19,6 @@ use sq_shared::registry::edit::RegistryEdit;
 use super::serve::{announce, data_root, on_control_thread};
 use super::system::{System, SystemOptions};
 use crate::directory::Directory;
-use crate::directory::reload::Source;
 use crate::listen::Sockets;
 use crate::phase::ShutdownKind;
 use crate::server::{Server, url};
@@ -66,15 +67,15 @@ pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
     if new_keys.is_empty() && system.keys_file.exists() {
         note(format_args!("the keys that `up` and `provision` made are in {}", system.keys_file.display()));
     }
-    let source =
-        Source { config: system.config.path, listen: options.listen.clone(), tenants, admin_key_file: None };
+    let overrides = Overrides { listen: options.listen.clone(), tenants, admin_key_file: None };
+    let source = ConfigSource { reader: Reader::Gateway, config: system.config.path, overrides };
     service_user::give_up_root()?;
     on_control_thread(serve(source, &new_keys, log_format))
 }
 
-async fn serve(source: Source, new_keys: &[NewKey], log_format: LogFormat) -> Result<(), Failure> {
+async fn serve(source: ConfigSource, new_keys: &[NewKey], log_format: LogFormat) -> Result<(), Failure> {
     let mut signals = Signals::for_pool_owner().map_err(Failure::from_error)?;
-    let directory = source.load(None).map_err(Failure::from_error)?;
+    let directory = Directory::load(&source).map_err(Failure::from_error)?;
     let data_root = data_root(&directory)?;
     let mut pool = PoolChild::new(source.clone(), log_format)?;
     let result = tokio::select! {
@@ -92,7 +93,7 @@ async fn serve(source: Source, new_keys: &[NewKey], log_format: LogFormat) -> Re
 }
 
 async fn serve_with_pool(
-    source: Source,
+    source: ConfigSource,
     (directory, data_root): (Directory, DataRoot),
     new_keys: &[NewKey],
     pool: &mut PoolChild,

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use sq_shared::config::Config;
 use sq_shared::data_root::DataRoot;
-use sq_shared::layout;
 use sq_shared::registry::edit::EditError;
 use sq_shared::registry::{Registry, Tenant};
 use sq_shared::tenant::TenantName;
@@ -32,7 +31,7 @@ pub fn create_missing(
     };
     let mut created = Vec::new();
     for tenant in tenants {
-        let (name, directory) = (&tenant.name, layout::tenant_dir(data_root.path(), tenant));
+        let (name, directory) = (&tenant.name, tenant.directory(data_root.path()));
         let unusable = |error| ChangeError::UnusableDirectory(directory.clone(), error);
         if !directory.is_dir() || data_root.find_gone(name, &directory).map_err(unusable)?.is_some() {
             data_root.make(name, &directory).map_err(unusable)?;

@@ -97,7 +97,7 @@ pub fn remove(config: &Config, name: &TenantName, disposal: Disposal) -> Result<
         let registry = open(config)?;
         let registry = registry.registry();
         data_root(config, registry)?;
-        let real = layout::resolved(&layout::tenant_dir(&config.gateway.data_root, find(registry, name)?));
+        let real = layout::resolved(&find(registry, name)?.directory(&config.gateway.data_root));
         let why = why_left(&real, config, disposal).map_err(ChangeError::UnknownMounts)?;
         if let Some(why) = why.filter(|_| real.exists()) {
             return Err(ChangeError::WouldNotBePurged(real, why));
@@ -133,7 +133,7 @@ pub fn dispose_of_directory(
     disposal: Disposal,
 ) -> Result<Removed, ChangeError> {
     std::thread::sleep(POOL_NOTICE_TIME);
-    let named = layout::tenant_dir(&config.gateway.data_root, tenant);
+    let named = tenant.directory(&config.gateway.data_root);
     // Not `data_root`, whose error says that nothing was changed: the tenant is removed already.
     let data_root = DataRoot::establish(config, &Registry::default())
         .map_err(|loss| ChangeError::Directory(named.clone(), io::Error::other(loss)))?;
@@ -169,7 +169,7 @@ fn dispose(
     // The lock keeps other processes from adding a tenant with this directory between the check and the move.
     let registry = open(config)?;
     let is_shared = |other: &Tenant| {
-        let theirs = layout::resolved(&layout::tenant_dir(&config.gateway.data_root, other));
+        let theirs = layout::resolved(&other.directory(&config.gateway.data_root));
         theirs.starts_with(&real) || real.starts_with(&theirs)
     };
     if registry.registry().tenants.iter().any(is_shared) {

@@ -3,7 +3,6 @@
 use serde::Serialize;
 use sq_shared::clock::rfc3339;
 use sq_shared::config::Config;
-use sq_shared::layout;
 use sq_shared::registry::{Key, Tenant};
 use utoipa::ToSchema;
 
@@ -68,7 +67,7 @@ impl TenantView {
             port: tenant.port,
             state: tenant.state.as_str(),
             plan: tenant.plan.clone(),
-            data_dir: layout::tenant_dir(&config.gateway.data_root, tenant).to_string_lossy().into_owned(),
+            data_dir: tenant.directory(&config.gateway.data_root).to_string_lossy().into_owned(),
             per_tenant: limits.per_tenant.map(|rate| rate.to_string()),
             in_flight: limits.in_flight,
             quota_bytes: limits.quota_bytes,

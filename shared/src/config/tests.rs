@@ -64,20 +64,6 @@ fn two_servers_on_one_port_are_a_mistake() {
 }
 
 #[test]
-fn what_is_read_at_the_start_is_kept() {
-    let started = parse("").unwrap();
-    let mut changed =
-        parse("[gateway]\nadmin_allow_remote = true\nslots = \"2341-2840\"\n[limits]\nper_ip = \"off\"")
-            .unwrap();
-    assert_eq!(changed.keep_from_start(&started), ["gateway.admin_allow_remote", "gateway.slots"]);
-    assert!(
-        !changed.gateway.admin_allow_remote,
-        "the listener that there is may be meant for this machine alone"
-    );
-    assert_eq!((changed.gateway.slots, changed.limits.per_ip), (1341..=1840, None));
-}
-
-#[test]
 fn units_that_are_none_are_refused() {
     for wrong in ["head = \"10\"", "head = \"0s\"", "head = \"-1s\"", "head = 10"] {
         assert!(parse(&format!("[timeouts]\n{wrong}")).is_err(), "{wrong}");

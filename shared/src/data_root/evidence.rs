@@ -21,7 +21,7 @@ const WRITTEN: &[u8] = br#""status":200"#;
 /// written to, and has none, is not mounted.
 pub(super) fn has_directories(config: &Config, registry: &Registry) -> Result<(), Why> {
     let data_root = &config.gateway.data_root;
-    let directories = registry.tenants.iter().map(|tenant| layout::tenant_dir(data_root, tenant));
+    let directories = registry.tenants.iter().map(|tenant| tenant.directory(data_root));
     // One on another disk says nothing of this.
     let in_root: Vec<PathBuf> = directories.filter(|directory| directory.starts_with(data_root)).collect();
     if in_root.is_empty() || in_root.iter().any(|directory| directory.is_dir()) {

@@ -2,7 +2,7 @@
 //! everything else.
 
 use std::fmt;
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::process::service_user;
@@ -19,6 +19,12 @@ pub enum Failure {
     Failed(String),
 }
 
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::from_error(error)
+    }
+}
+
 impl Failure {
     /// Makes a failure of any error.
     pub fn from_error(error: impl fmt::Display) -> Self {
@@ -32,9 +38,9 @@ impl Failure {
             Self::Failed(message) => (message, 1),
         };
         // Nobody is there to tell when standard error is closed.
-        let _ = writeln!(std::io::stderr(), "{program}: {}", visible::text(message));
+        let _ = writeln!(io::stderr(), "{program}: {}", visible::text(message));
         if let Some(remark) = service_user::remark_on(message) {
-            let _ = writeln!(std::io::stderr(), "{program}: {}", visible::text(&remark));
+            let _ = writeln!(io::stderr(), "{program}: {}", visible::text(&remark));
         }
         ExitCode::from(code)
     }

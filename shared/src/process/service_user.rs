@@ -11,13 +11,10 @@ use std::sync::OnceLock;
 use nix::unistd::{Gid, Uid, User};
 
 use crate::config::Config;
-use crate::layout::folder_of;
-use crate::process::failure::Failure;
+use crate::file_owner::{self, is_known_here, is_root, refuse_wrong_user};
+use crate::layout::{LINKS, folder_of};
 use crate::process::terminal_guard;
 use crate::regular_file;
-
-/// Most symbolic links on the way of one path, as in the kernel.
-const LINKS: usize = 40;
 
 /// The user as whom this process acts instead of root, once that is known.
 static SERVICE_USER: OnceLock<PathOwner> = OnceLock::new();
@@ -38,7 +35,7 @@ struct PathOwner {
 ///
 /// # Errors
 /// A path cannot be looked at, or this process may not act as its owner.
-pub fn act_for_system(config_file: &Path) -> Result<(), Failure> {
+pub fn act_for_system(config_file: &Path) -> io::Result<()> {
     act_as_owner_of(config_file)?;
     if !is_root() || SERVICE_USER.get().is_some() {
         return Ok(());
@@ -53,12 +50,12 @@ pub fn act_for_system(config_file: &Path) -> Result<(), Failure> {
 ///
 /// # Errors
 /// The path cannot be looked at, or this process may not act as its owner.
-pub fn act_as_owner_of(path: &Path) -> Result<(), Failure> {
+pub fn act_as_owner_of(path: &Path) -> io::Result<()> {
     if !is_root() || SERVICE_USER.get().is_some() {
         return Ok(());
     }
-    let Some(owner) = PathOwner::of(path).map_err(Failure::from_error)? else { return Ok(()) };
-    switch_to(Some(&owner)).map_err(Failure::from_error)?;
+    let Some(owner) = PathOwner::of(path)? else { return Ok(()) };
+    switch_to(Some(&owner))?;
     let _ = SERVICE_USER.set(owner);
     Ok(())
 }
@@ -123,7 +120,7 @@ pub fn refuse_foreign(path: &Path, opened: &File) -> io::Result<()> {
     }
     Err(io::Error::other(format!(
         "{} owns {}, and this, to which it leads, is another's: run as that user, or chown it",
-        owner.shown(),
+        file_owner::user(owner.uid.as_raw()),
         owner.owned.display()
     )))
 }
@@ -148,7 +145,7 @@ pub fn refuse_planted(path: &Path, found: &Metadata) -> io::Result<()> {
     Err(io::Error::other(format!(
         "the file is there already and belongs to {}, who could read them; remove it, or name a file in a folder that \
          only you may write to",
-        PathOwner::new(owner, path.to_owned())?.shown()
+        file_owner::user(owner)
     )))
 }
 
@@ -167,45 +164,14 @@ pub fn refuse_planted_at(path: &Path) -> io::Result<()> {
     })?
 }
 
-/// For users other than root, which acts as the owner: refuses to work on what is another user's, when nothing of it is this
-/// one's. It would leave files there that the owner cannot read. What is root's may be made for this user.
-///
-/// # Errors
-/// One of the files or directories is another user's.
-pub fn refuse_wrong_user(paths: &[&Path]) -> Result<(), Failure> {
-    let me = nix::unistd::geteuid();
-    if is_root() {
-        return Ok(());
-    }
-    let owners = || paths.iter().filter_map(|path| Some((path, path.metadata().ok()?.uid())));
-    if owners().any(|(_, owner)| owner == me.as_raw()) {
-        return Ok(());
-    }
-    let Some((path, owner)) = owners().find(|(_, owner)| *owner != 0 && is_known_here(*owner)) else {
-        return Ok(());
-    };
-    Err(Failure::Failed(format!(
-        "{} belongs to {}, and this is {}, whose files that user could not read: nothing was done. Run it as that user \
-         (`sudo -u '#{owner}' …`), or as root, which acts as that user; or give all of it to this one (`chown -R {me} …`)",
-        path.display(),
-        user(owner),
-        user(me.as_raw()),
-    )))
-}
-
 /// The same for a system that is to be served.
 ///
 /// # Errors
 /// It is another user's.
-pub fn refuse_wrong_user_of(config_file: &Path) -> Result<(), Failure> {
+pub fn refuse_wrong_user_of(config_file: &Path) -> io::Result<()> {
     // Its mistakes are reported when it is loaded to be used.
     let Ok(config) = Config::load(config_file) else { return Ok(()) };
     refuse_wrong_user(&[&config.gateway.data_root, &config.gateway.tenants])
-}
-
-/// A user as a person reads it: with a name, if the system knows one.
-pub fn user(uid: u32) -> String {
-    PathOwner::new(uid, PathBuf::new()).map_or_else(|_| format!("user {uid}"), |owner| owner.shown())
 }
 
 /// Makes it impossible to become root again, when the process acts as another user: for processes that serve. Only while the
@@ -213,14 +179,13 @@ pub fn user(uid: u32) -> String {
 ///
 /// # Errors
 /// The system refuses.
-pub fn give_up_root() -> Result<(), Failure> {
+pub fn give_up_root() -> io::Result<()> {
     let Some(PathOwner { uid, gid, .. }) = SERVICE_USER.get().filter(|_| is_root()) else { return Ok(()) };
     if let Err(error) = terminal_guard::refuse_typing() {
         tracing::warn!(%error, "failed to refuse typing into root's terminal; start this without a terminal");
     }
-    nix::unistd::setresgid(*gid, *gid, *gid)
-        .and_then(|()| nix::unistd::setresuid(*uid, *uid, *uid))
-        .map_err(Failure::from_error)
+    nix::unistd::setresgid(*gid, *gid, *gid)?;
+    Ok(nix::unistd::setresuid(*uid, *uid, *uid)?)
 }
 
 /// What an operator must know when root was refused something because it acted as another user.
@@ -229,14 +194,9 @@ pub(crate) fn remark_on(failure: &str) -> Option<String> {
     Some(format!(
         "this was done as {}, who owns {}: root follows no path that another user can redirect. What it takes must be \
          that user's (chown), or lie where only root may write",
-        owner.shown(),
+        file_owner::user(owner.uid.as_raw()),
         owner.owned.display()
     ))
-}
-
-/// Whether this process is root, or was and has not given it up.
-fn is_root() -> bool {
-    nix::unistd::getresuid().is_ok_and(|user| user.saved.is_root())
 }
 
 /// For all threads: the calls are those of the C library, which tells every thread.
@@ -255,7 +215,7 @@ fn switch_to(user: Option<&PathOwner>) -> io::Result<()> {
         nix::unistd::seteuid(*uid)
     };
     switch().map_err(|error| {
-        let who = user.map_or_else(|| "root".to_owned(), PathOwner::shown);
+        let who = user.map_or_else(|| "root".to_owned(), |user| file_owner::user(user.uid.as_raw()));
         io::Error::other(format!("cannot act as {who}: {error}; run the command as that user"))
     })
 }
@@ -301,13 +261,6 @@ impl PathOwner {
             None => Self { uid, gid: Gid::from_raw(uid.as_raw()), name: None, owned },
         })
     }
-
-    fn shown(&self) -> String {
-        match &self.name {
-            Some(name) => format!("user {} ({})", name.to_string_lossy(), self.uid),
-            None => format!("user {}", self.uid),
-        }
-    }
 }
 
 /// The parts of a path, the first one last.
@@ -323,16 +276,6 @@ fn parent(mut path: PathBuf) -> PathBuf {
 
 fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-}
-
-/// In a user namespace, what belongs to users outside of it shows one owner whom no process inside can be
-/// (user_namespaces(7)). To this root, it is the system's.
-fn is_known_here(uid: u32) -> bool {
-    let Ok(map) = std::fs::read_to_string("/proc/self/uid_map") else { return true };
-    map.lines().any(|line| {
-        let numbers: Vec<u32> = line.split_whitespace().filter_map(|number| number.parse().ok()).collect();
-        matches!(numbers[..], [first, _, count] if uid >= first && uid - first < count)
-    })
 }
 
 #[cfg(test)]

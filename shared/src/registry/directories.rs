@@ -110,7 +110,7 @@ impl Directory {
 
     /// `data_root` has its links followed.
     fn of(tenant: &Tenant, data_root: &Path) -> Self {
-        let directory = layout::tenant_dir(data_root, tenant);
+        let directory = tenant.directory(data_root);
         // Of 500 folders in the data root hardly one is a link. One look at each is enough.
         match fs::symlink_metadata(&directory) {
             Ok(found) if found.is_symlink() => {}

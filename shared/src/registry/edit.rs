@@ -12,11 +12,10 @@ use super::{Format, Key, Registry, Scope, Tenant, TenantState};
 use crate::clock;
 use crate::config::Config;
 use crate::limits::{KEY_NUMBER, KEYS_PER_TENANT};
-use crate::process::service_user;
 use crate::secret_file::{PublishError, Replacement};
 use crate::tenant::TenantName;
 use crate::toml_reader::{Mistake, Mistakes};
-use crate::{file_error, regular_file};
+use crate::{file_error, file_owner, regular_file};
 
 /// A registry that nobody else can change until it is dropped.
 pub struct RegistryEdit {
@@ -122,8 +121,7 @@ impl RegistryEdit {
     /// It has mistakes, is in an old format, or cannot be read or locked.
     pub fn open(path: &Path, config: &Config) -> Result<Self, EditError> {
         let target = regular_file::target_of(path).map_err(|error| EditError::Io(path.to_owned(), error))?;
-        service_user::refuse_wrong_user(&[&target])
-            .map_err(|failure| EditError::WrongUser(failure.to_string()))?;
+        file_owner::refuse_wrong_user(&[&target]).map_err(|error| EditError::WrongUser(error.to_string()))?;
         let lock = RegistryLock::take(path, LOCK_PATIENCE)?;
         let text = match regular_file::read_to_string(lock.target()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

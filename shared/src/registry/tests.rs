@@ -1,7 +1,6 @@
 //! Each format as its own program writes it, and each mistake where it stands.
 
 use super::*;
-use crate::layout;
 
 fn config(text: &str) -> Config {
     Config::parse(Path::new("/srv/gateway.toml"), text).unwrap()
@@ -17,9 +16,8 @@ fn digest(token: &str) -> TokenDigest {
 
 fn summary(loaded: &Loaded) -> Vec<(String, u16, PathBuf)> {
     let config = config("");
-    let row = |tenant: &Tenant| {
-        (tenant.name.to_string(), tenant.port, layout::tenant_dir(&config.gateway.data_root, tenant))
-    };
+    let row =
+        |tenant: &Tenant| (tenant.name.to_string(), tenant.port, tenant.directory(&config.gateway.data_root));
     loaded.registry.tenants.iter().map(row).collect()
 }
 

@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
+use sq_shared::config::fields::Reader;
 use sq_shared::config::{Config, Enforcement};
+use sq_shared::config_source::{ConfigSource, Overrides};
 use sq_shared::data_root::DataRoot;
 use sq_shared::process::signals::Signals;
 use sq_shared::process::telemetry::LogFormat;
 
 use crate::pool::Pool;
-use crate::pool::desired::Source;
 use crate::pool::process::Launcher;
 use crate::pool::program::Program;
 use crate::pool::upgrade::Inherited;
@@ -47,7 +48,11 @@ pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
     service_user::give_up_root()?;
     service_user::refuse_wrong_user_of(&options.config)?;
     clock::check()?;
-    let source = Source { config: options.config.clone(), tenants: options.tenants.clone() };
+    let source = ConfigSource {
+        reader: Reader::Pool,
+        config: options.config.clone(),
+        overrides: Overrides { tenants: options.tenants.clone(), ..Overrides::default() },
+    };
     let (config, registry) = source.load().map_err(Failure::from_error)?;
     let data_root = DataRoot::establish_to_serve(&config, &registry).map_err(Failure::from_error)?;
     let program = Program::current().map_err(|error| {

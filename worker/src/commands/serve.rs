@@ -10,7 +10,6 @@ use std::process::ExitCode;
 use std::rc::Rc;
 
 use rustix::fs::{Mode, OFlags};
-use sq_shared::clock;
 use sq_shared::config::{Enforcement, ListenAddress};
 use sq_shared::process::signals::{self, Signals};
 use sq_shared::registry::{Key, Scope};
@@ -29,6 +28,7 @@ use sq_shared::limits::COORDINATE_PART;
 use sq_shared::listen_error::{self, Settings};
 use sq_shared::process::failure::Failure;
 use sq_shared::process::{output, service_user};
+use sq_shared::{clock, file_owner};
 
 /// The first slot's port, where a worker that is started alone listens unless told otherwise.
 const DEFAULT_PORT: u16 = 1341;
@@ -178,7 +178,7 @@ fn act_as_owner(data_dir: &Path) -> Result<(), Failure> {
     }
     service_user::act_as_owner_of(data_dir)?;
     service_user::give_up_root()?;
-    service_user::refuse_wrong_user(&[data_dir])
+    Ok(file_owner::refuse_wrong_user(&[data_dir])?)
 }
 
 /// The directory to serve; `None` when it is missing or not to be used, and the pool says so.

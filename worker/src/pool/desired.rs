@@ -6,10 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sq_shared::config::Config;
-use sq_shared::layout;
 use sq_shared::registry::{Registry, Tenant, TenantState};
 use sq_shared::tenant::TenantName;
-use sq_shared::toml_reader::Mistakes;
 
 use crate::settings::WorkerSettings;
 
@@ -116,69 +114,10 @@ impl Account {
 }
 
 fn data_dir(tenant: &Tenant, config: &Config) -> PathBuf {
-    let data_dir = layout::tenant_dir(&config.gateway.data_root, tenant);
+    let data_dir = tenant.directory(&config.gateway.data_root);
     std::path::absolute(&data_dir).unwrap_or(data_dir)
 }
 
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Where config and registry are read from.
-#[derive(Debug, Clone)]
-pub struct Source {
-    /// The config.
-    pub config: PathBuf,
-    /// A registry other than the one that the config names.
-    pub tenants: Option<PathBuf>,
-}
-
-impl Source {
-    /// Reads both files.
-    ///
-    /// # Errors
-    /// Every mistake in the config, or else every one in the registry.
-    pub fn load(&self) -> Result<(Config, Registry), Mistakes> {
-        let config = Config::load(&self.config)?;
-        self.load_registry(config)
-    }
-
-    /// Reads both files again. The slots stay those of the start: their sockets are bound.
-    ///
-    /// # Errors
-    /// As [`Self::load`].
-    pub fn reload(&self, started: &Config) -> Result<(Config, Registry), Mistakes> {
-        let mut config = Config::load(&self.config)?;
-        let written = config.clone();
-        let waiting = config.keep_from_start(started);
-        if !waiting.is_empty() {
-            // It must hold then.
-            self.load_registry(written)?;
-        }
-        for field in waiting.into_iter().filter(|field| is_of_pool(field)) {
-            tracing::warn!(field, "this change takes effect at the pool's next start");
-        }
-        self.load_registry(config)
-    }
-
-    fn load_registry(&self, mut config: Config) -> Result<(Config, Registry), Mistakes> {
-        if let Some(tenants) = &self.tenants {
-            config.gateway.tenants.clone_from(tenants);
-        }
-        let loaded = Registry::load(&config.gateway.tenants, &config)?;
-        for change in &loaded.changes {
-            tracing::info!(file = %config.gateway.tenants.display(), "{change}");
-        }
-        Ok((config, loaded.registry))
-    }
-
-    /// The files whose change means a reload.
-    pub fn files(config: &Config) -> [PathBuf; 2] {
-        [config.path.clone(), config.gateway.tenants.clone()]
-    }
-}
-
-/// Whether the pool reads it at its start; the others are the gateway's alone.
-fn is_of_pool(field: &str) -> bool {
-    field.starts_with("pool.") || matches!(field, "gateway.data_root" | "gateway.slots")
 }

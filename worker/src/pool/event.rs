@@ -1,5 +1,6 @@
 //! The events of the pool's loop: from sockets, workers, files, signals and directory checks.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -22,8 +23,8 @@ pub enum Event {
     WorkerServed(u16, Instant),
     /// The worker on this port exited and was reaped.
     WorkerEnded(u16, Exit),
-    /// Config or registry may have changed.
-    FilesChanged,
+    /// Read config and registry again, and answer with the files to watch from now on.
+    ReloadRequested(oneshot::Sender<Vec<PathBuf>>),
     /// A new program for workers passed its check; this is its version.
     NewProgram(Program, String),
     /// A signal came; the end of standard input may count as one.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags};
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 /// How long a new program may take to print its version.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -110,15 +110,15 @@ impl Program {
     }
 }
 
-/// Checks for a new program each time that the result is notified, and calls `adopt` with one that prints its version, until
-/// it returns false.
-pub fn follow(running: Program, adopt: impl Fn(Program, String) -> bool + Send + 'static) -> Arc<Notify> {
-    let check = Arc::new(Notify::new());
-    let checks = Arc::clone(&check);
+/// Checks for a new program at each SIGHUP, and calls `adopt` with one that prints its version, until it returns false.
+pub fn replace_on_hangup(
+    running: Program,
+    mut hangups: watch::Receiver<()>,
+    adopt: impl Fn(Program, String) -> bool + Send + 'static,
+) {
     tokio::spawn(async move {
         let mut running = running;
-        loop {
-            checks.notified().await;
+        while hangups.changed().await.is_ok() {
             let Some(program) = running.replacement() else { continue };
             let path = program.path.display();
             match program.check_version().await {
@@ -135,7 +135,6 @@ pub fn follow(running: Program, adopt: impl Fn(Program, String) -> bool + Send +
             }
         }
     });
-    check
 }
 
 #[cfg(test)]

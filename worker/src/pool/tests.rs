@@ -35,7 +35,11 @@ fn pool(program: &str) -> (Pool, SocketAddr) {
     let assignment = Assignment { tenant: "alice".parse().unwrap(), data_dir, settings };
     let assignments = BTreeMap::from([(PORT, Arc::new(assignment))]);
     let pool = Pool {
-        source: Source { config: missing.clone(), tenants: None },
+        source: ConfigSource {
+            reader: sq_shared::config::fields::Reader::Pool,
+            config: missing,
+            overrides: Default::default(),
+        },
         config,
         accounts: Arc::new([]),
         desired: Desired { assignments, stop_grace: Duration::from_secs(1), is_closing: false },
@@ -51,9 +55,8 @@ fn pool(program: &str) -> (Pool, SocketAddr) {
         is_halted: false,
         is_finding_successor: false,
         inherited: BTreeMap::new(),
-        program_check: Arc::default(),
-        watching: watch_files(&[missing.clone(), missing.clone()], &sender),
-        watched_files: [missing.clone(), missing],
+        hangup: watch::channel(()).0,
+        reloads: None,
         is_rejected: false,
         sender,
         events,

@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
-use sq_shared::connection_places::{Place, Stage};
+use sq_shared::connections::{Place, Stage};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 

@@ -9,7 +9,7 @@ use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use sq_shared::connection_places::Place;
+use sq_shared::connections::Place;
 use sq_shared::limits;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;

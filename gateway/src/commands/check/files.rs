@@ -58,7 +58,7 @@ fn denied(config: &Config, registry: &Registry) -> Vec<Denied> {
     let noted = std::fs::read_dir(notes).into_iter().flatten().flatten();
     found.extend(noted.filter_map(|note| access::file(&note.path())));
     for tenant in &registry.tenants {
-        found.extend(access::tenant_directory(&layout::tenant_dir(&gateway.data_root, tenant)));
+        found.extend(access::tenant_directory(&tenant.directory(&gateway.data_root)));
     }
     found
 }

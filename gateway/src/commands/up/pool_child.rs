@@ -4,13 +4,12 @@ use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use sq_shared::config_source::ConfigSource;
 use sq_shared::process::failure::Failure;
 use sq_shared::process::service_manager;
 use sq_shared::process::telemetry::LogFormat;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-
-use crate::directory::reload::Source;
 
 /// How long to wait before a pool that died is started again.
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
@@ -18,7 +17,7 @@ const RESTART_PAUSE: Duration = Duration::from_millis(500);
 /// The pool. It ends when its standard input does, so it never outlives this process.
 pub(super) struct PoolChild {
     program: PathBuf,
-    source: Source,
+    source: ConfigSource,
     log_format: LogFormat,
     /// Set before the wait for it: if the wait is given up, `stop` still finds the child.
     running: Option<Running>,
@@ -32,7 +31,7 @@ struct Running {
 
 impl PoolChild {
     /// A pool that has not been started.
-    pub(super) fn new(source: Source, log_format: LogFormat) -> Result<Self, Failure> {
+    pub(super) fn new(source: ConfigSource, log_format: LogFormat) -> Result<Self, Failure> {
         Ok(Self { program: worker_program()?, source, log_format, running: None })
     }
 
@@ -81,7 +80,7 @@ impl PoolChild {
         let mut command = Command::new(&self.program);
         command.args(["--log-format", self.log_format.as_str(), "pool", "--until-stdin-closes"]);
         command.arg("--config").arg(&self.source.config);
-        if let Some(tenants) = &self.source.tenants {
+        if let Some(tenants) = &self.source.overrides.tenants {
             command.arg("--tenants").arg(tenants);
         }
         command.env_remove(service_manager::NOTIFY_SOCKET);

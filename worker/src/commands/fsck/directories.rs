@@ -120,7 +120,7 @@ pub(super) fn of_registry(config_file: &Path) -> Result<Vec<TenantDirectory>, Fa
     let registry = Registry::load(&config.gateway.tenants, &config).map_err(Failure::from_error)?.registry;
     let data_root = DataRoot::inspect(&config, &registry).map_err(Failure::from_error)?;
     let directory = |tenant: &Tenant| {
-        let dir = layout::tenant_dir(&config.gateway.data_root, tenant);
+        let dir = tenant.directory(&config.gateway.data_root);
         let gone = data_root.as_ref().and_then(|data_root| match data_root.find_gone(&tenant.name, &dir) {
             Ok(gone) => gone.map(|gone| gone.as_str().to_owned()),
             Err(error) => Some(format!("failed to check whether it exists: {error}")),
