@@ -23,8 +23,7 @@ use std::time::Duration;
 
 use sq_shared::config::Enforcement;
 use sq_shared::file_error;
-use sq_shared::process::signals;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use file::AuditFile;
 use health::Health;
@@ -85,11 +84,15 @@ impl AuditLog {
         Self(None)
     }
 
-    /// Opens the file and starts the writing thread; `None` if the log is off. From now on SIGHUP reopens the file.
+    /// Opens the file and starts the writing thread; `None` if the log is off. Each of `reloads` reopens the file.
     ///
     /// # Errors
     /// With `require`, the file cannot be opened. With `try` too, the thread cannot be started.
-    pub fn start(audit: Enforcement, path: &Path) -> Result<(Self, Option<AuditWriter>), AuditError> {
+    pub fn start(
+        audit: Enforcement,
+        path: &Path,
+        reloads: watch::Receiver<()>,
+    ) -> Result<(Self, Option<AuditWriter>), AuditError> {
         if audit == Enforcement::Off {
             return Ok((Self::off(), None));
         }
@@ -104,16 +107,12 @@ impl AuditLog {
             }
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let hangups = {
-            let _entered = runtime.enter();
-            signals::hangups()?
-        };
         let (entries, receiver) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
         let (ending, ended) = oneshot::channel();
         let writer = Writer::new(path.to_owned(), file, receiver, Arc::clone(&health));
         let thread = std::thread::Builder::new().name("audit".to_owned()).spawn(move || {
-            runtime.block_on(writer.run(hangups, stopped));
+            runtime.block_on(writer.run(reloads, stopped));
             // The receiver may have given up.
             let _ = ending.send(());
         })?;
@@ -191,7 +190,8 @@ mod tests {
     #[test]
     fn a_disk_that_was_reported_hung_just_after_it_answered_recovers() {
         let root = Root::empty();
-        let (log, _writer) = AuditLog::start(Enforcement::Require, &root.join("audit.log")).unwrap();
+        let (log, _writer) =
+            AuditLog::start(Enforcement::Require, &root.join("audit.log"), watch::channel(()).1).unwrap();
         let queue = log.0.unwrap();
         let mut written = queue.push(b"line\n".to_vec(), queue.reserve().unwrap());
         block_on(written.wait());

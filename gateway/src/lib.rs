@@ -3,7 +3,7 @@
 //! The modules stand from top to bottom, and each imports only from those below it:
 //!
 //! 1. [`cli`] parses the command line, and [`commands`] implements the subcommands. [`server`] starts and drains the gateway;
-//!    [`handover`] passes its sockets to the next process during an upgrade.
+//!    [`upgrade`] passes its sockets to the next process during an upgrade.
 //! 2. [`admin`] is the operator's API. [`edge`] accepts the clients' connections and reads each request head, and [`proxy`]
 //!    takes the request through its checks to its worker.
 //! 3. [`tenants`] changes the registry. [`directory`] is the current snapshot of config and registry. [`audit`] logs every
@@ -15,7 +15,7 @@
 
 pub mod cli;
 pub mod commands;
-pub mod handover;
+pub mod upgrade;
 pub mod server;
 
 pub mod admin;

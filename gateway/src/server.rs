@@ -1,5 +1,5 @@
 //! Starts the gateway and stops it: one control thread for signals, reload and housekeeping, and the proxy threads,
-//! each with a runtime of its own that steals no work: a quarter less processor time a request than with work stealing.
+//! each with its own runtime that steals no work: a quarter less processor time per request than with work stealing.
 
 use std::cell::OnceCell;
 use std::convert::Infallible;
@@ -15,6 +15,7 @@ use sq_shared::config_source::ConfigSource;
 use sq_shared::data_root::{DataRoot, RootWatch};
 use sq_shared::layout;
 use sq_shared::process::service_manager;
+use sq_shared::process::signals::{Signal, Signals};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle as Task;
 
@@ -30,40 +31,40 @@ use crate::proxy::Gateway;
 use crate::proxy::upstream_pool::UpstreamPool;
 use crate::traces::{Traces, TracesError};
 
-/// How often the limiters forget the addresses that have their full count again; governor never does by itself.
+/// How often the limiters forget the addresses that have their full count again; governor never forgets one.
 const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How soon they do so when no place is left for a newcomer, which only an attack brings about. A sweep takes some
-/// milliseconds, on the control thread.
+/// How often when they are full, which only an attack brings about. A sweep takes some milliseconds, on the control
+/// thread.
 const FORGET_INTERVAL_WHEN_FULL: Duration = Duration::from_secs(1);
 
-/// How many tasks a proxy thread runs before it asks the kernel for news. A request is some five; with tokio's 61 the
-/// kernel was asked more than once for each turn of 32 busy connections.
-const TASKS_A_TURN: u32 = 256;
+/// How many tasks a proxy thread runs before it polls the kernel for events. A request is some five; with tokio's 61 the
+/// kernel was polled more than once per round of 32 busy connections.
+const TASKS_PER_POLL: u32 = 256;
 
-/// How often a gateway that stops looks whether anybody is connected.
-const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+/// How often a gateway that stops checks whether a client is connected.
+const PRESENCE_CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// What the audit log's disk has at a stop, however long the last requests took.
+/// How long the audit log's disk has at a stop, however long the last requests took.
 const AUDIT_STOP_TIME: Duration = Duration::from_secs(1);
 
 /// Why the gateway did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The address cannot be listened on.
+    /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// There is no audit log, and the config insists on one.
+    /// The audit log that the config requires cannot be opened.
     #[error(transparent)]
     Audit(#[from] AuditError),
-    /// A metric is none.
-    #[error("cannot count: {0}")]
+    /// A metric could not be registered.
+    #[error("failed to register a metric: {0}")]
     Metrics(#[from] prometheus::Error),
     /// Traces cannot be exported as the environment says.
     #[error(transparent)]
     Traces(#[from] TracesError),
-    /// The system gives no thread or no runtime.
-    #[error("cannot start: {0}")]
+    /// The system has no resources for a thread or a runtime.
+    #[error("failed to start: {0}")]
     System(#[from] io::Error),
 }
 
@@ -81,14 +82,16 @@ pub struct Server {
     threads: Vec<JoinHandle<()>>,
     audit_writer: Option<AuditWriter>,
     traces: Arc<Traces>,
+    /// SIGHUP, for what reads files again and for the audit log.
+    reload: watch::Sender<()>,
 }
 
 impl Server {
     /// Starts the proxy threads on these sockets.
     ///
     /// # Errors
-    /// There is no audit log where there must be one, traces cannot be exported as the environment says, or the system
-    /// gives no thread.
+    /// The required audit log cannot be opened, traces cannot be exported as the environment says, or the system gives no
+    /// thread.
     pub fn start(directory: Directory, data_root: DataRoot, sockets: Sockets) -> Result<Self, StartError> {
         let config = directory.config.clone();
         let metrics = Arc::new(Metrics::new()?);
@@ -98,7 +101,9 @@ impl Server {
             true
         })?;
         let traces = Arc::new(Traces::from_environment()?);
-        let (audit, audit_writer) = AuditLog::start(config.gateway.audit, &layout::audit_log(&config.path))?;
+        let (reload, reloads) = watch::channel(());
+        let (audit, audit_writer) =
+            AuditLog::start(config.gateway.audit, &layout::audit_log(&config.path), reloads)?;
         let address = sockets.clients.address()?;
         let directory: SharedDirectory = Arc::new(ArcSwap::from_pointee(directory));
         check_open_files(&config);
@@ -137,10 +142,11 @@ impl Server {
             threads,
             audit_writer,
             traces,
+            reload,
         })
     }
 
-    /// What it listens on.
+    /// Its listening sockets.
     pub fn sockets(&self) -> &Sockets {
         &self.sockets
     }
@@ -150,25 +156,30 @@ impl Server {
         &self.address
     }
 
-    /// How many tenants it knows now.
+    /// Reads the files again, and opens the audit log again: SIGHUP.
+    pub fn reload(&self) {
+        self.reload.send_replace(());
+    }
+
+    /// How many tenants it has now.
     pub fn tenant_count(&self) -> usize {
         self.directory.load().tenant_count()
     }
 
-    /// Serves until `until` ends, keeping the snapshot current meanwhile and to the end of the runtime: a key that is
-    /// revoked while the gateway drains is refused on the connections that it has still.
+    /// Serves until `until` ends, and keeps the snapshot current to the end of the runtime: a key that is revoked while the
+    /// gateway drains is refused on the connections that are left.
     ///
     /// # Errors
-    /// SIGHUP cannot be taken over.
+    /// The process has too many open files.
     pub async fn run_until(&self, source: ConfigSource, until: impl Future<Output = ()>) -> io::Result<()> {
         let (directory, metrics) = (Arc::clone(&self.directory), Arc::clone(&self.metrics));
         let reloader = Arc::new(Reloader::new(source, directory, metrics));
         self.serve_admin(Arc::clone(&reloader))?;
         self.log_start();
-        let current = tokio::spawn(reloader.keep_current());
+        let current = tokio::spawn(reloader.keep_current(self.reload.subscribe()));
         tokio::select! {
             () = until => Ok(()),
-            ended = current => ended.unwrap_or_else(|error| Err(io::Error::other(error))),
+            ended = current => ended.map_err(io::Error::other),
             () = self.forget_idle_addresses() => Ok(()),
         }
     }
@@ -181,13 +192,13 @@ impl Server {
         if !admin.ip().is_loopback() {
             tracing::warn!(
                 %admin,
-                "other machines reach the admin API, and without a key the metrics and the status page: let a firewall \
-                 decide which"
+                "other machines can reach the admin API, and without a key the metrics and the status page; restrict \
+                 access with a firewall"
             );
         }
     }
 
-    /// Serves the operator, until the gateway ends; what is in flight then is finished.
+    /// Serves the admin API until the gateway ends; what is in flight then is finished.
     fn serve_admin(&self, reloader: Arc<Reloader>) -> io::Result<()> {
         let (directory, metrics) = (Arc::clone(&self.directory), Arc::clone(&self.metrics));
         let admin = Admin { directory, metrics, reloader };
@@ -196,7 +207,7 @@ impl Server {
         let listener = self.sockets.admin.try_clone()?;
         let _ = self.admin.set(tokio::spawn(async move {
             if let Err(error) = admin::serve(listener, admin, end).await {
-                tracing::error!(%error, "the admin listener is gone");
+                tracing::error!(%error, "the admin listener has failed");
             }
         }));
         Ok(())
@@ -214,13 +225,29 @@ impl Server {
         }
     }
 
-    /// Ends the gateway: lets everybody in the queue in, lets what is in flight finish, and gives a connection without a
-    /// request time for one more. All that for `timeouts.drain` at most, and then what the audit log's disk and the collector of traces need.
-    pub async fn drain(mut self, end: ShutdownKind) {
+    /// Ends the gateway, which SIGHUP concerns until then: the operator may rotate the audit log.
+    pub async fn drain(self, end: ShutdownKind, signals: &mut Signals) {
+        let reload = self.reload.clone();
+        let reloads = async {
+            loop {
+                if signals.next().await == Signal::Reload {
+                    reload.send_replace(());
+                }
+            }
+        };
+        tokio::select! {
+            () = self.finish(end) => {}
+            () = reloads => {}
+        }
+    }
+
+    /// Accepts the queued connections, finishes what is in flight, and gives a connection without a request time for one
+    /// more. All that takes up to `timeouts.drain`; the audit log's disk and the collector of traces have some time more.
+    async fn finish(mut self, end: ShutdownKind) {
         let limit = self.directory.load().config.timeouts.drain;
         let deadline = tokio::time::Instant::now() + limit;
         self.stop_accepting(end, limit).await;
-        // The threads let go of theirs when the queue is empty; with the last one the socket is closed.
+        // The threads drop theirs when the queue is empty; with the last one the socket is closed.
         drop(self.sockets);
         let admin = self.admin.into_inner();
         let all_gone = async {
@@ -230,26 +257,26 @@ impl Server {
             }
         };
         if tokio::time::timeout_at(deadline, all_gone).await.is_err() {
-            tracing::warn!("some requests were still in flight, and are cut off");
+            tracing::warn!("some requests did not finish in time and are cut off");
         }
         drop(self.phase);
         for thread in self.threads {
             let _ = thread.join();
         }
-        // The threads took the last requests with them, and those have left their lines.
+        // With the threads the last requests have ended, and have queued their lines.
         if let Some(writer) = self.audit_writer {
             let left = deadline.saturating_duration_since(tokio::time::Instant::now());
             writer.stop(left.max(AUDIT_STOP_TIME)).await;
         }
-        // Blocks this thread, which has nothing else to do any more.
+        // Blocks this thread, which has nothing else to do.
         self.traces.stop();
         tracing::info!("gateway stopped");
     }
 
-    /// A request that is on its way is refused where it would be reset: a client may connect, or use the connection that
-    /// it has, before it can know of the stop. When nobody is connected there is nothing to wait for but handshakes.
+    /// A client may connect, or use its connection, before it can notice the stop: its request is refused, where it would
+    /// otherwise be reset. When no client is connected there is nothing to wait for but handshakes.
     async fn stop_accepting(&self, end: ShutdownKind, drain: Duration) {
-        // To be logged when it is so: whoever reads it may rely on what the phase means.
+        // Logged after the phase has changed, so that a reader of the log can rely on it.
         let log = || tracing::info!(limit_s = drain.as_secs_f32(), %end, "draining");
         match end {
             ShutdownKind::Stop => {
@@ -258,7 +285,7 @@ impl Server {
                 log();
                 let last_call = Phase::Refusing.idle_time(drain).unwrap_or_default();
                 let last_call = last_call.saturating_sub(handshake_time(drain));
-                let _ = tokio::time::timeout(last_call, self.left_alone()).await;
+                let _ = tokio::time::timeout(last_call, self.clients_gone()).await;
                 self.shut_queue(drain).await;
                 self.phase.send_replace(Phase::Leaving);
             }
@@ -272,17 +299,17 @@ impl Server {
         }
     }
 
-    /// Lets nobody into the queue any more but those who are on the way.
+    /// Keeps new clients out of the queue; those whose handshake has begun still join it.
     async fn shut_queue(&self, drain: Duration) {
         if self.sockets.clients.shut() == Shut::OnceHandshakesEnd {
             tokio::time::sleep(handshake_time(drain)).await;
         }
     }
 
-    /// Ends when there are only the accept loops.
-    async fn left_alone(&self) {
+    /// Ends when only the accept loops are left.
+    async fn clients_gone(&self) {
         while self.present.sender_strong_count() > self.threads.len() {
-            tokio::time::sleep(LOOK_INTERVAL).await;
+            tokio::time::sleep(PRESENCE_CHECK_INTERVAL).await;
         }
     }
 }
@@ -294,7 +321,7 @@ fn thread_count(config: &Config) -> usize {
     }
 }
 
-/// "Off" is what a semaphore can count.
+/// "Off" is as many as a semaphore can count.
 fn connection_cap(config: &Config) -> usize {
     config.limits.connections.map_or(Semaphore::MAX_PERMITS, |cap| cap.min(Semaphore::MAX_PERMITS))
 }
@@ -310,7 +337,7 @@ fn check_open_files(config: &Config) {
         tracing::warn!(
             allowed,
             connections = cap,
-            "so many open files are fewer than limits.connections may need, two for each: raise the limit \
+            "the limit of open files is too low for limits.connections, which may need two for each: raise it \
              (LimitNOFILE=, ulimit -Hn), or lower limits.connections"
         );
     }
@@ -318,7 +345,7 @@ fn check_open_files(config: &Config) {
 
 fn spawn_proxy_thread(number: usize, listening: Listening, edge: Edge) -> io::Result<JoinHandle<()>> {
     let mut builder = tokio::runtime::Builder::new_current_thread();
-    let runtime = builder.event_interval(TASKS_A_TURN).enable_all().build()?;
+    let runtime = builder.event_interval(TASKS_PER_POLL).enable_all().build()?;
     std::thread::Builder::new().name(format!("proxy-{number}")).spawn(move || {
         runtime.block_on(async move {
             let mut phase = edge.phase.clone();
@@ -326,9 +353,9 @@ fn spawn_proxy_thread(number: usize, listening: Listening, edge: Edge) -> io::Re
             match listening.listen() {
                 Ok(listener) => edge.accept(listener).await,
                 Err(error) => {
-                    // Nobody waits for it.
+                    // A stop must not wait for this thread.
                     drop(edge);
-                    tracing::error!(%error, "a proxy thread cannot listen");
+                    tracing::error!(%error, "a proxy thread failed to listen");
                 }
             }
             // Connections go on until the server, having waited for them, drops its end.

@@ -195,12 +195,12 @@ pub fn audit_log(config: &Path) -> PathBuf {
 
 /// The socket on which a gateway started with `--upgrade` waits for the running one's sockets: beside the config that
 /// both have.
-pub fn handover_socket(config: &Path) -> PathBuf {
+pub fn gateway_upgrade_socket(config: &Path) -> PathBuf {
     beside(config, ".handover")
 }
 
 /// The socket on which a pool started with `--upgrade` waits for the running one.
-pub fn pool_handover_socket(config: &Path) -> PathBuf {
+pub fn pool_upgrade_socket(config: &Path) -> PathBuf {
     beside(config, ".pool-upgrade")
 }
 

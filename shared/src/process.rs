@@ -3,14 +3,14 @@
 
 pub mod command_line;
 pub mod failure;
-pub mod hangup;
 pub mod healthcheck;
 pub mod open_files;
 pub mod output;
 pub mod service_manager;
 pub mod service_user;
 pub mod signals;
-pub mod successor;
 pub mod telemetry;
+mod terminal;
 mod terminal_guard;
+pub mod upgrade;
 pub mod watch;

@@ -22,7 +22,7 @@ const TENANTS: [&str; 4] = ["alice", "bob", "carol", "dave"];
 const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
 const UPDATE: &str = "/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1";
 
-/// The clients of each tenant: one keeps its connection, one comes anew each time.
+/// The clients of each tenant: one keeps its connection, one connects each time.
 const BOTH: [(usize, Manner); 2] = [(1, Manner::Kept), (1, Manner::Fresh)];
 
 /// Between two requests of a client.
@@ -162,7 +162,7 @@ fn apart() -> (Arc<Root>, Pool, Deployment) {
     (root, pool, running)
 }
 
-fn door(root: &Root) -> PathBuf {
+fn upgrade_socket(root: &Root) -> PathBuf {
     root.join("gateway.toml.pool-upgrade")
 }
 
@@ -179,12 +179,12 @@ fn a_pool_is_replaced_while_requests_run() {
     let carol = wait::until_some("carol's worker", || running.worker_of("carol"));
 
     let new = Pool::begin_upgrade(&root, &binaries::worker());
-    let door = door(&root);
-    let mode = fs::metadata(&door).unwrap().permissions().mode();
+    let socket = upgrade_socket(&root);
+    let mode = fs::metadata(&socket).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600, "{mode:o}");
     old.signal(Signal::QUIT);
     new.wait_ready();
-    assert!(!door.exists(), "the door is closed behind it");
+    assert!(!socket.exists(), "the socket file is still there");
     for piece in [b"1", b"2", b"3", b"4", b"5", b"6"] {
         wait::pass(Duration::from_millis(500));
         assert!(process::Identity::of(carol.pid).is_some(), "carol's worker was cut off");
@@ -204,7 +204,7 @@ fn a_pool_is_replaced_while_requests_run() {
     let log = new.log() + &old.log();
     assert!(!log.contains("ERROR") && !log.contains("panicked"), "{log}");
 
-    // What was handed on once can be handed on again.
+    // It can be upgraded again.
     let third = new.upgrade(&binaries::worker());
     running.client_of("alice").get(SELECT).ok();
     third.stop();
@@ -234,18 +234,18 @@ fn a_new_pool_that_dies_before_it_took_over_changes_nothing() {
     let (root, old, running) = apart();
     let load = load(&running, &TENANTS[..2]);
     let before = pids(&running);
-    // In the place of the new pool: one that takes the connection, and dies.
-    let door = door(&root);
-    let dying = UnixListener::bind(&door).unwrap();
+    // Instead of the new pool: one that accepts the connection and dies.
+    let socket = upgrade_socket(&root);
+    let dying = UnixListener::bind(&socket).unwrap();
     old.signal(Signal::QUIT);
     drop(dying.accept().unwrap());
-    fs::remove_file(&door).unwrap();
-    wait::until("a line about it", || old.log().contains("no pool takes over"));
+    fs::remove_file(&socket).unwrap();
+    wait::until("a line about it", || old.log().contains("not upgraded, this pool goes on"));
     running.client_of("dave").post(UPDATE, "awake").ok();
     assert_all_is_well(load);
     assert!(before.iter().all(|(tenant, pid)| pids(&running)[tenant] == *pid), "a worker was stopped");
 
-    // A real one, killed while it waits, leaves its door; the next one takes over.
+    // A real one, killed while it waits, leaves its file; the next one takes over.
     let mut killed = Pool::begin_upgrade(&root, &binaries::worker());
     killed.signal(Signal::KILL);
     killed.ended();
@@ -254,7 +254,7 @@ fn a_new_pool_that_dies_before_it_took_over_changes_nothing() {
 }
 
 #[test]
-fn a_pool_that_finds_no_other_to_hand_over_to_says_so_and_goes_on() {
+fn a_pool_that_finds_no_new_one_says_so_and_goes_on() {
     let (_root, old, running) = apart();
     running.client_of("alice").post(UPDATE, "kept").ok();
     old.signal(Signal::QUIT);
@@ -263,7 +263,7 @@ fn a_pool_that_finds_no_other_to_hand_over_to_says_so_and_goes_on() {
 }
 
 #[test]
-fn the_pool_of_up_hands_over_to_nobody() {
+fn the_pool_of_up_is_not_upgraded() {
     let running = Deployment::start(&setup());
     process::signal(pool_of(&running), Signal::QUIT);
     wait::until("a line that says so", || running.log().contains("SIGQUIT is ignored"));

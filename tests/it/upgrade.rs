@@ -1,7 +1,7 @@
-//! One gateway takes the place of another, and one pool of another, while clients write: nobody notices. An upgrade that
-//! goes wrong leaves the old gateway serving.
+//! A gateway is upgraded and a pool restarted while clients write: no request fails. An upgrade that goes wrong leaves the
+//! old gateway serving.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use sq_tests::writers::{Manner, Writers, Written};
 const UPDATE: &str = "/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1";
 const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
 
-/// Four clients that keep their connections and four that come anew.
+/// Four clients that keep their connections and four that connect for each request.
 const BOTH: [(usize, Manner); 2] = [(4, Manner::Kept), (4, Manner::Fresh)];
 
 const PAUSE: Duration = Duration::from_millis(5);
@@ -83,7 +83,7 @@ fn the_signal_may_come_first() {
     let _pool = Pool::start(&root);
     let mut old = Gateway::serve(&root);
     old.signal(Signal::QUIT);
-    wait_for_line(&old, "looking for the gateway that takes over");
+    wait_for_line(&old, "looking for the new gateway");
     let new = Gateway::begin(&root, &["--upgrade"]);
     new.wait_ready();
     assert_eq!(old.ended().code(), Some(0), "{}", old.log());
@@ -134,11 +134,11 @@ fn a_new_address_is_bound_and_the_old_one_closed() {
     let moved =
         sq_tests::client::Client::new(sq_tests::address::at(root.address, 1340), Some(&key_of("alice")));
     moved.get(SELECT).ok();
-    assert!(old.client_of("alice").try_connect().is_err(), "somebody still listens on the old address");
+    assert!(old.client_of("alice").try_connect().is_err(), "the old address still accepts");
 }
 
 #[test]
-fn a_quit_with_nobody_to_take_over_leaves_it_serving() {
+fn a_quit_without_a_new_gateway_leaves_it_serving() {
     let root = root();
     let _pool = Pool::start(&root);
     let mut gateway = Gateway::serve(&root);
@@ -157,24 +157,24 @@ fn a_new_gateway_that_dies_before_it_serves_leaves_the_old_one_serving() {
     let _pool = Pool::start(&root);
     let mut gateway = Gateway::serve(&root);
     let writers = Writers::start(&gateway.client_of("alice"), &BOTH, PAUSE, 40);
-    // It takes what is sent, the sockets with it, and is gone.
-    let meeting = UnixListener::bind(root.join("gateway.toml.handover")).unwrap();
+    // It receives the offer, the sockets with it, and dies.
+    let socket = UnixListener::bind(root.join("gateway.toml.handover")).unwrap();
     gateway.signal(Signal::QUIT);
-    let (mut giver, _) = meeting.accept().unwrap();
-    let mut offer = [0; 4096];
-    let length = giver.read(&mut offer).unwrap();
-    assert!(String::from_utf8_lossy(&offer[..length]).starts_with("{\"version\":1,"));
-    drop((giver, meeting));
+    let (predecessor, _) = socket.accept().unwrap();
+    let mut offer = String::new();
+    BufReader::new(&predecessor).read_line(&mut offer).unwrap();
+    assert!(offer.starts_with("{\"version\":2,"), "{offer}");
+    drop((predecessor, socket));
     wait_for_line(&gateway, "serving on");
     writers.go_on();
     writers.stop().iter().for_each(Written::assert_complete);
     assert!(gateway.is_running());
-    // What is left of it is no hindrance to the next one.
+    // The file that it has left does not hinder the next one.
     gateway.upgrade().stop();
 }
 
 #[test]
-fn a_key_that_is_revoked_after_the_hand_over_is_refused_by_the_old_gateway_too() {
+fn a_key_that_is_revoked_after_the_upgrade_is_refused_by_the_old_gateway_too() {
     let root = root();
     let _pool = Pool::start(&root);
     let old = Gateway::serve(&root);
@@ -194,7 +194,7 @@ fn a_key_that_is_revoked_after_the_hand_over_is_refused_by_the_old_gateway_too()
     assert_eq!(kept.answer().status, 401);
 }
 
-/// An upgrade in which the old gateway has offered its sockets, and the new one, stopped, has not looked at them.
+/// An upgrade in which the old gateway has offered its sockets, and the new one, stopped, has not received them.
 fn offered(root: &Arc<Root>) -> (Gateway, Gateway) {
     let old = Gateway::serve(root);
     let new = Gateway::begin_upgrade(root);
@@ -216,14 +216,14 @@ fn an_old_gateway_that_dies_in_the_middle_leaves_the_new_one_serving() {
     let asking = std::thread::spawn(move || client.get(SELECT));
     new.signal(Signal::CONT);
     asking.join().unwrap().ok();
-    wait_for_line(&new, "serves in the place of the one before");
+    wait_for_line(&new, "this gateway serves on the sockets of the one before");
     new.client_of("alice").get(SELECT).ok();
     assert!(new.is_running(), "{}", new.log());
     new.stop();
 }
 
 #[test]
-fn an_old_gateway_that_is_stopped_in_the_middle_hands_over_first() {
+fn an_old_gateway_that_is_stopped_in_the_middle_finishes_the_upgrade_first() {
     let root = root();
     let _pool = Pool::start(&root);
     let (mut old, new) = offered(&root);
@@ -246,14 +246,14 @@ fn a_new_gateway_that_comes_too_late_leaves_and_the_old_one_serves_on() {
     wait_for_line(&old, "serving on:");
     new.signal(Signal::CONT);
     assert_eq!(new.ended().code(), Some(1), "{}", new.log());
-    assert!(new.log().contains("did not let go of its sockets"), "{}", new.log());
+    assert!(new.log().contains("keeps its sockets and serves on"), "{}", new.log());
     old.client_of("alice").get(SELECT).ok();
     assert!(old.is_running());
     old.upgrade().stop();
 }
 
 #[test]
-fn a_socket_file_is_handed_over_and_stays() {
+fn a_socket_file_stays_at_an_upgrade() {
     let root = Arc::new(Root::empty());
     let file = root.join("clients.sock");
     let setup = Setup { gateway: format!("listen = \"unix:{}\"", file.display()), ..Setup::default() };

@@ -1,18 +1,16 @@
 //! The supervisor: observe, plan, act.
 //!
-//! It owns every slot's listening socket for ever. While a tenant sleeps, the socket is watched for a
-//! waiting connection; then a worker is started on a copy of it, and it is the worker that accepts. So a
-//! crash, an idle end or a restart leaves connections waiting, never refused.
+//! It owns every slot's listening socket as long as it lives. While a tenant sleeps, the socket is watched for a
+//! waiting connection; then a worker is started on a copy of it, and the worker accepts. So after a crash, an idle end or
+//! a restart connections wait, and are never refused.
 //!
-//! All news comes as an [`Event`] to one loop, which notes it in [`observed`], asks [`plan`] what to do
-//! now, and does it.
+//! Every [`Event`] goes to one loop, which notes it in [`observed`], asks [`plan`] what to do now, and does it.
 
 pub mod backoff;
 pub mod desired;
 pub mod directories;
 pub mod directory_check;
 pub mod event;
-pub mod handover;
 pub mod metrics;
 pub mod observed;
 pub mod plan;
@@ -22,47 +20,43 @@ pub mod report;
 pub mod slot;
 pub mod status;
 pub mod storage;
-mod succession;
+pub mod upgrade;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rustix::process::Signal;
 use sq_shared::config::Config;
 use sq_shared::config_source::ConfigSource;
 use sq_shared::data_root::DataRoot;
-use sq_shared::process::signals::{StopSignal, upgrades};
-use sq_shared::process::watch::{Reason, ReloadWatch};
+use sq_shared::process::signals::{Signal, Signals};
+use sq_shared::process::watch::ReloadWatch;
 use sq_shared::process::{output, service_manager};
 use sq_shared::registry::Registry;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use desired::{Account, Assignment, Desired};
 use directories::DirectoryChecks;
 pub use event::Event;
-use handover::Handover;
 use metrics::Metrics;
 use observed::{ExitKind, Observed, StopReason};
 use plan::Action;
-use process::{End, Launcher, Process};
+use process::{Exit, Launcher, Process};
 use program::Program;
 use report::Report;
 use slot::SlotSocket;
 use status::{StatusServer, StatusSources};
 use storage::Storage;
-use succession::{Inherited, Succession};
+use upgrade::Inherited;
 
-/// Most events taken in before the next plan: one of each slot.
+/// Most events that are noted before the next plan: one of each slot.
 const EVENTS_AT_ONCE: usize = 512;
-
-/// What [`StopSignal`] calls the signal to hand over.
-const SIGQUIT: &str = "SIGQUIT";
 
 /// The supervisor with its sockets and processes.
 pub struct Pool {
@@ -79,39 +73,44 @@ pub struct Pool {
     storage: Arc<Storage>,
     metrics: Arc<Metrics>,
     status: Option<StatusServer>,
-    /// How many workers have made way for the newest program, while others have not yet.
+    /// How many workers have been stopped for the newest program, until none is of an older one.
     replaced: Option<usize>,
-    /// They do not go on: the newest program has failed a tenant.
+    /// No more are: the newest program has failed a tenant.
     is_halted: bool,
-    succession: Succession,
+    /// An upgrade has been asked for, and the new pool is not there yet.
+    is_finding_successor: bool,
+    /// By port, the processes of workers that the pool before this one had started.
+    inherited: BTreeMap<u16, OwnedFd>,
+    /// SIGHUP, for the watch of the files and for the check of the workers' program.
+    hangup: watch::Sender<()>,
     /// Taken when the pool runs.
     reloads: Option<ReloadWatch>,
     /// The last reload found mistakes.
     is_rejected: bool,
-    /// Unbounded, yet short: each sender waits for an answer, or says a thing once.
+    /// Unbounded, yet short: each sender waits for an answer, or sends each event once.
     sender: mpsc::UnboundedSender<Event>,
     events: mpsc::UnboundedReceiver<Event>,
 }
 
 impl Pool {
-    /// Binds every slot, then the status page: whoever reaches that can reach every tenant. What another pool hands
-    /// on need not be bound. Call it inside a runtime.
+    /// Binds every slot, then the status page: when that answers, every tenant can be reached. Inherited sockets need not
+    /// be bound.
     ///
     /// # Errors
-    /// An address cannot be had, or the other pool does not hand over after all; the text says what to do.
-    pub fn start(
+    /// An address cannot be had, or the old pool goes on after all; the text says what to do.
+    pub async fn start(
         source: ConfigSource,
         config: Config,
         registry: &Registry,
         data_root: DataRoot,
         launcher: Launcher,
-        handover: Option<Handover>,
+        mut inherited: Inherited,
+        signals: Signals,
     ) -> Result<Self, String> {
         let (sender, events) = mpsc::unbounded_channel();
         let storage = Arc::new(Storage::new(data_root.clone()));
-        let defect = |error| format!("the metrics cannot be counted: {error}");
+        let defect = |error| format!("failed to register a metric: {error}");
         let metrics = Arc::new(Metrics::new().map_err(defect)?);
-        let mut inherited = Inherited::new(handover);
         let mut sockets = BTreeMap::new();
         for port in config.gateway.slots.clone() {
             let socket = match inherited.take(SocketAddr::new(config.pool.slot_address, port)) {
@@ -120,9 +119,8 @@ impl Pool {
             };
             sockets.insert(port, socket);
         }
-        let no_signals = |error| format!("cannot take over signals: {error}");
-        obey_signals(&sender, &launcher).map_err(no_signals)?;
-        let reloads = ReloadWatch::new(source.files(&config)).map_err(no_signals)?;
+        let (hangup, hangups) = watch::channel(());
+        let reloads = ReloadWatch::new(source.files(&config), hangups);
         let status = config.pool.status_listen.map(|address| {
             let (events, metrics, is_local) =
                 (sender.clone(), Arc::clone(&metrics), address.ip().is_loopback());
@@ -131,11 +129,17 @@ impl Pool {
         });
         let status = status.transpose()?;
         let mut observed = Observed::new(sockets.keys().copied());
-        inherited.accept(&mut observed, &sender)?;
+        let inherited = inherited.accept(&mut observed, &sender).await?;
         let accounts = Account::all(&config, registry);
         metrics.sync_tenants(&accounts);
         let directories = DirectoryChecks::start(data_root, &sender)
             .map_err(|error| format!("failed to start the checks of the data root: {error}"))?;
+        let adopt = sender.clone();
+        let adopt = move |program, version: String| adopt.send(Event::NewProgram(program, version)).is_ok();
+        if let Some(program) = launcher.program() {
+            program::replace_on_hangup(program.clone(), hangup.subscribe(), adopt);
+        }
+        pass_on_signals(signals, &sender);
         Ok(Self {
             accounts,
             directories,
@@ -153,20 +157,21 @@ impl Pool {
             status,
             replaced: None,
             is_halted: false,
-            succession: Succession::default(),
+            is_finding_successor: false,
+            inherited,
+            hangup,
             sender,
             events,
         })
     }
 
     /// Ends the pool when standard input ends.
-    pub fn stop_when_stdin_closes(&mut self) {
-        self.succession = Succession::Never;
+    pub fn stop_when_stdin_closes(&self) {
         let sender = self.sender.clone();
-        // A thread of its own: a read from standard input cannot be given up, and must not hold up the end.
+        // On a separate thread: a read from standard input cannot be given up, and must not hold up the end.
         std::thread::spawn(move || {
             let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
-            let _ = sender.send(Event::StopRequested("the end of standard input"));
+            let _ = sender.send(Event::Signalled(Signal::Stop("the end of standard input")));
         });
     }
 
@@ -177,20 +182,20 @@ impl Pool {
         self.reload();
         if let Some(reloads) = self.reloads.take() {
             let (files, sender) = (self.source.files(&self.config), self.sender.clone());
-            tokio::spawn(reloads.run(files, move |reason| ask_for_reload(sender.clone(), reason)));
+            tokio::spawn(reloads.run(files, move |_| ask_for_reload(sender.clone())));
         }
-        // Has those directories noted that are there.
+        // Notes which directories are there.
         self.storage.measure_if_due(&self.accounts);
         self.say_ready();
         let mut batch = Vec::with_capacity(EVENTS_AT_ONCE);
         while !self.desired.is_closing || self.observed.worker_count() > 0 {
             self.act().await;
             let wakeup = plan::next_wakeup(&self.desired, &self.observed, Instant::now());
-            let news = self.events.recv_many(&mut batch, EVENTS_AT_ONCE);
+            let received = self.events.recv_many(&mut batch, EVENTS_AT_ONCE);
             match wakeup {
-                // Woken by time instead of news, there is nothing to note, only to plan.
-                Some(at) => _ = tokio::time::timeout_at(at.into(), news).await,
-                None => _ = news.await,
+                // When the time is up there is nothing to note, only to plan.
+                Some(at) => _ = tokio::time::timeout_at(at.into(), received).await,
+                None => _ = received.await,
             }
             for event in batch.drain(..) {
                 self.observe(event).await;
@@ -214,24 +219,20 @@ impl Pool {
                 self.observed.connection_waits(port, at);
             }
             Event::WorkerServed(port, at) => self.worker_served(port, at),
-            Event::WorkerEnded(port, end) => self.worker_ended(port, end),
-            Event::ReloadRequested(reason, asker) => {
-                if reason == Reason::Hangup {
-                    tracing::info!("SIGHUP: looking at config, registry and program");
-                }
+            Event::WorkerEnded(port, exit) => self.worker_ended(port, exit),
+            Event::ReloadRequested(asker) => {
                 self.reload();
                 // The asker goes only when the runtime ends.
                 let _ = asker.send(self.source.files(&self.config));
             }
-            Event::NewProgram(program, version) => self.renew(program, &version),
+            Event::NewProgram(program, version) => self.use_program(program, &version),
             Event::DataRootChanged { is_missing } => self.data_root_changed(is_missing),
             Event::DirectoryCheckDue => self.check_directories(),
             Event::DirectoryChecked(port, assignment, result) => {
                 self.directory_checked(port, &assignment, result);
             }
-            Event::HandoverRequested => self.seek_successor(),
-            Event::UpgradeRequested => self.start_successor(),
-            Event::SuccessorFound(found) => self.meet_successor(found).await,
+            Event::Signalled(signal) => self.obey(signal),
+            Event::SuccessorFound(found) => self.hand_off(found).await,
             Event::StatusRequested(asker) => {
                 let slots = self.sockets.len();
                 let report =
@@ -239,13 +240,23 @@ impl Pool {
                 // The asker may have gone.
                 let _ = asker.send(report);
             }
-            Event::StopRequested(reason) if !self.desired.is_closing => {
+        }
+    }
+
+    fn obey(&mut self, signal: Signal) {
+        match signal {
+            Signal::Stop(reason) if !self.desired.is_closing => {
                 let workers = self.observed.worker_count();
                 tracing::info!(reason, workers, "pool stops");
                 service_manager::stopping();
                 self.desired.close(self.config.timeouts.drain);
             }
-            Event::StopRequested(_) => {}
+            Signal::Stop(_) => {}
+            Signal::Reload => {
+                tracing::info!("SIGHUP: reading config and registry, and checking for a new program");
+                self.hangup.send_replace(());
+            }
+            Signal::Upgrade | Signal::HandOff => self.find_successor(signal),
         }
     }
 
@@ -255,23 +266,23 @@ impl Pool {
         }
     }
 
-    fn worker_ended(&mut self, port: u16, end: End) {
+    fn worker_ended(&mut self, port: u16, exit: Exit) {
         self.processes.remove(&port);
-        let End { status, has_served } = end;
+        self.inherited.remove(&port);
+        let Exit { status, has_served } = exit;
         if has_served {
-            // Its word may have come together with its end.
+            // Its own event may not have been sent before it ended.
             self.worker_served(port, Instant::now());
         }
         let code = status.as_ref().ok().and_then(ExitStatus::code);
         let Some((worker, exit)) = self.observed.ended(port, code, has_served, Instant::now()) else {
             return;
         };
-        let is_sandbox = status.as_ref().is_ok_and(|status| status.signal() == Some(Signal::SYS.as_raw()));
+        let is_sandbox = status
+            .as_ref()
+            .is_ok_and(|status| status.signal() == Some(rustix::process::Signal::SYS.as_raw()));
         let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
         let (tenant, pid) = (&worker.assignment.tenant, worker.pid);
-        if let Some(successor) = self.succession.successor() {
-            handover::say_ended(successor, port);
-        }
         if exit == ExitKind::Crashed {
             self.metrics.crashed(tenant);
         }
@@ -306,12 +317,12 @@ impl Pool {
         let mut desired = Desired::new(&config, &registry);
         self.observed.set_directories(&mut desired);
         // An operator who has corrected a mistake sees that it worked, even when nothing else has changed.
-        let is_news = std::mem::take(&mut self.is_rejected) || desired != self.desired;
+        let is_logged = std::mem::take(&mut self.is_rejected) || desired != self.desired;
         self.desired = desired;
         self.accounts = Account::all(&config, &registry);
         self.metrics.sync_tenants(&self.accounts);
         self.config = config;
-        if is_news {
+        if is_logged {
             tracing::info!(
                 tenants = self.accounts.len(),
                 active = self.desired.assignments.len(),
@@ -325,7 +336,7 @@ impl Pool {
         if !plan::run_to_fixpoint(self, plan, Self::perform).await {
             tracing::error!("the pool's plan did not converge; this is a defect");
         }
-        self.note_renewal();
+        self.note_replacement();
     }
 
     async fn perform(&mut self, action: Action) {
@@ -352,7 +363,7 @@ impl Pool {
                 }
             }
             Action::Kill(port) => {
-                // One that the pool before this one started has no process here: that pool kills it.
+                // An inherited worker has no process here: the pool that started it kills it.
                 self.with_process(port, |process| {
                     tracing::warn!(port, "worker did not stop in time and is killed");
                     process.kill();
@@ -381,15 +392,15 @@ impl Pool {
                 }
             }
             Err(error) => {
-                tracing::error!(%tenant, port, %error, "cannot start a worker");
+                tracing::error!(%tenant, port, %error, "failed to start a worker");
                 self.metrics.crashed(tenant);
                 self.observed.start_failed(port, &assignment, Instant::now());
             }
         }
     }
 
-    /// New workers are another program from now on; those that run make way for it one after the other.
-    fn renew(&mut self, program: Program, version: &str) {
+    /// Starts new workers from this program from now on; those that run are replaced one after the other.
+    fn use_program(&mut self, program: Program, version: &str) {
         self.launcher.replace(program);
         self.observed.program += 1;
         let workers = self.observed.outdated_count();
@@ -398,8 +409,8 @@ impl Pool {
         self.is_halted = false;
     }
 
-    /// Says so when all workers are the newest program, or when it is no good.
-    fn note_renewal(&mut self) {
+    /// Logs when all workers are the newest program, or when that fails a tenant.
+    fn note_replacement(&mut self) {
         let outdated = self.observed.outdated_count();
         let failed = plan::failed_tenant(&self.desired, &self.observed).filter(|_| outdated > 0);
         if let Some(Assignment { tenant, .. }) = failed
@@ -407,8 +418,8 @@ impl Pool {
         {
             tracing::error!(
                 %tenant, workers = outdated,
-                "a worker of the new program crashed before it had served; the workers that are left stay the old \
-                 one until this tenant is served; put a program that works in its place and send SIGHUP"
+                "a worker of the new program crashed before it had served; no more workers are replaced until this tenant \
+                 is served; install a program that works and send SIGHUP"
             );
         }
         self.is_halted = failed.is_some();
@@ -419,9 +430,9 @@ impl Pool {
     }
 
     fn send_settings(&mut self, port: u16, assignment: Arc<Assignment>) {
-        if let Some(Err(error)) = self.processes.get(&port).map(|process| process.tell(&assignment.settings))
-        {
-            tracing::error!(tenant = %assignment.tenant, port, %error, "cannot tell a worker its settings");
+        let sent = self.processes.get(&port).map(|process| process.send_settings(&assignment.settings));
+        if let Some(Err(error)) = sent {
+            tracing::error!(tenant = %assignment.tenant, port, %error, "failed to send a worker its settings");
         }
         self.observed.settings_sent(port, assignment);
     }
@@ -434,41 +445,15 @@ impl Pool {
 }
 
 /// Turns signals into events.
-fn obey_signals(sender: &mpsc::UnboundedSender<Event>, launcher: &Launcher) -> io::Result<()> {
-    let (mut stop, stopping) = (StopSignal::new()?, sender.clone());
-    tokio::spawn(async move {
-        loop {
-            let reason = stop.received().await;
-            let event =
-                if reason == SIGQUIT { Event::HandoverRequested } else { Event::StopRequested(reason) };
-            if stopping.send(event).is_err() {
-                return;
-            }
-        }
-    });
-    let (mut upgrades, upgrading) = (upgrades()?, sender.clone());
-    tokio::spawn(async move {
-        while upgrades.recv().await.is_some() {
-            if upgrading.send(Event::UpgradeRequested).is_err() {
-                return;
-            }
-        }
-    });
-    match launcher.program() {
-        Some(program) => {
-            let sender = sender.clone();
-            program::replace_on_hangup(program.clone(), move |program, version| {
-                sender.send(Event::NewProgram(program, version)).is_ok()
-            })
-        }
-        None => Ok(()),
-    }
+fn pass_on_signals(mut signals: Signals, sender: &mpsc::UnboundedSender<Event>) {
+    let sender = sender.clone();
+    tokio::spawn(async move { while sender.send(Event::Signalled(signals.next().await)).is_ok() {} });
 }
 
 /// Has the pool's loop reload. Gives the files to watch from then on, `None` when the pool has ended.
-async fn ask_for_reload(sender: mpsc::UnboundedSender<Event>, reason: Reason) -> Option<Vec<PathBuf>> {
+async fn ask_for_reload(sender: mpsc::UnboundedSender<Event>) -> Option<Vec<PathBuf>> {
     let (asker, files) = oneshot::channel();
-    sender.send(Event::ReloadRequested(reason, asker)).ok()?;
+    sender.send(Event::ReloadRequested(asker)).ok()?;
     files.await.ok()
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use sq_shared::connections::Connections;
 use sq_shared::http_dates;
-use sq_shared::process::signals::StopSignal;
+use sq_shared::process::signals::Signals;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -81,7 +81,7 @@ pub async fn run(
     listener: std::net::TcpListener,
     worker: Rc<Worker>,
     mut pool: Option<SettingsReader>,
-    mut stop: StopSignal,
+    mut signals: Signals,
 ) -> io::Result<ExitReason> {
     // Stays open to the end, because no file may get its descriptor number (`sandbox/system_calls.rs`). Connections in the
     // backlog are the next worker's.
@@ -98,7 +98,7 @@ pub async fn run(
     let commits = tokio::task::spawn_local(commits::run(Rc::clone(&worker)));
     let reason = loop {
         tokio::select! {
-            signal = stop.received() => break signal,
+            signal = signals.stop() => break signal,
             settings = next_settings(&mut pool) => match settings {
                 Some(settings) => worker.apply_settings(settings),
                 None => break "standard input ended",

@@ -14,7 +14,7 @@ use sq_shared::registry::Key;
 pub const EXIT_DISPLACED: u8 = 66;
 
 /// The settings that may change while a worker runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerSettings {
     /// The tenant's keys, which the worker checks again.
     pub keys: Vec<Key>,

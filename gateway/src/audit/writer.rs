@@ -7,8 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::Signal;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::file::{AuditFile, Unwritten};
@@ -65,7 +64,7 @@ impl Writer {
     }
 
     /// Writes until it is told to stop, and then writes what is left.
-    pub(super) async fn run(mut self, mut hangups: Signal, stop: oneshot::Receiver<()>) {
+    pub(super) async fn run(mut self, mut reloads: watch::Receiver<()>, stop: oneshot::Receiver<()>) {
         let mut stop = std::pin::pin!(stop);
         let mut is_stopping = false;
         let mut batch = Vec::new();
@@ -76,7 +75,7 @@ impl Writer {
             let retry_at = self.retry_at.unwrap_or_else(Instant::now);
             tokio::select! {
                 biased;
-                Some(()) = hangups.recv() => self.reopen(),
+                Ok(()) = reloads.changed() => self.reopen(),
                 _ = stop.as_mut(), if !is_stopping => {
                     is_stopping = true;
                     is_gathering = false;
@@ -183,7 +182,6 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
-    use sq_shared::process::signals;
     use sq_tests::root::Root;
     use tokio::sync::Semaphore;
     use tokio::task::JoinHandle;
@@ -206,7 +204,7 @@ mod tests {
             let (entries, receiver) = mpsc::unbounded_channel();
             let (stop, stopped) = oneshot::channel();
             let writer = Writer::new(path, Some(file), receiver, Arc::new(Health::new(is_required)));
-            let writer = tokio::spawn(writer.run(signals::hangups().unwrap(), stopped));
+            let writer = tokio::spawn(writer.run(watch::channel(()).1, stopped));
             Self { root, entries, stop, writer }
         }
 

@@ -1,6 +1,8 @@
-//! `sq-gateway serve`: the gateway alone; and its upgrade, in which one such process takes the place of another.
+//! `sq-gateway serve`: the gateway alone, and its upgrade.
 
+use std::future::pending;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::time::Duration;
 
 use sq_shared::clock;
@@ -9,14 +11,15 @@ use sq_shared::config_source::{ConfigSource, Overrides};
 use sq_shared::data_root::DataRoot;
 use sq_shared::layout;
 use sq_shared::process::failure::Failure;
-use sq_shared::process::signals::{self, StopSignal};
-use sq_shared::process::{output, service_manager, service_user, successor};
+use sq_shared::process::signals::{Signal, Signals};
+use sq_shared::process::upgrade::{OfferError, Successor, find_successor, launch};
+use sq_shared::process::{output, service_manager, service_user};
 
 use crate::directory::Directory;
-use crate::handover::{self, GiveError, Taken, Taker};
 use crate::listen::{Role, Sockets};
 use crate::phase::ShutdownKind;
 use crate::server::{Server, url};
+use crate::upgrade::{self, Offered};
 
 /// What a change by the admin API has at a stop, after the drain.
 const LAST_CHANGE_TIME: Duration = Duration::from_secs(3);
@@ -59,54 +62,56 @@ pub fn run(options: Options) -> Result<(), Failure> {
 }
 
 async fn serve(source: ConfigSource, is_upgrade: bool) -> Result<(), Failure> {
-    let mut stop = StopSignal::without_quit().map_err(Failure::from_error)?;
-    let waiting = signals::meant_for_the_running_one().map_err(Failure::from_error)?;
-    let meeting = layout::handover_socket(&source.config);
-    let taken = match is_upgrade {
-        false => None,
-        true => {
-            // What cannot be read fails here, before the running gateway is asked for anything.
-            data_root(&Directory::load(&source).map_err(Failure::from_error)?)?;
-            tokio::select! {
-                taken = handover::take(&meeting) => Some(taken.map_err(Failure::from_error)?),
-                _ = stop.received() => return Ok(()),
-            }
-        }
-    };
-    let mut asked = Asked {
-        quit: signals::quits().map_err(Failure::from_error)?,
-        upgrade: signals::upgrades().map_err(Failure::from_error)?,
-    };
-    drop(waiting);
-    let server = start(&source, taken).await?;
+    let mut signals = Signals::for_upgradable().map_err(Failure::from_error)?;
+    let path = layout::gateway_upgrade_socket(&source.config);
+    let mut offered = None;
+    if is_upgrade {
+        // What cannot be read fails here, before the running gateway is asked for anything.
+        data_root(&Directory::load(&source).map_err(Failure::from_error)?)?;
+        // Signals but those to stop are meant for the running gateway: a script may send them to every process of the name.
+        offered = tokio::select! {
+            offered = upgrade::wait_for_offer(&path) => Some(offered.map_err(Failure::from_error)?),
+            _ = signals.stop() => return Ok(()),
+        };
+    }
+    let server = start(&source, offered, &mut signals).await?;
     let mut end = ShutdownKind::Stop;
-    let until = async { end = ending(&mut stop, &mut asked, &meeting, server.sockets()).await };
+    let until = async { end = until_end(&mut signals, &path, &server).await };
     let result = server.run_until(source, until).await;
-    server.drain(end).await;
+    server.drain(end, &mut signals).await;
     result.map_err(Failure::from_error)
 }
 
-/// Starts on sockets of its own, or on those of the running gateway, which is told.
-async fn start(source: &ConfigSource, taken: Option<Taken>) -> Result<Server, Failure> {
+/// Starts on new sockets, or on those of the running gateway.
+async fn start(
+    source: &ConfigSource,
+    offered: Option<Offered>,
+    signals: &mut Signals,
+) -> Result<Server, Failure> {
     // What was read first may be as old as the wait for the sockets.
     let directory = Directory::load(source).map_err(Failure::from_error)?;
     let data_root = data_root(&directory)?;
-    let (handed, giver) = taken.map_or((Vec::new(), None), |taken| (taken.sockets, Some(taken.giver)));
-    let sockets = Sockets::take_or_bind(&directory.config, handed).map_err(Failure::from_error)?;
+    let (inherited, predecessor) =
+        offered.map_or((Vec::new(), None), |offered| (offered.sockets, Some(offered.predecessor)));
+    let sockets = Sockets::take_or_bind(&directory.config, inherited).map_err(Failure::from_error)?;
     let roles = sockets.taken.clone();
     let server = Server::start(directory, data_root, sockets).map_err(Failure::from_error)?;
-    let Some(giver) = giver else {
+    let Some(predecessor) = predecessor else {
         announce(&server);
         return Ok(server);
     };
-    if let Err(error) = giver.acknowledge(&roles).await {
-        // The old one has its sockets still, and this one may have accepted somebody.
-        server.drain(ShutdownKind::HandedOver { has_client_socket: roles.contains(&Role::Clients) }).await;
+    if let Err(error) = predecessor.accept(&roles).await {
+        // The running gateway has the sockets still, and this one may have accepted connections.
+        let end = ShutdownKind::HandedOver { has_client_socket: roles.contains(&Role::Clients) };
+        server.drain(end, signals).await;
         return Err(Failure::from_error(error));
     }
     announce(&server);
-    let taken: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
-    tracing::info!(taken = taken.join(", "), "this gateway serves in the place of the one before");
+    let sockets: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
+    tracing::info!(
+        sockets = sockets.join(", "),
+        "upgraded: this gateway serves on the sockets of the one before"
+    );
     Ok(server)
 }
 
@@ -118,76 +123,65 @@ pub fn data_root(directory: &Directory) -> Result<DataRoot, Failure> {
     DataRoot::establish_to_serve(&directory.config, &directory.registry).map_err(Failure::from_error)
 }
 
-/// The signals that ask for an upgrade.
-struct Asked {
-    /// A new process is there, or is about to be.
-    quit: signals::Signal,
-    /// It is to be started.
-    upgrade: signals::Signal,
-}
-
-impl Asked {
-    /// Ends when there is, or soon will be, a process to hand over to.
-    async fn wait(&mut self) {
-        loop {
-            tokio::select! {
-                _ = self.quit.recv() => {
-                    tracing::info!("SIGQUIT: looking for the gateway that takes over");
-                    return;
-                }
-                _ = self.upgrade.recv() => match successor::start() {
-                    Ok(()) => {
-                        tracing::info!("SIGUSR2: the gateway that takes over is asked for");
-                        return;
-                    }
-                    Err(error) => tracing::error!(%error, "SIGUSR2: the program cannot be started; serving on"),
-                },
-            }
-        }
-    }
-}
-
-/// Ends when it is told to stop, or when another process serves on the sockets. While there is none, this one goes on.
-async fn ending(stop: &mut StopSignal, asked: &mut Asked, meeting: &Path, sockets: &Sockets) -> ShutdownKind {
+/// Obeys signals until one stops this gateway, or a new one has taken over. While there is no new one, this one goes on.
+async fn until_end(signals: &mut Signals, path: &Path, server: &Server) -> ShutdownKind {
+    let mut search: Option<Pin<Box<_>>> = None;
     loop {
         let found = async {
-            asked.wait().await;
-            handover::find_taker(meeting).await
+            match &mut search {
+                Some(search) => search.await,
+                None => pending().await,
+            }
         };
-        let taker = tokio::select! {
+        tokio::select! {
             biased;
-            signal = stop.received() => {
-                tracing::info!(signal, "stopping");
-                return ShutdownKind::Stop;
+            signal = signals.next() => match signal {
+                Signal::Stop(signal) => {
+                    tracing::info!(signal, "stopping");
+                    return ShutdownKind::Stop;
+                }
+                Signal::Reload => server.reload(),
+                Signal::Upgrade if !launch() => {}
+                Signal::Upgrade | Signal::HandOff => {
+                    tracing::info!("looking for the new gateway");
+                    search.get_or_insert_with(|| Box::pin(find_successor(path)));
+                }
+            },
+            successor = found => {
+                search = None;
+                if let Some(end) = hand_off(successor, server.sockets()).await {
+                    return end;
+                }
             }
-            taker = found => taker,
-        };
-        // From the offer on, no signal is obeyed: the other process is told yes or no first.
-        let successor = taker.as_ref().ok().and_then(Taker::pid);
-        let given = match taker {
-            Ok(taker) => taker.give(sockets).await,
-            Err(error) => Err(error),
-        };
-        match given {
-            Ok(taken) => {
-                service_manager::handed_over_to(successor, "serving, after an upgrade");
-                return ShutdownKind::HandedOver { has_client_socket: taken.contains(&Role::Clients) };
-            }
-            Err(error) => say_that_it_goes_on(&error),
         }
     }
 }
 
-fn say_that_it_goes_on(error: &GiveError) {
-    tracing::error!(
-        %error,
-        "not handed over, and serving on: start `sq-gateway serve --upgrade` with this config, then send SIGQUIT; \
-         SIGTERM stops"
-    );
+/// Hands the sockets to the new gateway. No signal is obeyed meanwhile: the new gateway is told the decision first.
+async fn hand_off(successor: Result<Successor, OfferError>, sockets: &Sockets) -> Option<ShutdownKind> {
+    let offered = async {
+        let successor = successor?;
+        let pid = successor.pid();
+        Ok((pid, upgrade::offer(successor, sockets).await?))
+    };
+    match offered.await {
+        Ok((pid, taken)) => {
+            service_manager::upgraded_to(pid, "serving, after an upgrade");
+            Some(ShutdownKind::HandedOver { has_client_socket: taken.contains(&Role::Clients) })
+        }
+        Err::<_, OfferError>(error) => {
+            tracing::error!(
+                %error,
+                "not upgraded, serving on: start `sq-gateway serve --upgrade` with this config, then send SIGQUIT; SIGTERM \
+                 stops"
+            );
+            None
+        }
+    }
 }
 
-/// Runs on the control thread to the end; the proxy threads have runtimes of their own. What the admin API still does
-/// then has some seconds, and no more: it may be waiting for a lock or for a worker.
+/// Runs on the control thread to the end; each proxy thread has its own runtime. What the admin API still does at the end
+/// has a few seconds: it may be waiting for a lock or for a worker.
 ///
 /// # Errors
 /// The system gives no runtime, or what ran has failed.

@@ -11,7 +11,7 @@ use sq_shared::data_root::DataRoot;
 use sq_shared::process::failure::Failure;
 use sq_shared::process::output::{self, note};
 use sq_shared::process::service_user;
-use sq_shared::process::signals::{self, StopSignal};
+use sq_shared::process::signals::{Signal, Signals};
 use sq_shared::process::telemetry::LogFormat;
 use sq_shared::registry::TenantState;
 use sq_shared::registry::edit::RegistryEdit;
@@ -74,18 +74,16 @@ pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
 }
 
 async fn serve(source: ConfigSource, new_keys: &[NewKey], log_format: LogFormat) -> Result<(), Failure> {
-    let mut stop = StopSignal::new().map_err(Failure::from_error)?;
-    // `up` hands over to nobody; the signal that asks for it must not end it.
-    let _upgrades = signals::upgrades().map_err(Failure::from_error)?;
+    let mut signals = Signals::for_pool_owner().map_err(Failure::from_error)?;
     let directory = Directory::load(&source).map_err(Failure::from_error)?;
     let data_root = data_root(&directory)?;
     let mut pool = PoolChild::new(source.clone(), log_format)?;
     let result = tokio::select! {
         started = pool.start() => match started {
-            Ok(()) => serve_with_pool(source, (directory, data_root), new_keys, &mut pool, &mut stop).await,
+            Ok(()) => serve_with_pool(source, (directory, data_root), new_keys, &mut pool, &mut signals).await,
             Err(failure) => Err(failure),
         },
-        signal = stop.received() => {
+        signal = signals.stop() => {
             tracing::info!(signal, "stopping");
             Ok(())
         }
@@ -99,7 +97,7 @@ async fn serve_with_pool(
     (directory, data_root): (Directory, DataRoot),
     new_keys: &[NewKey],
     pool: &mut PoolChild,
-    stop: &mut StopSignal,
+    signals: &mut Signals,
 ) -> Result<(), Failure> {
     let sockets = Sockets::bind(&directory.config).map_err(Failure::from_error)?;
     let server = Server::start(directory, data_root, sockets).map_err(Failure::from_error)?;
@@ -109,13 +107,24 @@ async fn serve_with_pool(
     announce(&server);
     let until = async {
         tokio::select! {
-            signal = stop.received() => tracing::info!(signal, "stopping"),
+            () = until_stopped(signals, &server) => {}
             () = pool.keep_alive() => {}
         }
     };
     let result = server.run_until(source, until).await;
-    server.drain(ShutdownKind::Stop).await;
+    server.drain(ShutdownKind::Stop, signals).await;
     result.map_err(Failure::from_error)
+}
+
+async fn until_stopped(signals: &mut Signals, server: &Server) {
+    loop {
+        match signals.next().await {
+            Signal::Stop(signal) => return tracing::info!(signal, "stopping"),
+            Signal::Reload => server.reload(),
+            // `up` is not upgraded: its pool would go with it.
+            Signal::Upgrade | Signal::HandOff => {}
+        }
+    }
 }
 
 fn curl_line(server: &Server, key: &NewKey) -> String {

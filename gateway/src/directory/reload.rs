@@ -1,7 +1,6 @@
 //! Keeps the snapshot current: reads config and registry again when a file changes, at SIGHUP and when the admin API asks.
 //! Files with mistakes change nothing: every mistake is logged, and the old snapshot stays.
 
-use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +10,7 @@ use sq_shared::config_source::ConfigSource;
 use sq_shared::process::watch::{Reason, ReloadWatch};
 use sq_shared::registry::difference::Difference;
 use sq_shared::toml_reader::Mistakes;
+use tokio::sync::watch;
 
 use super::{Directory, SharedDirectory};
 use crate::metrics::{Metrics, Reload};
@@ -104,11 +104,8 @@ impl Reloader {
     }
 
     /// Reloads whenever a file changes and at SIGHUP, until the runtime ends.
-    ///
-    /// # Errors
-    /// The runtime cannot take SIGHUP.
-    pub async fn keep_current(self: Arc<Self>) -> io::Result<()> {
-        let watch = ReloadWatch::new(self.files())?;
+    pub async fn keep_current(self: Arc<Self>, hangups: watch::Receiver<()>) {
+        let watch = ReloadWatch::new(self.files(), hangups);
         let reload = |reason| {
             let reloader = Arc::clone(&self);
             async move {
@@ -123,7 +120,6 @@ impl Reloader {
         if let Some(files) = reload(Reason::WatchBegan).await {
             watch.run(files, reload).await;
         }
-        Ok(())
     }
 
     fn files(&self) -> Vec<PathBuf> {

@@ -1,6 +1,7 @@
 //! Notifies the service manager of a server's state: systemd's `Type=notify`, sd_notify(3). Does nothing in a process
 //! without one.
 
+use rustix::process::Pid;
 use sd_notify::NotifyState;
 
 /// The variable with the service manager's socket. It is for the main process, not for its children.
@@ -16,14 +17,10 @@ pub fn stopping() {
     tell(&[NotifyState::Stopping, NotifyState::Status("draining")]);
 }
 
-/// Another process serves on this one's sockets, and is the service from now on. systemd accepts a process in the
-/// service's own control group.
-pub fn handed_over_to(pid: Option<u32>, status: &str) {
-    let Some(pid) = pid else {
-        return tracing::error!(
-            "the process that took over is unknown: a service manager will see the service end"
-        );
-    };
+/// An upgrade is done: the new process is the service, and this one ends. systemd accepts a new main process that is in
+/// the service's own control group.
+pub fn upgraded_to(successor: Pid, status: &str) {
+    let pid = successor.as_raw_nonzero().get().cast_unsigned();
     tell(&[NotifyState::MainPid(pid), NotifyState::Status(status)]);
 }
 

@@ -1,147 +1,143 @@
-//! The signals that a server of ours obeys: SIGTERM and SIGINT stop it, SIGHUP makes it read its files again, unless it is
-//! that of a closed terminal (`hangup.rs`), which stops it.
-//! SIGQUIT stops it too, unless it has something to hand over; SIGUSR2 makes it start somebody to hand over to.
+//! The signals of a process, as one stream that is read in one place. Scripts send signals to every daemon, so none ends a
+//! process unless it is meant to stop it; one that the program has no use for is logged and ignored.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::io;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
-pub use tokio::signal::unix::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::process::hangup::Terminal;
-pub use crate::process::hangup::{ends_with_terminal, hangups};
+use crate::process::terminal::Terminal;
+pub use crate::process::terminal::ends_with_terminal;
 
-/// Waits for the signal to stop.
-pub struct StopSignal {
-    terminate: Signal,
-    interrupt: Signal,
-    /// `None` when SIGQUIT means something else.
-    quit: Option<Signal>,
-    hangup: Hangup,
-    ignored: Ignored,
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// Finish what is in flight and end. Has the signal's name, for the log.
+    Stop(&'static str),
+    /// SIGHUP: apply what the files say now; open log files again.
+    Reload,
+    /// SIGUSR2: start the new process, then hand the sockets to it.
+    Upgrade,
+    /// SIGQUIT: hand the sockets to the new process, which the operator starts.
+    HandOff,
 }
 
-/// Which SIGHUP stops a server.
-enum Hangup {
-    None,
-    Every(Signal),
-    OfTerminal(Terminal),
+/// A process's signals. While this exists, and afterwards too, none of them has the kernel's default action.
+pub struct Signals {
+    streams: Vec<Stream>,
+    /// The terminal that the process ends with.
+    terminal: Option<Terminal>,
 }
 
-impl StopSignal {
-    /// Takes the signals over; from now on they no longer end the process by themselves.
+struct Stream {
+    name: &'static str,
+    received: tokio::signal::unix::Signal,
+    /// `None`: ignored.
+    meaning: Option<Signal>,
+}
+
+/// SIGQUIT, where there are no sockets to hand to another process.
+const QUIT: Signal = Signal::Stop("SIGQUIT");
+
+/// SIGHUP of a terminal that was closed.
+const TERMINAL_CLOSED: Signal = Signal::Stop("SIGHUP, for the terminal was closed");
+
+impl Signals {
+    /// For a server that an upgrade can replace.
     ///
     /// # Errors
-    /// The runtime cannot take them.
-    pub fn new() -> io::Result<Self> {
-        Ok(Self { quit: Some(quits()?), ..Self::without_quit()? })
+    /// The runtime cannot register for the signals.
+    pub fn for_upgradable() -> io::Result<Self> {
+        Self::for_server(Some(Signal::HandOff), Some(Signal::Upgrade))
     }
 
-    /// The same without SIGQUIT.
+    /// For a server that starts its own pool, and so stops with it.
     ///
     /// # Errors
-    /// The runtime cannot take them.
-    pub fn without_quit() -> io::Result<Self> {
-        let hangup = Terminal::of_process()?.map_or(Hangup::None, Hangup::OfTerminal);
-        Self::with(hangup, Ignored::new([("SIGUSR1", SignalKind::user_defined1())])?)
+    /// The runtime cannot register for the signals.
+    pub fn for_pool_owner() -> io::Result<Self> {
+        Self::for_server(Some(QUIT), None)
     }
 
-    /// A worker's, which has no files to read again and hands nothing over. SIGHUP stops one that was started in a
-    /// terminal, which it can no longer see.
+    /// For the pool of such a server, which is not replaced alone.
     ///
     /// # Errors
-    /// The runtime cannot take the signals.
-    pub fn of_worker(ends_with_terminal: bool) -> io::Result<Self> {
-        let users = [("SIGUSR1", SignalKind::user_defined1()), ("SIGUSR2", SignalKind::user_defined2())];
-        let (hangup, ignored) = if ends_with_terminal {
-            (Hangup::Every(hangups()?), Ignored::new(users)?)
-        } else {
-            (Hangup::None, Ignored::new(users.into_iter().chain([("SIGHUP", SignalKind::hangup())]))?)
-        };
-        Ok(Self { quit: Some(quits()?), ..Self::with(hangup, ignored)? })
+    /// The runtime cannot register for the signals.
+    pub fn for_owned_pool() -> io::Result<Self> {
+        Self::for_server(None, None)
     }
 
-    fn with(hangup: Hangup, ignored: Ignored) -> io::Result<Self> {
-        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        Ok(Self { terminate, interrupt, quit: None, hangup, ignored })
+    /// For a worker, which has no files to read again. A confined one cannot see its terminal: if it ends with it, every
+    /// SIGHUP stops it.
+    ///
+    /// # Errors
+    /// The runtime cannot register for the signals.
+    pub fn for_worker(ends_with_terminal: bool) -> io::Result<Self> {
+        Self::new(Some(QUIT), ends_with_terminal.then_some(TERMINAL_CLOSED), None, None)
     }
 
-    /// Ends at the next of the signals; gives its name.
-    pub async fn received(&mut self) -> &'static str {
+    fn for_server(quit: Option<Signal>, user2: Option<Signal>) -> io::Result<Self> {
+        Self::new(quit, Some(Signal::Reload), user2, Terminal::of_process())
+    }
+
+    fn new(
+        quit: Option<Signal>,
+        hangup: Option<Signal>,
+        user2: Option<Signal>,
+        terminal: Option<Terminal>,
+    ) -> io::Result<Self> {
+        let streams = [
+            ("SIGTERM", SignalKind::terminate(), Some(Signal::Stop("SIGTERM"))),
+            ("SIGINT", SignalKind::interrupt(), Some(Signal::Stop("SIGINT"))),
+            ("SIGQUIT", SignalKind::quit(), quit),
+            ("SIGHUP", SignalKind::hangup(), hangup),
+            ("SIGUSR1", SignalKind::user_defined1(), None),
+            ("SIGUSR2", SignalKind::user_defined2(), user2),
+        ];
+        let open = |(name, kind, meaning)| Ok(Stream { name, received: signal(kind)?, meaning });
+        let streams = streams.into_iter().map(open).collect::<io::Result<_>>()?;
+        Ok(Self { streams, terminal })
+    }
+
+    /// Waits for the next signal that the program has a use for. May be given up and called again.
+    pub async fn next(&mut self) -> Signal {
         loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return "SIGTERM",
-                _ = self.interrupt.recv() => return "SIGINT",
-                () = next(&mut self.quit) => return "SIGQUIT",
-                () = self.hangup.stops() => return "SIGHUP, for the terminal was closed",
-                name = self.ignored.received() => tracing::info!("{name} is ignored"),
+            let Self { streams, terminal } = self;
+            let closed = async {
+                match terminal {
+                    Some(terminal) => terminal.closed().await,
+                    None => pending().await,
+                }
+            };
+            let (name, meaning) = tokio::select! {
+                received = poll_fn(|context| poll_next(streams, context)) => received,
+                () = closed => return TERMINAL_CLOSED,
+            };
+            if let (Some(Signal::Reload), Some(terminal)) = (meaning, terminal) {
+                terminal.hangup_received();
+            }
+            match meaning {
+                Some(signal) => return signal,
+                None => tracing::info!("{name} is ignored"),
+            }
+        }
+    }
+
+    /// Waits for a signal to stop, and drops all others. Gives its name.
+    pub async fn stop(&mut self) -> &'static str {
+        loop {
+            if let Signal::Stop(name) = self.next().await {
+                return name;
             }
         }
     }
 }
 
-async fn next(signal: &mut Option<Signal>) {
-    match signal {
-        Some(signal) => _ = signal.recv().await,
-        None => std::future::pending().await,
-    }
-}
-
-impl Hangup {
-    async fn stops(&mut self) {
-        match self {
-            Self::None => std::future::pending().await,
-            Self::Every(hangups) => _ = hangups.recv().await,
-            Self::OfTerminal(terminal) => terminal.closed().await,
-        }
-    }
-}
-
-/// Signals that a server has no use for, by their names. Scripts send them to every daemon; they must not end one.
-struct Ignored(Vec<(&'static str, Signal)>);
-
-impl Ignored {
-    fn new(signals: impl IntoIterator<Item = (&'static str, SignalKind)>) -> io::Result<Self> {
-        let taken = |(name, kind)| Ok((name, signal(kind)?));
-        signals.into_iter().map(taken).collect::<io::Result<_>>().map(Self)
-    }
-
-    /// Gives the name of the next one.
-    async fn received(&mut self) -> &'static str {
-        poll_fn(|context| {
-            // Each is asked, so that each wakes this task.
-            let mut come = self
-                .0
-                .iter_mut()
-                .filter_map(|(name, signal)| signal.poll_recv(context).is_ready().then_some(*name));
-            come.next().map_or(Poll::Pending, Poll::Ready)
-        })
-        .await
-    }
-}
-
-/// The stream of SIGQUITs; from now on they no longer end the process by themselves.
-///
-/// # Errors
-/// The runtime cannot take the signal.
-pub fn quits() -> io::Result<Signal> {
-    signal(SignalKind::quit())
-}
-
-/// The stream of SIGUSR2s: a new process is to be started, and handed over to.
-///
-/// # Errors
-/// The runtime cannot take the signal.
-pub fn upgrades() -> io::Result<Signal> {
-    signal(SignalKind::user_defined2())
-}
-
-/// The streams of the signals that a process with `--upgrade` takes over and does not obey while it waits: whoever sends
-/// one of them to every process of the name means the one that runs already.
-///
-/// # Errors
-/// The runtime cannot take them.
-pub fn meant_for_the_running_one() -> io::Result<[Signal; 4]> {
-    Ok([quits()?, upgrades()?, hangups()?, signal(SignalKind::user_defined1())?])
+/// The next signal that came, in the order of the streams. Those behind it are polled at the next call.
+fn poll_next(streams: &mut [Stream], context: &mut Context<'_>) -> Poll<(&'static str, Option<Signal>)> {
+    let mut received = streams.iter_mut().filter_map(|stream| {
+        stream.received.poll_recv(context).is_ready().then_some((stream.name, stream.meaning))
+    });
+    received.next().map_or(Poll::Pending, Poll::Ready)
 }

@@ -3,16 +3,13 @@
 //! swaps `..data`), a folder that was mounted over, a file system of another machine. A watch of the folders would also
 //! wake for each line of a log that is kept there.
 
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::Signal;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
-
-use super::signals::hangups;
 
 /// How often the files are polled: a change is applied within a second, and a poll costs a `stat` per file.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -47,16 +44,14 @@ impl Reason {
 /// Has files read again when one of them changes, and at SIGHUP.
 pub struct ReloadWatch {
     files: FileWatch,
-    hangups: Signal,
+    hangups: watch::Receiver<()>,
 }
 
 impl ReloadWatch {
-    /// Watches these files. Read them again once: they may have changed since they were last read.
-    ///
-    /// # Errors
-    /// The runtime cannot take SIGHUP.
-    pub fn new(files: Vec<PathBuf>) -> io::Result<Self> {
-        Ok(Self { files: FileWatch::new(files), hangups: hangups()? })
+    /// Watches these files. Read them again once: they may have changed since they were last read. Each of `hangups` is a
+    /// SIGHUP.
+    pub fn new(files: Vec<PathBuf>, hangups: watch::Receiver<()>) -> Self {
+        Self { files: FileWatch::new(files), hangups }
     }
 
     /// Calls `reload` for each change, which returns the files to watch from then on; `None` ends the watch. `files` are
@@ -71,7 +66,7 @@ impl ReloadWatch {
             } else {
                 tokio::select! {
                     () = self.files.changed() => Reason::FileChanged,
-                    _ = self.hangups.recv() => Reason::Hangup,
+                    Ok(()) = self.hangups.changed() => Reason::Hangup,
                 }
             };
             let Some(next) = reload(reason).await else { return };

@@ -6,17 +6,16 @@ use sq_shared::config::fields::Reader;
 use sq_shared::config::{Config, Enforcement};
 use sq_shared::config_source::{ConfigSource, Overrides};
 use sq_shared::data_root::DataRoot;
-use sq_shared::process::signals;
+use sq_shared::process::signals::Signals;
 use sq_shared::process::telemetry::LogFormat;
-use tokio::runtime::Runtime;
 
 use crate::pool::Pool;
-use crate::pool::handover::{self, Handover};
 use crate::pool::process::Launcher;
 use crate::pool::program::Program;
+use crate::pool::upgrade::Inherited;
+use sq_shared::clock;
 use sq_shared::process::failure::Failure;
 use sq_shared::process::{open_files, service_user};
-use sq_shared::{clock, layout};
 
 /// Options of `pool`.
 #[derive(Debug, clap::Args)]
@@ -28,7 +27,7 @@ pub struct Options {
     /// A registry other than the one that the config names.
     #[arg(long, value_name = "FILE")]
     tenants: Option<PathBuf>,
-    /// Stop when standard input ends, so that the pool goes with the program that started it.
+    /// Stop when standard input ends, so that the pool ends with the program that started it.
     #[arg(long)]
     until_stdin_closes: bool,
     /// Take the sockets over from the pool that runs: start this one, then send SIGQUIT to that one.
@@ -39,7 +38,8 @@ pub struct Options {
 /// Runs until it is told to stop; no worker is left behind.
 ///
 /// # Errors
-/// Config or registry have mistakes, a slot or the status address cannot be had, the data root is not there, or no pool hands over.
+/// Config or registry have mistakes, a slot or the status address is taken, the data root is missing, or no pool offers
+/// its sockets.
 pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
     service_user::act_for_system(&options.config)?;
     if let Some(tenants) = &options.tenants {
@@ -57,35 +57,39 @@ pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
     let data_root = DataRoot::establish_to_serve(&config, &registry).map_err(Failure::from_error)?;
     let program = Program::current().map_err(|error| {
         Failure::Failed(format!(
-            "cannot open the workers' program, /proc/self/exe: {error}; is /proc mounted?"
+            "failed to open the workers' program, /proc/self/exe: {error}; is /proc mounted?"
         ))
     })?;
     let launcher = Launcher::new(program, log_format, config.pool.sandbox.unwrap_or(Enforcement::Try));
     note_confinement(&launcher, &config)?;
-    // A slot costs up to four descriptors: its socket, and its worker's standard input, standard output and process.
+    // A slot costs up to five descriptors: its socket, and its worker's standard input, standard output and process, which
+    // the runtime has open, too.
     open_files::raise_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::from_error)?;
-    let handover = options.upgrade.then(|| wait_for_handover(&runtime, &config)).transpose()?;
     let result = runtime.block_on(async {
-        let pool = Pool::start(source, config, &registry, data_root, launcher, handover);
-        let mut pool = pool.map_err(Failure::Failed)?;
+        let signals =
+            if options.until_stdin_closes { Signals::for_owned_pool() } else { Signals::for_upgradable() };
+        let mut signals = signals.map_err(Failure::from_error)?;
+        let mut inherited = Inherited::default();
+        if options.upgrade {
+            // Signals but those to stop are meant for the running pool.
+            inherited = tokio::select! {
+                inherited = Inherited::wait_for_offer(&config.path) => inherited.map_err(Failure::from_error)?,
+                _ = signals.stop() => return Ok(()),
+            };
+        }
+        let pool = Pool::start(source, config, &registry, data_root, launcher, inherited, signals).await;
+        let pool = pool.map_err(Failure::Failed)?;
         if options.until_stdin_closes {
             pool.stop_when_stdin_closes();
         }
         pool.run().await;
         Ok(())
     });
-    // A look at a disk that hangs does not end.
+    // A `stat` on a disk that hangs does not end.
     runtime.shutdown_background();
     result
-}
-
-/// Waits for the pool that runs.
-fn wait_for_handover(runtime: &Runtime, config: &Config) -> Result<Handover, Failure> {
-    let _within = runtime.enter();
-    let _signals = signals::meant_for_the_running_one().map_err(Failure::from_error)?;
-    handover::receive(&layout::pool_handover_socket(&config.path)).map_err(Failure::Failed)
 }
 
 /// Says once, for all the workers to come, what confines them: a trial of it, in a process that ends.
@@ -104,8 +108,8 @@ fn note_confinement(launcher: &Launcher, config: &Config) -> Result<(), Failure>
     let why = format!("{} ({})", said(&trial.stderr), trial.status);
     if wanted == Some(Enforcement::Require) {
         return Err(Failure::Failed(format!(
-            "[pool] sandbox = \"require\" cannot be had: {why}; it takes Linux 6.7 with `landlock` in its `lsm=`; \
-             \"try\" does with what there is"
+            "[pool] sandbox = \"require\" is not possible here: {why}; it needs Linux 6.7 with `landlock` in its `lsm=`; \
+             \"try\" uses what there is"
         )));
     }
     tracing::warn!("{why}");

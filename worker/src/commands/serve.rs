@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use rustix::fs::{Mode, OFlags};
 use sq_shared::config::{Enforcement, ListenAddress};
-use sq_shared::process::signals::{self, StopSignal};
+use sq_shared::process::signals::{self, Signals};
 use sq_shared::registry::{Key, Scope};
 use sq_shared::tenant::TenantName;
 use sq_shared::token::{BearerToken, TokenDigest};
@@ -136,7 +136,7 @@ pub fn run(options: Options) -> Result<ExitCode, Failure> {
     let _span = options.tenant.as_ref().map(|tenant| tracing::error_span!("worker", %tenant).entered());
     // From here on nothing can be opened but what is in the directory.
     let mut serving = pin!(async {
-        let stop = StopSignal::of_worker(ends_with_terminal).map_err(Failure::from_error)?;
+        let signals = Signals::for_worker(ends_with_terminal).map_err(Failure::from_error)?;
         let (worker, pool) = match access {
             Some(access) => (alone(&options, directory, tick.clone(), access)?, None),
             None => match of_pool(&options, directory, tick.clone()).await? {
@@ -151,7 +151,7 @@ pub fn run(options: Options) -> Result<ExitCode, Failure> {
                 output::announce(format_args!("ready http://{address}"));
             }
         }
-        server::run(listener, Rc::new(worker), pool, stop).await.map_err(Failure::from_error)
+        server::run(listener, Rc::new(worker), pool, signals).await.map_err(Failure::from_error)
     });
     // When this is due, the runtime does not park: it asks for news in passing, and comes here before it serves them.
     let ending = runtime.block_on(poll_fn(|context| {

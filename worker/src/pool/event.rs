@@ -1,16 +1,16 @@
 //! The events of the pool's loop: from sockets, workers, files, signals and directory checks.
 
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use sq_shared::process::watch::Reason;
+use sq_shared::process::signals::Signal;
+use sq_shared::process::upgrade::{OfferError, Successor};
 use tokio::sync::oneshot;
 
 use super::desired::Assignment;
 use super::directory_check::CheckResult;
-use super::process::End;
+use super::process::Exit;
 use super::program::Program;
 use super::report::Report;
 
@@ -22,17 +22,15 @@ pub enum Event {
     /// The worker on this port applied its first command at this time.
     WorkerServed(u16, Instant),
     /// The worker on this port exited and was reaped.
-    WorkerEnded(u16, End),
+    WorkerEnded(u16, Exit),
     /// Read config and registry again, and answer with the files to watch from now on.
-    ReloadRequested(Reason, oneshot::Sender<Vec<PathBuf>>),
+    ReloadRequested(oneshot::Sender<Vec<PathBuf>>),
     /// A new program for workers passed its check; this is its version.
     NewProgram(Program, String),
-    /// Hand over to the pool that was started with `--upgrade`.
-    HandoverRequested,
-    /// Start that pool, and hand over to it.
-    UpgradeRequested,
-    /// The connection to that pool, or why there is none.
-    SuccessorFound(Result<UnixStream, String>),
+    /// A signal came; the end of standard input may count as one.
+    Signalled(Signal),
+    /// The new pool of an upgrade waits for the sockets, or there is none.
+    SuccessorFound(Result<Successor, OfferError>),
     /// The data root went missing, or is back.
     DataRootChanged {
         /// Whether it is missing now.
@@ -44,6 +42,4 @@ pub enum Event {
     DirectoryChecked(u16, Arc<Assignment>, CheckResult),
     /// The status page wants a report.
     StatusRequested(oneshot::Sender<Report>),
-    /// Stop the pool, for this reason.
-    StopRequested(&'static str),
 }

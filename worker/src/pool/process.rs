@@ -1,4 +1,4 @@
-//! A worker's process: how it is started, told, signalled, and seen to end.
+//! A worker's process: how it is started, given settings, signalled and reaped.
 
 use std::ffi::OsString;
 use std::future::pending;
@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use command_fds::{CommandFdExt, FdMapping};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use sq_shared::config::Enforcement;
 use sq_shared::process::telemetry::{self, LogFormat};
 use tokio::io::AsyncWriteExt;
@@ -38,15 +38,15 @@ pub struct Launcher {
     program: Option<Program>,
     log_format: &'static str,
     rust_log: Option<OsString>,
-    /// Workers write to the pool's standard error, where nobody wants colours.
+    /// Workers write to the pool's standard error, where colours are not wanted.
     refuses_colours: bool,
     sandbox: Enforcement,
 }
 
-/// How a worker ended.
+/// How a worker's process ended.
 #[derive(Debug)]
-pub struct End {
-    /// What the system says of it.
+pub struct Exit {
+    /// What the system says about it.
     pub status: io::Result<ExitStatus>,
     /// A command was applied before; see `server/served_signal.rs`.
     pub has_served: bool,
@@ -56,6 +56,8 @@ pub struct End {
 pub struct Process {
     /// Its process id.
     pub pid: u32,
+    /// Its process, for the next pool. Opened before it could be reaped: it is never another process.
+    pub pidfd: OwnedFd,
     settings: watch::Sender<Vec<u8>>,
     signals: mpsc::Sender<Signal>,
 }
@@ -123,16 +125,17 @@ impl Launcher {
         let (Some(pid), Some(stdin)) = (child.id(), child.stdin.take()) else {
             return Err(io::Error::other("the worker has no process id or standard input"));
         };
+        let pidfd = pidfd_open(raw_pid(pid)?, PidfdFlags::empty())?;
         let (settings, lines) = watch::channel(line_of(&assignment.settings)?);
         let (signals, orders) = mpsc::channel(SIGNALS_PER_WORKER);
         let events = events.clone();
         tokio::spawn(async move {
-            let status = attend(child, stdin, lines, orders, hear(port, &served, &events)).await;
-            let end = End { status, has_served: has_bytes(&served) };
+            let status = supervise(child, stdin, lines, orders, report_served(port, &served, &events)).await;
+            let exit = Exit { status, has_served: has_bytes(&served) };
             // The loop that receives ends only with the process.
-            let _ = events.send(Event::WorkerEnded(port, end));
+            let _ = events.send(Event::WorkerEnded(port, exit));
         });
-        Ok(Process { pid, settings, signals })
+        Ok(Process { pid, pidfd, settings, signals })
     }
 
     fn command(
@@ -167,17 +170,16 @@ impl Launcher {
 }
 
 impl Process {
-    /// Tells the worker its new settings. Of several in quick succession only the last is sure to
-    /// arrive.
+    /// Sends the worker its new settings. Of several in quick succession only the last is sure to arrive.
     ///
     /// # Errors
     /// The settings cannot be written as JSON.
-    pub fn tell(&self, settings: &WorkerSettings) -> io::Result<()> {
+    pub fn send_settings(&self, settings: &WorkerSettings) -> io::Result<()> {
         self.settings.send_replace(line_of(settings)?);
         Ok(())
     }
 
-    /// Lets the worker finish what it is doing, then end: SIGTERM, and the end of its standard input.
+    /// Lets the worker finish its requests, then end: SIGTERM, and the end of its standard input.
     pub fn stop(&self) {
         self.signal(Signal::TERM);
     }
@@ -198,13 +200,17 @@ fn has_bytes(pipe: &pipe::Receiver) -> bool {
     rustix::io::ioctl_fionread(pipe).is_ok_and(|bytes| bytes > 0)
 }
 
-/// Tells of a worker's word that it has served, which stays in the pipe; then never ends.
-async fn hear(port: u16, served: &pipe::Receiver, events: &mpsc::UnboundedSender<Event>) {
+/// Reports the byte with which a worker says that it has served, which stays in the pipe; then never ends.
+async fn report_served(port: u16, served: &pipe::Receiver, events: &mpsc::UnboundedSender<Event>) {
     if served.readable().await.is_ok() && has_bytes(served) {
         // The loop that receives ends only with the process.
         let _ = events.send(Event::WorkerServed(port, Instant::now()));
     }
     pending().await
+}
+
+fn raw_pid(pid: u32) -> io::Result<Pid> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
 fn line_of(settings: &WorkerSettings) -> io::Result<Vec<u8>> {
@@ -215,14 +221,14 @@ fn line_of(settings: &WorkerSettings) -> io::Result<Vec<u8>> {
 
 /// Feeds, signals and reaps a worker. All three in one task: a signal can then never reach a process
 /// that got the id of a worker that was just reaped.
-async fn attend(
+async fn supervise(
     mut child: Child,
     stdin: ChildStdin,
     lines: watch::Receiver<Vec<u8>>,
     mut orders: mpsc::Receiver<Signal>,
-    hearing: impl Future<Output = ()>,
+    reporting: impl Future<Output = ()>,
 ) -> io::Result<ExitStatus> {
-    let mut hearing = pin!(hearing);
+    let mut reporting = pin!(reporting);
     let mut feeding = Some(Box::pin(feed(stdin, lines)));
     loop {
         let fed = async {
@@ -232,7 +238,7 @@ async fn attend(
             }
         };
         tokio::select! {
-            () = &mut hearing => {}
+            () = &mut reporting => {}
             status = child.wait() => return status,
             Some(order) = orders.recv() => {
                 // One that is killed must not find time to finish because its standard input has ended.
@@ -256,12 +262,11 @@ async fn feed(mut stdin: ChildStdin, mut lines: watch::Receiver<Vec<u8>>) {
 
 fn deliver(child: &Child, signal: Signal) {
     // Without an id the worker has been reaped.
-    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    if let Some(pid) = pid
+    if let Some(pid) = child.id().and_then(|pid| raw_pid(pid).ok())
         && let Err(error) = kill_process(pid, signal)
     {
         let name = if signal == Signal::KILL { "SIGKILL" } else { "SIGTERM" };
-        tracing::error!(%error, pid = pid.as_raw_nonzero().get(), signal = name, "cannot signal a worker");
+        tracing::error!(%error, pid = pid.as_raw_nonzero().get(), signal = name, "failed to signal a worker");
     }
 }
 
@@ -345,15 +350,15 @@ while :; do sleep 0.01; done
         let first = wait_for(&folder.path().join("first")).await;
         assert_eq!(first, format!("{arguments} --settings-from-stdin --sandbox off 1  {line}\n"));
 
-        process.tell(&assignment(folder.path(), 2).settings).unwrap();
+        process.send_settings(&assignment(folder.path(), 2).settings).unwrap();
         assert!(wait_for(&folder.path().join("second")).await.contains("\"quota_bytes\":2"));
 
         let heard = events.recv().await;
         assert!(matches!(heard, Some(Event::WorkerServed(1341, _))), "{heard:?}");
         process.stop();
-        let Some(Event::WorkerEnded(1341, end)) = events.recv().await else { panic!("no end") };
-        assert_eq!(end.status.unwrap().signal(), Some(Signal::TERM.as_raw()));
-        assert!(end.has_served, "it wrote a byte when it got its second settings");
+        let Some(Event::WorkerEnded(1341, exit)) = events.recv().await else { panic!("no exit") };
+        assert_eq!(exit.status.unwrap().signal(), Some(Signal::TERM.as_raw()));
+        assert!(exit.has_served, "it wrote a byte when it got its second settings");
         process.kill();
     }
 
@@ -366,12 +371,12 @@ while :; do sleep 0.01; done
         let (sender, mut events) = mpsc::unbounded_channel();
         let process = start(&program, &assignment(folder.path(), 1), &sender);
         wait_for(&folder.path().join("first")).await;
-        process.tell(&assignment(folder.path(), 3).settings).unwrap();
+        process.send_settings(&assignment(folder.path(), 3).settings).unwrap();
         let orphan = wait_for(&folder.path().join("second")).await;
         process.kill();
-        let Some(Event::WorkerEnded(1341, end)) = events.recv().await else { panic!("no end") };
-        assert_eq!(end.status.unwrap().signal(), Some(Signal::KILL.as_raw()));
-        assert!(!end.has_served);
+        let Some(Event::WorkerEnded(1341, exit)) = events.recv().await else { panic!("no exit") };
+        assert_eq!(exit.status.unwrap().signal(), Some(Signal::KILL.as_raw()));
+        assert!(!exit.has_served);
         let orphan = orphan.trim().parse().ok().and_then(Pid::from_raw).unwrap();
         kill_process(orphan, Signal::KILL).unwrap();
     }

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
-use sq_shared::process::signals::hangups;
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
+use tokio::sync::watch;
 
 /// How long a new program may take to print its version.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -111,17 +111,14 @@ impl Program {
 }
 
 /// Checks for a new program at each SIGHUP, and calls `adopt` with one that prints its version, until it returns false.
-///
-/// # Errors
-/// Failed to register the signal.
 pub fn replace_on_hangup(
     running: Program,
+    mut hangups: watch::Receiver<()>,
     adopt: impl Fn(Program, String) -> bool + Send + 'static,
-) -> io::Result<()> {
-    let mut hangups = hangups()?;
+) {
     tokio::spawn(async move {
         let mut running = running;
-        while hangups.recv().await.is_some() {
+        while hangups.changed().await.is_ok() {
             let Some(program) = running.replacement() else { continue };
             let path = program.path.display();
             match program.check_version().await {
@@ -138,7 +135,6 @@ pub fn replace_on_hangup(
             }
         }
     });
-    Ok(())
 }
 
 #[cfg(test)]

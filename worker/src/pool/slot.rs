@@ -55,8 +55,8 @@ impl SlotSocket {
     }
 
     /// The socket itself, for the next pool.
-    pub fn listener(&self) -> Arc<OwnedFd> {
-        Arc::clone(&self.listener)
+    pub fn listener(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
     }
 
     /// Sets what happens to the slot's connections. Setting `Watched` again reports a waiting connection again.

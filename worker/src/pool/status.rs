@@ -50,7 +50,7 @@ pub struct StatusSources {
 /// The status port's socket, and the task that accepts on it.
 pub struct StatusServer {
     /// For the next pool.
-    pub listener: Arc<OwnedFd>,
+    pub listener: OwnedFd,
     accepting: AbortHandle,
 }
 
@@ -83,7 +83,7 @@ impl StatusServer {
         let copy = std::net::TcpListener::from(listener.try_clone().map_err(explain)?);
         let listening = TcpListener::from_std(copy).map_err(explain)?;
         let accepting = tokio::spawn(accept(listening, Arc::new(sources)));
-        Ok(Self { listener: Arc::new(listener), accepting: accepting.abort_handle() })
+        Ok(Self { listener, accepting: accepting.abort_handle() })
     }
 
     /// Stops accepting, so that the next pool answers.

@@ -53,7 +53,9 @@ fn pool(program: &str) -> (Pool, SocketAddr) {
         status: None,
         replaced: None,
         is_halted: false,
-        succession: Succession::default(),
+        is_finding_successor: false,
+        inherited: BTreeMap::new(),
+        hangup: watch::channel(()).0,
         reloads: None,
         is_rejected: false,
         sender,
@@ -78,7 +80,7 @@ async fn a_start_that_fails_is_tried_again_for_the_connection_that_waits() {
         // backs off only after the second.
         tokio::time::sleep(Duration::from_millis(500)).await;
         let held = backing_off(&sender).await;
-        sender.send(Event::StopRequested("the test's end")).unwrap();
+        sender.send(Event::Signalled(Signal::Stop("the end of the test"))).unwrap();
         held
     };
     let ((), held) = tokio::join!(pool.run(), asking);

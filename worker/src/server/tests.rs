@@ -50,7 +50,7 @@ async fn serve_for<T: Send + 'static>(
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
     let client = spawn_blocking(move || client(address));
-    let serving = run(listener, worker, None, StopSignal::new().unwrap());
+    let serving = run(listener, worker, None, Signals::for_worker(false).unwrap());
     let (served, outcome) = tokio::join!(serving, client);
     served.unwrap();
     outcome.unwrap()
@@ -137,7 +137,7 @@ async fn a_worker_whose_disk_fails_answers_503_and_ends_with_an_error() {
         get(address, "update?p=notes&c=1.1.1/1.1.1/1.1.1&s=new").read_to_string(&mut answer).unwrap();
         answer
     });
-    let serving = run(listener, Rc::new(worker), None, StopSignal::new().unwrap());
+    let serving = run(listener, Rc::new(worker), None, Signals::for_worker(false).unwrap());
     let (served, answer) = tokio::join!(serving, client);
     assert!(answer.unwrap().starts_with("HTTP/1.1 503 "));
     assert!(served.is_err());

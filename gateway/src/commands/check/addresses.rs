@@ -231,7 +231,8 @@ impl Findings {
 
     /// The socket files through which an upgrade passes the listening sockets. A path that is too long would show only then.
     fn warn_about_upgrade_sockets(&mut self, config: &Config) {
-        for path in [layout::handover_socket(&config.path), layout::pool_handover_socket(&config.path)] {
+        for path in [layout::gateway_upgrade_socket(&config.path), layout::pool_upgrade_socket(&config.path)]
+        {
             let bytes = path.as_os_str().len();
             if bytes > SOCKET_PATH_BYTES {
                 self.warnings.push(format!(

@@ -19,13 +19,13 @@ pub(super) struct PoolChild {
     program: PathBuf,
     source: ConfigSource,
     log_format: LogFormat,
-    /// Kept here before it is waited for: whatever gives up the wait, `stop` still finds the child.
+    /// Set before the wait for it: if the wait is given up, `stop` still finds the child.
     running: Option<Running>,
 }
 
 struct Running {
     child: Child,
-    /// Apart from the child: to wait for a child closes the standard input that it still has.
+    /// Apart from the child: waiting for a child closes the standard input that it still holds.
     stdin: Option<ChildStdin>,
 }
 
@@ -40,7 +40,7 @@ impl PoolChild {
         let mut child = self.command().spawn().map_err(|error| {
             let program = self.program.display();
             Failure::Failed(format!(
-                "cannot start {program}: {error}; it belongs beside sq-gateway, or in PATH"
+                "failed to start {program}: {error}; it belongs beside sq-gateway, or in PATH"
             ))
         })?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
@@ -71,7 +71,7 @@ impl PoolChild {
         if let Some(running) = &mut self.running {
             drop(running.stdin.take());
             if let Err(error) = running.child.wait().await {
-                tracing::error!(%error, "cannot wait for the pool's end");
+                tracing::error!(%error, "failed to wait for the pool's end");
             }
         }
     }

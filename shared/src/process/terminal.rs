@@ -2,16 +2,15 @@
 //! the terminal is closed that a program was started in. (Who sent it does not tell: a shell sends it as an operator does.)
 
 use std::fs::File;
-use std::io;
+use std::future::pending;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{Instant, interval, sleep_until};
+use tokio::time::{Instant, Interval, interval, sleep_until};
 
-/// How often it is looked whether the terminal is still there.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the terminal is checked.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A terminal emulator may send the signal first and close the terminal then.
 const CLOSING_TIME: Duration = Duration::from_millis(100);
@@ -20,42 +19,41 @@ const CLOSING_TIME: Duration = Duration::from_millis(100);
 const SAME_EVENT: Duration = Duration::from_secs(2);
 
 /// The terminal that a program was started in, and ends with.
-pub struct Terminal {
-    hangups: Signal,
-    /// The last SIGHUP, until it is known what it meant.
-    asked: Option<Instant>,
-    /// When it was seen that the terminal is gone.
+pub(super) struct Terminal {
+    checks: Interval,
+    /// When the last SIGHUP came, until its meaning is known.
+    hangup: Option<Instant>,
+    /// When the terminal was found to be gone.
     gone: Option<Instant>,
 }
 
 impl Terminal {
-    /// The terminal of this process. `None` when it has none, and when it was started to outlive it (`nohup`).
-    ///
-    /// # Errors
-    /// The runtime cannot take SIGHUP.
-    pub fn of_process() -> io::Result<Option<Self>> {
-        if !ends_with_terminal() {
-            return Ok(None);
-        }
-        Ok(Some(Self { hangups: hangups()?, asked: None, gone: None }))
+    /// The terminal of this process. `None` when it has none, and when it was started to outlive it (`nohup`). Call it
+    /// inside a runtime, before anything registers for SIGHUP.
+    pub(super) fn of_process() -> Option<Self> {
+        ends_with_terminal().then(|| Self { checks: interval(CHECK_INTERVAL), hangup: None, gone: None })
     }
 
-    /// Ends when the terminal was closed, and SIGHUP said so.
-    pub async fn closed(&mut self) {
-        let mut looks = interval(LOOK_INTERVAL);
+    /// SIGHUP has come.
+    pub(super) fn hangup_received(&mut self) {
+        self.hangup = Some(Instant::now());
+    }
+
+    /// Waits until the terminal is closed, and SIGHUP has come with that. May be given up and called again.
+    pub(super) async fn closed(&mut self) {
         loop {
+            let Self { checks, hangup, .. } = self;
             let settled = async {
-                match self.asked {
-                    Some(asked) => sleep_until(asked + CLOSING_TIME).await,
-                    None => std::future::pending().await,
+                match hangup {
+                    Some(hangup) => sleep_until(*hangup + CLOSING_TIME).await,
+                    None => pending().await,
                 }
             };
             tokio::select! {
-                _ = looks.tick() => self.look(),
-                _ = self.hangups.recv() => self.asked = Some(Instant::now()),
+                _ = checks.tick() => self.check(),
                 () = settled => {
-                    self.asked = None;
-                    self.look();
+                    self.hangup = None;
+                    self.check();
                     if self.gone.is_some_and(|gone| gone.elapsed() < SAME_EVENT) {
                         return;
                     }
@@ -64,22 +62,12 @@ impl Terminal {
         }
     }
 
-    fn look(&mut self) {
+    fn check(&mut self) {
         if self.gone.is_none() && is_gone() {
             tracing::debug!("the terminal is gone");
             self.gone = Some(Instant::now());
         }
     }
-}
-
-/// The stream of SIGHUPs.
-///
-/// # Errors
-/// The runtime cannot take the signal.
-pub fn hangups() -> io::Result<Signal> {
-    // From now on the kernel no longer tells.
-    was_ignored();
-    signal(SignalKind::hangup())
 }
 
 /// Whether this process was started in a terminal, and not to outlive it.
@@ -92,12 +80,13 @@ const TERMINAL: &str = "/dev/tty";
 
 fn is_gone() -> bool {
     let error = File::open(TERMINAL).err();
-    // Others, such as too many open files, say nothing of it.
+    // Others, such as too many open files, say nothing about the terminal.
     let error = error.as_ref().and_then(Errno::from_io_error);
     matches!(error, Some(Errno::NXIO | Errno::IO))
 }
 
-/// Whether this process was started with SIGHUP ignored, as `nohup` does it.
+/// Whether this process was started with SIGHUP ignored, as `nohup` does it. The kernel tells it only until the first
+/// registration for SIGHUP.
 fn was_ignored() -> bool {
     static WAS_IGNORED: OnceLock<bool> = OnceLock::new();
     *WAS_IGNORED.get_or_init(|| {
