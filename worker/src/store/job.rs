@@ -75,7 +75,7 @@ pub(super) enum Outcome {
     Appended(Journal),
     /// The old journal is durable.
     Rewritten,
-    /// The old journal is read-only, and its file system has failed: it cannot be told what of it is on disk.
+    /// The old journal is read-only, and its file system has failed: it is unknown what of it is on disk.
     Unconfirmed,
     /// The new journal is durable and has its name.
     JournalBegun(Journal),

@@ -33,7 +33,7 @@ pub(super) struct JournalWriter {
     pub(super) unwritten_keys: Vec<WriteKey>,
     /// Up to here, in this generation, only keys are needed: the file has the rest. `None` once compaction was considered.
     pub(super) saved_end: Option<(Generation, u64)>,
-    /// Set when it cannot be told whether what an earlier worker left is on disk.
+    /// Set when it is unknown whether what an earlier worker left is on disk.
     pub(super) unconfirmed: SharedRefusal,
 }
 
