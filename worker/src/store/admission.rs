@@ -65,12 +65,10 @@ impl Store {
         self.new_files_bytes().saturating_add(self.queued_bytes())
     }
 
-    /// The new files of the saves under way.
     pub(super) fn new_files_bytes(&self) -> u64 {
         self.cache.active().map(|(_, open)| open.new_file_bytes()).sum()
     }
 
-    /// The records that wait for the disk.
     pub(super) fn queued_bytes(&self) -> u64 {
         self.cache.active().map(|(_, open)| OpenPhext::queued_bytes(open)).sum()
     }

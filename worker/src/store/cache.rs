@@ -176,7 +176,6 @@ impl Cache {
         Some(gone.content)
     }
 
-    /// Counts again what a phext takes in memory.
     pub(super) fn recount(&mut self, name: &PhextName) {
         let Some(cached) = self.entries.get_mut(name) else { return };
         let bytes = cached.content.memory_bytes();

@@ -60,7 +60,6 @@ pub(super) trait Disk: Debug + Send + Sync {
     fn sync_directory(&self) -> io::Result<()>;
     /// Makes the name of one file durable, and those of its folders.
     fn sync_name(&self, file: &FileName) -> io::Result<()>;
-    /// The free space, in bytes.
     fn free_bytes(&self) -> io::Result<u64>;
     /// Calls `found` with the name of every file, in no order; [`file_of`] says which ones are the store's. Files that are
     /// created or removed meanwhile may be missing.
@@ -69,13 +68,11 @@ pub(super) trait Disk: Debug + Send + Sync {
 
 /// An open file.
 pub(super) trait DiskFile: Debug + Send + Sync {
-    /// Its identity now.
     fn identity(&self) -> io::Result<Identity>;
     /// Whether it could be opened for writing.
     fn is_writable(&self) -> bool;
     /// Reads some bytes from an offset on; 0 at the end.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
-    /// Writes all bytes at an offset.
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Truncates the file, or extends it with zeros.
     fn set_bytes(&self, bytes: u64) -> io::Result<()>;

@@ -136,7 +136,6 @@ impl RememberedKeys {
         }
     }
 
-    /// Forgets all keys but these.
     pub(super) fn keep_only(&mut self, kept: &[WriteKey]) {
         let kept: HashSet<&WriteKey> = kept.iter().collect();
         self.by_key.retain(|key, _| kept.contains(key));

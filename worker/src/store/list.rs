@@ -42,7 +42,6 @@ pub struct Listed {
 pub struct Listing {
     /// The rest of the page.
     names: VecDeque<PhextName>,
-    /// The last name of the page.
     last: Option<PhextName>,
     /// There is no next page.
     is_last_page: bool,
@@ -322,7 +321,6 @@ fn is_listable(open: &OpenPhext, file: Option<Identity>) -> bool {
 
 #[cfg(test)]
 impl Store {
-    /// Every phext, in one go.
     pub(super) fn list(&mut self) -> Result<Pending<Vec<Listed>>, StoreError> {
         self.list_in_pages(PAGE_BYTES)
     }

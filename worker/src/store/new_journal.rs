@@ -15,10 +15,8 @@ const WRITE_BYTES: usize = 256 * 1024;
 /// The beginning of a generation.
 #[derive(Debug)]
 pub(super) struct NewJournal {
-    /// The file that it starts from.
     pub(super) base: Base,
     pub(super) keys: Vec<(WriteKey, RememberedWrite)>,
-    /// Records of the old generation.
     pub(super) tail: Option<Tail>,
 }
 

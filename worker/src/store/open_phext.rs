@@ -125,7 +125,6 @@ impl OpenPhext {
         OVERHEAD_BYTES + self.phext().memory_bytes() + self.keys.memory_bytes() + self.queued_bytes()
     }
 
-    /// The bytes of records that the disk does not have yet.
     pub(super) fn queued_bytes(&self) -> u64 {
         self.journal.queued_bytes()
     }
@@ -286,7 +285,6 @@ impl OpenPhext {
         journal.into_iter().chain(file)
     }
 
-    /// Applies the result of a job.
     pub(super) fn finish(&mut self, outcome: Outcome, clock: &Clock) {
         match outcome {
             Outcome::Appended(journal) => {

@@ -36,7 +36,6 @@ type Pages = OrdMap<Coordinate, Arc<Page>>;
 #[derive(Debug, Clone, Default)]
 pub struct Phext {
     pages: Pages,
-    /// The length of the file.
     file_bytes: u64,
     text_bytes: u64,
     scroll_count: usize,
@@ -227,7 +226,6 @@ impl Phext {
         page.bounds(index.checked_sub(1)?).map(|(before, _)| before)
     }
 
-    /// Makes an edit.
     pub(super) fn apply(&mut self, at: Coordinate, edit: &Edit) {
         if self.is_unchanged_by(&at, edit) {
             return;
@@ -283,7 +281,6 @@ impl Phext {
 }
 
 impl Revision {
-    /// A revision that is new in this process.
     fn new() -> Self {
         static LAST: AtomicU64 = AtomicU64::new(0);
         Self(LAST.fetch_add(1, Ordering::Relaxed) + 1)

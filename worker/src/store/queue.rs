@@ -83,7 +83,6 @@ impl Queue {
         self.refusals.last()
     }
 
-    /// Puts older records back in front.
     pub(super) fn put_back(&mut self, older: Self) {
         let newer = std::mem::replace(self, older);
         self.records.extend(newer.records);

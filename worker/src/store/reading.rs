@@ -123,7 +123,6 @@ impl Read {
 }
 
 impl Reads {
-    /// Whether nothing waits or is under way.
     pub(super) fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.under_way.is_empty()
     }
@@ -156,7 +155,6 @@ impl Reads {
         }
     }
 
-    /// The index of the oldest read that may begin.
     fn next(&self) -> Option<usize> {
         self.waiting.iter().position(|read| {
             let of_kind = self.under_way.iter().filter(|other| other.kind == read.kind).count();
@@ -210,7 +208,6 @@ impl Reads {
         }
     }
 
-    /// Why this could not be read a moment ago.
     fn failure(&self, target: &Target) -> Option<io::Error> {
         let failure = self.failed.iter().find(|failure| failure.target == *target)?;
         let again = || io::Error::new(failure.error.kind(), failure.error.to_string());

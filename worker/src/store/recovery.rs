@@ -110,7 +110,6 @@ impl PhextFiles {
         })
     }
 
-    /// Whether there is a text or a journal.
     pub(super) fn are_any(&self) -> bool {
         self.text.is_some() || self.journal.is_some()
     }

@@ -110,7 +110,6 @@ pub struct Scanned {
 #[derive(Debug, Default)]
 struct Found {
     account: Account,
-    /// The longest journals, by length.
     journals: BTreeSet<(u64, PhextName)>,
     /// Files whose size cannot be read.
     unreadable: u64,
@@ -139,7 +138,6 @@ impl Usage {
         self.last_scan.map(|_| self.account.phexts.len())
     }
 
-    /// What all texts cost.
     pub(super) fn used_bytes(&self) -> u64 {
         // A quota of less than a block would not be enough for a single byte.
         match self.quota_bytes {
@@ -148,7 +146,6 @@ impl Usage {
         }
     }
 
-    /// What a text of so many bytes costs.
     fn cost(&self, text_bytes: u64) -> u64 {
         match self.quota_bytes {
             Some(..BLOCK_BYTES) => text_bytes,

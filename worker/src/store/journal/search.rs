@@ -67,7 +67,6 @@ impl<'a> Search<'a> {
         Self { file: window.file, window, generation, bad: stop.offset, fit, budget }
     }
 
-    /// Whether there is such a record.
     pub(super) fn finds_record(&mut self) -> io::Result<bool> {
         Ok(self.finds_in_chain()? || self.finds_anywhere()?)
     }

@@ -64,7 +64,6 @@ impl Durability {
         self.durable = None;
     }
 
-    /// Numbers the next record.
     pub(super) fn next_stamp(&mut self, time_us: u64) -> Stamp {
         self.last_sequence += 1;
         Stamp { sequence: self.last_sequence, durable: self.synced, time_us }

@@ -212,7 +212,6 @@ impl OpenPhext {
         Work::BeginJournal { new: Box::new(new), records: self.take_queue(), frees_space }
     }
 
-    /// Hands the queued records to a job.
     fn take_queue(&mut self) -> Vec<u8> {
         let mut queue = std::mem::take(&mut self.journal.queue);
         let records = std::mem::take(&mut queue.records);

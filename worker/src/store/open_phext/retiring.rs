@@ -41,7 +41,6 @@ impl OpenPhext {
         self.phext().file_bytes() == 0 && self.name.folder().is_none()
     }
 
-    /// Whether a job removes its files.
     pub(super) fn is_retiring(&self) -> bool {
         self.retirement == Retirement::UnderWay
     }

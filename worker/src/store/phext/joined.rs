@@ -9,11 +9,9 @@ use crate::store::phext::scroll::{Fragments, Scroll};
 #[derive(Debug)]
 pub struct Joined<S> {
     scrolls: S,
-    /// The breaks before the scroll.
     steps: Steps,
     /// The scroll that is being written.
     fragments: Option<Fragments>,
-    /// The coordinate of the scroll.
     here: Coordinate,
 }
 

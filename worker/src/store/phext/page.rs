@@ -62,7 +62,6 @@ impl Page {
         self.entries.first().map(|entry| entry.at)
     }
 
-    /// What it takes in memory.
     pub(super) fn memory_bytes(&self) -> u64 {
         (self.text.capacity() + self.entries.capacity() * ENTRY_BYTES + OVERHEAD_BYTES) as u64
     }
@@ -94,7 +93,6 @@ impl Page {
         })
     }
 
-    /// The bytes of all texts.
     pub(super) fn text(&self) -> &str {
         &self.text
     }
