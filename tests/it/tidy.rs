@@ -1,5 +1,8 @@
 //! The house rules that a machine can check: sizes, headings, samples and the truth of the docs.
 
+mod rooms;
+mod words;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
