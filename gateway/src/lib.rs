@@ -1,6 +1,6 @@
 //! The gateway: the only way from a client to a worker.
 //!
-//! The modules stand from top to bottom, and each imports only from those below it:
+//! The modules stand in layers, from top to bottom, and a module imports from its own layer and those below:
 //!
 //! 1. [`cli`] parses the command line, and [`commands`] implements the subcommands. [`server`] starts and drains the gateway;
 //!    [`upgrade`] passes its sockets to the next process during an upgrade.
@@ -15,8 +15,9 @@
 
 pub mod cli;
 pub mod commands;
-pub mod upgrade;
+
 pub mod server;
+pub mod upgrade;
 
 pub mod admin;
 pub mod edge;

@@ -1,37 +1,40 @@
-//! Serves one request after its head was read: checks it, forwards it to its tenant's worker, and answers. The groups of
+//! Serves one request after its head was read: checks it, forwards it to its tenant's worker, and answers. The
 //! modules stand in the order in which a request meets them. The sessions with client and worker are pingora's; decision
 //! 0013 says why there is no `ProxyHttp` between them.
 
-mod connection;
 pub mod context;
 
+mod connection;
+
+// The checks that need no body.
 pub mod admit;
-pub mod authenticate;
 pub mod client_ip;
-pub mod route;
-pub mod target;
+pub mod authenticate;
 pub mod utf8;
-
-mod attempt;
-pub mod body;
-mod exchange;
-mod failure;
+pub mod target;
+pub mod route;
 pub mod repeat;
-mod transfer_timeout;
 
+// One attempt after another.
+mod attempt;
 pub mod upstream_pool;
 mod worker_socket;
-pub mod worker_wait;
-
 pub mod forward;
+mod exchange;
+pub mod body;
+mod transfer_timeout;
+mod failure;
+pub mod worker_wait;
 pub mod worker_answer;
 
+// The gateway's own answers.
 pub mod answer;
 pub mod health;
 pub mod refuse;
 
-pub mod access;
+// After the answer.
 pub mod summary;
+pub mod access;
 
 use std::sync::Arc;
 

@@ -8,19 +8,15 @@
 
 #![forbid(unsafe_code)]
 
-// From top to bottom: a module uses only modules below it.
+// In layers, from top to bottom: a module imports from its own layer and those below.
 pub mod cli;
-
 pub mod commands;
 
 pub mod pool;
-
 pub mod server;
 
 pub mod api;
-
 pub mod store;
 
-pub mod settings;
-
 pub mod sandbox;
+pub mod settings;

@@ -1,27 +1,32 @@
-//! The rooms of each crate stand in one order, from top to bottom, and no module imports from a room above its own.
-//! `docs/architecture.md` has the order, and `lib.rs` declares the modules in it.
+//! The modules of each crate, its rooms, stand in layers from top to bottom: paragraphs of `mod` lines in `lib.rs`. A room
+//! imports from its own layer and those below it, without circles. `docs/architecture.md` shows the same layers.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::{assert_none, files_in, read};
 
 const CRATES: [&str; 3] = ["gateway/src", "worker/src", "shared/src"];
 
-/// Where `docs/architecture.md` has a crate's rooms: `| `gateway/src` | `cli`, `commands`, … |`.
-fn rooms(folder: &str) -> Vec<String> {
-    let page = read(Path::new("docs/architecture.md"));
-    let row = page.lines().find(|line| line.starts_with(&format!("| `{folder}` |")));
-    let row = row.unwrap_or_else(|| panic!("docs/architecture.md does not list the rooms of {folder}"));
-    row.split('`').skip(3).step_by(2).map(str::to_owned).collect()
+/// The rooms of a crate, layer by layer, as its `lib.rs` declares them.
+fn layers(folder: &str) -> Vec<Vec<String>> {
+    let text = read(&Path::new(folder).join("lib.rs"));
+    let module = |line: &str| {
+        line.trim_start_matches("pub ").strip_prefix("mod ")?.strip_suffix(';').map(str::to_owned)
+    };
+    let paragraphs = text.split("\n\n").map(|paragraph| paragraph.lines().filter_map(module).collect());
+    paragraphs.filter(|rooms: &Vec<String>| !rooms.is_empty()).collect()
 }
 
-/// The modules that a crate's `lib.rs` declares, in its order.
-fn modules(folder: &str) -> Vec<String> {
-    let text = read(&Path::new(folder).join("lib.rs"));
-    let declared = text.lines().filter_map(|line| {
-        line.trim_start_matches("pub ").strip_prefix("mod ")?.strip_suffix(';').map(str::to_owned)
-    });
-    declared.collect()
+/// The same as the architecture page shows them: `| `gateway/src` | what they are | `cli`, `commands` |`.
+fn documented_layers(folder: &str) -> Vec<Vec<String>> {
+    let page = read(Path::new("docs/architecture.md"));
+    let rows = page.lines().filter_map(|line| line.strip_prefix(&format!("| `{folder}` |")));
+    let rooms = |row: &str| {
+        let cell = row.split('|').nth(1).unwrap_or_default();
+        cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    };
+    rows.map(rooms).collect()
 }
 
 /// The room that a file belongs to: the first part of its path below the crate.
@@ -30,7 +35,7 @@ fn room_of(folder: &str, path: &Path) -> Option<String> {
     Some(first.as_os_str().to_str()?.trim_end_matches(".rs").to_owned())
 }
 
-/// The rooms that a file's code names, with their lines. Its tests may name any.
+/// The rooms that a file's code names, with the lines. Its tests may name any.
 fn imports(text: &str) -> Vec<(usize, String)> {
     let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     let mut found = Vec::new();
@@ -45,21 +50,38 @@ fn imports(text: &str) -> Vec<(usize, String)> {
     found
 }
 
+/// The files of a crate without its tests.
+fn product_files(folder: &str) -> impl Iterator<Item = PathBuf> {
+    let is_test = |path: &PathBuf| {
+        path.ends_with("tests.rs") || path.components().any(|part| part.as_os_str() == "tests")
+    };
+    files_in(folder, "rs").into_iter().filter(move |path| !is_test(path))
+}
+
 #[test]
-fn no_module_imports_from_a_room_above_its_own() {
+fn no_module_imports_from_a_layer_above_its_own_or_in_a_circle() {
     let mut mistakes = Vec::new();
     for folder in CRATES {
-        let rooms = rooms(folder);
-        let floor = |room: &str| rooms.iter().position(|known| known == room);
-        let is_test = |path: &PathBuf| {
-            path.ends_with("tests.rs") || path.components().any(|part| part.as_os_str() == "tests")
-        };
-        for path in files_in(folder, "rs").into_iter().filter(|path| !is_test(path)) {
-            let Some(own) = room_of(folder, &path).and_then(|room| floor(&room)) else { continue };
+        let layers = layers(folder);
+        let floor = |room: &String| layers.iter().position(|rooms| rooms.contains(room));
+        let mut uses: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for path in product_files(folder) {
+            let Some(own) = room_of(folder, &path).filter(|room| floor(room).is_some()) else { continue };
             for (line, room) in imports(&read(&path)) {
-                if floor(&room).is_some_and(|other| other < own) {
-                    mistakes.push(format!("{}:{line} imports upward from {room}", path.display()));
+                if floor(&room) < floor(&own) && floor(&room).is_some() {
+                    mistakes.push(format!("{}:{line} imports from {room}, a layer above", path.display()));
                 }
+                uses.entry(own.clone()).or_default().insert(room);
+            }
+            uses.entry(own.clone()).or_default().remove(&own);
+        }
+        // A room that uses only rooms that were taken away can be taken away too. What is left is a circle.
+        while !uses.is_empty() {
+            let left: BTreeSet<String> = uses.keys().cloned().collect();
+            uses.retain(|_, used| used.iter().any(|room| left.contains(room)));
+            if uses.len() == left.len() {
+                mistakes.push(format!("{folder}: a circle of {left:?}"));
+                break;
             }
         }
     }
@@ -67,9 +89,9 @@ fn no_module_imports_from_a_room_above_its_own() {
 }
 
 #[test]
-fn the_architecture_lists_the_rooms_as_the_crates_declare_them() {
+fn the_architecture_shows_the_layers_as_the_crates_declare_them() {
     for folder in CRATES {
-        assert_eq!(rooms(folder), modules(folder), "{folder}: docs/architecture.md, lib.rs");
+        assert_eq!(documented_layers(folder), layers(folder), "{folder}: docs/architecture.md, lib.rs");
     }
 }
 

@@ -1,4 +1,4 @@
-//! LoopTick outcomes, failures and problems into HTTP responses. The only place that maps a command's failure to a status.
+//! Turns outcomes, failures and problems into HTTP responses. The only place that maps a command's failure to a status.
 
 use std::borrow::Cow;
 use std::fmt::Write;
