@@ -131,27 +131,17 @@ impl Metrics {
         for family in self.requests.collect() {
             for metric in family.get_metric().iter().filter(|metric| is_removed(metric, &has_tenant)) {
                 let values = ["tenant", "command", "status"].map(|name| label(metric, name));
-                // It cannot be missing: it was just listed, and nothing else removes series.
+                // Another call may have removed it first.
                 let _ = self.requests.remove_label_values(&values);
             }
         }
     }
 
-    /// The request counters of the tenants in the registry. A request that was in flight when its tenant was removed creates
-    /// its series again, and the next reload drops it.
-    fn requests(&self, has_tenant: impl Fn(&str) -> bool) -> Vec<MetricFamily> {
-        let mut families = self.requests.collect();
-        for family in &mut families {
-            let mut metrics = family.take_metric();
-            metrics.retain(|metric| !is_removed(metric, &has_tenant));
-            family.set_metric(metrics);
-        }
-        families
-    }
-
-    /// Every metric, without the series of removed tenants.
+    /// Every metric, without the series of removed tenants. (A request that was in flight when its tenant was removed creates
+    /// its series again.)
     pub fn gather(&self, has_tenant: impl Fn(&str) -> bool) -> Vec<MetricFamily> {
-        let mut families = self.requests(has_tenant);
+        self.retain_tenants(has_tenant);
+        let mut families = self.requests.collect();
         families.extend(self.request_duration.collect());
         families.extend(self.upstream_duration.collect());
         let others: [&dyn Collector; 4] =

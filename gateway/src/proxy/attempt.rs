@@ -90,7 +90,7 @@ async fn connect(
     }
 }
 
-/// One exchange on this connection. Whether the worker got the whole request.
+/// One exchange on this connection. Returns whether the worker got the whole request.
 async fn exchange(
     session: &mut Session,
     upstream: &mut UpstreamSession,

@@ -27,11 +27,12 @@ pub fn client_ip(peer: Peer, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     }
     let fields = headers.get_all(X_FORWARDED_FOR).iter().rev();
     for entry in fields.flat_map(|field| entries_from_the_right(field.as_bytes())).take(MAX_ENTRIES) {
-        match entry.map(parse_entry) {
-            Some(Ok(address)) => client = address,
-            Some(Err(NoAddress::Empty)) => continue,
-            Some(Err(NoAddress::Junk)) | None => break,
+        let Some(entry) = entry.map(<[u8]>::trim_ascii) else { break };
+        if entry.is_empty() {
+            continue;
         }
+        let Some(address) = parse_entry(entry) else { break };
+        client = address;
         if !is_in(trusted, client) {
             break;
         }
@@ -60,21 +61,10 @@ fn entries_from_the_right(list: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
     })
 }
 
-/// Why an entry is not an address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum NoAddress {
-    Empty,
-    Junk,
-}
-
 /// Parses an address, with or without a port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`,
 /// `[2001:db8::1]:80`. One with a zone (`fe80::1%eth0`) is not accepted: a zone only means something on the proxy.
-fn parse_entry(entry: &[u8]) -> Result<IpAddr, NoAddress> {
-    let entry = entry.trim_ascii();
-    if entry.is_empty() {
-        return Err(NoAddress::Empty);
-    }
-    let text = std::str::from_utf8(entry).map_err(|_| NoAddress::Junk)?;
+fn parse_entry(entry: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(entry).ok()?;
     let address = match text.strip_prefix('[') {
         Some(bracketed) => in_brackets(bracketed),
         None => {
@@ -82,7 +72,7 @@ fn parse_entry(entry: &[u8]) -> Result<IpAddr, NoAddress> {
             text.parse().ok().or_else(with_port)
         }
     };
-    address.map(|address| address.to_canonical()).ok_or(NoAddress::Junk)
+    address.map(|address| address.to_canonical())
 }
 
 /// Parses what follows an opening bracket: an IPv6 address, the closing bracket, and possibly a port.

@@ -253,7 +253,7 @@ impl Drop for Exchange<'_, '_> {
 }
 
 impl HeadCount {
-    /// Counts a head of this size and status. Whether it is the answer's own.
+    /// Counts a head of this size and status. Returns whether it is the final answer's.
     fn is_last(&mut self, bytes: usize, status: Option<StatusCode>) -> Result<bool, WorkerError> {
         self.bytes += bytes;
         if self.bytes > ANSWER_HEAD_BYTES {
