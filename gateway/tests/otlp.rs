@@ -384,7 +384,7 @@ fn a_collector_that_cannot_be_reached_is_refused_at_the_start() {
         process::run(&mut command(&root, &[("OTEL_EXPORTER_OTLP_ENDPOINT", "https://127.0.0.1:4318")]));
     assert_ne!(outcome.code(), Some(0));
     assert!(
-        outcome.stderr.contains("OTEL_EXPORTER_OTLP_ENDPOINT has to begin with http://"),
+        outcome.stderr.contains("OTEL_EXPORTER_OTLP_ENDPOINT must begin with http://"),
         "{}",
         outcome.stderr
     );
