@@ -123,26 +123,27 @@ impl Pool {
             return;
         }
         let before = slot.directory_state(assignment);
+        let was_missing = before == Some(DirectoryState::Missing);
         let (tenant, data_dir) = (&assignment.tenant, assignment.data_dir.display());
         let state = match result {
             _ if let Some(owner) = owner => {
-                if before != Some(DirectoryState::Missing) {
+                if !was_missing {
                     tracing::error!(
                         %tenant, %data_dir, %owner,
                         "the tenant's directory leads to another tenant's; this tenant is not served until it leads to its own"
                     );
                 }
-                Some(DirectoryState::Missing)
+                DirectoryState::Missing
             }
-            CheckResult::Unchanged(id) => Some(DirectoryState::Present(id)),
+            CheckResult::Unchanged(id) => DirectoryState::Present(id),
             CheckResult::Found(Place::There(id), _) => {
-                if before == Some(DirectoryState::Missing) {
+                if was_missing {
                     tracing::info!(%tenant, %data_dir, "the tenant's directory is back");
                 }
-                Some(DirectoryState::Present(id))
+                DirectoryState::Present(id)
             }
             CheckResult::Found(Place::Gone(why), _) => {
-                if before != Some(DirectoryState::Missing) {
+                if !was_missing {
                     tracing::error!(
                         %tenant, %data_dir,
                         "the tenant's directory is missing: {}. This tenant is not served. Mount or restore the directory. To \
@@ -151,27 +152,27 @@ impl Pool {
                         self.source.config.display()
                     );
                 }
-                Some(DirectoryState::Missing)
+                DirectoryState::Missing
             }
             // Logged before.
-            CheckResult::Failed(..) if before == Some(DirectoryState::Missing) => before,
+            CheckResult::Failed(..) if was_missing => DirectoryState::Missing,
             // Keeps the earlier result. Without one, the directory may be missing, so the tenant is not served; nor is it if
             // this user has no permission, because a worker would have none either.
             CheckResult::Failed(why, _)
                 if why != io::ErrorKind::PermissionDenied
-                    && matches!(before, Some(DirectoryState::Present(_))) =>
+                    && let Some(present @ DirectoryState::Present(_)) = before =>
             {
-                before
+                present
             }
             CheckResult::Failed(_, error) => {
                 tracing::error!(
                     %tenant, %data_dir, error,
                     "failed to check or create the tenant's directory; this tenant is not served until that succeeds"
                 );
-                Some(DirectoryState::Missing)
+                DirectoryState::Missing
             }
         };
-        slot.directory = state.map(|state| (Arc::clone(assignment), state));
+        slot.directory = Some((Arc::clone(assignment), state));
         self.observed.set_directories(&mut self.desired);
     }
 

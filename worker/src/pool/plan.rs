@@ -166,9 +166,9 @@ fn decide_without_worker(
         }
         SocketMode::Watched => None,
         SocketMode::ConnectionWaits => {
-            let is_checked =
+            let is_being_checked =
                 !is_data_root_missing && slot.directory_state(assignment) == Some(DirectoryState::Checking);
-            let must_wait = slot.backs_off_until(assignment, now).is_some() || is_checked;
+            let must_wait = slot.backs_off_until(assignment, now).is_some() || is_being_checked;
             let is_taken = leaving.iter().any(|worker| worker.assignment.shares_directory(assignment));
             (!must_wait && !is_taken).then(|| Action::Start(port, Arc::clone(assignment)))
         }

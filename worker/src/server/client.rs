@@ -17,6 +17,7 @@ const FIRST_HEAD_AT_STOP: Duration = Duration::from_secs(2);
 const LATE_HEAD_AT_STOP: Duration = Duration::from_millis(100);
 
 pub(super) struct Client {
+    /// The number of the connection.
     pub(super) id: u64,
     place: Option<Place>,
     is_authenticated: Cell<bool>,
