@@ -165,7 +165,7 @@ fn damage_in_a_journal_is_named_with_its_place() {
     assert_says(&outcome, "large.journal", &["DAMAGED", "backup", "move the journal out"]);
     let record = damaged_byte(&line);
     assert!(record <= middle && middle < record + 694, "{record} and {middle}: {line}");
-    assert_says(&outcome, "large.phext", &["ok", "19 scrolls", "its journal cannot say"]);
+    assert_says(&outcome, "large.phext", &["ok", "19 scrolls", "its journal does not show"]);
     assert_says(&outcome, "small.phext", &["ok", "1 scroll"]);
     assert!(totals(&outcome).ends_with(", 1 damaged"), "{outcome:?}");
 
@@ -192,7 +192,7 @@ fn damage_in_a_phext_is_named_with_its_place() {
     let outcome = fsck(&dir);
     assert_eq!(outcome.code(), Some(1), "{outcome:?}");
     assert_says(&outcome, "good.phext", &["ok", "1 scroll"]);
-    assert_says(&outcome, "binary.phext", &["DAMAGED", "not UTF-8 from byte 3 on", "mend it"]);
+    assert_says(&outcome, "binary.phext", &["DAMAGED", "not UTF-8 from byte 3 on", "repair it"]);
     assert_says(&outcome, "cut.phext", &["DAMAGED", "not UTF-8 from byte 4 on"]);
     assert_says(&outcome, "folder.phext", &["DAMAGED", "not a plain file"]);
     assert_says(&outcome, "far.phext", &["ok", "1 scroll"]);

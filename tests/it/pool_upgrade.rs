@@ -141,7 +141,9 @@ fn a_new_program_that_does_not_run_leaves_everything_as_it_was() {
             fs::set_permissions(new, fs::Permissions::from_mode(0o755)).unwrap();
         });
         process::signal(pool_of(&running), Signal::HUP);
-        wait::until("a line about the program", || running.log()[logged..].contains("it does not run"));
+        wait::until("a line about the program", || {
+            running.log()[logged..].contains("new program failed its check")
+        });
     }
     assert_eq!(pids(&running), before);
     // Who slept wakes all the same, as the program that is known to run.

@@ -72,7 +72,7 @@ fn check(what: &str, suffix: &str, put: Obstacle, is_in_memory: bool) {
         std::process::Command::new(sq_tests::binaries::worker()).arg("fsck").arg(&data_dir),
     );
     assert_eq!(fsck.code(), Some(1), "{what}: {fsck:?}");
-    assert!(fsck.stdout.contains("in the way"), "{what}: {fsck:?}");
+    assert!(fsck.stdout.contains("blocks the next save"), "{what}: {fsck:?}");
 
     let is_folder = obstacle.symlink_metadata().unwrap().is_dir();
     if is_folder {

@@ -151,7 +151,7 @@ impl Input<'static> {
         Self {
             route,
             is_post: true,
-            params: Params::parse("p=notes").unwrap(),
+            params: Params::parse("p=notes").unwrap_or_default(),
             body,
             is_empty_text: false,
             tenant: None,
