@@ -155,41 +155,39 @@ impl<'a, 't> Section<'a, 't> {
         self.take(key).map(Spanned::span).or_else(|| self.span.clone())
     }
 
-    /// A string, read by `parse`. An error of `parse` is noted with the key in front.
+    /// The value of a key that has one, if `convert` accepts its type; else it is noted that the key is `what`.
+    fn converted<T>(
+        &self,
+        key: &'static str,
+        what: &str,
+        convert: impl FnOnce(&'a DeValue<'t>) -> Option<T>,
+    ) -> Option<T> {
+        let value = self.take(key)?;
+        let converted = convert(value.get_ref());
+        if converted.is_none() {
+            self.expected(key, what, value);
+        }
+        converted
+    }
+
+    /// A string, read by `parse`. An error of `parse` is noted with the key and the string in front.
     pub fn parsed<T, E: fmt::Display>(
         &self,
         key: &'static str,
         parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Option<T> {
-        let value = self.take(key)?;
-        let Some(text) = value.get_ref().as_str() else {
-            self.expected(key, "a string in quotes", value);
-            return None;
-        };
-        match parse(text) {
-            Ok(parsed) => Some(parsed),
-            Err(error) => {
-                self.document.mistake(Some(value.span()), format!("{key} = {text:?}: {error}"));
-                None
-            }
-        }
+        let text = self.converted(key, "a string in quotes", DeValue::as_str)?;
+        parse(text).map_err(|error| self.mistake_at(key, format!("{key} = {text:?}: {error}"))).ok()
     }
 
-    /// A string that may hold a secret by mistake, such as a key where its digest belongs: the message does
-    /// not repeat it.
+    /// A string that may hold a secret by mistake, such as a key instead of its digest: the message does not repeat it.
     pub fn parsed_secret<T, E: fmt::Display>(
         &self,
         key: &'static str,
         parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Option<T> {
-        let value = self.take(key)?;
-        let parsed = value.get_ref().as_str().map(parse);
-        match parsed {
-            Some(Ok(parsed)) => return Some(parsed),
-            Some(Err(error)) => self.document.mistake(Some(value.span()), format!("{key}: {error}")),
-            None => self.expected(key, "a string in quotes", value),
-        }
-        None
+        let text = self.converted(key, "a string in quotes", DeValue::as_str)?;
+        parse(text).map_err(|error| self.mistake_at(key, format!("{key}: {error}"))).ok()
     }
 
     /// A string, unchanged.
@@ -199,11 +197,10 @@ impl<'a, 't> Section<'a, 't> {
 
     /// A whole number from 0 to 65535.
     pub fn small_number(&self, key: &'static str) -> Option<u16> {
-        let value = self.take(key)?;
-        let digits = value.get_ref().as_integer();
+        let digits = self.take(key)?.get_ref().as_integer();
         let number = digits.and_then(|digits| u16::from_str_radix(digits.as_str(), digits.radix()).ok());
         if number.is_none() {
-            self.document.mistake(Some(value.span()), format!("{key} is a whole number from 0 to 65535"));
+            self.mistake_at(key, format!("{key} is a whole number from 0 to 65535"));
         }
         number
     }
@@ -214,40 +211,24 @@ impl<'a, 't> Section<'a, 't> {
         key: &'static str,
         parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Option<T> {
-        let value = self.take(key)?;
-        let text = match value.get_ref() {
-            DeValue::Integer(digits) => digits.as_str(),
-            DeValue::String(text) => text.as_ref(),
-            _ => {
-                self.expected(key, "a whole number or a string", value);
-                return None;
-            }
-        };
-        parse(text).map_err(|error| self.document.mistake(Some(value.span()), format!("{key}: {error}"))).ok()
+        let text = self.converted(key, "a whole number or a string", |value| match value {
+            DeValue::Integer(digits) => Some(digits.as_str()),
+            DeValue::String(text) => Some(text.as_ref()),
+            _ => None,
+        })?;
+        parse(text).map_err(|error| self.mistake_at(key, format!("{key}: {error}"))).ok()
     }
 
     /// `true` or `false`.
     pub fn boolean(&self, key: &'static str) -> Option<bool> {
-        let value = self.take(key)?;
-        let boolean = value.get_ref().as_bool();
-        if boolean.is_none() {
-            self.expected(key, "true or false", value);
-        }
-        boolean
+        self.converted(key, "true or false", DeValue::as_bool)
     }
 
     /// A date with time and zone, as seconds since 1970.
     pub fn timestamp_s(&self, key: &'static str) -> Option<i64> {
-        let value = self.take(key)?;
-        let timestamp = value
-            .get_ref()
-            .as_datetime()
-            .and_then(|datetime| datetime.to_string().parse::<jiff::Timestamp>().ok())
-            .map(jiff::Timestamp::as_second);
-        if timestamp.is_none() {
-            self.expected(key, "a date with time and zone, as in 2027-01-01T00:00:00Z", value);
-        }
-        timestamp
+        self.converted(key, "a date with time and zone, as in 2027-01-01T00:00:00Z", |value| {
+            value.as_datetime()?.to_string().parse().ok().map(jiff::Timestamp::as_second)
+        })
     }
 
     /// A list of strings, each read by `parse`.
@@ -256,11 +237,7 @@ impl<'a, 't> Section<'a, 't> {
         key: &'static str,
         parse: impl Fn(&str) -> Result<T, E>,
     ) -> Option<Vec<T>> {
-        let value = self.take(key)?;
-        let Some(array) = value.get_ref().as_array() else {
-            self.expected(key, "a list of strings", value);
-            return None;
-        };
+        let array = self.converted(key, "a list of strings", DeValue::as_array)?;
         let mut list = Vec::new();
         for item in array.iter() {
             match item.get_ref().as_str().map(&parse) {
@@ -306,13 +283,9 @@ impl<'a, 't> Section<'a, 't> {
 
     /// An array of tables, `[[key]]`; empty when it is missing.
     pub fn sections(&self, key: &'static str) -> Vec<Self> {
-        let Some(value) = self.take(key) else { return Vec::new() };
-        let Some(array) = value.get_ref().as_array() else {
-            self.expected(key, "an array of tables", value);
-            return Vec::new();
-        };
+        let array = self.converted(key, "an array of tables", DeValue::as_array);
         let mut sections = Vec::new();
-        for item in array.iter() {
+        for item in array.into_iter().flat_map(|array| array.iter()) {
             match item.get_ref().as_table() {
                 Some(table) => sections.push(self.child(item, table)),
                 None => self.expected(key, "an array of tables", item),

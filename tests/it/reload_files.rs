@@ -133,7 +133,7 @@ fn mistakes_between_tenants_and_between_fields_have_a_place_too() {
     let error = checked("tenants.toml", "port = 1342", "port = 1342\ndata_dir = \"data/alice\"");
     assert!(error.contains("tenants.toml:12:12: tenants alice and bob have the same data_dir"), "{error}");
     let error = checked("gateway.toml", ":1338", ":1337");
-    assert!(error.contains("gateway.toml:3:16: gateway.admin_listen and gateway.listen want"), "{error}");
+    assert!(error.contains("gateway.toml:3:16: gateway.admin_listen and gateway.listen have"), "{error}");
     root.write("old.toml", "[[tenants]]\ntoken = \"t\"\nname = 7\n");
     let outcome = root.gateway(&["import", "old.toml", "--root", "new"]);
     assert!(outcome.stderr.contains("old.toml:3:8: invalid type"), "{}", outcome.stderr);
