@@ -81,7 +81,6 @@ impl Pool {
             "upgraded: the new pool has the sockets; this one stops its workers and exits"
         );
         self.status.iter().for_each(StatusServer::stop);
-        self.watching.abort();
         self.desired.close(self.config.timeouts.drain);
         service_manager::upgraded_to(pid, "ready, after an upgrade");
     }
