@@ -1,5 +1,7 @@
 //! Numbers that look random and are the same in every run: splitmix64 (Steele, Lea and Flood, 2014).
 
+use std::fmt::Debug;
+
 /// A sequence that its seed fixes.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
@@ -19,13 +21,21 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below the end.
+    /// A number from 0 to below the end.
     ///
     /// # Panics
-    /// The end is 0.
-    pub fn below(&mut self, end: usize) -> usize {
-        let end = u64::try_from(end).expect("a usize of 64 bits");
-        usize::try_from(self.next_u64() % end).expect("below a usize")
+    /// The end is not above 0.
+    pub fn below<N>(&mut self, end: N) -> N
+    where
+        N: TryInto<u64, Error: Debug> + TryFrom<u64, Error: Debug>,
+    {
+        let end = end.try_into().expect("an end above 0");
+        (self.next_u64() % end).try_into().expect("a number below the end")
+    }
+
+    /// True once in this many times.
+    pub fn one_in(&mut self, times: usize) -> bool {
+        self.below(times) == 0
     }
 
     /// One of the choices.
@@ -34,5 +44,14 @@ impl Random {
     /// There are none.
     pub fn pick<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
         choices.get(self.below(choices.len())).expect("an index below the length")
+    }
+
+    /// The numbers from 0 to below the count, in random order.
+    pub fn shuffled(&mut self, count: usize) -> Vec<usize> {
+        let mut numbers: Vec<usize> = (0..count).collect();
+        for last in (1..count).rev() {
+            numbers.swap(last, self.below(last + 1));
+        }
+        numbers
     }
 }

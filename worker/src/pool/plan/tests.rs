@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use sq_tests::random::Random;
+
 use super::super::backoff::{LONGEST_DELAY, Lifetime};
 use super::super::desired::{Assignment, Desired};
 use super::super::observed::{ExitKind, Observed, SocketMode, StopReason};
@@ -30,37 +32,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(35 + 10 + 15);
 /// Far more than the back-offs and stops of all slots need in the longest step.
 const MOST_WAKEUPS: usize = 100;
 
-/// SplitMix64: small, and the same on every machine.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, count: usize) -> usize {
-        usize::try_from(self.next() % u64::try_from(count).unwrap()).unwrap()
-    }
-
-    fn once_in(&mut self, count: usize) -> bool {
-        self.below(count) == 0
-    }
-
-    fn port(&mut self) -> u16 {
-        PORTS.start + u16::try_from(self.below(PORTS.len())).unwrap()
-    }
-
-    fn shuffled(&mut self, count: usize) -> Vec<usize> {
-        let mut items: Vec<usize> = (0..count).collect();
-        for last in (1..count).rev() {
-            items.swap(last, self.below(last + 1));
-        }
-        items
-    }
+fn random_port(random: &mut Random) -> u16 {
+    random.below(PORTS.end - PORTS.start) + PORTS.start
 }
 
 /// A process as the system sees it.
@@ -136,7 +109,7 @@ impl World {
     fn new(seed: u64) -> Self {
         let now = Instant::now();
         Self {
-            random: Random(seed),
+            random: Random::new(seed),
             now,
             desired: Desired { assignments: BTreeMap::new(), stop_grace: GRACE, is_closing: false },
             observed: Observed::new(PORTS),
@@ -153,14 +126,14 @@ impl World {
     /// Changes anything but that no directory is another's or inside it.
     fn change_registry(&mut self) {
         let (tenants, directories) = (self.random.shuffled(TENANTS), self.random.shuffled(DIRECTORIES));
-        let keep = self.random.once_in(2);
+        let keep = self.random.one_in(2);
         let mut assignments: BTreeMap<u16, Arc<Assignment>> = BTreeMap::new();
         for ((port, tenant), directory) in PORTS.zip(tenants).zip(directories) {
-            let quota = u64::try_from(self.random.below(3)).unwrap();
+            let quota = self.random.below(3);
             let directory = if keep { 2 + tenant % (DIRECTORIES - 2) } else { directory };
             let new = assignment(tenant, directory, quota);
             let is_free = !assignments.values().any(|other| other.shares_directory(&new));
-            if is_free && !self.random.once_in(4) {
+            if is_free && !self.random.one_in(4) {
                 assignments.insert(port, new);
             }
         }
@@ -172,15 +145,15 @@ impl World {
     fn happen(&mut self) {
         match self.random.below(13) {
             0..=3 => {
-                let port = self.random.port();
+                let port = random_port(&mut self.random);
                 self.waiting_since.entry(port).or_insert(self.now);
             }
             4 => {
-                let port = self.random.port();
+                let port = random_port(&mut self.random);
                 self.end(port, None);
             }
             5 => {
-                let port = self.random.port();
+                let port = random_port(&mut self.random);
                 if self.processes.get(&port).is_some_and(|process| self.now - process.since >= IDLE) {
                     self.end(port, Some(0));
                 }
@@ -192,7 +165,7 @@ impl World {
                     1 => Health::CannotStart,
                     _ => Health::Healthy,
                 };
-                let port = self.random.port();
+                let port = random_port(&mut self.random);
                 self.health.insert(port, health);
             }
             8 => self.pass_up_to(20_000),
@@ -255,7 +228,7 @@ impl World {
                 continue;
             };
             if process.is_stopping {
-                if !process.is_deaf && self.random.once_in(2) {
+                if !process.is_deaf && self.random.one_in(2) {
                     self.end(port, Some(0));
                 }
             } else if self.health[&port] == Health::Crashing {
@@ -369,7 +342,7 @@ impl World {
     }
 
     fn stop(&mut self, port: u16, reason: StopReason) {
-        let is_deaf = self.random.once_in(5);
+        let is_deaf = self.random.one_in(5);
         if let Some(process) = self.processes.get_mut(&port) {
             assert!(!process.is_stopping, "told to stop twice");
             (process.is_stopping, process.is_deaf) = (true, is_deaf);

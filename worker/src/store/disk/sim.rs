@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use rustix::io::Errno;
 
 use self::faults::Faults;
-use self::random::Random;
 use self::state::SimState;
 use sq_shared::phext_name::PhextName;
+use sq_tests::random::Random;
 
 use crate::store::links::Followed;
 
@@ -22,7 +22,6 @@ mod fate;
 mod faults;
 mod inode;
 mod names;
-mod random;
 mod state;
 mod tests;
 

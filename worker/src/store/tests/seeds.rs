@@ -7,31 +7,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use sq_tests::random::Random;
+
 use super::*;
 use crate::store::disk::sim::SimDisk;
 
 const SEEDS: u64 = 10_000;
-
-/// A little generator (Vigna's SplitMix64), so that a seed tells the whole story.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    fn one_in(&mut self, count: u64) -> bool {
-        self.below(count) == 0
-    }
-}
 
 type Scrolls = BTreeMap<Coordinate, String>;
 
@@ -121,7 +102,7 @@ struct Life {
 
 fn tuning(random: &mut Random) -> Tuning {
     Tuning {
-        save_before_answer_bytes: [0, 40, 1 << 20][usize::try_from(random.below(3)).unwrap()],
+        save_before_answer_bytes: [0, 40, 1 << 20][random.below(3)],
         save_delay: Duration::ZERO,
         save_retry_delay: Duration::ZERO,
         long_journal_bytes: 300,
@@ -136,7 +117,7 @@ fn open_store(disk: &SimDisk, tuning: Tuning, tick: &LoopTick, random: &mut Rand
     if random.one_in(2) {
         store = store.with_read_jobs();
     }
-    let quota_bytes = [None, Some(9000)][usize::try_from(random.below(2)).unwrap()];
+    let quota_bytes = [None, Some(9000)][random.below(2)];
     store.set_limits(Limits { quota_bytes, ..NO_LIMITS });
     store
 }
@@ -147,7 +128,7 @@ fn phext(index: usize) -> PhextName {
 
 impl Life {
     fn new(seed: u64) -> Self {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let disk = SimDisk::new(seed);
         let tuning = tuning(&mut random);
         let tick = LoopTick::without_expiry();
@@ -160,7 +141,7 @@ impl Life {
     fn live(&mut self) {
         for _ in 0..3 {
             if self.random.one_in(3) {
-                let operations = usize::try_from(5 + self.random.below(60)).unwrap();
+                let operations = 5 + self.random.below(60);
                 self.disk.fail_one_in(Some(operations));
             }
             if self.random.one_in(4) {
@@ -180,7 +161,7 @@ impl Life {
     fn step(&mut self) {
         if self.random.one_in(20) {
             // With little memory a phext leaves it for the other one.
-            let memory_bytes = [u64::MAX, 1500][usize::try_from(self.random.below(2)).unwrap()];
+            let memory_bytes = [u64::MAX, 1500][self.random.below(2)];
             let quota_bytes = self.store.usage.quota_bytes();
             self.store.set_limits(Limits { quota_bytes, memory_bytes, ..NO_LIMITS });
         }
@@ -211,11 +192,11 @@ impl Life {
     }
 
     fn write(&mut self) {
-        let index = usize::try_from(self.random.below(2)).unwrap();
-        let number = [1, 2, self.last_scroll][usize::try_from(self.random.below(3)).unwrap()];
+        let index = self.random.below(2);
+        let number = [1, 2, self.last_scroll][self.random.below(3)];
         let place = Coordinate::from_parts([1, 1, 1, 1, 1, 1, 1, 1, number]).unwrap();
         self.texts += 1;
-        let text = "x".repeat(usize::try_from(self.random.below(60)).unwrap()) + &format!("{};", self.texts);
+        let text = "x".repeat(self.random.below(60)) + &format!("{};", self.texts);
         let is_there = self.histories[index].now().contains_key(&place);
         let edit = match self.random.below(4) {
             0 if is_there => Edit::Remove,
@@ -244,7 +225,7 @@ impl Life {
 
     /// Whether or not a look is shared, the worker's own writes are seen once they are durable.
     fn read(&mut self) {
-        let index = usize::try_from(self.random.below(2)).unwrap();
+        let index = self.random.below(2);
         if self.random.one_in(2) {
             self.tick.end();
         }
@@ -263,12 +244,12 @@ impl Life {
 
     /// Asks again for a write that was made: nothing must change.
     fn repeat(&mut self) {
-        let index = usize::try_from(self.random.below(2)).unwrap();
+        let index = self.random.below(2);
         let history = &self.histories[index];
         if history.attempts.is_empty() {
             return;
         }
-        let attempt = usize::try_from(self.random.below(history.attempts.len() as u64)).unwrap();
+        let attempt = self.random.below(history.attempts.len());
         match self.store.write(&phext(index), &history.attempts[attempt].write) {
             Ok(pending) => assert!(pending.into_parts().0.is_replay),
             Err(StoreError::NotYet | StoreError::InDoubt | StoreError::Io(_)) => {}
@@ -280,7 +261,7 @@ impl Life {
         if self.jobs.is_empty() {
             return;
         }
-        let index = usize::try_from(self.random.below(self.jobs.len() as u64)).unwrap();
+        let index = self.random.below(self.jobs.len());
         let job = self.jobs.remove(index);
         if matches!(job.work(), Some(Work::WriteFile { .. })) && self.random.one_in(2) {
             // A save takes its time.
@@ -297,7 +278,7 @@ impl Life {
 
     /// The worker is killed or the power goes, and the next worker looks at what there is.
     fn cut(&mut self) {
-        let seed = self.random.next();
+        let seed = self.random.next_u64();
         if !self.jobs.is_empty() && self.random.one_in(2) {
             self.disk.stop_after(self.random.below(4));
             let job = self.jobs.remove(0);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::super::observed::{DirectoryState, StopReason};
-use super::{STEPS, World};
+use super::{STEPS, World, random_port};
 use crate::settings::MissingData;
 
 const SEEDS: u64 = 1_000;
@@ -23,10 +23,10 @@ impl World {
     }
 
     fn lose_or_restore(&mut self) {
-        if self.random.once_in(4) {
+        if self.random.one_in(4) {
             self.observed.is_data_root_missing = !self.observed.is_data_root_missing;
         } else {
-            let (port, is_gone) = (self.random.port(), self.random.once_in(2));
+            let (port, is_gone) = (random_port(&mut self.random), self.random.one_in(2));
             let wanted = self.desired.assignments.get(&port);
             let directory =
                 wanted.filter(|_| is_gone).map(|wanted| (Arc::clone(wanted), DirectoryState::Missing));
@@ -53,7 +53,7 @@ fn no_worker_serves_missing_data_and_each_tenant_is_served_once_it_is_back() {
         world.change_registry();
         for _ in 0..STEPS {
             world.happen();
-            if world.random.once_in(6) {
+            if world.random.one_in(6) {
                 world.lose_or_restore();
             }
             world.assert_no_worker_has_the_wrong_data();

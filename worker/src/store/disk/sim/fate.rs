@@ -1,6 +1,6 @@
 //! Which unsynced changes survive a power cut or a failed sync.
 
-use super::random::Random;
+use sq_tests::random::Random;
 
 /// Drawn once for all changes of a file or of the directory: if each were drawn alone, the two extremes would be very rare.
 #[derive(Debug, Clone, Copy)]
@@ -13,7 +13,7 @@ pub(super) enum Fate {
 
 impl Fate {
     pub(super) fn draw(random: &mut Random) -> Self {
-        match random.up_to(3) {
+        match random.below(4) {
             0 => Self::NothingStays,
             1 => Self::EverythingStays,
             _ => Self::Mixed,
@@ -25,7 +25,7 @@ impl Fate {
         match self {
             Self::NothingStays => 0,
             Self::EverythingStays => changes,
-            Self::Mixed => random.up_to(changes),
+            Self::Mixed => random.below(changes + 1),
         }
     }
 
@@ -34,7 +34,7 @@ impl Fate {
         match self {
             Self::NothingStays => vec![false; sectors],
             Self::EverythingStays => vec![true; sectors],
-            Self::Mixed => match random.up_to(2) {
+            Self::Mixed => match random.below(3) {
                 0 => vec![false; sectors],
                 1 => vec![true; sectors],
                 _ => (0..sectors).map(|_| random.one_in(2)).collect(),

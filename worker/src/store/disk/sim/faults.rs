@@ -4,7 +4,7 @@ use std::io;
 
 use rustix::io::Errno;
 
-use super::random::Random;
+use sq_tests::random::Random;
 
 /// What can fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::fate::Fate;
-use super::random::Random;
+use sq_tests::random::Random;
 
 /// The unit that a disk writes atomically.
 const SECTOR_BYTES: usize = 512;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::fate::Fate;
-use super::random::Random;
 use crate::store::disk::FileName;
+use sq_tests::random::Random;
 
 /// Changes reach the disk in their order, as with a journal of metadata (ext4, XFS, btrfs).
 #[derive(Debug, Clone, Default)]

@@ -9,8 +9,8 @@ use rustix::io::Errno;
 use super::faults::{Faults, Operation};
 use super::inode::Inode;
 use super::names::Names;
-use super::random::Random;
 use crate::store::disk::{FileName, Identity};
+use sq_tests::random::Random;
 
 const NS_PER_S: i64 = 1_000_000_000;
 
@@ -117,7 +117,8 @@ impl SimState {
     /// Sometimes reads fewer bytes than asked for, as the kernel may.
     pub(super) fn read(&mut self, number: u64, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         self.inject(Operation::Read)?;
-        let asked = if self.random.one_in(4) { self.random.up_to(buffer.len()).max(1) } else { buffer.len() };
+        let asked =
+            if self.random.one_in(4) { self.random.below(buffer.len() + 1).max(1) } else { buffer.len() };
         let content = &self.inode(number).cached;
         let rest = usize::try_from(offset).ok().and_then(|offset| content.get(offset..)).unwrap_or_default();
         let count = rest.len().min(asked).min(buffer.len());
@@ -137,7 +138,7 @@ impl SimState {
             Ok(()) => Some(Errno::NOSPC.into()),
             Err(error) => Some(error),
         };
-        let count = if error.is_some() { self.random.up_to(space) } else { bytes.len() };
+        let count = if error.is_some() { self.random.below(space + 1) } else { bytes.len() };
         if count > 0 {
             let now_ns = self.clock_ns;
             self.inode(number).write(offset, &bytes[..count], now_ns);
