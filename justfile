@@ -30,7 +30,7 @@ lint:
 tidy:
     cargo test -p sq-tests --locked --test it -- tidy config_reference
 
-# Run all tests: about ten minutes
+# Run all tests: about four minutes
 [group('test')]
 test:
     cargo test --workspace --locked

@@ -13,7 +13,6 @@ mod kept;
 mod lengths;
 mod limits;
 mod load;
-mod worker;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -21,15 +20,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use sq_tests::fake_worker::SERVED;
+use sq_tests::fake_worker::scripted::{ScriptedWorker, Step};
 use sq_tests::notice::say;
 use sq_tests::root::Root;
 use sq_tests::separate::Gateway;
 use sq_tests::setup::{Setup, tenants};
 use sq_tests::wait::PATIENCE;
 
-use behaviour::{Behaviour, GOOD, MARK, Request, Step, Verdict};
+use behaviour::{Behaviour, MARK, Request, Verdict};
 use client::ask;
-use worker::Worker;
 
 /// How many behaviours there are at least.
 const AT_LEAST: usize = 70;
@@ -38,7 +38,7 @@ const AT_LEAST: usize = 70;
 const ANSWER: Duration = Duration::from_secs(3);
 
 /// When a request must have ended: the time for its answer, or, for a body that stops, the times for head and body, and what a
-/// busy machine takes. A worker that is let tries to hold a request for a minute.
+/// busy machine takes. The worker tries to hold a request for two minutes.
 const BOUND: Duration = Duration::from_secs(15);
 
 /// How many behaviours are tried at once, each on a tenant.
@@ -47,7 +47,7 @@ const LANES: usize = 16;
 /// The gateway with short times, and workers in the slots of so many tenants.
 struct System {
     gateway: Gateway,
-    workers: Vec<Worker>,
+    workers: Vec<ScriptedWorker>,
 }
 
 impl System {
@@ -55,7 +55,7 @@ impl System {
         let count = u16::try_from(tenant_count).unwrap();
         let timeouts = format!("answer = \"{}ms\"\n", answer.as_millis());
         let root = Arc::new(Root::new(&Setup { tenants: tenants(count), timeouts, ..Setup::default() }));
-        let workers = (0..count).map(|slot| Worker::listen(root.address, 1341 + slot)).collect();
+        let workers = (0..count).map(|slot| ScriptedWorker::listen(root.address, 1341 + slot)).collect();
         Self { gateway: Gateway::serve(&root), workers }
     }
 
@@ -77,7 +77,7 @@ impl System {
         if done.recv_timeout(PATIENCE).is_err() {
             return Some("the gateway still holds the worker's connection".to_owned());
         }
-        worker.does(vec![Step::Send(GOOD.replace("2\r\n\r\nok", "9\r\n\r\nsome text").into())]);
+        worker.does(vec![Step::Send(SERVED.replace("2\r\n\r\nok", "9\r\n\r\nsome text").into())]);
         let next = ask(&client, Request::Select, PATIENCE);
         next.mistake(Request::Select, Verdict::Served("some text"))
             .map(|mistake| format!("afterwards {mistake}"))

@@ -1,12 +1,4 @@
-//! The attacks: each module is one that a client, or a worker that was taken over, may try against the real binaries.
-
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "these are tests; a helper beside a test function is one too"
-)]
+//! The attacks: each module is one that a client, or a hostile worker, may try against the real binaries.
 
 mod addresses;
 mod escape;

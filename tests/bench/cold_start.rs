@@ -16,6 +16,7 @@ use sq_tests::deployment::Deployment;
 use sq_tests::process::kibibytes;
 use sq_tests::root::Root;
 use sq_tests::setup::Setup;
+use sq_tests::target::SELECT;
 
 /// All the slots there are.
 const TENANTS: usize = 500;
@@ -25,8 +26,6 @@ const COLD_STARTS: usize = 200;
 
 /// The largest body that the default limit lets through.
 const BODY_BYTES: usize = 64 << 20;
-
-const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
 
 fn main() {
     // `cargo test --benches` asks every bench for a quick run; this one has none.

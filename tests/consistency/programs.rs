@@ -6,6 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use sq_tests::faketime::{self, Library};
 use sq_tests::root::Root;
 use sq_tests::{binaries, notice};
 
@@ -17,7 +18,7 @@ pub(crate) struct Programs {
     root: Arc<Root>,
     /// One copy of the program under test, which the folders have links to.
     worker: PathBuf,
-    libfaketime: Option<PathBuf>,
+    libfaketime: Option<Library>,
     folders: usize,
 }
 
@@ -43,7 +44,7 @@ impl Programs {
             fs::hard_link(&self.worker, link).expect("a link to the program");
         }
         if let Some(library) = &self.libfaketime {
-            symlink(library, folder.join("libfaketime.so.1")).expect("a link to libfaketime");
+            symlink(library.path(), folder.join("libfaketime.so.1")).expect("a link to libfaketime");
         }
         program
     }
@@ -65,16 +66,10 @@ impl Programs {
 }
 
 /// A worker reads its clock's file where its directory is the root of all paths, which root alone is sure to get.
-fn libfaketime() -> Option<PathBuf> {
+fn libfaketime() -> Option<Library> {
     if !rustix::process::geteuid().is_root() {
         notice::not_allowed_here("steps of the clock: only root's workers have a file for it");
         return None;
     }
-    let folders = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
-    let libraries = folders.map(|folder| folder.path().join("faketime/libfaketime.so.1"));
-    let found = libraries.into_iter().find(|library| library.is_file());
-    if found.is_none() {
-        notice::skip("steps of the clock: libfaketime is missing; apt-get install faketime");
-    }
-    found
+    faketime::library("steps of the clock")
 }

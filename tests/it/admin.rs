@@ -13,9 +13,7 @@ use sq_tests::answer::Answer;
 use sq_tests::client::Client;
 use sq_tests::deployment::Deployment;
 use sq_tests::setup::Setup;
-
-const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
-const UPDATE: &str = "/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1";
+use sq_tests::target::{SELECT, UPDATE};
 
 /// A client with the admin key, and the document that its responses are checked against.
 #[derive(Clone)]

@@ -1,10 +1,13 @@
 //! Web pages in a real browser: a page of an allowed origin reads, writes and sees errors; a page of another origin can
 //! neither read nor change anything.
 
+use std::net::SocketAddr;
+
 use serde_json::{Map, Value};
 use sq_tests::browser::PageServer;
 use sq_tests::deployment::Deployment;
 use sq_tests::setup::{Setup, Tenant, key_of};
+use sq_tests::target::url;
 
 /// A system that allows these origins. Bob may send one request per hour.
 fn start(origins: &str) -> Deployment {
@@ -20,8 +23,8 @@ fn start(origins: &str) -> Deployment {
 }
 
 /// A page that will call this system.
-fn page_of(address: &str, phext: &str) -> PageServer {
-    let page = include_str!("page.html").replace("%gateway%", &format!("http://{address}"));
+fn page_of(address: SocketAddr, phext: &str) -> PageServer {
+    let page = include_str!("page.html").replace("%gateway%", &url(address, ""));
     let page = page.replace("%key%", &key_of("alice")).replace("%limited%", &key_of("bob"));
     PageServer::start(&page.replace("%phext%", phext))
 }
@@ -75,8 +78,7 @@ fn assert_sees_nothing(seen: &Value) {
 fn a_page_of_an_allowed_origin_reads_and_writes_and_another_does_not() {
     let skipped = "a page of an allowed origin, and one of another";
     let running = start("[]");
-    let (allowed, other) =
-        (page_of(&running.listen.to_string(), "allowed"), page_of(&running.listen.to_string(), "other"));
+    let (allowed, other) = (page_of(running.listen, "allowed"), page_of(running.listen, "other"));
     let Some(seen) = allowed.open(skipped) else { return };
     assert_sees_nothing(&seen);
     assert!(running.stored().is_empty(), "a page wrote although no origin is allowed");
@@ -104,7 +106,7 @@ fn a_page_of_an_allowed_origin_reads_and_writes_and_another_does_not() {
 #[test]
 fn with_a_star_every_origin_reads_and_writes() {
     let running = start("[\"*\"]");
-    let page = page_of(&running.listen.to_string(), "any");
+    let page = page_of(running.listen, "any");
     let Some(seen) = page.open("a page of any origin") else { return };
     assert_sees_everything(&seen, "any");
     assert_eq!(seen["sandbox"]["status"], 200, "{seen:#}");

@@ -10,9 +10,8 @@ use sq_tests::deployment::Deployment;
 use sq_tests::process::{self, Outcome};
 use sq_tests::root::Root;
 use sq_tests::setup::{Setup, key_of};
-use sq_tests::{binaries, notice, wait};
-
-const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
+use sq_tests::target::{SELECT, url};
+use sq_tests::{address, binaries, notice, wait};
 
 /// Every command of `sq-gateway`, as its arguments.
 const GATEWAY_COMMANDS: [&str; 17] = [
@@ -316,14 +315,14 @@ fn import_overwrites_nothing_and_explains_unreadable_files() {
 fn healthcheck_exit_code_depends_on_the_response() {
     let running = Deployment::start(&Setup::default());
     let check = |url: String| running.gateway(&["healthcheck", &url]).code();
-    let at = |path: &str| format!("http://{}{path}", running.listen);
+    let at = |path: &str| url(running.listen, path);
     assert_eq!(
         (check(at("/health")), check(at("/ready")), check(at("/nowhere"))),
         (Some(0), Some(0), Some(1))
     );
-    assert_eq!(check(format!("http://{}:1340/health", running.address)), Some(1));
+    assert_eq!(check(url(address::at(running.address, 1340), "/health")), Some(1));
     assert_eq!(check("no url".to_owned()), Some(1));
-    let pool = format!("http://{}:1339/health", running.address);
+    let pool = url(address::at(running.address, 1339), "/health");
     assert_eq!(
         (worker(&["healthcheck", &pool]).code(), worker(&["healthcheck", &at("/nowhere")]).code()),
         (Some(0), Some(1))

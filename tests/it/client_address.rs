@@ -9,9 +9,9 @@ use sq_tests::client::Client;
 use sq_tests::deployment::Deployment;
 use sq_tests::root::Root;
 use sq_tests::setup::Setup;
+use sq_tests::target::SELECT;
 use sq_tests::{notice, wait};
 
-const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
 const QUOTA: u32 = 1000;
 
 /// The only trusted proxy; the tests connect from 127.0.0.1.

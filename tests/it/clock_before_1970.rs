@@ -33,7 +33,7 @@ fn no_server_starts_on_it() {
         let root = Root::new(&Setup::default());
         let config = root.config();
         let at = |mut command: Command| {
-            faketime::set(&mut command, &library, time);
+            library.set(&mut command, time);
             process::run(&mut command)
         };
         let folder = root.path().to_str().unwrap();
@@ -60,7 +60,7 @@ fn a_key_gets_no_end_by_it_and_what_needs_no_time_works() {
     let run = |arguments: &[&str]| {
         let mut command =
             root.gateway_command(&[arguments, &["--config", config.to_str().unwrap()]].concat());
-        faketime::set(&mut command, &library, BEFORE[0]);
+        library.set(&mut command, BEFORE[0]);
         process::run(&mut command)
     };
     let registry = root.read("tenants.toml");
@@ -79,7 +79,7 @@ fn the_first_second_of_1970_is_served() {
     let Some(library) = faketime::library(WHAT) else { return };
     let folder = tempfile::tempdir().unwrap();
     let mut command = LoneWorker::command(folder.path());
-    faketime::set(&mut command, &library, "@1970-01-01 00:00:01");
+    library.set(&mut command, "@1970-01-01 00:00:01");
     let worker = LoneWorker::spawn(&mut command).unwrap();
     worker.client.get("/api/v2/update?p=notes&c=1.1.1/1.1.1/1.1.1&s=early").ok();
     let answer = worker.client.get(SELECT);
@@ -97,9 +97,9 @@ fn under_a_gateway_that_runs_it_may_stand_anywhere() {
     let clock = root.join("clock");
     let stand_at = |time: &str| root.write("clock", time);
     stand_at("2026-01-01 00:00:00");
-    let library = library.with_file_name("libfaketimeMT.so.1");
+    let threaded = library.path().with_file_name("libfaketimeMT.so.1");
     let environment = [
-        ("LD_PRELOAD", library.to_str().unwrap()),
+        ("LD_PRELOAD", threaded.to_str().unwrap()),
         ("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap()),
         ("FAKETIME_NO_CACHE", "1"),
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),

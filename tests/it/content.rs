@@ -8,6 +8,7 @@ use sq_tests::client::Client;
 use sq_tests::deployment::Deployment;
 use sq_tests::everywhere::everywhere;
 use sq_tests::setup::{Setup, key_of};
+use sq_tests::target::url;
 
 const AT: &str = "p=text&c=1.1.1/1.1.1/1.1.1";
 
@@ -118,7 +119,7 @@ fn curl_is_told_how_to_send_a_file() {
     let client = running.client_of("alice");
     let curl = |arguments: &[&str]| {
         let mut command = Command::new("curl");
-        let url = format!("http://{}{}", client.address, target("update"));
+        let url = url(client.address, &target("update"));
         let key = format!("Authorization: Bearer {}", key_of("alice"));
         command.args(["-sS", "-H", &key, &url]).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();

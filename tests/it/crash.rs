@@ -11,11 +11,8 @@ use sq_tests::client::Client;
 use sq_tests::deployment::{Deployment, Worker};
 use sq_tests::process;
 use sq_tests::setup::Setup;
+use sq_tests::target::{INSERT, SELECT, UPDATE};
 use sq_tests::wait;
-
-const UPDATE: &str = "/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1";
-const INSERT: &str = "/api/v2/insert?p=text&c=1.1.1/1.1.1/1.1.1";
-const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
 
 /// How often the worker is killed.
 const KILLS: usize = 5;

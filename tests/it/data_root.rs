@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,19 +11,18 @@ use std::thread;
 
 use rustix::process::Signal;
 use sq_tests::deployment::Deployment;
-use sq_tests::mount::{self, Mount};
+use sq_tests::mount::{self, Bound, Mount};
 use sq_tests::process::Outcome;
 use sq_tests::root::Root;
 use sq_tests::scrape::Scrape;
 use sq_tests::separate::{Gateway, Pool};
 use sq_tests::setup::{Setup, key_of};
+use sq_tests::target::{SELECT, UPDATE};
 use sq_tests::{binaries, process, wait};
 
 mod mounts;
 mod upgrade;
 
-const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
-const UPDATE: &str = "/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1";
 const MARKER: &str = "data/.sq-data-root";
 const ID: &str = "gateway.toml.data-root";
 
@@ -242,28 +241,6 @@ fn no_acknowledged_write_is_lost_while_the_root_goes_and_comes() {
     assert!(!refused.iter().any(is_there), "a write that was told not to be made was made");
 }
 
-/// A folder that is mounted over another until the value is dropped.
-struct Bound(PathBuf);
-
-impl Bound {
-    fn new(from: &Path, to: &Path, options: &str) -> Self {
-        fs::create_dir_all(to).unwrap();
-        process::run(Command::new("mount").arg("--bind").args([from, to])).success();
-        if !options.is_empty() {
-            process::run(Command::new("mount").args(["-o", &format!("remount,bind,{options}")]).arg(to))
-                .success();
-        }
-        Self(to.to_owned())
-    }
-}
-
-impl Drop for Bound {
-    fn drop(&mut self) {
-        // As an operator unmounts it under a running system, or as a disk fails.
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).output();
-    }
-}
-
 #[test]
 fn a_disk_that_is_unmounted_and_mounted_again_under_the_system_is_served_again() {
     if !mount::works("a data root that is a mount point", &[]) {
@@ -282,10 +259,9 @@ fn a_disk_that_is_unmounted_and_mounted_again_under_the_system_is_served_again()
         0,
         "something was made under the mount point"
     );
-    let disk = bind(&running);
+    let _disk = bind(&running);
     assert_back(&running);
     drop(running);
-    drop(disk);
 }
 
 /// A mount over the root of a running system: its disk comes late, or another disk comes.

@@ -8,10 +8,10 @@ use sq_tests::root::Root;
 use sq_tests::scrape::reload_by;
 use sq_tests::separate::{Gateway, Pool};
 use sq_tests::setup::{Setup, key_of};
+use sq_tests::target::SELECT;
 use sq_tests::wait;
 
 const MARK: &str = "\u{feff}";
-const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
 
 /// An old registry in each format, with one tenant whose key is `tok-1`.
 const OLD: [(&str, &str); 4] = [

@@ -1,5 +1,5 @@
-//! The exchange with a worker: what becomes of an answer that is not as ours are, and of the connections on both sides. A
-//! listener in the place of the worker says what it likes.
+//! The exchange with a worker: how an answer that no worker of ours would give is passed on, and when the connections on
+//! both sides are closed. A fake worker answers.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -8,23 +8,19 @@ use std::time::Duration;
 
 use sq_tests::answer::Answer;
 use sq_tests::client::Client;
+use sq_tests::fake_worker::{FakeSystem, Head, SERVED};
 use sq_tests::root::Root;
 use sq_tests::setup::Setup;
+use sq_tests::target::{SELECT, UPDATE};
 use sq_tests::wait::{self, PATIENCE};
 
-use crate::repeats::{Slot, read_head, receive};
-
-const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
-const UPDATE: &str = "/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1";
-
-const SERVED: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const WITHOUT_LENGTH: &str = "HTTP/1.1 200 OK\r\n\r\nsome text";
 const WITH_INTERIM: &str =
     "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-/// What a client gets that sends these bytes, while the worker does something.
-fn while_asking(slot: &Slot, bytes: &str, worker: impl FnOnce()) -> Answer {
-    let client: Client = slot.gateway.client.clone();
+/// Sends these bytes while the worker does something; returns the client's answer.
+fn while_asking(system: &FakeSystem, bytes: &str, worker: impl FnOnce()) -> Answer {
+    let client: Client = system.gateway.client.clone();
     thread::scope(|scope| {
         let asking = scope.spawn(move || {
             let mut connection = client.connect();
@@ -36,17 +32,10 @@ fn while_asking(slot: &Slot, bytes: &str, worker: impl FnOnce()) -> Answer {
     })
 }
 
-/// The worker's end of the connection on which the next request comes.
-fn accept(slot: &Slot) -> TcpStream {
-    let (stream, _) = slot.listener.accept().unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream
-}
-
 #[test]
 fn an_answer_that_ends_with_its_connection_goes_on_in_chunks() {
     let root = Root::new(&Setup::default());
-    let (_, answer) = Slot::new(&root).exchange("", None, &[Some(WITHOUT_LENGTH)]);
+    let (_, answer) = FakeSystem::new(&root).exchange("", None, &[Some(WITHOUT_LENGTH)]);
     assert_eq!((answer.ok(), answer.header("transfer-encoding")), ("some text", Some("chunked")));
 }
 
@@ -56,9 +45,9 @@ fn chunks_reach_the_client_however_they_come() {
     const CHUNKED: &str =
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nsome \r\n04;a=b\r\ntext\r\n0\r\n\r\n";
     let root = Root::new(&Setup::default());
-    let slot = Slot::new(&root);
-    let head = slot.gateway.client.head("GET", SELECT) + "\r\n";
-    let mut connection = slot.gateway.client.connect();
+    let system = FakeSystem::new(&root);
+    let head = system.gateway.client.head("GET", SELECT) + "\r\n";
+    let mut connection = system.gateway.client.connect();
     // On one connection of the client's: the second answer begins where the first one ended.
     for _ in 0..2 {
         thread::scope(|scope| {
@@ -66,9 +55,8 @@ fn chunks_reach_the_client_however_they_come() {
                 connection.send(head.as_bytes());
                 (connection.answer(), connection.unparsed().to_vec())
             });
-            let mut stream = accept(&slot);
+            let (mut stream, _) = system.worker.accept_request();
             stream.set_nodelay(true).unwrap();
-            read_head(&mut stream);
             for byte in CHUNKED.as_bytes() {
                 stream.write_all(&[*byte]).unwrap();
                 wait::pass(Duration::from_millis(2));
@@ -83,10 +71,10 @@ fn chunks_reach_the_client_however_they_come() {
 fn a_client_of_http_1_0_knows_no_chunks() {
     for keep_alive in ["", "Connection: keep-alive\r\n"] {
         let root = Root::new(&Setup::default());
-        let slot = Slot::new(&root);
-        let head = slot.gateway.client.head("GET", SELECT).replace("HTTP/1.1", "HTTP/1.0");
+        let system = FakeSystem::new(&root);
+        let head = system.gateway.client.head("GET", SELECT).replace("HTTP/1.1", "HTTP/1.0");
         let request = head + keep_alive + "\r\n";
-        let answer = while_asking(&slot, &request, || _ = receive(&slot.listener, Some(WITHOUT_LENGTH)));
+        let answer = while_asking(&system, &request, || _ = system.worker.receive(Some(WITHOUT_LENGTH)));
         assert_eq!((answer.ok(), answer.header("transfer-encoding")), ("some text", None));
         assert_eq!(answer.header("connection"), Some("close"));
     }
@@ -101,12 +89,12 @@ fn a_worker_that_dies_in_the_middle_of_an_answer() {
         ("HTTP/1.0", "Transfer-Encoding: chunked"),
     ] {
         let root = Root::new(&Setup::default());
-        let slot = Slot::new(&root);
-        let request = slot.gateway.client.head("GET", SELECT).replace("HTTP/1.1", version) + "\r\n";
-        let mut client = TcpStream::connect(slot.gateway.client.address).unwrap();
+        let system = FakeSystem::new(&root);
+        let request = system.gateway.client.head("GET", SELECT).replace("HTTP/1.1", version) + "\r\n";
+        let mut client = TcpStream::connect(system.gateway.client.address).unwrap();
         client.set_read_timeout(Some(PATIENCE)).unwrap();
         client.write_all(request.as_bytes()).unwrap();
-        receive(&slot.listener, Some(&format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n9\r\nsome text\r\n")));
+        system.worker.receive(Some(&format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n9\r\nsome text\r\n")));
         let mut got = Vec::new();
         let end = client.read_to_end(&mut got);
         let got = String::from_utf8_lossy(&got);
@@ -119,19 +107,18 @@ fn a_worker_that_dies_in_the_middle_of_an_answer() {
 #[test]
 fn an_interim_answer_is_for_who_asked_for_one() {
     let root = Root::new(&Setup::default());
-    let (_, answer) = Slot::new(&root).exchange("", None, &[Some(WITH_INTERIM)]);
+    let (_, answer) = FakeSystem::new(&root).exchange("", None, &[Some(WITH_INTERIM)]);
     assert_eq!((answer.ok(), answer.header("link")), ("ok", None));
 }
 
 #[test]
 fn an_answer_before_the_bodys_end_reaches_its_client() {
     let root = Root::new(&Setup::default());
-    let slot = Slot::new(&root);
-    let head = slot.gateway.client.head("POST", UPDATE) + "Content-Length: 100000\r\n\r\nthe beginning";
-    let mut client = slot.gateway.client.connect();
+    let system = FakeSystem::new(&root);
+    let head = system.gateway.client.head("POST", UPDATE) + "Content-Length: 100000\r\n\r\nthe beginning";
+    let mut client = system.gateway.client.connect();
     client.send(head.as_bytes());
-    let mut stream = accept(&slot);
-    read_head(&mut stream);
+    let (mut stream, _) = system.worker.accept_request();
     let mut beginning = [0; 13];
     stream.read_exact(&mut beginning).unwrap();
     stream.write_all(SERVED.as_bytes()).unwrap();
@@ -147,13 +134,13 @@ fn an_answer_before_the_bodys_end_reaches_its_client() {
 #[test]
 fn a_connection_is_used_again() {
     let root = Root::new(&Setup::default());
-    let slot = Slot::new(&root);
-    let request = slot.gateway.client.head("GET", SELECT) + "\r\n";
+    let system = FakeSystem::new(&root);
+    let request = system.gateway.client.head("GET", SELECT) + "\r\n";
     let mut kept = None;
     for _ in 0..3 {
-        let answer = while_asking(&slot, &request, || {
-            let stream = kept.get_or_insert_with(|| accept(&slot));
-            read_head(stream);
+        let answer = while_asking(&system, &request, || {
+            let stream = kept.get_or_insert_with(|| system.worker.accept());
+            Head::expect(stream);
             stream.write_all(SERVED.as_bytes()).unwrap();
         });
         answer.ok();
@@ -163,12 +150,12 @@ fn a_connection_is_used_again() {
 #[test]
 fn a_connection_is_closed_when_it_has_lain_idle() {
     let root = Root::new(&Setup { pool: "idle_timeout = \"1s\"\n".to_owned(), ..Setup::default() });
-    let slot = Slot::new(&root);
-    let request = slot.gateway.client.head("GET", SELECT) + "\r\n";
+    let system = FakeSystem::new(&root);
+    let request = system.gateway.client.head("GET", SELECT) + "\r\n";
     let mut kept = None;
-    let answer = while_asking(&slot, &request, || {
-        let stream = kept.insert(accept(&slot));
-        read_head(stream);
+    let answer = while_asking(&system, &request, || {
+        let stream = kept.insert(system.worker.accept());
+        Head::expect(stream);
         stream.write_all(SERVED.as_bytes()).unwrap();
     });
     answer.ok();

@@ -6,10 +6,8 @@ use std::time::{Duration, Instant};
 use sq_tests::client::{Client, Connection, chunk_of};
 use sq_tests::deployment::Deployment;
 use sq_tests::setup::Setup;
+use sq_tests::target::{SELECT, UPDATE};
 use sq_tests::wait;
-
-const UPDATE: &str = "/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1";
-const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
 
 /// A running system with one scroll, and a client of it. A request that gets past the gateway by a
 /// trick would change the scroll.

@@ -9,17 +9,15 @@ use rustix::process::Signal;
 use sq_tests::answer::Answer;
 use sq_tests::client::{Client, Connection};
 use sq_tests::deployment::{Deployment, Worker};
+use sq_tests::fake_worker::FakeSystem;
 use sq_tests::lone_worker::LoneWorker;
 use sq_tests::root::Root;
 use sq_tests::scrape::Scrape;
 use sq_tests::setup::{Setup, key_of};
+use sq_tests::target::{SELECT, UPDATE};
 use sq_tests::wait::PATIENCE;
 use sq_tests::{address, process, wait};
 
-use crate::repeats::{Slot, read_head};
-
-const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
-const UPDATE: &str = "/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1";
 const IN_FLIGHT: &str = "sq_gateway_in_flight{tenant=\"alice\"}";
 
 /// Longer than what a connection's buffers take, and than what is kept of a body.
@@ -221,16 +219,14 @@ fn who_is_gone_frees_the_place() {
 #[test]
 fn a_slow_answer_arrives_whole() {
     let root = Root::new(&Setup::default());
-    let slot = Slot::new(&root);
-    let client: Client = slot.gateway.client.clone();
+    let system = FakeSystem::new(&root);
+    let client: Client = system.gateway.client.clone();
     for (head, parts) in [
         ("Content-Length: 10", ["", "01234", "56789"]),
         ("Transfer-Encoding: chunked", ["5\r\n01234", "\r\n5\r\n56789\r\n", "0\r\n\r\n"]),
     ] {
         let mut connection = half_closed(&client, get(&client, SELECT));
-        let (mut stream, _) = slot.listener.accept().unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        read_head(&mut stream);
+        let (mut stream, _) = system.worker.accept_request();
         assert!(connection.hears_within(PATIENCE), "the answer has begun");
         thread::scope(|scope| {
             let answering = scope.spawn(|| connection.answer());

@@ -7,10 +7,8 @@ use sq_tests::client::Client;
 use sq_tests::deployment::Deployment;
 use sq_tests::lone_worker::LoneWorker;
 use sq_tests::setup::{Setup, key_of};
+use sq_tests::target::{SELECT, UPDATE};
 use sq_tests::{address, process, wait};
-
-const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
-const UPDATE: &str = "/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1";
 
 /// Sends bytes on one connection, and reads the answers to its end.
 fn answers(client: &Client, bytes: impl AsRef<[u8]>) -> Vec<Answer> {

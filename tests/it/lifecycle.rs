@@ -6,10 +6,8 @@ use std::time::Duration;
 use rustix::process::Signal;
 use sq_tests::deployment::Deployment;
 use sq_tests::setup::{Setup, Tenant, config_text, key_of, registry_text};
+use sq_tests::target::{SELECT, UPDATE};
 use sq_tests::{process, wait};
-
-const UPDATE: &str = "/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1";
-const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
 
 fn status_of(running: &Deployment, key: &str) -> u16 {
     running.client(Some(key)).get(SELECT).status

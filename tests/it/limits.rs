@@ -9,10 +9,8 @@ use sq_tests::answer::Answer;
 use sq_tests::client::{Client, chunk_of};
 use sq_tests::deployment::Deployment;
 use sq_tests::setup::{Setup, Tenant};
+use sq_tests::target::{SELECT, UPDATE};
 use sq_tests::wait;
-
-const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
-const UPDATE: &str = "/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1";
 
 fn with_limits(lines: &str) -> Deployment {
     Deployment::start(&Setup { limits: lines.to_owned(), ..Setup::default() })

@@ -2,7 +2,6 @@
 //! then: a worker is sent nothing of such a body before it has checked the key and asks for it.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,16 +10,12 @@ use serde_json::Value;
 use sq_tests::answer::Answer;
 use sq_tests::client::{Client, chunk_of};
 use sq_tests::deployment::Deployment;
+use sq_tests::fake_worker::{FakeSystem, SERVED};
 use sq_tests::root::Root;
 use sq_tests::setup::Setup;
-use sq_tests::wait::PATIENCE;
+use sq_tests::target::{SELECT, UPDATE};
 use sq_tests::{process, wait};
 
-use crate::repeats::{Head, Slot, read_head};
-
-const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
-const UPDATE: &str = "/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1";
-const SERVED: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const CONTINUE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
 
 /// What is kept of a body to send it again.
@@ -125,31 +120,24 @@ fn a_worker_that_went_takes_no_long_body_with_it() {
     }
 }
 
-fn accept(slot: &Slot) -> (TcpStream, Head) {
-    let (mut stream, _) = slot.listener.accept().unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let head = read_head(&mut stream);
-    (stream, head)
-}
-
 /// What a worker sees of a body: nothing before it asks, and all of it then, however often others went or knew no key.
 #[test]
 fn nothing_of_a_long_body_is_sent_before_it_is_asked_for() {
     const REFUSED: &str = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n";
     let root = Root::new(&Setup::default());
-    let slot = Slot::new(&root);
-    let client = slot.gateway.client.clone();
+    let system = FakeSystem::new(&root);
+    let client = system.gateway.client.clone();
     for body in [vec![b'x'; KEPT_BYTES + 1], long()] {
         thread::scope(|scope| {
             let asking = scope.spawn(|| client.post(UPDATE, &body));
             for reply in ["", "HTTP/1.1 103 Early Hints\r\n\r\n", REFUSED] {
-                let (mut stream, head) = accept(&slot);
+                let (mut stream, head) = system.worker.accept_request();
                 assert_eq!(head.values("expect"), ["100-continue"]);
                 stream.write_all(reply.as_bytes()).unwrap();
                 stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
                 assert!(!matches!(stream.read(&mut [0]), Ok(1)), "it was sent something");
             }
-            let (mut stream, _) = accept(&slot);
+            let (mut stream, _) = system.worker.accept_request();
             stream.write_all(CONTINUE.as_bytes()).unwrap();
             let mut came = vec![0; body.len()];
             stream.read_exact(&mut came).unwrap();
@@ -163,12 +151,12 @@ fn nothing_of_a_long_body_is_sent_before_it_is_asked_for() {
 #[test]
 fn a_short_body_comes_at_once_and_is_sent_again() {
     let root = Root::new(&Setup::default());
-    let slot = Slot::new(&root);
-    let client = slot.gateway.client.clone();
+    let system = FakeSystem::new(&root);
+    let client = system.gateway.client.clone();
     thread::scope(|scope| {
         let asking = scope.spawn(|| client.post(UPDATE, vec![b'x'; KEPT_BYTES]));
         for reply in ["", SERVED] {
-            let (mut stream, head) = accept(&slot);
+            let (mut stream, head) = system.worker.accept_request();
             assert_eq!(head.values("expect"), [""; 0]);
             stream.read_exact(&mut vec![0; KEPT_BYTES]).unwrap();
             stream.write_all(reply.as_bytes()).unwrap();
@@ -200,12 +188,12 @@ fn a_refusal_comes_before_the_body() {
 #[test]
 fn a_worker_that_does_not_ask_is_sent_the_body_after_a_while() {
     let root = Root::new(&Setup { timeouts: "answer = \"1s\"".to_owned(), ..Setup::default() });
-    let slot = Slot::new(&root);
-    let client = slot.gateway.client.clone();
+    let system = FakeSystem::new(&root);
+    let client = system.gateway.client.clone();
     thread::scope(|scope| {
         let asking = scope.spawn(|| client.post(UPDATE, long()));
         let began = Instant::now();
-        let (mut stream, _) = accept(&slot);
+        let (mut stream, _) = system.worker.accept_request();
         stream.read_exact(&mut vec![0; long().len()]).unwrap();
         assert!(began.elapsed() >= Duration::from_millis(900), "{:?}", began.elapsed());
         stream.write_all(SERVED.as_bytes()).unwrap();

@@ -13,11 +13,10 @@ use sq_tests::process;
 use sq_tests::root::Root;
 use sq_tests::scrape::Scrape;
 use sq_tests::setup::{Setup, Tenant, key_of, registry_text};
+use sq_tests::target::{SELECT, UPDATE};
 use sq_tests::wait;
 
-const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
 const OTHER: &str = "/api/v2/select?p=other&c=1.1.1/1.1.1/1.1.1";
-const UPDATE: &str = "/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1";
 const READS: [&str; 6] =
     [SELECT, OTHER, "/api/v2/toc?p=text", "/api/v2/get?p=text", "/api/v2/load?p=other", "/api/v2/phexts"];
 

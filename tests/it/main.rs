@@ -1,4 +1,5 @@
-//! The integration tests: each module is one promise of the contract, asked of the real binaries.
+//! The integration tests: each module is one promise of the contract, checked on the real binaries. The attacks are in the
+//! same program: most of them wait, while other tests have the processor.
 
 #![expect(
     clippy::unwrap_used,
@@ -9,6 +10,8 @@
 )]
 
 mod admin;
+#[path = "../attack/main.rs"]
+mod attack;
 mod audit;
 mod auth;
 mod browser;

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -13,6 +13,7 @@ use sq_tests::deployment::Deployment;
 use sq_tests::prometheus::{FOLDER, Prometheus, check_metrics, promtool, works};
 use sq_tests::scrape::{Scrape, reload_by, reloads};
 use sq_tests::setup::{Setup, Tenant};
+use sq_tests::test_time::test_time;
 use sq_tests::{binaries, notice, process, wait};
 
 const DASHBOARD: &str = "config/grafana/sq-gateway.json";
@@ -294,7 +295,6 @@ fn stored_bytes(running: &Deployment, tenant: &str) -> f64 {
     u32::try_from(bytes).map(f64::from).expect("little")
 }
 
-/// `SQ_SCRAPE_S=60` makes it a minute.
 #[test]
 fn prometheus_has_every_metric_right_to_the_request() {
     if !works("the scrape by Prometheus") {
@@ -303,9 +303,8 @@ fn prometheus_has_every_metric_right_to_the_request() {
     let running = Deployment::start(&setup());
     let prometheus = Prometheus::start(&running);
     assert_rules_are_loaded(&prometheus);
-    let length = std::env::var("SQ_SCRAPE_S").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
     let (begun, mut rounds) = (Instant::now(), 0.0);
-    while begun.elapsed() < Duration::from_secs(length) {
+    while begun.elapsed() < test_time() {
         rounds += 1.0;
         one_round(&running, "203.0.113.1");
     }

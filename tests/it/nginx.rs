@@ -11,9 +11,7 @@ use sq_tests::deployment::Deployment;
 use sq_tests::nginx::{NAME, Nginx, works};
 use sq_tests::root::Root;
 use sq_tests::setup::{Setup, key_of};
-
-const UPDATE: &str = "/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1";
-const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
+use sq_tests::target::{SELECT, UPDATE};
 
 /// A system behind nginx; `None` without nginx.
 fn behind_nginx(skipped: &str, limits: &str) -> Option<(Deployment, Nginx)> {

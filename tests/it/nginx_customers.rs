@@ -8,12 +8,10 @@ use sq_tests::deployment::Deployment;
 use sq_tests::nginx::{Nginx, works};
 use sq_tests::root::Root;
 use sq_tests::setup::{Setup, key_of};
+use sq_tests::target::{SELECT, UPDATE};
 use sq_tests::{process, wait};
 
 use crate::seed::{SCRIPT, TENANTS, shell};
-
-const UPDATE: &str = "/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1";
-const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
 
 const VERSIONS: [&str; 2] = ["--http1.1", "--http2"];
 

@@ -9,11 +9,10 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use sq_tests::scrape::Scrape;
+use sq_tests::target::{SELECT, UPDATE};
 use sq_tests::wait;
 
 const REQUESTS: &str = "sq_gateway_requests_total";
-const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
-const UPDATE: &str = "/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1";
 
 /// The counted requests: tenant, command, status, the code of a refusal, and their number.
 #[derive(Debug, Default)]

@@ -9,9 +9,7 @@ use sq_tests::deployment::Deployment;
 use sq_tests::root::Root;
 use sq_tests::scrape::reload_by;
 use sq_tests::setup::{ADMIN_KEY, Setup};
-
-const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
-const UPDATE: &str = "/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1";
+use sq_tests::target::{SELECT, UPDATE};
 
 /// An entry of the Python gateway's registry; it has five lines.
 fn python(token: &str, name: &str, port: u16, phext: &str) -> String {

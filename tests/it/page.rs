@@ -12,6 +12,7 @@ use sq_tests::lone_worker::LoneWorker;
 use sq_tests::notice::say;
 use sq_tests::root::Root;
 use sq_tests::setup::{Setup, Tenant, key_of};
+use sq_tests::target::url;
 use sq_tests::wait;
 
 const ADMIN_KEY: &str = "pmb-v1-the-key-of-the-admin";
@@ -36,7 +37,7 @@ fn setup() -> Setup {
 }
 
 fn page_of(root: &Root) -> String {
-    format!("http://{}/", root.admin())
+    url(root.admin(), "/")
 }
 
 fn browser() -> Option<DevTools> {

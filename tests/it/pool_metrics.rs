@@ -10,10 +10,9 @@ use sq_tests::client::{Client, Connection};
 use sq_tests::deployment::Deployment;
 use sq_tests::scrape::Scrape;
 use sq_tests::setup::{Setup, Tenant, registry_text};
+use sq_tests::target::{SELECT, UPDATE};
 use sq_tests::{process, wait};
 
-const UPDATE: &str = "/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1";
-const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
 const DELETE: &str = "/api/v2/delete?p=text&c=1.1.1/1.1.1/1.1.1";
 
 /// Short enough to wait for. Who must be awake meanwhile is held by an upload.

@@ -15,12 +15,11 @@ use sq_tests::root::Root;
 use sq_tests::scrape::Scrape;
 use sq_tests::separate::Pool;
 use sq_tests::setup::{Setup, Tenant};
+use sq_tests::target::{SELECT, UPDATE};
 use sq_tests::writers::{Manner, Writers, Written};
 use sq_tests::{binaries, process, wait};
 
 const TENANTS: [&str; 4] = ["alice", "bob", "carol", "dave"];
-const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
-const UPDATE: &str = "/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1";
 
 /// The clients of each tenant: one keeps its connection, one connects each time.
 const BOTH: [(usize, Manner); 2] = [(1, Manner::Kept), (1, Manner::Fresh)];

@@ -8,6 +8,7 @@ use std::process::Command;
 use sq_tests::deployment::Deployment;
 use sq_tests::root::Root;
 use sq_tests::setup::Setup;
+use sq_tests::target::url;
 use sq_tests::{notice, process};
 
 const SLOTS: usize = 500;
@@ -89,7 +90,7 @@ fn each_of_500_tenants_sees_only_its_own_data() {
 /// Requests a tenant's phext as its customer does, with curl.
 fn curl(running: &Deployment, row: &Row) -> String {
     let header = format!("Authorization: Bearer {}", row.key);
-    let url = format!("http://{}/api/v2/select?{AT}", running.listen);
+    let url = url(running.listen, &format!("/api/v2/select?{AT}"));
     process::run(Command::new("curl").args(["--silent", "--show-error", "--fail", "-H", &header, &url]))
         .success()
 }

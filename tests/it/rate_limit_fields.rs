@@ -5,8 +5,7 @@ use sfv::{BareItem, ListEntry, Parser};
 use sq_tests::answer::Answer;
 use sq_tests::deployment::Deployment;
 use sq_tests::setup::Setup;
-
-const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
+use sq_tests::target::SELECT;
 
 /// A policy with its remaining count.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,9 +11,8 @@ use sq_tests::mount::{self, Mount};
 use sq_tests::process::Outcome;
 use sq_tests::root::Root;
 use sq_tests::setup::Setup;
+use sq_tests::target::SELECT;
 use sq_tests::{notice, tree, wait};
-
-const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
 
 /// How a registry's name leads to its file.
 #[derive(Debug, Clone, Copy)]

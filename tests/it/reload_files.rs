@@ -15,9 +15,8 @@ use sq_tests::deployment::Deployment;
 use sq_tests::root::Root;
 use sq_tests::scrape::{reload_by, reloads};
 use sq_tests::setup::{Setup, Tenant, registry_text};
+use sq_tests::target::SELECT;
 use sq_tests::wait;
-
-const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
 
 /// Tries of something that must be quick on a machine that is busy with other tests: the quickest counts.
 const TRIES: usize = 3;

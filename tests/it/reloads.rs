@@ -7,10 +7,8 @@ use sq_tests::client::{Client, Connection};
 use sq_tests::deployment::Deployment;
 use sq_tests::scrape;
 use sq_tests::setup::Setup;
+use sq_tests::target::{SELECT, UPDATE};
 use sq_tests::wait;
-
-const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
-const UPDATE: &str = "/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1";
 
 fn remaining(answer: &Answer, name: &str) -> u32 {
     let field = answer.header("ratelimit").unwrap_or_else(|| panic!("no RateLimit: {answer}"));

@@ -12,10 +12,8 @@ use sq_tests::mount::{self, Mount};
 use sq_tests::process::{self, Outcome};
 use sq_tests::root::Root;
 use sq_tests::setup::{Setup, Tenant, registry_text};
+use sq_tests::target::{SELECT, UPDATE};
 use sq_tests::wait;
-
-const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
-const UPDATE: &str = "/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1";
 
 /// Alice's directory is named by the registry, unless that is empty.
 fn registry(alice: &str) -> String {

@@ -1,95 +1,18 @@
-//! Writes that are sent again: what the gateway tells the worker so that it knows them, when it sends them
-//! again, and what a client is told when it gives up. A listener in the place of the worker sees what is sent,
-//! and dies at will.
+//! Writes that are sent again: the keys by which a worker knows them, when the gateway sends them again, and what a client is
+//! told when it gives up. A fake worker sees what is sent, and breaks off when the test wants it to.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::thread;
-
-use sq_tests::answer::Answer;
 use sq_tests::client::Client;
 use sq_tests::deployment::Deployment;
-use sq_tests::peers::Server;
+use sq_tests::fake_worker::{FakeSystem, Head};
 use sq_tests::root::Root;
-use sq_tests::setup::{Setup, key_of};
-use sq_tests::wait::PATIENCE;
-
-const INSERT: &str = "/api/v2/insert?p=text&c=1.1.1/1.1.1/1.1.1";
-const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
+use sq_tests::setup::Setup;
+use sq_tests::target::{INSERT, SELECT};
 
 /// What is kept of a body to send it again.
 const KEPT_BYTES: usize = 64 * 1024;
 
-const SERVED: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nIdempotency-Replayed: true\r\n\r\nok";
+const REPLAYED: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nIdempotency-Replayed: true\r\n\r\nok";
 const IN_DOUBT: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\nRetry-After: 5\r\n\r\nno";
-
-/// The gateway alone, and a listener in alice's slot.
-pub(super) struct Slot {
-    pub(super) gateway: Server,
-    pub(super) listener: TcpListener,
-}
-
-impl Slot {
-    pub(super) fn new(root: &Root) -> Self {
-        let gateway = Server::gateway(root, &key_of("alice"));
-        // Only now: the harness asks the gateway for a sign of life first.
-        let listener = TcpListener::bind((root.address, 1341)).unwrap();
-        Self { gateway, listener }
-    }
-
-    /// Sends a request, reads it as often as it comes, and gives each time what the list says: an answer, or
-    /// with `None` a death. Gives the heads that came, and what the client got.
-    pub(super) fn exchange(
-        self,
-        headers: &str,
-        body: Option<&[u8]>,
-        replies: &[Option<&str>],
-    ) -> (Vec<Head>, Answer) {
-        let (target, method) = if body.is_some() { (INSERT, "POST") } else { (SELECT, "GET") };
-        let client = self.gateway.client.clone();
-        thread::scope(|scope| {
-            let asking = scope.spawn(|| client.request(method, target, headers, body));
-            let heads = replies.iter().map(|reply| receive(&self.listener, *reply)).collect();
-            // Whoever asks again now is refused.
-            drop(self.listener);
-            (heads, asking.join().unwrap())
-        })
-    }
-}
-
-/// The head of a request, line by line.
-pub(super) struct Head(Vec<String>);
-
-impl Head {
-    pub(super) fn values(&self, name: &str) -> Vec<&str> {
-        let fields = self.0.iter().filter_map(|line| line.split_once(": "));
-        fields.filter(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value).collect()
-    }
-}
-
-/// Reads one request to its end, and replies or dies.
-pub(super) fn receive(listener: &TcpListener, reply: Option<&str>) -> Head {
-    let (mut stream, _) = listener.accept().unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let head = read_head(&mut stream);
-    let length = head.values("content-length").first().map_or(0, |length| length.parse().unwrap());
-    stream.read_exact(&mut vec![0; length]).unwrap();
-    if let Some(reply) = reply {
-        stream.write_all(reply.as_bytes()).unwrap();
-    }
-    head
-}
-
-/// Reads the head of a request.
-pub(super) fn read_head(stream: &mut TcpStream) -> Head {
-    let mut bytes = Vec::new();
-    while !bytes.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).unwrap();
-        bytes.extend(byte);
-    }
-    Head(String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect())
-}
 
 const SENT: &str = "If-Match: \"a\", \"b\"\r\nIf-Match: \"c\"\r\nIdempotency-Key: mine\r\n\
                     X-SQ-Repeat-Key: forged\r\nX-Request-Id: 0191b2c3d4e57f608a9b0c1d2e3f4a5b\r\n";
@@ -97,7 +20,7 @@ const SENT: &str = "If-Match: \"a\", \"b\"\r\nIf-Match: \"c\"\r\nIdempotency-Key
 #[test]
 fn a_write_is_sent_again_with_the_same_names_on_a_new_connection() {
     let root = Root::new(&Setup::default());
-    let (heads, answer) = Slot::new(&root).exchange(SENT, Some(b"text"), &[None, None, Some(SERVED)]);
+    let (heads, answer) = FakeSystem::new(&root).exchange(SENT, Some(b"text"), &[None, None, Some(REPLAYED)]);
     assert_eq!(answer.ok(), "ok");
     assert_eq!(answer.header("idempotency-replayed"), Some("true"));
     for head in &heads {
@@ -113,7 +36,7 @@ fn a_write_is_sent_again_with_the_same_names_on_a_new_connection() {
 #[test]
 fn a_repeat_by_the_gateway_alone_does_not_show() {
     let root = Root::new(&Setup::default());
-    let (heads, answer) = Slot::new(&root).exchange("", Some(b"text"), &[None, Some(SERVED)]);
+    let (heads, answer) = FakeSystem::new(&root).exchange("", Some(b"text"), &[None, Some(REPLAYED)]);
     assert_eq!((answer.ok(), answer.header("idempotency-replayed")), ("ok", None));
     assert_eq!(heads[1].values("idempotency-key"), [""; 0]);
     assert_eq!(heads[1].values("x-sq-repeat-key").len(), 1);
@@ -123,7 +46,7 @@ fn a_repeat_by_the_gateway_alone_does_not_show() {
 fn a_read_has_no_names_and_no_condition() {
     let root = Root::new(&Setup::default());
     let malformed = SENT.replace("mine", "not a key");
-    let (heads, answer) = Slot::new(&root).exchange(&malformed, None, &[None, Some(SERVED)]);
+    let (heads, answer) = FakeSystem::new(&root).exchange(&malformed, None, &[None, Some(REPLAYED)]);
     assert_eq!((answer.ok(), answer.header("idempotency-replayed")), ("ok", None));
     for name in ["if-match", "idempotency-key", "x-sq-repeat-key"] {
         assert_eq!(heads[0].values(name), [""; 0], "{name}");
@@ -137,24 +60,23 @@ fn of_a_clients_fields_the_worker_sees_a_few_known_ones() {
                   Accept: */*\r\nTE: trailers\r\nX-SQ-Code: forged\r\nProxy-Authorization: Basic YTpi\r\n\
                   Content-Type: text/plain\r\n";
     let names = |head: &Head| {
-        let lines = head.0.iter().skip(1).filter_map(|line| line.split_once(": "));
-        let mut names: Vec<String> = lines.map(|(name, _)| name.to_ascii_lowercase()).collect();
+        let mut names: Vec<String> = head.fields().map(|(name, _)| name.to_ascii_lowercase()).collect();
         names.sort();
         names
     };
-    let (heads, _) = Slot::new(&root).exchange(fields, Some(b"text"), &[Some(SERVED)]);
+    let (heads, _) = FakeSystem::new(&root).exchange(fields, Some(b"text"), &[Some(REPLAYED)]);
     assert_eq!(
         names(&heads[0]),
         ["authorization", "content-length", "content-type", "host", "x-request-id", "x-sq-repeat-key"]
     );
-    assert!(heads[0].0[0].ends_with(" HTTP/1.1"), "{}", heads[0].0[0]);
+    assert!(heads[0].request_line().ends_with(" HTTP/1.1"), "{}", heads[0].request_line());
     assert_eq!(heads[0].values("host"), [format!("{}:1341", root.address)]);
 }
 
 #[test]
 fn a_write_that_no_worker_survives_is_given_up() {
     let root = Root::new(&Setup::default());
-    let (_, answer) = Slot::new(&root).exchange("", Some(b"text"), &[None; 5]);
+    let (_, answer) = FakeSystem::new(&root).exchange("", Some(b"text"), &[None; 5]);
     let problem = answer.problem(502, "worker_failed");
     assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("Idempotency-Key")), "{problem}");
 }
@@ -162,7 +84,7 @@ fn a_write_that_no_worker_survives_is_given_up() {
 #[test]
 fn a_write_that_a_worker_got_may_have_been_applied_even_if_none_is_there_afterwards() {
     let root = Root::new(&Setup::default());
-    let (_, answer) = Slot::new(&root).exchange("", Some(b"text"), &[None]);
+    let (_, answer) = FakeSystem::new(&root).exchange("", Some(b"text"), &[None]);
     answer.problem(502, "worker_failed");
 }
 
@@ -170,11 +92,11 @@ fn a_write_that_a_worker_got_may_have_been_applied_even_if_none_is_there_afterwa
 fn a_body_is_sent_again_up_to_what_is_kept_of_it() {
     let root = Root::new(&Setup::default());
     let longest = vec![b'x'; KEPT_BYTES];
-    let (_, answer) = Slot::new(&root).exchange("", Some(&longest), &[None, Some(SERVED)]);
+    let (_, answer) = FakeSystem::new(&root).exchange("", Some(&longest), &[None, Some(REPLAYED)]);
     answer.ok();
     let root = Root::new(&Setup::default());
     let too_long = vec![b'x'; KEPT_BYTES + 1];
-    let (_, answer) = Slot::new(&root).exchange("", Some(&too_long), &[None]);
+    let (_, answer) = FakeSystem::new(&root).exchange("", Some(&too_long), &[None]);
     let problem = answer.problem(502, "worker_failed");
     assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("64 KiB")), "{problem}");
 }
@@ -182,7 +104,7 @@ fn a_body_is_sent_again_up_to_what_is_kept_of_it() {
 #[test]
 fn a_worker_that_answers_is_not_asked_again() {
     let root = Root::new(&Setup::default());
-    let (_, answer) = Slot::new(&root).exchange("", Some(b"text"), &[Some(IN_DOUBT)]);
+    let (_, answer) = FakeSystem::new(&root).exchange("", Some(b"text"), &[Some(IN_DOUBT)]);
     assert_eq!((answer.status, answer.text(), answer.retry_after_s()), (503, "no", 5));
 }
 
@@ -207,7 +129,7 @@ fn a_condition_may_stand_in_as_many_fields_as_a_head_may_have() {
     let root = Root::new(&Setup::default());
     // Beside Host, key, length and Connection.
     let headers = "If-Match: \"0\"\r\n".repeat(96);
-    let (heads, answer) = Slot::new(&root).exchange(&headers, Some(b"text"), &[Some(SERVED)]);
+    let (heads, answer) = FakeSystem::new(&root).exchange(&headers, Some(b"text"), &[Some(REPLAYED)]);
     answer.ok();
     assert_eq!(heads[0].values("if-match"), [vec!["\"0\""; 96].join(", ")]);
     // The worker takes as long a list.

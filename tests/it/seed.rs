@@ -49,11 +49,7 @@ fn the_users_own_test() {
 fn what_is_missing_is_made_and_what_is_there_is_used() {
     let running = Deployment::up(Root::without_registry(&Setup::default()), &[]);
     assert_eq!(running.tenants, 2);
-    let lines = curl_lines(&running.printed());
-    assert_eq!(lines.len(), 2, "{}", running.printed());
-    for line in &lines {
-        assert_eq!(status_of_pasted(line), "200", "{line}");
-    }
+    assert_printed_lines_work(&running);
     let rows = keys_of(&running);
     let tenants: Vec<_> =
         rows.iter().map(|row| (row[0].as_str(), row[1].as_str(), row[2].as_str())).collect();
@@ -65,7 +61,7 @@ fn what_is_missing_is_made_and_what_is_there_is_used() {
     let root = running.stop();
 
     let again = Deployment::up(root, &[]);
-    assert_eq!(curl_lines(&again.printed()), Vec::<String>::new(), "a key was made anew");
+    assert_eq!(curl_lines(&again.printed()), Vec::<String>::new(), "a second key was made");
     assert!(!again.printed().contains("pmb-v1-"), "a key was printed again: {}", again.printed());
     assert_eq!(again.read("keys.csv"), keys);
     for row in rows.iter().filter(|row| row[0] != "(admin)") {
@@ -74,11 +70,12 @@ fn what_is_missing_is_made_and_what_is_there_is_used() {
     again.stop();
 }
 
-/// The one test on the default addresses, because only they show the very first start. Two runs of it
-/// wait for each other; where somebody else has the ports, it is skipped.
+/// The one test on the default addresses, because only they show the very first start. Two runs of it wait for each other;
+/// where another program has the ports, it is skipped.
 #[test]
 fn the_very_first_start_makes_a_config_and_an_admin_key() {
-    let turn = File::create(std::env::temp_dir().join("sq-tests-default-ports.lock")).unwrap();
+    // The lock of a folder that every run has, so that no file is left.
+    let turn = File::open(std::env::temp_dir()).unwrap();
     turn.lock().unwrap();
     let wanted = (1337..=1339).chain(1341..=1840);
     if let Some(taken) = wanted.into_iter().find(|port| TcpListener::bind(("127.0.0.1", *port)).is_err()) {
@@ -86,11 +83,7 @@ fn the_very_first_start_makes_a_config_and_an_admin_key() {
     }
     let running = Deployment::up(Root::empty(), &[]);
     assert_eq!(running.listen.to_string(), "127.0.0.1:1337");
-    let lines = curl_lines(&running.printed());
-    assert_eq!(lines.len(), 2, "{}", running.printed());
-    for line in &lines {
-        assert_eq!(status_of_pasted(line), "200", "{line}");
-    }
+    assert_printed_lines_work(&running);
     let rows = keys_of(&running);
     let mut tenants: Vec<_> = rows.iter().map(|row| row[0].as_str()).collect();
     tenants.sort_unstable();
@@ -103,6 +96,15 @@ fn the_very_first_start_makes_a_config_and_an_admin_key() {
         assert_eq!(mode(&running, name), 0o600, "{name}");
     }
     running.stop();
+}
+
+/// A new system prints a line for each of its two tenants, to be pasted into a terminal.
+fn assert_printed_lines_work(running: &Deployment) {
+    let lines = curl_lines(&running.printed());
+    assert_eq!(lines.len(), 2, "{}", running.printed());
+    for line in &lines {
+        assert_eq!(status_of_pasted(line), "200", "{line}");
+    }
 }
 
 /// The rows of `keys.csv` below its header.

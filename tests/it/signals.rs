@@ -9,9 +9,9 @@ use sq_tests::process::{self, Identity};
 use sq_tests::root::Root;
 use sq_tests::separate::{Gateway, Pool};
 use sq_tests::setup::Setup;
+use sq_tests::target::SELECT;
 use sq_tests::wait;
 
-const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
 const UPDATE: &str = "/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1&s=text";
 
 #[test]

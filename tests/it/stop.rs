@@ -8,11 +8,9 @@ use sq_tests::root::Root;
 use sq_tests::separate::{Gateway, Pool};
 use sq_tests::session::Outcome;
 use sq_tests::setup::{Setup, key_of};
+use sq_tests::target::{SELECT, UPDATE};
 use sq_tests::wait;
 use sq_tests::writers::{Manner, Writers};
-
-const UPDATE: &str = "/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1";
-const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
 
 fn start(setup: &Setup) -> (Arc<Root>, Pool, Gateway) {
     let root = Arc::new(Root::new(setup));

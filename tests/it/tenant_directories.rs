@@ -4,16 +4,13 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::Command;
 
 use sq_tests::deployment::Deployment;
-use sq_tests::mount;
-use sq_tests::process::run;
+use sq_tests::mount::{self, Bound};
 use sq_tests::root::Root;
 use sq_tests::scrape::reload_by;
 use sq_tests::setup::{Setup, Tenant, registry_text};
-
-const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
+use sq_tests::target::SELECT;
 
 /// A native registry that names alice's directory on line 5, and bob's on line 13.
 fn native(alice: &str, bob: Option<&str>) -> String {
@@ -223,31 +220,15 @@ fn a_directory_that_is_mounted_twice_is_one() {
     }
     let root = root();
     fs::create_dir_all(root.join("data/alice/inside")).unwrap();
-    let bound = Bound::new(&root.join("data/alice"), &root.join("bound"));
+    let bound = Bound::new(&root.join("data/alice"), &root.join("bound"), "");
     assert!(
         complaint(&root, &native("\"data/alice\"", Some("\"bound\""))).contains("have the same data_dir")
     );
     let told = complaint(&root, &native("\"data/alice\"", Some("\"bound/new\"")));
     assert!(told.contains("bob lies inside that of tenant alice"), "{told}");
     drop(bound);
-    let _bound = Bound::new(root.path(), &root.join("here"));
+    let _bound = Bound::new(root.path(), &root.join("here"), "");
     assert!(complaint(&root, &native("\"here\"", None)).contains("a directory that holds"));
-}
-
-struct Bound(std::path::PathBuf);
-
-impl Bound {
-    fn new(from: &Path, to: &Path) -> Self {
-        fs::create_dir_all(to).unwrap();
-        run(Command::new("mount").arg("--bind").args([from, to])).success();
-        Self(to.to_owned())
-    }
-}
-
-impl Drop for Bound {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).output();
-    }
 }
 
 #[test]

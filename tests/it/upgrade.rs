@@ -10,11 +10,9 @@ use rustix::process::Signal;
 use sq_tests::root::Root;
 use sq_tests::separate::{Gateway, Pool};
 use sq_tests::setup::{Setup, config_text, key_of};
+use sq_tests::target::{SELECT, UPDATE};
 use sq_tests::wait;
 use sq_tests::writers::{Manner, Writers, Written};
-
-const UPDATE: &str = "/api/v2/update?p=text&c=1.1.1/1.1.1/1.1.1";
-const SELECT: &str = "/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1";
 
 /// Four clients that keep their connections and four that connect for each request.
 const BOTH: [(usize, Manner); 2] = [(4, Manner::Kept), (4, Manner::Fresh)];

@@ -1,6 +1,8 @@
-//! Where the binaries under test are. They are built once, in the profile of the tests themselves, so
-//! that `cargo test --workspace` is all that a fresh clone needs.
+//! Where the binaries under test are. They are built once per run, in the profile of the tests themselves, so that
+//! `cargo test --workspace` is all that a fresh clone needs.
 
+use std::fs::File;
+use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -40,6 +42,27 @@ fn folder() -> &'static Path {
     })
 }
 
+/// Set by `cargo nextest`, which starts a process per test: the same for all tests of a run.
+const RUN_VARIABLE: &str = "NEXTEST_RUN_ID";
+
+/// Builds them, unless another process of the same run has.
+fn build_once(profile_dir: &Path, build: impl FnOnce()) {
+    let Ok(run) = std::env::var(RUN_VARIABLE) else { return build() };
+    let path = profile_dir.join("sq-tests-built-for-run");
+    let mut file = File::options().create(true).truncate(false).read(true).write(true).open(path);
+    let file = file.as_mut().expect("a file beside the binaries");
+    file.lock().expect("its lock");
+    let mut built = String::new();
+    file.read_to_string(&mut built).expect("the last run's id");
+    if built != run {
+        build();
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| file.write_all(run.as_bytes()))
+            .expect("this run's id");
+    }
+}
+
 /// The tests' own program is `<target>/<profile>/deps/it-…`.
 fn build() -> PathBuf {
     let program = std::env::current_exe().expect("the path of the running test");
@@ -64,7 +87,10 @@ fn build() -> PathBuf {
     if profile == "dev" {
         command.arg("--tests");
     }
-    let status = command.arg("--target-dir").arg(target_dir).status().expect("cargo can be run");
-    assert!(status.success(), "the binaries under test do not build: {status}");
+    command.arg("--target-dir").arg(target_dir);
+    build_once(&profile_dir, || {
+        let status = command.status().expect("cargo can be run");
+        assert!(status.success(), "the binaries under test do not build: {status}");
+    });
     profile_dir
 }

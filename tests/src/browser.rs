@@ -13,6 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::notice::skip;
+use crate::target::url;
 use crate::{address, binaries, process};
 
 /// How long a browser may take to start, and its page to say what it saw: on a busy machine, long.
@@ -33,7 +34,7 @@ impl PageServer {
     /// There is no address.
     pub fn start(page: &str) -> Self {
         let listener = TcpListener::bind((address::unused(), 0)).expect("an address for the page");
-        let origin = format!("http://{}", listener.local_addr().expect("its address"));
+        let origin = url(listener.local_addr().expect("its address"), "");
         let page: Arc<str> = page.into();
         let (sender, seen) = channel();
         std::thread::spawn(move || {
@@ -75,6 +76,10 @@ pub(crate) fn chromium(profile: &Path, skipped: &str) -> Option<Command> {
     command.args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]);
     command.args(["--no-first-run", "--disable-background-networking"]);
     command.arg(format!("--user-data-dir={}", profile.display()));
+    // Else it leaves files in the user's own folders, and in the folder for temporary files.
+    for variable in ["HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR", "TMPDIR"] {
+        command.env(variable, profile);
+    }
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     Some(command)
 }

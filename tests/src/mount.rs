@@ -89,6 +89,32 @@ impl Mount {
     }
 }
 
+/// A folder that is mounted on another. Dropping the value unmounts it even if it is in use, as a disk that is lost does.
+#[derive(Debug)]
+pub struct Bound(PathBuf);
+
+impl Bound {
+    /// Mounts it, with these options if there are any.
+    ///
+    /// # Panics
+    /// It cannot be mounted.
+    pub fn new(from: &Path, to: &Path, options: &str) -> Self {
+        fs::create_dir_all(to).expect("a folder to mount on");
+        process::run(Command::new("mount").arg("--bind").args([from, to])).success();
+        if !options.is_empty() {
+            let options = format!("remount,bind,{options}");
+            process::run(Command::new("mount").args(["-o", &options]).arg(to)).success();
+        }
+        Self(to.to_owned())
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        unmount_in_use(&self.0);
+    }
+}
+
 /// A file system that stalls.
 #[derive(Debug)]
 pub struct Frozen<'a>(&'a Mount);
@@ -130,12 +156,28 @@ pub fn in_private(script: &str, path: &Path, command: &Command) -> Command {
 }
 
 fn is_mounted(point: &Path) -> bool {
+    mount_points().iter().any(|mounted| mounted == point)
+}
+
+/// Unmounts everything in a folder that is about to be removed, whether or not it is in use.
+pub(crate) fn unmount_below(folder: &Path) {
+    for point in mount_points().iter().rev().filter(|point| point.starts_with(folder)) {
+        unmount_in_use(point);
+    }
+}
+
+fn unmount_in_use(point: &Path) {
+    let _ = Command::new("umount").args(["--quiet", "--lazy"]).arg(point).output();
+}
+
+/// Where file systems are mounted, in the order in which they were.
+fn mount_points() -> Vec<PathBuf> {
     // Another's mount point need not be UTF-8.
     let mounts = fs::read("/proc/self/mounts").unwrap_or_default();
     let mounts = String::from_utf8_lossy(&mounts);
     // A space in a path is written by its octal number there.
     let points = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(|at| at.replace("\\040", " "));
-    points.into_iter().any(|at| Path::new(&at) == point)
+    points.map(PathBuf::from).collect()
 }
 
 /// An image with an empty file system: `mkfs.ext4`, `mkfs.btrfs`, with options. It takes no room until it is

@@ -1,6 +1,7 @@
-//! A deployment's folder: config, registry, data and logs. It stays on disk when the test fails.
+//! A deployment's folder: config, registry, data and logs. It is kept when the test fails.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,9 +10,9 @@ use tempfile::TempDir;
 
 use crate::process::Outcome;
 use crate::setup::{Setup, config_text, registry_text};
-use crate::{address, binaries, process, tree};
+use crate::{address, binaries, mount, process, tree, wait};
 
-/// A folder of its own and an address of its own.
+/// A folder and an address that no other deployment has.
 #[derive(Debug)]
 pub struct Root {
     folder: Option<TempDir>,
@@ -132,10 +133,17 @@ impl Root {
 
 impl Drop for Root {
     fn drop(&mut self) {
-        if std::thread::panicking()
-            && let Some(folder) = self.folder.take()
-        {
+        let Some(folder) = self.folder.take() else { return };
+        if std::thread::panicking() {
             eprintln!("the deployment's folder is kept: {}", folder.keep().display());
+            return;
         }
+        mount::unmount_below(&self.path);
+        // A worker whose pool was killed may still write.
+        let removed = wait::within(wait::PATIENCE, || match fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => None,
+            _ => Some(()),
+        });
+        assert!(removed.is_some(), "{} cannot be removed", folder.keep().display());
     }
 }

@@ -1,4 +1,6 @@
-//! What a hostile worker does with a request, step by step, and what the gateway's client may get to see of it.
+//! What a hostile worker does with a request, step by step, and what the gateway's client may see of it.
+
+use sq_tests::fake_worker::scripted::Step;
 
 /// A behaviour under its name.
 pub(super) struct Behaviour {
@@ -19,34 +21,6 @@ pub(super) enum Request {
     Update(usize),
 }
 
-/// A body up to here is read by the worker before it acts; of a longer one it reads nothing.
-pub(super) const READ_BODY_BYTES: usize = 1024;
-
-/// One thing that the worker does. A step that fails because the gateway has closed the connection is the last one.
-#[derive(Clone)]
-pub(super) enum Step {
-    /// Sends bytes.
-    Send(Vec<u8>),
-    /// Sends bytes, each by itself.
-    Bytewise(Vec<u8>),
-    /// Sends the same bytes again and again, until the gateway closes.
-    Flood(Vec<u8>),
-    /// Sends the same byte again and again, one in 50 ms, until the gateway closes.
-    Drip(u8),
-    /// Does nothing for so many milliseconds.
-    Pause(u64),
-    /// Does nothing until the gateway closes.
-    Wait,
-    /// Reads 64 bytes of the request in 100 ms, until the gateway closes.
-    Sip,
-    /// Sends no more, but keeps the connection.
-    HalfClose,
-    /// Closes.
-    Close,
-    /// Closes with a reset.
-    Reset,
-}
-
 /// What the client gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -64,9 +38,6 @@ pub(super) enum Verdict {
 
 /// What must not reach a client, wherever a worker puts it.
 pub(super) const MARK: &str = "injected";
-
-/// An answer as a good worker gives it.
-pub(super) const GOOD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 /// A worker that reads the request and does this.
 pub(super) fn does(name: &'static str, steps: Vec<Step>, verdict: Verdict) -> Behaviour {

@@ -1,8 +1,8 @@
 //! Transfer codings, chunks and trailers.
 
-use super::behaviour::Step::{Close, Flood, Send, Wait};
 use super::behaviour::Verdict::{BrokenOff, Refused, Served};
 use super::behaviour::{Behaviour, does, sends};
+use sq_tests::fake_worker::scripted::Step::{Close, Flood, Send, Wait};
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
 const TEXT: &str = "9\r\nsome text\r\n";

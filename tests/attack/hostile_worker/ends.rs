@@ -1,8 +1,9 @@
 //! Closes, resets and silence at each point of an answer, bodies that drip or never end, and requests that are not read.
 
-use super::behaviour::Step::{Close, Drip, HalfClose, Pause, Reset, Send, Sip, Wait};
 use super::behaviour::Verdict::{BrokenOff, Late, Refused, Served};
-use super::behaviour::{Behaviour, GOOD, does};
+use super::behaviour::{Behaviour, does};
+use sq_tests::fake_worker::SERVED;
+use sq_tests::fake_worker::scripted::Step::{Close, Drip, HalfClose, Pause, Reset, Send, Sip, Wait};
 
 /// More than the kernel takes for a worker that does not read.
 const LONG_BODY_BYTES: usize = 16 << 20;
@@ -29,7 +30,7 @@ fn closes() -> Vec<Behaviour> {
         does("a close in the body", after(&(HEAD.to_owned() + "some"), Close), BrokenOff),
         does("a half-close in the body", vec![Send(HEAD.into()), HalfClose, Wait], BrokenOff),
         does("a half-close at once", vec![HalfClose, Wait], Refused),
-        does("a half-close after the answer", vec![Send(GOOD.into()), HalfClose], Served("ok")),
+        does("a half-close after the answer", vec![Send(SERVED.into()), HalfClose], Served("ok")),
         does("silence", vec![Wait], Late),
         does("silence under a write", vec![Wait], Late).under_update(4),
         does("a close just in time, each time", vec![Pause(2500), Close], Late),
@@ -55,7 +56,7 @@ fn bodies() -> Vec<Behaviour> {
 fn unread_requests() -> Vec<Behaviour> {
     let dripping_head = vec![Send("HTTP/1.1 200 OK\r\nX: ".into()), Drip(b'a')];
     vec![
-        does("an answer before the body", vec![Send(GOOD.into()), Wait], Served("ok"))
+        does("an answer before the body", vec![Send(SERVED.into()), Wait], Served("ok"))
             .under_update(LONG_BODY_BYTES),
         does("a body that is not taken", vec![Wait], Late).under_update(LONG_BODY_BYTES),
         does("a body that is sipped", vec![Sip], Late).under_update(LONG_BODY_BYTES),

@@ -1,8 +1,9 @@
 //! Heads that are split, malformed, endless or slow.
 
-use super::behaviour::Step::{Bytewise, Close, Drip, Flood, Send, Wait};
 use super::behaviour::Verdict::{Late, Refused, Served};
-use super::behaviour::{Behaviour, GOOD, does, sends, sends_and_closes};
+use super::behaviour::{Behaviour, does, sends, sends_and_closes};
+use sq_tests::fake_worker::SERVED;
+use sq_tests::fake_worker::scripted::Step::{Bytewise, Close, Drip, Flood, Send, Wait};
 
 const CHUNKED: &str =
     "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nsome \r\n04;a=b\r\ntext\r\n0\r\n\r\n";
@@ -17,9 +18,9 @@ pub(super) fn behaviours() -> Vec<Behaviour> {
 }
 
 fn split() -> Vec<Behaviour> {
-    let lines = GOOD.split_inclusive("\r\n").map(|line| Send(line.into())).collect();
+    let lines = SERVED.split_inclusive("\r\n").map(|line| Send(line.into())).collect();
     vec![
-        does("a head in single bytes", vec![Bytewise(GOOD.into())], Served("ok")),
+        does("a head in single bytes", vec![Bytewise(SERVED.into())], Served("ok")),
         does("chunks in single bytes", vec![Bytewise(CHUNKED.into())], Served("some text")),
         does("a head in lines", lines, Served("ok")),
     ]
@@ -34,7 +35,7 @@ fn not_http() -> Vec<Behaviour> {
             Refused,
         ),
         sends("a status line of HTTP/2", "HTTP/2 200\r\ncontent-length: 2\r\n\r\nok", Refused),
-        sends("a status line of HTTP/1.2", GOOD.replacen("1.1", "1.2", 1), Refused),
+        sends("a status line of HTTP/1.2", SERVED.replacen("1.1", "1.2", 1), Refused),
         sends("a TLS alert", b"\x15\x03\x01\x00\x02\x02\x28injected".to_vec(), Refused),
         sends("a request", "GET /injected HTTP/1.1\r\nHost: a\r\n\r\n", Refused),
         sends("noise", vec![0xff; 64], Refused),
@@ -43,7 +44,7 @@ fn not_http() -> Vec<Behaviour> {
 }
 
 fn status_lines() -> Vec<Behaviour> {
-    let with = |name, line: &str, verdict| sends(name, GOOD.replacen("HTTP/1.1 200 OK", line, 1), verdict);
+    let with = |name, line: &str, verdict| sends(name, SERVED.replacen("HTTP/1.1 200 OK", line, 1), verdict);
     vec![
         with("status 000", "HTTP/1.1 000 injected", Refused),
         with("status 099", "HTTP/1.1 099 injected", Refused),
@@ -71,7 +72,7 @@ fn status_lines() -> Vec<Behaviour> {
 
 fn malformed_fields() -> Vec<Behaviour> {
     let with = |name, field: &str, verdict| {
-        sends(name, GOOD.replacen("\r\n", &format!("\r\n{field}\r\n"), 1), verdict)
+        sends(name, SERVED.replacen("\r\n", &format!("\r\n{field}\r\n"), 1), verdict)
     };
     vec![
         with("a space in a name", "X injected: 1", Refused),
@@ -90,7 +91,7 @@ fn malformed_fields() -> Vec<Behaviour> {
 fn without_end() -> Vec<Behaviour> {
     let after = |start: &str, step| vec![Send(start.into()), step];
     let fields =
-        |count: usize| GOOD.replacen("\r\n", &("\r\n".to_owned() + &"X: injected\r\n".repeat(count)), 1);
+        |count: usize| SERVED.replacen("\r\n", &("\r\n".to_owned() + &"X: injected\r\n".repeat(count)), 1);
     vec![
         sends("a hundred fields", fields(100), Served("ok")),
         sends("300 fields", fields(300), Refused),

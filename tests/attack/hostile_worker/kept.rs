@@ -1,8 +1,9 @@
 //! Connections that are kept: what a worker puts on one must not become the answer to the next request.
 
-use super::behaviour::Step::{Close, HalfClose, Pause, Reset, Send};
 use super::behaviour::Verdict::Served;
-use super::behaviour::{Behaviour, GOOD, does, sends};
+use super::behaviour::{Behaviour, does, sends};
+use sq_tests::fake_worker::SERVED;
+use sq_tests::fake_worker::scripted::Step::{Close, HalfClose, Pause, Reset, Send};
 
 const OTHER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\ninjected";
 
@@ -10,20 +11,28 @@ const OTHER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\ninjected";
 const LATER_MS: u64 = 200;
 
 pub(super) fn behaviours() -> Vec<Behaviour> {
-    let with = |fields: &str| GOOD.replacen("\r\n", &format!("\r\n{fields}\r\n"), 1);
-    let later = |what: &[u8]| vec![Send(GOOD.into()), Pause(LATER_MS), Send(what.into())];
+    let with = |fields: &str| SERVED.replacen("\r\n", &format!("\r\n{fields}\r\n"), 1);
+    let later = |what: &[u8]| vec![Send(SERVED.into()), Pause(LATER_MS), Send(what.into())];
     vec![
-        sends("two answers", [GOOD, OTHER].concat(), Served("ok")),
-        sends("the head of a second answer", GOOD.to_owned() + "HTTP/1.1 200 injected\r\n", Served("ok")),
-        sends("a byte more", GOOD.to_owned() + "\n", Served("ok")),
+        sends("two answers", [SERVED, OTHER].concat(), Served("ok")),
+        sends("the head of a second answer", SERVED.to_owned() + "HTTP/1.1 200 injected\r\n", Served("ok")),
+        sends("a byte more", SERVED.to_owned() + "\n", Served("ok")),
         does("a second answer on the idle connection", later(OTHER.as_bytes()), Served("ok")),
         does("half an answer on the idle connection", later(b"HTTP/1.1 200 OK\r\nX: inj"), Served("ok")),
         does("an empty line on the idle connection", later(b"\r\n"), Served("ok")),
-        does("a close of the idle connection", vec![Send(GOOD.into()), Pause(LATER_MS), Close], Served("ok")),
-        does("a reset of the idle connection", vec![Send(GOOD.into()), Pause(LATER_MS), Reset], Served("ok")),
+        does(
+            "a close of the idle connection",
+            vec![Send(SERVED.into()), Pause(LATER_MS), Close],
+            Served("ok"),
+        ),
+        does(
+            "a reset of the idle connection",
+            vec![Send(SERVED.into()), Pause(LATER_MS), Reset],
+            Served("ok"),
+        ),
         does(
             "a half-close of the idle connection",
-            vec![Send(GOOD.into()), Pause(LATER_MS), HalfClose],
+            vec![Send(SERVED.into()), Pause(LATER_MS), HalfClose],
             Served("ok"),
         ),
         does(

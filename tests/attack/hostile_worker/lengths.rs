@@ -1,8 +1,8 @@
 //! Lengths that lie, and bodies where there is none.
 
-use super::behaviour::Step::{Close, Pause, Send, Wait};
 use super::behaviour::Verdict::{BrokenOff, Empty, Refused, Served};
 use super::behaviour::{Behaviour, does, sends, sends_and_closes};
+use sq_tests::fake_worker::scripted::Step::{Close, Pause, Send, Wait};
 
 pub(super) fn behaviours() -> Vec<Behaviour> {
     let mut all = lies();

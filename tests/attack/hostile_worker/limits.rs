@@ -1,27 +1,29 @@
 //! What of an answer is bounded by a number: at the number, and one past it.
 
 use std::io::Write;
-use std::net::{SocketAddrV4, TcpListener};
+use std::net::SocketAddrV4;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use sq_shared::limits::ANSWER_HEAD_BYTES;
+use sq_tests::fake_worker::scripted::Step;
+use sq_tests::fake_worker::{FakeWorker, SERVED};
 use sq_tests::process;
 use sq_tests::root::Root;
 use sq_tests::separate::Gateway;
 use sq_tests::setup::Setup;
 use sq_tests::wait::{self, PATIENCE};
 
-use super::behaviour::{Behaviour, GOOD, Request, Step, Verdict, does, sends};
+use super::behaviour::{Behaviour, Request, Verdict, does, sends};
 use super::client::ask;
 use super::{ANSWER, BOUND, System};
 
 /// A good answer whose head has so many bytes.
 fn with_head_of(bytes: usize) -> String {
-    let head_bytes = GOOD.len() - "ok".len();
+    let head_bytes = SERVED.len() - "ok".len();
     let field = format!("\r\nX: {}\r\n", "x".repeat(bytes - head_bytes - "X: \r\n".len()));
-    GOOD.replacen("\r\n", &field, 1)
+    SERVED.replacen("\r\n", &field, 1)
 }
 
 fn assert_all_hold(behaviours: &[Behaviour]) {
@@ -87,11 +89,14 @@ fn a_worker_that_answers_without_reading_is_given_up() {
     let timeouts = format!("answer = \"{}ms\"\n", ANSWER.as_millis());
     let root = Arc::new(Root::new(&Setup { timeouts, ..Setup::default() }));
     let gateway = Gateway::serve(&root);
-    let listener = TcpListener::bind((root.address, 1341)).unwrap();
+    let worker = FakeWorker::listen(root.address, 1341);
     let accepted = Arc::new(Mutex::new(Vec::new()));
     let connections = Arc::clone(&accepted);
     thread::spawn(move || {
-        listener.incoming().flatten().for_each(|new| connections.lock().unwrap().push(new))
+        loop {
+            let new = worker.accept();
+            connections.lock().unwrap().push(new);
+        }
     });
     let long = format!("/api/v2/select?p=text&c=1.1.1/1.1.1/1.1.1&x={}", "x".repeat(60_000));
     let slot = SocketAddrV4::new(root.address, 1341);
@@ -107,7 +112,7 @@ fn a_worker_that_answers_without_reading_is_given_up() {
         });
         for worker in accepted.lock().unwrap().iter_mut() {
             // Of an earlier one the gateway may have let go.
-            let _ = worker.write_all(GOOD.as_bytes());
+            let _ = worker.write_all(SERVED.as_bytes());
         }
         let answer = connection.answer();
         assert!(began.elapsed() < BOUND, "{:?}", began.elapsed());

@@ -3,19 +3,20 @@
 use std::time::Duration;
 use std::{fs, thread};
 
+use sq_tests::fake_worker::scripted::Step;
 use sq_tests::notice::say;
 use sq_tests::process;
 
-use super::behaviour::{Behaviour, Request, Step, Verdict, does};
+use super::behaviour::{Behaviour, Request, Verdict, does};
 use super::client::{Received, ask};
 use super::{ANSWER, System, while_a_neighbour_asks};
 
 /// `limits.in_flight` as it is by default.
 const IN_FLIGHT: usize = 64;
 
-/// When each of them must have ended, though so many floods at once keep all processors busy. A worker that is let tries to
-/// hold a request for a minute.
-const CROWD_BOUND: Duration = Duration::from_secs(45);
+/// When each of them must have ended, though so many floods at once keep all processors busy. The worker tries to hold a request
+/// for two minutes.
+const CROWD_BOUND: Duration = Duration::from_secs(90);
 
 /// By how much the gateway may grow for them, with all that came before: of each a head and as much again in the buffer that
 /// grew for it, a piece of its body, the state of the request, and what the allocator keeps.

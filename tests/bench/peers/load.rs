@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use sq_tests::target::url;
 use sq_tests::{process, wait};
 
 /// What a run is like.
@@ -54,7 +55,7 @@ impl Load<'_> {
         command.args(["--threads", "1", "--latency", "--timeout", "30s"]);
         command.args(["--connections", &self.connections.to_string()]);
         command.args(["--duration", &format!("{}s", self.time.as_secs())]);
-        command.arg("--script").arg(self.script).arg(format!("http://{}/", self.address));
+        command.arg("--script").arg(self.script).arg(url(self.address, "/"));
         let printed = process::run_within(&mut command, self.time + Duration::from_secs(60)).success();
         read(&printed).unwrap_or_else(|| panic!("wrk printed something else:\n{printed}"))
     }

@@ -1,5 +1,5 @@
-//! A data root that has got a disk of its own, as one is moved there: copied, and the disk mounted over the folder. The copy that
-//! stays under the mount point has the same marker, and is served never again.
+//! A data root that was moved to a disk: copied there, and the disk mounted over the folder. The copy that stays under the mount
+//! point has the same marker, and must never be served again.
 
 use std::fs;
 use std::path::Path;
@@ -7,15 +7,14 @@ use std::process::Command;
 use std::sync::Arc;
 
 use sq_tests::deployment::Deployment;
-use sq_tests::mount;
+use sq_tests::mount::{self, Bound};
 use sq_tests::root::Root;
 use sq_tests::separate::{Gateway, Pool};
 use sq_tests::setup::key_of;
 use sq_tests::{binaries, process, wait};
 
 use super::{
-    Bound, ID, MARKER, SELECT, UPDATE, assert_back, assert_missing, assert_refused, ready, served, starts,
-    stopped,
+    ID, MARKER, SELECT, UPDATE, assert_back, assert_missing, assert_refused, ready, served, starts, stopped,
 };
 
 const TEXT: &str = "data/alice/text.phext";
@@ -31,6 +30,17 @@ fn mount_disk(root: &Root) -> Bound {
     Bound::new(&root.join("disk"), &root.join("data"), "")
 }
 
+/// A system that has stopped, and whose data root has been moved to a disk; `None` where nothing can be mounted.
+fn moved_to_disk(what: &str) -> Option<(Arc<Root>, Bound)> {
+    if !mount::works(what, &[]) {
+        return None;
+    }
+    let root = stopped();
+    copy_to_disk(&root);
+    let disk = mount_disk(&root);
+    Some((root, disk))
+}
+
 /// What lies under the mount point is as it was.
 fn assert_untouched(root: &Root) {
     assert_eq!(root.read(TEXT), "old");
@@ -44,12 +54,7 @@ fn knows_mount(root: &Root) -> bool {
 /// The folder under the mount point serves nothing, before and after a start; the disk does when it is back.
 #[test]
 fn the_copy_under_the_mount_point_is_not_served() {
-    if !mount::works("a data root that is moved to a disk", &[]) {
-        return;
-    }
-    let root = stopped();
-    copy_to_disk(&root);
-    let disk = mount_disk(&root);
+    let Some((root, disk)) = moved_to_disk("a data root that is moved to a disk") else { return };
     let running = Deployment::up(root, &[]);
     running.client_of("alice").post(UPDATE, "hers").ok();
     assert!(knows_mount(&running), "{}", running.read(ID));
@@ -71,11 +76,10 @@ fn the_copy_under_the_mount_point_is_not_served() {
     let mut fsck = Command::new(binaries::worker());
     assert_refused("fsck", &process::run(fsck.args(["fsck", "--root"]).arg(root.path())));
     assert_untouched(&root);
-    let disk = mount_disk(&root);
+    let _disk = mount_disk(&root);
     let running = Deployment::up(root, &[]);
     assert_back(&running);
     drop(running);
-    drop(disk);
 }
 
 #[test]
@@ -93,21 +97,15 @@ fn a_disk_that_is_mounted_over_the_running_system_is_missed_as_well() {
     drop(disk);
     assert_missing(&running);
     assert_untouched(&running);
-    let disk = mount_disk(&running);
+    let _disk = mount_disk(&running);
     assert_back(&running);
     drop(running);
-    drop(disk);
 }
 
 /// What the message says, for data that is to lie in the folder again.
 #[test]
 fn the_operator_says_that_the_data_lies_in_a_folder_for_good() {
-    if !mount::works("a data root that comes back from a disk", &[]) {
-        return;
-    }
-    let root = stopped();
-    copy_to_disk(&root);
-    let disk = mount_disk(&root);
+    let Some((root, disk)) = moved_to_disk("a data root that comes back from a disk") else { return };
     assert!(!knows_mount(&root));
     // A command that makes something notes it too; one that only looks does not.
     root.with_config(&["check"]).success();
@@ -149,20 +147,14 @@ fn a_mount_that_cannot_be_noted_is_missed_until_the_next_start() {
         slot.post(UPDATE, "lost").refused(503, "data_root_missing");
     }
     assert_untouched(&running);
-    let disk = mount_disk(&running);
+    let _disk = mount_disk(&running);
     assert_back(&running);
     drop(running);
-    drop(disk);
 }
 
 #[test]
 fn gateway_and_pool_apart_miss_the_mount_each_by_itself() {
-    if !mount::works("a mount that gateway and pool see", &[]) {
-        return;
-    }
-    let root = stopped();
-    copy_to_disk(&root);
-    let disk = mount_disk(&root);
+    let Some((root, disk)) = moved_to_disk("a mount that gateway and pool see") else { return };
     let (pool, gateway) = (Pool::start(&root), Gateway::serve(&root));
     let alice = gateway.client_of("alice");
     alice.post(UPDATE, "hers").ok();
@@ -174,12 +166,11 @@ fn gateway_and_pool_apart_miss_the_mount_each_by_itself() {
     let mut next = Pool::begin(&root, &binaries::worker(), &[]);
     assert_eq!(next.ended().code(), Some(1));
     assert_untouched(&root);
-    let disk = mount_disk(&root);
+    let _disk = mount_disk(&root);
     let pool = Pool::start(&root);
     wait::until("the return to be seen", || alice.get(SELECT).status == 200);
     assert_eq!(alice.get(SELECT).ok(), "hers");
     drop((pool, gateway));
-    drop(disk);
 }
 
 /// The folder with the data root, on a disk.
@@ -201,10 +192,9 @@ fn a_root_below_a_mount_point_is_missed_without_its_disk() {
     drop(disk);
     wait::until("the loss to be seen", || ready(&running) == 503);
     running.client_of("alice").post(UPDATE, "lost").problem(503, "data_root_missing");
-    let disk = bind(&running);
+    let _disk = bind(&running);
     assert_back(&running);
     drop(running);
-    drop(disk);
 }
 
 /// As systemd does it for a service that may write nowhere else: commands outside see the same folder without a mount.

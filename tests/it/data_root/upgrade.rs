@@ -5,12 +5,12 @@ use std::process::Command;
 use std::sync::Arc;
 
 use sq_tests::deployment::Deployment;
-use sq_tests::mount;
+use sq_tests::mount::{self, Bound};
 use sq_tests::root::Root;
 use sq_tests::separate::{Gateway, Pool};
 use sq_tests::{binaries, process, wait};
 
-use super::{Bound, ID, MARKER, SELECT, UPDATE, assert_back, assert_refused, ready, starts, stopped};
+use super::{ID, MARKER, SELECT, UPDATE, assert_back, assert_refused, ready, starts, stopped};
 
 /// A system of the version before there were markers: the same folder without marker, id and notes.
 fn as_before_markers(root: &Root) {

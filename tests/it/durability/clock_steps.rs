@@ -19,7 +19,7 @@ fn a_repeated_write_is_made_once_however_the_clock_steps() {
             insert(&worker).ok();
             worker.kill();
             let mut command = LoneWorker::command(root.path());
-            faketime::set(&mut command, &library, offset);
+            library.set(&mut command, offset);
             let worker = LoneWorker::spawn(&mut command).unwrap();
             let answer = insert(&worker);
             assert_eq!(answer.ok(), "Inserted 4 bytes", "{key} {offset}");

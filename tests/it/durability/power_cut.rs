@@ -16,7 +16,7 @@ use std::process::Command;
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sq_tests::client::Client;
 use sq_tests::large_phext;
@@ -168,7 +168,11 @@ fn cut_again_and_again(disk: &Disk, writing: &Writing) {
             When::Busy | When::Saving => {
                 if matches!(when, When::Saving) {
                     let temporary = disk.data_dir().join("large.phext.tmp");
-                    wait::within(SAVE_PATIENCE, || temporary.exists().then_some(()));
+                    // It is there only for a moment.
+                    let end = Instant::now() + SAVE_PATIENCE;
+                    while !temporary.exists() && Instant::now() < end {
+                        wait::pass(Duration::from_millis(1));
+                    }
                 }
                 let from = writing.ledger.now();
                 let cut = disk.cut();

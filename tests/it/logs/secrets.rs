@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::TcpListener;
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
@@ -11,15 +10,16 @@ use serde_json::Value;
 use sq_shared::route::Route;
 use sq_tests::client::Client;
 use sq_tests::deployment::Deployment;
+use sq_tests::fake_worker::FakeWorker;
 use sq_tests::process::{descendants, run};
 use sq_tests::root::Root;
 use sq_tests::scrape::{reload_by, reloads};
 use sq_tests::separate::Gateway;
 use sq_tests::setup::{ADMIN_KEY, Setup, key_of};
+use sq_tests::target::url;
 use sq_tests::{address, binaries, wait};
 
 use super::deployment;
-use crate::repeats::receive;
 
 const WRONG_KEY: &str = "a-wrong-secret";
 const QUERY: &str = "words-of-the-query";
@@ -153,12 +153,12 @@ fn an_answer_that_is_none_is_not_quoted() {
         format!("HTTP/1.1 200 OK\r\nContent-Length: {BODY}\r\n\r\n{BODY}"),
     ] {
         let root = Arc::new(Root::new(&Setup::default()));
-        let worker = TcpListener::bind((root.address, 1341)).unwrap();
+        let worker = FakeWorker::listen(root.address, 1341);
         let gateway = Gateway::begin_with(&root, &[], &[("RUST_LOG", "trace")]);
         gateway.wait_ready();
         thread::scope(|scope| {
             scope.spawn(|| gateway.client_of("alice").try_get(&format!("/api/v2/select?p=a&s={QUERY}")));
-            receive(&worker, Some(&answer));
+            worker.receive(Some(&answer));
         });
         wait::until("the line of the request", || gateway.log().contains("/api/v2/select"));
         assert_keeps_secrets(&gateway.log());
@@ -176,7 +176,7 @@ fn commands_log_no_key() {
     let key = added.stdout.split_whitespace().last().unwrap().to_owned();
     assert!(key.starts_with("pmb-v1-") && !added.stderr.contains(&key), "{added:?}");
     root.write("old.json", r#"{"tenants": {"an-old-secret": {"name": "dora", "data_dir": "data/dora"}}}"#);
-    let url = format!("http://{}/health?s={QUERY}", root.listen());
+    let url = url(root.listen(), &format!("/health?s={QUERY}"));
     for arguments in [
         &["tenants", "list", "--json", "--config", config][..],
         &["tenants", "rotate-key", "carol", "--config", config],

@@ -5,6 +5,7 @@ use std::thread;
 use rustix::process::Signal;
 use sq_tests::client::Client;
 use sq_tests::deployment::Deployment;
+use sq_tests::fake_worker::FakeSystem;
 use sq_tests::process;
 use sq_tests::root::Root;
 use sq_tests::scrape::Scrape;
@@ -12,7 +13,6 @@ use sq_tests::setup::Setup;
 use sq_tests::wait;
 
 use super::{Expected, SELECT, UPDATE};
-use crate::repeats::{Slot, receive};
 
 #[test]
 fn what_is_too_much_or_too_slow_is_counted() {
@@ -99,15 +99,15 @@ fn a_worker_that_does_not_answer_is_counted_and_waited_for() {
 #[test]
 fn workers_that_die_or_are_not_there_are_counted() {
     let root = Root::new(&Setup::default());
-    let Slot { gateway, listener } = Slot::new(&root);
+    let FakeSystem { gateway, worker } = FakeSystem::new(&root);
     let client = &gateway.client;
     let answer = thread::scope(|scope| {
         let asking = scope.spawn(|| client.post(UPDATE, "text"));
-        (0..5).for_each(|_| _ = receive(&listener, None));
+        (0..5).for_each(|_| _ = worker.receive(None));
         asking.join().unwrap()
     });
     answer.problem(502, "worker_failed");
-    drop(listener);
+    drop(worker);
     client.get(SELECT).problem(503, "worker_unavailable");
     let mut expected = Expected::default();
     // The harness asks for a sign of life.

@@ -8,17 +8,15 @@ use serde_json::Value;
 use sq_tests::answer::Answer;
 use sq_tests::client::Client;
 use sq_tests::deployment::Deployment;
+use sq_tests::fake_worker::{FakeSystem, SERVED};
 use sq_tests::root::Root;
 use sq_tests::setup::Setup;
 use sq_tests::wait;
 
 use super::{SELECT, UPDATE};
-use crate::repeats::Slot;
 
 const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-const SERVED: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-
 /// A system that logs everything.
 fn deployment(format: &str) -> Deployment {
     let root = Root::new(&Setup { limits: "body = \"1KiB\"".to_owned(), ..Setup::default() });
@@ -160,7 +158,7 @@ fn what_a_worker_complains_of_names_the_request() {
 /// What a worker gets of these lines.
 fn forwarded(lines: &str) -> (Vec<String>, Vec<String>) {
     let root = Root::new(&Setup::default());
-    let (heads, answer) = Slot::new(&root).exchange(lines, None, &[Some(SERVED)]);
+    let (heads, answer) = FakeSystem::new(&root).exchange(lines, None, &[Some(SERVED)]);
     answer.ok();
     let values = |name: &str| heads[0].values(name).into_iter().map(str::to_owned).collect();
     (values("traceparent"), values("tracestate"))

@@ -1,7 +1,7 @@
 //! Product code, docs, config and messages are in plain English: phrases that a reader has to read twice, and names that a
 //! newcomer has to ask about, are mistakes. `docs/glossary.md` has the words to use.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::{assert_none, files_in, pages, read};
 

@@ -1,7 +1,7 @@
-//! A program in a tenant's slot that does what it is told with each request, instead of a worker.
+//! A fake worker that does the same steps with each request, on as many connections as come.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -9,43 +9,76 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::set_socket_linger;
-use sq_tests::wait;
 
-use super::behaviour::{GOOD, READ_BODY_BYTES, Step};
+use super::{FakeWorker, Head, SERVED};
+use crate::wait;
 
-/// How long a worker tries to hold the gateway: far longer than any bound.
-const OBSTINACY: Duration = Duration::from_secs(60);
+/// How long a worker tries to hold the gateway: far longer than any of the gateway's deadlines.
+const HOLD: Duration = Duration::from_secs(120);
 
-/// What it does now with each request, and where it says that it has.
+/// What it does with each request from now on, and where it says that it has.
+#[derive(Debug)]
 struct Orders {
     steps: Vec<Step>,
     done: Sender<()>,
 }
 
-/// The worker, which listens until its test ends.
-pub(super) struct Worker {
+/// A body up to this length is read before the first step; nothing of a longer one is read.
+const READ_BODY_BYTES: usize = 1024;
+
+/// One thing that the worker does. A step that fails because the gateway has closed the connection is the last one.
+#[derive(Debug, Clone)]
+pub enum Step {
+    /// Sends bytes.
+    Send(Vec<u8>),
+    /// Sends bytes, each by itself.
+    Bytewise(Vec<u8>),
+    /// Sends the same bytes again and again, until the gateway closes.
+    Flood(Vec<u8>),
+    /// Sends the same byte again and again, one in 50 ms, until the gateway closes.
+    Drip(u8),
+    /// Does nothing for so many milliseconds.
+    Pause(u64),
+    /// Does nothing until the gateway closes.
+    Wait,
+    /// Reads 64 bytes of the request in 100 ms, until the gateway closes.
+    Sip,
+    /// Sends no more, but keeps the connection.
+    HalfClose,
+    /// Closes.
+    Close,
+    /// Closes with a reset.
+    Reset,
+}
+
+/// The worker, which listens until the test's process ends.
+#[derive(Debug)]
+pub struct ScriptedWorker {
     orders: Arc<Mutex<Arc<Orders>>>,
 }
 
-impl Worker {
-    /// A good one, for the time being.
-    pub(super) fn listen(address: Ipv4Addr, port: u16) -> Self {
-        let listener = TcpListener::bind((address, port)).unwrap();
-        let good = Orders { steps: vec![Step::Send(GOOD.into())], done: mpsc::channel().0 };
+impl ScriptedWorker {
+    /// Listens in a slot, and answers well until it is told otherwise.
+    pub fn listen(address: Ipv4Addr, port: u16) -> Self {
+        let worker = FakeWorker::listen(address, port);
+        let good = Orders { steps: vec![Step::Send(SERVED.into())], done: mpsc::channel().0 };
         let orders = Arc::new(Mutex::new(Arc::new(good)));
         let given = Arc::clone(&orders);
-        // They end with the process: a listener cannot be waited for and told to stop.
+        // The threads end with the process: a thread that waits for a connection cannot be told to stop.
         thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let given = Arc::clone(&given);
+            loop {
+                let (stream, given) = (worker.accept(), Arc::clone(&given));
                 thread::spawn(move || serve(stream, &given));
             }
         });
         Self { orders }
     }
 
-    /// From now on it does this with each request. What is received tells that it has done so once.
-    pub(super) fn does(&self, steps: Vec<Step>) -> Receiver<()> {
+    /// Does this with each request from now on. The receiver hears each time that it has been done.
+    ///
+    /// # Panics
+    /// A thread of the worker did.
+    pub fn does(&self, steps: Vec<Step>) -> Receiver<()> {
         let (done, is_done) = mpsc::channel();
         *self.orders.lock().unwrap() = Arc::new(Orders { steps, done });
         is_done
@@ -55,8 +88,8 @@ impl Worker {
 /// Serves the requests of one connection, until it ends.
 fn serve(mut stream: TcpStream, given: &Mutex<Arc<Orders>>) {
     stream.set_nodelay(true).unwrap();
-    stream.set_read_timeout(Some(OBSTINACY)).unwrap();
-    stream.set_write_timeout(Some(OBSTINACY)).unwrap();
+    stream.set_read_timeout(Some(HOLD)).unwrap();
+    stream.set_write_timeout(Some(HOLD)).unwrap();
     while read_request(&mut stream).is_some() {
         let orders = Arc::clone(&given.lock().unwrap());
         let is_open = orders.steps.iter().all(|step| take(&mut stream, step).is_some());
@@ -68,23 +101,16 @@ fn serve(mut stream: TcpStream, given: &Mutex<Arc<Orders>>) {
     }
 }
 
-/// Reads the head of a request, and a short body.
+/// Reads a request: its head, and its body if that is short.
 fn read_request(stream: &mut TcpStream) -> Option<()> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).ok()?;
-        head.extend(byte);
-    }
-    let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
-    let body_bytes = length.filter(|bytes| *bytes <= READ_BODY_BYTES).unwrap_or(0);
-    stream.read_exact(&mut vec![0; body_bytes]).ok()
+    let body_bytes = Head::read(stream).ok()?.body_bytes();
+    let read_bytes = if body_bytes <= READ_BODY_BYTES { body_bytes } else { 0 };
+    stream.read_exact(&mut vec![0; read_bytes]).ok()
 }
 
 /// Takes a step; `None` when it is the last one.
 fn take(stream: &mut TcpStream, step: &Step) -> Option<()> {
-    let until = Instant::now() + OBSTINACY;
+    let until = Instant::now() + HOLD;
     match step {
         Step::Send(bytes) => stream.write_all(bytes).ok()?,
         Step::Bytewise(bytes) => bytes.iter().try_for_each(|byte| {
@@ -105,7 +131,7 @@ fn take(stream: &mut TcpStream, step: &Step) -> Option<()> {
         }
         Step::Pause(ms) => wait::pass(Duration::from_millis(*ms)),
         Step::Wait => {
-            is_closed_within(stream, OBSTINACY);
+            is_closed_within(stream, HOLD);
             return None;
         }
         Step::Sip => {
@@ -114,7 +140,7 @@ fn take(stream: &mut TcpStream, step: &Step) -> Option<()> {
                 stream.read_exact(&mut sip).ok()?;
             }
         }
-        Step::HalfClose => stream.shutdown(std::net::Shutdown::Write).ok()?,
+        Step::HalfClose => stream.shutdown(Shutdown::Write).ok()?,
         Step::Close => return None,
         Step::Reset => {
             set_socket_linger(&*stream, Some(Duration::ZERO)).unwrap();
