@@ -100,7 +100,7 @@ pub struct FileId {
 }
 
 impl FileId {
-    fn of_socket(path: &Path) -> Option<Self> {
+    fn from_socket_path(path: &Path) -> Option<Self> {
         let file = fs::symlink_metadata(path).ok().filter(|file| file.file_type().is_socket())?;
         Some(Self { device: file.dev(), inode: file.ino() })
     }
@@ -165,7 +165,7 @@ impl Listening {
         let bound = match address {
             ListenAddress::Tcp(address) => bind_tcp(*address).map(Self::Tcp),
             ListenAddress::Unix(path) => {
-                bind_unix(path).map(|listener| Self::Unix(listener, FileId::of_socket(path)))
+                bind_unix(path).map(|listener| Self::Unix(listener, FileId::from_socket_path(path)))
             }
         };
         bound.map_err(|error| BindError(listen_error::explain(address, &error, role.settings())))
@@ -207,7 +207,7 @@ impl Listening {
     }
 
     fn has_its_file(&self, path: &Path) -> bool {
-        self.file().is_some() && self.file() == FileId::of_socket(path)
+        self.file().is_some() && self.file() == FileId::from_socket_path(path)
     }
 
     /// Whether it matches the config. Its file may have been replaced or deleted since it was bound.

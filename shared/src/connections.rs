@@ -44,13 +44,13 @@ pub struct Connections {
 #[derive(Debug)]
 struct Places {
     most: usize,
-    taken: Mutex<Taken>,
+    taken: Mutex<Occupied>,
     /// A place was given back, or can be taken away sooner. The accept loop alone waits for it.
     changed: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Taken {
+struct Occupied {
     next: u64,
     by_number: BTreeMap<u64, Holder>,
 }
@@ -153,7 +153,7 @@ impl Places {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Taken> {
+    fn lock(&self) -> MutexGuard<'_, Occupied> {
         // No code panics while it holds the lock.
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -44,7 +44,7 @@ pub fn first_in(real: &Path) -> io::Result<Option<PathBuf>> {
 /// The mount points under which an open file is.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Points {
-    /// The mount point of its own mount.
+    /// The nearest mount point above it.
     pub nearest: PathBuf,
     /// The mount point of the nearest mount that is not of a folder on itself. systemd makes such mounts for
     /// `ReadWritePaths`; the folder is where it was before.

@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_parents_none_is_believed() {
+    fn two_parents_are_both_ignored() {
         assert!(TraceParent::from_headers(&headers(TRACEPARENT, &[GOOD])).is_some());
         assert_eq!(TraceParent::from_headers(&headers(TRACEPARENT, &[GOOD, GOOD])), None);
         assert_eq!(TraceParent::from_headers(&HeaderMap::new()), None);

@@ -1,5 +1,5 @@
 //! A tenant's directory: whether it is there, new, or gone. The data root has a note about each tenant whose
-//! directory was made or seen. For a tenant without a note, who is new, a missing directory is made. For a tenant
+//! directory was made or seen. A tenant without a note is new, and a missing directory is created. For a tenant
 //! with a note it was lost, and must not be taken for empty.
 
 use std::fs::{self, File, Metadata};

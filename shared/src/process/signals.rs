@@ -78,7 +78,7 @@ impl Signals {
     }
 
     fn for_server(quit: Option<Signal>, user2: Option<Signal>) -> io::Result<Self> {
-        Self::new(quit, Some(Signal::Reload), user2, Terminal::of_process())
+        Self::new(quit, Some(Signal::Reload), user2, Terminal::from_process())
     }
 
     fn new(

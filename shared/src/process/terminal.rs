@@ -30,7 +30,7 @@ pub(super) struct Terminal {
 impl Terminal {
     /// The terminal of this process. `None` when it has none, and when it was started to outlive it (`nohup`). Call it
     /// inside a runtime, before anything registers for SIGHUP.
-    pub(super) fn of_process() -> Option<Self> {
+    pub(super) fn from_process() -> Option<Self> {
         ends_with_terminal().then(|| Self { checks: interval(CHECK_INTERVAL), hangup: None, gone: None })
     }
 

@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_tenants_ten_are_named() {
+    fn ten_of_many_tenants_are_named() {
         let many =
             |count| registry((1..=count).map(|number| (format!("t{number}"), 1340 + number, "reserved")));
         let ten = "t1, t2, t3, t4, t5, t6, t7, t8, t9, t10";

@@ -59,7 +59,7 @@ pub(super) fn mistakes(registry: &Registry, path: &Path, config: &Config) -> Vec
     let mut found = Vec::new();
     let mut owners = Owners::default();
     let directories: Vec<Directory> =
-        registry.tenants.iter().map(|tenant| Directory::of_tenant(tenant, &service.data_root)).collect();
+        registry.tenants.iter().map(|tenant| Directory::from_tenant(tenant, &service.data_root)).collect();
     for (index, (tenant, directory)) in registry.tenants.iter().zip(&directories).enumerate() {
         if let Some(objection) = service.objection(directory) {
             let (name, real) = (&tenant.name, directory.real.display());
@@ -110,7 +110,7 @@ impl Directory {
     }
 
     /// `data_root` has its links followed.
-    fn of_tenant(tenant: &Tenant, data_root: &Path) -> Self {
+    fn from_tenant(tenant: &Tenant, data_root: &Path) -> Self {
         let directory = tenant.directory(data_root);
         // Of 500 folders in the data root few are links: one `lstat` each is enough.
         match fs::symlink_metadata(&directory) {

@@ -320,7 +320,7 @@ const TOKEN: &[&str] = &["token", "api_key"];
 fn cannot_be_told_apart(name: &TenantName, first: usize, second: usize) -> String {
     format!(
         "the entries of lines {first} and {second} would both be tenant {name}, and each entry is one customer: give one \
-         of them another name, or each a data_dir of its own; when they are two keys of one customer, keep one entry, \
+         of them another name, or each a separate data_dir; when they are two keys of one customer, keep one entry, \
          and add the other key after the import (docs/registry.md)"
     )
 }

@@ -289,7 +289,7 @@ fn edits_keep_comments_and_lose_nothing() {
     assert!(registry.commit(&config).is_err(), "a slot was given out twice");
 }
 
-/// The reader takes them, so the editor must: an edit that finds no place for a key is a key that nobody has.
+/// The reader takes them, so the editor must: an edit that finds no place for a key would lose it.
 #[test]
 fn arrays_that_are_written_inline_are_edited_too() {
     let folder = tempfile::tempdir().unwrap();

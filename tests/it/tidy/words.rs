@@ -27,7 +27,6 @@ const PHRASES: &[(&str, &str)] = &[
     ("come to rest", "settle, or converge"),
     ("bound anew", "binding a new socket"),
     ("last word", "name the message: commit, abort"),
-    ("last call", "name the time limit"),
     ("waited for on", "keep the timer running"),
     ("lets go of", "closes, releases"),
     ("let go of", "close, release"),
@@ -35,7 +34,6 @@ const PHRASES: &[(&str, &str)] = &[
     ("lost its patience", "timed out"),
     ("the way of a", "the life of a"),
     ("says to its end", "until it exits"),
-    ("succession", "upgrade"),
     ("in the place of", "instead of, or replaces"),
     ("puts in force", "applies"),
     ("put in force", "apply, applied"),
@@ -136,14 +134,19 @@ fn phrases_in(text: &str) -> Vec<(usize, &'static str, &'static str)> {
     for (phrase, instead) in PHRASES {
         let wanted: Vec<&str> = phrase.split(' ').collect();
         for start in 0..words.len() {
-            // "The client who sends it" is English; "Who sends it is refused" is not.
-            let is_start = start == 0 || words[start - 1].1.is_none();
+            let before = start.checked_sub(1).and_then(|before| words[before].1.as_deref());
+            // "The client who sends it" and "there is none" are English; "Who sends it" and "a key that is none" are not.
+            let is_english = match wanted[0] {
+                "who" => before.is_some(),
+                "is" | "are" | "was" => before == Some("there"),
+                _ => false,
+            };
             let is_hit = words[start..].len() >= wanted.len()
                 && words[start..]
                     .iter()
                     .zip(&wanted)
                     .all(|((_, word), wanted)| word.as_deref() == Some(*wanted))
-                && (is_start || wanted[0] != "who");
+                && !is_english;
             if is_hit {
                 found.push((words[start].0 + 1, *phrase, *instead));
             }

@@ -99,7 +99,7 @@ impl Input<'_> {
     /// The text of the request: for a POST the body, or else `s`; for a GET the reverse.
     ///
     /// # Errors
-    /// There is none.
+    /// The request has no text.
     pub(super) fn into_text(mut self) -> Result<String, Problem> {
         let in_query = self.params.take("s");
         let in_body = Some(self.body).filter(|body| !body.is_empty());
@@ -116,7 +116,7 @@ impl Input<'_> {
     /// The text of a scroll. It may have no break, which would move every later scroll.
     ///
     /// # Errors
-    /// There is none, or it has a break.
+    /// The request has no text, or it has a break.
     pub(super) fn into_scroll(self) -> Result<String, Problem> {
         let is_empty_text = self.is_post && self.is_empty_text;
         let text = self

@@ -48,14 +48,14 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<(), Failure> {
     let of_root = options.root.as_deref().map(layout::config_file);
     if let Some(config_file) = options.config.clone().or(of_root) {
-        return check_all(&directories::of_registry(&config_file)?);
+        return check_all(&directories::from_registry(&config_file)?);
     }
     let dir = options.dir.as_deref().unwrap_or(Path::new("."));
     let config_file = layout::config_file(dir);
     if config_file.is_file() {
-        return check_all(&directories::of_registry(&config_file)?);
+        return check_all(&directories::from_registry(&config_file)?);
     }
-    if let Some(contents) = directories::of_data_root(dir)? {
+    if let Some(contents) = directories::from_data_root(dir)? {
         for stray in &contents.stray {
             remark(format_args!("{} belongs to no tenant; not verified", stray.display()));
         }
@@ -68,7 +68,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     }
     note_use(&report, dir);
     print(&report.files, None)?;
-    let mut totals = Totals::of(&report.files);
+    let mut totals = Totals::new(&report.files);
     say(totals.line())?;
     totals.denied += print_denied(dir)?;
     totals.result(0)
@@ -90,7 +90,7 @@ fn check_all(directories: &[TenantDirectory]) -> Result<(), Failure> {
             Ok(report) => {
                 note_use(&report, dir);
                 print(&report.files, Some(tenant))?;
-                totals.add(&Totals::of(&report.files));
+                totals.add(&Totals::new(&report.files));
                 totals.denied += print_denied(dir)?;
             }
             Err(error) => {
@@ -259,7 +259,7 @@ struct Totals {
 }
 
 impl Totals {
-    fn of(files: &[Checked]) -> Self {
+    fn new(files: &[Checked]) -> Self {
         let mut totals = Self::default();
         for file in files {
             match &file.finding {

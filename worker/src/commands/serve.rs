@@ -66,7 +66,7 @@ pub struct Options {
     /// other users do not see it.
     #[arg(long, env = "SQ_KEY", hide_env_values = true, value_name = "KEY", value_parser = GivenKey::parse)]
     key: Vec<GivenKey>,
-    /// Serve everybody without a key; only on a loopback address.
+    /// Serve every client without a key; only on a loopback address.
     #[arg(long, conflicts_with = "settings_from_stdin")]
     no_auth: bool,
     /// Take keys and limits from standard input, a line of JSON each time; the pool uses this.
@@ -101,7 +101,7 @@ const NO_DIRECTORY: &str = "/proc/self/fdinfo";
 pub fn run(options: Options) -> Result<ExitCode, Failure> {
     // Started through a descriptor, as the pool does it, a process is called after the descriptor's number.
     rustix::thread::set_name(c"sq-worker").map_err(Failure::from_error)?;
-    // In force or not, `try` says so; what the pool gives its workers, it has tried before.
+    // `try` logs whether it works. The pool has tried what it passes to its workers.
     let enforcement = options.sandbox.unwrap_or(Enforcement::Try);
     let inherited = inherited_socket::sockets(options.settings_from_stdin)?;
     if enforcement != Enforcement::Off {
@@ -139,7 +139,7 @@ pub fn run(options: Options) -> Result<ExitCode, Failure> {
         let signals = Signals::for_worker(ends_with_terminal).map_err(Failure::from_error)?;
         let (worker, pool) = match access {
             Some(access) => (alone(&options, directory, tick.clone(), access)?, None),
-            None => match of_pool(&options, directory, tick.clone()).await? {
+            None => match pool_worker(&options, directory, tick.clone()).await? {
                 Some((worker, pool)) => (worker, Some(pool)),
                 None => return Ok(ExitReason::Displaced),
             },
@@ -239,7 +239,7 @@ fn alone(
     Ok(Worker::standalone(options.tenant.clone(), store, access, Some(BODY_BYTES)))
 }
 
-async fn of_pool(
+async fn pool_worker(
     options: &Options,
     directory: DataDirectory,
     tick: LoopTick,
@@ -277,7 +277,7 @@ fn access(options: &Options) -> Result<Access, Failure> {
             Err(Failure::Usage("--no-auth and a key (--key or SQ_KEY) exclude each other: drop one".into()))
         }
         (true, false) => Err(Failure::Usage(
-            "without a key everybody could read and write: set SQ_KEY, or give --key KEY, \
+            "without a key, any client could read and write: set SQ_KEY, or give --key KEY, \
              or --no-auth to serve this machine alone"
                 .into(),
         )),

@@ -99,7 +99,7 @@ impl Launcher {
 
     /// Workers are this program; for tests.
     #[cfg(test)]
-    pub(super) fn of_program(executable: PathBuf) -> Self {
+    pub(super) fn with_program(executable: PathBuf) -> Self {
         let (program, rust_log, sandbox) = (None, None, Enforcement::Off);
         Self { executable, program, log_format: "text", rust_log, refuses_colours: false, sandbox }
     }
@@ -321,7 +321,7 @@ while :; do sleep 0.01; done
 
     fn start(program: &Path, assignment: &Assignment, events: &mpsc::UnboundedSender<Event>) -> Process {
         loop {
-            match Launcher::of_program(program.to_owned()).start(1341, socket(), assignment, None, events) {
+            match Launcher::with_program(program.to_owned()).start(1341, socket(), assignment, None, events) {
                 Ok(process) => return process,
                 // Another test forked while the script was open for writing.
                 Err(error) => assert_eq!(error.kind(), io::ErrorKind::ExecutableFileBusy, "{error}"),
@@ -384,7 +384,7 @@ while :; do sleep 0.01; done
     #[tokio::test]
     async fn a_program_that_is_not_there_is_an_error() {
         let (sender, _events) = mpsc::unbounded_channel();
-        let missing = Launcher::of_program("/nonexistent/sq-worker".into());
+        let missing = Launcher::with_program("/nonexistent/sq-worker".into());
         let error =
             missing.start(1341, socket(), &assignment(Path::new("/"), 1), None, &sender).err().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);

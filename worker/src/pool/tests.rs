@@ -46,7 +46,7 @@ fn pool(program: &str) -> (Pool, SocketAddr) {
         observed: Observed::new([PORT]),
         sockets: BTreeMap::from([(PORT, socket)]),
         processes: BTreeMap::new(),
-        launcher: Launcher::of_program(program.into()),
+        launcher: Launcher::with_program(program.into()),
         directories: DirectoryChecks::default(),
         storage: Arc::default(),
         metrics: Arc::new(Metrics::new().unwrap()),

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a `stat` may be used: a read may miss an edit that is younger than this, and no other. Among 32 busy connections
-/// it saves three of four calls. It is far shorter than the way of a person or a shell from an edit to a request, and than
+/// it saves three of four calls. It is far shorter than what a person or a shell needs from an edit to a request, and than
 /// the step of the clock that files have (1 to 10 ms, `CONFIG_HZ`).
 const LIFETIME: Duration = Duration::from_micros(100);
 

@@ -117,7 +117,7 @@ impl Journal {
     /// synced.
     ///
     /// # Errors
-    /// The system refuses: none of them is in the journal, or ([`AppendError::Torn`]) nobody knows.
+    /// The system refuses: none of them is in the journal, or ([`AppendError::Torn`]) it is unknown which are.
     pub(super) fn append(&mut self, records: &mut [u8]) -> Result<(), AppendError> {
         if records.is_empty() {
             return Ok(());

@@ -180,7 +180,7 @@ pub(super) fn summarize_journal(
     match open_plain(disk, &FileName::Journal(name.clone()))? {
         Opened::Missing => Ok(None),
         Opened::NotAFile => Err(JournalDamage::NotAFile.into()),
-        Opened::File(file) => Ok(Some(JournalSummary::of(file.into())??)),
+        Opened::File(file) => Ok(Some(JournalSummary::read(file.into())??)),
     }
 }
 
@@ -205,7 +205,7 @@ pub(super) struct JournalSummary {
 }
 
 impl JournalSummary {
-    pub(super) fn of(file: Arc<dyn DiskFile>) -> io::Result<Result<Self, JournalDamage>> {
+    pub(super) fn read(file: Arc<dyn DiskFile>) -> io::Result<Result<Self, JournalDamage>> {
         let header = match journal::read_header(&*file)? {
             Ok(header) => header,
             Err(damage) => return Ok(Err(damage)),

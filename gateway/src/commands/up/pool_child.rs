@@ -84,7 +84,7 @@ impl PoolChild {
             command.arg("--tenants").arg(tenants);
         }
         command.env_remove(service_manager::NOTIFY_SOCKET);
-        // A group of its own: Ctrl-C reaches this process alone, which drains before it stops the pool.
+        // A separate process group: Ctrl-C reaches this process alone, which drains before it stops the pool.
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
         command
     }

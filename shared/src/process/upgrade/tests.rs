@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::process::open_files;
 
-/// The socket that a predecessor in a process of its own connects to.
+/// The socket that a predecessor in another process connects to.
 const HELPER_SOCKET: &str = "SQ_TEST_UPGRADE_SOCKET";
 
 fn folder() -> (TempDir, PathBuf) {

@@ -36,7 +36,7 @@ pub(super) struct Contents {
 ///
 /// # Errors
 /// The folder cannot be read.
-pub(super) fn of_data_root(folder: &Path) -> Result<Option<Contents>, Failure> {
+pub(super) fn from_data_root(folder: &Path) -> Result<Option<Contents>, Failure> {
     let is_marked = layout::data_root_marker(folder).symlink_metadata().is_ok();
     let mut contents = Contents { tenants: Vec::new(), stray: Vec::new() };
     let mut has_phexts = false;
@@ -114,7 +114,7 @@ fn directories_elsewhere(data_root: &Path) -> BTreeMap<String, PathBuf> {
 ///
 /// # Errors
 /// Config or registry have mistakes, or the data root is missing.
-pub(super) fn of_registry(config_file: &Path) -> Result<Vec<TenantDirectory>, Failure> {
+pub(super) fn from_registry(config_file: &Path) -> Result<Vec<TenantDirectory>, Failure> {
     service_user::act_for_system(config_file)?;
     let config = Config::load(config_file).map_err(Failure::from_error)?;
     let registry = Registry::load(&config.gateway.tenants, &config).map_err(Failure::from_error)?.registry;

@@ -303,22 +303,22 @@ impl Disk for OsDisk {
 
     fn sync_directory(&self) -> io::Result<()> {
         self.check_access()?;
-        self.directory.sync_all().map_err(of_directory)
+        self.directory.sync_all().map_err(directory_error)
     }
 
     fn sync_name(&self, file: &FileName) -> io::Result<()> {
         self.check_access()?;
-        self.sync_folders(file).map_err(of_directory)
+        self.sync_folders(file).map_err(directory_error)
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
-        let room = rustix::fs::fstatvfs(&self.directory).map_err(|error| of_directory(error.into()))?;
+        let room = rustix::fs::fstatvfs(&self.directory).map_err(|error| directory_error(error.into()))?;
         Ok(room.f_bavail.saturating_mul(room.f_frsize))
     }
 
     fn visit(&self, found: &mut dyn FnMut(&OsStr)) -> io::Result<()> {
-        for entry in Dir::read_from(&self.directory).map_err(|error| of_directory(error.into()))? {
-            let entry = entry.map_err(|error| of_directory(error.into()))?;
+        for entry in Dir::read_from(&self.directory).map_err(|error| directory_error(error.into()))? {
+            let entry = entry.map_err(|error| directory_error(error.into()))?;
             found(OsStr::from_bytes(entry.file_name().to_bytes()));
         }
         if self.is_removed()? { Err(removed()) } else { Ok(()) }
@@ -397,7 +397,7 @@ fn named(path: &Path, error: io::Error, found: impl FnOnce() -> rustix::io::Resu
     io::Error::new(error.kind(), format!("{path}: {error}{}", whose.unwrap_or_default()))
 }
 
-fn of_directory(error: io::Error) -> io::Error {
+fn directory_error(error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("the directory itself: {error}"))
 }
 

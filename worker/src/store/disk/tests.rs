@@ -29,7 +29,7 @@ pub(super) fn read(file: &dyn DiskFile) -> Vec<u8> {
     bytes
 }
 
-/// The bytes of a file, found anew; `None` when there is none.
+/// The bytes of a file, opened again; `None` when there is none.
 pub(super) fn look(disk: &dyn Disk, file: &FileName) -> Option<Vec<u8>> {
     disk.open(file).unwrap().map(|file| read(&*file))
 }

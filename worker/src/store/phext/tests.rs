@@ -16,7 +16,7 @@ fn place() -> impl Strategy<Value = Coordinate> {
     parts.prop_map(|parts| Coordinate::from_parts(parts).unwrap())
 }
 
-/// Short ones, and so long ones that pages split, and that some scrolls fill pages of their own.
+/// Short ones, and so long ones that pages split, and that some scrolls fill whole pages.
 fn text() -> impl Strategy<Value = String> {
     let filler = |count| "\u{e4}bc".repeat(count);
     prop_oneof![

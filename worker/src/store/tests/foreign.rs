@@ -184,7 +184,7 @@ fn a_touch_makes_nothing_to_do() {
 }
 
 #[test]
-fn of_a_file_that_is_removed_nothing_comes_back() {
+fn nothing_of_a_removed_file_comes_back() {
     for is_running in [true, false] {
         for tuning in [Tuning::DEFAULT, unsaved()] {
             let dir = tempfile::tempdir().unwrap();

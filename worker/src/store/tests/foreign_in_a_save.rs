@@ -118,7 +118,7 @@ fn writes_newer_than_it_are_applied_on_top() {
 }
 
 #[test]
-fn of_two_writes_the_one_that_is_newer_than_the_file_counts() {
+fn the_write_that_is_newer_than_the_file_counts() {
     let dir = tempfile::tempdir().unwrap();
     let path = sq_shared::layout::phext_file(dir.path(), &name("notes"));
     let mut store = open(dir.path());

@@ -12,7 +12,7 @@ const NAMES: [Names; 2] = [["", "large"], ["folder/", "folder/large"]];
 /// A scroll that is farther away than a new one may be.
 const FAR: &str = "1.1.1/1.1.1/1.1.100001";
 
-/// The script: two phexts, one saved before each answer and one later, long enough for journals to begin anew.
+/// The script: two phexts, one saved before each answer and one later, long enough for journals to be compacted.
 const WRITES: usize = 24;
 
 fn tuning() -> Tuning {

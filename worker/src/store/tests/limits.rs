@@ -27,7 +27,7 @@ fn what_is_held_stays_in_the_budget() {
         store.set_limits(memory(BUDGET));
         let text = |number: usize| format!("{number} ").repeat(3000);
         for number in 0..40 {
-            // Whoever needs memory that only unsaved phexts take waits for a save.
+            // A write that needs the memory of unsaved phexts waits for a save.
             while let Err(error) = put(&mut store, &format!("p{number}"), ORIGIN, &text(number)) {
                 assert!(matches!(error, StoreError::NotYet));
                 run_jobs(&mut store);

@@ -68,7 +68,7 @@ impl DiskFile for Counted {
 /// What a journal is found to be, and how many bytes are read to find that.
 fn summarize_journal(bytes: &[u8]) -> (Result<u64, JournalDamage>, u64) {
     let file = Arc::new(Counted { bytes: bytes.to_vec(), read: AtomicU64::new(0) });
-    let found = JournalSummary::of(Arc::clone(&file) as Arc<dyn DiskFile>).unwrap();
+    let found = JournalSummary::read(Arc::clone(&file) as Arc<dyn DiskFile>).unwrap();
     (found.map(|summary| summary.end.bytes), file.read.load(Ordering::Relaxed))
 }
 

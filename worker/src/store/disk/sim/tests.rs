@@ -147,7 +147,7 @@ fn after_a_failed_sync_a_second_one_lies() {
         file.write_all_at(b"x", 6).unwrap();
         file.sync_data().unwrap();
         let outcomes = after_crashes(&disk, &journal("a"));
-        assert_eq!(outcomes.len(), 1, "what was decided once is decided anew");
+        assert_eq!(outcomes.len(), 1, "the fate of unsynced data was decided twice");
         outcomes != only(b"onetwox")
     };
     let lost = SEEDS.filter(may_be_lost).count();
