@@ -142,7 +142,7 @@ fn empty_bodies_and_nulls_are_accepted_as_described() {
         ("post", "/admin/tenants/add", "NewTenant"),
         ("patch", "/admin/tenants/{name}", "TenantChange"),
         ("patch", "/admin/tenants/add", "TenantChange"),
-        ("post", "/admin/tenants/{name}/keys", "KeyOptions"),
+        ("post", "/admin/tenants/{name}/keys", "KeyTerms"),
     ] {
         let body = &api.document["paths"][target][method]["requestBody"];
         let (schema, is_required) = (&schemas[schema], body["required"] == true);

@@ -55,8 +55,8 @@ impl SimDisk {
 
     /// The disk that a worker opens after a power cut now. What was synced is there:
     ///
-    /// - Of the bytes that were not, each write is there, is lost, or is torn at sectors of 512 bytes, whatever
-    ///   became of the writes before it. The length of the file is any that it had since the sync; where the
+    /// - Of the bytes that were not, each write is there, is lost, or is torn at sectors of 512 bytes, independent
+    ///   of the writes before it. The length of the file is any that it had since the sync; where the
     ///   bytes are missing there are zeros.
     /// - Of the names, the first few changes since the directory was synced are there, and no others.
     /// - The times of a file are those of its last `sync_all` or those before the cut.
