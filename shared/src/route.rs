@@ -87,13 +87,26 @@ impl Route {
             Self::Insert | Self::Update | Self::Delete => Methods::GetPost,
             Self::Delta | Self::Query => Methods::GetHeadPost,
             Self::Where => Methods::Post,
-            _ => Methods::Get,
+            Self::Version
+            | Self::Select
+            | Self::Load
+            | Self::Status
+            | Self::Toc
+            | Self::Get
+            | Self::Checksum
+            | Self::JsonExport
+            | Self::Phexts => Methods::Get,
         }
     }
 
     /// Whether it uses a body.
     pub fn takes_body(self) -> bool {
         self.methods() != Methods::Get
+    }
+
+    /// Whether its body may be a form. `where` names no phext, so its body is the text even with the type of a form.
+    pub fn takes_form(self) -> bool {
+        matches!(self.methods(), Methods::GetPost | Methods::GetHeadPost)
     }
 
     /// Whether its answer has an `ETag`, by which a client may ask for it only if it has changed.
@@ -104,7 +117,7 @@ impl Route {
     /// Whether it changes a scroll. Such a request needs a key with the scope `write`; the gateway gives it a repeat
     /// key, by which the worker recognises it when it is sent again.
     pub fn writes(self) -> bool {
-        matches!(self, Self::Insert | Self::Update | Self::Delete)
+        self.methods() == Methods::GetPost
     }
 }
 

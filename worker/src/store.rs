@@ -2,9 +2,9 @@
 //! what must wait for the disk it hands out as jobs.
 //!
 //! The `.phext` files are the truth. A write, a load and the first read of an event-loop tick (`freshness.rs`) compare the
-//! phext in memory with its file, which another program may have changed. A write goes into the phext's journal and into
-//! memory at once, and is acknowledged when the journal has been synced; the file follows. `docs/store.md` has the formats
-//! and the order of the steps.
+//! phext in memory with its file, which another program may have changed. A write goes into memory and
+//! into the phext's journal at once. It is acknowledged when the journal has been synced and, for a phext up to 1 MiB, its
+//! file too. `docs/store.md` has the formats and the order of the steps.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;

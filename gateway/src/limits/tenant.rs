@@ -58,7 +58,7 @@ impl TenantLimiter {
     ///
     /// # Errors
     /// As many requests are in flight as may be.
-    pub fn enter(&self) -> Result<Permit, LimitError> {
+    pub fn acquire_in_flight(&self) -> Result<Permit, LimitError> {
         self.in_flight.acquire().map_err(LimitError::InFlight)
     }
 
@@ -81,17 +81,21 @@ mod tests {
     fn what_a_tenant_has_used_survives_a_change_of_the_other_limit() {
         let left = |limiter: &TenantLimiter| limiter.charge_request().unwrap().unwrap().remaining;
         let first = TenantLimiter::new(&tenant_limits("2/day", None), None);
-        let in_flight = first.enter().unwrap();
+        let in_flight = first.acquire_in_flight().unwrap();
         assert_eq!(left(&first), 1);
         let second = TenantLimiter::new(&tenant_limits("2/day", Some(2)), Some(&first));
         assert_eq!(left(&second), 0);
-        let also = second.enter().unwrap();
-        assert_eq!(second.enter().err(), Some(LimitError::InFlight(2)), "the first one is in flight still");
+        let also = second.acquire_in_flight().unwrap();
+        assert_eq!(
+            second.acquire_in_flight().err(),
+            Some(LimitError::InFlight(2)),
+            "the first one is in flight still"
+        );
         let third = TenantLimiter::new(&tenant_limits("3/day", Some(1)), Some(&second));
         assert_eq!(left(&third), 2, "a new rate starts with its full count");
         drop(also);
-        assert_eq!(third.enter().err(), Some(LimitError::InFlight(1)));
+        assert_eq!(third.acquire_in_flight().err(), Some(LimitError::InFlight(1)));
         drop(in_flight);
-        assert!(third.enter().is_ok());
+        assert!(third.acquire_in_flight().is_ok());
     }
 }

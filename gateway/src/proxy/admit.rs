@@ -195,7 +195,7 @@ fn check_key(request: &RequestHeader, ctx: &Context<'_>) -> Result<Authenticated
 fn charge(tenant: &AuthenticatedTenant, ctx: &mut Context<'_>) -> Result<Permit, LimitError> {
     let limiter = &tenant.tenant().limiter;
     ctx.tenant_rate = limiter.charge_request()?;
-    limiter.enter()
+    limiter.acquire_in_flight()
 }
 
 /// The checks of the route.

@@ -71,7 +71,7 @@ impl Input<'_> {
     /// # Errors
     /// The decoded form is not UTF-8.
     pub fn take_form(&mut self) -> Result<(), Problem> {
-        if self.params.get("p").is_some() || !takes_form(self.route) {
+        if self.params.get("p").is_some() || !self.route.takes_form() {
             return Ok(());
         }
         let has_others = || form::pairs(self.body.as_bytes()).any(|(name, _)| !form::is_scroll_field(name));
@@ -131,11 +131,6 @@ impl Input<'_> {
             .with("offset", offset)),
         }
     }
-}
-
-/// `where` names no phext, so its body is the text even with the type of a form.
-fn takes_form(route: Route) -> bool {
-    matches!(route, Route::Insert | Route::Update | Route::Delete | Route::Delta | Route::Query)
 }
 
 /// The parameter or body of this name has too many coordinates.

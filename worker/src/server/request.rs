@@ -145,7 +145,7 @@ async fn handle(
     let command = ApiCommand::parse(input)?;
     let answer = run(worker, &command, cached.as_ref(), request_id).await;
     if answer.as_ref().map_or_else(|problem| problem.code.status() < 500, |_| true) {
-        worker.has_served();
+        worker.note_served();
     }
     answer
 }

@@ -168,7 +168,7 @@ impl Worker {
     }
 
     /// Notes that a command was answered with a status below 500.
-    pub(super) fn has_served(&self) {
+    pub(super) fn note_served(&self) {
         if self.is_of_pool() {
             self.served.send();
         }

@@ -1,7 +1,7 @@
 //! Values that must not be answered before everything that they rest on is durable.
 //!
-//! A write is applied in memory as soon as it is checked, and durable only when the journal has been synced. The writer
-//! waits for that; a reader gets the last durable state. So no answer holds anything that a power cut could undo.
+//! A write is applied in memory as soon as it is checked, and durable later (`open_phext/durability.rs`). The writer waits
+//! for that; a reader gets the last durable state. So no answer holds anything that a power cut could undo.
 
 use sq_shared::phext_name::PhextName;
 
