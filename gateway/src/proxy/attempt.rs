@@ -46,7 +46,7 @@ pub(super) async fn attempt(
     let upstream = route::upstream(&admitted.tenant, &ctx.directory);
     let mut connection = match connect(&upstream, ctx, admitted, pool).await {
         Ok(stream) => UpstreamSession::new(stream),
-        Err(error) => return after_worker_error(&error, session, ctx, admitted),
+        Err(error) => return after_worker_error(&error, session, ctx, admitted, upstream.answer),
     };
     match exchange(session, &mut connection, ctx, admitted, upstream.answer).await {
         Ok(is_whole_sent) => {
@@ -67,7 +67,7 @@ pub(super) async fn attempt(
         }
         Err(Failure::Worker(error)) => {
             worker_socket::forget_unsent(connection.stream());
-            after_worker_error(&error, session, ctx, admitted)
+            after_worker_error(&error, session, ctx, admitted, upstream.answer)
         }
     }
 }
@@ -146,6 +146,7 @@ fn after_worker_error(
     session: &Session,
     ctx: &Context<'_>,
     admitted: &mut Admitted,
+    answer_limit: Duration,
 ) -> Attempt {
     // pingora keeps the first 64 KiB of a body.
     let is_body_kept = !session.retry_buffer_truncated();
@@ -162,7 +163,7 @@ fn after_worker_error(
         WorkerError::Died(_) if is_body_kept && admitted.attempts.may_repeat() => {
             return Attempt::Retry(Retry::WorkerDied);
         }
-        WorkerError::KeyRefused => match key_refusal(ctx, is_body_kept, unanswered, admitted) {
+        WorkerError::KeyRefused => match key_refusal(ctx, is_body_kept, unanswered, admitted, answer_limit) {
             Some(refusal) => refusal,
             None => return Attempt::Retry(Retry::KeyNotPropagated),
         },
@@ -179,16 +180,18 @@ fn after_worker_error(
 
 /// What the client is told when the gateway accepted its key and the worker refused it: the key expired in between, or it was
 /// revoked and the gateway has not read that yet. `None` if it is new and the worker has not read it yet: then the worker is
-/// asked again for a while.
+/// asked again for a while, and while there is time for an answer.
 fn key_refusal(
     ctx: &Context<'_>,
     is_body_kept: bool,
     unanswered: Option<UpstreamError>,
     admitted: &mut Admitted,
+    answer_limit: Duration,
 ) -> Option<Refusal> {
     let has_expired = admitted.tenant.has_expired();
     let is_known = ctx.live.directory.load().find(&admitted.tenant.token().digest()).is_some();
-    if !has_expired && is_known && is_body_kept && admitted.attempts.may_wait() {
+    let has_time = !ctx.worker_wait.left(answer_limit, Instant::now()).is_zero();
+    if !has_expired && is_known && is_body_kept && has_time && admitted.attempts.may_wait() {
         return None;
     }
     Some(match unanswered.filter(|_| admitted.attempts.is_repeat()) {

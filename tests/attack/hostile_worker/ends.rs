@@ -35,7 +35,7 @@ fn closes() -> Vec<Behaviour> {
         does("silence under a write", vec![Wait], Late).under_update(4),
         does("a close just in time, each time", vec![Pause(2500), Close], Late),
         does("a 401 just in time, each time", vec![Pause(2500), Send(REFUSED.into())], Late),
-        // The worker may not have been told of a new key: it is asked again for five seconds.
+        // The worker may not have read a new key yet: it is asked again while there is time for an answer.
         does("a 401 each time", vec![Send(REFUSED.into())], Refused),
     ]
 }
