@@ -179,7 +179,7 @@ impl Server {
         let current = tokio::spawn(reloader.keep_current(self.reload.subscribe()));
         tokio::select! {
             () = until => Ok(()),
-            ended = current => ended.map_err(io::Error::other),
+            ended = current => Err(ended.map_or_else(io::Error::other, |()| io::Error::other("the file watch ended"))),
             () = self.forget_idle_addresses() => Ok(()),
         }
     }

@@ -43,6 +43,9 @@ pub async fn offer(successor: Successor, sockets: &Sockets) -> Result<Vec<Role>,
 pub async fn wait_for_offer(path: &Path) -> Result<Offered, AcceptError> {
     let (offered, descriptors, predecessor): (Vec<OfferedSocket>, Vec<OwnedFd>, _) =
         upgrade::wait_for_offer(path).await?;
+    if offered.len() != descriptors.len() {
+        return Err(AcceptError::OtherVersion("its list of sockets is malformed".to_owned()));
+    }
     let listening = |(offered, descriptor): (OfferedSocket, OwnedFd)| {
         Ok((offered.role, Listening::from_fd(descriptor, offered.file)?))
     };

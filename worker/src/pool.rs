@@ -51,7 +51,7 @@ use process::{Exit, Launcher, Process};
 use program::Program;
 use report::Report;
 use slot::SlotSocket;
-use status::{StatusServer, StatusSources};
+use status::{StatusServer, StatusSocket, StatusSources};
 use storage::Storage;
 use upgrade::Inherited;
 
@@ -121,19 +121,21 @@ impl Pool {
         }
         let (hangup, hangups) = watch::channel(());
         let reloads = ReloadWatch::new(source.files(&config), hangups);
-        let status = config.pool.status_listen.map(|address| {
-            let (events, metrics, is_local) =
-                (sender.clone(), Arc::clone(&metrics), address.ip().is_loopback());
-            let sources = StatusSources { events, metrics, storage: Arc::clone(&storage), is_local };
-            StatusServer::start(address, inherited.take(address), sources)
-        });
+        let status =
+            config.pool.status_listen.map(|address| StatusSocket::listen(address, inherited.take(address)));
         let status = status.transpose()?;
-        let mut observed = Observed::new(sockets.keys().copied());
-        let inherited = inherited.accept(&mut observed, &sender).await?;
-        let accounts = Account::all(&config, registry);
-        metrics.sync_tenants(&accounts);
         let directories = DirectoryChecks::start(data_root, &sender)
             .map_err(|error| format!("failed to start the checks of the data root: {error}"))?;
+        let mut observed = Observed::new(sockets.keys().copied());
+        // What can fail is done: after the commit this pool must serve.
+        let inherited = inherited.accept(&mut observed, &sender).await?;
+        let status = status.map(|socket| {
+            let (events, metrics, storage) = (sender.clone(), Arc::clone(&metrics), Arc::clone(&storage));
+            let is_local = socket.address.ip().is_loopback();
+            socket.serve(StatusSources { events, metrics, storage, is_local })
+        });
+        let accounts = Account::all(&config, registry);
+        metrics.sync_tenants(&accounts);
         let adopt = sender.clone();
         let adopt = move |program, version: String| adopt.send(Event::NewProgram(program, version)).is_ok();
         if let Some(program) = launcher.program() {

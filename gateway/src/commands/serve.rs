@@ -70,9 +70,11 @@ async fn serve(source: ConfigSource, is_upgrade: bool) -> Result<(), Failure> {
         data_root(&Directory::load(&source).map_err(Failure::from_error)?)?;
         // Signals but those to stop are meant for the running gateway: a script may send them to every process of the name.
         offered = tokio::select! {
-            offered = upgrade::wait_for_offer(&path) => Some(offered.map_err(Failure::from_error)?),
+            biased;
             _ = signals.stop() => return Ok(()),
+            offered = upgrade::wait_for_offer(&path) => Some(offered.map_err(Failure::from_error)?),
         };
+        signals.drop_upgrades();
     }
     let server = start(&source, offered, &mut signals).await?;
     let mut end = ShutdownKind::Stop;
@@ -141,10 +143,13 @@ async fn until_end(signals: &mut Signals, path: &Path, server: &Server) -> Shutd
                     return ShutdownKind::Stop;
                 }
                 Signal::Reload => server.reload(),
+                Signal::Upgrade | Signal::HandOff if search.is_some() => {
+                    tracing::warn!("an upgrade is already under way; signal ignored");
+                }
                 Signal::Upgrade if !launch() => {}
                 Signal::Upgrade | Signal::HandOff => {
                     tracing::info!("looking for the new gateway");
-                    search.get_or_insert_with(|| Box::pin(find_successor(path)));
+                    search = Some(Box::pin(find_successor(path)));
                 }
             },
             successor = found => {

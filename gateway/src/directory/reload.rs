@@ -107,14 +107,25 @@ impl Reloader {
     pub async fn keep_current(self: Arc<Self>, hangups: watch::Receiver<()>) {
         let watch = ReloadWatch::new(self.files(), hangups);
         let reload = |reason| {
-            let reloader = Arc::clone(&self);
+            let (this, reloader) = (Arc::clone(&self), Arc::clone(&self));
             async move {
                 let reload = move || {
                     // Mistakes have been logged.
                     let _ = reloader.reload(reason);
                     reloader.files()
                 };
-                tokio::task::spawn_blocking(reload).await.ok()
+                match tokio::task::spawn_blocking(reload).await {
+                    Ok(files) => Some(files),
+                    Err(error) if error.is_panic() => {
+                        tracing::error!(
+                            ?reason,
+                            "failed to reload: this is a defect; the previous files still apply"
+                        );
+                        Some(this.files())
+                    }
+                    // The runtime ends.
+                    Err(_) => None,
+                }
             }
         };
         if let Some(files) = reload(Reason::WatchBegan).await {

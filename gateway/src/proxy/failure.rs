@@ -47,6 +47,9 @@ pub(super) enum WorkerError {
     /// It refused a key that the gateway accepted.
     #[error("key refused")]
     KeyRefused,
+    /// The gateway failed to build a head: a defect of ours.
+    #[error("the gateway failed to build a head: {0}")]
+    Internal(String),
     /// Its data root is missing, so it wrote nothing; but an earlier attempt may have written.
     #[error("data root missing after an earlier attempt")]
     DataRootMissing,

@@ -3,7 +3,7 @@
 
 use std::future::{pending, poll_fn};
 use std::io;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -121,6 +121,16 @@ impl Signals {
                 Some(signal) => return signal,
                 None => tracing::info!("{name} is ignored"),
             }
+        }
+    }
+
+    /// Drops the signals of an upgrade that have come so far: while this process waited for its predecessor, they were meant
+    /// for that one.
+    pub fn drop_upgrades(&mut self) {
+        let mut context = Context::from_waker(Waker::noop());
+        let asks = |stream: &&mut Stream| matches!(stream.meaning, Some(Signal::Upgrade | Signal::HandOff));
+        for stream in self.streams.iter_mut().filter(asks) {
+            while stream.received.poll_recv(&mut context).is_ready() {}
         }
     }
 

@@ -101,6 +101,7 @@ fn listen_text(path: &Path, error: &io::Error) -> String {
 #[derive(Serialize)]
 struct Offer<P> {
     version: u32,
+    descriptors: usize,
     payload: P,
 }
 
@@ -170,7 +171,7 @@ impl Successor {
         payload: &impl Serialize,
         descriptors: &[BorrowedFd<'_>],
     ) -> io::Result<R> {
-        let offer = Offer { version: VERSION, payload };
+        let offer = Offer { version: VERSION, descriptors: descriptors.len(), payload };
         in_time(self.connection.send(&offer, descriptors)).await?;
         tracing::info!("the sockets are offered; serving until the new process accepts them");
         let accepted = in_time(self.connection.receive()).await;
@@ -202,7 +203,7 @@ pub async fn wait_for_offer<P: DeserializeOwned>(
             let (stream, _) = socket.listener.accept().await.map_err(failed)?;
             match Predecessor::receive_offer(stream).await {
                 Ok((line, descriptors, predecessor)) => {
-                    let payload = payload_of(&line).map_err(AcceptError::OtherVersion)?;
+                    let payload = payload_of(&line, descriptors.len()).map_err(AcceptError::OtherVersion)?;
                     return Ok((payload, descriptors, predecessor));
                 }
                 Err(error) => tracing::warn!(%error, "a connection brought no offer; send SIGQUIT again"),
@@ -212,12 +213,16 @@ pub async fn wait_for_offer<P: DeserializeOwned>(
     timeout(WAIT_FOR_OFFER, offered).await.unwrap_or(Err(AcceptError::NoOffer))
 }
 
-fn payload_of<P: DeserializeOwned>(line: &[u8]) -> Result<P, String> {
+fn payload_of<P: DeserializeOwned>(line: &[u8], received: usize) -> Result<P, String> {
     let mut offer: serde_json::Value = serde_json::from_slice(line).unwrap_or_default();
     match offer.get("version") {
         Some(version) if *version == VERSION => {}
         Some(version) => return Err(format!("its upgrade protocol is {version}, not {VERSION}")),
         None => return Err("its upgrade protocol has no version".to_owned()),
+    }
+    let offered = offer.get("descriptors").and_then(serde_json::Value::as_u64).unwrap_or_default();
+    if offered != received as u64 {
+        return Err(format!("{received} of its {offered} descriptors arrived"));
     }
     let payload = offer.get_mut("payload").map(serde_json::Value::take).unwrap_or_default();
     serde_json::from_value(payload).map_err(|error| error.to_string())

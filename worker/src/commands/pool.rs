@@ -75,9 +75,11 @@ pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
         if options.upgrade {
             // Signals but those to stop are meant for the running pool.
             inherited = tokio::select! {
-                inherited = Inherited::wait_for_offer(&config.path) => inherited.map_err(Failure::from_error)?,
+                biased;
                 _ = signals.stop() => return Ok(()),
+                inherited = Inherited::wait_for_offer(&config.path) => inherited.map_err(Failure::from_error)?,
             };
+            signals.drop_upgrades();
         }
         let pool = Pool::start(source, config, &registry, data_root, launcher, inherited, signals).await;
         let pool = pool.map_err(Failure::Failed)?;

@@ -116,17 +116,16 @@ impl Launcher {
         absence: Option<MissingData>,
         events: &mpsc::UnboundedSender<Event>,
     ) -> io::Result<Process> {
+        let settings = line_of(&assignment.settings)?;
         let (served, stdout) = io::pipe()?;
         let served = pipe::Receiver::from_owned_fd(served.into())?;
         let mut command = self.command(listener, assignment, absence)?;
         let mut child = command.stdout(stdout).spawn()?;
         // The writing end is the worker's alone.
         drop(command);
-        let (Some(pid), Some(stdin)) = (child.id(), child.stdin.take()) else {
-            return Err(io::Error::other("the worker has no process id or standard input"));
-        };
-        let pidfd = pidfd_open(raw_pid(pid)?, PidfdFlags::empty())?;
-        let (settings, lines) = watch::channel(line_of(&assignment.settings)?);
+        // A worker that cannot be watched would hold the directory against the next one.
+        let (pid, stdin, pidfd) = attach(&mut child).inspect_err(|_| _ = child.start_kill())?;
+        let (settings, lines) = watch::channel(settings);
         let (signals, orders) = mpsc::channel(SIGNALS_PER_WORKER);
         let events = events.clone();
         tokio::spawn(async move {
@@ -193,6 +192,14 @@ impl Process {
         // Fails only when the worker has ended already.
         let _ = self.signals.try_send(signal);
     }
+}
+
+/// A new worker's process id, its standard input, and a descriptor of its process.
+fn attach(child: &mut Child) -> io::Result<(u32, ChildStdin, OwnedFd)> {
+    let (Some(pid), Some(stdin)) = (child.id(), child.stdin.take()) else {
+        return Err(io::Error::other("the worker has no process id or standard input"));
+    };
+    Ok((pid, stdin, pidfd_open(raw_pid(pid)?, PidfdFlags::empty())?))
 }
 
 /// Whether something waits in the pipe; never waits itself.

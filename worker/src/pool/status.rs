@@ -54,22 +54,26 @@ pub struct StatusServer {
     accepting: AbortHandle,
 }
 
-impl StatusServer {
+/// The status port's socket, before it is served.
+pub struct StatusSocket {
+    /// Where it listens.
+    pub address: SocketAddr,
+    listener: OwnedFd,
+    listening: TcpListener,
+}
+
+impl StatusSocket {
     /// Listens on an inherited socket, or on a new one.
     ///
     /// # Errors
     /// Failed to listen; the text names the address and says what to do.
-    pub fn start(
-        address: SocketAddr,
-        inherited: Option<OwnedFd>,
-        sources: StatusSources,
-    ) -> Result<Self, String> {
+    pub fn listen(address: SocketAddr, inherited: Option<OwnedFd>) -> Result<Self, String> {
         let explain = |error: io::Error| {
             let settings = Settings::one("[pool] status_listen, or set it to \"off\"");
             let advice = listen_error::tcp_advice(address, &error, settings);
             format!("failed to listen on {address} for the pool's status: {error}; {advice}")
         };
-        if !sources.is_local {
+        if !address.ip().is_loopback() {
             tracing::warn!(
                 %address,
                 "other machines can read the pool's status and metrics without a key; restrict access with a firewall"
@@ -82,10 +86,17 @@ impl StatusServer {
         let listener = listener.map_err(explain)?;
         let copy = std::net::TcpListener::from(listener.try_clone().map_err(explain)?);
         let listening = TcpListener::from_std(copy).map_err(explain)?;
-        let accepting = tokio::spawn(accept(listening, Arc::new(sources)));
-        Ok(Self { listener, accepting: accepting.abort_handle() })
+        Ok(Self { address, listener, listening })
     }
 
+    /// Accepts and answers from now on.
+    pub fn serve(self, sources: StatusSources) -> StatusServer {
+        let accepting = tokio::spawn(accept(self.listening, Arc::new(sources)));
+        StatusServer { listener: self.listener, accepting: accepting.abort_handle() }
+    }
+}
+
+impl StatusServer {
     /// Stops accepting, so that the next pool answers.
     pub fn stop(&self) {
         self.accepting.abort();

@@ -5,6 +5,7 @@
 //! starts a tenant's worker when the process of the old one has ended, whether or not the old pool still lives.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -41,7 +42,10 @@ struct RunningWorker {
 impl Pool {
     /// Looks for the new pool while everything goes on. At [`Signal::Upgrade`] it is started first.
     pub(super) fn find_successor(&mut self, signal: Signal) {
-        if self.desired.is_closing || self.is_finding_successor || (signal == Signal::Upgrade && !launch()) {
+        if self.is_finding_successor {
+            return tracing::warn!("an upgrade is already under way; signal ignored");
+        }
+        if self.desired.is_closing || (signal == Signal::Upgrade && !launch()) {
             return;
         }
         self.is_finding_successor = true;
@@ -88,15 +92,21 @@ impl Pool {
     async fn offer(&self, successor: Successor) -> Result<(), OfferError> {
         let sockets = self.sockets.values().map(|socket| socket.listener());
         let sockets = sockets.chain(self.status.iter().map(|status| status.listener.as_fd()));
-        let running = self.observed.slots.iter().filter_map(|(port, slot)| {
-            let worker = slot.worker.as_ref()?;
+        let (mut workers, mut pidfds) = (Vec::new(), Vec::new());
+        for (port, slot) in &self.observed.slots {
+            let Some(worker) = &slot.worker else { continue };
             let own = self.processes.get(port).map(|process| &process.pidfd);
-            let pidfd = own.or_else(|| self.inherited.get(port))?.as_fd();
+            // The new pool must not take the slot of a worker that it does not know to be free.
+            let pidfd = own.or_else(|| self.inherited.get(port)).ok_or_else(|| {
+                OfferError::NotAccepted(io::Error::other(format!(
+                    "no descriptor of the worker on port {port}"
+                )))
+            })?;
             let Assignment { tenant, data_dir, .. } = worker.assignment.as_ref();
             let (tenant, data_dir) = (tenant.clone(), data_dir.clone());
-            Some((RunningWorker { port: *port, pid: worker.pid, tenant, data_dir }, pidfd))
-        });
-        let (workers, pidfds): (Vec<_>, Vec<_>) = running.unzip();
+            workers.push(RunningWorker { port: *port, pid: worker.pid, tenant, data_dir });
+            pidfds.push(pidfd.as_fd());
+        }
         let descriptors: Vec<BorrowedFd<'_>> = sockets.chain(pidfds).collect();
         successor.offer(&workers, &descriptors).await
     }
@@ -119,7 +129,10 @@ impl Inherited {
         let path = layout::pool_upgrade_socket(config);
         let (workers, mut sockets, predecessor): (Vec<RunningWorker>, Vec<OwnedFd>, _) =
             upgrade::wait_for_offer(&path).await?;
-        let pidfds = sockets.split_off(sockets.len().saturating_sub(workers.len()));
+        if sockets.len() < workers.len() {
+            return Err(AcceptError::OtherVersion("its list of workers is malformed".to_owned()));
+        }
+        let pidfds = sockets.split_off(sockets.len() - workers.len());
         let by_address = |socket: OwnedFd| {
             let listener = TcpListener::from(socket);
             Some((listener.local_addr().ok()?, OwnedFd::from(listener)))
@@ -153,7 +166,7 @@ impl Inherited {
             .into_iter()
             .map(|(worker, pidfd)| Ok((worker, pidfd.try_clone()?, ProcessExit::watch(pidfd)?)));
         let watched: Vec<_> = watched
-            .collect::<std::io::Result<_>>()
+            .collect::<io::Result<_>>()
             .map_err(|error| format!("failed to watch the old pool's workers: {error}"))?;
         predecessor.accept(&()).await.map_err(|error| error.to_string())?;
         tracing::info!(

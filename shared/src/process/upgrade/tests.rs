@@ -96,7 +96,7 @@ async fn a_commit_that_comes_too_late_fails_at_the_predecessor() {
     let (mut connection, accepted) = tokio::join!(
         async {
             let connection = Connection::new(connect(&path).await);
-            connection.send(&Offer { version: VERSION, payload: "" }, &[]).await.unwrap();
+            connection.send(&Offer { version: VERSION, descriptors: 0, payload: "" }, &[]).await.unwrap();
             connection
         },
         async { wait_for(&path).await.unwrap().2.accept(&()).await }
@@ -107,12 +107,30 @@ async fn a_commit_that_comes_too_late_fails_at_the_predecessor() {
 }
 
 #[tokio::test]
+async fn an_offer_with_too_few_descriptors_is_refused() {
+    let (_folder, path) = folder();
+    let (offered, ()) = tokio::join!(wait_for(&path), async {
+        let connection = Connection::new(connect(&path).await);
+        let file = File::open("/dev/null").unwrap();
+        connection
+            .send(&Offer { version: VERSION, descriptors: 2, payload: "" }, &[file.as_fd()])
+            .await
+            .unwrap();
+    });
+    let error = offered.unwrap_err().to_string();
+    assert!(error.contains("1 of its 2 descriptors arrived"), "{error}");
+}
+
+#[tokio::test]
 async fn an_offer_and_its_abort_may_wait_together() {
     let (_folder, path) = folder();
     let talking = async {
         let connection = Connection::new(connect(&path).await);
         let file = File::open("/dev/null").unwrap();
-        connection.send(&Offer { version: VERSION, payload: "" }, &[file.as_fd()]).await.unwrap();
+        connection
+            .send(&Offer { version: VERSION, descriptors: 1, payload: "" }, &[file.as_fd()])
+            .await
+            .unwrap();
         connection.send(&Decision::Abort, &[]).await.unwrap();
     };
     let (accepted, ()) = tokio::join!(
@@ -204,7 +222,7 @@ async fn a_connection_that_ends_is_not_the_predecessor_s_end() {
     let (_folder, path) = folder();
     let (accepted, ()) = tokio::join!(async { wait_for(&path).await.unwrap().2.accept(&()).await }, async {
         let connection = Connection::new(connect(&path).await);
-        connection.send(&Offer { version: VERSION, payload: "" }, &[]).await.unwrap();
+        connection.send(&Offer { version: VERSION, descriptors: 0, payload: "" }, &[]).await.unwrap();
     });
     assert!(matches!(accepted, Err(AcceptError::Aborted(_))), "{accepted:?}");
 }

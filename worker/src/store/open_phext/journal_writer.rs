@@ -334,7 +334,7 @@ impl OpenPhext {
         let is_tight = is_tight || self.retirement == Retirement::Wanted && self.is_dirty();
         // So compaction writes no more than was written since the last one.
         let obsolete_bytes =
-            if is_tight { COMPACT_BYTES_WHEN_TIGHT } else { self.tuning.compact_journal_bytes };
+            if is_tight { COMPACT_BYTES_WHEN_TIGHT + key_bytes } else { self.tuning.compact_journal_bytes };
         if generation == journal.generation && journal.bytes > key_bytes + obsolete_bytes {
             self.journal.state = JournalState::Compacting { journal: journal.clone(), offset };
         }

@@ -99,6 +99,22 @@ fn keys_of_one_batch_make_no_journal_long() {
     assert!(journal_bytes < 4096 * 74 + 5 * KIB, "{journal_bytes}");
 }
 
+#[test]
+fn on_a_tight_disk_many_keys_are_not_rewritten_after_every_few_writes() {
+    let disk = SimDisk::new(1);
+    let mut store = on_sim(&disk, Tuning::DEFAULT);
+    put(&mut store, "notes", ORIGIN, "text").unwrap();
+    let mut write = |number: usize| {
+        ask(&mut store, "notes", &request(Edit::Replace(number.to_string()), &number.to_string())).unwrap();
+        disk.bytes(&journal_file("notes")).unwrap()[8..16].to_vec()
+    };
+    (0..2000).for_each(|number| _ = write(number));
+    disk.set_capacity_bytes(Some(1 << 20));
+    // Far fewer bytes than the keys take.
+    let generations: std::collections::BTreeSet<Vec<u8>> = (2000..2200).map(write).collect();
+    assert!(generations.len() <= 2, "{} journals", generations.len());
+}
+
 /// Files that the worker has not read count as well: the texts that a scan finds leave the journals no more space.
 #[test]
 fn a_new_start_gives_journals_no_more_space() {
