@@ -99,7 +99,7 @@ async fn exchange(
     answer_limit: Duration,
 ) -> Result<bool, Failure> {
     let head = forward::request_head(session.req_header(), admitted, &ctx.request_id, ctx.trace)
-        .map_err(internal)?;
+        .map_err(|error| internal(&error))?;
     admitted.is_sent = true;
     let mut exchange = Exchange::begin(session, upstream, ctx, admitted, head, answer_limit).await?;
     exchange.wait_for_head().await?;
@@ -131,13 +131,14 @@ async fn answer_head(exchange: &mut Exchange<'_, '_>) -> Result<ResponseHeader, 
     ctx.worker_wait.answered();
     ctx.code = code;
     let has_key = admitted.keys.as_ref().is_some_and(|keys| keys.of_client.is_some());
-    let head = forward::answer_head(worker, session.req_header(), ctx, has_key).map_err(internal)?;
+    let head =
+        forward::answer_head(worker, session.req_header(), ctx, has_key).map_err(|error| internal(&error))?;
     admitted.audited.line().end(&WriteOutcome::answered(worker, has_key)).await;
     connection::before_answer(session, ctx);
     Ok(head)
 }
 
-fn internal(error: Box<pingora::Error>) -> WorkerError {
+fn internal(error: &pingora::Error) -> WorkerError {
     // Its contexts may quote what a client sent.
     WorkerError::Internal(error.reason_str().to_owned())
 }
