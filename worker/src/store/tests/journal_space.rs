@@ -111,7 +111,7 @@ fn on_a_tight_disk_many_keys_are_not_rewritten_after_every_few_writes() {
     (0..2000).for_each(|number| _ = write(number));
     disk.set_capacity_bytes(Some(1 << 20));
     // Far fewer bytes than the keys take.
-    let generations: std::collections::BTreeSet<Vec<u8>> = (2000..2200).map(write).collect();
+    let generations: BTreeSet<Vec<u8>> = (2000..2200).map(write).collect();
     assert!(generations.len() <= 2, "{} journals", generations.len());
 }
 
