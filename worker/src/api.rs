@@ -2,56 +2,52 @@
 //! [`Outcome`]. Parsing refuses everything that a client can get wrong, so a parsed command fails only in the store.
 //! Nothing here knows about sockets.
 
+use sq_shared::phext_name::PhextName;
 use sq_shared::problem::Problem;
 use sq_shared::route::Route;
 
 use crate::api::input::Input;
 use crate::api::outcome::{CommandError, Outcome, Pinned};
-use crate::store::{Pending, Store};
+use crate::store::{Listing, Pending, Store};
 
 // What comes in.
 pub mod input;
 pub mod params;
 
-// One file per command, but the three writes.
+// The commands: one file for those that name a phext and nothing else, one for the three writes, one for each other.
 mod delta;
-mod get;
-mod json_export;
-mod load;
-mod phexts;
 mod query;
 mod select;
-mod status;
-mod toc;
-mod version;
 mod r#where;
+mod whole_phext;
 mod write;
 
 pub(crate) mod checksum;
 
 // What goes out.
 pub mod outcome;
+mod phext_rows;
 pub mod stream;
 
-pub use crate::api::phexts::PhextRows;
+pub use crate::api::phext_rows::PhextRows;
 
 /// A request that was parsed.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "each variant is the command of its name; its file says what it does")]
 pub enum ApiCommand {
-    Version(version::Version),
+    Version,
     Select(select::Select),
     Write(write::WriteScroll),
-    Load(load::Load),
-    Status(status::Status),
-    Toc(toc::Toc),
-    Get(get::Get),
-    Checksum(checksum::Checksum),
+    Load(PhextName),
+    Status { phext: PhextName, connection_id: u64 },
+    Toc(PhextName),
+    Get(PhextName),
+    Checksum(PhextName),
     Delta(delta::Delta),
     Query(query::Query),
     Where(r#where::Where),
-    JsonExport(json_export::JsonExport),
-    Phexts(phexts::Phexts),
+    JsonExport(PhextName),
+    Phexts,
 }
 
 impl ApiCommand {
@@ -61,21 +57,21 @@ impl ApiCommand {
     /// A parameter is missing or invalid.
     pub fn parse(input: Input<'_>) -> Result<Self, Problem> {
         Ok(match input.route {
-            Route::Version => Self::Version(version::Version),
+            Route::Version => Self::Version,
             Route::Select => Self::Select(select::Select::parse(&input)?),
             Route::Insert => Self::Write(write::WriteScroll::insert(input)?),
             Route::Update => Self::Write(write::WriteScroll::update(input)?),
             Route::Delete => Self::Write(write::WriteScroll::delete(input)?),
-            Route::Load => Self::Load(load::Load::parse(&input)?),
-            Route::Status => Self::Status(status::Status::parse(&input)?),
-            Route::Toc => Self::Toc(toc::Toc::parse(&input)?),
-            Route::Get => Self::Get(get::Get::parse(&input)?),
-            Route::Checksum => Self::Checksum(checksum::Checksum::parse(&input)?),
+            Route::Load => Self::Load(input.phext_name()?),
+            Route::Status => Self::Status { phext: input.phext_name()?, connection_id: input.connection_id },
+            Route::Toc => Self::Toc(input.phext_name()?),
+            Route::Get => Self::Get(input.phext_name()?),
+            Route::Checksum => Self::Checksum(input.phext_name()?),
             Route::Delta => Self::Delta(delta::Delta::parse(&input)?),
             Route::Query => Self::Query(query::Query::parse(&input)?),
             Route::Where => Self::Where(r#where::Where::parse(input)?),
-            Route::JsonExport => Self::JsonExport(json_export::JsonExport::parse(&input)?),
-            Route::Phexts => Self::Phexts(phexts::Phexts),
+            Route::JsonExport => Self::JsonExport(input.phext_name()?),
+            Route::Phexts => Self::Phexts,
         })
     }
 
@@ -92,21 +88,22 @@ impl ApiCommand {
     /// # Errors
     /// The phext can't be read.
     pub fn pinned(&self, store: &mut Store) -> Result<Pinned, CommandError> {
-        match self {
-            Self::Select(command) => command.pinned(store),
-            Self::Toc(command) => command.pinned(store),
-            Self::Get(command) => command.pinned(store),
-            Self::Delta(command) => command.pinned(store),
-            Self::Query(command) => command.pinned(store),
-            Self::JsonExport(command) => command.pinned(store),
-            Self::Phexts(_) => Ok(phexts::Phexts::pinned(store)),
-            Self::Version(_)
+        Ok(match self {
+            Self::Select(command) => command.pinned(store)?,
+            Self::Query(command) => command.pinned(store)?,
+            // The first line of a scroll may be all of it, and a client that has nothing yet gets all scrolls.
+            Self::Toc(phext)
+            | Self::Get(phext)
+            | Self::JsonExport(phext)
+            | Self::Delta(delta::Delta { phext, .. }) => Pinned::phext(store.peek(phext)?),
+            Self::Phexts => Pinned { bytes: store.listing_bytes(), part: None },
+            Self::Version
             | Self::Write(_)
             | Self::Load(_)
-            | Self::Status(_)
+            | Self::Status { .. }
             | Self::Checksum(_)
-            | Self::Where(_) => Ok(Pinned::NOTHING),
-        }
+            | Self::Where(_) => Pinned::NOTHING,
+        })
     }
 
     /// Runs the command.
@@ -116,20 +113,23 @@ impl ApiCommand {
     ///
     /// [`StoreError::NotYet`]: crate::store::StoreError::NotYet
     pub fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, CommandError> {
-        match self {
-            Self::Version(command) => Ok(Pending::durable(command.apply())),
-            Self::Select(command) => command.apply(store),
-            Self::Write(command) => command.apply(store),
-            Self::Load(command) => command.apply(store),
-            Self::Status(command) => command.apply(store),
-            Self::Toc(command) => command.apply(store),
-            Self::Get(command) => command.apply(store),
-            Self::Checksum(command) => command.apply(store),
-            Self::Delta(command) => command.apply(store),
-            Self::Query(command) => command.apply(store),
-            Self::Where(command) => Ok(Pending::durable(command.apply())),
-            Self::JsonExport(command) => command.apply(store),
-            Self::Phexts(_) => Ok(Pending::durable(phexts::Phexts::apply())),
-        }
+        Ok(match self {
+            Self::Version => Pending::durable(Outcome::text(env!("CARGO_PKG_VERSION"))),
+            Self::Select(command) => command.apply(store)?,
+            Self::Write(command) => command.apply(store)?,
+            // Reads the phext's file again if another program has changed it.
+            Self::Load(phext) => store.load(phext)?.map(|_| Outcome::text(format!("Loaded {phext}.phext"))),
+            Self::Status { phext, connection_id } => {
+                store.read(phext)?.map(|text| whole_phext::status(phext, *connection_id, text))
+            }
+            Self::Toc(phext) => store.read(phext)?.map(whole_phext::toc),
+            Self::Get(phext) => store.read(phext)?.map(whole_phext::get),
+            Self::Checksum(phext) => store.read(phext)?.map(whole_phext::checksum),
+            Self::Delta(command) => command.apply(store)?,
+            Self::Query(command) => command.apply(store)?,
+            Self::Where(command) => Pending::durable(command.apply()),
+            Self::JsonExport(phext) => store.read(phext)?.map(whole_phext::json_export),
+            Self::Phexts => Pending::durable(Outcome::Listing(Listing::default())),
+        })
     }
 }

@@ -1,36 +1,17 @@
-//! `checksum`: the XXH3-128 of the whole phext, as 32 hexadecimal digits.
+//! Computes the checksum of a whole phext, and parses checksums.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 
-use sq_shared::phext_name::PhextName;
-use sq_shared::problem::Problem;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::api::input::Input;
-use crate::api::outcome::{CommandError, Outcome};
-use crate::store::{Pending, Phext, Revision, Store};
+use crate::store::{Phext, Revision};
 
 /// How many bytes are hashed at once. A phext up to this size is not cached.
 const BUFFER_BYTES: usize = 64 * 1024;
 
 /// How many checksums of long phexts are cached. Computing one takes some 20 ms per 64 MiB.
 const MAX_CACHED: usize = 64;
-
-#[derive(Debug)]
-pub struct Checksum {
-    phext: PhextName,
-}
-
-impl Checksum {
-    pub(super) fn parse(input: &Input<'_>) -> Result<Self, Problem> {
-        Ok(Self { phext: input.phext_name()? })
-    }
-
-    pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, CommandError> {
-        Ok(store.read(&self.phext)?.map(|phext| Outcome::text(format!("{:032x}", checksum(phext)))))
-    }
-}
 
 thread_local! {
     /// The latest checksums of long phexts. Never stale, because two different phexts never have the same revision. Per thread

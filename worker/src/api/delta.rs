@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::api::checksum::parse_checksum;
 use crate::api::input::{Input, MAX_COORDINATES, too_many_coordinates};
-use crate::api::outcome::{CommandError, Outcome, Pinned};
+use crate::api::outcome::{CommandError, Outcome};
 use crate::api::stream::Stream;
 use crate::store::{Cursor, Joined, Pending, Phext, Scroll, Store, breaks};
 
@@ -23,7 +23,7 @@ const MAX_MISSING_BYTES: u64 = 16 * 1024 * 1024;
 
 #[derive(Debug)]
 pub struct Delta {
-    phext: PhextName,
+    pub(super) phext: PhextName,
     /// The checksums that the client sent.
     known: BTreeMap<Coordinate, Checksum>,
 }
@@ -49,11 +49,6 @@ impl Delta {
             known.insert(at, parse_checksum(checksum));
         }
         Ok(Self { phext, known })
-    }
-
-    pub(super) fn pinned(&self, store: &mut Store) -> Result<Pinned, CommandError> {
-        // A client that has nothing yet gets all of it.
-        Ok(Pinned::phext(store.peek(&self.phext)?))
     }
 
     pub(super) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, CommandError> {

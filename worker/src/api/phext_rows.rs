@@ -1,12 +1,8 @@
-//! `phexts`: the tenant's phexts, with the size and the number of scrolls of each.
+//! The rows of `phexts`: the tenant's phexts, with the size and the number of scrolls of each.
 
 use serde::Serialize;
 
-use crate::api::outcome::{Outcome, Pinned};
-use crate::store::{Listed, Listing, Store};
-
-#[derive(Debug)]
-pub struct Phexts;
+use crate::store::Listed;
 
 /// Writes the rows of the list as a JSON array.
 #[derive(Debug)]
@@ -21,16 +17,6 @@ struct Row<'a> {
     bytes: u64,
     /// `null` when the file is damaged or cannot be read.
     scrolls: Option<usize>,
-}
-
-impl Phexts {
-    pub(super) fn pinned(store: &Store) -> Pinned {
-        Pinned { bytes: store.listing_bytes(), part: None }
-    }
-
-    pub(super) fn apply() -> Outcome {
-        Outcome::Listing(Listing::default())
-    }
 }
 
 impl PhextRows {
