@@ -1,17 +1,17 @@
 //! A worker's process: how it is started, given settings, signalled and reaped.
 
+use std::convert::Infallible;
 use std::ffi::OsString;
 use std::future::pending;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
 use std::time::Instant;
 
 use command_fds::{CommandFdExt, FdMapping};
-
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use sq_shared::config::Enforcement;
 use sq_shared::process::telemetry::{self, LogFormat};
 use tokio::io::AsyncWriteExt;
@@ -26,9 +26,6 @@ use crate::settings::{MissingData, WorkerSettings};
 
 /// Where a worker finds its socket: the first descriptor after standard error, as systemd passes it.
 const LISTENER_FD: i32 = 3;
-
-/// A stop and a kill are all the signals that one worker gets.
-const SIGNALS_PER_WORKER: usize = 2;
 
 /// Starts workers.
 #[derive(Debug, Clone)]
@@ -56,10 +53,10 @@ pub struct Exit {
 pub struct Process {
     /// Its process id.
     pub pid: u32,
-    /// Its process, for the next pool. Opened before it could be reaped: it is never another process.
+    /// Its process, for signals and for the next pool. Opened before it could be reaped: it is never another process.
     pub pidfd: OwnedFd,
-    settings: watch::Sender<Vec<u8>>,
-    signals: mpsc::Sender<Signal>,
+    /// The line for its standard input; `None` closes that.
+    settings: watch::Sender<Option<Vec<u8>>>,
 }
 
 impl Launcher {
@@ -125,16 +122,19 @@ impl Launcher {
         drop(command);
         // A worker that cannot be watched would hold the directory against the next one.
         let (pid, stdin, pidfd) = attach(&mut child).inspect_err(|_| _ = child.start_kill())?;
-        let (settings, lines) = watch::channel(settings);
-        let (signals, orders) = mpsc::channel(SIGNALS_PER_WORKER);
+        let (settings, lines) = watch::channel(Some(settings));
         let events = events.clone();
+        tokio::spawn(feed(stdin, lines));
         tokio::spawn(async move {
-            let status = supervise(child, stdin, lines, orders, report_served(port, &served, &events)).await;
+            let status = tokio::select! {
+                status = child.wait() => status,
+                never = report_served(port, &served, &events) => match never {},
+            };
             let exit = Exit { status, has_served: has_bytes(&served) };
             // The loop that receives ends only with the process.
             let _ = events.send(Event::WorkerEnded(port, exit));
         });
-        Ok(Process { pid, pidfd, settings, signals })
+        Ok(Process { pid, pidfd, settings })
     }
 
     fn command(
@@ -174,7 +174,9 @@ impl Process {
     /// # Errors
     /// The settings cannot be written as JSON.
     pub fn send_settings(&self, settings: &WorkerSettings) -> io::Result<()> {
-        self.settings.send_replace(line_of(settings)?);
+        let line = line_of(settings)?;
+        // A worker that was told to stop gets no more.
+        self.settings.send_if_modified(|known| known.as_mut().map(|known| *known = line).is_some());
         Ok(())
     }
 
@@ -189,8 +191,16 @@ impl Process {
     }
 
     fn signal(&self, signal: Signal) {
-        // Fails only when the worker has ended already.
-        let _ = self.signals.try_send(signal);
+        match pidfd_send_signal(&self.pidfd, signal) {
+            // It has ended already.
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(error) => {
+                let name = if signal == Signal::KILL { "SIGKILL" } else { "SIGTERM" };
+                tracing::error!(%error, pid = self.pid, signal = name, "failed to signal a worker");
+            }
+        }
+        // After the signal: one that is killed must not find time to finish because its standard input has ended.
+        self.settings.send_replace(None);
     }
 }
 
@@ -199,7 +209,8 @@ fn attach(child: &mut Child) -> io::Result<(u32, ChildStdin, OwnedFd)> {
     let (Some(pid), Some(stdin)) = (child.id(), child.stdin.take()) else {
         return Err(io::Error::other("the worker has no process id or standard input"));
     };
-    Ok((pid, stdin, pidfd_open(raw_pid(pid)?, PidfdFlags::empty())?))
+    let raw_pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
+    Ok((pid, stdin, pidfd_open(raw_pid, PidfdFlags::empty())?))
 }
 
 /// Whether something waits in the pipe; never waits itself.
@@ -208,16 +219,16 @@ fn has_bytes(pipe: &pipe::Receiver) -> bool {
 }
 
 /// Reports the byte with which a worker says that it has served, which stays in the pipe; then never ends.
-async fn report_served(port: u16, served: &pipe::Receiver, events: &mpsc::UnboundedSender<Event>) {
+async fn report_served(
+    port: u16,
+    served: &pipe::Receiver,
+    events: &mpsc::UnboundedSender<Event>,
+) -> Infallible {
     if served.readable().await.is_ok() && has_bytes(served) {
         // The loop that receives ends only with the process.
         let _ = events.send(Event::WorkerServed(port, Instant::now()));
     }
     pending().await
-}
-
-fn raw_pid(pid: u32) -> io::Result<Pid> {
-    i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
 fn line_of(settings: &WorkerSettings) -> io::Result<Vec<u8>> {
@@ -226,54 +237,13 @@ fn line_of(settings: &WorkerSettings) -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
-/// Feeds, signals and reaps a worker. All three in one task: a signal can then never reach a process
-/// that got the id of a worker that was just reaped.
-async fn supervise(
-    mut child: Child,
-    stdin: ChildStdin,
-    lines: watch::Receiver<Vec<u8>>,
-    mut orders: mpsc::Receiver<Signal>,
-    reporting: impl Future<Output = ()>,
-) -> io::Result<ExitStatus> {
-    let mut reporting = pin!(reporting);
-    let mut feeding = Some(Box::pin(feed(stdin, lines)));
+/// Writes each line, and keeps the pipe open between them; ends when the worker no longer reads, or is to stop.
+async fn feed(mut stdin: ChildStdin, mut lines: watch::Receiver<Option<Vec<u8>>>) {
     loop {
-        let fed = async {
-            match feeding.as_mut() {
-                Some(feeding) => feeding.await,
-                None => pending().await,
-            }
-        };
-        tokio::select! {
-            () = &mut reporting => {}
-            status = child.wait() => return status,
-            Some(order) = orders.recv() => {
-                // One that is killed must not find time to finish because its standard input has ended.
-                deliver(&child, order);
-                feeding = None;
-            }
-            () = fed => feeding = None,
-        }
-    }
-}
-
-/// Writes each line, and keeps the pipe open between them; ends when the worker no longer reads.
-async fn feed(mut stdin: ChildStdin, mut lines: watch::Receiver<Vec<u8>>) {
-    loop {
-        let line = lines.borrow_and_update().clone();
+        let Some(line) = lines.borrow_and_update().clone() else { return };
         if stdin.write_all(&line).await.is_err() || lines.changed().await.is_err() {
             return;
         }
-    }
-}
-
-fn deliver(child: &Child, signal: Signal) {
-    // Without an id the worker has been reaped.
-    if let Some(pid) = child.id().and_then(|pid| raw_pid(pid).ok())
-        && let Err(error) = kill_process(pid, signal)
-    {
-        let name = if signal == Signal::KILL { "SIGKILL" } else { "SIGTERM" };
-        tracing::error!(%error, pid = pid.as_raw_nonzero().get(), signal = name, "failed to signal a worker");
     }
 }
 
@@ -385,7 +355,7 @@ while :; do sleep 0.01; done
         assert_eq!(exit.status.unwrap().signal(), Some(Signal::KILL.as_raw()));
         assert!(!exit.has_served);
         let orphan = orphan.trim().parse().ok().and_then(Pid::from_raw).unwrap();
-        kill_process(orphan, Signal::KILL).unwrap();
+        rustix::process::kill_process(orphan, Signal::KILL).unwrap();
     }
 
     #[tokio::test]
