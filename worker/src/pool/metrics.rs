@@ -1,7 +1,7 @@
 //! The pool's Prometheus metrics. Label values are tenants of the registry or come from fixed lists, so the number of
 //! series is bounded.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use prometheus::core::Collector;
@@ -82,9 +82,13 @@ impl Metrics {
             self.crashes.with_label_values(&[tenant]);
         }
         for counters in [&self.starts, &self.crashes] {
-            for labels in label_values(counters).filter(|labels| !labels.tenant_is_in(&tenants)) {
-                // Never fails: the series was just listed, and only this function removes one.
-                let _ = counters.remove(&labels.as_map());
+            for series in counters.collect().iter().flat_map(MetricFamily::get_metric) {
+                let labels: HashMap<&str, &str> =
+                    series.get_label().iter().map(|label| (label.name(), label.value())).collect();
+                if labels.get("tenant").is_none_or(|tenant| !tenants.contains(tenant)) {
+                    // Never fails: the series was just listed, and only this function removes one.
+                    let _ = counters.remove(&labels);
+                }
             }
         }
     }
@@ -147,29 +151,4 @@ impl Metrics {
             all.into_iter().flat_map(Collector::collect).filter(has_series).collect();
         TextEncoder::new().encode_to_string(&families)
     }
-}
-
-/// The labels of one series.
-struct Labels(Vec<(String, String)>);
-
-impl Labels {
-    fn tenant_is_in(&self, tenants: &BTreeSet<&str>) -> bool {
-        self.0.iter().any(|(name, value)| name == "tenant" && tenants.contains(value.as_str()))
-    }
-
-    fn as_map(&self) -> std::collections::HashMap<&str, &str> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
-    }
-}
-
-fn label_values(counters: &IntCounterVec) -> impl Iterator<Item = Labels> {
-    let families = counters.collect();
-    families.into_iter().flat_map(|family| {
-        let labels = |metric: &prometheus::proto::Metric| {
-            let pair =
-                |label: &prometheus::proto::LabelPair| (label.name().to_owned(), label.value().to_owned());
-            Labels(metric.get_label().iter().map(pair).collect())
-        };
-        family.get_metric().iter().map(labels).collect::<Vec<_>>()
-    })
 }
