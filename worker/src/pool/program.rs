@@ -31,18 +31,10 @@ const MIN_PROGRAM_FD: i32 = 16;
 #[derive(Debug, Clone)]
 pub struct Program {
     file: Arc<OwnedFd>,
-    identity: Identity,
+    /// Device, inode, length and mtime, which tell it from another file at the same path.
+    identity: (u64, u64, i64, i64, u64),
     /// The path of the file, and of its replacement.
     path: PathBuf,
-}
-
-/// Tells a file from another one at the same path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Identity {
-    device: u64,
-    inode: u64,
-    bytes: i64,
-    modified: (i64, u64),
 }
 
 impl Program {
@@ -58,12 +50,7 @@ impl Program {
         let opened = rustix::fs::open(file, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         let file = rustix::io::fcntl_dupfd_cloexec(opened, MIN_PROGRAM_FD)?;
         let found = rustix::fs::fstat(&file)?;
-        let identity = Identity {
-            device: found.st_dev,
-            inode: found.st_ino,
-            bytes: found.st_size,
-            modified: (found.st_mtime, found.st_mtime_nsec),
-        };
+        let identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime, found.st_mtime_nsec);
         Ok(Self { file: Arc::new(file), identity, path })
     }
 
