@@ -49,7 +49,6 @@ mod activity;
 mod answer_budget;
 mod client;
 mod memory_budget;
-mod served_signal;
 pub mod settings_reader;
 
 /// The most connections at once. The gateway opens as many as a tenant may have requests in flight (64 by default), and

@@ -45,7 +45,7 @@ pub struct Launcher {
 pub struct Exit {
     /// What the system says about it.
     pub status: io::Result<ExitStatus>,
-    /// A command was applied before; see `server/served_signal.rs`.
+    /// A command was applied before; see `server/worker.rs`.
     pub has_served: bool,
 }
 

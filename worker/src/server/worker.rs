@@ -1,6 +1,7 @@
 //! What all connections of a worker share: the store, the settings, the memory budgets and the activity.
 
 use std::cell::{Cell, RefCell};
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,6 @@ use crate::server::activity::{Activity, Busy};
 use crate::server::answer_budget::AnswerBudget;
 use crate::server::body;
 use crate::server::memory_budget::MemoryBudget;
-use crate::server::served_signal::ServedSignal;
 use crate::settings::{MissingData, WorkerSettings};
 use crate::store::{Limits, Store};
 
@@ -56,7 +56,8 @@ pub struct Worker {
     pub(super) listing_permit: Semaphore,
     activity: Arc<Activity>,
     connections: Cell<u64>,
-    served: ServedSignal,
+    /// Whether the pool was told that this worker has served.
+    has_told_pool: Cell<bool>,
 }
 
 impl Worker {
@@ -84,7 +85,7 @@ impl Worker {
             listing_permit: Semaphore::new(1),
             activity: Arc::new(Activity::new()),
             connections: Cell::new(0),
-            served: ServedSignal::default(),
+            has_told_pool: Cell::new(false),
         }
     }
 
@@ -167,10 +168,16 @@ impl Worker {
         self.connections.get()
     }
 
-    /// Notes that a command was answered with a status below 500.
+    /// A command was answered with a status below 500: tells the pool, once. The pool restarts a worker that had served and
+    /// then died at once; one that never served is held back longer after each crash.
+    ///
+    /// The signal is one byte on standard output, a pipe that the pool also reads after it has reaped the worker. One byte
+    /// always fits in the pipe, so the write never blocks.
     pub(super) fn note_served(&self) {
-        if self.is_of_pool() {
-            self.served.send();
+        if self.is_of_pool() && !self.has_told_pool.replace(true) {
+            let mut stdout = io::stdout();
+            // Fails only when the pool is gone.
+            let _ = stdout.write_all(b".").and_then(|()| stdout.flush());
         }
     }
 
