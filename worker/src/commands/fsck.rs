@@ -68,7 +68,8 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     }
     note_use(&report, dir);
     print(&report.files, None)?;
-    let mut totals = Totals::new(&report.files);
+    let mut totals = Totals::default();
+    totals.add(&report.files);
     say(totals.line())?;
     totals.denied += print_denied(dir)?;
     totals.result(0)
@@ -90,7 +91,7 @@ fn check_all(directories: &[TenantDirectory]) -> Result<(), Failure> {
             Ok(report) => {
                 note_use(&report, dir);
                 print(&report.files, Some(tenant))?;
-                totals.add(&Totals::new(&report.files));
+                totals.add(&report.files);
                 totals.denied += print_denied(dir)?;
             }
             Err(error) => {
@@ -259,49 +260,35 @@ struct Totals {
 }
 
 impl Totals {
-    fn new(files: &[Checked]) -> Self {
-        let mut totals = Self::default();
+    fn add(&mut self, files: &[Checked]) {
         for file in files {
             match &file.finding {
                 Finding::Phext { scrolls, .. } => {
-                    totals.phexts += 1;
-                    totals.scrolls += *scrolls as u64;
+                    self.phexts += 1;
+                    self.scrolls += *scrolls as u64;
                 }
                 Finding::Journal { unsaved, .. } => {
-                    totals.journals += 1;
-                    totals.unsaved += unsaved.unwrap_or(0);
+                    self.journals += 1;
+                    self.unsaved += unsaved.unwrap_or(0);
                 }
                 Finding::Link { .. } | Finding::Keys { .. } | Finding::Reserve | Finding::Leftover => {}
-                Finding::Damaged(_) | Finding::Unreadable(_) => totals.bad += 1,
+                Finding::Damaged(_) | Finding::Unreadable(_) => self.bad += 1,
             }
         }
-        totals
-    }
-
-    fn add(&mut self, other: &Self) {
-        self.phexts += other.phexts;
-        self.scrolls += other.scrolls;
-        self.journals += other.journals;
-        self.unsaved += other.unsaved;
-        self.bad += other.bad;
-        self.denied += other.denied;
     }
 
     /// Fails if a file is bad, or if any directory was unreadable.
     fn result(&self, unreadable: u64) -> Result<(), Failure> {
-        let counted = |parts: &[(u64, &str)]| -> Vec<String> {
-            parts.iter().filter(|(bad, _)| *bad > 0).map(|(bad, noun)| count(*bad, noun)).collect()
-        };
+        let mut bad = Vec::from([(self.bad, "file"), (unreadable, "tenant")]);
+        bad.retain(|(number, _)| *number > 0);
+        let bad: Vec<_> = bad.into_iter().map(|(number, noun)| count(number, noun)).collect();
         let mut wrong = Vec::new();
-        let bad = counted(&[(self.bad, "file"), (unreadable, "tenant")]);
         if !bad.is_empty() {
             wrong.push(format!("{} damaged or unreadable", bad.join(" and ")));
         }
-        wrong.extend(
-            counted(&[(self.denied, "path")])
-                .iter()
-                .map(|paths| format!("{paths} that the directory's owner may not use")),
-        );
+        if self.denied > 0 {
+            wrong.push(format!("{} that the directory's owner may not use", count(self.denied, "path")));
+        }
         if wrong.is_empty() { Ok(()) } else { Err(Failure::Failed(wrong.join(", "))) }
     }
 
