@@ -8,11 +8,11 @@ use sq_shared::phext_name::PhextName;
 
 use crate::store::damage::Damage;
 use crate::store::disk::os::{OpenError, OsDisk};
-use crate::store::disk::{Disk, FileName, Identity, path_of};
+use crate::store::disk::{Disk, FileName, path_of};
 use crate::store::links::resolve_link;
 use crate::store::phext::parser::PhextParser;
 use crate::store::record::FileDigest;
-use crate::store::recovery::{JournalSummary, RecoveryError, read_text, summarize_journal};
+use crate::store::recovery::{JournalSummary, RecoveryError, Text, read_text, summarize_journal};
 use crate::store::retired_keys;
 
 /// What a directory holds.
@@ -157,13 +157,6 @@ fn checked(disk: &OsDisk, file: &FileName, finding: Option<Finding>) -> Option<C
     }
 }
 
-/// A phext's file without its scrolls.
-struct TextFacts {
-    scrolls: usize,
-    identity: Identity,
-    digest: FileDigest,
-}
-
 /// What is in a phext's file and in its journal; `None` for a missing one.
 fn check_phext(disk: &OsDisk, name: &PhextName) -> (Option<Finding>, Option<Finding>) {
     let journal = summarize_journal(disk, name);
@@ -176,11 +169,7 @@ fn check_phext(disk: &OsDisk, name: &PhextName) -> (Option<Finding>, Option<Find
         let journal = journal.map(|summary| summary.map(|summary| check_journal(&summary, None)));
         return (link, journal.unwrap_or_else(|error| Some(error.into())));
     }
-    let text = read_text(disk, name, None, None, PhextParser::counting()).map(|text| {
-        let text = text?;
-        let (identity, digest) = (text.identity, text.digest);
-        Some(TextFacts { scrolls: text.phext.scroll_count(), identity, digest })
-    });
+    let text = read_text(disk, name, None, None, PhextParser::counting());
     let journal_finding = match &journal {
         Ok(None) => None,
         Ok(Some(summary)) => Some(check_journal(summary, text.as_ref().ok().map(Option::as_ref))),
@@ -189,8 +178,8 @@ fn check_phext(disk: &OsDisk, name: &PhextName) -> (Option<Finding>, Option<Find
     let text_finding = match text {
         Ok(None) => None,
         Ok(Some(text)) => {
-            let origin = origin(&journal, text.digest);
-            Some(Finding::Phext { scrolls: text.scrolls, origin })
+            let (scrolls, origin) = (text.phext.scroll_count(), origin(&journal, text.digest));
+            Some(Finding::Phext { scrolls, origin })
         }
         Err(error) => Some(error.into()),
     };
@@ -206,7 +195,7 @@ fn origin(journal: &Result<Option<JournalSummary>, RecoveryError>, digest: FileD
 }
 
 /// What is in a valid journal; the text is `None` when it cannot be read, and `Some(None)` when there is none.
-fn check_journal(summary: &JournalSummary, text: Option<Option<&TextFacts>>) -> Finding {
+fn check_journal(summary: &JournalSummary, text: Option<Option<&Text>>) -> Finding {
     let (digest, identity) =
         (text.flatten().map(|text| text.digest), text.flatten().map(|text| &text.identity));
     let unsaved = match text.map(|_| summary.count_unsaved(digest, identity)) {
