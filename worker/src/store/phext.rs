@@ -37,7 +37,6 @@ type Pages = OrdMap<Coordinate, Arc<Page>>;
 pub struct Phext {
     pages: Pages,
     file_bytes: u64,
-    text_bytes: u64,
     scroll_count: usize,
     /// The memory of the pages, as [`Page::memory_bytes`] counts.
     memory_bytes: u64,
@@ -142,11 +141,6 @@ impl Phext {
         self.file_bytes
     }
 
-    /// The bytes of the scrolls, without the breaks between them.
-    pub fn text_bytes(&self) -> u64 {
-        self.text_bytes
-    }
-
     /// The memory that it takes. Pages that it shares with snapshots count; pages that only snapshots have do not.
     pub fn memory_bytes(&self) -> u64 {
         self.memory_bytes
@@ -233,7 +227,6 @@ impl Phext {
         let old = self.scroll(&at).len() as u64;
         let new = new_bytes(old, edit);
         self.file_bytes = self.file_bytes_after(&at, edit);
-        self.text_bytes = self.text_bytes - old + new;
         self.scroll_count = self.scroll_count + usize::from(old == 0) - usize::from(new == 0);
         self.revision = Revision::new();
         let mut page = self.take_page_for(&at);

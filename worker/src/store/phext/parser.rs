@@ -133,7 +133,6 @@ impl PhextParser {
             self.is_inside = true;
         }
         self.phext.file_bytes += text.len() as u64;
-        self.phext.text_bytes += text.len() as u64;
         if let Some(page) = self.builder.as_mut().and_then(|builder| builder.push(text)) {
             self.phext.put_page(Arc::new(page));
         }

@@ -61,7 +61,6 @@ fn owned<'a>(scrolls: impl Iterator<Item = (&'a Coordinate, &'a str)>) -> Vec<(C
 /// All that is counted along the way equals a count from the beginning, and pages are as they should be.
 fn assert_counts(phext: &Phext) {
     assert_eq!(phext.file_bytes, phext.join().len() as u64);
-    assert_eq!(phext.text_bytes, phext.iter().map(|(_, text)| text.len() as u64).sum::<u64>());
     assert_eq!(phext.scroll_count, phext.iter().count());
     assert_eq!(phext.memory_bytes, phext.pages.values().map(|page| page.memory_bytes()).sum::<u64>());
     for (key, page) in phext.pages.iter() {
