@@ -11,18 +11,8 @@ const SCAN_BYTES: usize = 32;
 
 /// Which of the nine parts of a coordinate a byte advances; `None` for a byte of text.
 pub(super) fn level_of(byte: u8) -> Option<usize> {
-    match byte {
-        0x01 => Some(0),
-        0x1f => Some(1),
-        0x1e => Some(2),
-        0x1d => Some(3),
-        0x1c => Some(4),
-        0x1a => Some(5),
-        0x19 => Some(6),
-        0x18 => Some(7),
-        0x17 => Some(8),
-        _ => None,
-    }
+    // The smallest is by far the most common.
+    BREAKS.iter().rposition(|known| *known == byte)
 }
 
 /// Whether a byte is a break. Branchless, so that it is vectorized.
