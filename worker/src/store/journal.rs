@@ -108,11 +108,6 @@ impl Journal {
         Ok(Self { file, generation, bytes: HEADER_BYTES as u64 })
     }
 
-    /// Continues a generation whose valid records end here.
-    pub(super) fn resume(file: Arc<dyn DiskFile>, generation: Generation, bytes: u64) -> Self {
-        Self { file, generation, bytes }
-    }
-
     /// Appends records as [`encode`](crate::store::record::encode) makes them. They are durable once the file has been
     /// synced.
     ///

@@ -365,7 +365,7 @@ impl JournalSummary {
             );
         }
         let (header, from) = (self.header, journal::first_record());
-        let journal = Journal::resume(self.file, header.generation, self.end.bytes);
+        let journal = Journal { file: self.file, generation: header.generation, bytes: self.end.bytes };
         let journal = if is_clean && is_ours && header.generation.format == Format::Masked {
             JournalState::Current(journal)
         } else {

@@ -37,7 +37,10 @@ impl Reserve {
             Err(error) => {
                 // A part must not be taken for the whole.
                 let _ = disk.remove(&FileName::Reserve);
-                *state = if is_unsupported(&error) { ReserveState::Unavailable } else { ReserveState::Gone };
+                *state = match error.kind() {
+                    io::ErrorKind::Unsupported => ReserveState::Unavailable,
+                    _ => ReserveState::Gone,
+                };
             }
         }
     }
@@ -68,10 +71,6 @@ impl Reserve {
     fn state(&self) -> MutexGuard<'_, ReserveState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn is_unsupported(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::Unsupported
 }
 
 fn take(disk: &dyn Disk) -> io::Result<()> {

@@ -97,7 +97,7 @@ fn journal(format: Format) -> WriteReceipt {
     }
     let generation = read_header(&*file).unwrap().unwrap().generation;
     assert_eq!(generation.format, format);
-    let mut journal = Journal::resume(Arc::clone(&file), generation, first_record());
+    let mut journal = Journal { file: Arc::clone(&file), generation, bytes: first_record() };
     let texts = ["first".to_owned(), "second".to_owned(), "x".repeat(TEXT_BYTES), "last".to_owned()];
     let mut records = Vec::new();
     for (text, sequence) in texts.into_iter().zip(1..) {
