@@ -21,7 +21,6 @@ use std::os::fd::BorrowedFd;
 use sq_shared::config::Enforcement;
 
 pub use descriptors::close_inherited;
-pub use files::LandlockAbi;
 pub use privileges::prefer_for_oom_kill;
 pub use system_calls::listed_calls;
 
@@ -50,8 +49,8 @@ pub enum SandboxError {
 /// Which walls a process has, and why others are missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Confinement {
-    /// Files and network, by Landlock.
-    pub landlock: Result<LandlockAbi, String>,
+    /// Files and network, by Landlock of this version.
+    pub landlock: Result<i32, String>,
     /// System calls, by seccomp.
     pub system_calls: Result<(), String>,
     /// The tenant's directory is the process's root directory.
@@ -71,7 +70,7 @@ impl Confinement {
 
     fn check(&self) -> Result<(), SandboxError> {
         match &self.landlock {
-            Ok(abi) if abi.0 >= files::REQUIRED_ABI => {}
+            Ok(abi) if *abi >= files::REQUIRED_ABI => {}
             Ok(abi) => return Err(SandboxError::Landlock(format!("it has version {abi}"))),
             Err(reason) => return Err(SandboxError::Landlock(reason.clone())),
         }

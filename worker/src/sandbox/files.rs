@@ -1,7 +1,6 @@
 //! The second wall: Landlock. Allows files below the tenant's directory and no others, and denies TCP, and signals and
 //! abstract sockets to other processes.
 
-use std::fmt;
 use std::os::fd::BorrowedFd;
 
 use landlock::{
@@ -16,26 +15,17 @@ pub(super) const REQUIRED_ABI: i32 = 4;
 /// The newest version that this program uses. A kernel with an older one applies what it knows.
 const NEWEST: ABI = ABI::V9;
 
-/// The version of Landlock that confines the process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LandlockAbi(pub i32);
-
-impl fmt::Display for LandlockAbi {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(formatter)
-    }
-}
-
 /// What the store does in its directory. It creates no folder, link or device, and executes nothing.
 fn rights() -> BitFlags<AccessFs> {
     make_bitflags!(AccessFs::{ReadFile | ReadDir | WriteFile | Truncate | MakeReg | RemoveFile})
 }
 
-/// Restricts this thread, and those that it creates, to files below the directory, as far as the kernel can.
+/// Restricts this thread, and those that it creates, to files below the directory, as far as the kernel can. Gives the
+/// version of Landlock.
 ///
 /// # Errors
 /// Why the kernel cannot restrict it at all.
-pub(super) fn allow_beneath(directory: BorrowedFd<'_>) -> Result<LandlockAbi, String> {
+pub(super) fn allow_beneath(directory: BorrowedFd<'_>) -> Result<i32, String> {
     let restrict = || {
         Ruleset::default()
             .set_compatibility(CompatLevel::BestEffort)
@@ -49,7 +39,7 @@ pub(super) fn allow_beneath(directory: BorrowedFd<'_>) -> Result<LandlockAbi, St
     let status = restrict().map_err(|error: RulesetError| error.to_string())?;
     match status.landlock {
         LandlockStatus::Available { effective_abi, kernel_abi } => {
-            Ok(LandlockAbi(kernel_abi.unwrap_or(effective_abi as i32)))
+            Ok(kernel_abi.unwrap_or(effective_abi as i32))
         }
         LandlockStatus::NotEnabled => Err("it is not enabled".into()),
         LandlockStatus::NotImplemented => Err("it is not built in".into()),
