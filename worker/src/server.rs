@@ -49,7 +49,7 @@ mod activity;
 mod answer_budget;
 mod client;
 mod memory_budget;
-pub mod settings_reader;
+pub(crate) mod settings_reader;
 
 /// The most connections at once. The gateway opens as many as a tenant may have requests in flight (64 by default), and
 /// keeps a few more open. When all places are taken, the oldest connection that has not sent a valid key is closed; if
@@ -58,7 +58,7 @@ const MAX_CONNECTIONS: usize = 512;
 
 /// Why a worker that did not fail has exited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ExitReason {
+pub(crate) enum ExitReason {
     /// It was told to stop, or was idle.
     Stopped,
     /// Its directory was removed or replaced.
@@ -72,11 +72,7 @@ const STORE_FAILED: &str = "the disk failed, and its contents are unknown until 
 const IDLE_RECHECK: Duration = Duration::from_millis(250);
 
 /// Serves until a signal to stop, the end of standard input, or the idle timeout. The socket must be non-blocking.
-///
-/// # Errors
-/// The socket can't be registered with the runtime, or the store failed so that only a new worker can tell what is on
-/// disk.
-pub async fn run(
+pub(crate) async fn run(
     listener: std::net::TcpListener,
     worker: Rc<Worker>,
     mut pool: Option<SettingsReader>,
@@ -116,7 +112,7 @@ pub async fn run(
     let _ = stopping.send(true);
     accepting.abort();
     let _ = accepting.await;
-    if tokio::time::timeout(worker.drain(), connections.ended()).await.is_err() {
+    if tokio::time::timeout(worker.drain.get(), connections.ended()).await.is_err() {
         warn!("some connections did not end in time; closing them");
     }
     commits.abort();
@@ -166,12 +162,12 @@ async fn next_settings(pool: &mut Option<SettingsReader>) -> Option<crate::setti
 /// Returns once the worker was idle for its idle timeout; pending without one.
 async fn idle(worker: &Worker) {
     loop {
-        let Some(timeout) = worker.idle_timeout() else { return std::future::pending().await };
-        let due = worker.last_active() + timeout;
+        let Some(timeout) = worker.idle_timeout.get() else { return std::future::pending().await };
+        let due = worker.activity.last() + timeout;
         let now = tokio::time::Instant::now();
         if now < due {
             tokio::time::sleep_until(due).await;
-        } else if worker.is_busy() {
+        } else if worker.activity.is_busy() {
             tokio::time::sleep(IDLE_RECHECK).await;
         } else {
             return;

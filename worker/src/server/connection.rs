@@ -43,10 +43,10 @@ pub(super) async fn serve(
     mut stopping: watch::Receiver<bool>,
     place: Option<Place>,
 ) {
-    let client = Rc::new(Client::new(worker.next_connection(), place, worker.busy()));
+    let client = Rc::new(Client::new(worker.next_connection(), place, worker.activity.busy()));
     let stops = stopping.clone();
     let service = service_fn(|request| {
-        let (worker, busy, stops) = (Rc::clone(&worker), worker.busy(), stops.clone());
+        let (worker, busy, stops) = (Rc::clone(&worker), worker.activity.busy(), stops.clone());
         let client = Rc::clone(&client);
         client.note_request();
         async move {

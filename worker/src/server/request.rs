@@ -110,7 +110,7 @@ async fn handle(
     // hyper does not check it.
     host::check(head.version, &head.uri, &head.headers).map_err(InvalidHost::problem)?;
     let Target::Api(route) = target(head)? else { return Ok(Answer::health()) };
-    authenticate::check(&worker.access(), route, &head.headers)?;
+    authenticate::check(&worker.access.borrow(), route, &head.headers)?;
     client.note_authenticated();
     if let Some(missing) = worker.missing_data {
         return Err(respond::missing_data(missing));

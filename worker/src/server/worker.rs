@@ -9,9 +9,8 @@ use sq_shared::data_root::DirectoryId;
 use sq_shared::registry::Key;
 use sq_shared::tenant::TenantName;
 use tokio::sync::{Notify, Semaphore};
-use tokio::time::Instant;
 
-use crate::server::activity::{Activity, Busy};
+use crate::server::activity::Activity;
 use crate::server::answer_budget::AnswerBudget;
 use crate::server::body;
 use crate::server::memory_budget::MemoryBudget;
@@ -34,16 +33,17 @@ pub enum Access {
 #[derive(Debug)]
 pub struct Worker {
     /// The tenant's name; a standalone worker may have none.
-    pub tenant: Option<TenantName>,
+    pub(crate) tenant: Option<TenantName>,
     pub(super) store: RefCell<Store>,
     /// The directory that the store has open, to compare with the pool's settings.
     directory: Option<DirectoryId>,
     /// What is missing on the server; then every command is refused.
     pub(super) missing_data: Option<MissingData>,
-    access: RefCell<Access>,
+    pub(super) access: RefCell<Access>,
     body_bytes: Cell<Option<u64>>,
-    idle_timeout: Cell<Option<Duration>>,
-    drain: Cell<Duration>,
+    pub(super) idle_timeout: Cell<Option<Duration>>,
+    /// How long requests in flight may take once the worker stops.
+    pub(super) drain: Cell<Duration>,
     /// Notified when the store can't go on.
     pub(super) store_failed: Notify,
     /// Notified when the store may have jobs to run.
@@ -54,7 +54,8 @@ pub struct Worker {
     pub(super) answer_budget: AnswerBudget,
     /// Held while a list reads the directory.
     pub(super) listing_permit: Semaphore,
-    activity: Arc<Activity>,
+    /// Busy while a request is in flight, or a connection has yet to send its first.
+    pub(super) activity: Arc<Activity>,
     connections: Cell<u64>,
     /// Whether the pool was told that this worker has served.
     has_told_pool: Cell<bool>,
@@ -90,7 +91,7 @@ impl Worker {
     }
 
     /// A worker of the pool.
-    pub fn for_pool(tenant: Option<TenantName>, store: Store, settings: WorkerSettings) -> Self {
+    pub(crate) fn for_pool(tenant: Option<TenantName>, store: Store, settings: WorkerSettings) -> Self {
         let worker = Self::standalone(tenant, store, Access::Keys(Vec::new()), settings.body_bytes);
         worker.apply_settings(settings);
         worker
@@ -98,12 +99,12 @@ impl Worker {
 
     /// The same worker, which exits once settings name another directory than this one.
     #[must_use]
-    pub fn with_directory(self, directory: DirectoryId) -> Self {
+    pub(crate) fn with_directory(self, directory: DirectoryId) -> Self {
         Self { directory: Some(directory), ..self }
     }
 
     /// A worker of the pool for a tenant whose data is missing. It refuses every command.
-    pub fn without_data(
+    pub(crate) fn without_data(
         tenant: Option<TenantName>,
         missing_data: MissingData,
         settings: WorkerSettings,
@@ -118,7 +119,7 @@ impl Worker {
     }
 
     /// Applies new settings, from the next request on.
-    pub fn apply_settings(&self, settings: WorkerSettings) {
+    pub(crate) fn apply_settings(&self, settings: WorkerSettings) {
         if self.directory.zip(settings.directory).is_some_and(|(open, at_path)| open != at_path) {
             self.store.borrow_mut().displace();
         }
@@ -129,10 +130,6 @@ impl Worker {
         self.access.replace(Access::Keys(settings.keys));
     }
 
-    pub(super) fn access(&self) -> std::cell::Ref<'_, Access> {
-        self.access.borrow()
-    }
-
     /// The longest body, in bytes.
     pub(super) fn body_bytes(&self) -> u64 {
         self.body_bytes.get().unwrap_or(u64::MAX)
@@ -141,25 +138,6 @@ impl Worker {
     /// Whether the pool started it.
     pub(super) fn is_of_pool(&self) -> bool {
         self.idle_timeout.get().is_some()
-    }
-
-    pub(super) fn idle_timeout(&self) -> Option<Duration> {
-        self.idle_timeout.get()
-    }
-
-    /// How long requests in flight may take once the worker stops.
-    pub(super) fn drain(&self) -> Duration {
-        self.drain.get()
-    }
-
-    /// When the last request ended, or when the worker started. Meaningless while [`Self::is_busy`].
-    pub(super) fn last_active(&self) -> Instant {
-        self.activity.last()
-    }
-
-    /// Whether a request is in flight, or a connection has yet to send its first.
-    pub(super) fn is_busy(&self) -> bool {
-        self.activity.is_busy()
     }
 
     /// The number of a new connection, from 1.
@@ -179,11 +157,6 @@ impl Worker {
             // Fails only when the pool is gone.
             let _ = stdout.write_all(b".").and_then(|()| stdout.flush());
         }
-    }
-
-    /// Keeps the worker busy for as long as the value lives.
-    pub(super) fn busy(&self) -> Busy {
-        self.activity.busy()
     }
 }
 
