@@ -11,7 +11,7 @@ use crate::api::outcome::{CommandError, Outcome, Pinned};
 use crate::store::{Listing, Pending, Store};
 
 // What comes in.
-pub mod input;
+pub(crate) mod input;
 pub mod params;
 
 // The commands: one file for those that name a phext and nothing else, one for the three writes, one for each other.
@@ -25,16 +25,15 @@ mod write;
 pub(crate) mod checksum;
 
 // What goes out.
-pub mod outcome;
+pub(crate) mod outcome;
 mod phext_rows;
-pub mod stream;
+pub(crate) mod stream;
 
-pub use crate::api::phext_rows::PhextRows;
+pub(crate) use crate::api::phext_rows::PhextRows;
 
 /// A request that was parsed.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "each variant is the command of its name; its file says what it does")]
-pub enum ApiCommand {
+pub(crate) enum ApiCommand {
     Version,
     Select(select::Select),
     Write(write::WriteScroll),
@@ -51,11 +50,7 @@ pub enum ApiCommand {
 }
 
 impl ApiCommand {
-    /// Parses a request.
-    ///
-    /// # Errors
-    /// A parameter is missing or invalid.
-    pub fn parse(input: Input<'_>) -> Result<Self, Problem> {
+    pub(crate) fn parse(input: Input<'_>) -> Result<Self, Problem> {
         Ok(match input.route {
             Route::Version => Self::Version,
             Route::Select => Self::Select(select::Select::parse(&input)?),
@@ -84,10 +79,7 @@ impl ApiCommand {
     }
 
     /// What the answer will keep in memory. Changes nothing.
-    ///
-    /// # Errors
-    /// The phext can't be read.
-    pub fn pinned(&self, store: &mut Store) -> Result<Pinned, CommandError> {
+    pub(crate) fn pinned(&self, store: &mut Store) -> Result<Pinned, CommandError> {
         Ok(match self {
             Self::Select(command) => command.pinned(store)?,
             Self::Query(command) => command.pinned(store)?,
@@ -106,13 +98,7 @@ impl ApiCommand {
         })
     }
 
-    /// Runs the command.
-    ///
-    /// # Errors
-    /// The phext can't be read or changed, or the answer would be too large. After [`StoreError::NotYet`] it may be retried.
-    ///
-    /// [`StoreError::NotYet`]: crate::store::StoreError::NotYet
-    pub fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, CommandError> {
+    pub(crate) fn apply(&self, store: &mut Store) -> Result<Pending<Outcome>, CommandError> {
         Ok(match self {
             Self::Version => Pending::durable(Outcome::text(env!("CARGO_PKG_VERSION"))),
             Self::Select(command) => command.apply(store)?,

@@ -22,7 +22,7 @@ const MISSING: &str = "---sq:Scroll-Missing---";
 const MAX_MISSING_BYTES: u64 = 16 * 1024 * 1024;
 
 #[derive(Debug)]
-pub struct Delta {
+pub(crate) struct Delta {
     pub(super) phext: PhextName,
     /// The checksums that the client sent.
     known: BTreeMap<Coordinate, Checksum>,

@@ -15,26 +15,22 @@ pub(super) const MAX_COORDINATES: usize = 100_000;
 
 /// A complete request that is not parsed yet.
 #[derive(Debug)]
-pub struct Input<'a> {
-    /// The command.
-    pub route: Route,
+pub(crate) struct Input<'a> {
+    pub(crate) route: Route,
     /// Whether the method is POST; otherwise it is GET.
-    pub is_post: bool,
+    pub(crate) is_post: bool,
     /// The parameters of the query, and of a form.
-    pub params: Params,
-    /// The body as text.
-    pub body: String,
+    pub(crate) params: Params,
+    pub(crate) body: String,
     /// Whether the client declared an empty body as the text: with a `Content-Length` of 0 or chunked, and with a
     /// `Content-Type`.
-    pub is_empty_text: bool,
+    pub(crate) is_empty_text: bool,
     /// The worker's tenant, if it has a name.
-    pub tenant: Option<&'a TenantName>,
+    pub(crate) tenant: Option<&'a TenantName>,
     /// The number of the connection, for `status`.
-    pub connection_id: u64,
-    /// What the scroll must be before a write.
-    pub expected: Option<Expected>,
-    /// The idempotency key of a write.
-    pub repeat: Option<WriteKey>,
+    pub(crate) connection_id: u64,
+    pub(crate) expected: Option<Expected>,
+    pub(crate) repeat: Option<WriteKey>,
 }
 
 impl Input<'_> {
@@ -67,10 +63,7 @@ impl Input<'_> {
     /// Takes `p`, `c` and the text from a form, if the query has no `p`. With a `p`, the body is the text whatever its type,
     /// because curl sends any text as a form. The body is also the text if it has none of these fields, or if the query
     /// names the scroll and the body has any other field.
-    ///
-    /// # Errors
-    /// The decoded form is not UTF-8.
-    pub fn take_form(&mut self) -> Result<(), Problem> {
+    pub(crate) fn take_form(&mut self) -> Result<(), Problem> {
         if self.params.get("p").is_some() || !self.route.takes_form() {
             return Ok(());
         }
@@ -97,9 +90,6 @@ impl Input<'_> {
     }
 
     /// The text of the request: for a POST the body, or else `s`; for a GET the reverse.
-    ///
-    /// # Errors
-    /// The request has no text.
     pub(super) fn into_text(mut self) -> Result<String, Problem> {
         let in_query = self.params.take("s");
         let in_body = Some(self.body).filter(|body| !body.is_empty());
@@ -114,9 +104,6 @@ impl Input<'_> {
     }
 
     /// The text of a scroll. It may have no break, which would move every later scroll.
-    ///
-    /// # Errors
-    /// The request has no text, or it has a break.
     pub(super) fn into_scroll(self) -> Result<String, Problem> {
         let is_empty_text = self.is_post && self.is_empty_text;
         let text = self

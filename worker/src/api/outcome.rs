@@ -6,14 +6,10 @@ use sq_shared::coordinate::Coordinate;
 use crate::api::stream::Stream;
 use crate::store::{Listing, Phext, Revision, StoreError};
 
-/// A command's answer.
 #[derive(Debug)]
-pub enum Outcome {
-    /// Plain text.
+pub(crate) enum Outcome {
     Text(Bytes),
-    /// A scroll.
     Scroll {
-        /// The text.
         text: Bytes,
         /// XXH3-128 of the text: as 32 hexadecimal digits, what libphext's `checksum` gives.
         checksum: u128,
@@ -29,16 +25,13 @@ pub enum Outcome {
         /// The checksum of the scroll after the write; unknown for a replay.
         checksum: Option<u128>,
     },
-    /// A whole phext.
     Phext {
-        /// The phext as a file.
         text: Stream,
         /// The checksum of that file.
         checksum: u128,
     },
     /// Plain text that may be long.
     TextStream(Stream),
-    /// JSON.
     Json(Stream),
     /// The list of all phexts, made with the store while the client reads it.
     Listing(Listing),
@@ -46,15 +39,15 @@ pub enum Outcome {
 
 /// What an answer keeps in memory until the client has read it, beyond a few pieces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pinned {
+pub(crate) struct Pinned {
     /// The approximate size in bytes; 0 if small.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// What is pinned. Several answers that pin the same part keep it only once.
-    pub part: Option<PinnedPart>,
+    pub(crate) part: Option<PinnedPart>,
 }
 
 /// A revision of a phext, or of one scroll in it.
-pub type PinnedPart = (Revision, Option<Coordinate>);
+pub(crate) type PinnedPart = (Revision, Option<Coordinate>);
 
 impl Pinned {
     pub(super) const NOTHING: Self = Self { bytes: 0, part: None };
@@ -66,21 +59,16 @@ impl Pinned {
 
 /// Why a valid command has no outcome.
 #[derive(Debug, thiserror::Error)]
-pub enum CommandError {
-    /// The store refused or failed.
+pub(crate) enum CommandError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The answer would be far larger than the request justifies.
     #[error("the answer would have {bytes} bytes")]
-    AnswerTooLarge {
-        /// The size it would have.
-        bytes: u64,
-    },
+    AnswerTooLarge { bytes: u64 },
 }
 
 impl CommandError {
-    /// The store's error, if it is one.
-    pub fn store_error(&self) -> Option<&StoreError> {
+    pub(crate) fn store_error(&self) -> Option<&StoreError> {
         match self {
             Self::Store(error) => Some(error),
             Self::AnswerTooLarge { .. } => None,
@@ -90,7 +78,7 @@ impl CommandError {
 
 /// Which answers a client has cached (`If-None-Match`).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum IfNoneMatch {
+pub(crate) enum IfNoneMatch {
     /// Any that is not empty.
     Any,
     /// Those with one of these checksums.

@@ -6,7 +6,7 @@ use crate::store::Listed;
 
 /// Writes the rows of the list as a JSON array.
 #[derive(Debug)]
-pub struct PhextRows {
+pub(crate) struct PhextRows {
     /// The byte before the next row.
     separator: u8,
 }
@@ -20,8 +20,7 @@ struct Row<'a> {
 }
 
 impl PhextRows {
-    /// Appends rows.
-    pub fn add(&mut self, rows: &[Listed], json: &mut Vec<u8>) {
+    pub(crate) fn add(&mut self, rows: &[Listed], json: &mut Vec<u8>) {
         for Listed { name, bytes, scrolls } in rows {
             json.push(self.separator);
             self.separator = b',';
@@ -31,8 +30,7 @@ impl PhextRows {
         }
     }
 
-    /// Appends the end of the array.
-    pub fn end(&mut self, json: &mut Vec<u8>) {
+    pub(crate) fn end(&mut self, json: &mut Vec<u8>) {
         json.extend_from_slice(if self.separator == b'[' { b"[]" } else { b"]" });
     }
 }

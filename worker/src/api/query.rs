@@ -22,7 +22,7 @@ const SHORT_BYTES: usize = 32 * 1024;
 
 /// A query answers the scrolls of the range that have a text, and every scroll of the set.
 #[derive(Debug)]
-pub struct Query {
+pub(crate) struct Query {
     phext: PhextName,
     range: Option<RangeInclusive<Coordinate>>,
     set: BTreeSet<Coordinate>,

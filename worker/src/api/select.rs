@@ -11,7 +11,7 @@ use crate::api::outcome::{CommandError, Outcome, Pinned};
 use crate::store::{Pending, Store};
 
 #[derive(Debug)]
-pub struct Select {
+pub(crate) struct Select {
     phext: PhextName,
     at: Coordinate,
 }

@@ -12,14 +12,14 @@ use crate::store::{Fragments, Joined, Scroll};
 const PIECE_BYTES: usize = 64 * 1024;
 
 /// A source of an answer's bytes.
-pub trait Pieces: Debug + Send {
+pub(crate) trait Pieces: Debug + Send {
     /// Appends bytes until there are about `limit`; returns whether there may be more.
     fn fill(&mut self, piece: &mut Vec<u8>, limit: usize) -> bool;
 }
 
 /// An answer that is being made.
 #[derive(Debug)]
-pub struct Stream {
+pub(crate) struct Stream {
     /// The first piece, until it is taken.
     first: Option<Bytes>,
     pieces: Box<dyn Pieces>,
@@ -30,7 +30,7 @@ pub struct Stream {
 
 impl Stream {
     /// Makes the first piece. `exact_bytes` is the length of the answer, if known.
-    pub fn new(pieces: impl Pieces + 'static, exact_bytes: Option<u64>) -> Self {
+    pub(crate) fn new(pieces: impl Pieces + 'static, exact_bytes: Option<u64>) -> Self {
         let mut pieces = Box::new(pieces);
         let mut first = Vec::new();
         let is_over = !pieces.fill(&mut first, PIECE_BYTES);
@@ -38,15 +38,12 @@ impl Stream {
     }
 
     /// All of it, if the first piece is.
-    ///
-    /// # Errors
-    /// There are more: the stream itself.
-    pub fn into_whole(self) -> Result<Bytes, Self> {
+    pub(crate) fn into_whole(self) -> Result<Bytes, Self> {
         if self.is_over { Ok(self.first.unwrap_or_default()) } else { Err(self) }
     }
 
     /// The next bytes, never empty; `None` at the end.
-    pub fn next_piece(&mut self) -> Option<Bytes> {
+    pub(crate) fn next_piece(&mut self) -> Option<Bytes> {
         let mut piece = self.first.take().unwrap_or_default();
         while piece.is_empty() && !self.is_over {
             let mut bytes = Vec::with_capacity(PIECE_BYTES + PIECE_BYTES / 4);
@@ -58,12 +55,12 @@ impl Stream {
     }
 
     /// Whether every piece was taken.
-    pub fn is_taken(&self) -> bool {
+    pub(crate) fn is_taken(&self) -> bool {
         self.is_over && self.first.is_none()
     }
 
     /// How many bytes are still to be taken, if known.
-    pub fn left_bytes(&self) -> Option<u64> {
+    pub(crate) fn left_bytes(&self) -> Option<u64> {
         self.left_bytes
     }
 }

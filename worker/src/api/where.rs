@@ -14,7 +14,7 @@ const DEFAULT_LIMIT: usize = 100;
 const CHECKSUM_MODULUS: u64 = 999;
 
 #[derive(Debug)]
-pub struct Where {
+pub(crate) struct Where {
     algorithm: Algorithm,
     /// `xor` ignores runs of text that have fewer bytes.
     limit: usize,

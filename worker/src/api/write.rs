@@ -10,7 +10,7 @@ use crate::store::{Edit, Pending, Store, Write, WriteReceipt};
 
 /// A change of one scroll.
 #[derive(Debug)]
-pub struct WriteScroll {
+pub(crate) struct WriteScroll {
     phext: PhextName,
     write: Write,
     /// The first word of the answer.
