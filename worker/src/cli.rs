@@ -1,7 +1,10 @@
-//! The command line of `sq-worker`.
+//! The command line of `sq-worker`: parses it, runs the command, and gives the exit code.
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use sq_shared::process::telemetry::LogFormat;
+use sq_shared::process::command_line;
+use sq_shared::process::telemetry::{self, LogFormat};
 
 use crate::commands::{fsck, healthcheck, pool, sandbox, serve};
 
@@ -12,18 +15,17 @@ use crate::commands::{fsck, healthcheck, pool, sandbox, serve};
     version,
     after_help = "Example:\n  sq-worker pool --config /etc/sq/gateway.toml"
 )]
-pub struct Cli {
+pub(crate) struct Cli {
     /// The format of log lines.
     #[arg(long, global = true, value_enum, default_value = "text")]
-    pub log_format: LogFormat,
+    pub(crate) log_format: LogFormat,
     /// What to run.
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
-/// The commands of `sq-worker`.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Serve one tenant's directory.
     Serve(serve::Options),
     /// Listen on every slot, and start a tenant's worker when a connection waits.
@@ -34,4 +36,21 @@ pub enum Command {
     Sandbox(sandbox::Options),
     /// Request a URL once; exit 0 on success, 1 otherwise.
     Healthcheck(healthcheck::Options),
+}
+
+/// Runs the command of this process's command line.
+pub fn main() -> ExitCode {
+    let cli = match command_line::parse::<Cli>() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    telemetry::init(cli.log_format);
+    let outcome = match cli.command {
+        Command::Serve(options) => serve::run(options),
+        Command::Pool(options) => pool::run(&options, cli.log_format).map(|()| ExitCode::SUCCESS),
+        Command::Fsck(options) => fsck::run(&options).map(|()| ExitCode::SUCCESS),
+        Command::Sandbox(options) => sandbox::run(&options).map(|()| ExitCode::SUCCESS),
+        Command::Healthcheck(options) => healthcheck::run(&options).map(|()| ExitCode::SUCCESS),
+    };
+    outcome.unwrap_or_else(|failure| failure.report("sq-worker"))
 }

@@ -1,10 +1,10 @@
 //! One file per command: its options and `run`.
 
-pub mod fsck;
-pub mod healthcheck;
-pub mod pool;
-pub mod sandbox;
-pub mod serve;
+pub(crate) mod fsck;
+pub(crate) mod healthcheck;
+pub(crate) mod pool;
+pub(crate) mod sandbox;
+pub(crate) mod serve;
 
 // The socket that `serve` inherits.
-pub mod inherited_socket;
+pub(crate) mod inherited_socket;

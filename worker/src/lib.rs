@@ -10,13 +10,13 @@
 
 // In layers, from top to bottom: a module imports from its own layer and those below.
 pub mod cli;
-pub mod commands;
+mod commands;
 
-pub mod pool;
+mod pool;
 pub mod server;
 
 pub mod api;
 pub mod store;
 
 pub mod sandbox;
-pub mod settings;
+mod settings;

@@ -6,21 +6,21 @@
 //!
 //! Every [`Event`] goes to one loop, which notes it in [`observed`], asks [`plan`] what to do now, and does it.
 
-pub mod backoff;
-pub mod desired;
-pub mod directories;
-pub mod directory_check;
-pub mod event;
-pub mod metrics;
-pub mod observed;
-pub mod plan;
-pub mod process;
-pub mod program;
-pub mod report;
-pub mod slot;
-pub mod status;
-pub mod storage;
-pub mod upgrade;
+pub(crate) mod backoff;
+pub(crate) mod desired;
+pub(crate) mod directories;
+pub(crate) mod directory_check;
+pub(crate) mod event;
+pub(crate) mod metrics;
+pub(crate) mod observed;
+pub(crate) mod plan;
+pub(crate) mod process;
+pub(crate) mod program;
+pub(crate) mod report;
+pub(crate) mod slot;
+pub(crate) mod status;
+pub(crate) mod storage;
+pub(crate) mod upgrade;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -43,7 +43,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use desired::{Account, Assignment, Desired};
 use directories::DirectoryChecks;
-pub use event::Event;
+pub(crate) use event::Event;
 use metrics::Metrics;
 use observed::{ExitKind, Observed, StopReason};
 use plan::Action;
@@ -58,8 +58,7 @@ use upgrade::Inherited;
 /// Most events that are noted before the next plan: one of each slot.
 const EVENTS_AT_ONCE: usize = 512;
 
-/// The supervisor with its sockets and processes.
-pub struct Pool {
+pub(crate) struct Pool {
     source: ConfigSource,
     config: Config,
     /// The tenants of the registry.
@@ -95,10 +94,7 @@ pub struct Pool {
 impl Pool {
     /// Binds every slot, then the status page: when that answers, every tenant can be reached. Inherited sockets need not
     /// be bound.
-    ///
-    /// # Errors
-    /// An address cannot be had, or the old pool goes on after all; the text says what to do.
-    pub async fn start(
+    pub(crate) async fn start(
         source: ConfigSource,
         config: Config,
         registry: &Registry,
@@ -168,7 +164,7 @@ impl Pool {
     }
 
     /// Ends the pool when standard input ends.
-    pub fn stop_when_stdin_closes(&self) {
+    pub(crate) fn stop_when_stdin_closes(&self) {
         let sender = self.sender.clone();
         // On a separate thread: a read from standard input cannot be given up, and must not hold up the end.
         std::thread::spawn(move || {
@@ -178,7 +174,7 @@ impl Pool {
     }
 
     /// Runs until it has been told to stop and the last worker is gone.
-    pub async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         // The files may have changed between their first reading and the start of the watch. Read before the pool says that
         // it is ready: the watch then reports each later mistake once.
         self.reload();

@@ -11,44 +11,42 @@ use sq_shared::registry::Key;
 
 /// The exit code of a worker whose directory is missing, removed or replaced. Not a crash: the pool checks the directory
 /// and then starts the next worker.
-pub const EXIT_DISPLACED: u8 = 66;
+pub(crate) const EXIT_DISPLACED: u8 = 66;
 
 /// The settings that may change while a worker runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WorkerSettings {
+pub(crate) struct WorkerSettings {
     /// The tenant's keys, which the worker checks again.
-    pub keys: Vec<Key>,
+    pub(crate) keys: Vec<Key>,
     /// The limit for all of the tenant's phexts together; `None` is unlimited.
-    pub quota_bytes: Option<u64>,
+    pub(crate) quota_bytes: Option<u64>,
     /// The limit for the number of phexts; `None` is unlimited.
-    pub phexts: Option<usize>,
+    pub(crate) phexts: Option<usize>,
     /// The largest part of a new scroll's coordinate; `None` is unlimited.
-    pub coordinate: Option<u32>,
+    pub(crate) coordinate: Option<u32>,
     /// How much of its phexts the worker may keep in memory.
-    pub memory_bytes: u64,
+    pub(crate) memory_bytes: u64,
     /// The limit for a request's body; `None` is unlimited.
-    pub body_bytes: Option<u64>,
+    pub(crate) body_bytes: Option<u64>,
     /// The worker exits with code 0 after this time without a request.
-    pub idle_timeout_ms: u64,
+    pub(crate) idle_timeout_ms: u64,
     /// How long requests in flight may take once the worker stops.
-    pub drain_ms: u64,
+    pub(crate) drain_ms: u64,
     /// The directory at the tenant's path, as far as the pool knows. A worker that has another one open exits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub directory: Option<DirectoryId>,
+    pub(crate) directory: Option<DirectoryId>,
 }
 
 /// What is missing when a tenant can't be served. A worker started with this refuses every command and says why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]
-pub enum MissingData {
-    /// The data root.
+pub(crate) enum MissingData {
     DataRoot,
-    /// The tenant's own directory.
     Directory,
 }
 
 impl MissingData {
     /// As on the command line.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::DataRoot => "data-root",
             Self::Directory => "directory",
@@ -57,13 +55,11 @@ impl MissingData {
 }
 
 impl WorkerSettings {
-    /// How long the worker waits for a request before it exits.
-    pub fn idle_timeout(&self) -> Duration {
+    pub(crate) fn idle_timeout(&self) -> Duration {
         Duration::from_millis(self.idle_timeout_ms)
     }
 
-    /// How long requests in flight may take once the worker stops.
-    pub fn drain(&self) -> Duration {
+    pub(crate) fn drain(&self) -> Duration {
         Duration::from_millis(self.drain_ms)
     }
 }

@@ -17,7 +17,6 @@ use crate::store::fsck::{self, Checked, Finding, Origin, Report};
 use crate::store::{BadLink, Damage, JournalDamage, TextDamage};
 use directories::TenantDirectory;
 
-/// Options of `fsck`.
 #[derive(Debug, clap::Args)]
 #[command(
     override_usage = "sq-worker fsck <DIR>\n       sq-worker fsck --root <DIR>\n       sq-worker fsck --config <FILE>"
@@ -29,7 +28,7 @@ Examples:
   sq-worker fsck --root ./sq-data
 
 It only reads, so workers may serve the directories meanwhile. It exits with 1 if a file is damaged.")]
-pub struct Options {
+pub(crate) struct Options {
     /// A tenant's directory, or a data root: the folder with all tenants' directories.
     #[arg(value_name = "DIR", required_unless_present_any = ["root", "config"], conflicts_with_all = ["root", "config"])]
     dir: Option<PathBuf>,
@@ -42,10 +41,7 @@ pub struct Options {
 }
 
 /// Prints one line per file, and a last one with the totals. With several tenants, each line begins with the tenant.
-///
-/// # Errors
-/// A directory cannot be read, or a file in one is damaged.
-pub fn run(options: &Options) -> Result<(), Failure> {
+pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let of_root = options.root.as_deref().map(layout::config_file);
     if let Some(config_file) = options.config.clone().or(of_root) {
         return check_all(&directories::from_registry(&config_file)?);

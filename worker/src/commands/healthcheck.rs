@@ -7,12 +7,11 @@ use sq_shared::layout;
 use sq_shared::process::failure::Failure;
 use sq_shared::process::{healthcheck, service_user};
 
-/// Options of `healthcheck`.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  sq-worker healthcheck http://127.0.0.1:1339/health\n  sq-worker healthcheck --root /srv/sq"
 )]
-pub struct Options {
+pub(crate) struct Options {
     /// The URL to request: the pool's status, or a worker's /health.
     #[arg(default_value = "http://127.0.0.1:1339/health", conflicts_with_all = ["root", "config"])]
     url: String,
@@ -24,11 +23,7 @@ pub struct Options {
     config: Option<PathBuf>,
 }
 
-/// Sends one request.
-///
-/// # Errors
-/// There is no success within five seconds.
-pub fn run(options: &Options) -> Result<(), Failure> {
+pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let of_root = options.root.as_deref().map(layout::config_file);
     let Some(config_file) = options.config.clone().or(of_root) else {
         return healthcheck::check(&options.url).map_err(Failure::Failed);

@@ -17,10 +17,7 @@ const PROCESS: &str = "LISTEN_PID";
 /// A service manager names the process, because its children inherit the variable too. The pool cannot: it learns a
 /// worker's process id only once the worker runs. For its workers (`is_of_pool`) the variable is enough, because the pool
 /// sets their whole environment.
-///
-/// # Errors
-/// `LISTEN_FDS` is not a number, or is more than the one socket that a worker serves.
-pub fn sockets(is_of_pool: bool) -> Result<ListenFd, Failure> {
+pub(crate) fn sockets(is_of_pool: bool) -> Result<ListenFd, Failure> {
     let Some(count) = std::env::var_os(COUNT) else { return Ok(ListenFd::empty()) };
     let count = count.to_string_lossy();
     let is_own = match std::env::var_os(PROCESS) {
@@ -44,10 +41,7 @@ pub fn sockets(is_of_pool: bool) -> Result<ListenFd, Failure> {
 }
 
 /// The inherited socket, if there is one.
-///
-/// # Errors
-/// It is not a listening TCP socket.
-pub fn listener(mut sockets: ListenFd) -> Result<Option<TcpListener>, Failure> {
+pub(crate) fn listener(mut sockets: ListenFd) -> Result<Option<TcpListener>, Failure> {
     let refused = |why: String| {
         Failure::Failed(format!(
             "LISTEN_FDS: {why}; pass a listening TCP socket as descriptor 3, or unset LISTEN_FDS"

@@ -17,10 +17,9 @@ use sq_shared::clock;
 use sq_shared::process::failure::Failure;
 use sq_shared::process::{open_files, service_user};
 
-/// Options of `pool`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  sq-worker pool --config /etc/sq/gateway.toml")]
-pub struct Options {
+pub(crate) struct Options {
     /// The config, the same one that the gateway reads.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
@@ -36,11 +35,7 @@ pub struct Options {
 }
 
 /// Runs until it is told to stop; no worker is left behind.
-///
-/// # Errors
-/// Config or registry have mistakes, a slot or the status address is taken, the data root is missing, or no pool offers
-/// its sockets.
-pub fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
+pub(crate) fn run(options: &Options, log_format: LogFormat) -> Result<(), Failure> {
     service_user::act_for_system(&options.config)?;
     if let Some(tenants) = &options.tenants {
         service_user::act_as_owner_of(tenants)?;

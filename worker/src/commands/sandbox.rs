@@ -10,20 +10,16 @@ use sq_shared::process::output::{self, say};
 use crate::sandbox::{close_inherited, confine};
 use crate::store::DataDirectory;
 
-/// Options of `sandbox`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  sq-worker sandbox --data-dir /srv/sq/data")]
-pub struct Options {
+pub(crate) struct Options {
     /// A directory to confine to, like a tenant's; nothing in it is changed.
     #[arg(long, value_name = "DIR", default_value = "/")]
     data_dir: PathBuf,
 }
 
 /// Confines this process as a worker is, and prints the result.
-///
-/// # Errors
-/// The kernel cannot do everything that `sandbox = "require"` asks for.
-pub fn run(options: &Options) -> Result<(), Failure> {
+pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     output::check_open().map_err(|error| output::failure(&error))?;
     close_inherited(false).map_err(Failure::from_error)?;
     if !options.data_dir.is_dir() {

@@ -42,13 +42,12 @@ const MEMORY_BYTES: u64 = 64 * 1024 * 1024;
 /// How many phexts it may have: the gateway's default.
 const PHEXTS: usize = 100_000;
 
-/// Options of `serve`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
   SQ_KEY=secret sq-worker serve --data-dir ./notes --listen 127.0.0.1:1341
   curl -H 'Authorization: Bearer secret' 'http://127.0.0.1:1341/api/v2/toc?p=notes'")]
-pub struct Options {
+pub(crate) struct Options {
     /// The tenant's directory; made when it is missing, unless the pool has started this worker.
     #[arg(long, env = "SQ_DATA_DIR", value_name = "DIR")]
     data_dir: PathBuf,
@@ -94,11 +93,7 @@ impl GivenKey {
 const NO_DIRECTORY: &str = "/proc/self/fdinfo";
 
 /// Locks itself in, then serves until it is told to stop. Gives the exit code.
-///
-/// # Errors
-/// The options do not fit together, the directory or the address is taken, the kernel cannot confine it, or
-/// the pool said nothing.
-pub fn run(options: Options) -> Result<ExitCode, Failure> {
+pub(crate) fn run(options: Options) -> Result<ExitCode, Failure> {
     // Started through a descriptor, as the pool does it, a process is called after the descriptor's number.
     rustix::thread::set_name(c"sq-worker").map_err(Failure::from_error)?;
     // `try` logs whether it works. The pool has tried what it passes to its workers.

@@ -5,26 +5,24 @@
 use std::time::{Duration, Instant};
 
 /// The delay after the second crash in a row. It doubles with each further one.
-pub const FIRST_DELAY: Duration = Duration::from_millis(100);
+pub(crate) const FIRST_DELAY: Duration = Duration::from_millis(100);
 
 /// The longest delay: as long as a client behind the gateway still waits.
-pub const LONGEST_DELAY: Duration = Duration::from_secs(10);
+pub(crate) const LONGEST_DELAY: Duration = Duration::from_secs(10);
 
 /// A worker that lived this long was healthy even if it had no request.
-pub const HEALTHY_AFTER: Duration = Duration::from_secs(10);
+pub(crate) const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 
 /// How long a worker lived, and whether it served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lifetime {
-    /// From its start to its exit.
-    pub lasted: Duration,
-    /// Whether it applied a command.
-    pub has_served: bool,
+pub(crate) struct Lifetime {
+    pub(crate) lasted: Duration,
+    pub(crate) has_served: bool,
 }
 
 impl Lifetime {
     /// Of a worker that failed to start.
-    pub const NONE: Self = Self { lasted: Duration::ZERO, has_served: false };
+    pub(crate) const NONE: Self = Self { lasted: Duration::ZERO, has_served: false };
 
     /// A healthy worker's crash counts as the first one again.
     fn was_healthy(self) -> bool {
@@ -34,14 +32,13 @@ impl Lifetime {
 
 /// The crashes in a row, and the time before which no worker is started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     crashes_in_a_row: u32,
     retry_at: Option<Instant>,
 }
 
 impl Backoff {
-    /// Counts a crash.
-    pub fn crashed(&mut self, now: Instant, life: Lifetime) {
+    pub(crate) fn crashed(&mut self, now: Instant, life: Lifetime) {
         if life.was_healthy() {
             self.crashes_in_a_row = 0;
         }
@@ -50,12 +47,12 @@ impl Backoff {
     }
 
     /// Forgets all crashes, after a worker that exited normally.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         *self = Self::default();
     }
 
     /// The time before which no worker may start; `None` if one may start now.
-    pub fn waits_until(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn waits_until(&self, now: Instant) -> Option<Instant> {
         self.retry_at.filter(|retry_at| *retry_at > now)
     }
 }

@@ -13,45 +13,42 @@ use crate::settings::WorkerSettings;
 
 /// A slot's tenant, and its worker's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Assignment {
-    /// The tenant.
-    pub tenant: TenantName,
+pub(crate) struct Assignment {
+    pub(crate) tenant: TenantName,
     /// The tenant's directory, absolute.
-    pub data_dir: PathBuf,
-    /// The settings, which may change while the worker runs.
-    pub settings: WorkerSettings,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) settings: WorkerSettings,
 }
 
 /// A tenant of the registry, active or not: its directory and quota.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Account {
-    /// The tenant.
-    pub tenant: TenantName,
+pub(crate) struct Account {
+    pub(crate) tenant: TenantName,
     /// The tenant's directory, absolute.
-    pub data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
     /// All its phexts together; `None` is no limit.
-    pub quota_bytes: Option<u64>,
+    pub(crate) quota_bytes: Option<u64>,
 }
 
 /// The desired state of all slots.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Desired {
+pub(crate) struct Desired {
     /// By port; active tenants only. No directory is another's or inside it.
-    pub assignments: BTreeMap<u16, Arc<Assignment>>,
+    pub(crate) assignments: BTreeMap<u16, Arc<Assignment>>,
     /// How long a worker may take to end before it is killed.
-    pub stop_grace: Duration,
+    pub(crate) stop_grace: Duration,
     /// The pool stops: all workers are stopped, and connections wait for the next pool.
-    pub is_closing: bool,
+    pub(crate) is_closing: bool,
 }
 
 impl Assignment {
     /// Whether a worker can switch between these assignments: only their settings differ.
-    pub fn is_same_worker(&self, other: &Self) -> bool {
+    pub(crate) fn is_same_worker(&self, other: &Self) -> bool {
         self.tenant == other.tenant && self.data_dir == other.data_dir
     }
 
     /// Whether the two directories must not be open at once: they are the same, or one is inside the other.
-    pub fn shares_directory(&self, other: &Self) -> bool {
+    pub(crate) fn shares_directory(&self, other: &Self) -> bool {
         self.data_dir.starts_with(&other.data_dir) || other.data_dir.starts_with(&self.data_dir)
     }
 
@@ -80,8 +77,7 @@ impl Desired {
     /// killed.
     const GRACE_AFTER_DRAIN: Duration = Duration::from_secs(5);
 
-    /// The desired state that a config and a registry describe.
-    pub fn new(config: &Config, registry: &Registry) -> Self {
+    pub(crate) fn new(config: &Config, registry: &Registry) -> Self {
         let active = registry.tenants.iter().filter(|tenant| tenant.state == TenantState::Active);
         Self {
             assignments: active
@@ -93,7 +89,7 @@ impl Desired {
     }
 
     /// All workers are to stop. Each takes its own drain; one that still runs some time after `drain` is killed.
-    pub fn close(&mut self, drain: Duration) {
+    pub(crate) fn close(&mut self, drain: Duration) {
         self.assignments.clear();
         self.stop_grace = drain.saturating_add(Self::GRACE_AFTER_DRAIN);
         self.is_closing = true;
@@ -101,8 +97,7 @@ impl Desired {
 }
 
 impl Account {
-    /// Every tenant of a registry.
-    pub fn all(config: &Config, registry: &Registry) -> Arc<[Self]> {
+    pub(crate) fn all(config: &Config, registry: &Registry) -> Arc<[Self]> {
         let account = |tenant: &Tenant| Self {
             tenant: tenant.name.clone(),
             data_dir: data_dir(tenant, config),

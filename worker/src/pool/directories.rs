@@ -113,7 +113,6 @@ impl Pool {
         self.observed.set_directories(&mut self.desired);
     }
 
-    /// Applies the result of a check.
     pub(super) fn directory_checked(&mut self, port: u16, checked: &Arc<Assignment>, result: CheckResult) {
         self.directories.in_progress.remove(&(port, checked.data_dir.clone()));
         let owner = self.owner_of(checked, &result, port);

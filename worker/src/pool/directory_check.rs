@@ -8,20 +8,18 @@ use sq_shared::data_root::{DataRoot, DirectoryId, Place};
 use super::desired::Assignment;
 use super::observed::DirectoryState;
 
-/// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CheckResult {
+pub(crate) enum CheckResult {
     /// The same directory as before.
     Unchanged(DirectoryId),
     /// The directory, or why there is none; and where its path leads if there is one.
     Found(Place, Option<Resolved>),
-    /// The check failed with this error.
     Failed(io::ErrorKind, String),
 }
 
 /// Where a tenant's path leads when links are followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Resolved {
+pub(crate) struct Resolved {
     real: PathBuf,
     /// The folder that contains the path.
     folder: PathBuf,
@@ -29,7 +27,11 @@ pub struct Resolved {
 
 impl CheckResult {
     /// Checks the directory, whose state was `known`, and creates a new tenant's.
-    pub fn check(data_root: &DataRoot, assignment: &Assignment, known: Option<DirectoryState>) -> Self {
+    pub(crate) fn check(
+        data_root: &DataRoot,
+        assignment: &Assignment,
+        known: Option<DirectoryState>,
+    ) -> Self {
         let data_dir = &assignment.data_dir;
         let result = match (known, DirectoryId::at(data_dir)) {
             (Some(DirectoryState::Present(known)), Ok(id)) if id == known => Ok(Self::Unchanged(id)),
@@ -52,7 +54,7 @@ impl Resolved {
     }
 
     /// Whether this path leads to another tenant's directory, into it, or to a folder around it, by the names alone.
-    pub fn overlaps(&self, own: &Path, theirs: &Path) -> bool {
+    pub(crate) fn overlaps(&self, own: &Path, theirs: &Path) -> bool {
         let beside = theirs.file_name().filter(|_| own.parent() == theirs.parent());
         let theirs = beside.map_or_else(|| theirs.to_owned(), |name| self.folder.join(name));
         let is_link = own.file_name().is_some_and(|name| self.real != self.folder.join(name));

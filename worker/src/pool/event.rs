@@ -14,9 +14,8 @@ use super::process::Exit;
 use super::program::Program;
 use super::report::Report;
 
-/// An event for the loop.
 #[derive(Debug)]
-pub enum Event {
+pub(crate) enum Event {
     /// A connection waits on the slot of this port, since this time.
     ConnectionWaits(u16, Instant),
     /// The worker on this port applied its first command at this time.
@@ -33,13 +32,9 @@ pub enum Event {
     SuccessorFound(Result<Successor, OfferError>),
     /// The data root went missing, or is back.
     DataRootChanged {
-        /// Whether it is missing now.
         is_missing: bool,
     },
-    /// It is time to check the tenants' directories.
     DirectoryCheckDue,
-    /// The result of a check for the tenant on this port.
     DirectoryChecked(u16, Arc<Assignment>, CheckResult),
-    /// The status page wants a report.
     StatusRequested(oneshot::Sender<Report>),
 }

@@ -21,18 +21,14 @@ const COLD_START_BUCKETS_S: [f64; 12] =
 
 /// The pool's counters. The gauges come from a [`Report`] when metrics are scraped.
 #[derive(Debug)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     starts: IntCounterVec,
     crashes: IntCounterVec,
     cold_start: Histogram,
 }
 
 impl Metrics {
-    /// All counters at zero.
-    ///
-    /// # Errors
-    /// A name or label is invalid, which is a defect.
-    pub fn new() -> prometheus::Result<Self> {
+    pub(crate) fn new() -> prometheus::Result<Self> {
         let counters =
             |name: &str, help: &str, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);
         let cold_start = HistogramOpts::new(
@@ -56,24 +52,23 @@ impl Metrics {
         })
     }
 
-    /// Counts a start.
-    pub fn started(&self, tenant: &TenantName, reason: StartReason) {
+    pub(crate) fn started(&self, tenant: &TenantName, reason: StartReason) {
         self.starts.with_label_values(&[tenant.as_str(), reason.as_str()]).inc();
     }
 
     /// Counts a worker that crashed or failed to start.
-    pub fn crashed(&self, tenant: &TenantName) {
+    pub(crate) fn crashed(&self, tenant: &TenantName) {
         self.crashes.with_label_values(&[tenant.as_str()]).inc();
     }
 
     /// Counts a cold start: a connection waited this long for the worker's first command.
-    pub fn cold_started(&self, waited: Duration) {
+    pub(crate) fn cold_started(&self, waited: Duration) {
         self.cold_start.observe(waited.as_secs_f64());
     }
 
     /// Creates the series of every tenant in the registry, and removes all others. Without a first value of zero, a rate
     /// would miss a tenant's first crash.
-    pub fn sync_tenants(&self, accounts: &[Account]) {
+    pub(crate) fn sync_tenants(&self, accounts: &[Account]) {
         let tenants: BTreeSet<&str> = accounts.iter().map(|account| account.tenant.as_str()).collect();
         for tenant in &tenants {
             for reason in StartReason::ALL {
@@ -93,11 +88,7 @@ impl Metrics {
         }
     }
 
-    /// All metrics in Prometheus's text format.
-    ///
-    /// # Errors
-    /// A name or label is invalid, which is a defect.
-    pub fn text(
+    pub(crate) fn text(
         &self,
         report: &Report,
         sizes: &Sizes,
@@ -128,7 +119,7 @@ impl Metrics {
             "tenant",
         )?;
         let as_gauge = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-        for account in report.accounts().iter() {
+        for account in report.accounts.iter() {
             let tenant = account.tenant.as_str();
             if let Some(size) = sizes.get(&account.tenant) {
                 storage.with_label_values(&[tenant]).set(as_gauge(size.stored_bytes));

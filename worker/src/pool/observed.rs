@@ -11,35 +11,32 @@ use super::backoff::{Backoff, Lifetime};
 use super::desired::Assignment;
 use crate::settings::{EXIT_DISPLACED, MissingData};
 
-/// Every slot, by port.
 #[derive(Debug, Clone, Default)]
-pub struct Observed {
+pub(crate) struct Observed {
     /// The pool's slots, and those on which the previous pool still has a worker.
-    pub slots: BTreeMap<u16, Slot>,
+    pub(crate) slots: BTreeMap<u16, Slot>,
     /// The number of the program from which workers are started. Each new program has the next number.
-    pub program: u32,
+    pub(crate) program: u32,
     /// The data root is missing, and with it every tenant's directory.
-    pub is_data_root_missing: bool,
+    pub(crate) is_data_root_missing: bool,
 }
 
-/// One slot.
 #[derive(Debug, Clone, Default)]
-pub struct Slot {
+pub(crate) struct Slot {
     /// What happens to connections while there is no worker.
-    pub socket_mode: SocketMode,
+    pub(crate) socket_mode: SocketMode,
     /// When the waiting connection was reported.
-    pub waiting_since: Option<Instant>,
-    /// The worker that holds the slot's socket.
-    pub worker: Option<Worker>,
+    pub(crate) waiting_since: Option<Instant>,
+    pub(crate) worker: Option<Worker>,
     /// The history of the slot's latest tenant.
-    pub history: Option<History>,
+    pub(crate) history: Option<History>,
     /// The latest result of checking this assignment's directory.
-    pub directory: Option<(Arc<Assignment>, DirectoryState)>,
+    pub(crate) directory: Option<(Arc<Assignment>, DirectoryState)>,
 }
 
 /// What is at the path of a tenant's directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DirectoryState {
+pub(crate) enum DirectoryState {
     /// Being checked. No worker may start until the result is there.
     Checking,
     /// The tenant's directory, as far as the pool knows.
@@ -50,7 +47,7 @@ pub enum DirectoryState {
 
 /// What the pool does with connections to a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum SocketMode {
+pub(crate) enum SocketMode {
     /// Nothing: they wait in the backlog for a worker, or for the next pool.
     #[default]
     Unwatched,
@@ -64,37 +61,31 @@ pub enum SocketMode {
 
 /// A worker, from its start until its exit was observed.
 #[derive(Debug, Clone)]
-pub struct Worker {
+pub(crate) struct Worker {
     /// The tenant and the settings that it was last sent.
-    pub assignment: Arc<Assignment>,
-    /// The process id.
-    pub pid: u32,
+    pub(crate) assignment: Arc<Assignment>,
+    pub(crate) pid: u32,
     /// What is missing, if it was started to refuse every command.
-    pub missing_data: Option<MissingData>,
+    pub(crate) missing_data: Option<MissingData>,
     /// When it was started, or inherited from the previous pool.
-    pub since: Instant,
-    /// The number of its program.
-    pub program: u32,
+    pub(crate) since: Instant,
+    pub(crate) program: u32,
     /// Since when a connection has waited for it; `None` once it has served.
-    pub waited_since: Option<Instant>,
+    pub(crate) waited_since: Option<Instant>,
     /// Set once it was told to stop.
-    pub stop: Option<Stop>,
+    pub(crate) stop: Option<Stop>,
 }
 
-/// The stop of a worker that still runs.
 #[derive(Debug, Clone, Copy)]
-pub struct Stop {
-    /// When it was told to stop.
-    pub since: Instant,
-    /// Why.
-    pub reason: StopReason,
+pub(crate) struct Stop {
+    pub(crate) since: Instant,
+    pub(crate) reason: StopReason,
     /// Whether it was killed after that, because it took too long.
-    pub is_killed: bool,
+    pub(crate) is_killed: bool,
 }
 
-/// Why a worker is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StopReason {
+pub(crate) enum StopReason {
     /// The slot has another tenant or none, or the pool stops.
     Unwanted,
     /// There is a new program.
@@ -107,7 +98,7 @@ pub enum StopReason {
 
 /// Why a worker is started. A connection always waits; this is what happened before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum StartReason {
+pub(crate) enum StartReason {
     /// No worker ran.
     #[default]
     Connection,
@@ -119,27 +110,20 @@ pub enum StartReason {
 
 /// The history of a tenant's workers on a slot.
 #[derive(Debug, Clone)]
-pub struct History {
-    /// The tenant.
-    pub assignment: Arc<Assignment>,
-    /// How many workers were started.
-    pub starts: u64,
+pub(crate) struct History {
+    pub(crate) assignment: Arc<Assignment>,
+    pub(crate) starts: u64,
     /// How many crashed or failed to start.
-    pub crashes: u64,
-    /// When the next worker may start.
-    pub backoff: Backoff,
-    /// Why it will start.
-    pub next_start: StartReason,
+    pub(crate) crashes: u64,
+    pub(crate) backoff: Backoff,
+    pub(crate) next_start: StartReason,
     /// The program of the first worker that crashed before it had served; `None` once a later one has served.
-    pub failed_program: Option<u32>,
+    pub(crate) failed_program: Option<u32>,
 }
 
-/// How a worker exited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ExitKind {
-    /// It was told to stop.
+pub(crate) enum ExitKind {
     Stopped,
-    /// It was idle.
     Idle,
     /// Its directory was missing, removed or replaced.
     Displaced,
@@ -148,15 +132,14 @@ pub enum ExitKind {
 }
 
 impl Observed {
-    /// Slots without workers.
-    pub fn new(ports: impl IntoIterator<Item = u16>) -> Self {
+    pub(crate) fn new(ports: impl IntoIterator<Item = u16>) -> Self {
         let slots = ports.into_iter().map(|port| (port, Slot::default())).collect();
         Self { slots, ..Self::default() }
     }
 
     /// A connection waits. A late report, when the slot is not watched any more, is ignored: the next watch reports the
     /// connection again.
-    pub fn connection_waits(&mut self, port: u16, now: Instant) {
+    pub(crate) fn connection_waits(&mut self, port: u16, now: Instant) {
         if let Some(slot) = self.slots.get_mut(&port)
             && slot.socket_mode == SocketMode::Watched
         {
@@ -165,15 +148,14 @@ impl Observed {
         }
     }
 
-    /// The socket has this mode now.
-    pub fn socket_mode_set(&mut self, port: u16, mode: SocketMode) {
+    pub(crate) fn socket_mode_set(&mut self, port: u16, mode: SocketMode) {
         if let Some(slot) = self.slots.get_mut(&port) {
             slot.socket_mode = mode;
         }
     }
 
     /// A worker was started; returns why.
-    pub fn started(
+    pub(crate) fn started(
         &mut self,
         port: u16,
         assignment: Arc<Assignment>,
@@ -193,7 +175,13 @@ impl Observed {
     }
 
     /// The previous pool still has a worker on this port, and is stopping it.
-    pub fn add_old_pool_worker(&mut self, port: u16, assignment: Arc<Assignment>, pid: u32, now: Instant) {
+    pub(crate) fn add_old_pool_worker(
+        &mut self,
+        port: u16,
+        assignment: Arc<Assignment>,
+        pid: u32,
+        now: Instant,
+    ) {
         let stop = Some(Stop { since: now, reason: StopReason::OldPool, is_killed: false });
         let (program, missing_data, waited_since) = (self.program, None, None);
         let worker = Worker { assignment, pid, missing_data, since: now, program, waited_since, stop };
@@ -201,7 +189,7 @@ impl Observed {
     }
 
     /// The worker applied its first command; returns how long a connection had waited for that.
-    pub fn served(&mut self, port: u16, now: Instant) -> Option<Duration> {
+    pub(crate) fn served(&mut self, port: u16, now: Instant) -> Option<Duration> {
         let slot = self.slots.get_mut(&port)?;
         let worker = slot.worker.as_mut()?;
         if let Some(history) = &mut slot.history {
@@ -212,7 +200,7 @@ impl Observed {
     }
 
     /// A worker failed to start, which counts as a crash.
-    pub fn start_failed(&mut self, port: u16, assignment: &Arc<Assignment>, now: Instant) {
+    pub(crate) fn start_failed(&mut self, port: u16, assignment: &Arc<Assignment>, now: Instant) {
         let program = self.program;
         if let Some(slot) = self.slots.get_mut(&port) {
             slot.history_of(assignment).crashed(now, Lifetime::NONE, program);
@@ -220,29 +208,26 @@ impl Observed {
         }
     }
 
-    /// The worker was sent the settings of this assignment.
-    pub fn settings_sent(&mut self, port: u16, assignment: Arc<Assignment>) {
+    pub(crate) fn settings_sent(&mut self, port: u16, assignment: Arc<Assignment>) {
         if let Some(worker) = self.worker_mut(port) {
             worker.assignment = assignment;
         }
     }
 
-    /// The worker was told to stop.
-    pub fn stopping(&mut self, port: u16, reason: StopReason, now: Instant) {
+    pub(crate) fn stopping(&mut self, port: u16, reason: StopReason, now: Instant) {
         if let Some(worker) = self.worker_mut(port) {
             worker.stop = Some(Stop { since: now, reason, is_killed: false });
         }
     }
 
-    /// The worker was killed because it took too long to stop.
-    pub fn killed(&mut self, port: u16) {
+    pub(crate) fn killed(&mut self, port: u16) {
         if let Some(stop) = self.worker_mut(port).and_then(|worker| worker.stop.as_mut()) {
             stop.is_killed = true;
         }
     }
 
     /// The worker exited, with this code or by a signal, and had served or not; `None` if there was none.
-    pub fn ended(
+    pub(crate) fn ended(
         &mut self,
         port: u16,
         code: Option<i32>,
@@ -275,7 +260,7 @@ impl Observed {
     }
 
     /// What a worker of this assignment would miss, as far as the pool knows.
-    pub fn missing_data(&self, port: u16, assignment: &Assignment) -> Option<MissingData> {
+    pub(crate) fn missing_data(&self, port: u16, assignment: &Assignment) -> Option<MissingData> {
         if self.is_data_root_missing {
             return Some(MissingData::DataRoot);
         }
@@ -283,20 +268,19 @@ impl Observed {
         (state == DirectoryState::Missing).then_some(MissingData::Directory)
     }
 
-    /// How many workers are stopping for this reason.
-    pub fn stopping_count(&self, reason: StopReason) -> usize {
+    pub(crate) fn stopping_count(&self, reason: StopReason) -> usize {
         let stops = self.slots.values().filter_map(|slot| slot.worker.as_ref()?.stop);
         stops.filter(|stop| stop.reason == reason).count()
     }
 
     /// How many workers run an older program, and are not stopping.
-    pub fn outdated_count(&self) -> usize {
+    pub(crate) fn outdated_count(&self) -> usize {
         let workers = self.slots.values().filter_map(|slot| slot.worker.as_ref());
         workers.filter(|worker| worker.stop.is_none() && worker.program != self.program).count()
     }
 
     /// How many workers there are, including stopping ones.
-    pub fn worker_count(&self) -> usize {
+    pub(crate) fn worker_count(&self) -> usize {
         self.slots.values().filter(|slot| slot.worker.is_some()).count()
     }
 
@@ -306,7 +290,6 @@ impl Observed {
 }
 
 impl StopReason {
-    /// Why the next worker will be started.
     fn next_start(self) -> StartReason {
         match self {
             Self::Unwanted | Self::DataChanged => StartReason::Connection,
@@ -316,11 +299,10 @@ impl StopReason {
 }
 
 impl StartReason {
-    /// Every reason.
-    pub const ALL: [Self; 3] = [Self::Connection, Self::Crash, Self::Upgrade];
+    pub(crate) const ALL: [Self; 3] = [Self::Connection, Self::Crash, Self::Upgrade];
 
     /// As in the metrics.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Connection => "connection",
             Self::Crash => "crash",
@@ -331,14 +313,14 @@ impl StartReason {
 
 impl Slot {
     /// Until when no worker of this tenant may start, because of crashes; `None` if one may start now.
-    pub fn backs_off_until(&self, assignment: &Assignment, now: Instant) -> Option<Instant> {
+    pub(crate) fn backs_off_until(&self, assignment: &Assignment, now: Instant) -> Option<Instant> {
         let history =
             self.history.as_ref().filter(|history| history.assignment.is_same_worker(assignment))?;
         history.backoff.waits_until(now)
     }
 
     /// The latest result of checking this tenant's directory.
-    pub fn directory_state(&self, assignment: &Assignment) -> Option<DirectoryState> {
+    pub(crate) fn directory_state(&self, assignment: &Assignment) -> Option<DirectoryState> {
         let (checked, state) = self.directory.as_ref()?;
         checked.is_same_worker(assignment).then_some(*state)
     }

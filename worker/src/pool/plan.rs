@@ -11,16 +11,11 @@ use super::backoff::HEALTHY_AFTER;
 use super::desired::{Assignment, Desired};
 use super::observed::{DirectoryState, Observed, Slot, SocketMode, StopReason, Worker};
 
-/// An action on one slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Set what happens to the slot's connections.
+pub(crate) enum Action {
     SetSocketMode(u16, SocketMode),
-    /// Start a worker.
     Start(u16, Arc<Assignment>),
-    /// Send the worker its new settings.
     SendSettings(u16, Arc<Assignment>),
-    /// Stop the worker.
     Stop(u16, StopReason),
     /// Kill the worker, which took too long to stop.
     Kill(u16),
@@ -35,7 +30,7 @@ const MAX_REPLACED_AT_ONCE: usize = 1;
 
 /// Plans and performs until no action is left, because an action may require another. Only then may the loop wait for
 /// events, or for [`next_wakeup`]. Returns whether the plan converged.
-pub async fn run_to_fixpoint<W>(
+pub(crate) async fn run_to_fixpoint<W>(
     world: &mut W,
     plan: impl Fn(&W) -> Vec<Action>,
     mut perform: impl AsyncFnMut(&mut W, Action),
@@ -53,7 +48,7 @@ pub async fn run_to_fixpoint<W>(
 }
 
 /// What to do now: up to one action per slot. [`run_to_fixpoint`] plans again when all are done.
-pub fn plan(desired: &Desired, observed: &Observed, now: Instant) -> Vec<Action> {
+pub(crate) fn plan(desired: &Desired, observed: &Observed, now: Instant) -> Vec<Action> {
     let leaving = leaving_workers(desired, observed);
     let replaced = replaced_workers(desired, observed, now);
     let decide = |(&port, slot): (&u16, &Slot)| {
@@ -75,7 +70,7 @@ pub fn plan(desired: &Desired, observed: &Observed, now: Instant) -> Vec<Action>
 }
 
 /// When to call [`plan`] again even without an event.
-pub fn next_wakeup(desired: &Desired, observed: &Observed, now: Instant) -> Option<Instant> {
+pub(crate) fn next_wakeup(desired: &Desired, observed: &Observed, now: Instant) -> Option<Instant> {
     let wakeup = |(port, slot): (&u16, &Slot)| match &slot.worker {
         Some(worker) => {
             let stop = worker.stop.filter(|stop| !stop.is_killed)?;
@@ -93,7 +88,7 @@ pub fn next_wakeup(desired: &Desired, observed: &Observed, now: Instant) -> Opti
 /// A tenant whose first worker of the newest program crashed before it served, and that no worker has served since. Until
 /// one does, or there is a newer program, the old program's workers stay. A tenant that an older program failed as well
 /// does not count.
-pub fn failed_tenant<'a>(desired: &'a Desired, observed: &Observed) -> Option<&'a Assignment> {
+pub(crate) fn failed_tenant<'a>(desired: &'a Desired, observed: &Observed) -> Option<&'a Assignment> {
     desired.assignments.iter().find_map(|(port, assignment)| {
         let history = observed.slots.get(port)?.history.as_ref()?;
         let is_failed =

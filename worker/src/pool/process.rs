@@ -27,9 +27,8 @@ use crate::settings::{MissingData, WorkerSettings};
 /// Where a worker finds its socket: the first descriptor after standard error, as systemd passes it.
 const LISTENER_FD: i32 = 3;
 
-/// Starts workers.
 #[derive(Debug, Clone)]
-pub struct Launcher {
+pub(crate) struct Launcher {
     executable: PathBuf,
     /// Keeps the executable there.
     program: Option<Program>,
@@ -42,26 +41,24 @@ pub struct Launcher {
 
 /// How a worker's process ended.
 #[derive(Debug)]
-pub struct Exit {
-    /// What the system says about it.
-    pub status: io::Result<ExitStatus>,
+pub(crate) struct Exit {
+    pub(crate) status: io::Result<ExitStatus>,
     /// A command was applied before; see `server/worker.rs`.
-    pub has_served: bool,
+    pub(crate) has_served: bool,
 }
 
 /// A worker that runs; its end is reported as an [`Event::WorkerEnded`].
-pub struct Process {
-    /// Its process id.
-    pub pid: u32,
+pub(crate) struct Process {
+    pub(crate) pid: u32,
     /// Its process, for signals and for the next pool. Opened before it could be reaped: it is never another process.
-    pub pidfd: OwnedFd,
+    pub(crate) pidfd: OwnedFd,
     /// The line for its standard input; `None` closes that.
     settings: watch::Sender<Option<Vec<u8>>>,
 }
 
 impl Launcher {
     /// Workers are this program, and log as the pool does.
-    pub fn new(program: Program, log_format: LogFormat, sandbox: Enforcement) -> Self {
+    pub(crate) fn new(program: Program, log_format: LogFormat, sandbox: Enforcement) -> Self {
         Self {
             executable: program.executable(),
             program: Some(program),
@@ -72,20 +69,18 @@ impl Launcher {
         }
     }
 
-    /// From now on workers are this program.
-    pub fn replace(&mut self, program: Program) {
+    pub(crate) fn replace(&mut self, program: Program) {
         self.executable = program.executable();
         self.program = Some(program);
     }
 
-    /// The program that workers are.
-    pub fn program(&self) -> Option<&Program> {
+    pub(crate) fn program(&self) -> Option<&Program> {
         self.program.as_ref()
     }
 
     /// The command that tries what will confine the workers, on the folder that their directories are in: whose it is
     /// matters.
-    pub fn sandbox_trial(&self, data_root: &Path) -> std::process::Command {
+    pub(crate) fn sandbox_trial(&self, data_root: &Path) -> std::process::Command {
         let mut command = std::process::Command::new(&self.executable);
         command.arg("sandbox").env_clear().stdin(Stdio::null());
         if data_root.is_dir() {
@@ -94,7 +89,6 @@ impl Launcher {
         command
     }
 
-    /// Workers are this program; for tests.
     #[cfg(test)]
     pub(super) fn with_program(executable: PathBuf) -> Self {
         let (program, rust_log, sandbox) = (None, None, Enforcement::Off);
@@ -102,10 +96,7 @@ impl Launcher {
     }
 
     /// Starts a worker on a slot's socket; when the tenant has no directory, one that says so.
-    ///
-    /// # Errors
-    /// The system has no process, memory or descriptor left for it, or the program is gone.
-    pub fn start(
+    pub(crate) fn start(
         &self,
         port: u16,
         listener: OwnedFd,
@@ -170,10 +161,7 @@ impl Launcher {
 
 impl Process {
     /// Sends the worker its new settings. Of several in quick succession only the last is sure to arrive.
-    ///
-    /// # Errors
-    /// The settings cannot be written as JSON.
-    pub fn send_settings(&self, settings: &WorkerSettings) -> io::Result<()> {
+    pub(crate) fn send_settings(&self, settings: &WorkerSettings) -> io::Result<()> {
         let line = line_of(settings)?;
         // A worker that was told to stop gets no more.
         self.settings.send_if_modified(|known| known.as_mut().map(|known| *known = line).is_some());
@@ -181,12 +169,11 @@ impl Process {
     }
 
     /// Lets the worker finish its requests, then end: SIGTERM, and the end of its standard input.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.signal(Signal::TERM);
     }
 
-    /// Ends the worker now.
-    pub fn kill(&self) {
+    pub(crate) fn kill(&self) {
         self.signal(Signal::KILL);
     }
 

@@ -27,9 +27,8 @@ const NAME: &str = "sq-worker";
 /// Above every descriptor number that a child is given, so that none of these replaces the program's.
 const MIN_PROGRAM_FD: i32 = 16;
 
-/// A program's file.
 #[derive(Debug, Clone)]
-pub struct Program {
+pub(crate) struct Program {
     file: Arc<OwnedFd>,
     /// Device, inode, length and mtime, which tell it from another file at the same path.
     identity: (u64, u64, i64, i64, u64),
@@ -38,11 +37,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// The program of this process.
-    ///
-    /// # Errors
-    /// `/proc` is not mounted.
-    pub fn current() -> io::Result<Self> {
+    pub(crate) fn current() -> io::Result<Self> {
         Self::open(PathBuf::from("/proc/self/exe"), std::env::current_exe()?)
     }
 
@@ -55,7 +50,7 @@ impl Program {
     }
 
     /// The path to execute in a child of this process.
-    pub fn executable(&self) -> PathBuf {
+    pub(crate) fn executable(&self) -> PathBuf {
         format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
     }
 
@@ -98,7 +93,7 @@ impl Program {
 }
 
 /// Checks for a new program at each SIGHUP, and calls `adopt` with one that prints its version, until it returns false.
-pub fn replace_on_hangup(
+pub(crate) fn replace_on_hangup(
     running: Program,
     mut hangups: watch::Receiver<()>,
     adopt: impl Fn(Program, String) -> bool + Send + 'static,

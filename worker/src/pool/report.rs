@@ -13,7 +13,7 @@ use super::storage::{Size, Sizes};
 
 /// The JSON of `/status`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Report {
+pub(crate) struct Report {
     status: &'static str,
     slot_count: usize,
     tenants: usize,
@@ -24,8 +24,9 @@ pub struct Report {
     storage: BTreeMap<TenantName, u64>,
     /// The disk space of every tenant's directory, in bytes.
     disk: BTreeMap<TenantName, u64>,
+    /// The tenants of the registry.
     #[serde(skip)]
-    accounts: Arc<[Account]>,
+    pub(super) accounts: Arc<[Account]>,
 }
 
 /// The state of a slot's worker.
@@ -80,7 +81,7 @@ struct SlotReport {
 
 impl Report {
     /// The state now. `accounts` are all tenants of the registry.
-    pub fn new(
+    pub(crate) fn new(
         desired: &Desired,
         observed: &Observed,
         accounts: &Arc<[Account]>,
@@ -107,9 +108,8 @@ impl Report {
         }
     }
 
-    /// Adds the tenants' sizes.
     #[must_use]
-    pub fn with_storage(mut self, sizes: &Sizes) -> Self {
+    pub(crate) fn with_storage(mut self, sizes: &Sizes) -> Self {
         for slot in &mut self.slots {
             slot.storage_bytes = sizes.get(&slot.tenant).map(|size| size.stored_bytes);
         }
@@ -121,13 +121,8 @@ impl Report {
         self
     }
 
-    /// The tenants of the registry.
-    pub fn accounts(&self) -> &Arc<[Account]> {
-        &self.accounts
-    }
-
     /// The number of workers in each state, by the state's name.
-    pub fn states(&self) -> [(&'static str, usize); 4] {
+    pub(crate) fn states(&self) -> [(&'static str, usize); 4] {
         let StateCounts { sleeping, running, backing_off, stopping } = self.workers;
         [("sleeping", sleeping), ("running", running), ("backing_off", backing_off), ("stopping", stopping)]
     }

@@ -29,17 +29,18 @@ const REFUSED_AT_ONCE: usize = 64;
 const REFUSAL_PAUSE: Duration = Duration::from_millis(50);
 
 /// A listening slot, and the channel to the task that watches it.
-pub struct SlotSocket {
+pub(crate) struct SlotSocket {
     listener: Arc<OwnedFd>,
     mode: watch::Sender<SocketMode>,
 }
 
 impl SlotSocket {
     /// Binds a slot and listens, so that connections wait from now on. Call it inside a runtime.
-    ///
-    /// # Errors
-    /// Failed to bind; the text names the address and says what to do.
-    pub fn bind(address: IpAddr, port: u16, events: &mpsc::UnboundedSender<Event>) -> Result<Self, String> {
+    pub(crate) fn bind(
+        address: IpAddr,
+        port: u16,
+        events: &mpsc::UnboundedSender<Event>,
+    ) -> Result<Self, String> {
         let address = SocketAddr::new(address, port);
         let listener = listen(address)
             .map_err(|error| listen_error::explain(&ListenAddress::Tcp(address), &error, SETTINGS))?;
@@ -47,7 +48,7 @@ impl SlotSocket {
     }
 
     /// A slot whose socket was inherited from the previous pool.
-    pub fn take_over(listener: OwnedFd, port: u16, events: &mpsc::UnboundedSender<Event>) -> Self {
+    pub(crate) fn take_over(listener: OwnedFd, port: u16, events: &mpsc::UnboundedSender<Event>) -> Self {
         let listener = Arc::new(listener);
         let (mode, changes) = watch::channel(SocketMode::Unwatched);
         tokio::spawn(serve_modes(port, Arc::clone(&listener), changes, events.clone()));
@@ -55,21 +56,18 @@ impl SlotSocket {
     }
 
     /// The socket itself, for the next pool.
-    pub fn listener(&self) -> BorrowedFd<'_> {
+    pub(crate) fn listener(&self) -> BorrowedFd<'_> {
         self.listener.as_fd()
     }
 
     /// Sets what happens to the slot's connections. Setting `Watched` again reports a waiting connection again.
-    pub fn set_mode(&self, mode: SocketMode) {
+    pub(crate) fn set_mode(&self, mode: SocketMode) {
         // Never fails: the task ends only after this sender is dropped.
         let _ = self.mode.send(mode);
     }
 
     /// A copy of the socket for a worker.
-    ///
-    /// # Errors
-    /// The process has too many open files, or the socket can't listen any more.
-    pub fn share(&self) -> io::Result<OwnedFd> {
+    pub(crate) fn share(&self) -> io::Result<OwnedFd> {
         restore(&self.listener)?;
         self.listener.try_clone()
     }
@@ -83,10 +81,7 @@ fn restore(listener: &OwnedFd) -> io::Result<()> {
 }
 
 /// Binds and listens on a non-blocking socket.
-///
-/// # Errors
-/// Failed to bind.
-pub fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
+pub(crate) fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     // Close-on-exec: a worker gets its own slot's socket and no other.
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;

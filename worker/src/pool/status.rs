@@ -36,38 +36,32 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where the answers come from.
 #[derive(Debug)]
-pub struct StatusSources {
+pub(crate) struct StatusSources {
     /// The pool's loop, which makes a [`Report`].
-    pub events: mpsc::UnboundedSender<Event>,
-    /// The counters.
-    pub metrics: Arc<Metrics>,
-    /// The tenants' stored bytes.
-    pub storage: Arc<Storage>,
+    pub(crate) events: mpsc::UnboundedSender<Event>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) storage: Arc<Storage>,
     /// Whether the address is loopback. Requests must then name a loopback host.
-    pub is_local: bool,
+    pub(crate) is_local: bool,
 }
 
 /// The status port's socket, and the task that accepts on it.
-pub struct StatusServer {
+pub(crate) struct StatusServer {
     /// For the next pool.
-    pub listener: OwnedFd,
+    pub(crate) listener: OwnedFd,
     accepting: AbortHandle,
 }
 
 /// The status port's socket, before it is served.
-pub struct StatusSocket {
-    /// Where it listens.
-    pub address: SocketAddr,
+pub(crate) struct StatusSocket {
+    pub(crate) address: SocketAddr,
     listener: OwnedFd,
     listening: TcpListener,
 }
 
 impl StatusSocket {
     /// Listens on an inherited socket, or on a new one.
-    ///
-    /// # Errors
-    /// Failed to listen; the text names the address and says what to do.
-    pub fn listen(address: SocketAddr, inherited: Option<OwnedFd>) -> Result<Self, String> {
+    pub(crate) fn listen(address: SocketAddr, inherited: Option<OwnedFd>) -> Result<Self, String> {
         let explain = |error: io::Error| {
             let settings = Settings::one("[pool] status_listen, or set it to \"off\"");
             let advice = listen_error::tcp_advice(address, &error, settings);
@@ -90,7 +84,7 @@ impl StatusSocket {
     }
 
     /// Accepts and answers from now on.
-    pub fn serve(self, sources: StatusSources) -> StatusServer {
+    pub(crate) fn serve(self, sources: StatusSources) -> StatusServer {
         let accepting = tokio::spawn(accept(self.listening, Arc::new(sources)));
         StatusServer { listener: self.listener, accepting: accepting.abort_handle() }
     }
@@ -98,7 +92,7 @@ impl StatusSocket {
 
 impl StatusServer {
     /// Stops accepting, so that the next pool answers.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.accepting.abort();
     }
 }
@@ -142,7 +136,7 @@ impl StatusSources {
         // If the loop has ended, the sender is dropped and `report` fails.
         let _ = self.events.send(Event::StatusRequested(sender));
         let report = report.await.ok()?;
-        let sizes = self.storage.sizes(report.accounts()).await;
+        let sizes = self.storage.sizes(&report.accounts).await;
         Some((report, sizes))
     }
 

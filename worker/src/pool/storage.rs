@@ -35,19 +35,19 @@ const BLOCK_BYTES: u64 = 512;
 
 /// The size of a tenant's directory. Of the folders in it, only phexts that a link points to count.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Size {
+pub(crate) struct Size {
     /// The lengths of the `.phext` files, which count against the quota.
-    pub stored_bytes: u64,
+    pub(crate) stored_bytes: u64,
     /// The space allocated to all regular files. A file with two hard links in the directory counts twice.
-    pub disk_bytes: u64,
+    pub(crate) disk_bytes: u64,
 }
 
 /// The size of each tenant whose directory can be read.
-pub type Sizes = BTreeMap<TenantName, Size>;
+pub(crate) type Sizes = BTreeMap<TenantName, Size>;
 
 /// Measures the tenants' directories.
 #[derive(Debug, Default)]
-pub struct Storage {
+pub(crate) struct Storage {
     latest: watch::Sender<Measurement>,
     data_root: Option<DataRoot>,
 }
@@ -64,17 +64,17 @@ struct Measurement {
 
 impl Storage {
     /// Measures in this data root. Each directory that exists gets its note there.
-    pub fn new(data_root: DataRoot) -> Self {
+    pub(crate) fn new(data_root: DataRoot) -> Self {
         Self { data_root: Some(data_root), ..Self::default() }
     }
 
     /// How many tenants' directories were missing at the latest measurement.
-    pub fn missing_directories(&self) -> usize {
+    pub(crate) fn missing_directories(&self) -> usize {
         self.latest.borrow().missing_directories
     }
 
     /// The sizes of these tenants' directories, up to about [`MIN_VALID`] old unless the disk is slow.
-    pub async fn sizes(self: &Arc<Self>, accounts: &Arc<[Account]>) -> Arc<Sizes> {
+    pub(crate) async fn sizes(self: &Arc<Self>, accounts: &Arc<[Account]>) -> Arc<Sizes> {
         let mut latest = self.latest.subscribe();
         self.measure_if_due(accounts);
         // On a timeout, the previous sizes are used.
@@ -83,7 +83,7 @@ impl Storage {
     }
 
     /// Starts a measurement, unless one runs or the latest is still valid.
-    pub fn measure_if_due(self: &Arc<Self>, accounts: &Arc<[Account]>) {
+    pub(crate) fn measure_if_due(self: &Arc<Self>, accounts: &Arc<[Account]>) {
         let now = Instant::now();
         let is_started = self.latest.send_if_modified(|latest| {
             let is_due = !latest.is_running && latest.due.is_none_or(|due| due <= now);

@@ -114,7 +114,7 @@ impl Pool {
 
 /// What the old pool leaves to this one; nothing when there was none.
 #[derive(Default)]
-pub struct Inherited {
+pub(crate) struct Inherited {
     sockets: BTreeMap<SocketAddr, OwnedFd>,
     workers: Vec<(RunningWorker, OwnedFd)>,
     predecessor: Option<Predecessor>,
@@ -122,10 +122,7 @@ pub struct Inherited {
 
 impl Inherited {
     /// Waits for the running pool to offer its sockets.
-    ///
-    /// # Errors
-    /// No offer comes in time, or in another form, or the socket file cannot be made.
-    pub async fn wait_for_offer(config: &Path) -> Result<Self, AcceptError> {
+    pub(crate) async fn wait_for_offer(config: &Path) -> Result<Self, AcceptError> {
         let path = layout::pool_upgrade_socket(config);
         let (workers, mut sockets, predecessor): (Vec<RunningWorker>, Vec<OwnedFd>, _) =
             upgrade::wait_for_offer(&path).await?;
@@ -152,9 +149,6 @@ impl Inherited {
 
     /// Accepts the offer, and notes the old pool's workers: each holds its slot and its directory until it has ended.
     /// Sockets that were not taken are closed. Gives descriptors of the workers' processes, for the next upgrade.
-    ///
-    /// # Errors
-    /// The old pool goes on after all, or its workers' ends cannot be watched.
     pub(super) async fn accept(
         self,
         observed: &mut Observed,
