@@ -8,62 +8,31 @@ use crate::store::recovery::RecoveryError;
 /// Why an operation failed. Acknowledged writes are not affected. A write that failed is not on disk, unless a sync or a
 /// rename failed: then it may be, and every later operation is [`StoreError::InDoubt`].
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what the variants are")]
 pub enum StoreError {
-    /// The files of the phext are damaged, so it is neither read nor overwritten.
     #[error(transparent)]
     Damaged(#[from] Damage),
-    /// The write would exceed the quota.
     #[error("{used} of {quota} bytes are used, and the write needs more than is left")]
-    QuotaExceeded {
-        /// What all phexts cost now, in bytes.
-        used: u64,
-        /// The limit.
-        quota: u64,
-    },
-    /// The write would exceed the number of phexts.
+    QuotaExceeded { used: u64, quota: u64 },
     #[error("the tenant has {phexts} phexts, and may have {limit}")]
-    TooManyPhexts {
-        /// How many there are.
-        phexts: usize,
-        /// The limit.
-        limit: usize,
-        /// What all of them cost, in bytes.
-        used: u64,
-        /// The quota, if there is one.
-        quota: Option<u64>,
-    },
-    /// The disk has no space.
+    TooManyPhexts { phexts: usize, limit: usize, used: u64, quota: Option<u64> },
     #[error("the disk is full")]
-    DiskFull {
-        /// What all phexts cost now, in bytes.
-        used: u64,
-        /// The quota, if there is one.
-        quota: Option<u64>,
-    },
+    DiskFull { used: u64, quota: Option<u64> },
     /// The file system or a file of the phext is read-only.
     #[error("the disk can only be read")]
     Unwritable,
     /// The name of a temporary file of the phext is taken by something that is not a plain file.
     #[error("a temporary file is in the way")]
     Blocked,
-    /// The scroll would be new, and beyond the limit for new scrolls.
     #[error("a new scroll's coordinate has parts of at most {limit}")]
-    TooFar {
-        /// The largest part of a new scroll's coordinate.
-        limit: u32,
-    },
-    /// The scroll is not what the write expects.
+    TooFar { limit: u32 },
     #[error("the scroll has changed")]
     NotAsExpected,
-    /// The key was used for another request.
     #[error("the key was used for another write")]
     KeyReused,
     /// The text is longer than a record of the journal can be.
     #[error("a text of {bytes} bytes is too long")]
-    TextTooLong {
-        /// Its length.
-        bytes: usize,
-    },
+    TextTooLong { bytes: usize },
     /// A job must end first: something must be read, or saved to free memory or disk space, or another program has changed
     /// the file. Try again after the next call of [`Store::finish`].
     #[error("something must be read or saved first")]
@@ -71,7 +40,6 @@ pub enum StoreError {
     /// A sync or a rename failed: only a new start can tell what is on disk.
     #[error("the disk failed while it was written to, and what it holds is in doubt")]
     InDoubt,
-    /// Another error of the system.
     #[error("the data directory cannot be used: {0}")]
     Io(#[from] io::Error),
 }

@@ -37,22 +37,18 @@ pub struct Checked {
 
 /// What is in a file.
 #[derive(Debug)]
+#[expect(missing_docs, reason = "most names say enough")]
 pub enum Finding {
-    /// The text of a phext.
     Phext {
-        /// The number of its scrolls.
         scrolls: usize,
-        /// Which program wrote it.
         origin: Origin,
     },
-    /// Another name of a phext.
+    /// Another name of this phext.
     Link {
-        /// The phext's own name.
         target: PhextName,
     },
-    /// The journal of a phext.
     Journal {
-        /// The number of valid records.
+        /// Of valid ones.
         records: u64,
         /// Edits that are not in the phext's file; `None` when that cannot be read.
         unsaved: Option<u64>,
@@ -63,16 +59,13 @@ pub enum Finding {
     },
     /// Idempotency keys of phexts without a journal.
     Keys {
-        /// Their number.
         keys: u64,
     },
     /// Space that is kept for a full disk.
     Reserve,
     /// A temporary file that a worker left.
     Leftover,
-    /// It is damaged.
     Damaged(Damage),
-    /// It cannot be read.
     Unreadable(io::Error),
 }
 
