@@ -32,7 +32,7 @@ use crate::store::retired_keys::RetiredKeys;
 use crate::store::usage::Usage;
 
 mod admission;
-pub mod breaks;
+pub(crate) mod breaks;
 mod cache;
 mod counts;
 mod damage;
@@ -71,7 +71,7 @@ pub use crate::store::freshness::LoopTick;
 pub use crate::store::idempotency::{KeyOrigin, WriteKey};
 pub use crate::store::journal::JournalDamage;
 pub use crate::store::links::BadLink;
-pub use crate::store::list::{Listed, Listing};
+pub(crate) use crate::store::list::{Listed, Listing};
 pub use crate::store::pending::{CommitPoint, Pending};
 pub use crate::store::phext::cursor::Cursor;
 pub use crate::store::phext::joined::Joined;
@@ -169,7 +169,7 @@ impl Store {
     }
 
     /// A store without a directory, of a worker that has nothing to serve: every operation fails.
-    pub fn absent(limits: Limits) -> Self {
+    pub(crate) fn absent(limits: Limits) -> Self {
         Self::on(Arc::new(AbsentDisk), limits, Tuning::DEFAULT)
     }
 
@@ -284,10 +284,7 @@ impl Store {
 
     /// A phext as it was last read or written, to learn how much memory an answer will take. It is only read when it is not in
     /// memory. Where another program has changed the file since, this is the phext before that change.
-    ///
-    /// # Errors
-    /// It must be read, and that fails as [`Store::read`] does.
-    pub fn peek(&mut self, name: &PhextName) -> Result<&Phext, StoreError> {
+    pub(crate) fn peek(&mut self, name: &PhextName) -> Result<&Phext, StoreError> {
         let mut target = None;
         if self.cache.open(name).is_none() {
             target = self.refresh(name)?;
@@ -382,7 +379,7 @@ impl Store {
         let open = self.cache.open(name);
         // A link may have replaced the phext's file since the key first arrived.
         let retired = || [name, requested].iter().find_map(|name| self.keys.get(name, key, clock.now));
-        let known = open.and_then(|open| open.remembered(key, clock)).or_else(retired);
+        let known = open.and_then(|open| open.keys.get(key, clock.now)).or_else(retired);
         let Some(known) = known else { return Ok(None) };
         if known.fingerprint != fingerprint(&write.at, &write.edit) {
             return Err(StoreError::KeyReused);

@@ -21,7 +21,7 @@ fn is_break(byte: u8) -> bool {
 }
 
 /// The offset of the first break of a text. A line feed is not a break: it stays inside a scroll.
-pub fn first_break(text: &str) -> Option<usize> {
+pub(crate) fn first_break(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();
     let has_break = |chunk: &&[u8]| chunk.iter().fold(false, |found, byte| found | is_break(*byte));
     let clean = bytes.chunks_exact(SCAN_BYTES).take_while(|chunk| !has_break(chunk)).count() * SCAN_BYTES;
@@ -45,7 +45,7 @@ pub(super) fn cross(parts: &mut [u64; 9], level: usize, count: usize) {
 }
 
 /// How many breaks lead from one coordinate to a later one.
-pub fn breaks_between(from: &Coordinate, to: &Coordinate) -> u64 {
+pub(crate) fn breaks_between(from: &Coordinate, to: &Coordinate) -> u64 {
     counts_between(from, to).iter().map(|count| u64::from(*count)).sum()
 }
 
@@ -62,7 +62,7 @@ fn counts_between(from: &Coordinate, to: &Coordinate) -> [u32; 9] {
 }
 
 /// The length of scrolls in coordinate order, joined.
-pub fn joined_bytes(scrolls: impl Iterator<Item = (Coordinate, impl AsRef<[u8]>)>) -> u64 {
+pub(crate) fn joined_bytes(scrolls: impl Iterator<Item = (Coordinate, impl AsRef<[u8]>)>) -> u64 {
     let mut here = Coordinate::ORIGIN;
     let mut total = 0;
     for (at, text) in scrolls {
@@ -74,16 +74,15 @@ pub fn joined_bytes(scrolls: impl Iterator<Item = (Coordinate, impl AsRef<[u8]>)
 
 /// The breaks from one coordinate to a later one, written piece by piece.
 #[derive(Debug, Default)]
-pub struct Steps([u32; 9]);
+pub(crate) struct Steps([u32; 9]);
 
 impl Steps {
-    /// All the breaks between two coordinates.
-    pub fn between(from: &Coordinate, to: &Coordinate) -> Self {
+    pub(crate) fn between(from: &Coordinate, to: &Coordinate) -> Self {
         Self(counts_between(from, to))
     }
 
     /// Adds breaks to a buffer until it has `limit` bytes. Gives whether all of them are written.
-    pub fn write(&mut self, buffer: &mut Vec<u8>, limit: usize) -> bool {
+    pub(crate) fn write(&mut self, buffer: &mut Vec<u8>, limit: usize) -> bool {
         for (left, step) in self.0.iter_mut().zip(BREAKS) {
             let room = limit.saturating_sub(buffer.len());
             let count = (*left).min(u32::try_from(room).unwrap_or(u32::MAX));
@@ -99,24 +98,21 @@ impl Steps {
 
 /// A text without breaks, and its coordinate, which may be out of range.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Run<'a> {
-    /// Library first.
-    pub parts: [u64; 9],
-    /// Without a break.
-    pub text: &'a str,
+pub(crate) struct Run<'a> {
+    pub(crate) parts: [u64; 9],
+    pub(crate) text: &'a str,
 }
 
 /// Cuts a phext into texts, one at a time and without a copy. As in libphext, breaks alone (nothing at all, or what is left
 /// after the break behind the last text) make one empty text.
 #[derive(Debug)]
-pub struct Runs<'a> {
+pub(crate) struct Runs<'a> {
     rest: Option<&'a str>,
     parts: [u64; 9],
 }
 
 impl<'a> Runs<'a> {
-    /// Starts at the origin.
-    pub fn new(phext: &'a str) -> Self {
+    pub(crate) fn new(phext: &'a str) -> Self {
         Self { rest: Some(phext), parts: [1; 9] }
     }
 }

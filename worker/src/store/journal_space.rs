@@ -42,7 +42,7 @@ pub(super) struct Demand {
 impl Store {
     /// What journals may take; `None` is no limit.
     fn journals_limit(&self) -> Option<u64> {
-        let left_bytes = self.usage.quota_bytes()?.saturating_sub(self.usage.used_bytes());
+        let left_bytes = self.usage.quota_bytes?.saturating_sub(self.usage.used_bytes());
         Some(left_bytes.saturating_add(self.tuning.journals_bytes))
     }
 
@@ -62,7 +62,7 @@ impl Store {
         demand: Demand,
         clock: &Clock,
     ) -> Result<(), StoreError> {
-        if self.usage.quota_bytes().is_none() {
+        if self.usage.quota_bytes.is_none() {
             return Ok(());
         }
         // It knows what the texts leave of the quota.

@@ -26,20 +26,18 @@ pub(super) const NAME_OVERHEAD_BYTES: u64 = 64;
 
 const PIECE_PHEXTS: usize = 512;
 
-/// A phext in a listing.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Listed {
-    /// Its name.
-    pub name: PhextName,
+pub(crate) struct Listed {
+    pub(crate) name: PhextName,
     /// The length of its file once it is saved.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// The number of its scrolls; `None` when it is damaged or cannot be read.
-    pub scrolls: Option<usize>,
+    pub(crate) scrolls: Option<usize>,
 }
 
 /// A listing that is under way.
 #[derive(Debug, Default)]
-pub struct Listing {
+pub(crate) struct Listing {
     /// The rest of the page.
     names: VecDeque<PhextName>,
     last: Option<PhextName>,
@@ -49,14 +47,14 @@ pub struct Listing {
 
 /// Reads the next page of names from the directory.
 #[derive(Debug)]
-pub struct PageJob {
+pub(crate) struct PageJob {
     disk: Arc<dyn Disk>,
     page: Page,
 }
 
 /// The first names, in order, after those of the last page, as many as fit.
 #[derive(Debug)]
-pub struct Page {
+pub(crate) struct Page {
     after: Option<PhextName>,
     names: BTreeSet<PhextName>,
     bytes: u64,
@@ -66,7 +64,7 @@ pub struct Page {
 
 /// Counts the scrolls of phexts that are not in memory.
 #[derive(Debug)]
-pub struct CountJob {
+pub(crate) struct CountJob {
     disk: Arc<dyn Disk>,
     counts: Arc<Counts>,
     quota_bytes: Option<u64>,
@@ -75,26 +73,24 @@ pub struct CountJob {
 
 /// Rows of a listing, which may be sent when their commit points are durable.
 #[derive(Debug, Default)]
-pub struct Piece {
+pub(crate) struct Piece {
     /// Unsorted, until [`Piece::into_rows`].
     rows: Vec<Listed>,
     /// What the rows rest on.
-    pub commit_points: Vec<CommitPoint>,
+    pub(crate) commit_points: Vec<CommitPoint>,
 }
 
 impl Listing {
     /// Whether a page of names must be read first.
-    pub fn needs_page(&self) -> bool {
+    pub(crate) fn needs_page(&self) -> bool {
         self.names.is_empty() && !self.is_last_page
     }
 
-    /// Whether every phext has been listed.
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.names.is_empty() && self.is_last_page
     }
 
-    /// Takes a page of names.
-    pub fn turn(&mut self, page: Page) {
+    pub(crate) fn turn(&mut self, page: Page) {
         self.last = page.names.last().cloned();
         self.is_last_page = page.is_last;
         self.names = page.names.into_iter().collect();
@@ -103,10 +99,7 @@ impl Listing {
 
 impl PageJob {
     /// Does the work, and blocks until the disk has answered.
-    ///
-    /// # Errors
-    /// The directory cannot be read.
-    pub fn run(self) -> io::Result<Page> {
+    pub(crate) fn run(self) -> io::Result<Page> {
         let Self { disk, mut page } = self;
         disk.visit(&mut |name| {
             // Most names are on other pages: those are skipped without a copy.
@@ -148,14 +141,13 @@ fn memory_of_name(name: &PhextName) -> u64 {
 }
 
 impl CountJob {
-    /// Whether there is nothing to count.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.names.is_empty()
     }
 
     /// Adds their rows to a piece. Gives the phexts whose journals have edits that their files do not: they must be loaded
     /// ([`Store::list_unsaved`]). Blocks until the disk has answered.
-    pub fn run(self, piece: &mut Piece) -> Vec<PhextName> {
+    pub(crate) fn run(self, piece: &mut Piece) -> Vec<PhextName> {
         let Self { disk, counts, quota_bytes, names } = self;
         let mut unsaved = Vec::new();
         for name in names {
@@ -203,8 +195,7 @@ fn count_scrolls(
 }
 
 impl Piece {
-    /// The rows, sorted by name.
-    pub fn into_rows(mut self) -> Vec<Listed> {
+    pub(crate) fn into_rows(mut self) -> Vec<Listed> {
         self.rows.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         self.rows
     }
@@ -212,7 +203,7 @@ impl Piece {
 
 impl Store {
     /// What a listing takes in memory.
-    pub fn listing_bytes(&self) -> u64 {
+    pub(crate) fn listing_bytes(&self) -> u64 {
         const NAME_BYTES: u64 = limits::PHEXT_NAME_BYTES as u64 + NAME_OVERHEAD_BYTES;
         self.usage
             .phexts()
@@ -220,10 +211,7 @@ impl Store {
     }
 
     /// The job that reads a listing's next page.
-    ///
-    /// # Errors
-    /// The disk has failed.
-    pub fn list_page(&self, listing: &Listing) -> Result<PageJob, StoreError> {
+    pub(crate) fn list_page(&self, listing: &Listing) -> Result<PageJob, StoreError> {
         if self.is_in_doubt() {
             return Err(StoreError::InDoubt);
         }
@@ -237,10 +225,7 @@ impl Store {
     }
 
     /// The next rows of a listing: those of phexts in memory, and the job for the others.
-    ///
-    /// # Errors
-    /// The disk has failed.
-    pub fn list_piece(&self, listing: &mut Listing) -> Result<(Piece, CountJob), StoreError> {
+    pub(crate) fn list_piece(&self, listing: &mut Listing) -> Result<(Piece, CountJob), StoreError> {
         if self.is_in_doubt() {
             return Err(StoreError::InDoubt);
         }
@@ -256,7 +241,7 @@ impl Store {
                 Ok(None) | Err(_) => names.push(name),
             }
         }
-        Ok((piece, CountJob { disk, counts, quota_bytes: self.usage.quota_bytes(), names }))
+        Ok((piece, CountJob { disk, counts, quota_bytes: self.usage.quota_bytes, names }))
     }
 
     /// The row of a phext that is in memory as it is on disk, and what it rests on. One without scrolls and without a file
@@ -274,7 +259,7 @@ impl Store {
             }
             Content::Damaged(known) => {
                 let is_same = known.files == PhextFiles::find(&*self.disk, name)?
-                    && known.quota_bytes == self.usage.quota_bytes();
+                    && known.quota_bytes == self.usage.quota_bytes;
                 Ok(is_same.then(|| (Some(row(file.map_or(0, |file| file.bytes), None)), Vec::new())))
             }
             Content::Evicted(evicted) if evicted.file == file => {
@@ -285,10 +270,7 @@ impl Store {
     }
 
     /// Lists a phext whose journal has edits that its file does not. It is loaded, because they must become durable first.
-    ///
-    /// # Errors
-    /// Those of [`Store::load`], except for damage and files that cannot be read.
-    pub fn list_unsaved(&mut self, name: &PhextName, piece: &mut Piece) -> Result<(), StoreError> {
+    pub(crate) fn list_unsaved(&mut self, name: &PhextName, piece: &mut Piece) -> Result<(), StoreError> {
         let row = |bytes, scrolls| Listed { name: name.clone(), bytes, scrolls };
         match self.load(name) {
             Ok(Pending { value: phext, commit_points }) => {
@@ -306,7 +288,7 @@ impl Store {
     }
 
     /// Lists a phext whose scrolls cannot be read now.
-    pub fn list_unread(&self, name: &PhextName, piece: &mut Piece) {
+    pub(crate) fn list_unread(&self, name: &PhextName, piece: &mut Piece) {
         let file = self.disk.identity(&FileName::Phext(name.clone())).ok().flatten();
         // A link's own length means nothing.
         let bytes = file.filter(|file| file.is_file).map_or(0, |file| file.bytes);

@@ -10,7 +10,7 @@ use sq_shared::phext_name::PhextName;
 
 use crate::store::disk::Identity;
 use crate::store::freshness::StatStamp;
-use crate::store::idempotency::{KEYS_PER_PHEXT, RememberedKeys, RememberedWrite, WriteKey};
+use crate::store::idempotency::{KEYS_PER_PHEXT, RememberedKeys, WriteKey};
 use crate::store::job::{Outcome, RefusedRecords, Work};
 use crate::store::pending::{CommitPoint, Pending};
 use crate::store::phext::Phext;
@@ -267,10 +267,6 @@ impl OpenPhext {
             self.plan_save(clock);
         }
         self.advance_durable();
-    }
-
-    pub(super) fn remembered(&self, key: &WriteKey, clock: &Clock) -> Option<RememberedWrite> {
-        self.keys.get(key, clock.now)
     }
 
     fn enqueue(&mut self, entry: &Entry<'_>, frees_space: bool, clock: &Clock) {

@@ -299,7 +299,7 @@ impl Store {
             let kind = if is_large { Kind::Large } else { Kind::Short };
             return self.want(Target::Phext(name.clone()), kind);
         }
-        let found = FoundPhext::read(&*self.disk, name, self.usage.quota_bytes())?;
+        let found = FoundPhext::read(&*self.disk, name, self.usage.quota_bytes)?;
         self.install(name, found)
     }
 
@@ -334,7 +334,7 @@ impl Store {
             None | Some(Content::Evicted(_)) => Ok(false),
             Some(Content::Damaged(known)) => {
                 let is_same = known.files == PhextFiles::find(&*self.disk, name)?;
-                if is_same && known.quota_bytes == self.usage.quota_bytes() {
+                if is_same && known.quota_bytes == self.usage.quota_bytes {
                     return Err(known.damage.clone().into());
                 }
                 Ok(false)
@@ -410,7 +410,7 @@ impl Store {
 
     /// The jobs that read what requests wait for.
     pub(super) fn next_reads(&mut self) -> Vec<Job> {
-        let (disk, reserve, quota_bytes) = (&self.disk, &self.reserve, self.usage.quota_bytes());
+        let (disk, reserve, quota_bytes) = (&self.disk, &self.reserve, self.usage.quota_bytes);
         let job = |target| Job::new(disk, reserve, Task::Read(ReadJob { target, quota_bytes }));
         let Some(reads) = &mut self.reads else { return Vec::new() };
         std::iter::from_fn(|| reads.begin_next()).map(job).collect()

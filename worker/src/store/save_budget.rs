@@ -23,7 +23,7 @@ pub(super) struct SaveBudget {
     bytes: u64,
     /// Since when time pays; `None` before the first save, which is free.
     since: Option<Instant>,
-    last_save_bytes: u64,
+    pub(super) last_save_bytes: u64,
 }
 
 impl SaveBudget {
@@ -52,10 +52,6 @@ impl SaveBudget {
         self.bytes = self.bytes.saturating_sub(file_bytes);
         self.since = Some(now);
         self.last_save_bytes = file_bytes;
-    }
-
-    pub(super) fn last_save_bytes(&self) -> u64 {
-        self.last_save_bytes
     }
 }
 

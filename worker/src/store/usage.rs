@@ -35,7 +35,7 @@ const WARNING_PERCENT: u64 = 90;
 #[derive(Debug, Default)]
 pub(super) struct Usage {
     /// What all phexts together may cost; `None` is no limit.
-    quota_bytes: Option<u64>,
+    pub(super) quota_bytes: Option<u64>,
     /// How many phexts there may be; `None` is no limit.
     phexts_limit: Option<usize>,
     /// Names are kept as digests, with a secret that no client knows: 25 bytes per phext, however long its name is.
@@ -118,10 +118,6 @@ struct Found {
 impl Usage {
     pub(super) fn set_limits(&mut self, quota_bytes: Option<u64>, phexts: Option<usize>) {
         (self.quota_bytes, self.phexts_limit) = (quota_bytes, phexts);
-    }
-
-    pub(super) fn quota_bytes(&self) -> Option<u64> {
-        self.quota_bytes
     }
 
     /// Enters the lengths of a phext's files; `None` when it has no files.
@@ -343,7 +339,7 @@ impl Scan {
         let bytes = match self.disk.identity(&file) {
             // It was removed after it was listed.
             Ok(None) => return,
-            Ok(Some(identity)) if identity.is_file => identity.bytes,
+            Ok(Some(identity)) if identity.is_file => Ok(identity.bytes),
             Ok(Some(_)) => match self.disk.follow(name) {
                 // A file in a folder counts, and the links to it do not.
                 Ok(Followed::To(target)) if target.folder().is_some() && name.folder().is_none() => {
@@ -351,17 +347,12 @@ impl Scan {
                     self.measure(FileName::Journal(target), found);
                     return;
                 }
-                Ok(_) => 0,
-                Err(_) => {
-                    found.unreadable += 1;
-                    0
-                }
+                followed => followed.map(|_| 0),
             },
-            Err(_) => {
-                found.unreadable += 1;
-                0
-            }
+            Err(error) => Err(error),
         };
+        found.unreadable += u64::from(bytes.is_err());
+        let bytes = bytes.unwrap_or(0);
         let digest = self.digests.hash_one(name);
         if let FileName::Journal(name) = file {
             found.add(digest, |files| files.spare_bytes = bytes);

@@ -86,7 +86,7 @@ impl OpenPhext {
 
     /// What it has left to pay for saves, if that matters for its size, or for that of its last save.
     pub(in crate::store) fn budget_to_keep(&self) -> Option<&SaveBudget> {
-        let bytes = self.phext().file_bytes().max(self.save.budget.last_save_bytes());
+        let bytes = self.phext().file_bytes().max(self.save.budget.last_save_bytes);
         (bytes > SMALLEST_WRITE_BYTES).then_some(&self.save.budget)
     }
 

@@ -162,7 +162,7 @@ impl Life {
         if self.random.one_in(20) {
             // With little memory a phext leaves it for the other one.
             let memory_bytes = [u64::MAX, 1500][self.random.below(2)];
-            let quota_bytes = self.store.usage.quota_bytes();
+            let quota_bytes = self.store.usage.quota_bytes;
             self.store.set_limits(Limits { quota_bytes, memory_bytes, ..NO_LIMITS });
         }
         match self.random.below(11) {
