@@ -319,7 +319,7 @@ fn remove_new_file(disk: &dyn Disk, name: &PhextName) -> io::Result<()> {
 }
 
 /// Removes a temporary file. One that cannot be removed is replaced by the next one.
-fn remove(disk: &dyn Disk, file: &FileName) -> io::Result<()> {
+pub(super) fn remove(disk: &dyn Disk, file: &FileName) -> io::Result<()> {
     match disk.remove(file) {
         Err(error) if is_harmless(&error) => Ok(()),
         removed => removed,

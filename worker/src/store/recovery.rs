@@ -11,8 +11,9 @@ use std::time::Instant;
 use sq_shared::phext_name::PhextName;
 
 use crate::store::damage::Damage;
-use crate::store::disk::{Disk, DiskFile, FileName, Identity, is_harmless};
+use crate::store::disk::{Disk, DiskFile, FileName, Identity};
 use crate::store::idempotency::{KEYS_PER_PHEXT, RememberedKeys};
+use crate::store::job;
 use crate::store::journal::{self, Base, Header, Journal, JournalDamage, JournalEnd};
 use crate::store::links::BadLink;
 use crate::store::open_phext::durability::Position;
@@ -164,10 +165,7 @@ pub(super) fn recover(
 /// Those in the directory itself are removed at the start.
 fn remove_leftovers(disk: &dyn Disk, name: &PhextName) -> io::Result<()> {
     for file in [FileName::NewPhext(name.clone()), FileName::NewJournal(name.clone())] {
-        match disk.remove(&file) {
-            Err(error) if is_harmless(&error) => {}
-            removed => removed?,
-        }
+        job::remove(disk, &file)?;
     }
     Ok(())
 }
