@@ -71,13 +71,11 @@ pub enum JournalDamage {
 }
 
 /// Why records were not appended.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 pub(super) enum AppendError {
     /// The journal is unchanged.
-    #[error(transparent)]
     Refused(io::Error),
     /// Half a record may be at its end.
-    #[error("a half-written record could not be cut off: {0}")]
     Torn(io::Error),
 }
 
