@@ -141,7 +141,7 @@ pub struct Write {
     pub key: Option<WriteKey>,
 }
 
-/// What a scroll must be.
+/// What a text must be: a scroll before a write, or an answer for the client to have it cached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expected {
     /// Any text, but not empty.

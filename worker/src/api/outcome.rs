@@ -4,7 +4,7 @@ use bytes::Bytes;
 use sq_shared::coordinate::Coordinate;
 
 use crate::api::stream::Stream;
-use crate::store::{Listing, Phext, Revision, StoreError};
+use crate::store::{Expected, Listing, Phext, Revision, StoreError};
 
 #[derive(Debug)]
 pub(crate) enum Outcome {
@@ -76,31 +76,18 @@ impl CommandError {
     }
 }
 
-/// Which answers a client has cached (`If-None-Match`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum IfNoneMatch {
-    /// Any that is not empty.
-    Any,
-    /// Those with one of these checksums.
-    OneOf(Vec<u128>),
-}
-
 impl Outcome {
     pub(super) fn text(text: impl Into<Bytes>) -> Self {
         Self::Text(text.into())
     }
 
     /// The checksum, if the client has this outcome cached.
-    pub(crate) fn cached_checksum(&self, cached: Option<&IfNoneMatch>) -> Option<u128> {
+    pub(crate) fn cached_checksum(&self, cached: Option<&Expected>) -> Option<u128> {
         let (checksum, is_empty) = match self {
             Self::Scroll { text, checksum } => (*checksum, text.is_empty()),
             Self::Phext { text, checksum } => (*checksum, text.left_bytes() == Some(0)),
             _ => return None,
         };
-        let is_cached = match cached? {
-            IfNoneMatch::Any => !is_empty,
-            IfNoneMatch::OneOf(checksums) => checksums.contains(&checksum),
-        };
-        is_cached.then_some(checksum)
+        cached?.is_met(is_empty, || checksum).then_some(checksum)
     }
 }

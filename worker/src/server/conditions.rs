@@ -8,7 +8,6 @@ use sq_shared::problem::{Code, Problem};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::api::checksum::parse_checksum;
-use crate::api::outcome::IfNoneMatch;
 use crate::store::{Expected, KeyOrigin, WriteKey};
 
 /// The most entity tags in one request; each takes 35 bytes of its head.
@@ -49,12 +48,12 @@ fn requires_no_text(headers: &HeaderMap) -> Result<bool, Problem> {
 
 /// What the client of a read has cached, from `If-None-Match`. Tags are compared weakly; one that is not ours matches
 /// nothing.
-pub(super) fn if_none_match(headers: &HeaderMap) -> Option<IfNoneMatch> {
+pub(super) fn if_none_match(headers: &HeaderMap) -> Option<Expected> {
     let mut checksums = None;
     for value in headers.get_all(header::IF_NONE_MATCH) {
         let list = value.to_str().unwrap_or_default();
         if list.split(',').any(|tag| tag.trim() == "*") {
-            return Some(IfNoneMatch::Any);
+            return Some(Expected::Something);
         }
         let checksums: &mut Vec<u128> = checksums.get_or_insert_default();
         checksums.extend(list.split(',').filter_map(|tag| {
@@ -63,7 +62,7 @@ pub(super) fn if_none_match(headers: &HeaderMap) -> Option<IfNoneMatch> {
             parse_checksum(opaque.strip_prefix('"')?.strip_suffix('"')?)
         }));
     }
-    checksums.map(IfNoneMatch::OneOf)
+    checksums.map(Expected::OneOf)
 }
 
 /// The condition of `If-Match` (RFC 9110, 13.1.1); `None` without it. A weak tag, or one that is not ours, matches nothing.
@@ -150,13 +149,13 @@ mod tests {
         let tag = format!("\"{:032x}\"", 0xabc);
         assert_eq!(if_none_match(&HeaderMap::new()), None);
         for star in ["*", " * ", "*, *", &format!("{tag}, *")] {
-            assert_eq!(of(star), Some(IfNoneMatch::Any), "{star:?}");
+            assert_eq!(of(star), Some(Expected::Something), "{star:?}");
         }
         for one in [tag.clone(), format!("W/{tag}"), format!("\"a,b\",{tag}"), format!("junk, {tag} ,")] {
-            assert_eq!(of(&one), Some(IfNoneMatch::OneOf(vec![0xabc])), "{one:?}");
+            assert_eq!(of(&one), Some(Expected::OneOf(vec![0xabc])), "{one:?}");
         }
         for nothing in ["", "junk", "\"", "\"a\"", "w/\"00000000000000000000000000000abc\"", "\u{e4}"] {
-            assert_eq!(of(nothing), Some(IfNoneMatch::OneOf(Vec::new())), "{nothing:?}");
+            assert_eq!(of(nothing), Some(Expected::OneOf(Vec::new())), "{nothing:?}");
         }
     }
 

@@ -19,7 +19,7 @@ use tracing::{Level, debug, enabled, event};
 
 use crate::api::ApiCommand;
 use crate::api::input::Input;
-use crate::api::outcome::{CommandError, IfNoneMatch};
+use crate::api::outcome::CommandError;
 use crate::api::params::Params;
 use crate::server::activity::Busy;
 use crate::server::answer_body::AnswerBody;
@@ -27,7 +27,7 @@ use crate::server::client::Client;
 use crate::server::respond::{self, Answer};
 use crate::server::worker::Worker;
 use crate::server::{authenticate, body, commits, conditions};
-use crate::store::StoreError;
+use crate::store::{Expected, StoreError};
 
 /// The health check, which needs no key.
 const HEALTH: &str = "/health";
@@ -154,7 +154,7 @@ async fn handle(
 async fn run(
     worker: &Rc<Worker>,
     command: &ApiCommand,
-    cached: Option<&IfNoneMatch>,
+    cached: Option<&Expected>,
     request_id: &str,
 ) -> Result<Answer, Problem> {
     let refuse = |failure: CommandError| respond::problem_from(&failure, request_id);

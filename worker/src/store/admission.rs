@@ -100,12 +100,16 @@ pub(super) fn check_coordinate(scroll: &str, write: &Write, limit: Option<u32>) 
 }
 
 pub(super) fn check_expected(scroll: &str, expected: Option<&Expected>) -> Result<(), StoreError> {
-    let is_met = match expected {
-        None => true,
-        Some(Expected::Something) => !scroll.is_empty(),
-        Some(Expected::OneOf(checksums)) => {
-            checksums.contains(&xxhash_rust::xxh3::xxh3_128(scroll.as_bytes()))
-        }
-    };
+    let checksum = || xxhash_rust::xxh3::xxh3_128(scroll.as_bytes());
+    let is_met = expected.is_none_or(|expected| expected.is_met(scroll.is_empty(), checksum));
     if is_met { Ok(()) } else { Err(StoreError::NotAsExpected) }
+}
+
+impl Expected {
+    pub(crate) fn is_met(&self, is_empty: bool, checksum: impl FnOnce() -> u128) -> bool {
+        match self {
+            Self::Something => !is_empty,
+            Self::OneOf(checksums) => checksums.contains(&checksum()),
+        }
+    }
 }
