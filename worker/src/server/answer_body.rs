@@ -13,7 +13,6 @@ use crate::server::listing::ListingBody;
 use crate::server::memory_budget::Reservation;
 
 /// Where the bytes of an answer come from.
-#[derive(Debug)]
 pub(super) enum Content {
     Whole(Bytes),
     Stream(Stream),
@@ -32,7 +31,6 @@ impl Content {
 }
 
 /// Held until an answer is written or its connection has failed.
-#[derive(Debug)]
 struct Held {
     _memory: Arc<Reservation>,
     _busy: Busy,
@@ -50,7 +48,6 @@ impl AsRef<[u8]> for HeldBytes {
     }
 }
 
-#[derive(Debug)]
 pub(super) struct AnswerBody {
     content: Content,
     held: Arc<Held>,

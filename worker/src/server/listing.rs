@@ -1,6 +1,5 @@
 //! The list of all phexts as an answer's body, read and sent piece by piece, as fast as the client reads it.
 
-use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -63,12 +62,6 @@ impl ListingBody {
     /// Whether every piece was taken.
     pub(super) fn is_taken(&self) -> bool {
         self.first.is_none() && self.next.is_none()
-    }
-}
-
-impl fmt::Debug for ListingBody {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ListingBody").finish_non_exhaustive()
     }
 }
 

@@ -29,7 +29,6 @@ const RETRY_AFTER_S: u64 = 5;
 const JSON: &str = "application/json";
 
 /// An answer that is not an HTTP response yet.
-#[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) content: Content,
