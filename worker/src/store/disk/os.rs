@@ -12,7 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, Dir, FallocateFlags, FileType, Mode, OFlags, Statx, StatxFlags};
+use rustix::fs::{AtFlags, CWD, Dir, FallocateFlags, FileType, Mode, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 use sq_shared::data_root::DirectoryId;
 use sq_shared::file_error;
@@ -102,7 +102,7 @@ impl DataDirectory {
     /// # Errors
     /// It is missing or not a directory, or the system refuses.
     pub fn open_existing(path: &Path) -> Result<Self, OpenError> {
-        let opened = open_directory(path).and_then(|directory| {
+        let opened = open_directory(CWD, path).and_then(|directory| {
             service_user::refuse_foreign(path, &directory)?;
             Ok(directory)
         });
@@ -157,7 +157,7 @@ impl OsDisk {
 
     /// Opens a directory for reading only. A worker may be serving it; it is not created if it is missing.
     pub(in crate::store) fn inspect(path: &Path) -> Result<Self, OpenError> {
-        let opened = open_directory(path).map_err(|error| file_error::explained(path, error));
+        let opened = open_directory(CWD, path).map_err(|error| file_error::explained(path, error));
         let directory = opened.map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
         Ok(Self { directory, access: Access::Inspect, own_paths: own_paths(path) })
     }
@@ -166,7 +166,7 @@ impl OsDisk {
     pub(in crate::store) fn is_in_use(&self) -> io::Result<bool> {
         // Through a separate descriptor, because a new lock replaces the one that a descriptor has. The shared lock ends
         // with it at once; a worker that starts meanwhile tries again (see `lock`).
-        let probe = open_itself(&self.directory)?;
+        let probe = open_directory(&self.directory, Path::new("."))?;
         is_taken(probe.try_lock_shared())
     }
 
@@ -432,18 +432,13 @@ fn some_if_found<T>(result: rustix::io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-fn open_directory(path: &Path) -> io::Result<File> {
+fn open_directory(from: impl AsFd, path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
+    Ok(rustix::fs::openat(from, path, flags, Mode::empty())?.into())
 }
 
 fn own_paths(path: &Path) -> Vec<PathBuf> {
     [std::path::absolute(path), path.canonicalize()].into_iter().flatten().collect()
-}
-
-fn open_itself(directory: &File) -> io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(directory, c".", flags, Mode::empty())?.into())
 }
 
 /// Locks a directory for as long as the descriptor is open. Gives false when another worker has the lock.

@@ -43,7 +43,7 @@ fn one_worker_at_a_time() {
 #[test]
 fn a_look_whether_there_is_a_worker_keeps_none_from_starting() {
     let dir = tempfile::tempdir().unwrap();
-    let probe = open_directory(dir.path()).unwrap();
+    let probe = open_directory(CWD, dir.path()).unwrap();
     probe.lock_shared().unwrap();
     let (opened, answer) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
@@ -95,7 +95,7 @@ fn links_folders_and_pipes_are_seen_for_what_they_are_and_never_followed() {
     symlink(outside.path(), dir.path().join("link.phext.tmp")).unwrap();
     fs::create_dir(dir.path().join("folder.phext")).unwrap();
     let pipe = dir.path().join("pipe.phext");
-    rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    rustix::fs::mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
 
     let disk = open(dir.path()).unwrap();
     for file in ["link", "folder", "pipe"] {
