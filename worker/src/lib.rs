@@ -4,7 +4,7 @@
 //! In a worker, [`server`] reads a request, [`api`] parses it into a command and runs that on the [`store`], and the answer
 //! goes back. The store knows no HTTP; the API knows no sockets.
 //!
-//! The pool observes, plans and acts in one loop: [`pool`].
+//! The pool observes, plans and acts in one loop: `pool`.
 
 #![forbid(unsafe_code)]
 

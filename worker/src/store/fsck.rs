@@ -163,11 +163,9 @@ fn check_phext(disk: &OsDisk, name: &PhextName) -> (Option<Finding>, Option<Find
         return (link, journal.unwrap_or_else(|error| Some(error.into())));
     }
     let text = read_text(disk, name, None, None, PhextParser::counting());
-    let journal_finding = match &journal {
-        Ok(None) => None,
-        Ok(Some(summary)) => Some(check_journal(summary, text.as_ref().ok().map(Option::as_ref))),
-        Err(_) => None,
-    };
+    let summary = journal.as_ref().ok().and_then(Option::as_ref);
+    let journal_finding =
+        summary.map(|summary| check_journal(summary, text.as_ref().ok().map(Option::as_ref)));
     let text_finding = match text {
         Ok(None) => None,
         Ok(Some(text)) => {

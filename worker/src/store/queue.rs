@@ -74,10 +74,6 @@ impl Queue {
         self.records.is_empty()
     }
 
-    pub(super) fn bytes(&self) -> u64 {
-        self.records.len() as u64
-    }
-
     /// Where a refusal of the last record is reported; `None` when there is none.
     pub(super) fn refusal(&self) -> Option<&SharedRefusal> {
         self.refusals.last()

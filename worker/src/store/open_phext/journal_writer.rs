@@ -86,7 +86,8 @@ impl JournalWriter {
 
     /// The bytes of records that the disk does not have yet.
     pub(super) fn queued_bytes(&self) -> u64 {
-        self.queue.bytes() + self.in_flight.as_ref().map_or(0, |in_flight| in_flight.record_bytes)
+        self.queue.records.len() as u64
+            + self.in_flight.as_ref().map_or(0, |in_flight| in_flight.record_bytes)
     }
 
     /// Where the refusal of the last record is reported.

@@ -31,7 +31,7 @@ impl PageBuilder {
         if self.used_bytes() + text.len() > self.limit_bytes
             && let Some((last, others @ [_, ..])) = self.entries.split_last()
         {
-            let last_at = last.at();
+            let last_at = last.at;
             let finished = self.text.get(..last.start()).unwrap_or_default().to_owned();
             self.text.drain(..last.start());
             full = Some(Page::new(finished, others.to_vec()));

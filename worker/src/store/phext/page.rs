@@ -32,7 +32,7 @@ pub(super) struct Page {
 /// Where a scroll is.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
-    at: Coordinate,
+    pub(super) at: Coordinate,
     /// The offset of its text, which ends where the next one begins. Only the last scroll of a page may exceed the limit of
     /// a page, so this is always small.
     start: u32,
@@ -41,10 +41,6 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) fn new(at: Coordinate, start: usize) -> Self {
         Self { at, start: u32::try_from(start).unwrap_or(u32::MAX) }
-    }
-
-    pub(super) fn at(&self) -> Coordinate {
-        self.at
     }
 
     pub(super) fn start(&self) -> usize {
