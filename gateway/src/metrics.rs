@@ -49,15 +49,6 @@ pub struct RequestSummary<'a> {
     pub upstream: Option<Duration>,
 }
 
-/// How a reload ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reload {
-    /// The files are applied.
-    Accepted,
-    /// They have mistakes; the previous snapshot stays.
-    Rejected,
-}
-
 impl Metrics {
     /// All metrics at zero.
     ///
@@ -93,8 +84,8 @@ impl Metrics {
             )?,
         };
         // `rate()` needs a first value of zero to see the first rejected reload.
-        for result in [Reload::Accepted, Reload::Rejected] {
-            metrics.reloads.with_label_values(&[result.as_str()]);
+        for result in ["accepted", "rejected"] {
+            metrics.reloads.with_label_values(&[result]);
         }
         for code in Code::OF_CLIENT_API {
             metrics.rejected.with_label_values(&[code.as_str()]);
@@ -122,8 +113,8 @@ impl Metrics {
     }
 
     /// Counts a reload.
-    pub fn count_reload(&self, result: Reload) {
-        self.reloads.with_label_values(&[result.as_str()]).inc();
+    pub fn count_reload(&self, is_accepted: bool) {
+        self.reloads.with_label_values(&[if is_accepted { "accepted" } else { "rejected" }]).inc();
     }
 
     /// Drops the series of tenants that are not in the registry any more.
@@ -148,15 +139,6 @@ impl Metrics {
             [&self.rejected, &self.reloads, &self.connections, &self.data_root_missing];
         families.extend(others.into_iter().flat_map(Collector::collect));
         families
-    }
-}
-
-impl Reload {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Accepted => "accepted",
-            Self::Rejected => "rejected",
-        }
     }
 }
 

@@ -13,7 +13,7 @@ use sq_shared::toml_reader::Mistakes;
 use tokio::sync::watch;
 
 use super::{Directory, SharedDirectory};
-use crate::metrics::{Metrics, Reload};
+use crate::metrics::Metrics;
 
 /// Replaces the snapshot by what the files say, in one thread at a time.
 pub struct Reloader {
@@ -91,15 +91,14 @@ impl Reloader {
                     tracing::debug!(?reason, tenants, "nothing has changed");
                 }
                 self.metrics.retain_tenants(|tenant| next.has_tenant(tenant));
-                self.metrics.count_reload(Reload::Accepted);
             }
             Err(mistakes) => {
                 for mistake in &mistakes.0 {
                     tracing::error!(?reason, %mistake, "not reloaded");
                 }
-                self.metrics.count_reload(Reload::Rejected);
             }
         }
+        self.metrics.count_reload(loaded.is_ok());
         loaded.map(|next| next.tenant_count())
     }
 
