@@ -2,16 +2,14 @@
 
 mod address_store;
 mod client;
-mod in_flight;
 mod rate_status;
 mod tenant;
 
 use sq_shared::problem::{Code, Problem};
 
 pub use client::ClientLimits;
-pub use in_flight::Permit;
 pub use rate_status::{RateStatus, rate_limit_fields};
-pub use tenant::TenantLimiter;
+pub use tenant::{Permit, TenantLimiter};
 
 /// The limit that a request exceeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -1,6 +1,7 @@
 //! The limits of a tenant: a rate, and requests in flight.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use governor::RateLimiter;
 use governor::clock::{Clock, QuantaClock};
@@ -9,14 +10,20 @@ use governor::state::{InMemoryState, NotKeyed};
 use sq_shared::config::{TenantLimits, units::Rate};
 
 use super::LimitError;
-use super::in_flight::{Permit, Permits};
 use super::rate_status::{RateStatus, quota};
 
 /// The limits of one tenant.
 pub struct TenantLimiter {
     rate: Option<Arc<TenantRate>>,
-    in_flight: Permits,
+    in_flight_limit: Option<usize>,
+    /// A reload may change the limit while permits are held. (tokio's semaphore cannot shrink below the permits held, and a new
+    /// one would not count them.) Counted without a limit too, because the next reload may set one.
+    in_flight: Arc<AtomicUsize>,
 }
+
+/// Counts as one of the tenant's requests in flight until it is dropped.
+#[derive(Debug)]
+pub struct Permit(Arc<AtomicUsize>);
 
 struct TenantRate {
     rate: Rate,
@@ -33,11 +40,8 @@ impl TenantLimiter {
             Some(kept) if kept.rate == rate => Arc::clone(kept),
             _ => Arc::new(new_rate(rate)),
         });
-        let in_flight = match previous {
-            Some(earlier) => earlier.in_flight.resized(limits.in_flight),
-            None => Permits::new(limits.in_flight),
-        };
-        Self { rate, in_flight }
+        let in_flight = previous.map(|earlier| Arc::clone(&earlier.in_flight)).unwrap_or_default();
+        Self { rate, in_flight_limit: limits.in_flight, in_flight }
     }
 
     /// Charges a request to the tenant; `None` when there is no limit.
@@ -54,17 +58,28 @@ impl TenantLimiter {
         }
     }
 
-    /// Counts a request as in flight until the permit is dropped.
+    /// Counts a request as in flight until the permit is dropped. Nothing waits for a permit.
     ///
     /// # Errors
     /// As many requests are in flight as may be.
     pub fn acquire_in_flight(&self) -> Result<Permit, LimitError> {
-        self.in_flight.acquire().map_err(LimitError::InFlight)
+        let limit = self.in_flight_limit.unwrap_or(usize::MAX);
+        let one_more = |held| (held < limit).then_some(held + 1);
+        match self.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more) {
+            Ok(_) => Ok(Permit(Arc::clone(&self.in_flight))),
+            Err(_) => Err(LimitError::InFlight(limit)),
+        }
     }
 
     /// The number of its requests in flight.
     pub fn in_flight(&self) -> usize {
-        self.in_flight.count()
+        self.in_flight.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
