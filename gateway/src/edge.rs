@@ -33,7 +33,7 @@ use crate::proxy::refuse::Refusal;
 use crate::proxy::upstream_pool::UpstreamPool;
 use crate::proxy::{Gateway, access};
 use crate::stream::idle::idle_for;
-use head::{Head, HeadLimits};
+use head::HeadLimits;
 use head_error::HeadError;
 
 /// The pause after an accept has failed, as it does when the process has no file descriptor left.
@@ -146,8 +146,8 @@ impl Edge {
         };
         while let Some(first_bytes) = next {
             let head = match head::read(&mut stream, first_bytes, self.head_limits(), since).await {
-                Ok(Head::Complete(head)) => head,
-                Ok(Head::Closed) => return,
+                Ok(Some(head)) => head,
+                Ok(None) => return,
                 Err(error) => return self.refuse(stream, peer, &error.problem()).await,
             };
             // pingora dates every answer, and panics where it cannot.

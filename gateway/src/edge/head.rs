@@ -15,15 +15,6 @@ use tokio::io::AsyncReadExt;
 use super::framing;
 use super::head_error::HeadError;
 
-/// The result of waiting for a head.
-#[derive(Debug)]
-pub enum Head {
-    /// The bytes read: a complete, well-formed head with a percent-encoded target, and possibly the start of the body.
-    Complete(BytesMut),
-    /// The client closed the connection.
-    Closed,
-}
-
 /// The limits of a head.
 #[derive(Debug, Clone, Copy)]
 pub struct HeadLimits {
@@ -62,7 +53,8 @@ pub async fn first_bytes(stream: &mut Stream, idle_end: impl Future<Output = ()>
     }
 }
 
-/// Reads a head whose first bytes are in `buffer`. Its time counts from `since`, or else from now.
+/// Reads a head whose first bytes are in `buffer`. Its time counts from `since`, or else from now. Returns the bytes read: a
+/// well-formed head with a percent-encoded target, and possibly the start of the body. `None`: the client closed the connection.
 ///
 /// # Errors
 /// It is malformed, too large or too slow.
@@ -71,11 +63,11 @@ pub async fn read(
     buffer: BytesMut,
     limits: HeadLimits,
     since: Option<Instant>,
-) -> Result<Head, HeadError> {
+) -> Result<Option<BytesMut>, HeadError> {
     let mut partial = PartialHead { buffer, searched: 0, limit_bytes: limits.limit_bytes() };
     // Usually the head is complete already, and the clock need not be read.
     if let Some(head) = partial.take_complete()? {
-        return Ok(head);
+        return Ok(Some(head));
     }
     let left = limits.time.saturating_sub(since.map_or(Duration::ZERO, |since| since.elapsed()));
     let in_time = timeout(left, partial.read_more(stream)).await;
@@ -90,19 +82,17 @@ struct PartialHead {
 }
 
 impl PartialHead {
-    async fn read_more(mut self, stream: &mut Stream) -> Result<Head, HeadError> {
-        loop {
-            if !matches!(stream.read_buf(&mut self.buffer).await, Ok(bytes) if bytes > 0) {
-                return Ok(Head::Closed);
-            }
+    async fn read_more(mut self, stream: &mut Stream) -> Result<Option<BytesMut>, HeadError> {
+        while matches!(stream.read_buf(&mut self.buffer).await, Ok(bytes) if bytes > 0) {
             if let Some(head) = self.take_complete()? {
-                return Ok(head);
+                return Ok(Some(head));
             }
         }
+        Ok(None)
     }
 
     /// The checked head, once it is complete. An incomplete head may already be wrong.
-    fn take_complete(&mut self) -> Result<Option<Head>, HeadError> {
+    fn take_complete(&mut self) -> Result<Option<BytesMut>, HeadError> {
         skip_empty_lines(&mut self.buffer, self.searched);
         check_first_byte(&self.buffer)?;
         let Some(end) = find_end(&self.buffer, &mut self.searched) else {
@@ -111,7 +101,7 @@ impl PartialHead {
         let head = self.buffer.get(..end).unwrap_or_default();
         check_size(head, self.limit_bytes)?;
         framing::check(head)?;
-        with_encoded_target(std::mem::take(&mut self.buffer)).map(|head| Some(Head::Complete(head)))
+        with_encoded_target(std::mem::take(&mut self.buffer)).map(Some)
     }
 }
 

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use percent_encoding::percent_decode;
 use pingora::http::RequestHeader;
 use pingora::protocols::Stream;
-use sq_gateway::edge::head::{self, Head, HeadLimits};
+use sq_gateway::edge::head::{self, HeadLimits};
 use sq_gateway::edge::head_error::HeadError;
 use sq_shared::limits::HEADER_FIELDS;
 use tokio::io::{AsyncWriteExt, duplex};
@@ -46,10 +46,8 @@ fn read(data: &[u8], piece_bytes: usize) -> Result<Option<Vec<u8>>, HeadError> {
         let _ = client.write_all(data).await;
     };
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    match runtime.block_on(async { tokio::join!(reading, writing).0 })? {
-        Head::Complete(bytes) => Ok(Some(bytes.to_vec())),
-        Head::Closed => Ok(None),
-    }
+    let head = runtime.block_on(async { tokio::join!(reading, writing).0 })?;
+    Ok(head.map(|bytes| bytes.to_vec()))
 }
 
 fn assert_one_reading(head: &[u8], accepted: &[u8]) {
