@@ -24,7 +24,7 @@ use crate::audit::{AuditError, AuditLog, AuditWriter};
 use crate::directory::reload::Reloader;
 use crate::directory::{Directory, SharedDirectory};
 use crate::edge::Edge;
-use crate::listen::{BindError, Listening, Shut, Sockets};
+use crate::listen::{BindError, Listening, Sockets};
 use crate::metrics::Metrics;
 use crate::phase::{Phase, ShutdownKind, handshake_time};
 use crate::proxy::Gateway;
@@ -301,7 +301,7 @@ impl Server {
 
     /// Keeps new clients out of the queue; those whose handshake has begun still join it.
     async fn shut_queue(&self, drain: Duration) {
-        if self.sockets.clients.shut() == Shut::OnceHandshakesEnd {
+        if self.sockets.clients.shut() {
             tokio::time::sleep(handshake_time(drain)).await;
         }
     }
