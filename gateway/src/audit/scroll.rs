@@ -35,6 +35,7 @@ struct Values {
 }
 
 /// A form that streams by.
+#[derive(Default)]
 struct Form {
     /// What the query names, in case the body is sent again.
     of_query: Values,
@@ -53,12 +54,7 @@ impl NamedScroll {
         // A fragment is not part of the query (RFC 3986, 3.5); the worker's parser cuts it off as well.
         values.read(query.split(|byte| *byte == b'#').next().unwrap_or_default());
         let takes_form = values.phext.is_none() && form::is_form(headers);
-        let form = takes_form.then(|| Form {
-            of_query: values.clone(),
-            pair: Vec::new(),
-            is_whole: false,
-            has_others: false,
-        });
+        let form = takes_form.then(|| Form { of_query: values.clone(), ..Form::default() });
         Self { values, form }
     }
 
@@ -66,9 +62,7 @@ impl NamedScroll {
     pub(super) fn restart(&mut self) {
         if let Some(form) = &mut self.form {
             self.values = form.of_query.clone();
-            form.pair.clear();
-            form.is_whole = false;
-            form.has_others = false;
+            *form = Form { of_query: std::mem::take(&mut form.of_query), ..Form::default() };
         }
     }
 

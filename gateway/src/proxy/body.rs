@@ -33,7 +33,7 @@ pub enum BodyError {
 }
 
 /// Checks a body as it streams. It holds up to three bytes of it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct BodyMeter {
     limit_bytes: Option<u64>,
     declared_bytes: Option<u64>,
@@ -56,22 +56,13 @@ impl BodyMeter {
         {
             return Err(BodyError::TooLarge { limit_bytes });
         }
-        Ok(Self {
-            limit_bytes,
-            declared_bytes,
-            seen_bytes: 0,
-            validator: BodyValidator::default(),
-            window_start: None,
-            window_bytes: 0,
-        })
+        Ok(Self { limit_bytes, declared_bytes, ..Self::default() })
     }
 
     /// Starts over when the body is sent again.
     pub fn restart(&mut self) {
-        self.seen_bytes = 0;
-        self.validator = BodyValidator::default();
-        self.window_start = None;
-        self.window_bytes = 0;
+        *self =
+            Self { limit_bytes: self.limit_bytes, declared_bytes: self.declared_bytes, ..Self::default() };
     }
 
     /// Checks the next piece before it is sent to the worker.
