@@ -62,7 +62,8 @@ pub struct DirectoryTenant {
     pub limiter: TenantLimiter,
     /// Its counters since the start.
     pub activity: Arc<TenantActivity>,
-    keys: Vec<Key>,
+    /// Its keys, valid or not.
+    pub keys: Vec<Key>,
 }
 
 impl Directory {
@@ -127,11 +128,6 @@ impl Directory {
         self.tenants.get(name)
     }
 
-    /// Whether a tenant has this name.
-    pub fn has_tenant(&self, name: &str) -> bool {
-        self.tenants.contains_key(name)
-    }
-
     /// The number of tenants, in any state.
     pub fn tenant_count(&self) -> usize {
         self.tenants.len()
@@ -139,11 +135,6 @@ impl Directory {
 }
 
 impl DirectoryTenant {
-    /// One of its keys.
-    pub fn key(&self, index: usize) -> Option<&Key> {
-        self.keys.get(index)
-    }
-
     fn new(tenant: &Tenant, config: &Config, previous: Option<&Directory>) -> Self {
         let limits = tenant.limits(config);
         let earlier = previous.and_then(|directory| directory.tenants.get(&tenant.name));

@@ -72,8 +72,10 @@ pub enum StartError {
 pub struct Server {
     directory: SharedDirectory,
     metrics: Arc<Metrics>,
-    sockets: Sockets,
-    address: ListenAddress,
+    /// Its listening sockets.
+    pub sockets: Sockets,
+    /// Where clients reach it; with port 0 in the config, the port that the system chose.
+    pub address: ListenAddress,
     phase: watch::Sender<Phase>,
     /// Ends when the accept loops and the connections have: each has a sender.
     present: mpsc::Receiver<Infallible>,
@@ -144,16 +146,6 @@ impl Server {
             traces,
             reload,
         })
-    }
-
-    /// Its listening sockets.
-    pub fn sockets(&self) -> &Sockets {
-        &self.sockets
-    }
-
-    /// Where clients reach it; with port 0 in the config, the port that the system chose.
-    pub fn address(&self) -> &ListenAddress {
-        &self.address
     }
 
     /// Reads the files again, and opens the audit log again: SIGHUP.

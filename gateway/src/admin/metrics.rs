@@ -14,7 +14,7 @@ use super::refusal::Refusal;
 pub(super) async fn show(State(admin): State<Admin>) -> Response {
     let directory = admin.directory.load();
     let text = directory.gauges().and_then(|gauges| {
-        let mut families = admin.metrics.gather(|tenant| directory.has_tenant(tenant));
+        let mut families = admin.metrics.gather(|tenant| directory.tenant(tenant).is_some());
         families.extend(gauges);
         // A family without series, as before the first request, has no text form.
         families.retain(|family| !family.get_metric().is_empty());

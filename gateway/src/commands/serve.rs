@@ -154,7 +154,7 @@ async fn until_end(signals: &mut Signals, path: &Path, server: &Server) -> Shutd
             },
             successor = found => {
                 search = None;
-                if let Some(end) = hand_off(successor, server.sockets()).await {
+                if let Some(end) = hand_off(successor, &server.sockets).await {
                     return end;
                 }
             }
@@ -200,7 +200,7 @@ pub fn on_control_thread(work: impl Future<Output = Result<(), Failure>>) -> Res
 
 /// What `serve` and `up` say when a request would be answered: in a line, and to the service manager.
 pub fn announce(server: &Server) {
-    let serving = format!("{} tenants={}", url(server.address()), server.tenant_count());
+    let serving = format!("{} tenants={}", url(&server.address), server.tenant_count());
     output::announce(format_args!("ready {serving}"));
     service_manager::ready(&format!("serving {serving}"));
 }

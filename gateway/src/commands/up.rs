@@ -128,7 +128,7 @@ async fn until_stopped(signals: &mut Signals, server: &Server) {
 }
 
 fn curl_line(server: &Server, key: &NewKey) -> String {
-    let (url, tenant, token) = (url(server.address()), &key.tenant, key.token.expose());
+    let (url, tenant, token) = (url(&server.address), &key.tenant, key.token.expose());
     format!(
         "curl -H \"Authorization: Bearer {token}\" \"{url}/api/v2/update?p=hello&c={tenant}.1.1.1/1.1.1/1.1.1&s=Hello+{tenant}\""
     )

@@ -90,7 +90,7 @@ impl Reloader {
                 } else {
                     tracing::debug!(?reason, tenants, "nothing has changed");
                 }
-                self.metrics.retain_tenants(|tenant| next.has_tenant(tenant));
+                self.metrics.retain_tenants(|tenant| next.tenant(tenant).is_some());
             }
             Err(mistakes) => {
                 for mistake in &mistakes.0 {

@@ -42,7 +42,7 @@ pub fn authenticate(
     directory: &Directory,
 ) -> Result<AuthenticatedTenant, AuthenticateError> {
     let (tenant, key_index) = directory.find(&token.digest()).ok_or(AuthenticateError::Unknown)?;
-    let key = tenant.key(key_index).ok_or(AuthenticateError::Unknown)?;
+    let key = tenant.keys.get(key_index).ok_or(AuthenticateError::Unknown)?;
     // The clock is read only for a key that can expire.
     if key.expires_s.is_some() && !key.is_valid_at(now_s()) {
         return Err(AuthenticateError::Expired);
@@ -69,12 +69,12 @@ impl AuthenticatedTenant {
 
     /// The id of the key.
     pub fn key_id(&self) -> &str {
-        self.tenant.key(self.key_index).map_or("", |key| &key.id)
+        self.tenant.keys.get(self.key_index).map_or("", |key| &key.id)
     }
 
     /// Whether the key has expired by now.
     pub fn has_expired(&self) -> bool {
-        self.tenant.key(self.key_index).is_some_and(|key| !key.is_valid_at(now_s()))
+        self.tenant.keys.get(self.key_index).is_some_and(|key| !key.is_valid_at(now_s()))
     }
 
     /// Whether the key may write.
