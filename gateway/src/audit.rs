@@ -131,7 +131,7 @@ impl Queue {
             self.try_permit()
         };
         match permit {
-            Err(error) if self.health.is_required() => {
+            Err(error) if self.health.is_required => {
                 self.health.lose(error);
                 Err(error)
             }
@@ -146,7 +146,7 @@ impl Queue {
     /// Sends a line to the writing thread.
     fn push(&self, line: Vec<u8>, permit: Option<OwnedSemaphorePermit>) -> PendingLine {
         // A refused write has no permit, and does not wait for a file that is known to fail.
-        let waits = self.health.is_required() && (permit.is_some() || !self.health.is_failing());
+        let waits = self.health.is_required && (permit.is_some() || !self.health.is_failing());
         let (written, waiter) = waits.then(oneshot::channel).unzip();
         // A line that got no permit at first may get one now.
         let sent = permit.map_or_else(|| self.try_permit(), Ok).and_then(|permit| {

@@ -18,7 +18,8 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The state that requests and the writing thread share.
 pub(super) struct Health {
-    is_required: bool,
+    /// Whether a write is refused without its line.
+    pub(super) is_required: bool,
     is_failing: AtomicBool,
     hung: Notify,
     lost_lines: AtomicU64,
@@ -48,11 +49,6 @@ impl Health {
             lost_lines: AtomicU64::new(0),
             gap: Mutex::default(),
         }
-    }
-
-    /// Whether a write is refused without its line.
-    pub(super) fn is_required(&self) -> bool {
-        self.is_required
     }
 
     /// Whether the last attempt to write failed.

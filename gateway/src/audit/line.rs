@@ -41,13 +41,6 @@ struct MissingLine {
     to: Timestamp,
 }
 
-impl Line<'_> {
-    /// The line's bytes, with the newline.
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
-        json_line(self)
-    }
-}
-
 /// The bytes of the line that reports missing ones.
 pub(super) fn missing_line(missing: Missing) -> Vec<u8> {
     let Missing { lines, from, to } = missing;
@@ -59,7 +52,8 @@ pub(super) fn full_coordinate(tenant: &TenantName, coordinate: Option<Coordinate
     coordinate.map(|coordinate| format!("{tenant}.{coordinate}"))
 }
 
-fn json_line(value: &impl Serialize) -> Vec<u8> {
+/// A line's bytes, with the newline.
+pub(super) fn json_line(value: &impl Serialize) -> Vec<u8> {
     // Strings and numbers always serialise.
     let json = serde_json::to_string(value).unwrap_or_default();
     let mut line = visible::json(&json).into_owned();
@@ -93,7 +87,7 @@ mod tests {
             status: 200,
             replayed: false,
         };
-        let bytes = line.to_bytes();
+        let bytes = json_line(&line);
         assert_eq!(bytes.iter().position(|byte| *byte == b'\n'), Some(bytes.len() - 1));
         assert!(bytes.is_ascii(), "a hidden character is not escaped");
         let read: serde_json::Value = serde_json::from_slice(&bytes).unwrap();

@@ -26,6 +26,7 @@ pub struct WriteOutcome {
 
 /// A line that the kernel does not have yet.
 #[must_use = "with `require` an answer waits for its line"]
+#[derive(Default)]
 pub(super) struct PendingLine(Option<Waiter>);
 
 struct Waiter {
@@ -53,11 +54,6 @@ impl WriteOutcome {
 }
 
 impl PendingLine {
-    /// No line to wait for.
-    pub(super) fn none() -> Self {
-        Self(None)
-    }
-
     pub(super) fn new(waiter: Option<oneshot::Receiver<()>>, health: Arc<Health>) -> Self {
         Self(waiter.map(|line| Waiter { line, until: Instant::now() + WRITE_TIMEOUT, health }))
     }

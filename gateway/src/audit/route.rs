@@ -10,7 +10,7 @@ use sq_shared::route::Route;
 use sq_shared::tenant::TenantName;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::line::{Line, full_coordinate};
+use super::line::{Line, full_coordinate, json_line};
 use super::outcome::{PendingLine, WriteOutcome};
 use super::scroll::NamedScroll;
 use super::{AuditLog, AuditUnavailable, Queue};
@@ -71,7 +71,7 @@ impl AuditLog {
                 is_complete: false,
             })
         });
-        RouteDraft { route, draft, pending: PendingLine::none() }
+        RouteDraft { route, draft, pending: PendingLine::default() }
     }
 }
 
@@ -139,7 +139,7 @@ impl Draft {
             status: outcome.status,
             replayed: outcome.is_replay,
         };
-        self.queue.push(line.to_bytes(), self.permit.take())
+        self.queue.push(json_line(&line), self.permit.take())
     }
 }
 

@@ -92,7 +92,7 @@ impl Writer {
                         // Nothing waits for these lines: the file is known to fail.
                         (_, Some(_)) => drop(self.keep(&mut batch)),
                     }
-                    is_gathering = !health.is_required() && !is_stopping;
+                    is_gathering = !health.is_required && !is_stopping;
                     gathered.as_mut().reset(Instant::now() + GATHER_TIME);
                 }
             }
