@@ -117,9 +117,8 @@ async fn exchange(
 /// The head of the client's answer, made from the worker's. The write's audit line is written first.
 async fn answer_head(exchange: &mut Exchange<'_, '_>) -> Result<ResponseHeader, WorkerError> {
     let Exchange { session, upstream, ctx, admitted, .. } = exchange;
-    let invalid = |why: String| WorkerError::Invalid(why.into());
-    let worker = upstream.resp_header().ok_or_else(|| invalid("it has no head".to_owned()))?;
-    worker_answer::check(worker).map_err(|error| invalid(error.to_string()))?;
+    let worker = upstream.resp_header().ok_or(WorkerError::Invalid("it has no head".into()))?;
+    worker_answer::check(worker).map_err(WorkerError::Invalid)?;
     if worker.status == StatusCode::UNAUTHORIZED {
         return Err(WorkerError::KeyRefused);
     }

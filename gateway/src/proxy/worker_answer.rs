@@ -1,6 +1,8 @@
 //! The statuses and fields of a worker's answer that may reach a client, each in its own form; `docs/api.md` lists them (What a
 //! worker may answer). A compromised worker cannot send anything else.
 
+use std::borrow::Cow;
+
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use pingora::http::ResponseHeader;
 use sq_shared::headers::{IDEMPOTENCY_REPLAYED, PLAIN_TEXT, PROBLEM_JSON, lookup};
@@ -16,22 +18,8 @@ const RETRY_AFTER_DIGITS: usize = 9;
 /// The longest entity tag that passes. A worker's has 34 bytes.
 const ENTITY_TAG_BYTES: usize = 66;
 
-/// Why an answer is invalid. Nothing of it reaches the client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidAnswer {
-    /// The API has no such status.
-    #[error("status {0} is not one of the API's")]
-    Status(u16),
-    /// Its length is repeated or not a number.
-    #[error("Content-Length is repeated or not a number")]
-    Length,
-    /// Its coding is repeated or other than `chunked`.
-    #[error("Transfer-Encoding is repeated or other than chunked")]
-    Coding,
-    /// It announces a body with a status that has none (RFC 9110, 15.3.5 and 15.4.5).
-    #[error("status {0} has no body, but one is announced")]
-    Body(u16),
-}
+const INVALID_LENGTH: &str = "Content-Length is repeated or not a number";
+const INVALID_CODING: &str = "Transfer-Encoding is repeated or other than chunked";
 
 /// A field that may pass: its name, its spelling (pingora knows the capital letters of a few names only), and the check of its
 /// value.
@@ -45,19 +33,17 @@ const FIELDS: [Field; 5] = [
     (header::RETRY_AFTER, "Retry-After", is_wait),
 ];
 
-/// Checks the status and the framing, before anything of the answer is used.
-///
-/// # Errors
-/// The answer is invalid.
-pub fn check(worker: &ResponseHeader) -> Result<(), InvalidAnswer> {
+/// Checks the status and the framing, before anything of the answer is used. The error says what is invalid.
+pub fn check(worker: &ResponseHeader) -> Result<(), Cow<'static, str>> {
     let status = worker.status;
     if !is_of_api(status) {
-        return Err(InvalidAnswer::Status(status.as_u16()));
+        return Err(format!("status {} is not one of the API's", status.as_u16()).into());
     }
-    let has_length = has_only(worker, &header::CONTENT_LENGTH, is_length).ok_or(InvalidAnswer::Length)?;
-    let is_chunked = has_only(worker, &header::TRANSFER_ENCODING, is_chunked).ok_or(InvalidAnswer::Coding)?;
+    let has_length = has_only(worker, &header::CONTENT_LENGTH, is_length).ok_or(INVALID_LENGTH)?;
+    let is_chunked = has_only(worker, &header::TRANSFER_ENCODING, is_chunked).ok_or(INVALID_CODING)?;
+    // RFC 9110, 15.3.5 and 15.4.5.
     if has_no_body(status) && (has_length || is_chunked) {
-        return Err(InvalidAnswer::Body(status.as_u16()));
+        return Err(format!("status {} has no body, but one is announced", status.as_u16()).into());
     }
     Ok(())
 }
@@ -160,9 +146,9 @@ mod tests {
         assert_eq!(checked(&["0"]), Ok(()));
         assert_eq!(checked(&[&"9".repeat(LENGTH_DIGITS)]), Ok(()));
         for wrong in ["", "+2", "-2", "2, 2", "0x2", "2 2", "2.0", &"9".repeat(LENGTH_DIGITS + 1)] {
-            assert_eq!(checked(&[wrong]), Err(InvalidAnswer::Length), "{wrong:?}");
+            assert_eq!(checked(&[wrong]), Err(INVALID_LENGTH.into()), "{wrong:?}");
         }
-        assert_eq!(checked(&["2", "2"]), Err(InvalidAnswer::Length));
+        assert_eq!(checked(&["2", "2"]), Err(INVALID_LENGTH.into()));
     }
 
     #[test]
@@ -170,7 +156,7 @@ mod tests {
         assert_eq!(check(&answer(200, &[("Transfer-Encoding", "Chunked")])), Ok(()));
         for wrong in ["gzip", "chunked, chunked", "gzip, chunked", "identity", "chunked;a=b", ""] {
             let checked = check(&answer(200, &[("Transfer-Encoding", wrong)]));
-            assert_eq!(checked, Err(InvalidAnswer::Coding), "{wrong:?}");
+            assert_eq!(checked, Err(INVALID_CODING.into()), "{wrong:?}");
         }
     }
 
@@ -180,7 +166,8 @@ mod tests {
             assert_eq!(check(&answer(status, &[("ETag", "\"a\"")])), Ok(()));
             for field in [("Content-Length", "0"), ("Content-Length", "5"), ("Transfer-Encoding", "chunked")]
             {
-                assert_eq!(check(&answer(status, &[field])), Err(InvalidAnswer::Body(status)), "{field:?}");
+                let error = check(&answer(status, &[field])).unwrap_err();
+                assert_eq!(error, format!("status {status} has no body, but one is announced"), "{field:?}");
             }
         }
     }
