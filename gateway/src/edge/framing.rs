@@ -1,6 +1,7 @@
 //! Checks that a head is unambiguous about where its request ends and for which host it is (RFC 9112). Whatever two servers in
 //! a row might read differently is refused, however common it is.
 
+use http::Version;
 use memchr::memchr_iter;
 use sq_shared::byte_set::ByteSet;
 use sq_shared::host::is_host;
@@ -39,12 +40,6 @@ fn without_line_end(line: &[u8]) -> Result<&[u8], HeadError> {
     Ok(line)
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Version {
-    Http10,
-    Http11,
-}
-
 fn check_request_line(line: &[u8]) -> Result<Version, HeadError> {
     let mut parts = line.split(|byte| *byte == b' ');
     let (Some(method), Some(target), Some(version), None) =
@@ -58,8 +53,8 @@ fn check_request_line(line: &[u8]) -> Result<Version, HeadError> {
         return Err(HeadError::Malformed("The method is not a token."));
     }
     let version = match version {
-        b"HTTP/1.1" => Version::Http11,
-        b"HTTP/1.0" => Version::Http10,
+        b"HTTP/1.1" => Version::HTTP_11,
+        b"HTTP/1.0" => Version::HTTP_10,
         _ => return Err(HeadError::Malformed("The version is neither HTTP/1.1 nor HTTP/1.0.")),
     };
     if method == b"CONNECT" {
@@ -162,7 +157,7 @@ impl<'h> Fields<'h> {
         if self.content_length.is_some() {
             return Err(HeadError::Malformed("The request has both Content-Length and Transfer-Encoding."));
         }
-        if version == Version::Http10 || !encoding.eq_ignore_ascii_case(b"chunked") {
+        if version == Version::HTTP_10 || !encoding.eq_ignore_ascii_case(b"chunked") {
             return Err(HeadError::Malformed(
                 "Transfer-Encoding is taken as \"chunked\" alone, in HTTP/1.1.",
             ));
@@ -172,7 +167,7 @@ impl<'h> Fields<'h> {
 
     fn check_host(&self, version: Version, request_line: &[u8]) -> Result<(), HeadError> {
         let Some(host) = self.host else {
-            let optional = version == Version::Http10;
+            let optional = version == Version::HTTP_10;
             return if optional { Ok(()) } else { Err(HeadError::Malformed("There is no Host header.")) };
         };
         if !is_host(host) {
