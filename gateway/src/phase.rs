@@ -1,6 +1,5 @@
 //! The phases of a gateway from serving to exit, and what each means for a client's connection.
 
-use std::fmt;
 use std::time::Duration;
 
 /// How long a stopping gateway keeps idle connections. A client may be sending its next request at this moment: it is told that
@@ -42,15 +41,6 @@ pub enum ShutdownKind {
         /// Whether the other process has the client socket.
         has_client_socket: bool,
     },
-}
-
-impl fmt::Display for ShutdownKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Stop => "stop",
-            Self::HandedOver { .. } => "handed over",
-        })
-    }
 }
 
 impl Phase {

@@ -269,12 +269,12 @@ impl Server {
     /// otherwise be reset. When no client is connected there is nothing to wait for but handshakes.
     async fn stop_accepting(&self, end: ShutdownKind, drain: Duration) {
         // Logged after the phase has changed, so that a reader of the log can rely on it.
-        let log = || tracing::info!(limit_s = drain.as_secs_f32(), %end, "draining");
+        let log = |end: &str| tracing::info!(limit_s = drain.as_secs_f32(), %end, "draining");
         match end {
             ShutdownKind::Stop => {
                 service_manager::stopping();
                 self.phase.send_replace(Phase::Refusing);
-                log();
+                log("stop");
                 let last_call = Phase::Refusing.idle_time(drain).unwrap_or_default();
                 let last_call = last_call.saturating_sub(handshake_time(drain));
                 let _ = tokio::time::timeout(last_call, self.clients_gone()).await;
@@ -286,7 +286,7 @@ impl Server {
                     self.shut_queue(drain).await;
                 }
                 self.phase.send_replace(Phase::HandedOver { has_client_socket });
-                log();
+                log("handed over");
             }
         }
     }
