@@ -8,7 +8,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use sq_shared::headers::PROBLEM_JSON;
+use sq_shared::headers::{PROBLEM_JSON, lookup};
 use sq_shared::host;
 use sq_shared::loopback::names_loopback;
 use sq_shared::problem::{Code, Problem};
@@ -17,8 +17,6 @@ use sq_shared::request_id::request_id;
 use super::Admin;
 use super::refusal::Refusal;
 use crate::proxy::target::{logged_method, logged_path};
-
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The address of a request's client.
 #[derive(Debug, Clone, Copy)]
@@ -52,7 +50,7 @@ pub(super) async fn handle(State(admin): State<Admin>, request: Request, next: N
         tracing::info!(target: "admin", request_id, client, method, path, status, code, duration_us);
     }
     let headers = response.headers_mut();
-    headers.insert(X_REQUEST_ID, id);
+    headers.insert(lookup::X_REQUEST_ID, id);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response

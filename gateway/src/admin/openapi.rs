@@ -105,13 +105,7 @@ pub(super) fn describe_key(mut router: OpenApiRouter<Admin>) -> OpenApiRouter<Ad
     for operation in operations(router.get_openapi_mut()) {
         operation.security = Some(vec![SecurityRequirement::new(ADMIN_KEY, Vec::<String>::new())]);
         let takes_body = operation.request_body.is_some();
-        let mut add = |status: &str, text: &str| {
-            operation
-                .responses
-                .responses
-                .entry(status.to_owned())
-                .or_insert_with(|| Response::new(text).into());
-        };
+        let mut add = |status, text| add_response(operation, status, text);
         add(
             "400",
             "`bad_request`, `invalid_utf8`, `invalid_parameter` or `missing_parameter`; `field` names the field.",
@@ -130,6 +124,11 @@ pub(super) fn describe_key(mut router: OpenApiRouter<Admin>) -> OpenApiRouter<Ad
         add("507", "`disk_full`.");
     }
     router
+}
+
+/// Describes a status, unless the route does.
+fn add_response(operation: &mut Operation, status: &str, text: &str) {
+    operation.responses.responses.entry(status.to_owned()).or_insert_with(|| Response::new(text).into());
 }
 
 /// Copies the description of a tenant's path to that of a tenant called `add`, because a path without parameters takes
@@ -158,12 +157,7 @@ fn is_name(parameter: &RefOr<Parameter>) -> bool {
 pub(super) fn finish(mut document: OpenApi) -> Document {
     describe_tenant_add(&mut document);
     for operation in operations(&mut document) {
-        let misdirected = "`misdirected`: the Host does not name this machine.";
-        operation
-            .responses
-            .responses
-            .entry("421".to_owned())
-            .or_insert_with(|| Response::new(misdirected).into());
+        add_response(operation, "421", "`misdirected`: the Host does not name this machine.");
         for (status, response) in &mut operation.responses.responses {
             if let RefOr::T(response) = response
                 && status.as_str() >= "400"
