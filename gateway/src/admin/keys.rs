@@ -7,7 +7,8 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 use sq_shared::clock::{now_s, parse_rfc3339};
 use sq_shared::registry::Scope;
 use utoipa::ToSchema;
@@ -29,8 +30,9 @@ pub(super) struct KeyOptions {
     #[schema(value_type = Option<String>, pattern = "^(read|write)$", example = "write")]
     scope: Option<Scope>,
     /// When the key expires: a date with time and zone (RFC 3339).
+    #[serde(default, deserialize_with = "seconds_since_1970")]
     #[schema(value_type = Option<String>, format = DateTime, example = "2027-01-01T00:00:00Z")]
-    expires: Option<Expiry>,
+    expires: Option<i64>,
     /// The id of a key that the new one replaces; the new one gets its scope and expiry.
     #[schema(example = json!(null))]
     replaces: Option<String>,
@@ -40,17 +42,9 @@ pub(super) struct KeyOptions {
     grace_s: Option<u64>,
 }
 
-/// Seconds since 1970.
-#[derive(Clone, Copy, Deserialize)]
-#[serde(try_from = "String")]
-struct Expiry(i64);
-
-impl TryFrom<String> for Expiry {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        parse_rfc3339(&text).map(Self)
-    }
+fn seconds_since_1970<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    text.map(|text| parse_rfc3339(&text)).transpose().map_err(D::Error::custom)
 }
 
 /// Adds a key to a tenant, or replaces one in a single step.
@@ -77,7 +71,7 @@ pub(super) async fn add(
             }
             None => {
                 let scope = options.scope.unwrap_or(Scope::Write);
-                keys::add(&config, &name, scope, options.expires.map(|expiry| expiry.0), &KeysOut::Caller)
+                keys::add(&config, &name, scope, options.expires, &KeysOut::Caller)
             }
         }?;
         reloader.apply_change();
@@ -108,7 +102,7 @@ pub(super) async fn revoke(
 
 impl KeyOptions {
     fn check(&self, now_s: i64) -> Result<(), Refusal> {
-        if self.expires.is_some_and(|expiry| expiry.0 <= now_s) {
+        if self.expires.is_some_and(|expires_s| expires_s <= now_s) {
             return Err(Refusal::invalid(
                 "expires",
                 "this time is in the past: the key would never be valid",
