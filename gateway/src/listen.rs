@@ -10,13 +10,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use rustix::net::AddressFamily;
-use rustix::net::sockopt::socket_domain;
-use socket2::{SockFilter, SockRef};
+use socket2::{Domain, SockFilter, SockRef, Socket};
 use sq_shared::config::{Config, ListenAddress};
 use sq_shared::limits::{CLIENT_BACKLOG, CLIENT_UNSENT_BYTES};
 use sq_shared::listen_error::{self, Settings};
 use sq_shared::socket_file;
+use tokio::net::{TcpListener, UnixListener};
 
 pub use accept::{Listener, Peer};
 
@@ -74,13 +73,12 @@ impl Role {
     }
 }
 
-/// A listening socket.
+/// A listening socket, TCP or Unix.
 #[derive(Debug)]
-pub enum Listening {
-    /// A TCP socket.
-    Tcp(std::net::TcpListener),
-    /// A Unix socket, with the file that it had when it was bound.
-    Unix(std::os::unix::net::UnixListener, Option<FileId>),
+pub struct Listening {
+    socket: Socket,
+    /// The file that a Unix socket had when it was bound.
+    pub file: Option<FileId>,
 }
 
 /// Identifies a socket file, whatever file has its name by now. The inode is not reused while the socket is open.
@@ -154,10 +152,8 @@ impl Sockets {
 impl Listening {
     fn bind(role: Role, address: &ListenAddress) -> Result<Self, BindError> {
         let bound = match address {
-            ListenAddress::Tcp(address) => bind_tcp(*address).map(Self::Tcp),
-            ListenAddress::Unix(path) => {
-                bind_unix(path).map(|listener| Self::Unix(listener, FileId::from_socket_path(path)))
-            }
+            ListenAddress::Tcp(address) => bind_tcp(*address),
+            ListenAddress::Unix(path) => bind_unix(path),
         };
         bound.map_err(|error| BindError(listen_error::explain(address, &error, role.settings())))
     }
@@ -167,11 +163,9 @@ impl Listening {
     /// # Errors
     /// It is neither a TCP nor a Unix socket.
     pub fn from_fd(socket: OwnedFd, file: Option<FileId>) -> io::Result<Self> {
-        match socket_domain(&socket)? {
-            AddressFamily::INET | AddressFamily::INET6 => Ok(Self::Tcp(socket.into())),
-            AddressFamily::UNIX => Ok(Self::Unix(socket.into(), file)),
-            _ => Err(io::ErrorKind::Unsupported.into()),
-        }
+        let socket = Socket::from(socket);
+        let is_known = [Domain::IPV4, Domain::IPV6, Domain::UNIX].contains(&socket.domain()?);
+        if is_known { Ok(Self { socket, file }) } else { Err(io::ErrorKind::Unsupported.into()) }
     }
 
     /// Its address. With port 0 in the config, this has the port that the system chose.
@@ -179,26 +173,14 @@ impl Listening {
     /// # Errors
     /// The socket has no name.
     pub fn address(&self) -> io::Result<ListenAddress> {
-        match self {
-            Self::Tcp(listener) => listener.local_addr().map(ListenAddress::Tcp),
-            Self::Unix(listener, _) => {
-                let address = listener.local_addr()?;
-                let path = address.as_pathname().ok_or(io::ErrorKind::AddrNotAvailable)?;
-                Ok(ListenAddress::Unix(path.to_owned()))
-            }
-        }
-    }
-
-    /// Its socket file, for the next process.
-    pub fn file(&self) -> Option<FileId> {
-        match self {
-            Self::Tcp(_) => None,
-            Self::Unix(_, file) => *file,
-        }
+        let address = self.socket.local_addr()?;
+        let path = || address.as_pathname().map(|path| ListenAddress::Unix(path.to_owned()));
+        let address = address.as_socket().map(ListenAddress::Tcp).or_else(path);
+        address.ok_or(io::ErrorKind::AddrNotAvailable.into())
     }
 
     fn has_its_file(&self, path: &Path) -> bool {
-        self.file().is_some() && self.file() == FileId::from_socket_path(path)
+        self.file.is_some() && self.file == FileId::from_socket_path(path)
     }
 
     /// Whether it matches the config. Its file may have been replaced or deleted since it was bound.
@@ -224,10 +206,7 @@ impl Listening {
     /// # Errors
     /// The process has too many open files.
     pub fn try_clone(&self) -> io::Result<Self> {
-        match self {
-            Self::Tcp(listener) => listener.try_clone().map(Self::Tcp),
-            Self::Unix(listener, file) => listener.try_clone().map(|listener| Self::Unix(listener, *file)),
-        }
+        Ok(Self { socket: self.socket.try_clone()?, file: self.file })
     }
 
     /// Registers it with the runtime of this thread.
@@ -235,15 +214,10 @@ impl Listening {
     /// # Errors
     /// The runtime cannot register it.
     pub fn listen(self) -> io::Result<Listener> {
-        match self {
-            Self::Tcp(listener) => {
-                listener.set_nonblocking(true)?;
-                tokio::net::TcpListener::from_std(listener).map(Listener::Tcp)
-            }
-            Self::Unix(listener, _) => {
-                listener.set_nonblocking(true)?;
-                tokio::net::UnixListener::from_std(listener).map(Listener::Unix)
-            }
+        self.socket.set_nonblocking(true)?;
+        match self.address()? {
+            ListenAddress::Tcp(_) => TcpListener::from_std(self.socket.into()).map(Listener::Tcp),
+            ListenAddress::Unix(_) => UnixListener::from_std(self.socket.into()).map(Listener::Unix),
         }
     }
 
@@ -252,47 +226,43 @@ impl Listening {
     /// have begun still join the queue, so that they are worth a wait.
     #[must_use]
     pub fn shut(&self) -> bool {
-        let shut = match self {
-            Self::Tcp(listener) => SockRef::from(listener).attach_filter(&WITHOUT_SYN),
+        let address = self.address();
+        let shut = match &address {
+            Ok(ListenAddress::Tcp(_)) => self.socket.attach_filter(&WITHOUT_SYN),
+            Ok(ListenAddress::Unix(path)) if self.has_its_file(path) => fs::remove_file(path),
             // If the file is not ours any more, the next gateway listens on it.
-            Self::Unix(..) => match self.address() {
-                Ok(ListenAddress::Unix(path)) if self.has_its_file(&path) => fs::remove_file(path),
-                _ => Ok(()),
-            },
+            _ => Ok(()),
         };
         if let Err(error) = &shut {
             // Recent kernels require CAP_NET_ADMIN for the filter.
             tracing::info!(%error, "failed to stop new connections before the close; the last ones may be reset");
         }
-        shut.is_ok() && matches!(self, Self::Tcp(_))
+        shut.is_ok() && matches!(address, Ok(ListenAddress::Tcp(_)))
     }
 }
 
 impl AsFd for Listening {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Tcp(listener) => listener.as_fd(),
-            Self::Unix(listener, _) => listener.as_fd(),
-        }
+        self.socket.as_fd()
     }
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+fn bind_tcp(address: SocketAddr) -> io::Result<Listening> {
     let listener = std::net::TcpListener::bind(address)?;
     // The standard library's backlog is 128. When it overflows, a client's kernel only retries after a second.
     rustix::net::listen(&listener, CLIENT_BACKLOG)?;
     // Accepted connections inherit this. If it fails, a slow client only costs more memory.
     let _ = SockRef::from(&listener).set_tcp_notsent_lowat(CLIENT_UNSENT_BYTES);
-    Ok(listener)
+    Ok(Listening { socket: listener.into(), file: None })
 }
 
 /// Like a port on loopback, the socket is open to every user of the machine, such as nginx's: its folder restricts access,
 /// and every request needs a key. (nginx creates its own sockets the same way: `ngx_open_listening_sockets`.)
-fn bind_unix(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
+fn bind_unix(path: &Path) -> io::Result<Listening> {
     socket_file::remove_dead(path)?;
     let listener = std::os::unix::net::UnixListener::bind(path)?;
     fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE))?;
-    Ok(listener)
+    Ok(Listening { socket: listener.into(), file: FileId::from_socket_path(path) })
 }
 
 #[cfg(test)]
@@ -308,7 +278,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let mut before = TcpStream::connect(address).unwrap();
-        let listening = Listening::Tcp(listener.try_clone().unwrap());
+        let listening = Listening { socket: listener.try_clone().unwrap().into(), file: None };
         if !listening.shut() {
             println!("skipped: a filter on a socket needs CAP_NET_ADMIN here");
             return;

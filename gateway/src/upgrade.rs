@@ -32,7 +32,7 @@ pub struct Offered {
 /// It does not serve. This process has its sockets still.
 pub async fn offer(successor: Successor, sockets: &Sockets) -> Result<Vec<Role>, OfferError> {
     let all = sockets.all();
-    let payload = all.map(|(role, socket)| OfferedSocket { role, file: socket.file() });
+    let payload = all.map(|(role, socket)| OfferedSocket { role, file: socket.file });
     successor.offer(&payload, &all.map(|(_, socket)| socket.as_fd())).await
 }
 

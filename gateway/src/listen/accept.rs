@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::IpNet;
 use pingora::protocols::Stream;
+use socket2::Socket;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-use super::Listening;
 use crate::stream::client::client_stream;
 
 /// A listening socket, registered with the runtime of its thread.
@@ -44,20 +44,16 @@ impl Listener {
     /// # Errors
     /// The runtime does not give the socket back.
     pub fn into_queue(self) -> io::Result<impl Iterator<Item = io::Result<(Stream, Peer)>>> {
-        let listener = match self {
-            Self::Tcp(listener) => Listening::Tcp(listener.into_std()?),
-            Self::Unix(listener) => Listening::Unix(listener.into_std()?, None),
+        let listener: Socket = match self {
+            Self::Tcp(listener) => listener.into_std()?.into(),
+            Self::Unix(listener) => listener.into_std()?.into(),
         };
-        let accept = move || match &listener {
-            Listening::Tcp(listener) => {
-                let (socket, peer) = listener.accept()?;
-                socket.set_nonblocking(true)?;
-                Ok(from_tcp(TcpStream::from_std(socket)?, peer))
-            }
-            Listening::Unix(listener, _) => {
-                let (socket, _) = listener.accept()?;
-                socket.set_nonblocking(true)?;
-                Ok(from_unix(UnixStream::from_std(socket)?))
+        let accept = move || {
+            let (socket, peer) = listener.accept()?;
+            socket.set_nonblocking(true)?;
+            match peer.as_socket() {
+                Some(peer) => Ok(from_tcp(TcpStream::from_std(socket.into())?, peer)),
+                None => Ok(from_unix(UnixStream::from_std(socket.into())?)),
             }
         };
         let is_queued = |next: &io::Result<_>| {
