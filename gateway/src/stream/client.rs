@@ -41,15 +41,15 @@ pub fn client_stream<S: Socket + AsRawFd + 'static>(socket: S) -> Stream {
 /// socket has no reset.
 pub fn reset_on_close(stream: &Stream) {
     if let Some(Client::Tcp(client)) = client_of(stream) {
-        client.reset_on_close();
+        client.socket.reset_on_close();
     }
 }
 
 /// How many bytes have been read from the client on this connection.
 pub fn bytes_read(stream: &Stream) -> u64 {
     match client_of(stream) {
-        Some(Client::Tcp(client)) => client.bytes_read(),
-        Some(Client::Unix(client)) => client.bytes_read(),
+        Some(Client::Tcp(client)) => client.bytes_read,
+        Some(Client::Unix(client)) => client.bytes_read,
         None => 0,
     }
 }
@@ -57,8 +57,8 @@ pub fn bytes_read(stream: &Stream) -> u64 {
 /// Whether there may be something to read from the client, such as the end of its sending side.
 pub fn may_have_input(stream: &Stream) -> bool {
     match client_of(stream) {
-        Some(Client::Tcp(client)) => client.may_have_input(),
-        Some(Client::Unix(client)) => client.may_have_input(),
+        Some(Client::Tcp(client)) => client.socket.may_have_input(),
+        Some(Client::Unix(client)) => client.socket.may_have_input(),
         None => false,
     }
 }
@@ -66,8 +66,8 @@ pub fn may_have_input(stream: &Stream) -> bool {
 /// Completes when the connection is broken in both directions.
 pub async fn broken(stream: &Stream) {
     match client_of(stream) {
-        Some(Client::Tcp(client)) => client.broken().await,
-        Some(Client::Unix(client)) => client.broken().await,
+        Some(Client::Tcp(client)) => client.socket.broken().await,
+        Some(Client::Unix(client)) => client.socket.broken().await,
         None => std::future::pending().await,
     }
 }
@@ -85,7 +85,7 @@ async fn probe<S: Socket>(client: &ClientSocket<S>) {
     loop {
         let doublings = u32::try_from(client.bytes_ahead()).unwrap_or(MOST_DOUBLINGS).min(MOST_DOUBLINGS);
         tokio::select! {
-            () = client.broken() => return,
+            () = client.socket.broken() => return,
             () = tokio::time::sleep(FIRST_PAUSE * (1 << doublings)) => {}
         }
         if client.write_ahead().is_err() {

@@ -86,8 +86,9 @@ impl Socket for UnixStream {
 /// A socket whose writes fail once its client is too slow.
 #[derive(Debug)]
 pub(super) struct ClientSocket<S> {
-    socket: S,
-    bytes_read: u64,
+    pub(super) socket: S,
+    /// How many bytes have been read from the client.
+    pub(super) bytes_read: u64,
     bytes_written: u64,
     /// How many bytes of the next answer were sent by [`ClientSocket::write_ahead`]. Atomic, because a session lends its
     /// stream only by shared reference.
@@ -133,21 +134,6 @@ impl<S: Socket> ClientSocket<S> {
         Self { socket, bytes_read: 0, bytes_written: 0, bytes_ahead, window: None, is_cut_off: false }
     }
 
-    /// How many bytes have been read from the client.
-    pub(super) fn bytes_read(&self) -> u64 {
-        self.bytes_read
-    }
-
-    /// Whether there may be something to read.
-    pub(super) fn may_have_input(&self) -> bool {
-        self.socket.may_have_input()
-    }
-
-    /// Completes when the connection is broken in both directions.
-    pub(super) async fn broken(&self) {
-        self.socket.broken().await;
-    }
-
     /// How many bytes of the next answer have already been sent.
     pub(super) fn bytes_ahead(&self) -> usize {
         self.bytes_ahead.load(Ordering::Relaxed)
@@ -164,11 +150,6 @@ impl<S: Socket> ClientSocket<S> {
             Err(error) => return Err(error),
         }
         Ok(())
-    }
-
-    /// Makes the connection close with a reset, which tells the client that its answer was cut off.
-    pub(super) fn reset_on_close(&self) {
-        self.socket.reset_on_close();
     }
 
     fn bytes_taken(&self) -> u64 {
