@@ -21,7 +21,7 @@ use super::refusal::Refusal;
 use crate::tenants::change::{self, Change};
 use crate::tenants::keys_file::{KeysOut, NewKey};
 use crate::tenants::new_tenants::TenantSettings;
-use crate::tenants::remove::{self, Disposal, LeftLink, Removed};
+use crate::tenants::remove::{self, Disposal, Removed};
 use crate::tenants::view::TenantView;
 
 /// The path for adding a tenant. It is also the path of a tenant called `add`.
@@ -260,7 +260,7 @@ fn removed_tenant(name: &TenantName, removed: Removed) -> RemovedTenant {
     let (directory, path, archive, why_left, link) = match removed {
         Removed::NoDirectory(path) => ("none", path, None, None, None),
         Removed::Purged(path, link) => ("purged", path, None, None, link),
-        Removed::Archived { from, to, link } => ("archived", from, Some(shown(to)), None, link),
+        Removed::Archived { from, to, left_link } => ("archived", from, Some(shown(to)), None, left_link),
         Removed::Left(path, why) => ("left", path, None, Some(why.to_string()), None),
     };
     RemovedTenant {
@@ -269,7 +269,7 @@ fn removed_tenant(name: &TenantName, removed: Removed) -> RemovedTenant {
         path: shown(path),
         archive,
         why_left,
-        left_link: link.map(|LeftLink(path)| shown(path)),
+        left_link: link.map(shown),
     }
 }
 

@@ -47,18 +47,14 @@ pub enum Removed {
         from: PathBuf,
         /// Where it is.
         to: PathBuf,
-        /// The link that led to it, if that was left.
-        link: Option<LeftLink>,
+        /// A link that the registry named as the directory, left because it is outside the data root.
+        left_link: Option<PathBuf>,
     },
-    /// Deleted.
-    Purged(PathBuf, Option<LeftLink>),
+    /// Deleted; with a link that was left, as of an archived one.
+    Purged(PathBuf, Option<PathBuf>),
     /// Left as it was.
     Left(PathBuf, WhyLeft),
 }
-
-/// A link that the registry named as the directory, left because it is outside the data root.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LeftLink(pub PathBuf);
 
 /// Why a directory was neither moved nor deleted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -196,11 +192,11 @@ fn dispose(
         }
         Err(error) => return Err(failed(error)),
     };
-    let link = remove_link(named, config, disposal)
+    let left_link = remove_link(named, config, disposal)
         .map_err(|error| ChangeError::Directory(named.to_owned(), error))?;
     Ok(match archived {
-        Some(to) => Removed::Archived { from: real, to, link },
-        None => Removed::Purged(real, link),
+        Some(to) => Removed::Archived { from: real, to, left_link },
+        None => Removed::Purged(real, left_link),
     })
 }
 
@@ -247,14 +243,14 @@ fn purge(directory: &Path) -> Result<(), ChangeError> {
 
 /// Deletes a link that led to the directory: dangling, it would be in the way of the next tenant of this name. A link
 /// outside the data root is left, because it may not be ours.
-fn remove_link(named: &Path, config: &Config, disposal: Disposal) -> io::Result<Option<LeftLink>> {
+fn remove_link(named: &Path, config: &Config, disposal: Disposal) -> io::Result<Option<PathBuf>> {
     let Some((folder, name)) = named.parent().zip(named.file_name()) else { return Ok(None) };
     let link = layout::resolved(folder).join(name);
     if !link.is_symlink() {
         return Ok(None);
     }
     if !link.starts_with(layout::resolved(&config.gateway.data_root)) && !disposal.take_foreign {
-        return Ok(Some(LeftLink(link)));
+        return Ok(Some(link));
     }
     fs::remove_file(link).map(|()| None)
 }

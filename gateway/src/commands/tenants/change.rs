@@ -13,7 +13,7 @@ use crate::tenants::change::Change;
 use crate::tenants::keys::{self, Rotation};
 use crate::tenants::keys_file::KeysOut;
 use crate::tenants::new_tenants::TenantSettings;
-use crate::tenants::remove::{Disposal, LeftLink, Removed};
+use crate::tenants::remove::{Disposal, Removed};
 use crate::tenants::{ChangeError, change, directories, remove};
 
 fn note_key() {
@@ -108,8 +108,8 @@ pub(super) fn remove(args: &RemoveArgs) -> Result<(), Failure> {
             path.display()
         ),
         Removed::Purged(path, link) => format!("its directory {} is deleted{}", path.display(), left(link)),
-        Removed::Archived { from, to, link } => {
-            format!("its directory {} is now {}{}", from.display(), to.display(), left(link))
+        Removed::Archived { from, to, left_link } => {
+            format!("its directory {} is now {}{}", from.display(), to.display(), left(left_link))
         }
         Removed::Left(path, why) => {
             format!("its directory {} was left as it is, because {why}", path.display())
@@ -118,9 +118,9 @@ pub(super) fn remove(args: &RemoveArgs) -> Result<(), Failure> {
     confirm(format_args!("tenant {name} is removed; {result}"))
 }
 
-fn left(link: Option<LeftLink>) -> String {
-    let shown = |LeftLink(path): LeftLink| {
-        format!("; the link {} is outside the data root, and was left as it is", path.display())
+fn left(link: Option<PathBuf>) -> String {
+    let shown = |link: PathBuf| {
+        format!("; the link {} is outside the data root, and was left as it is", link.display())
     };
     link.map(shown).unwrap_or_default()
 }
