@@ -88,24 +88,17 @@ fn add_write_fields(fields: &mut HeaderMap, client: &RequestHeader, keys: &Write
     fields.insert(lookup::X_SQ_REPEAT_KEY, keys.own.clone());
 }
 
-/// Adds one of the client's conditions, if the request has it.
+/// Adds one of the client's conditions, if the request has it. A list of tags in many fields means the same in one field (RFC 9110,
+/// 5.3), which counts once against the worker's limit of fields.
 fn add_condition(fields: &mut HeaderMap, client: &RequestHeader, name: HeaderName) {
-    if let Some(condition) = condition(&client.headers, &name) {
-        fields.insert(name, condition);
-    }
-}
-
-/// The client's list of tags. A list in many fields means the same in one field (RFC 9110, 5.3), which counts once against the
-/// worker's limit of fields.
-fn condition(client: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
-    let mut values = client.get_all(name).iter();
-    let first = values.next()?;
+    let mut values = client.headers.get_all(&name).iter();
+    let Some(first) = values.next() else { return };
     let mut list = first.as_bytes().to_vec();
     for value in values {
         list.extend_from_slice(b", ");
         list.extend_from_slice(value.as_bytes());
     }
-    Some(HeaderValue::from_bytes(&list).unwrap_or_else(|_| first.clone()))
+    fields.insert(name, HeaderValue::from_bytes(&list).unwrap_or_else(|_| first.clone()));
 }
 
 fn bearer(tenant: &AuthenticatedTenant) -> HeaderValue {
