@@ -60,7 +60,7 @@ pub enum AuditError {
     System(#[from] io::Error),
 }
 
-/// A handle to the audit log. Clones share everything.
+/// A handle to the audit log; `None` if it is off. Clones share everything.
 #[derive(Clone)]
 pub struct AuditLog(Option<Arc<Queue>>);
 
@@ -79,11 +79,6 @@ pub struct AuditWriter {
 }
 
 impl AuditLog {
-    /// A disabled log.
-    pub fn off() -> Self {
-        Self(None)
-    }
-
     /// Opens the file and starts the writing thread; `None` if the log is off. Each of `reloads` reopens the file.
     ///
     /// # Errors
@@ -94,7 +89,7 @@ impl AuditLog {
         reloads: watch::Receiver<()>,
     ) -> Result<(Self, Option<AuditWriter>), AuditError> {
         if audit == Enforcement::Off {
-            return Ok((Self::off(), None));
+            return Ok((Self(None), None));
         }
         let is_required = audit == Enforcement::Require;
         let health = Arc::new(Health::new(is_required));

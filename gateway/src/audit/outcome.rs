@@ -36,10 +36,7 @@ struct Waiter {
 }
 
 impl WriteOutcome {
-    /// The client got no answer. The write may have been applied.
-    pub const UNANSWERED: Self = Self::refused(0);
-
-    /// The gateway refused the write.
+    /// The gateway refused the write; 0 if the client got no answer, and the write may have been applied.
     pub const fn refused(status: u16) -> Self {
         Self { status, bytes: None, is_replay: false }
     }

@@ -147,7 +147,7 @@ impl Drop for Draft {
     fn drop(&mut self) {
         if !self.is_complete {
             // No answer waits for it.
-            let _ = self.end(&WriteOutcome::UNANSWERED);
+            let _ = self.end(&WriteOutcome::refused(0));
         }
     }
 }
