@@ -47,7 +47,7 @@ const CONNECTION_TIMEOUT: Duration =
 
 /// The state that handlers share.
 #[derive(Clone)]
-pub struct Admin {
+pub(crate) struct Admin {
     /// The current snapshot of config and registry.
     pub directory: SharedDirectory,
     /// The gateway's metrics.
@@ -60,7 +60,11 @@ pub struct Admin {
 ///
 /// # Errors
 /// The runtime cannot register the socket.
-pub async fn serve(listening: Listening, admin: Admin, end: impl Future<Output = ()>) -> io::Result<()> {
+pub(crate) async fn serve(
+    listening: Listening,
+    admin: Admin,
+    end: impl Future<Output = ()>,
+) -> io::Result<()> {
     let Listener::Tcp(listener) = listening.listen()? else {
         // The config allows no socket file here.
         return Err(io::ErrorKind::Unsupported.into());

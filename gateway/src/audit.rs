@@ -5,11 +5,11 @@
 //! has its line, and no write is forwarded while the file cannot be written. With `try` nothing waits, and lost lines are
 //! counted and noted in the log itself.
 
-pub mod route;
+pub(crate) mod route;
 mod scroll;
 
 mod line;
-pub mod outcome;
+pub(crate) mod outcome;
 
 mod file;
 mod health;
@@ -36,7 +36,7 @@ const MAX_LINES: usize = 16_384;
 
 /// Why a write is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum AuditUnavailable {
+pub(crate) enum AuditUnavailable {
     /// The file cannot be written, or the writing thread has stopped.
     #[error("the audit log cannot be written")]
     Failing,
@@ -62,7 +62,7 @@ pub enum AuditError {
 
 /// A handle to the audit log; `None` if it is off. Clones share everything.
 #[derive(Clone)]
-pub struct AuditLog(Option<Arc<Queue>>);
+pub(crate) struct AuditLog(Option<Arc<Queue>>);
 
 /// The queue of the writing thread.
 struct Queue {
@@ -72,7 +72,7 @@ struct Queue {
 }
 
 /// The writing thread.
-pub struct AuditWriter {
+pub(crate) struct AuditWriter {
     stop: oneshot::Sender<()>,
     ended: oneshot::Receiver<()>,
     thread: JoinHandle<()>,
@@ -83,7 +83,7 @@ impl AuditLog {
     ///
     /// # Errors
     /// With `require`, the file cannot be opened. With `try` too, the thread cannot be started.
-    pub fn start(
+    pub(crate) fn start(
         audit: Enforcement,
         path: &Path,
         reloads: watch::Receiver<()>,
@@ -156,7 +156,7 @@ impl Queue {
 
 impl AuditWriter {
     /// Waits until every line is written and synced, or until `limit` if the disk hangs.
-    pub async fn stop(self, limit: Duration) {
+    pub(crate) async fn stop(self, limit: Duration) {
         let _ = self.stop.send(());
         match tokio::time::timeout(limit, self.ended).await {
             Ok(_) => _ = self.thread.join(),

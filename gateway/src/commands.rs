@@ -7,4 +7,4 @@ pub mod tenants;
 pub mod import;
 pub mod check;
 pub mod healthcheck;
-pub mod system;
+mod system;

@@ -1,9 +1,9 @@
 //! Config and registry as one immutable snapshot for lookups. A request keeps the snapshot that it starts with, so no request
 //! sees half of a reload.
 
-pub mod reload;
+pub(crate) mod reload;
 
-pub mod activity;
+pub(crate) mod activity;
 mod gauges;
 
 use std::collections::HashMap;
@@ -26,7 +26,7 @@ use crate::cors::CorsPolicy;
 use crate::limits::{ClientLimits, TenantLimiter};
 
 /// The current snapshot. Readers never wait.
-pub type SharedDirectory = Arc<ArcSwap<Directory>>;
+pub(crate) type SharedDirectory = Arc<ArcSwap<Directory>>;
 
 /// Config and registry, indexed for lookups.
 pub struct Directory {

@@ -57,7 +57,7 @@ impl Drop for ConnectionPermit {
 
 /// The accept side of one proxy thread. Clones share everything.
 #[derive(Clone)]
-pub struct Edge {
+pub(crate) struct Edge {
     /// The request path.
     pub gateway: Arc<Gateway>,
     /// The idle connections to workers that this thread keeps.
@@ -71,13 +71,13 @@ pub struct Edge {
     /// The gateway's phase.
     pub phase: watch::Receiver<Phase>,
     /// Held while this accept loop or one of its connections runs. The server waits until every sender is dropped.
-    pub presence: mpsc::Sender<Infallible>,
+    pub _presence: mpsc::Sender<Infallible>,
 }
 
 impl Edge {
     /// Accepts until the gateway stops taking connections, and then accepts the queued ones, which the kernel has already
     /// established, unless another process accepts from the same queue. Above the limit, connections wait in the queue.
-    pub async fn accept(self, listener: Listener) {
+    pub(crate) async fn accept(self, listener: Listener) {
         let mut phase = self.phase.clone();
         loop {
             let accepted = tokio::select! {

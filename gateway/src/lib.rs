@@ -16,24 +16,24 @@
 pub mod cli;
 pub mod commands;
 
-pub mod server;
-pub mod upgrade;
+mod server;
+mod upgrade;
 
-pub mod admin;
+mod admin;
 pub mod edge;
 pub mod proxy;
-pub mod tenants;
+mod tenants;
 
-pub mod directory;
+mod directory;
 
-pub mod audit;
-pub mod traces;
+mod audit;
+mod traces;
 
-pub mod cors;
-pub mod limits;
-pub mod metrics;
+mod cors;
+mod limits;
+mod metrics;
 
-pub mod listen;
-pub mod stream;
+mod listen;
+mod stream;
 
-pub mod phase;
+mod phase;

@@ -7,9 +7,9 @@ mod tenant;
 
 use sq_shared::problem::{Code, Problem};
 
-pub use client::ClientLimits;
-pub use rate_status::{RateStatus, rate_limit_fields};
-pub use tenant::{Permit, TenantLimiter};
+pub(crate) use client::ClientLimits;
+pub(crate) use rate_status::{RateStatus, rate_limit_fields};
+pub(crate) use tenant::{Permit, TenantLimiter};
 
 /// The limit that a request exceeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

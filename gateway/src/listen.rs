@@ -17,7 +17,7 @@ use sq_shared::listen_error::{self, Settings};
 use sq_shared::socket_file;
 use tokio::net::{TcpListener, UnixListener};
 
-pub use accept::{Listener, Peer};
+pub(crate) use accept::{Listener, Peer};
 
 // A filter's operations (linux/filter.h).
 const LOAD_BYTE: u16 = 0x30; // BPF_LD | BPF_B | BPF_ABS

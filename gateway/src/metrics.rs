@@ -14,13 +14,13 @@ use prometheus::{IntCounterVec, IntGauge, Opts};
 use sq_shared::problem::Code;
 
 use command_label::CommandHistogram;
-pub use command_label::CommandLabel;
+pub(crate) use command_label::CommandLabel;
 
 /// The tenant label of a request without a valid key. No tenant can have this name.
-pub const NO_TENANT: &str = "-";
+pub(crate) const NO_TENANT: &str = "-";
 
 /// The gateway's metrics, but for the gauges that a snapshot of the directory adds.
-pub struct Metrics {
+pub(crate) struct Metrics {
     requests: IntCounterVec,
     request_duration: CommandHistogram,
     upstream_duration: CommandHistogram,
@@ -34,7 +34,7 @@ pub struct Metrics {
 
 /// A request that was answered, or whose client disconnected.
 #[derive(Debug, Clone, Copy)]
-pub struct RequestSummary<'a> {
+pub(crate) struct RequestSummary<'a> {
     /// The tenant's name, or [`NO_TENANT`].
     pub tenant: &'a str,
     /// Its command.
@@ -54,7 +54,7 @@ impl Metrics {
     ///
     /// # Errors
     /// A name or a label is not valid, which is a defect here.
-    pub fn new() -> prometheus::Result<Self> {
+    pub(crate) fn new() -> prometheus::Result<Self> {
         let counters =
             |name: &str, help: &str, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);
         let metrics = Self {
@@ -94,7 +94,7 @@ impl Metrics {
     }
 
     /// Counts a request.
-    pub fn count_request(&self, request: &RequestSummary<'_>) {
+    pub(crate) fn count_request(&self, request: &RequestSummary<'_>) {
         let mut digits = [0; 3];
         let status = status_text(request.status, &mut digits);
         self.requests.with_label_values(&[request.tenant, request.command.as_str(), status]).inc();
@@ -108,17 +108,17 @@ impl Metrics {
     }
 
     /// Whether the data root is missing now.
-    pub fn is_data_root_missing(&self) -> bool {
+    pub(crate) fn is_data_root_missing(&self) -> bool {
         self.data_root_missing.get() != 0
     }
 
     /// Counts a reload.
-    pub fn count_reload(&self, is_accepted: bool) {
+    pub(crate) fn count_reload(&self, is_accepted: bool) {
         self.reloads.with_label_values(&[if is_accepted { "accepted" } else { "rejected" }]).inc();
     }
 
     /// Drops the series of tenants that are not in the registry any more.
-    pub fn retain_tenants(&self, has_tenant: impl Fn(&str) -> bool) {
+    pub(crate) fn retain_tenants(&self, has_tenant: impl Fn(&str) -> bool) {
         for family in self.requests.collect() {
             for metric in family.get_metric().iter().filter(|metric| is_removed(metric, &has_tenant)) {
                 let values = ["tenant", "command", "status"].map(|name| label(metric, name));
@@ -130,7 +130,7 @@ impl Metrics {
 
     /// Every metric, without the series of removed tenants. (A request that was in flight when its tenant was removed creates
     /// its series again.)
-    pub fn gather(&self, has_tenant: impl Fn(&str) -> bool) -> Vec<MetricFamily> {
+    pub(crate) fn gather(&self, has_tenant: impl Fn(&str) -> bool) -> Vec<MetricFamily> {
         self.retain_tenants(has_tenant);
         let mut families = self.requests.collect();
         families.extend(self.request_duration.collect());
@@ -170,7 +170,7 @@ fn status_text(status: u16, digits: &mut [u8; 3]) -> &str {
 
 /// Request durations since the start, over all commands.
 #[derive(Debug, serde::Serialize)]
-pub struct Latency {
+pub(crate) struct Latency {
     /// Ascending and cumulative. Longer requests than the last bucket's are only in `count`.
     pub buckets: Vec<LatencyBucket>,
     /// All requests.
@@ -181,7 +181,7 @@ pub struct Latency {
 
 /// The requests up to one duration.
 #[derive(Debug, serde::Serialize)]
-pub struct LatencyBucket {
+pub(crate) struct LatencyBucket {
     /// The duration, inclusive, in seconds.
     pub le_s: f64,
     /// How many requests took no longer.
@@ -190,14 +190,14 @@ pub struct LatencyBucket {
 
 impl Metrics {
     /// Refused requests since the start, by code.
-    pub fn rejected_by_code(&self) -> impl Iterator<Item = (&'static str, u64)> {
+    pub(crate) fn rejected_by_code(&self) -> impl Iterator<Item = (&'static str, u64)> {
         Code::OF_CLIENT_API
             .iter()
             .map(|code| (code.as_str(), self.rejected.with_label_values(&[code.as_str()]).get()))
     }
 
     /// Request durations since the start.
-    pub fn latency(&self) -> Latency {
+    pub(crate) fn latency(&self) -> Latency {
         let buckets = command_label::LATENCY_BUCKETS_S.map(|le_s| LatencyBucket { le_s, count: 0 });
         let mut latency = Latency { buckets: buckets.into(), count: 0, sum_s: 0.0 };
         let families = self.request_duration.collect();

@@ -17,7 +17,7 @@ const HANDSHAKE_TIME: Duration = Duration::from_millis(50);
 
 /// The gateway's phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Accepts and serves.
     Serving,
     /// Told to stop: it accepts, and refuses every new request.
@@ -45,28 +45,28 @@ pub enum ShutdownKind {
 
 impl Phase {
     /// Whether new requests are refused.
-    pub fn refuses(self) -> bool {
+    pub(crate) fn refuses(self) -> bool {
         matches!(self, Self::Refusing | Self::Leaving)
     }
 
     /// Whether each answer is the last of its connection.
-    pub fn is_ending(self) -> bool {
+    pub(crate) fn is_ending(self) -> bool {
         self != Self::Serving
     }
 
     /// Whether no connection is accepted any more, once the queue is empty.
-    pub fn is_closing(self) -> bool {
+    pub(crate) fn is_closing(self) -> bool {
         matches!(self, Self::Leaving | Self::HandedOver { .. })
     }
 
     /// Whether another process accepts from the same queue.
-    pub fn leaves_queue(self) -> bool {
+    pub(crate) fn leaves_queue(self) -> bool {
         matches!(self, Self::HandedOver { has_client_socket: true })
     }
 
     /// How long an idle connection is still kept; `None` is `timeouts.idle`. This is up to half the drain, which leaves the other
     /// half for a last request.
-    pub fn idle_time(self, drain: Duration) -> Option<Duration> {
+    pub(crate) fn idle_time(self, drain: Duration) -> Option<Duration> {
         match self {
             Self::Serving => None,
             Self::Refusing | Self::Leaving => Some(LAST_REQUEST_TIME.min(drain / 2)),
@@ -76,7 +76,7 @@ impl Phase {
 }
 
 /// How long to wait for the handshakes that have begun: up to half of the shortest [`Phase::idle_time`].
-pub fn handshake_time(drain: Duration) -> Duration {
+pub(crate) fn handshake_time(drain: Duration) -> Duration {
     HANDSHAKE_TIME.min(drain / 4)
 }
 

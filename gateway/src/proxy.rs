@@ -2,39 +2,39 @@
 //! modules stand in the order in which a request meets them. The sessions with client and worker are pingora's; decision
 //! 0013 says why there is no `ProxyHttp` between them.
 
-pub mod context;
+mod context;
 
 mod connection;
 
 // The checks that need no body.
-pub mod admit;
-pub mod client_ip;
-pub mod authenticate;
+mod admit;
+mod client_ip;
+mod authenticate;
 pub mod utf8;
 pub mod target;
-pub mod route;
-pub mod repeat;
+mod route;
+mod repeat;
 
 // One attempt after another.
 mod attempt;
-pub mod upstream_pool;
+pub(crate) mod upstream_pool;
 mod worker_socket;
-pub mod forward;
+mod forward;
 mod exchange;
-pub mod body;
+mod body;
 mod transfer_timeout;
 mod failure;
-pub mod worker_wait;
-pub mod worker_answer;
+mod worker_wait;
+mod worker_answer;
 
 // The gateway's own answers.
-pub mod answer;
-pub mod health;
-pub mod refuse;
+mod answer;
+pub(crate) mod health;
+pub(crate) mod refuse;
 
 // After the answer.
-pub mod summary;
-pub mod access;
+mod summary;
+pub(crate) mod access;
 
 use std::sync::Arc;
 
@@ -57,7 +57,7 @@ use context::{Context, LiveState};
 use upstream_pool::UpstreamPool;
 
 /// The request path.
-pub struct Gateway {
+pub(crate) struct Gateway {
     live: LiveState,
     audit: AuditLog,
     metrics: Arc<Metrics>,
@@ -66,7 +66,7 @@ pub struct Gateway {
 
 impl Gateway {
     /// A gateway that serves this directory's tenants.
-    pub fn new(
+    pub(crate) fn new(
         directory: SharedDirectory,
         audit: AuditLog,
         metrics: Arc<Metrics>,
@@ -77,7 +77,7 @@ impl Gateway {
     }
 
     /// Serves the request with this head. Returns the connection if another request may follow on it.
-    pub async fn serve(
+    pub(crate) async fn serve(
         &self,
         stream: Stream,
         head: BytesMut,

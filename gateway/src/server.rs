@@ -128,7 +128,7 @@ impl Server {
                 metrics: Arc::clone(&metrics),
                 connections: Arc::clone(&connections),
                 phase: now.clone(),
-                presence: presence.clone(),
+                _presence: presence.clone(),
             };
             threads.push(spawn_proxy_thread(number, sockets.clients.try_clone()?, edge)?);
         }
@@ -357,7 +357,7 @@ fn spawn_proxy_thread(number: usize, listening: Listening, edge: Edge) -> io::Re
 }
 
 /// How the `ready` line and the `curl` lines name an address.
-pub fn url(address: &ListenAddress) -> String {
+pub(crate) fn url(address: &ListenAddress) -> String {
     match address {
         ListenAddress::Tcp(address) if address.ip().is_unspecified() => {
             format!("http://{}", SocketAddr::from(([127, 0, 0, 1], address.port())))

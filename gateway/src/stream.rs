@@ -1,9 +1,9 @@
 //! The stream below pingora's sessions, for clients and workers. (pingora's own streams read the clock at each write, and
 //! have a read buffer of 64 KiB each.)
 
-pub mod client;
+pub(crate) mod client;
 mod client_socket;
-pub mod idle;
+pub(crate) mod idle;
 
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
@@ -20,25 +20,25 @@ use pingora::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 /// What a [`SocketStream`] reads from and writes to.
-pub trait Transport: AsyncRead + AsyncWrite + Debug + Unpin + Send + Sync {}
+pub(crate) trait Transport: AsyncRead + AsyncWrite + Debug + Unpin + Send + Sync {}
 
 impl<T: AsyncRead + AsyncWrite + Debug + Unpin + Send + Sync> Transport for T {}
 
 /// A connection as pingora's sessions take it.
 #[derive(Debug)]
-pub struct SocketStream<T> {
+pub(crate) struct SocketStream<T> {
     transport: T,
     fd: RawFd,
 }
 
 impl<T: Transport> SocketStream<T> {
     /// Wraps what reads and writes the socket with this descriptor.
-    pub fn new(transport: T, fd: RawFd) -> Self {
+    pub(crate) fn new(transport: T, fd: RawFd) -> Self {
         Self { transport, fd }
     }
 
     /// What reads and writes.
-    pub fn transport(&self) -> &T {
+    pub(crate) fn transport(&self) -> &T {
         &self.transport
     }
 }

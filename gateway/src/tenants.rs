@@ -1,14 +1,14 @@
 //! Changes to the registry, shared by the commands and the admin API: locked, checked as a whole, then written.
 //! These functions return values and errors; their callers print or serve them.
 
-pub mod change;
-pub mod new_tenants;
-pub mod keys;
-pub mod keys_file;
-pub mod remove;
-pub mod directories;
-pub mod view;
-pub mod error;
+pub(crate) mod change;
+pub(crate) mod new_tenants;
+pub(crate) mod keys;
+pub(crate) mod keys_file;
+pub(crate) mod remove;
+pub(crate) mod directories;
+pub(crate) mod view;
+pub(crate) mod error;
 
 use std::path::Path;
 
@@ -19,14 +19,14 @@ use sq_shared::registry::{Registry, Tenant};
 use sq_shared::tenant::TenantName;
 use sq_shared::{layout, regular_file};
 
-pub use error::ChangeError;
+pub(crate) use error::ChangeError;
 use keys_file::{KeysOut, NewKey};
 
 /// Locks the registry and reads it. Only `up`, `provision` and `import` create one.
 ///
 /// # Errors
 /// The registry is missing, has mistakes, or is in an old format.
-pub fn open(config: &Config) -> Result<RegistryEdit, ChangeError> {
+pub(crate) fn open(config: &Config) -> Result<RegistryEdit, ChangeError> {
     if !registry_exists(config)? {
         return Err(ChangeError::NoRegistry(config.gateway.tenants.clone()));
     }
@@ -38,7 +38,7 @@ pub fn open(config: &Config) -> Result<RegistryEdit, ChangeError> {
 /// # Errors
 /// The registry cannot be looked up, or it is missing although the system has had tenants: a new one would give
 /// their slots and directories to others.
-pub fn find_registry(config: &Config, keys_file: &Path) -> Result<bool, ChangeError> {
+pub(crate) fn find_registry(config: &Config, keys_file: &Path) -> Result<bool, ChangeError> {
     if registry_exists(config)? {
         return Ok(true);
     }

@@ -14,7 +14,7 @@ use otlp::Exporter;
 
 /// The trace that a request belongs to.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Trace {
+pub(crate) struct Trace {
     /// The client's span, if the request names one.
     pub of_client: Option<TraceParent>,
     /// The gateway's span, if it will be exported.
@@ -22,7 +22,7 @@ pub struct Trace {
 }
 
 /// A request that has ended, as its span describes it.
-pub struct RequestSpan<'a> {
+pub(crate) struct RequestSpan<'a> {
     /// Its trace.
     pub trace: Trace,
     /// When its head was complete.
@@ -37,13 +37,13 @@ pub struct RequestSpan<'a> {
 
 impl Trace {
     /// The span that the worker and the access line get.
-    pub fn passed_on(self) -> Option<TraceParent> {
+    pub(crate) fn passed_on(self) -> Option<TraceParent> {
         self.own.or(self.of_client)
     }
 }
 
 /// Exports the gateway's spans, if there is a collector.
-pub struct Traces {
+pub(crate) struct Traces {
     exporter: Option<Exporter>,
 }
 
@@ -57,12 +57,12 @@ impl Traces {
     ///
     /// # Errors
     /// The variable's value is invalid.
-    pub fn from_environment() -> Result<Self, TracesError> {
+    pub(crate) fn from_environment() -> Result<Self, TracesError> {
         Exporter::from_environment().map(|exporter| Self { exporter })
     }
 
     /// The trace of a request with these header fields. A trace that the client does not sample gets no span here.
-    pub fn join(&self, headers: &HeaderMap) -> Trace {
+    pub(crate) fn join(&self, headers: &HeaderMap) -> Trace {
         let of_client = TraceParent::from_headers(headers);
         let own = match (&self.exporter, of_client) {
             (None, _) => None,
@@ -73,14 +73,14 @@ impl Traces {
     }
 
     /// Queues the request's span for export. This never waits: if the queue is full, the span is lost.
-    pub fn record(&self, request: &RequestSpan<'_>) {
+    pub(crate) fn record(&self, request: &RequestSpan<'_>) {
         if let (Some(exporter), Some(own)) = (&self.exporter, request.trace.own) {
             exporter.export(own, request);
         }
     }
 
     /// Exports the queued spans. Blocks for up to two seconds.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         if let Some(exporter) = &self.exporter {
             exporter.stop();
         }

@@ -19,7 +19,7 @@ struct OfferedSocket {
 }
 
 /// What a new gateway was offered.
-pub struct Offered {
+pub(crate) struct Offered {
     /// The sockets, and what each is for.
     pub sockets: Vec<(Role, Listening)>,
     /// The running gateway, which waits for the answer.
@@ -30,7 +30,7 @@ pub struct Offered {
 ///
 /// # Errors
 /// It does not serve. This process has its sockets still.
-pub async fn offer(successor: Successor, sockets: &Sockets) -> Result<Vec<Role>, OfferError> {
+pub(crate) async fn offer(successor: Successor, sockets: &Sockets) -> Result<Vec<Role>, OfferError> {
     let all = sockets.all();
     let payload = all.map(|(role, socket)| OfferedSocket { role, file: socket.file });
     successor.offer(&payload, &all.map(|(_, socket)| socket.as_fd())).await
@@ -40,7 +40,7 @@ pub async fn offer(successor: Successor, sockets: &Sockets) -> Result<Vec<Role>,
 ///
 /// # Errors
 /// None come in time, or not in this form; or the path cannot be used.
-pub async fn wait_for_offer(path: &Path) -> Result<Offered, AcceptError> {
+pub(crate) async fn wait_for_offer(path: &Path) -> Result<Offered, AcceptError> {
     let (offered, descriptors, predecessor): (Vec<OfferedSocket>, Vec<OwnedFd>, _) =
         upgrade::wait_for_offer(path).await?;
     if offered.len() != descriptors.len() {

@@ -15,7 +15,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The outcome of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WriteOutcome {
+pub(crate) struct WriteOutcome {
     /// The answer's status.
     pub status: u16,
     /// The number of bytes written or removed, as the answer states it.
@@ -37,12 +37,12 @@ struct Waiter {
 
 impl WriteOutcome {
     /// The gateway refused the write; 0 if the client got no answer, and the write may have been applied.
-    pub const fn refused(status: u16) -> Self {
+    pub(crate) const fn refused(status: u16) -> Self {
         Self { status, bytes: None, is_replay: false }
     }
 
     /// The worker answered with this head.
-    pub fn answered(worker: &ResponseHeader, has_idempotency_key: bool) -> Self {
+    pub(crate) fn answered(worker: &ResponseHeader, has_idempotency_key: bool) -> Self {
         let bytes = worker.headers.get(X_SQ_BYTES).and_then(|value| value.to_str().ok()?.parse().ok());
         // Without the client's key it was the gateway that sent the write twice, which counts as one write.
         let is_replay = has_idempotency_key && worker.headers.contains_key(IDEMPOTENCY_REPLAYED);

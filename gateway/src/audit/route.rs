@@ -17,10 +17,10 @@ use super::{AuditLog, AuditUnavailable, Queue};
 
 /// A route that may be forwarded: if it writes and the audit log is on, it has a permit for its line. Only
 /// [`RouteDraft::reserve`] creates it, and forwarding takes the route from nowhere else.
-pub struct AuditedRoute(RouteDraft);
+pub(crate) struct AuditedRoute(RouteDraft);
 
 /// A route that is not admitted yet. If it writes and the audit log is on, its line is written in any case.
-pub struct RouteDraft {
+pub(crate) struct RouteDraft {
     route: Route,
     /// `None` if there is no line, or once it has its outcome.
     draft: Option<Box<Draft>>,
@@ -28,7 +28,7 @@ pub struct RouteDraft {
 }
 
 /// The origin of a request.
-pub struct Author<'a> {
+pub(crate) struct Author<'a> {
     /// The tenant.
     pub tenant: &'a TenantName,
     /// The id of the tenant's key.
@@ -56,7 +56,13 @@ struct Draft {
 
 impl AuditLog {
     /// Starts the request's line, if the request writes. A read costs nothing.
-    pub fn draft(&self, route: Route, query: &[u8], headers: &HeaderMap, author: &Author<'_>) -> RouteDraft {
+    pub(crate) fn draft(
+        &self,
+        route: Route,
+        query: &[u8],
+        headers: &HeaderMap,
+        author: &Author<'_>,
+    ) -> RouteDraft {
         let queue = self.0.as_ref().filter(|_| route.writes());
         let draft = queue.map(|queue| {
             Box::new(Draft {
@@ -80,7 +86,7 @@ impl RouteDraft {
     ///
     /// # Errors
     /// The config requires the audit log, and it cannot be written now. Then the line is not written but counted as missing.
-    pub fn reserve(mut self) -> Result<AuditedRoute, AuditUnavailable> {
+    pub(crate) fn reserve(mut self) -> Result<AuditedRoute, AuditUnavailable> {
         if let Some(draft) = &mut self.draft {
             draft.permit = draft.queue.reserve().inspect_err(|_| draft.is_complete = true)?;
         }
@@ -88,7 +94,7 @@ impl RouteDraft {
     }
 
     /// Completes the line and waits until it is written, before the client is answered. A second call only waits.
-    pub async fn end(&mut self, outcome: &WriteOutcome) {
+    pub(crate) async fn end(&mut self, outcome: &WriteOutcome) {
         if let Some(mut draft) = self.draft.take() {
             self.pending = draft.end(outcome);
         }
@@ -98,26 +104,26 @@ impl RouteDraft {
 
 impl AuditedRoute {
     /// The route.
-    pub fn route(&self) -> Route {
+    pub(crate) fn route(&self) -> Route {
         self.0.route
     }
 
     /// The request's body starts, possibly again.
-    pub fn restart_body(&mut self) {
+    pub(crate) fn restart_body(&mut self) {
         if let Some(draft) = &mut self.0.draft {
             draft.scroll.restart();
         }
     }
 
     /// Reads the next piece of the request's body; `is_last` if the body is complete with it.
-    pub fn push_body(&mut self, piece: &[u8], is_last: bool) {
+    pub(crate) fn push_body(&mut self, piece: &[u8], is_last: bool) {
         if let Some(draft) = &mut self.0.draft {
             draft.scroll.push(piece, is_last);
         }
     }
 
     /// The request's line.
-    pub fn line(&mut self) -> &mut RouteDraft {
+    pub(crate) fn line(&mut self) -> &mut RouteDraft {
         &mut self.0
     }
 }

@@ -27,7 +27,7 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The system to work on, `./sq-data` by default.
 #[derive(Debug, Clone, clap::Args)]
-pub struct SystemOptions {
+pub(super) struct SystemOptions {
     /// The folder that holds the whole system.
     #[arg(long, value_name = "DIR", default_value = "./sq-data")]
     root: PathBuf,
@@ -39,7 +39,7 @@ pub struct SystemOptions {
 /// An existing system, named by one of two options or not at all.
 #[derive(Debug, Clone, clap::Args)]
 #[group(multiple = false)]
-pub struct NamedSystem {
+pub(super) struct NamedSystem {
     /// The folder that holds the whole system; the config is its gateway.toml.
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
@@ -50,13 +50,13 @@ pub struct NamedSystem {
 
 impl NamedSystem {
     /// The system's config; `None` when no system was named.
-    pub fn config_file(&self) -> Option<PathBuf> {
+    pub(super) fn config_file(&self) -> Option<PathBuf> {
         self.config.clone().or_else(|| self.root.as_deref().map(layout::config_file))
     }
 }
 
 /// A system that a command sets up.
-pub struct System {
+pub(super) struct System {
     /// The config.
     pub config: Config,
     /// `keys.csv` beside the config.
@@ -70,7 +70,7 @@ impl SystemOptions {
     ///
     /// # Errors
     /// The config is missing or has mistakes.
-    pub fn open(&self) -> Result<Config, Failure> {
+    pub(super) fn open(&self) -> Result<Config, Failure> {
         let config_file = self.config_file();
         service_user::act_as_owner_of(&config_file)?;
         if !config_file.exists() {
@@ -86,7 +86,7 @@ impl SystemOptions {
     ///
     /// # Errors
     /// The root cannot be written, or the config has mistakes.
-    pub fn open_or_create(&self) -> Result<System, Failure> {
+    pub(super) fn open_or_create(&self) -> Result<System, Failure> {
         let (config_file, mut is_new) = (self.config_file(), false);
         service_user::act_as_owner_of(&config_file)?;
         if self.config.is_none() {
@@ -103,7 +103,7 @@ impl SystemOptions {
     ///
     /// # Errors
     /// A path cannot be looked up, or this process may not act as its owner.
-    pub fn act_as_owner(&self) -> Result<(), Failure> {
+    pub(super) fn act_as_owner(&self) -> Result<(), Failure> {
         let config_file = std::path::absolute(self.config_file()).map_err(Failure::from_error)?;
         Ok(service_user::act_for_system(&config_file)?)
     }

@@ -16,7 +16,7 @@ use super::{Directory, SharedDirectory};
 use crate::metrics::Metrics;
 
 /// Replaces the snapshot by what the files say, in one thread at a time.
-pub struct Reloader {
+pub(crate) struct Reloader {
     source: ConfigSource,
     directory: SharedDirectory,
     metrics: Arc<Metrics>,
@@ -30,7 +30,7 @@ pub struct Reloader {
 
 impl Reloader {
     /// Keeps this snapshot as this source says.
-    pub fn new(source: ConfigSource, directory: SharedDirectory, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(source: ConfigSource, directory: SharedDirectory, metrics: Arc<Metrics>) -> Self {
         Self {
             source,
             directory,
@@ -45,7 +45,7 @@ impl Reloader {
     ///
     /// # Errors
     /// Every mistake in it.
-    pub fn config(&self) -> Result<Config, Mistakes> {
+    pub(crate) fn config(&self) -> Result<Config, Mistakes> {
         self.source.reload_config(&self.directory.load().config)
     }
 
@@ -54,7 +54,7 @@ impl Reloader {
     ///
     /// # Errors
     /// Every mistake in the files; the old snapshot stays.
-    pub fn reload(&self, reason: Reason) -> Result<usize, Mistakes> {
+    pub(crate) fn reload(&self, reason: Reason) -> Result<usize, Mistakes> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         self.load(reason)
     }
@@ -62,7 +62,7 @@ impl Reloader {
     /// Reloads after the admin API has changed the registry, unless a reload that began later does. The change was
     /// checked, so a mistake is another program's, made a moment later: it is logged, and the change is applied once the
     /// mistake is corrected.
-    pub fn apply_change(&self) {
+    pub(crate) fn apply_change(&self) {
         let begun = self.begun.load(Ordering::SeqCst);
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         if self.begun.load(Ordering::SeqCst) == begun {
@@ -103,7 +103,7 @@ impl Reloader {
     }
 
     /// Reloads whenever a file changes and at SIGHUP, until the runtime ends.
-    pub async fn keep_current(self: Arc<Self>, hangups: watch::Receiver<()>) {
+    pub(crate) async fn keep_current(self: Arc<Self>, hangups: watch::Receiver<()>) {
         let watch = ReloadWatch::new(self.files(), hangups);
         let reload = |reason| {
             let (this, reloader) = (Arc::clone(&self), Arc::clone(&self));

@@ -49,7 +49,7 @@ const FIELD_BYTES: usize = 64;
 /// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11, sections 3 and 4): `q` requests in
 /// `w` seconds; `r` remain, `t` seconds until the count is full again, or, when none remains, until one more
 /// passes. A refusal's `Retry-After` is the `t` of the rate that refused, and so not earlier (section 6).
-pub fn rate_limit_fields(statuses: &[(&str, Option<RateStatus>)]) -> Option<(String, String)> {
+pub(crate) fn rate_limit_fields(statuses: &[(&str, Option<RateStatus>)]) -> Option<(String, String)> {
     let mut policy = String::with_capacity(FIELD_BYTES);
     let mut state = String::with_capacity(FIELD_BYTES);
     for (name, status) in statuses.iter().filter_map(|(name, status)| Some((name, (*status)?))) {

@@ -16,7 +16,7 @@ const COMMANDS: usize = Route::ALL.len() + 4;
 
 /// A request's command, as metrics name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CommandLabel {
+pub(crate) enum CommandLabel {
     /// A command of the client API.
     Route(Route),
     /// `/health`.
@@ -31,7 +31,7 @@ pub enum CommandLabel {
 
 impl CommandLabel {
     /// The label's value.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Route(route) => route.name(),
             Self::Health => "health",

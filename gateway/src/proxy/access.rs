@@ -14,7 +14,7 @@ use crate::listen::Peer;
 use crate::metrics::RequestSummary;
 
 /// Logs a request that the proxy served. `status` is 0 if no answer was sent.
-pub fn log(
+pub(crate) fn log(
     session: &Session,
     ctx: &Context<'_>,
     tenant: Option<&AuthenticatedTenant>,
@@ -43,7 +43,7 @@ pub fn log(
 }
 
 /// Logs a request that the edge refused.
-pub fn log_refused_at_edge(peer: Peer, request_id: &str, summary: &RequestSummary<'_>) {
+pub(crate) fn log_refused_at_edge(peer: Peer, request_id: &str, summary: &RequestSummary<'_>) {
     let client = peer.ip().to_string();
     let RequestSummary { status, code, duration, .. } = *summary;
     let code = code.map(Code::as_str).unwrap_or_default();

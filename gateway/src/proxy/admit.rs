@@ -22,7 +22,7 @@ use crate::limits::{LimitError, Permit};
 use crate::metrics::CommandLabel;
 
 /// What happens to a request.
-pub enum Admission {
+pub(super) enum Admission {
     /// It is forwarded to its worker.
     Forward(Box<Admitted>),
     /// `/health` or `/ready`.
@@ -34,7 +34,7 @@ pub enum Admission {
 }
 
 /// A request that has passed every check, and what it holds while it is forwarded.
-pub struct Admitted {
+pub(super) struct Admitted {
     /// The permit to reach the tenant's worker.
     pub tenant: AuthenticatedTenant,
     /// Its route, and, if it writes, its line in the audit log.
@@ -48,11 +48,11 @@ pub struct Admitted {
     /// A worker may have got it, and may have applied it.
     pub is_sent: bool,
     /// Counts it as one of the tenant's requests in flight.
-    pub in_flight: Permit,
+    pub _in_flight: Permit,
 }
 
 /// A request that fails a check.
-pub struct Refused {
+pub(super) struct Refused {
     /// Why.
     pub refusal: Refusal,
     /// The tenant, if the key is valid.
@@ -64,7 +64,7 @@ pub struct Refused {
 
 impl Admission {
     /// The tenant, if the request has a valid key and is no preflight or health check.
-    pub fn tenant(&self) -> Option<&AuthenticatedTenant> {
+    pub(super) fn tenant(&self) -> Option<&AuthenticatedTenant> {
         match self {
             Self::Forward(admitted) => Some(&admitted.tenant),
             Self::Refused(refused) => refused.tenant.as_ref(),
@@ -75,19 +75,19 @@ impl Admission {
 
 impl Admitted {
     /// Whether a worker may have applied it without answering.
-    pub fn may_be_applied(&self) -> bool {
+    pub(super) fn may_be_applied(&self) -> bool {
         self.is_sent && self.audited.route().writes()
     }
 
     /// Prepares for another attempt, which sends the body again.
-    pub fn restart_body(&mut self) {
+    pub(super) fn restart_body(&mut self) {
         self.body.restart();
         self.audited.restart_body();
     }
 }
 
 /// Checks a request.
-pub fn admit(
+pub(super) fn admit(
     audit: &AuditLog,
     is_root_lost: bool,
     request: &RequestHeader,
@@ -134,7 +134,7 @@ pub fn admit(
         keys,
         attempts,
         is_sent: false,
-        in_flight,
+        _in_flight: in_flight,
     }))
 }
 

@@ -18,7 +18,7 @@ const FIELD_COUNT: usize = 12;
 ///
 /// # Errors
 /// The client is gone.
-pub async fn write(
+pub(super) async fn write(
     session: &mut Session,
     ctx: &Context<'_>,
     mut head: ResponseHeader,
@@ -39,7 +39,7 @@ pub async fn write(
 ///
 /// # Errors
 /// The client is gone.
-pub async fn write_preflight(session: &mut Session, ctx: &Context<'_>) -> pingora::Result<()> {
+pub(super) async fn write_preflight(session: &mut Session, ctx: &Context<'_>) -> pingora::Result<()> {
     let mut head = ResponseHeader::build(StatusCode::NO_CONTENT, Some(FIELD_COUNT))?;
     add_common_fields(&mut head, &session.req_header().headers, ctx)?;
     for (name, value) in ctx.directory.cors.preflight_fields(&session.req_header().headers) {
@@ -52,7 +52,7 @@ pub async fn write_preflight(session: &mut Session, ctx: &Context<'_>) -> pingor
 ///
 /// # Errors
 /// A field cannot be set, which is a defect here.
-pub fn add_common_fields(
+pub(super) fn add_common_fields(
     head: &mut ResponseHeader,
     request: &HeaderMap,
     ctx: &Context<'_>,

@@ -9,7 +9,7 @@ use sq_shared::token::BearerToken;
 use crate::directory::{Directory, DirectoryTenant};
 
 /// Proof that the request's key is valid and its tenant is active.
-pub struct AuthenticatedTenant {
+pub(crate) struct AuthenticatedTenant {
     tenant: Arc<DirectoryTenant>,
     key_index: usize,
     scope: Scope,
@@ -18,7 +18,7 @@ pub struct AuthenticatedTenant {
 
 /// Why a key is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum AuthenticateError {
+pub(crate) enum AuthenticateError {
     /// No tenant has it.
     #[error("unknown key")]
     Unknown,
@@ -37,7 +37,7 @@ pub enum AuthenticateError {
 ///
 /// # Errors
 /// It is unknown or has expired, or its tenant is not active.
-pub fn authenticate(
+pub(super) fn authenticate(
     token: BearerToken,
     directory: &Directory,
 ) -> Result<AuthenticatedTenant, AuthenticateError> {
@@ -58,32 +58,32 @@ pub fn authenticate(
 
 impl AuthenticatedTenant {
     /// The tenant.
-    pub fn tenant(&self) -> &DirectoryTenant {
+    pub(crate) fn tenant(&self) -> &DirectoryTenant {
         &self.tenant
     }
 
     /// The tenant's name.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.tenant.name.as_str()
     }
 
     /// The id of the key.
-    pub fn key_id(&self) -> &str {
+    pub(crate) fn key_id(&self) -> &str {
         self.tenant.keys.get(self.key_index).map_or("", |key| &key.id)
     }
 
     /// Whether the key has expired by now.
-    pub fn has_expired(&self) -> bool {
+    pub(crate) fn has_expired(&self) -> bool {
         self.tenant.keys.get(self.key_index).is_some_and(|key| !key.is_valid_at(now_s()))
     }
 
     /// Whether the key may write.
-    pub fn may_write(&self) -> bool {
+    pub(crate) fn may_write(&self) -> bool {
         self.scope == Scope::Write
     }
 
     /// The key itself, which the worker checks again.
-    pub fn token(&self) -> &BearerToken {
+    pub(crate) fn token(&self) -> &BearerToken {
         &self.token
     }
 }

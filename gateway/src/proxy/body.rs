@@ -14,7 +14,7 @@ const KEPT_BYTES: u64 = 64 * 1024;
 
 /// Why a body is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum BodyError {
+pub(crate) enum BodyError {
     /// It is not UTF-8.
     #[error(transparent)]
     InvalidUtf8(#[from] InvalidUtf8),
@@ -34,7 +34,7 @@ pub enum BodyError {
 
 /// Checks a body as it streams. It holds up to three bytes of it.
 #[derive(Debug, Default)]
-pub struct BodyMeter {
+pub(super) struct BodyMeter {
     limit_bytes: Option<u64>,
     declared_bytes: Option<u64>,
     seen_bytes: u64,
@@ -49,7 +49,7 @@ impl BodyMeter {
     ///
     /// # Errors
     /// Its `Content-Length` is over the limit.
-    pub fn new(request: &RequestHeader, limit_bytes: Option<u64>) -> Result<Self, BodyError> {
+    pub(super) fn new(request: &RequestHeader, limit_bytes: Option<u64>) -> Result<Self, BodyError> {
         let declared_bytes = declared_bytes(request);
         if let (Some(declared), Some(limit_bytes)) = (declared_bytes, limit_bytes)
             && declared > limit_bytes
@@ -60,7 +60,7 @@ impl BodyMeter {
     }
 
     /// Starts over when the body is sent again.
-    pub fn restart(&mut self) {
+    pub(super) fn restart(&mut self) {
         *self =
             Self { limit_bytes: self.limit_bytes, declared_bytes: self.declared_bytes, ..Self::default() };
     }
@@ -69,7 +69,7 @@ impl BodyMeter {
     ///
     /// # Errors
     /// The body is refused. The worker sees it cut short, and does not act on it.
-    pub fn push(&mut self, piece: Option<&Bytes>, end: bool) -> Result<(), BodyError> {
+    pub(super) fn push(&mut self, piece: Option<&Bytes>, end: bool) -> Result<(), BodyError> {
         if let Some(piece) = piece {
             self.seen_bytes += piece.len() as u64;
             if let Some(limit_bytes) = self.limit_bytes.filter(|limit| self.seen_bytes > *limit) {
@@ -87,7 +87,7 @@ impl BodyMeter {
     }
 
     /// Whether a body of declared length is complete.
-    pub fn is_whole(&self) -> bool {
+    pub(super) fn is_whole(&self) -> bool {
         self.declared_bytes == Some(self.seen_bytes)
     }
 
@@ -107,19 +107,19 @@ impl BodyMeter {
 }
 
 /// The length of the body, if the request declares it.
-pub fn declared_bytes(request: &RequestHeader) -> Option<u64> {
+pub(super) fn declared_bytes(request: &RequestHeader) -> Option<u64> {
     request.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// Whether the request announces a body.
-pub fn expects_body(request: &RequestHeader) -> bool {
+pub(super) fn expects_body(request: &RequestHeader) -> bool {
     let length = request.headers.get(header::CONTENT_LENGTH);
     length.is_some_and(|value| value.as_bytes() != b"0")
         || request.headers.contains_key(header::TRANSFER_ENCODING)
 }
 
 /// Whether the body may be longer than what is kept of it, in which case it could not be sent again.
-pub fn may_be_long(request: &RequestHeader) -> bool {
+pub(super) fn may_be_long(request: &RequestHeader) -> bool {
     declared_bytes(request).is_none_or(|bytes| bytes > KEPT_BYTES)
 }
 

@@ -20,7 +20,7 @@ const ENTRY_BYTES: usize = 64;
 /// The list is read from its right end: each proxy appends the peer that it saw, so only entries written by trusted proxies
 /// can be trusted, and the right-most address that is not a proxy's is the client. An entry that is not an address ends the
 /// walk at the proxy that sent it; an empty one is skipped (RFC 9110, 5.6.1.2). The cost does not grow with the list.
-pub fn client_ip(peer: Peer, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+pub(super) fn client_ip(peer: Peer, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let mut client = peer.ip();
     if !peer.is_trusted(trusted) {
         return client;

@@ -17,7 +17,7 @@ use crate::phase::Phase;
 use crate::traces::Trace;
 
 /// The state of one request.
-pub struct Context<'g> {
+pub(crate) struct Context<'g> {
     /// The gateway's state that may change meanwhile.
     pub live: &'g LiveState,
     /// When its head was complete.
@@ -51,7 +51,7 @@ pub struct Context<'g> {
 }
 
 /// The gateway's state that may change while a request is served.
-pub struct LiveState {
+pub(crate) struct LiveState {
     /// The current snapshot of config and registry.
     pub directory: SharedDirectory,
     /// The gateway's phase.
@@ -60,7 +60,7 @@ pub struct LiveState {
 
 impl<'g> Context<'g> {
     /// A request of which only the origin is known.
-    pub fn new(live: &'g LiveState, peer: Peer, head_end: u64) -> Self {
+    pub(crate) fn new(live: &'g LiveState, peer: Peer, head_end: u64) -> Self {
         Self {
             live,
             started: Instant::now(),
@@ -81,7 +81,7 @@ impl<'g> Context<'g> {
     }
 
     /// The request's id as text.
-    pub fn request_id_text(&self) -> &str {
+    pub(crate) fn request_id_text(&self) -> &str {
         self.request_id.to_str().unwrap_or_default()
     }
 }

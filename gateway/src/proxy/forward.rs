@@ -30,7 +30,7 @@ const ANSWER_FIELD_COUNT: usize = 12;
 ///
 /// # Errors
 /// The head cannot be built, which does not happen for a request that passed the checks.
-pub fn request_head(
+pub(super) fn request_head(
     client: &RequestHeader,
     admitted: &Admitted,
     request_id: &HeaderValue,
@@ -112,7 +112,7 @@ fn bearer(tenant: &AuthenticatedTenant) -> HeaderValue {
 ///
 /// # Errors
 /// A field cannot be set, which is a defect here.
-pub fn answer_head(
+pub(super) fn answer_head(
     worker: &ResponseHeader,
     request: &RequestHeader,
     ctx: &Context<'_>,

@@ -20,7 +20,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Which of the two a request asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Question {
+pub(crate) enum Question {
     /// Does the process run?
     Health,
     /// Would requests be served?
@@ -29,7 +29,7 @@ pub enum Question {
 
 impl Question {
     /// The question of this path, if it is one of the two.
-    pub fn from_path(path: &[u8]) -> Option<Self> {
+    pub(crate) fn from_path(path: &[u8]) -> Option<Self> {
         match path {
             b"/health" => Some(Self::Health),
             b"/ready" => Some(Self::Ready),
@@ -38,7 +38,7 @@ impl Question {
     }
 
     /// Its label in metrics.
-    pub fn command(self) -> CommandLabel {
+    pub(crate) fn command(self) -> CommandLabel {
         match self {
             Self::Health => CommandLabel::Health,
             Self::Ready => CommandLabel::Ready,
@@ -49,7 +49,7 @@ impl Question {
     ///
     /// # Errors
     /// The method is neither GET nor HEAD.
-    pub fn check_method(self, method: &Method) -> Result<Self, Refusal> {
+    pub(crate) fn check_method(self, method: &Method) -> Result<Self, Refusal> {
         let allowed = [Method::GET, Method::HEAD].contains(method);
         if allowed { Ok(self) } else { Err(RouteError::HealthMethod.into()) }
     }
@@ -59,7 +59,7 @@ impl Question {
 ///
 /// # Errors
 /// The client is gone.
-pub async fn answer(
+pub(crate) async fn answer(
     session: &mut Session,
     ctx: &mut Context<'_>,
     question: Question,
@@ -81,7 +81,7 @@ pub async fn answer(
 
 /// Why requests would not be served now. The pool's status address accepts connections once every slot's socket is bound;
 /// connecting to a slot would wake its worker.
-pub async fn not_ready(config: &Config, metrics: &Metrics) -> Option<Refusal> {
+pub(crate) async fn not_ready(config: &Config, metrics: &Metrics) -> Option<Refusal> {
     if metrics.is_data_root_missing() {
         return Some(Refusal::DataRootMissing);
     }

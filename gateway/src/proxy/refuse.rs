@@ -25,8 +25,7 @@ const AUDIT_RETRY_S: u64 = 5;
 
 /// Why the gateway refuses a request.
 #[derive(Debug, Clone, thiserror::Error)]
-#[expect(missing_docs, reason = "each variant is the error of the step that it is named after")]
-pub enum Refusal {
+pub(crate) enum Refusal {
     #[error(transparent)]
     Credential(#[from] CredentialError),
     #[error(transparent)]
@@ -57,7 +56,7 @@ pub enum Refusal {
 
 /// Why a worker gave no answer, as its client is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum UpstreamError {
+pub(crate) enum UpstreamError {
     /// It died during each attempt at a write, which may have been applied.
     #[error("the worker died")]
     Failed,
@@ -77,7 +76,7 @@ pub enum UpstreamError {
 
 impl Refusal {
     /// The status, the code and the text for the client.
-    pub fn problem(&self) -> Problem {
+    pub(crate) fn problem(&self) -> Problem {
         match self {
             Self::Credential(error) => error.problem(),
             Self::Authenticate(error) => authenticate_problem(*error),
@@ -198,7 +197,7 @@ fn upstream_problem(error: UpstreamError) -> Problem {
 }
 
 /// Answers with a refusal, after the end of the request's audit line, if it has one.
-pub async fn answer(
+pub(crate) async fn answer(
     session: &mut Session,
     ctx: &mut Context<'_>,
     line: Option<&mut RouteDraft>,

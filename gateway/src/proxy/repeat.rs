@@ -7,11 +7,11 @@ use sq_shared::idempotency::{self, InvalidIdempotencyKey};
 
 /// The number of attempts while the worker dies under the request. With three, one in fifty kills in quick succession was still
 /// visible to one of eight writers; with many more, a request that crashes its worker would crash it again and again.
-pub const MAX_ATTEMPTS: u32 = 5;
+pub(super) const MAX_ATTEMPTS: u32 = 5;
 
 /// How long a request waits until something listens on its slot, or its worker learns of its key: a pool restarts within a
 /// second or two, and reads the registry sooner. After that the client is told to try again.
-pub const ABSENCE_TIME: Duration = Duration::from_secs(5);
+pub(super) const ABSENCE_TIME: Duration = Duration::from_secs(5);
 
 /// The shortest and the longest pause while the worker is absent.
 const MIN_PAUSE: Duration = Duration::from_millis(50);
@@ -22,7 +22,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why a request is sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Retry {
+pub(super) enum Retry {
     /// The worker died before it answered.
     WorkerDied,
     /// Nothing listens on the slot, so the request was not sent.
@@ -33,7 +33,7 @@ pub enum Retry {
 
 /// The attempts at one request.
 #[derive(Debug, Default)]
-pub struct Attempts {
+pub(super) struct Attempts {
     /// How many workers died under it.
     deaths: u32,
     /// When its worker was first found absent, or without its key.
@@ -42,23 +42,23 @@ pub struct Attempts {
 
 impl Attempts {
     /// Whether a worker got the request before and died.
-    pub fn is_repeat(&self) -> bool {
+    pub(super) fn is_repeat(&self) -> bool {
         self.deaths > 0
     }
 
     /// Whether another attempt may follow the death of the worker.
-    pub fn may_repeat(&self) -> bool {
+    pub(super) fn may_repeat(&self) -> bool {
         self.deaths + 1 < MAX_ATTEMPTS
     }
 
     /// Whether the request may wait longer for a worker that is absent or does not know its key. The time counts from the
     /// first call.
-    pub fn may_wait(&mut self) -> bool {
+    pub(super) fn may_wait(&mut self) -> bool {
         self.absent_since.get_or_insert_with(Instant::now).elapsed() < ABSENCE_TIME
     }
 
     /// Waits before the next attempt. Only a death counts as an attempt: otherwise the request was not served.
-    pub async fn pause(&mut self, reason: Retry) {
+    pub(super) async fn pause(&mut self, reason: Retry) {
         if reason == Retry::WorkerDied {
             self.deaths += 1;
         }
@@ -89,7 +89,7 @@ fn pause_after(attempts: u32) -> Duration {
 
 /// The keys of a write, the same for each attempt.
 #[derive(Debug)]
-pub struct WriteKeys {
+pub(super) struct WriteKeys {
     /// The gateway's own key, never a value that a client sent: no client can make its write look like another one.
     pub own: HeaderValue,
     /// The client's `Idempotency-Key`.
@@ -101,7 +101,7 @@ impl WriteKeys {
     ///
     /// # Errors
     /// The `Idempotency-Key` is invalid or repeated.
-    pub fn new(headers: &HeaderMap) -> Result<Self, InvalidIdempotencyKey> {
+    pub(super) fn new(headers: &HeaderMap) -> Result<Self, InvalidIdempotencyKey> {
         let of_client = idempotency::read(headers)?;
         // A valid key is always a valid header value.
         let of_client = of_client.and_then(|key| HeaderValue::try_from(key.as_str()).ok());

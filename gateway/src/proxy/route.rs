@@ -11,7 +11,7 @@ use crate::directory::Directory;
 
 /// Why a request has no route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum RouteError {
+pub(crate) enum RouteError {
     /// No such path.
     #[error("unknown route")]
     Unknown,
@@ -27,7 +27,7 @@ pub enum RouteError {
 }
 
 /// The route of this path.
-pub fn find(path: &[u8]) -> Option<Route> {
+pub(super) fn find(path: &[u8]) -> Option<Route> {
     Route::from_path(std::str::from_utf8(path).ok()?)
 }
 
@@ -35,7 +35,7 @@ pub fn find(path: &[u8]) -> Option<Route> {
 ///
 /// # Errors
 /// It does not, or the key may only read.
-pub fn check(route: Route, method: &str, tenant: &AuthenticatedTenant) -> Result<(), RouteError> {
+pub(super) fn check(route: Route, method: &str, tenant: &AuthenticatedTenant) -> Result<(), RouteError> {
     if !route.methods().allow(method) {
         return Err(RouteError::Method(route.methods()));
     }
@@ -47,7 +47,7 @@ pub fn check(route: Route, method: &str, tenant: &AuthenticatedTenant) -> Result
 
 /// A tenant's worker, and its timeouts.
 #[derive(Debug, Clone, Copy)]
-pub struct Upstream {
+pub(crate) struct Upstream {
     /// Its address.
     pub(super) address: SocketAddr,
     /// The tenant's group in the pool. Idle connections are reused within a group only, so if the slot goes to another tenant,
@@ -61,7 +61,7 @@ pub struct Upstream {
 }
 
 /// The tenant's worker.
-pub fn upstream(tenant: &AuthenticatedTenant, directory: &Directory) -> Upstream {
+pub(super) fn upstream(tenant: &AuthenticatedTenant, directory: &Directory) -> Upstream {
     Upstream {
         address: tenant.tenant().upstream,
         group: tenant.tenant().connection_group,
@@ -71,6 +71,6 @@ pub fn upstream(tenant: &AuthenticatedTenant, directory: &Directory) -> Upstream
 }
 
 /// How long a connection to a worker may be idle.
-pub fn upstream_idle_timeout(directory: &Directory) -> Duration {
+pub(super) fn upstream_idle_timeout(directory: &Directory) -> Duration {
     UPSTREAM_IDLE_TIMEOUT.min(directory.config.pool.idle_timeout / 2)
 }

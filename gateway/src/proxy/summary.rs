@@ -10,7 +10,7 @@ use super::context::Context;
 use crate::metrics::{Metrics, NO_TENANT, RequestSummary};
 
 /// Sums up a request.
-pub fn summarise<'t>(
+pub(super) fn summarise<'t>(
     session: &Session,
     ctx: &Context<'_>,
     tenant: Option<&'t AuthenticatedTenant>,
@@ -29,7 +29,7 @@ pub fn summarise<'t>(
 }
 
 /// Counts a request, in total and for its tenant.
-pub fn count(metrics: &Metrics, tenant: Option<&AuthenticatedTenant>, summary: &RequestSummary<'_>) {
+pub(super) fn count(metrics: &Metrics, tenant: Option<&AuthenticatedTenant>, summary: &RequestSummary<'_>) {
     metrics.count_request(summary);
     if let Some(tenant) = tenant {
         tenant.tenant().activity.count(summary.code.is_some(), now_s());

@@ -27,7 +27,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The idle connections of one thread.
 #[derive(Default)]
-pub struct UpstreamPool {
+pub(crate) struct UpstreamPool {
     idle: Mutex<IdleConnections>,
 }
 
@@ -46,7 +46,7 @@ struct IdleConnection {
 
 impl UpstreamPool {
     /// Takes an idle connection to the worker. The worker may just have closed it.
-    pub fn take(&self, upstream: &Upstream) -> Option<Stream> {
+    pub(crate) fn take(&self, upstream: &Upstream) -> Option<Stream> {
         loop {
             let mut connection = self.lock().take(upstream.group)?;
             if connection.address == upstream.address && connection.is_usable(upstream.idle_timeout) {
@@ -56,14 +56,14 @@ impl UpstreamPool {
     }
 
     /// Keeps a connection on which an answer has ended.
-    pub fn keep(&self, upstream: &Upstream, stream: Stream) {
+    pub(crate) fn keep(&self, upstream: &Upstream, stream: Stream) {
         let connection = IdleConnection { stream, address: upstream.address, since: Instant::now() };
         // Closed after the lock is released.
         let _surplus = self.lock().keep(upstream.group, connection);
     }
 
     /// Runs indefinitely, and closes connections that are idle for too long or that their workers have closed.
-    pub async fn close_idle(self: Arc<Self>, directory: SharedDirectory) {
+    pub(crate) async fn close_idle(self: Arc<Self>, directory: SharedDirectory) {
         loop {
             tokio::time::sleep(SWEEP_INTERVAL).await;
             let idle_timeout = route::upstream_idle_timeout(&directory.load());

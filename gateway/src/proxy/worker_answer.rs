@@ -34,7 +34,7 @@ const FIELDS: [Field; 5] = [
 ];
 
 /// Checks the status and the framing, before anything of the answer is used. The error says what is invalid.
-pub fn check(worker: &ResponseHeader) -> Result<(), Cow<'static, str>> {
+pub(super) fn check(worker: &ResponseHeader) -> Result<(), Cow<'static, str>> {
     let status = worker.status;
     if !is_of_api(status) {
         return Err(format!("status {} is not one of the API's", status.as_u16()).into());
@@ -49,7 +49,7 @@ pub fn check(worker: &ResponseHeader) -> Result<(), Cow<'static, str>> {
 }
 
 /// The fields that pass, with the spelling of their names. A field whose value has another form is left out.
-pub fn fields(worker: &ResponseHeader) -> impl Iterator<Item = (&'static str, &HeaderValue)> {
+pub(super) fn fields(worker: &ResponseHeader) -> impl Iterator<Item = (&'static str, &HeaderValue)> {
     FIELDS.into_iter().filter_map(|(name, spelled, has_form)| {
         let value = worker.headers.get(name)?;
         has_form(value.as_bytes()).then_some((spelled, value))
@@ -57,13 +57,13 @@ pub fn fields(worker: &ResponseHeader) -> impl Iterator<Item = (&'static str, &H
 }
 
 /// `Idempotency-Replayed`, which only a client that sent an `Idempotency-Key` gets.
-pub fn replayed_field(worker: &ResponseHeader) -> Option<(&'static str, &HeaderValue)> {
+pub(super) fn replayed_field(worker: &ResponseHeader) -> Option<(&'static str, &HeaderValue)> {
     let value = worker.headers.get(lookup::IDEMPOTENCY_REPLAYED)?;
     (value.as_bytes() == b"true").then_some((IDEMPOTENCY_REPLAYED, value))
 }
 
 /// Whether an answer of this status ends with its head (RFC 9112, 6.3).
-pub fn has_no_body(status: StatusCode) -> bool {
+pub(super) fn has_no_body(status: StatusCode) -> bool {
     matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 

@@ -5,37 +5,37 @@ use std::time::{Duration, Instant};
 
 /// The wait of one request, over all of its attempts.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct WorkerWait {
+pub(crate) struct WorkerWait {
     since: Option<Instant>,
     until: Option<Instant>,
 }
 
 impl WorkerWait {
     /// Notes that a worker has the whole request. Returns when the first worker had it.
-    pub fn begin(&mut self) -> Instant {
+    pub(crate) fn begin(&mut self) -> Instant {
         *self.since.get_or_insert_with(Instant::now)
     }
 
     /// What is left of the time for an answer, which counts from when the first worker had the whole request.
-    pub fn left(self, answer_limit: Duration, now: Instant) -> Duration {
+    pub(crate) fn left(self, answer_limit: Duration, now: Instant) -> Duration {
         let waited = self.since.map(|since| now.saturating_duration_since(since));
         answer_limit.saturating_sub(waited.unwrap_or_default())
     }
 
     /// Notes the head of the worker's answer, which may come before the request's end.
-    pub fn answered(&mut self) {
+    pub(crate) fn answered(&mut self) {
         self.until.get_or_insert_with(Instant::now);
     }
 
     /// Notes that the gateway does not wait any longer.
-    pub fn give_up(&mut self) {
+    pub(crate) fn give_up(&mut self) {
         if self.since.is_some() {
             self.answered();
         }
     }
 
     /// How long the wait was, or has been until now; `None` if no worker had the whole request or answered a part of it.
-    pub fn duration(self, now: Instant) -> Option<Duration> {
+    pub(crate) fn duration(self, now: Instant) -> Option<Duration> {
         match (self.since, self.until) {
             (None, None) => None,
             (None, Some(_)) => Some(Duration::ZERO),

@@ -32,21 +32,21 @@ enum Client<'s> {
 }
 
 /// Wraps an accepted socket for pingora's session.
-pub fn client_stream<S: Socket + AsRawFd + 'static>(socket: S) -> Stream {
+pub(crate) fn client_stream<S: Socket + AsRawFd + 'static>(socket: S) -> Stream {
     let fd = socket.as_raw_fd();
     Box::new(ClientStream::new(BufWriter::with_capacity(WRITE_BUFFER_BYTES, ClientSocket::new(socket)), fd))
 }
 
 /// Makes the connection close with a reset, because an answer that only the connection's end delimits was cut off. A Unix
 /// socket has no reset.
-pub fn reset_on_close(stream: &Stream) {
+pub(crate) fn reset_on_close(stream: &Stream) {
     if let Some(Client::Tcp(client)) = client_of(stream) {
         client.socket.reset_on_close();
     }
 }
 
 /// How many bytes have been read from the client on this connection.
-pub fn bytes_read(stream: &Stream) -> u64 {
+pub(crate) fn bytes_read(stream: &Stream) -> u64 {
     match client_of(stream) {
         Some(Client::Tcp(client)) => client.bytes_read,
         Some(Client::Unix(client)) => client.bytes_read,
@@ -55,7 +55,7 @@ pub fn bytes_read(stream: &Stream) -> u64 {
 }
 
 /// Whether there may be something to read from the client, such as the end of its sending side.
-pub fn may_have_input(stream: &Stream) -> bool {
+pub(crate) fn may_have_input(stream: &Stream) -> bool {
     match client_of(stream) {
         Some(Client::Tcp(client)) => client.socket.may_have_input(),
         Some(Client::Unix(client)) => client.socket.may_have_input(),
@@ -64,7 +64,7 @@ pub fn may_have_input(stream: &Stream) -> bool {
 }
 
 /// Completes when the connection is broken in both directions.
-pub async fn broken(stream: &Stream) {
+pub(crate) async fn broken(stream: &Stream) {
     match client_of(stream) {
         Some(Client::Tcp(client)) => client.socket.broken().await,
         Some(Client::Unix(client)) => client.socket.broken().await,
@@ -73,7 +73,7 @@ pub async fn broken(stream: &Stream) {
 }
 
 /// Completes when a half-closed client to which no answer has begun turns out to have disconnected.
-pub async fn half_closed_client_gone(stream: &Stream) {
+pub(crate) async fn half_closed_client_gone(stream: &Stream) {
     match client_of(stream) {
         Some(Client::Tcp(client)) => probe(client).await,
         Some(Client::Unix(client)) => probe(client).await,

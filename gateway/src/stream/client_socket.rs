@@ -19,7 +19,7 @@ use tokio::time::{Instant, Sleep};
 const ANSWER_BEGINNING: &[u8] = b"HTTP/1.1 ";
 
 /// A TCP or Unix socket.
-pub trait Socket: AsyncRead + AsyncWrite + std::fmt::Debug + Unpin + Send + Sync {
+pub(crate) trait Socket: AsyncRead + AsyncWrite + std::fmt::Debug + Unpin + Send + Sync {
     /// How many bytes the client has acknowledged, if the kernel counts them. The bytes written say less: megabytes of
     /// them may still be queued in the socket for a client that has become slow.
     fn acknowledged_bytes(&self) -> Option<u64>;

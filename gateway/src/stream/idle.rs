@@ -8,7 +8,7 @@ use tokio::time::{Instant, Sleep};
 
 /// Completes after `limit`. The timer may still be set for an earlier wait: then it is reset when it expires, which on a
 /// busy connection happens once per `limit` and not once per request.
-pub async fn idle_for(limit: Duration, mut timer: Pin<&mut Sleep>) {
+pub(crate) async fn idle_for(limit: Duration, mut timer: Pin<&mut Sleep>) {
     let end = Instant::now() + limit;
     if timer.is_elapsed() || timer.deadline() > end {
         timer.as_mut().reset(end);

@@ -10,7 +10,7 @@ use super::{ChangeError, find, open};
 
 /// What to change in a tenant; `None` leaves a setting as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Change {
+pub(crate) struct Change {
     /// Whether it is served.
     pub state: Option<TenantState>,
     /// `Some(None)` removes its plan.
@@ -24,7 +24,7 @@ pub struct Change {
 ///
 /// # Errors
 /// The name is taken, no slot is free, or something cannot be written.
-pub fn add(
+pub(crate) fn add(
     config: &Config,
     name: TenantName,
     settings: &TenantSettings,
@@ -48,7 +48,7 @@ pub fn add(
 ///
 /// # Errors
 /// There is no such tenant, or the registry cannot be written.
-pub fn change(config: &Config, name: &TenantName, change: &Change) -> Result<Tenant, ChangeError> {
+pub(crate) fn change(config: &Config, name: &TenantName, change: &Change) -> Result<Tenant, ChangeError> {
     let mut registry = open(config)?;
     if let Some(state) = change.state {
         registry.set_state(name, state)?;

@@ -15,7 +15,7 @@ use super::{ChangeError, data_root, find};
 ///
 /// # Errors
 /// There is no such tenant, the data root is missing, or a directory cannot be created.
-pub fn create_missing(
+pub(crate) fn create_missing(
     config: &Config,
     names: Option<&[TenantName]>,
 ) -> Result<Vec<(TenantName, PathBuf)>, ChangeError> {

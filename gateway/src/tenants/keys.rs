@@ -13,7 +13,7 @@ use super::{ChangeError, find, open, publish_with_keys};
 
 /// Which key to replace, and when the old one stops working.
 #[derive(Debug, Clone, Copy)]
-pub struct Rotation<'k> {
+pub(crate) struct Rotation<'k> {
     /// The id of the old key; optional when only one key is valid.
     pub key: Option<&'k str>,
     /// How long the old key stays valid, but never past its own expiry. Without it, the key is revoked at once.
@@ -24,7 +24,7 @@ pub struct Rotation<'k> {
 ///
 /// # Errors
 /// There is no such tenant, it has too many keys, or the registry cannot be written.
-pub fn add(
+pub(crate) fn add(
     config: &Config,
     name: &TenantName,
     scope: Scope,
@@ -41,7 +41,7 @@ pub fn add(
 ///
 /// # Errors
 /// There is no such tenant or key, the key has expired, or the registry cannot be written.
-pub fn rotate(
+pub(crate) fn rotate(
     config: &Config,
     name: &TenantName,
     rotation: Rotation<'_>,
@@ -68,7 +68,7 @@ pub fn rotate(
 ///
 /// # Errors
 /// There is no such tenant or key, or the registry cannot be written.
-pub fn revoke(config: &Config, name: &TenantName, id: &str) -> Result<(), ChangeError> {
+pub(crate) fn revoke(config: &Config, name: &TenantName, id: &str) -> Result<(), ChangeError> {
     let mut registry = open(config)?;
     registry.remove_key(name, id)?;
     Ok(registry.commit(config)?)
@@ -78,7 +78,11 @@ pub fn revoke(config: &Config, name: &TenantName, id: &str) -> Result<(), Change
 ///
 /// # Errors
 /// There is no such tenant, or the registry cannot be written.
-pub fn revoke_expired(config: &Config, name: &TenantName, now_s: i64) -> Result<Vec<String>, ChangeError> {
+pub(crate) fn revoke_expired(
+    config: &Config,
+    name: &TenantName,
+    now_s: i64,
+) -> Result<Vec<String>, ChangeError> {
     let mut registry = open(config)?;
     let expired = find(registry.registry(), name)?.keys.iter().filter(|key| !key.is_valid_at(now_s));
     let ids: Vec<String> = expired.map(|key| key.id.clone()).collect();

@@ -20,7 +20,7 @@ use super::ChangeError;
 const HEAD: [&str; 4] = ["tenant", "port", "key_id", "key"];
 
 /// The value of the column `tenant` for the key of the admin API.
-pub const ADMIN: &str = "(admin)";
+pub(crate) const ADMIN: &str = "(admin)";
 
 /// The length of a key that [`BearerToken::generate`] makes.
 const GENERATED_BYTES: usize = TOKEN_PREFIX.len() + 32;
@@ -160,7 +160,7 @@ fn csv<R: AsRef<[String]>>(rows: impl IntoIterator<Item = R>) -> io::Result<Vec<
 }
 
 /// Whether the file contains a tenant's key.
-pub fn has_tenants(file: &Path) -> bool {
+pub(crate) fn has_tenants(file: &Path) -> bool {
     let rows = regular_file::read_to_string(file).unwrap_or_default();
     let is_of_tenant = |row: &str| is_row(row, |key| key.len() == GENERATED_BYTES) && !row.starts_with(ADMIN);
     rows.lines().any(is_of_tenant)

@@ -17,7 +17,7 @@ use super::{ChangeError, data_root, publish_with_keys};
 
 /// The settings of a new tenant.
 #[derive(Debug, Clone)]
-pub struct TenantSettings {
+pub(crate) struct TenantSettings {
     /// Whether it is served at once.
     pub state: TenantState,
     /// A plan of the config.
@@ -27,7 +27,7 @@ pub struct TenantSettings {
 }
 
 /// Tenants to be added to the registry in one step.
-pub struct NewTenants<'c> {
+pub(crate) struct NewTenants<'c> {
     config: &'c Config,
     registry: RegistryEdit,
     /// The registry without them.
@@ -37,7 +37,7 @@ pub struct NewTenants<'c> {
 
 impl<'c> NewTenants<'c> {
     /// Starts with none.
-    pub fn new(config: &'c Config, registry: RegistryEdit) -> Self {
+    pub(crate) fn new(config: &'c Config, registry: RegistryEdit) -> Self {
         let old = registry.registry().clone();
         Self { config, registry, old, names: Vec::new() }
     }
@@ -46,7 +46,7 @@ impl<'c> NewTenants<'c> {
     ///
     /// # Errors
     /// There are fewer free slots than names, or the registry would not be valid.
-    pub fn add(
+    pub(crate) fn add(
         &mut self,
         names: Vec<TenantName>,
         settings: &TenantSettings,
@@ -62,7 +62,11 @@ impl<'c> NewTenants<'c> {
     ///
     /// # Errors
     /// No slot is free, or the registry would not be valid.
-    pub fn add_one(&mut self, name: TenantName, settings: &TenantSettings) -> Result<NewKey, ChangeError> {
+    pub(crate) fn add_one(
+        &mut self,
+        name: TenantName,
+        settings: &TenantSettings,
+    ) -> Result<NewKey, ChangeError> {
         let port = self.free_slots(1)?.first().copied().unwrap_or_default();
         let key = self.add_at(port, name, settings)?;
         self.registry.check(self.config)?;
@@ -105,7 +109,7 @@ impl<'c> NewTenants<'c> {
     ///
     /// # Errors
     /// A directory is not empty or cannot be read, or the data root is missing.
-    pub fn refuse_used_directories(&self) -> Result<(), ChangeError> {
+    pub(crate) fn refuse_used_directories(&self) -> Result<(), ChangeError> {
         DataRoot::inspect(self.config, &self.old).map_err(ChangeError::DataRoot)?;
         for name in &self.names {
             let directory = layout::default_tenant_dir(&self.config.gateway.data_root, name);
@@ -123,7 +127,12 @@ impl<'c> NewTenants<'c> {
     ///
     /// # Errors
     /// Something cannot be written. The registry and the directories are unchanged then.
-    pub fn commit(self, keys: &[NewKey], keys_out: &KeysOut, progress: impl Fn()) -> Result<(), ChangeError> {
+    pub(crate) fn commit(
+        self,
+        keys: &[NewKey],
+        keys_out: &KeysOut,
+        progress: impl Fn(),
+    ) -> Result<(), ChangeError> {
         if keys.is_empty() {
             return Ok(());
         }

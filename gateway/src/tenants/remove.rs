@@ -25,11 +25,11 @@ use super::{ChangeError, data_root, find, open};
 const POOL_NOTICE_TIME: Duration = Duration::from_secs(1);
 
 /// How long a removed tenant's worker may take to stop: by default the pool gives requests in flight 30 s.
-pub const WORKER_END_TIMEOUT: Duration = Duration::from_secs(40);
+pub(crate) const WORKER_END_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// What to do with a tenant's directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Disposal {
+pub(crate) struct Disposal {
     /// Delete it instead of archiving it.
     pub purge: bool,
     /// Do so even outside the data root: the operator has said `--yes`.
@@ -38,7 +38,7 @@ pub struct Disposal {
 
 /// What happened to a removed tenant's directory. Paths have their links resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Removed {
+pub(crate) enum Removed {
     /// There was no directory at this path.
     NoDirectory(PathBuf),
     /// Moved to the archive.
@@ -88,7 +88,7 @@ impl WhyLeft {
 /// # Errors
 /// There is no such tenant, or its directory is in use or cannot be moved or deleted. If the directory is to be deleted
 /// but would be left, nothing is changed.
-pub fn remove(config: &Config, name: &TenantName, disposal: Disposal) -> Result<Removed, ChangeError> {
+pub(crate) fn remove(config: &Config, name: &TenantName, disposal: Disposal) -> Result<Removed, ChangeError> {
     if disposal.purge {
         let registry = open(config)?;
         let registry = registry.registry();
@@ -108,7 +108,7 @@ pub fn remove(config: &Config, name: &TenantName, disposal: Disposal) -> Result<
 /// # Errors
 /// There is no such tenant, the registry cannot be written, or the mount points cannot be read, without which the
 /// directory could not be disposed of.
-pub fn remove_from_registry(config: &Config, name: &TenantName) -> Result<Tenant, ChangeError> {
+pub(crate) fn remove_from_registry(config: &Config, name: &TenantName) -> Result<Tenant, ChangeError> {
     mounts::points().map_err(ChangeError::UnknownMounts)?;
     let mut registry = open(config)?;
     // Without the data root, the directory would seem to be missing, and the next tenant of this name would get it.
@@ -123,7 +123,7 @@ pub fn remove_from_registry(config: &Config, name: &TenantName) -> Result<Tenant
 ///
 /// # Errors
 /// The directory is in use, or cannot be moved or deleted.
-pub fn dispose_of_directory(
+pub(crate) fn dispose_of_directory(
     config: &Config,
     tenant: &Tenant,
     disposal: Disposal,

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 /// A tenant with its effective limits.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[schema(as = Tenant)]
-pub struct TenantView {
+pub(crate) struct TenantView {
     /// The tenant's name.
     #[schema(example = "carol", pattern = "^[a-z][a-z0-9-]{0,62}$")]
     pub name: String,
@@ -41,7 +41,7 @@ pub struct TenantView {
 /// One key of a tenant.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[schema(as = Key)]
-pub struct KeyView {
+pub(crate) struct KeyView {
     /// Its id in logs and commands.
     #[schema(example = "k1")]
     pub id: String,
@@ -60,7 +60,7 @@ pub struct KeyView {
 
 impl TenantView {
     /// `now_s`, in seconds since 1970, decides which keys have expired.
-    pub fn new(tenant: &Tenant, config: &Config, now_s: i64) -> Self {
+    pub(crate) fn new(tenant: &Tenant, config: &Config, now_s: i64) -> Self {
         let limits = tenant.limits(config);
         Self {
             name: tenant.name.to_string(),
