@@ -57,9 +57,6 @@ pub(crate) struct Admin {
 }
 
 /// Serves until `end`, then finishes the requests in flight.
-///
-/// # Errors
-/// The runtime cannot register the socket.
 pub(crate) async fn serve(
     listening: Listening,
     admin: Admin,

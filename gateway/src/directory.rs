@@ -68,9 +68,6 @@ pub struct DirectoryTenant {
 
 impl Directory {
     /// Reads config and registry at the gateway's start.
-    ///
-    /// # Errors
-    /// Every mistake in either.
     pub fn load(source: &ConfigSource) -> Result<Self, Mistakes> {
         let (config, registry) = source.load()?;
         Ok(Self::new(config, registry, None))

@@ -108,17 +108,11 @@ pub struct Sockets {
 
 impl Sockets {
     /// Binds the addresses in the config.
-    ///
-    /// # Errors
-    /// An address cannot be bound.
     pub fn bind(config: &Config) -> Result<Self, BindError> {
         Self::take_or_bind(config, Vec::new())
     }
 
     /// Keeps the inherited sockets that match the config, and binds the others.
-    ///
-    /// # Errors
-    /// An address cannot be bound.
     pub fn take_or_bind(config: &Config, inherited: Vec<(Role, Listening)>) -> Result<Self, BindError> {
         let mut taken = Vec::new();
         let (mut clients, mut admin) = (None, None);
@@ -159,9 +153,6 @@ impl Listening {
     }
 
     /// A socket from another process, which has sent along its file.
-    ///
-    /// # Errors
-    /// It is neither a TCP nor a Unix socket.
     pub fn from_fd(socket: OwnedFd, file: Option<FileId>) -> io::Result<Self> {
         let socket = Socket::from(socket);
         let is_known = [Domain::IPV4, Domain::IPV6, Domain::UNIX].contains(&socket.domain()?);
@@ -169,9 +160,6 @@ impl Listening {
     }
 
     /// Its address. With port 0 in the config, this has the port that the system chose.
-    ///
-    /// # Errors
-    /// The socket has no name.
     pub fn address(&self) -> io::Result<ListenAddress> {
         let address = self.socket.local_addr()?;
         let path = || address.as_pathname().map(|path| ListenAddress::Unix(path.to_owned()));
@@ -202,17 +190,11 @@ impl Listening {
     }
 
     /// Duplicates the descriptor.
-    ///
-    /// # Errors
-    /// The process has too many open files.
     pub fn try_clone(&self) -> io::Result<Self> {
         Ok(Self { socket: self.socket.try_clone()?, file: self.file })
     }
 
     /// Registers it with the runtime of this thread.
-    ///
-    /// # Errors
-    /// The runtime cannot register it.
     pub fn listen(self) -> io::Result<Listener> {
         self.socket.set_nonblocking(true)?;
         match self.address()? {

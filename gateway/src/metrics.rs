@@ -51,9 +51,6 @@ pub(crate) struct RequestSummary<'a> {
 
 impl Metrics {
     /// All metrics at zero.
-    ///
-    /// # Errors
-    /// A name or a label is not valid, which is a defect here.
     pub(crate) fn new() -> prometheus::Result<Self> {
         let counters =
             |name: &str, help: &str, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);

@@ -90,10 +90,6 @@ pub struct Server {
 
 impl Server {
     /// Starts the proxy threads on these sockets.
-    ///
-    /// # Errors
-    /// The required audit log cannot be opened, traces cannot be exported as the environment says, or the system gives no
-    /// thread.
     pub fn start(directory: Directory, data_root: DataRoot, sockets: Sockets) -> Result<Self, StartError> {
         let config = directory.config.clone();
         let metrics = Arc::new(Metrics::new()?);
@@ -160,9 +156,6 @@ impl Server {
 
     /// Serves until `until` ends, and keeps the snapshot current to the end of the runtime: a key that is revoked while the
     /// gateway drains is refused on the connections that are left.
-    ///
-    /// # Errors
-    /// The process has too many open files.
     pub async fn run_until(&self, source: ConfigSource, until: impl Future<Output = ()>) -> io::Result<()> {
         let (directory, metrics) = (Arc::clone(&self.directory), Arc::clone(&self.metrics));
         let reloader = Arc::new(Reloader::new(source, directory, metrics));

@@ -23,9 +23,6 @@ pub(crate) use error::ChangeError;
 use keys_file::{KeysOut, NewKey};
 
 /// Locks the registry and reads it. Only `up`, `provision` and `import` create one.
-///
-/// # Errors
-/// The registry is missing, has mistakes, or is in an old format.
 pub(crate) fn open(config: &Config) -> Result<RegistryEdit, ChangeError> {
     if !registry_exists(config)? {
         return Err(ChangeError::NoRegistry(config.gateway.tenants.clone()));

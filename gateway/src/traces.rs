@@ -54,9 +54,6 @@ pub struct TracesError(String);
 
 impl Traces {
     /// The collector is that of `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`, or else of `OTEL_EXPORTER_OTLP_ENDPOINT`.
-    ///
-    /// # Errors
-    /// The variable's value is invalid.
     pub(crate) fn from_environment() -> Result<Self, TracesError> {
         Exporter::from_environment().map(|exporter| Self { exporter })
     }

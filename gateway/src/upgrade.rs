@@ -37,9 +37,6 @@ pub(crate) async fn offer(successor: Successor, sockets: &Sockets) -> Result<Vec
 }
 
 /// Waits at `path` for the sockets of the running gateway.
-///
-/// # Errors
-/// None come in time, or not in this form; or the path cannot be used.
 pub(crate) async fn wait_for_offer(path: &Path) -> Result<Offered, AcceptError> {
     let (offered, descriptors, predecessor): (Vec<OfferedSocket>, Vec<OwnedFd>, _) =
         upgrade::wait_for_offer(path).await?;

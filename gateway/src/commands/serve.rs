@@ -118,9 +118,6 @@ async fn start(
 }
 
 /// The data root of what was read. Without it nothing is served.
-///
-/// # Errors
-/// It is not there.
 pub fn data_root(directory: &Directory) -> Result<DataRoot, Failure> {
     DataRoot::establish_to_serve(&directory.config, &directory.registry).map_err(Failure::from_error)
 }
@@ -187,9 +184,6 @@ async fn hand_off(successor: Result<Successor, OfferError>, sockets: &Sockets) -
 
 /// Runs on the control thread to the end; each proxy thread has its own runtime. What the admin API still does at the end
 /// has a few seconds: it may be waiting for a lock or for a worker.
-///
-/// # Errors
-/// The system gives no runtime, or what ran has failed.
 pub fn on_control_thread(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::from_error)?;

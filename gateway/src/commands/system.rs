@@ -67,9 +67,6 @@ pub(super) struct System {
 
 impl SystemOptions {
     /// Reads the config of an existing system.
-    ///
-    /// # Errors
-    /// The config is missing or has mistakes.
     pub(super) fn open(&self) -> Result<Config, Failure> {
         let config_file = self.config_file();
         service_user::act_as_owner_of(&config_file)?;
@@ -83,9 +80,6 @@ impl SystemOptions {
     }
 
     /// Reads the config, and creates it first if it is missing in the root. A config named by --config must exist.
-    ///
-    /// # Errors
-    /// The root cannot be written, or the config has mistakes.
     pub(super) fn open_or_create(&self) -> Result<System, Failure> {
         let (config_file, mut is_new) = (self.config_file(), false);
         service_user::act_as_owner_of(&config_file)?;
@@ -100,9 +94,6 @@ impl SystemOptions {
     }
 
     /// Acts as the system's owner, as far as there is one yet.
-    ///
-    /// # Errors
-    /// A path cannot be looked up, or this process may not act as its owner.
     pub(super) fn act_as_owner(&self) -> Result<(), Failure> {
         let config_file = std::path::absolute(self.config_file()).map_err(Failure::from_error)?;
         Ok(service_user::act_for_system(&config_file)?)

@@ -9,9 +9,6 @@ use super::Directory;
 
 impl Directory {
     /// Requests in flight, tenants by state, and addresses that the limiters remember.
-    ///
-    /// # Errors
-    /// A name or a label is not valid, which is a defect here.
     pub fn gauges(&self) -> prometheus::Result<Vec<MetricFamily>> {
         let gauges = |name: &str, help: &str, label: &str| IntGaugeVec::new(Opts::new(name, help), &[label]);
         let in_flight = gauges("sq_gateway_in_flight", "Requests in flight, by tenant.", "tenant")?;

@@ -42,18 +42,12 @@ impl Reloader {
     }
 
     /// The config on disk, as a reload would apply it.
-    ///
-    /// # Errors
-    /// Every mistake in it.
     pub(crate) fn config(&self) -> Result<Config, Mistakes> {
         self.source.reload_config(&self.directory.load().config)
     }
 
     /// Reads the files, which takes some milliseconds. When this returns, requests see what was read. Returns the
     /// number of tenants.
-    ///
-    /// # Errors
-    /// Every mistake in the files; the old snapshot stays.
     pub(crate) fn reload(&self, reason: Reason) -> Result<usize, Mistakes> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         self.load(reason)

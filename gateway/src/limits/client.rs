@@ -62,26 +62,17 @@ impl ClientLimits {
     }
 
     /// Charges a request to its client address; `None` when there is no limit.
-    ///
-    /// # Errors
-    /// The address has used up its rate.
     pub fn charge_request(&self, client: IpAddr) -> Result<Option<RateStatus>, LimitError> {
         self.per_ip.as_ref().map(|limiter| limiter.charge(client).map_err(LimitError::PerIp)).transpose()
     }
 
     /// Charges a wrong key to its client address.
-    ///
-    /// # Errors
-    /// The address has used up its rate of wrong keys.
     pub fn charge_failed_key(&self, client: IpAddr) -> Result<(), LimitError> {
         charge_failure(self.failed_keys.as_deref(), client)
     }
 
     /// Charges a wrong admin key to its client address. All loopback addresses share one count, because a program on this
     /// machine can connect from any of 16 million. (For tenants' keys, a proxy on this machine may name its clients.)
-    ///
-    /// # Errors
-    /// The address has used up its rate of wrong keys.
     pub fn charge_failed_admin_key(&self, client: IpAddr) -> Result<(), LimitError> {
         let is_this_machine = client.to_canonical().is_loopback();
         let client = if is_this_machine { Ipv4Addr::LOCALHOST.into() } else { client };

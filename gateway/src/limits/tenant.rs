@@ -45,9 +45,6 @@ impl TenantLimiter {
     }
 
     /// Charges a request to the tenant; `None` when there is no limit.
-    ///
-    /// # Errors
-    /// The tenant has used up its rate.
     pub fn charge_request(&self) -> Result<Option<RateStatus>, LimitError> {
         let Some(TenantRate { rate, limiter }) = self.rate.as_deref() else { return Ok(None) };
         match limiter.check() {
@@ -59,9 +56,6 @@ impl TenantLimiter {
     }
 
     /// Counts a request as in flight until the permit is dropped. Nothing waits for a permit.
-    ///
-    /// # Errors
-    /// As many requests are in flight as may be.
     pub fn acquire_in_flight(&self) -> Result<Permit, LimitError> {
         let limit = self.in_flight_limit.unwrap_or(usize::MAX);
         let one_more = |held| (held < limit).then_some(held + 1);

@@ -29,9 +29,6 @@ pub enum Peer {
 
 impl Listener {
     /// Waits for a connection.
-    ///
-    /// # Errors
-    /// The client left the queue, or the process has no file descriptor left.
     pub async fn accept(&self) -> io::Result<(Stream, Peer)> {
         match self {
             Self::Tcp(listener) => listener.accept().await.map(|(socket, peer)| from_tcp(socket, peer)),
@@ -40,9 +37,6 @@ impl Listener {
     }
 
     /// The connections that are in the queue, without waiting for more.
-    ///
-    /// # Errors
-    /// The runtime does not give the socket back.
     pub fn into_queue(self) -> io::Result<impl Iterator<Item = io::Result<(Stream, Peer)>>> {
         let listener: Socket = match self {
             Self::Tcp(listener) => listener.into_std()?.into(),

@@ -15,9 +15,6 @@ const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const FIELD_COUNT: usize = 12;
 
 /// Writes a head and a body. A HEAD request gets the head alone.
-///
-/// # Errors
-/// The client is gone.
 pub(super) async fn write(
     session: &mut Session,
     ctx: &Context<'_>,
@@ -36,9 +33,6 @@ pub(super) async fn write(
 }
 
 /// Answers an `OPTIONS` request.
-///
-/// # Errors
-/// The client is gone.
 pub(super) async fn write_preflight(session: &mut Session, ctx: &Context<'_>) -> pingora::Result<()> {
     let mut head = ResponseHeader::build(StatusCode::NO_CONTENT, Some(FIELD_COUNT))?;
     add_common_fields(&mut head, &session.req_header().headers, ctx)?;
@@ -49,9 +43,6 @@ pub(super) async fn write_preflight(session: &mut Session, ctx: &Context<'_>) ->
 }
 
 /// Adds the fields that every answer has, the gateway's and a worker's.
-///
-/// # Errors
-/// A field cannot be set, which is a defect here.
 pub(super) fn add_common_fields(
     head: &mut ResponseHeader,
     request: &HeaderMap,

@@ -34,9 +34,6 @@ pub(crate) enum AuthenticateError {
 }
 
 /// Looks a key up.
-///
-/// # Errors
-/// It is unknown or has expired, or its tenant is not active.
 pub(super) fn authenticate(
     token: BearerToken,
     directory: &Directory,

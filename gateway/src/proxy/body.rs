@@ -46,9 +46,6 @@ pub(super) struct BodyMeter {
 
 impl BodyMeter {
     /// A meter for the body of a request.
-    ///
-    /// # Errors
-    /// Its `Content-Length` is over the limit.
     pub(super) fn new(request: &RequestHeader, limit_bytes: Option<u64>) -> Result<Self, BodyError> {
         let declared_bytes = declared_bytes(request);
         if let (Some(declared), Some(limit_bytes)) = (declared_bytes, limit_bytes)

@@ -67,9 +67,6 @@ impl<'a, 'g> Exchange<'a, 'g> {
     /// head may take `answer_limit`, and the worker may hold up either body for as long. A body that is too long to be sent
     /// again waits until the worker asks for it, which it does once it has checked the key: a worker that does not know the key
     /// yet, or stops, must not consume it.
-    ///
-    /// # Errors
-    /// The worker is gone or takes nothing, or the client failed.
     pub(super) async fn begin(
         session: &'a mut Session,
         upstream: &'a mut UpstreamSession,
@@ -145,9 +142,6 @@ impl<'a, 'g> Exchange<'a, 'g> {
 
     /// Sends the body until the head of the worker's answer is complete. Interim answers are not passed on: the gateway has
     /// answered a client's `Expect` itself. All heads together have one deadline and one size limit.
-    ///
-    /// # Errors
-    /// The worker is gone or too slow, or its answer is invalid; the client is gone, or its body is refused.
     pub(super) async fn wait_for_head(&mut self) -> Result<(), Failure> {
         while !self.has_head {
             let is_done = self.sending.is_done();
@@ -166,9 +160,6 @@ impl<'a, 'g> Exchange<'a, 'g> {
 
     /// Passes the answer on: this head, and the body as it comes. If the request's own body has not ended by then, the worker
     /// does not need the rest.
-    ///
-    /// # Errors
-    /// One of the two is gone or too slow, or the client's body is refused.
     pub(super) async fn pass_on(&mut self, head: ResponseHeader) -> Result<(), Failure> {
         self.session.write_response_header(Box::new(head)).await?;
         let mut receive_timeout = TransferTimeout::new(self.answer_limit);

@@ -27,9 +27,6 @@ const REQUEST_FIELD_COUNT: usize = 8;
 const ANSWER_FIELD_COUNT: usize = 12;
 
 /// Builds the head for the worker. It has the client's method and target, which are checked already.
-///
-/// # Errors
-/// The head cannot be built, which does not happen for a request that passed the checks.
 pub(super) fn request_head(
     client: &RequestHeader,
     admitted: &Admitted,
@@ -109,9 +106,6 @@ fn bearer(tenant: &AuthenticatedTenant) -> HeaderValue {
 }
 
 /// Builds the client's head from the worker's, which was checked. `has_key` is whether the client sent an `Idempotency-Key`.
-///
-/// # Errors
-/// A field cannot be set, which is a defect here.
 pub(super) fn answer_head(
     worker: &ResponseHeader,
     request: &RequestHeader,

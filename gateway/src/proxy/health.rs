@@ -46,9 +46,6 @@ impl Question {
     }
 
     /// Returns the question if the method is allowed.
-    ///
-    /// # Errors
-    /// The method is neither GET nor HEAD.
     pub(crate) fn check_method(self, method: &Method) -> Result<Self, Refusal> {
         let allowed = [Method::GET, Method::HEAD].contains(method);
         if allowed { Ok(self) } else { Err(RouteError::HealthMethod.into()) }
@@ -56,9 +53,6 @@ impl Question {
 }
 
 /// Answers the question.
-///
-/// # Errors
-/// The client is gone.
 pub(crate) async fn answer(
     session: &mut Session,
     ctx: &mut Context<'_>,

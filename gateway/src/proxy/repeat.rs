@@ -98,9 +98,6 @@ pub(super) struct WriteKeys {
 
 impl WriteKeys {
     /// The keys of a request with these headers.
-    ///
-    /// # Errors
-    /// The `Idempotency-Key` is invalid or repeated.
     pub(super) fn new(headers: &HeaderMap) -> Result<Self, InvalidIdempotencyKey> {
         let of_client = idempotency::read(headers)?;
         // A valid key is always a valid header value.

@@ -32,9 +32,6 @@ pub(super) fn find(path: &[u8]) -> Option<Route> {
 }
 
 /// Checks that the route takes the method and the key may use it.
-///
-/// # Errors
-/// It does not, or the key may only read.
 pub(super) fn check(route: Route, method: &str, tenant: &AuthenticatedTenant) -> Result<(), RouteError> {
     if !route.methods().allow(method) {
         return Err(RouteError::Method(route.methods()));

@@ -120,9 +120,6 @@ impl IdleConnection {
 }
 
 /// Opens a connection to the worker, for a request that has this much time left.
-///
-/// # Errors
-/// Nothing listens there, or the worker's accept queue stays full.
 pub(super) async fn connect(upstream: &Upstream, left: Duration) -> Result<Stream, WorkerError> {
     let connected = timeout(left.min(UPSTREAM_CONNECT_TIMEOUT), TcpStream::connect(upstream.address)).await;
     let socket = connected.map_err(|_| WorkerError::ConnectTimedOut)?;

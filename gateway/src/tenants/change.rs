@@ -21,9 +21,6 @@ pub(crate) struct Change {
 
 /// Adds a tenant on the lowest free slot, and returns its key after delivering it to `keys_out`. With `adopt`, the
 /// tenant gets the directory of its name even if that holds phexts.
-///
-/// # Errors
-/// The name is taken, no slot is free, or something cannot be written.
 pub(crate) fn add(
     config: &Config,
     name: TenantName,
@@ -45,9 +42,6 @@ pub(crate) fn add(
 }
 
 /// Makes the whole change or none of it, and returns the changed tenant.
-///
-/// # Errors
-/// There is no such tenant, or the registry cannot be written.
 pub(crate) fn change(config: &Config, name: &TenantName, change: &Change) -> Result<Tenant, ChangeError> {
     let mut registry = open(config)?;
     if let Some(state) = change.state {

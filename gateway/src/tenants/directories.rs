@@ -12,9 +12,6 @@ use super::{ChangeError, data_root, find};
 
 /// Creates the missing directories of these tenants, or of all, and returns the ones it created. Existing directories
 /// are left as they are.
-///
-/// # Errors
-/// There is no such tenant, the data root is missing, or a directory cannot be created.
 pub(crate) fn create_missing(
     config: &Config,
     names: Option<&[TenantName]>,

@@ -21,9 +21,6 @@ pub(crate) struct Rotation<'k> {
 }
 
 /// Adds a key, and returns it after delivering it to `keys_out`.
-///
-/// # Errors
-/// There is no such tenant, it has too many keys, or the registry cannot be written.
 pub(crate) fn add(
     config: &Config,
     name: &TenantName,
@@ -38,9 +35,6 @@ pub(crate) fn add(
 
 /// Replaces a key in one step, and returns the new one after delivering it to `keys_out`. The new key has the old one's
 /// scope and expiry.
-///
-/// # Errors
-/// There is no such tenant or key, the key has expired, or the registry cannot be written.
 pub(crate) fn rotate(
     config: &Config,
     name: &TenantName,
@@ -65,9 +59,6 @@ pub(crate) fn rotate(
 }
 
 /// Revokes a key.
-///
-/// # Errors
-/// There is no such tenant or key, or the registry cannot be written.
 pub(crate) fn revoke(config: &Config, name: &TenantName, id: &str) -> Result<(), ChangeError> {
     let mut registry = open(config)?;
     registry.remove_key(name, id)?;
@@ -75,9 +66,6 @@ pub(crate) fn revoke(config: &Config, name: &TenantName, id: &str) -> Result<(),
 }
 
 /// Removes all expired keys, and returns their ids.
-///
-/// # Errors
-/// There is no such tenant, or the registry cannot be written.
 pub(crate) fn revoke_expired(
     config: &Config,
     name: &TenantName,

@@ -39,9 +39,6 @@ pub struct NewKey {
 
 impl NewKey {
     /// Generates a key for a tenant, and its entry for the registry.
-    ///
-    /// # Errors
-    /// The operating system returns no random bytes.
     pub fn generate(tenant: &TenantName, port: u16, key_id: String) -> Result<(Self, Key), ChangeError> {
         let token = BearerToken::generate();
         let token = token.map_err(|error| ChangeError::NoRandomNumbers(io::Error::other(error)))?;

@@ -43,9 +43,6 @@ impl<'c> NewTenants<'c> {
     }
 
     /// Adds a tenant per name on the lowest free slots, and returns their keys.
-    ///
-    /// # Errors
-    /// There are fewer free slots than names, or the registry would not be valid.
     pub(crate) fn add(
         &mut self,
         names: Vec<TenantName>,
@@ -59,9 +56,6 @@ impl<'c> NewTenants<'c> {
     }
 
     /// Adds a tenant on the lowest free slot, and returns its key.
-    ///
-    /// # Errors
-    /// No slot is free, or the registry would not be valid.
     pub(crate) fn add_one(
         &mut self,
         name: TenantName,
@@ -106,9 +100,6 @@ impl<'c> NewTenants<'c> {
     }
 
     /// Refuses directories that are not empty: the new tenant could read what is in them.
-    ///
-    /// # Errors
-    /// A directory is not empty or cannot be read, or the data root is missing.
     pub(crate) fn refuse_used_directories(&self) -> Result<(), ChangeError> {
         DataRoot::inspect(self.config, &self.old).map_err(ChangeError::DataRoot)?;
         for name in &self.names {

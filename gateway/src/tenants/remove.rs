@@ -120,9 +120,6 @@ pub(crate) fn remove_from_registry(config: &Config, name: &TenantName) -> Result
 }
 
 /// Waits until the worker of a removed tenant has closed its directory, then moves or deletes that.
-///
-/// # Errors
-/// The directory is in use, or cannot be moved or deleted.
 pub(crate) fn dispose_of_directory(
     config: &Config,
     tenant: &Tenant,
