@@ -47,7 +47,7 @@ pub(crate) enum AuditUnavailable {
 
 /// Why the audit log does not start.
 #[derive(Debug, thiserror::Error)]
-pub enum AuditError {
+pub(crate) enum AuditError {
     /// The file cannot be opened, and the config requires it.
     #[error(
         "failed to open the audit log {0}: {text}; make it a file that this user may write, or set gateway.audit to \

@@ -21,7 +21,7 @@ type Field = (&'static str, HeaderValue);
 
 /// The allowed origins.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CorsPolicy {
+pub(crate) enum CorsPolicy {
     /// None: CORS is off.
     Off,
     /// Every origin.
@@ -32,7 +32,7 @@ pub enum CorsPolicy {
 
 impl CorsPolicy {
     /// Reads the policy from the config.
-    pub fn new(config: &Cors) -> Self {
+    pub(crate) fn new(config: &Cors) -> Self {
         match config.allow_origins.as_slice() {
             [] => Self::Off,
             origins if origins.iter().any(|origin| origin == "*") => Self::Any,
@@ -41,7 +41,7 @@ impl CorsPolicy {
     }
 
     /// The fields of an ordinary answer to a request with these headers.
-    pub fn answer_fields(&self, request: &HeaderMap) -> Vec<Field> {
+    pub(crate) fn answer_fields(&self, request: &HeaderMap) -> Vec<Field> {
         let Some(allowed) = self.allowed(request) else { return self.vary() };
         let mut fields = self.vary();
         fields.push(("Access-Control-Allow-Origin", allowed));
@@ -50,7 +50,7 @@ impl CorsPolicy {
     }
 
     /// The fields of the answer to a preflight request.
-    pub fn preflight_fields(&self, request: &HeaderMap) -> Vec<Field> {
+    pub(crate) fn preflight_fields(&self, request: &HeaderMap) -> Vec<Field> {
         let Some(allowed) = self.allowed(request) else { return self.vary() };
         let mut fields = self.vary();
         fields.push(("Access-Control-Allow-Origin", allowed));

@@ -29,7 +29,7 @@ use crate::limits::{ClientLimits, TenantLimiter};
 pub(crate) type SharedDirectory = Arc<ArcSwap<Directory>>;
 
 /// Config and registry, indexed for lookups.
-pub struct Directory {
+pub(crate) struct Directory {
     /// The config.
     pub config: Config,
     /// The limits of client addresses.
@@ -43,7 +43,7 @@ pub struct Directory {
 }
 
 /// A tenant as the request path needs it.
-pub struct DirectoryTenant {
+pub(crate) struct DirectoryTenant {
     /// The tenant's name.
     pub name: TenantName,
     /// Whether it is served.
@@ -68,14 +68,14 @@ pub struct DirectoryTenant {
 
 impl Directory {
     /// Reads config and registry at the gateway's start.
-    pub fn load(source: &ConfigSource) -> Result<Self, Mistakes> {
+    pub(crate) fn load(source: &ConfigSource) -> Result<Self, Mistakes> {
         let (config, registry) = source.load()?;
         Ok(Self::new(config, registry, None))
     }
 
     /// Builds a snapshot. What was used of the previous snapshot's limits still counts: a reload resets only a rate that it
     /// changes.
-    pub fn new(config: Config, registry: Registry, previous: Option<&Self>) -> Self {
+    pub(crate) fn new(config: Config, registry: Registry, previous: Option<&Self>) -> Self {
         let tenants: HashMap<TenantName, Arc<DirectoryTenant>> = registry
             .tenants
             .iter()
@@ -101,7 +101,7 @@ impl Directory {
     }
 
     /// Whether both have the same config and the same registry.
-    pub fn says_the_same_as(&self, other: &Self) -> bool {
+    pub(crate) fn says_the_same_as(&self, other: &Self) -> bool {
         self.config == other.config && self.registry == other.registry
     }
 
@@ -111,22 +111,22 @@ impl Directory {
     /// under a secret key, of the digest of the guess. An attacker who knew how far that digest agrees with a stored one
     /// could still not construct a guess that agrees further, because SHA-256 cannot be inverted. The final comparison of
     /// both digests takes constant time.
-    pub fn find(&self, digest: &TokenDigest) -> Option<(&Arc<DirectoryTenant>, usize)> {
+    pub(crate) fn find(&self, digest: &TokenDigest) -> Option<(&Arc<DirectoryTenant>, usize)> {
         self.by_digest.get(digest).map(|(tenant, index)| (tenant, *index))
     }
 
     /// Every tenant, in no particular order.
-    pub fn tenants(&self) -> impl Iterator<Item = &Arc<DirectoryTenant>> {
+    pub(crate) fn tenants(&self) -> impl Iterator<Item = &Arc<DirectoryTenant>> {
         self.tenants.values()
     }
 
     /// The tenant of this name.
-    pub fn tenant(&self, name: &str) -> Option<&Arc<DirectoryTenant>> {
+    pub(crate) fn tenant(&self, name: &str) -> Option<&Arc<DirectoryTenant>> {
         self.tenants.get(name)
     }
 
     /// The number of tenants, in any state.
-    pub fn tenant_count(&self) -> usize {
+    pub(crate) fn tenant_count(&self) -> usize {
         self.tenants.len()
     }
 }

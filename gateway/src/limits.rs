@@ -13,7 +13,7 @@ pub(crate) use tenant::{Permit, TenantLimiter};
 
 /// The limit that a request exceeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum LimitError {
+pub(crate) enum LimitError {
     /// The rate of the client address.
     #[error("rate limit of the address, {0:?}")]
     PerIp(RateStatus),
@@ -30,7 +30,7 @@ pub enum LimitError {
 
 impl LimitError {
     /// The status of the exceeded rate; `None` for the in-flight limit.
-    pub fn rate_status(self) -> Option<RateStatus> {
+    pub(crate) fn rate_status(self) -> Option<RateStatus> {
         match self {
             Self::PerIp(status) | Self::PerTenant(status) | Self::FailedKeys(status) => Some(status),
             Self::InFlight(_) => None,
@@ -38,7 +38,7 @@ impl LimitError {
     }
 
     /// What the client is told.
-    pub fn problem(self) -> Problem {
+    pub(crate) fn problem(self) -> Problem {
         let over = |code, whose: &str, status: RateStatus| {
             let detail = format!("{whose} {}. Try again in {} s.", status.rate, status.reset_s);
             Problem::new(code, detail).retry_after_s(status.reset_s)

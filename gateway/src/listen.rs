@@ -43,12 +43,12 @@ const SOCKET_MODE: u32 = 0o666;
 /// A socket could not be bound. The text says what to do.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct BindError(String);
+pub(crate) struct BindError(String);
 
 /// What a listening socket is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Role {
+pub(crate) enum Role {
     /// The client API.
     Clients,
     /// The admin API.
@@ -57,7 +57,7 @@ pub enum Role {
 
 impl Role {
     /// The name in log lines.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Clients => "clients",
             Self::Admin => "admin",
@@ -75,7 +75,7 @@ impl Role {
 
 /// A listening socket, TCP or Unix.
 #[derive(Debug)]
-pub struct Listening {
+pub(crate) struct Listening {
     socket: Socket,
     /// The file that a Unix socket had when it was bound.
     pub file: Option<FileId>,
@@ -83,7 +83,7 @@ pub struct Listening {
 
 /// Identifies a socket file, whatever file has its name by now. The inode is not reused while the socket is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct FileId {
+pub(crate) struct FileId {
     device: u64,
     inode: u64,
 }
@@ -97,7 +97,7 @@ impl FileId {
 
 /// The listening sockets of a gateway.
 #[derive(Debug)]
-pub struct Sockets {
+pub(crate) struct Sockets {
     /// For the client API.
     pub clients: Listening,
     /// For the admin API.
@@ -108,12 +108,15 @@ pub struct Sockets {
 
 impl Sockets {
     /// Binds the addresses in the config.
-    pub fn bind(config: &Config) -> Result<Self, BindError> {
+    pub(crate) fn bind(config: &Config) -> Result<Self, BindError> {
         Self::take_or_bind(config, Vec::new())
     }
 
     /// Keeps the inherited sockets that match the config, and binds the others.
-    pub fn take_or_bind(config: &Config, inherited: Vec<(Role, Listening)>) -> Result<Self, BindError> {
+    pub(crate) fn take_or_bind(
+        config: &Config,
+        inherited: Vec<(Role, Listening)>,
+    ) -> Result<Self, BindError> {
         let mut taken = Vec::new();
         let (mut clients, mut admin) = (None, None);
         for (role, socket) in inherited {
@@ -138,7 +141,7 @@ impl Sockets {
     }
 
     /// Both, each with its role.
-    pub fn all(&self) -> [(Role, &Listening); 2] {
+    pub(crate) fn all(&self) -> [(Role, &Listening); 2] {
         [(Role::Clients, &self.clients), (Role::Admin, &self.admin)]
     }
 }
@@ -153,14 +156,14 @@ impl Listening {
     }
 
     /// A socket from another process, which has sent along its file.
-    pub fn from_fd(socket: OwnedFd, file: Option<FileId>) -> io::Result<Self> {
+    pub(crate) fn from_fd(socket: OwnedFd, file: Option<FileId>) -> io::Result<Self> {
         let socket = Socket::from(socket);
         let is_known = [Domain::IPV4, Domain::IPV6, Domain::UNIX].contains(&socket.domain()?);
         if is_known { Ok(Self { socket, file }) } else { Err(io::ErrorKind::Unsupported.into()) }
     }
 
     /// Its address. With port 0 in the config, this has the port that the system chose.
-    pub fn address(&self) -> io::Result<ListenAddress> {
+    pub(crate) fn address(&self) -> io::Result<ListenAddress> {
         let address = self.socket.local_addr()?;
         let path = || address.as_pathname().map(|path| ListenAddress::Unix(path.to_owned()));
         let address = address.as_socket().map(ListenAddress::Tcp).or_else(path);
@@ -190,12 +193,12 @@ impl Listening {
     }
 
     /// Duplicates the descriptor.
-    pub fn try_clone(&self) -> io::Result<Self> {
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
         Ok(Self { socket: self.socket.try_clone()?, file: self.file })
     }
 
     /// Registers it with the runtime of this thread.
-    pub fn listen(self) -> io::Result<Listener> {
+    pub(crate) fn listen(self) -> io::Result<Listener> {
         self.socket.set_nonblocking(true)?;
         match self.address()? {
             ListenAddress::Tcp(_) => TcpListener::from_std(self.socket.into()).map(Listener::Tcp),
@@ -207,7 +210,7 @@ impl Listening {
     /// client that connects now retries, as TCP does, and is refused once the socket is closed. Returns whether handshakes that
     /// have begun still join the queue, so that they are worth a wait.
     #[must_use]
-    pub fn shut(&self) -> bool {
+    pub(crate) fn shut(&self) -> bool {
         let address = self.address();
         let shut = match &address {
             Ok(ListenAddress::Tcp(_)) => self.socket.attach_filter(&WITHOUT_SYN),

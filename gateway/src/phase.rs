@@ -33,7 +33,7 @@ pub(crate) enum Phase {
 
 /// Why the gateway shuts down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ShutdownKind {
+pub(crate) enum ShutdownKind {
     /// It was told to stop.
     Stop,
     /// Another process serves, on this process's client socket or on another.

@@ -50,7 +50,7 @@ const AUDIT_STOP_TIME: Duration = Duration::from_secs(1);
 
 /// Why the gateway did not start.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub(crate) enum StartError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -69,7 +69,7 @@ pub enum StartError {
 }
 
 /// A gateway that serves.
-pub struct Server {
+pub(crate) struct Server {
     directory: SharedDirectory,
     metrics: Arc<Metrics>,
     /// Its listening sockets.
@@ -90,7 +90,11 @@ pub struct Server {
 
 impl Server {
     /// Starts the proxy threads on these sockets.
-    pub fn start(directory: Directory, data_root: DataRoot, sockets: Sockets) -> Result<Self, StartError> {
+    pub(crate) fn start(
+        directory: Directory,
+        data_root: DataRoot,
+        sockets: Sockets,
+    ) -> Result<Self, StartError> {
         let config = directory.config.clone();
         let metrics = Arc::new(Metrics::new()?);
         let missing = metrics.data_root_missing.clone();
@@ -145,18 +149,22 @@ impl Server {
     }
 
     /// Reads the files again, and opens the audit log again: SIGHUP.
-    pub fn reload(&self) {
+    pub(crate) fn reload(&self) {
         self.reload.send_replace(());
     }
 
     /// How many tenants it has now.
-    pub fn tenant_count(&self) -> usize {
+    pub(crate) fn tenant_count(&self) -> usize {
         self.directory.load().tenant_count()
     }
 
     /// Serves until `until` ends, and keeps the snapshot current to the end of the runtime: a key that is revoked while the
     /// gateway drains is refused on the connections that are left.
-    pub async fn run_until(&self, source: ConfigSource, until: impl Future<Output = ()>) -> io::Result<()> {
+    pub(crate) async fn run_until(
+        &self,
+        source: ConfigSource,
+        until: impl Future<Output = ()>,
+    ) -> io::Result<()> {
         let (directory, metrics) = (Arc::clone(&self.directory), Arc::clone(&self.metrics));
         let reloader = Arc::new(Reloader::new(source, directory, metrics));
         self.serve_admin(Arc::clone(&reloader))?;
@@ -211,7 +219,7 @@ impl Server {
     }
 
     /// Ends the gateway, which SIGHUP concerns until then: the operator may rotate the audit log.
-    pub async fn drain(self, end: ShutdownKind, signals: &mut Signals) {
+    pub(crate) async fn drain(self, end: ShutdownKind, signals: &mut Signals) {
         let reload = self.reload.clone();
         let reloads = async {
             loop {

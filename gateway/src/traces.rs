@@ -22,6 +22,7 @@ pub(crate) struct Trace {
 }
 
 /// A request that has ended, as its span describes it.
+#[cfg_attr(not(feature = "otlp"), expect(dead_code, reason = "an exporter reads it"))]
 pub(crate) struct RequestSpan<'a> {
     /// Its trace.
     pub trace: Trace,
@@ -50,7 +51,7 @@ pub(crate) struct Traces {
 /// The environment's settings for the export of traces are invalid.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to set up the export of traces: {0}")]
-pub struct TracesError(String);
+pub(crate) struct TracesError(String);
 
 impl Traces {
     /// The collector is that of `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`, or else of `OTEL_EXPORTER_OTLP_ENDPOINT`.

@@ -118,7 +118,7 @@ async fn start(
 }
 
 /// The data root of what was read. Without it nothing is served.
-pub fn data_root(directory: &Directory) -> Result<DataRoot, Failure> {
+pub(super) fn data_root(directory: &Directory) -> Result<DataRoot, Failure> {
     DataRoot::establish_to_serve(&directory.config, &directory.registry).map_err(Failure::from_error)
 }
 
@@ -184,7 +184,7 @@ async fn hand_off(successor: Result<Successor, OfferError>, sockets: &Sockets) -
 
 /// Runs on the control thread to the end; each proxy thread has its own runtime. What the admin API still does at the end
 /// has a few seconds: it may be waiting for a lock or for a worker.
-pub fn on_control_thread(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+pub(super) fn on_control_thread(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::from_error)?;
     let result = runtime.block_on(work);
@@ -193,7 +193,7 @@ pub fn on_control_thread(work: impl Future<Output = Result<(), Failure>>) -> Res
 }
 
 /// What `serve` and `up` say when a request would be answered: in a line, and to the service manager.
-pub fn announce(server: &Server) {
+pub(super) fn announce(server: &Server) {
     let serving = format!("{} tenants={}", url(&server.address), server.tenant_count());
     output::announce(format_args!("ready {serving}"));
     service_manager::ready(&format!("serving {serving}"));

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
 /// A tenant's counters.
 #[derive(Debug, Default)]
-pub struct TenantActivity {
+pub(crate) struct TenantActivity {
     requests: AtomicU64,
     rejected: AtomicU64,
     /// Seconds since 1970; 0 before the first request.
@@ -13,24 +13,24 @@ pub struct TenantActivity {
 
 impl TenantActivity {
     /// Counts a request that has ended at this time, in seconds since 1970.
-    pub fn count(&self, is_rejected: bool, now_s: i64) {
+    pub(crate) fn count(&self, is_rejected: bool, now_s: i64) {
         self.requests.fetch_add(1, Relaxed);
         self.rejected.fetch_add(u64::from(is_rejected), Relaxed);
         self.last_request_s.store(now_s, Relaxed);
     }
 
     /// Requests with a valid key of the tenant, including refused ones.
-    pub fn requests(&self) -> u64 {
+    pub(crate) fn requests(&self) -> u64 {
         self.requests.load(Relaxed)
     }
 
     /// Those that were answered with an error, by the gateway or the worker.
-    pub fn rejected(&self) -> u64 {
+    pub(crate) fn rejected(&self) -> u64 {
         self.rejected.load(Relaxed)
     }
 
     /// When the last of them ended, in seconds since 1970; `None` if there was none.
-    pub fn last_request_s(&self) -> Option<i64> {
+    pub(crate) fn last_request_s(&self) -> Option<i64> {
         Some(self.last_request_s.load(Relaxed)).filter(|seconds| *seconds > 0)
     }
 }

@@ -9,7 +9,7 @@ use super::Directory;
 
 impl Directory {
     /// Requests in flight, tenants by state, and addresses that the limiters remember.
-    pub fn gauges(&self) -> prometheus::Result<Vec<MetricFamily>> {
+    pub(crate) fn gauges(&self) -> prometheus::Result<Vec<MetricFamily>> {
         let gauges = |name: &str, help: &str, label: &str| IntGaugeVec::new(Opts::new(name, help), &[label]);
         let in_flight = gauges("sq_gateway_in_flight", "Requests in flight, by tenant.", "tenant")?;
         let states = gauges("sq_gateway_tenants", "Tenants of the registry, by state.", "state")?;

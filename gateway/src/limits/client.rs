@@ -36,7 +36,7 @@ impl KeyedLimiter {
 }
 
 /// The limits of client addresses. Each is `None` when it is off.
-pub struct ClientLimits {
+pub(crate) struct ClientLimits {
     per_ip: Option<Arc<KeyedLimiter>>,
     failed_keys: Option<Arc<KeyedLimiter>>,
     /// Counted apart from tenants' keys, at the same rate: on loopback, clients and the operator may share an address.
@@ -45,7 +45,7 @@ pub struct ClientLimits {
 
 impl ClientLimits {
     /// The limits of the config. Where a rate is unchanged, what was used of it still counts.
-    pub fn new(limits: &Limits, previous: Option<&Self>) -> Self {
+    pub(crate) fn new(limits: &Limits, previous: Option<&Self>) -> Self {
         let keep = |rate: Option<Rate>, earlier: Option<&Arc<KeyedLimiter>>| {
             let rate = rate?;
             let kept = earlier.filter(|limiter| limiter.rate == rate).cloned();
@@ -62,25 +62,25 @@ impl ClientLimits {
     }
 
     /// Charges a request to its client address; `None` when there is no limit.
-    pub fn charge_request(&self, client: IpAddr) -> Result<Option<RateStatus>, LimitError> {
+    pub(crate) fn charge_request(&self, client: IpAddr) -> Result<Option<RateStatus>, LimitError> {
         self.per_ip.as_ref().map(|limiter| limiter.charge(client).map_err(LimitError::PerIp)).transpose()
     }
 
     /// Charges a wrong key to its client address.
-    pub fn charge_failed_key(&self, client: IpAddr) -> Result<(), LimitError> {
+    pub(crate) fn charge_failed_key(&self, client: IpAddr) -> Result<(), LimitError> {
         charge_failure(self.failed_keys.as_deref(), client)
     }
 
     /// Charges a wrong admin key to its client address. All loopback addresses share one count, because a program on this
     /// machine can connect from any of 16 million. (For tenants' keys, a proxy on this machine may name its clients.)
-    pub fn charge_failed_admin_key(&self, client: IpAddr) -> Result<(), LimitError> {
+    pub(crate) fn charge_failed_admin_key(&self, client: IpAddr) -> Result<(), LimitError> {
         let is_this_machine = client.to_canonical().is_loopback();
         let client = if is_this_machine { Ipv4Addr::LOCALHOST.into() } else { client };
         charge_failure(self.failed_admin_keys.as_deref(), client)
     }
 
     /// The number of addresses that each limiter remembers, by its field in `[limits]`.
-    pub fn remembered(&self) -> impl Iterator<Item = (&'static str, usize)> {
+    pub(crate) fn remembered(&self) -> impl Iterator<Item = (&'static str, usize)> {
         let named = [("per_ip", &self.per_ip), ("failed_keys", &self.failed_keys)];
         named
             .into_iter()
@@ -88,12 +88,12 @@ impl ClientLimits {
     }
 
     /// Whether new addresses have to share entries in one of the stores.
-    pub fn are_full(&self) -> bool {
+    pub(crate) fn are_full(&self) -> bool {
         self.limiters().any(KeyedLimiter::is_full)
     }
 
     /// Forgets the addresses whose full rate is available again.
-    pub fn forget_idle(&self) {
+    pub(crate) fn forget_idle(&self) {
         for limiter in self.limiters() {
             let was_full = limiter.is_full();
             limiter.limiter.retain_recent();

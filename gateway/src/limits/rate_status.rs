@@ -10,7 +10,7 @@ use sq_shared::config::units::Rate;
 
 /// What is left of a rate after a request was charged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RateStatus {
+pub(crate) struct RateStatus {
     /// The rate.
     pub rate: Rate,
     /// The number of requests that would pass now.

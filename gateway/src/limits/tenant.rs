@@ -13,7 +13,7 @@ use super::LimitError;
 use super::rate_status::{RateStatus, quota};
 
 /// The limits of one tenant.
-pub struct TenantLimiter {
+pub(crate) struct TenantLimiter {
     rate: Option<Arc<TenantRate>>,
     in_flight_limit: Option<usize>,
     /// A reload may change the limit while permits are held. (tokio's semaphore cannot shrink below the permits held, and a new
@@ -23,7 +23,7 @@ pub struct TenantLimiter {
 
 /// Counts as one of the tenant's requests in flight until it is dropped.
 #[derive(Debug)]
-pub struct Permit(Arc<AtomicUsize>);
+pub(crate) struct Permit(Arc<AtomicUsize>);
 
 struct TenantRate {
     rate: Rate,
@@ -32,7 +32,7 @@ struct TenantRate {
 
 impl TenantLimiter {
     /// The limits of the config. What was used of an unchanged rate still counts, and so do the requests in flight.
-    pub fn new(limits: &TenantLimits, previous: Option<&Self>) -> Self {
+    pub(crate) fn new(limits: &TenantLimits, previous: Option<&Self>) -> Self {
         let new_rate =
             |rate| TenantRate { rate, limiter: RateLimiter::direct(quota(rate)).with_middleware() };
         let kept = previous.and_then(|earlier| earlier.rate.as_ref());
@@ -45,7 +45,7 @@ impl TenantLimiter {
     }
 
     /// Charges a request to the tenant; `None` when there is no limit.
-    pub fn charge_request(&self) -> Result<Option<RateStatus>, LimitError> {
+    pub(crate) fn charge_request(&self) -> Result<Option<RateStatus>, LimitError> {
         let Some(TenantRate { rate, limiter }) = self.rate.as_deref() else { return Ok(None) };
         match limiter.check() {
             Ok(snapshot) => Ok(Some(RateStatus::allowed(*rate, &snapshot))),
@@ -56,7 +56,7 @@ impl TenantLimiter {
     }
 
     /// Counts a request as in flight until the permit is dropped. Nothing waits for a permit.
-    pub fn acquire_in_flight(&self) -> Result<Permit, LimitError> {
+    pub(crate) fn acquire_in_flight(&self) -> Result<Permit, LimitError> {
         let limit = self.in_flight_limit.unwrap_or(usize::MAX);
         let one_more = |held| (held < limit).then_some(held + 1);
         match self.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more) {
@@ -66,7 +66,7 @@ impl TenantLimiter {
     }
 
     /// The number of its requests in flight.
-    pub fn in_flight(&self) -> usize {
+    pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
     }
 }

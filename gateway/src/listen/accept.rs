@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use crate::stream::client::client_stream;
 
 /// A listening socket, registered with the runtime of its thread.
-pub enum Listener {
+pub(crate) enum Listener {
     /// A TCP socket.
     Tcp(TcpListener),
     /// A Unix socket.
@@ -20,7 +20,7 @@ pub enum Listener {
 
 /// The other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Peer {
+pub(crate) enum Peer {
     /// A TCP address.
     Tcp(IpAddr),
     /// A program on this machine that may open the socket file, and so a trusted proxy.
@@ -29,7 +29,7 @@ pub enum Peer {
 
 impl Listener {
     /// Waits for a connection.
-    pub async fn accept(&self) -> io::Result<(Stream, Peer)> {
+    pub(crate) async fn accept(&self) -> io::Result<(Stream, Peer)> {
         match self {
             Self::Tcp(listener) => listener.accept().await.map(|(socket, peer)| from_tcp(socket, peer)),
             Self::Unix(listener) => listener.accept().await.map(|(socket, _)| from_unix(socket)),
@@ -37,7 +37,7 @@ impl Listener {
     }
 
     /// The connections that are in the queue, without waiting for more.
-    pub fn into_queue(self) -> io::Result<impl Iterator<Item = io::Result<(Stream, Peer)>>> {
+    pub(crate) fn into_queue(self) -> io::Result<impl Iterator<Item = io::Result<(Stream, Peer)>>> {
         let listener: Socket = match self {
             Self::Tcp(listener) => listener.into_std()?.into(),
             Self::Unix(listener) => listener.into_std()?.into(),
@@ -69,12 +69,12 @@ fn from_unix(socket: UnixStream) -> (Stream, Peer) {
 
 impl Peer {
     /// Whether the peer is a proxy that forwards for others, so that its own address does not identify the client.
-    pub fn is_trusted(self, trusted: &[IpNet]) -> bool {
+    pub(crate) fn is_trusted(self, trusted: &[IpNet]) -> bool {
         self == Self::Unix || trusted.iter().any(|network| network.contains(&self.ip()))
     }
 
     /// The address to charge when no better one is known. A Unix socket counts as this machine.
-    pub fn ip(self) -> IpAddr {
+    pub(crate) fn ip(self) -> IpAddr {
         match self {
             Self::Tcp(address) => address.to_canonical(),
             Self::Unix => IpAddr::V4(Ipv4Addr::LOCALHOST),

@@ -15,7 +15,7 @@ use super::remove::WhyLeft;
 
 /// Why a change was not made, or not completely.
 #[derive(Debug, thiserror::Error)]
-pub enum ChangeError {
+pub(crate) enum ChangeError {
     /// The edit is not possible.
     #[error(transparent)]
     Edit(#[from] EditError),

@@ -26,7 +26,7 @@ pub(crate) const ADMIN: &str = "(admin)";
 const GENERATED_BYTES: usize = TOKEN_PREFIX.len() + 32;
 
 /// A new key and its owner.
-pub struct NewKey {
+pub(crate) struct NewKey {
     /// The tenant's name, or [`ADMIN`].
     pub tenant: String,
     /// The tenant's slot; `None` for the admin.
@@ -39,7 +39,11 @@ pub struct NewKey {
 
 impl NewKey {
     /// Generates a key for a tenant, and its entry for the registry.
-    pub fn generate(tenant: &TenantName, port: u16, key_id: String) -> Result<(Self, Key), ChangeError> {
+    pub(crate) fn generate(
+        tenant: &TenantName,
+        port: u16,
+        key_id: String,
+    ) -> Result<(Self, Key), ChangeError> {
         let token = BearerToken::generate();
         let token = token.map_err(|error| ChangeError::NoRandomNumbers(io::Error::other(error)))?;
         let entry = write_key(key_id.clone(), token.digest());
@@ -54,7 +58,7 @@ impl NewKey {
 
 /// Where new keys go. They are stored nowhere else, so they are delivered before the registry accepts them.
 #[derive(Debug, Clone)]
-pub enum KeysOut {
+pub(crate) enum KeysOut {
     /// Appended to a CSV file of mode 0600.
     File(PathBuf),
     /// As CSV to standard output (`-`): for a pipe, or a container that may not write to the host's folders.
@@ -83,14 +87,14 @@ impl fmt::Display for KeysOut {
 
 /// Keys that were delivered, but that the registry does not accept yet.
 #[must_use = "publish the registry that accepts the keys, or retract them"]
-pub struct Delivered(Option<(PathBuf, Appended)>);
+pub(crate) struct Delivered(Option<(PathBuf, Appended)>);
 
 impl Delivered {
     /// Removes the keys again, because the registry will not accept them. What was printed stays printed.
     ///
     /// # Errors
     /// The file still contains them.
-    pub fn retract(self) -> io::Result<bool> {
+    pub(crate) fn retract(self) -> io::Result<bool> {
         let Some((path, appended)) = self.0 else { return Ok(true) };
         service_user::as_owner_of(&path, || appended.take_back())?
     }
@@ -102,7 +106,7 @@ impl KeysOut {
     /// # Errors
     /// The file belongs to another user, who could read the keys; it is a link or cannot be looked up; or standard
     /// output is closed.
-    pub fn check(&self) -> Result<(), ChangeError> {
+    pub(crate) fn check(&self) -> Result<(), ChangeError> {
         let checked = match self {
             Self::File(path) => {
                 service_user::refuse_planted_at(path).map_err(|error| file_error::explained(path, error))
@@ -117,7 +121,7 @@ impl KeysOut {
     ///
     /// # Errors
     /// The keys cannot be written. A file is unchanged then.
-    pub fn deliver(&self, keys: &[NewKey]) -> io::Result<Delivered> {
+    pub(crate) fn deliver(&self, keys: &[NewKey]) -> io::Result<Delivered> {
         if keys.is_empty() {
             return Ok(Delivered(None));
         }

@@ -58,7 +58,7 @@ pub(crate) enum Removed {
 
 /// Why a directory was neither moved nor deleted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WhyLeft {
+pub(crate) enum WhyLeft {
     /// It may not be ours.
     #[error("it is outside the data root {}", .0.display())]
     Foreign(PathBuf),
@@ -78,7 +78,7 @@ pub enum WhyLeft {
 
 impl WhyLeft {
     /// The option that takes the directory nevertheless, if there is one.
-    pub fn confirmation(&self) -> &'static str {
+    pub(crate) fn confirmation(&self) -> &'static str {
         if matches!(self, Self::Foreign(_)) { " (--yes confirms that it goes too)" } else { "" }
     }
 }
