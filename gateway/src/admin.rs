@@ -48,9 +48,7 @@ const CONNECTION_TIMEOUT: Duration =
 /// The state that handlers share.
 #[derive(Clone)]
 pub(crate) struct Admin {
-    /// The current snapshot of config and registry.
     pub directory: SharedDirectory,
-    /// The gateway's metrics.
     pub metrics: Arc<Metrics>,
     /// Applies changes of the registry.
     pub reloader: Arc<Reloader>,

@@ -40,7 +40,6 @@ pub(crate) enum AuditUnavailable {
     /// The file cannot be written, or the writing thread has stopped.
     #[error("the audit log cannot be written")]
     Failing,
-    /// The queue is full.
     #[error("{MAX_LINES} lines are waiting for the audit log")]
     Full,
 }
@@ -48,14 +47,12 @@ pub(crate) enum AuditUnavailable {
 /// Why the audit log does not start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AuditError {
-    /// The file cannot be opened, and the config requires it.
     #[error(
         "failed to open the audit log {0}: {text}; make it a file that this user may write, or set gateway.audit to \
          \"try\" or \"off\"",
         text = file_error::text(.0, .1)
     )]
     Open(PathBuf, io::Error),
-    /// The thread cannot be started.
     #[error("failed to start the audit log: {0}")]
     System(#[from] io::Error),
 }
@@ -71,7 +68,6 @@ struct Queue {
     health: Arc<Health>,
 }
 
-/// The writing thread.
 pub(crate) struct AuditWriter {
     stop: oneshot::Sender<()>,
     ended: oneshot::Receiver<()>,

@@ -22,16 +22,12 @@ type Field = (&'static str, HeaderValue);
 /// The allowed origins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum CorsPolicy {
-    /// None: CORS is off.
     Off,
-    /// Every origin.
     Any,
-    /// These origins.
     Listed(Vec<String>),
 }
 
 impl CorsPolicy {
-    /// Reads the policy from the config.
     pub(crate) fn new(config: &Cors) -> Self {
         match config.allow_origins.as_slice() {
             [] => Self::Off,
@@ -49,7 +45,6 @@ impl CorsPolicy {
         fields
     }
 
-    /// The fields of the answer to a preflight request.
     pub(crate) fn preflight_fields(&self, request: &HeaderMap) -> Vec<Field> {
         let Some(allowed) = self.allowed(request) else { return self.vary() };
         let mut fields = self.vary();

@@ -30,11 +30,8 @@ pub(crate) type SharedDirectory = Arc<ArcSwap<Directory>>;
 
 /// Config and registry, indexed for lookups.
 pub(crate) struct Directory {
-    /// The config.
     pub config: Config,
-    /// The limits of client addresses.
     pub client_limits: ClientLimits,
-    /// The origins that a browser may call from.
     pub cors: CorsPolicy,
     /// The registry as it was read, for the admin API.
     pub registry: Registry,
@@ -44,9 +41,7 @@ pub(crate) struct Directory {
 
 /// A tenant as the request path needs it.
 pub(crate) struct DirectoryTenant {
-    /// The tenant's name.
     pub name: TenantName,
-    /// Whether it is served.
     pub state: TenantState,
     /// The address of its worker.
     pub upstream: SocketAddr,
@@ -58,11 +53,8 @@ pub(crate) struct DirectoryTenant {
     pub plan: Option<String>,
     /// Its quota; `None` is no limit.
     pub quota_bytes: Option<u64>,
-    /// Its rate limit and its in-flight limit.
     pub limiter: TenantLimiter,
-    /// Its counters since the start.
     pub activity: Arc<TenantActivity>,
-    /// Its keys, valid or not.
     pub keys: Vec<Key>,
 }
 
@@ -100,7 +92,6 @@ impl Directory {
         }
     }
 
-    /// Whether both have the same config and the same registry.
     pub(crate) fn says_the_same_as(&self, other: &Self) -> bool {
         self.config == other.config && self.registry == other.registry
     }
@@ -120,12 +111,10 @@ impl Directory {
         self.tenants.values()
     }
 
-    /// The tenant of this name.
     pub(crate) fn tenant(&self, name: &str) -> Option<&Arc<DirectoryTenant>> {
         self.tenants.get(name)
     }
 
-    /// The number of tenants, in any state.
     pub(crate) fn tenant_count(&self) -> usize {
         self.tenants.len()
     }

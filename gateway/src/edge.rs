@@ -58,7 +58,6 @@ impl Drop for ConnectionPermit {
 /// The accept side of one proxy thread. Clones share everything.
 #[derive(Clone)]
 pub(crate) struct Edge {
-    /// The request path.
     pub gateway: Arc<Gateway>,
     /// The idle connections to workers that this thread keeps.
     pub upstreams: Arc<UpstreamPool>,
@@ -68,7 +67,6 @@ pub(crate) struct Edge {
     pub metrics: Arc<Metrics>,
     /// One permit per connection.
     pub connections: Arc<Semaphore>,
-    /// The gateway's phase.
     pub phase: watch::Receiver<Phase>,
     /// Held while this accept loop or one of its connections runs. The server waits until every sender is dropped.
     pub _presence: mpsc::Sender<Infallible>,

@@ -14,16 +14,12 @@ pub(crate) use tenant::{Permit, TenantLimiter};
 /// The limit that a request exceeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LimitError {
-    /// The rate of the client address.
     #[error("rate limit of the address, {0:?}")]
     PerIp(RateStatus),
-    /// The rate of the tenant.
     #[error("rate limit of the tenant, {0:?}")]
     PerTenant(RateStatus),
-    /// The rate of wrong keys from the client address.
     #[error("wrong keys from the address, {0:?}")]
     FailedKeys(RateStatus),
-    /// The tenant's in-flight limit.
     #[error("{0} requests of the tenant are in flight")]
     InFlight(usize),
 }
@@ -37,7 +33,6 @@ impl LimitError {
         }
     }
 
-    /// What the client is told.
     pub(crate) fn problem(self) -> Problem {
         let over = |code, whose: &str, status: RateStatus| {
             let detail = format!("{whose} {}. Try again in {} s.", status.rate, status.reset_s);

@@ -49,9 +49,7 @@ pub(crate) struct BindError(String);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Role {
-    /// The client API.
     Clients,
-    /// The admin API.
     Admin,
 }
 
@@ -98,16 +96,13 @@ impl FileId {
 /// The listening sockets of a gateway.
 #[derive(Debug)]
 pub(crate) struct Sockets {
-    /// For the client API.
     pub clients: Listening,
-    /// For the admin API.
     pub admin: Listening,
     /// Which of them were inherited, not bound here.
     pub taken: Vec<Role>,
 }
 
 impl Sockets {
-    /// Binds the addresses in the config.
     pub(crate) fn bind(config: &Config) -> Result<Self, BindError> {
         Self::take_or_bind(config, Vec::new())
     }
@@ -140,7 +135,6 @@ impl Sockets {
         Ok(Self { clients, admin, taken })
     }
 
-    /// Both, each with its role.
     pub(crate) fn all(&self) -> [(Role, &Listening); 2] {
         [(Role::Clients, &self.clients), (Role::Admin, &self.admin)]
     }
@@ -192,7 +186,6 @@ impl Listening {
         fits
     }
 
-    /// Duplicates the descriptor.
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
         Ok(Self { socket: self.socket.try_clone()?, file: self.file })
     }

@@ -26,7 +26,6 @@ pub(crate) struct Metrics {
     upstream_duration: CommandHistogram,
     rejected: IntCounterVec,
     reloads: IntCounterVec,
-    /// Open client connections.
     pub connections: IntGauge,
     /// 1 while the data root is missing, else 0. Each request reads it.
     pub data_root_missing: IntGauge,
@@ -37,7 +36,6 @@ pub(crate) struct Metrics {
 pub(crate) struct RequestSummary<'a> {
     /// The tenant's name, or [`NO_TENANT`].
     pub tenant: &'a str,
-    /// Its command.
     pub command: CommandLabel,
     /// The answer's status; 0 if none was sent.
     pub status: u16,
@@ -50,7 +48,6 @@ pub(crate) struct RequestSummary<'a> {
 }
 
 impl Metrics {
-    /// All metrics at zero.
     pub(crate) fn new() -> prometheus::Result<Self> {
         let counters =
             |name: &str, help: &str, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);
@@ -90,7 +87,6 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// Counts a request.
     pub(crate) fn count_request(&self, request: &RequestSummary<'_>) {
         let mut digits = [0; 3];
         let status = status_text(request.status, &mut digits);
@@ -104,12 +100,10 @@ impl Metrics {
         }
     }
 
-    /// Whether the data root is missing now.
     pub(crate) fn is_data_root_missing(&self) -> bool {
         self.data_root_missing.get() != 0
     }
 
-    /// Counts a reload.
     pub(crate) fn count_reload(&self, is_accepted: bool) {
         self.reloads.with_label_values(&[if is_accepted { "accepted" } else { "rejected" }]).inc();
     }
@@ -139,7 +133,6 @@ impl Metrics {
     }
 }
 
-/// Whether a series belongs to a tenant that is not in the registry.
 fn is_removed(metric: &Metric, has_tenant: impl Fn(&str) -> bool) -> bool {
     let tenant = label(metric, "tenant");
     tenant != NO_TENANT && !has_tenant(tenant)
@@ -172,7 +165,6 @@ pub(crate) struct Latency {
     pub buckets: Vec<LatencyBucket>,
     /// All requests.
     pub count: u64,
-    /// The sum of their durations, in seconds.
     pub sum_s: f64,
 }
 
@@ -181,19 +173,16 @@ pub(crate) struct Latency {
 pub(crate) struct LatencyBucket {
     /// The duration, inclusive, in seconds.
     pub le_s: f64,
-    /// How many requests took no longer.
     pub count: u64,
 }
 
 impl Metrics {
-    /// Refused requests since the start, by code.
     pub(crate) fn rejected_by_code(&self) -> impl Iterator<Item = (&'static str, u64)> {
         Code::OF_CLIENT_API
             .iter()
             .map(|code| (code.as_str(), self.rejected.with_label_values(&[code.as_str()]).get()))
     }
 
-    /// Request durations since the start.
     pub(crate) fn latency(&self) -> Latency {
         let buckets = command_label::LATENCY_BUCKETS_S.map(|le_s| LatencyBucket { le_s, count: 0 });
         let mut latency = Latency { buckets: buckets.into(), count: 0, sum_s: 0.0 };

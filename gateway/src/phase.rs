@@ -15,10 +15,8 @@ const HANDED_OVER_IDLE_TIME: Duration = Duration::from_secs(10);
 /// on the same host.
 const HANDSHAKE_TIME: Duration = Duration::from_millis(50);
 
-/// The gateway's phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Accepts and serves.
     Serving,
     /// Told to stop: it accepts, and refuses every new request.
     Refusing,
@@ -34,7 +32,6 @@ pub(crate) enum Phase {
 /// Why the gateway shuts down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ShutdownKind {
-    /// It was told to stop.
     Stop,
     /// Another process serves, on this process's client socket or on another.
     HandedOver {
@@ -44,7 +41,6 @@ pub(crate) enum ShutdownKind {
 }
 
 impl Phase {
-    /// Whether new requests are refused.
     pub(crate) fn refuses(self) -> bool {
         matches!(self, Self::Refusing | Self::Leaving)
     }

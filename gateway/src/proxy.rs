@@ -65,7 +65,6 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// A gateway that serves this directory's tenants.
     pub(crate) fn new(
         directory: SharedDirectory,
         audit: AuditLog,

@@ -51,19 +51,14 @@ const AUDIT_STOP_TIME: Duration = Duration::from_secs(1);
 /// Why the gateway did not start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StartError {
-    /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The audit log that the config requires cannot be opened.
     #[error(transparent)]
     Audit(#[from] AuditError),
-    /// A metric could not be registered.
     #[error("failed to register a metric: {0}")]
     Metrics(#[from] prometheus::Error),
-    /// Traces cannot be exported as the environment says.
     #[error(transparent)]
     Traces(#[from] TracesError),
-    /// The system has no resources for a thread or a runtime.
     #[error("failed to start: {0}")]
     System(#[from] io::Error),
 }
@@ -72,7 +67,6 @@ pub(crate) enum StartError {
 pub(crate) struct Server {
     directory: SharedDirectory,
     metrics: Arc<Metrics>,
-    /// Its listening sockets.
     pub sockets: Sockets,
     /// Where clients reach it; with port 0 in the config, the port that the system chose.
     pub address: ListenAddress,
@@ -153,7 +147,6 @@ impl Server {
         self.reload.send_replace(());
     }
 
-    /// How many tenants it has now.
     pub(crate) fn tenant_count(&self) -> usize {
         self.directory.load().tenant_count()
     }

@@ -32,12 +32,10 @@ pub(crate) struct SocketStream<T> {
 }
 
 impl<T: Transport> SocketStream<T> {
-    /// Wraps what reads and writes the socket with this descriptor.
     pub(crate) fn new(transport: T, fd: RawFd) -> Self {
         Self { transport, fd }
     }
 
-    /// What reads and writes.
     pub(crate) fn transport(&self) -> &T {
         &self.transport
     }

@@ -24,15 +24,12 @@ pub(crate) struct Trace {
 /// A request that has ended, as its span describes it.
 #[cfg_attr(not(feature = "otlp"), expect(dead_code, reason = "an exporter reads it"))]
 pub(crate) struct RequestSpan<'a> {
-    /// Its trace.
     pub trace: Trace,
     /// When its head was complete.
     pub started: Instant,
     /// Its method, shortened.
     pub method: &'a str,
-    /// Its id.
     pub request_id: &'a HeaderValue,
-    /// Its outcome.
     pub summary: &'a RequestSummary<'a>,
 }
 

@@ -20,7 +20,6 @@ struct OfferedSocket {
 
 /// What a new gateway was offered.
 pub(crate) struct Offered {
-    /// The sockets, and what each is for.
     pub sockets: Vec<(Role, Listening)>,
     /// The running gateway, which waits for the answer.
     pub predecessor: Predecessor,

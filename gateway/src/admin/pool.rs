@@ -32,12 +32,9 @@ impl PoolStatus {
     }
 }
 
-/// One slot.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Slot {
-    /// The tenant that has it.
     pub(super) tenant: TenantName,
-    /// The state of its worker.
     pub(super) worker: WorkerState,
     /// Workers started since the pool started.
     pub(super) starts: u64,

@@ -55,7 +55,6 @@ impl Refusal {
         Self(Problem::new(Code::InvalidParameter, format!("{field}: {what}")).with("field", field))
     }
 
-    /// A field is missing.
     pub(super) fn missing(field: &str, what: impl Display) -> Self {
         Self(Problem::new(Code::MissingParameter, format!("{field} is missing: {what}")).with("field", field))
     }

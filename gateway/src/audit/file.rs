@@ -12,7 +12,6 @@ use sq_shared::file_lock::lock_within;
 /// How long the other gateway may hold the lock. One append takes less than a millisecond.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The open file.
 pub(super) struct AuditFile {
     file: File,
 }
@@ -20,7 +19,6 @@ pub(super) struct AuditFile {
 /// An append failed, possibly after a part was written.
 #[derive(Debug)]
 pub(super) struct Unwritten {
-    /// The number of bytes that are in the file.
     pub(super) written_bytes: usize,
     pub(super) error: io::Error,
 }
@@ -69,7 +67,6 @@ impl AuditFile {
         self.file.metadata().is_ok_and(|file| file.nlink() == 0)
     }
 
-    /// Waits until the file is on disk.
     pub(super) fn sync(&self) -> io::Result<()> {
         match self.file.sync_data() {
             // A pipe or a device cannot be synced.

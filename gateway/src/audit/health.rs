@@ -83,7 +83,6 @@ impl Health {
         self.hung.notified().await;
     }
 
-    /// Notes that the file can be written.
     pub(super) fn recover(&self) {
         if self.is_failing.swap(false, Ordering::AcqRel) {
             let lost_lines = self.lost_lines.load(Ordering::Relaxed);

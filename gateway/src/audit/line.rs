@@ -29,7 +29,6 @@ pub(super) struct Line<'a> {
     pub(super) replayed: bool,
 }
 
-/// The line that reports missing ones.
 #[derive(Serialize)]
 struct MissingLine {
     #[serde(serialize_with = "microseconds")]
@@ -41,7 +40,6 @@ struct MissingLine {
     to: Timestamp,
 }
 
-/// The bytes of the line that reports missing ones.
 pub(super) fn missing_line(missing: Missing) -> Vec<u8> {
     let Missing { lines, from, to } = missing;
     json_line(&MissingLine { time: clock::now(), missing: lines, from, to })

@@ -13,10 +13,8 @@ use super::health::Health;
 /// How long an answer waits for its line. A disk that takes longer is hung, and the answer goes out without the line.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The outcome of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct WriteOutcome {
-    /// The answer's status.
     pub status: u16,
     /// The number of bytes written or removed, as the answer states it.
     pub bytes: Option<u64>,
@@ -41,7 +39,6 @@ impl WriteOutcome {
         Self { status, bytes: None, is_replay: false }
     }
 
-    /// The worker answered with this head.
     pub(crate) fn answered(worker: &ResponseHeader, has_idempotency_key: bool) -> Self {
         let bytes = worker.headers.get(X_SQ_BYTES).and_then(|value| value.to_str().ok()?.parse().ok());
         // Without the client's key it was the gateway that sent the write twice, which counts as one write.

@@ -29,13 +29,9 @@ pub(crate) struct RouteDraft {
 
 /// The origin of a request.
 pub(crate) struct Author<'a> {
-    /// The tenant.
     pub tenant: &'a TenantName,
-    /// The id of the tenant's key.
     pub key_id: &'a str,
-    /// The client's address.
     pub client: IpAddr,
-    /// The request's id.
     pub request_id: &'a HeaderValue,
 }
 
@@ -103,7 +99,6 @@ impl RouteDraft {
 }
 
 impl AuditedRoute {
-    /// The route.
     pub(crate) fn route(&self) -> Route {
         self.0.route
     }
@@ -122,7 +117,6 @@ impl AuditedRoute {
         }
     }
 
-    /// The request's line.
     pub(crate) fn line(&mut self) -> &mut RouteDraft {
         &mut self.0
     }

@@ -20,7 +20,6 @@ const LONGEST_BYTES: usize =
 /// How much is kept of a pair that is not complete yet.
 const PAIR_BYTES: usize = "%70=".len() + VALUE_BYTES;
 
-/// The scroll that a write names.
 pub(super) struct NamedScroll {
     values: Values,
     form: Option<Form>,
@@ -41,7 +40,6 @@ struct Form {
     of_query: Values,
     /// A pair that is not complete yet.
     pair: Vec<u8>,
-    /// The form is complete.
     is_whole: bool,
     /// It has other fields. If the query has a coordinate, the body is then a text and not a form.
     has_others: bool,

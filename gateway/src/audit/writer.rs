@@ -33,7 +33,6 @@ pub(super) struct Entry {
     pub(super) written: Option<oneshot::Sender<()>>,
 }
 
-/// The state of the writing thread.
 pub(super) struct Writer {
     path: PathBuf,
     /// `None` if it must be opened first.

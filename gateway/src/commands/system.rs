@@ -57,7 +57,6 @@ impl NamedSystem {
 
 /// A system that a command sets up.
 pub(super) struct System {
-    /// The config.
     pub config: Config,
     /// `keys.csv` beside the config.
     pub keys_file: PathBuf,

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
-/// A tenant's counters.
 #[derive(Debug, Default)]
 pub(crate) struct TenantActivity {
     requests: AtomicU64,

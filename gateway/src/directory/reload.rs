@@ -29,7 +29,6 @@ pub(crate) struct Reloader {
 }
 
 impl Reloader {
-    /// Keeps this snapshot as this source says.
     pub(crate) fn new(source: ConfigSource, directory: SharedDirectory, metrics: Arc<Metrics>) -> Self {
         Self {
             source,

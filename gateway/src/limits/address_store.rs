@@ -23,7 +23,6 @@ const SHARDS: usize = 64;
 /// What an entry belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Owner {
-    /// An IPv4 address.
     V4(u32),
     /// The /64 of one IPv6 customer.
     V6(u64),

@@ -11,7 +11,6 @@ use sq_shared::config::units::Rate;
 /// What is left of a rate after a request was charged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RateStatus {
-    /// The rate.
     pub rate: Rate,
     /// The number of requests that would pass now.
     pub remaining: u32,

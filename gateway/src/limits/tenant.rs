@@ -12,7 +12,6 @@ use sq_shared::config::{TenantLimits, units::Rate};
 use super::LimitError;
 use super::rate_status::{RateStatus, quota};
 
-/// The limits of one tenant.
 pub(crate) struct TenantLimiter {
     rate: Option<Arc<TenantRate>>,
     in_flight_limit: Option<usize>,
@@ -65,7 +64,6 @@ impl TenantLimiter {
         }
     }
 
-    /// The number of its requests in flight.
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
     }

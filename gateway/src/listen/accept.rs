@@ -12,16 +12,13 @@ use crate::stream::client::client_stream;
 
 /// A listening socket, registered with the runtime of its thread.
 pub(crate) enum Listener {
-    /// A TCP socket.
     Tcp(TcpListener),
-    /// A Unix socket.
     Unix(UnixListener),
 }
 
 /// The other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Peer {
-    /// A TCP address.
     Tcp(IpAddr),
     /// A program on this machine that may open the socket file, and so a trusted proxy.
     Unix,

@@ -11,7 +11,6 @@ use sq_shared::route::Route;
 pub(super) const LATENCY_BUCKETS_S: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
 
-/// The number of labels.
 const COMMANDS: usize = Route::ALL.len() + 4;
 
 /// A request's command, as metrics name it.
@@ -19,18 +18,14 @@ const COMMANDS: usize = Route::ALL.len() + 4;
 pub(crate) enum CommandLabel {
     /// A command of the client API.
     Route(Route),
-    /// `/health`.
     Health,
-    /// `/ready`.
     Ready,
-    /// `OPTIONS`.
     Preflight,
     /// Not known: the request was refused before its path was looked up, or there is no such path.
     Unknown,
 }
 
 impl CommandLabel {
-    /// The label's value.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Route(route) => route.name(),

@@ -42,7 +42,6 @@ pub(crate) fn log(
     );
 }
 
-/// Logs a request that the edge refused.
 pub(crate) fn log_refused_at_edge(peer: Peer, request_id: &str, summary: &RequestSummary<'_>) {
     let client = peer.ip().to_string();
     let RequestSummary { status, code, duration, .. } = *summary;

@@ -23,13 +23,11 @@ use crate::metrics::CommandLabel;
 
 /// What happens to a request.
 pub(super) enum Admission {
-    /// It is forwarded to its worker.
     Forward(Box<Admitted>),
     /// `/health` or `/ready`.
     Health(Question),
     /// An `OPTIONS` request, as browsers send it before others.
     Preflight,
-    /// It fails a check.
     Refused(Box<Refused>),
 }
 
@@ -39,11 +37,9 @@ pub(super) struct Admitted {
     pub tenant: AuthenticatedTenant,
     /// Its route, and, if it writes, its line in the audit log.
     pub audited: AuditedRoute,
-    /// Checks its body.
     pub body: BodyMeter,
     /// Its keys, if it writes.
     pub keys: Option<WriteKeys>,
-    /// The attempts so far.
     pub attempts: Attempts,
     /// A worker may have got it, and may have applied it.
     pub is_sent: bool,
@@ -53,7 +49,6 @@ pub(super) struct Admitted {
 
 /// A request that fails a check.
 pub(super) struct Refused {
-    /// Why.
     pub refusal: Refusal,
     /// The tenant, if the key is valid.
     pub tenant: Option<AuthenticatedTenant>,
@@ -86,7 +81,6 @@ impl Admitted {
     }
 }
 
-/// Checks a request.
 pub(super) fn admit(
     audit: &AuditLog,
     is_root_lost: bool,
@@ -191,14 +185,12 @@ fn check_key(request: &RequestHeader, ctx: &Context<'_>) -> Result<Authenticated
     result
 }
 
-/// Charges the request to its tenant.
 fn charge(tenant: &AuthenticatedTenant, ctx: &mut Context<'_>) -> Result<Permit, LimitError> {
     let limiter = &tenant.tenant().limiter;
     ctx.tenant_rate = limiter.charge_request()?;
     limiter.acquire_in_flight()
 }
 
-/// The checks of the route.
 fn check_route(
     route: Route,
     request: &RequestHeader,

@@ -32,7 +32,6 @@ pub(super) async fn write(
     session.finish_body().await.map(|_| ())
 }
 
-/// Answers an `OPTIONS` request.
 pub(super) async fn write_preflight(session: &mut Session, ctx: &Context<'_>) -> pingora::Result<()> {
     let mut head = ResponseHeader::build(StatusCode::NO_CONTENT, Some(FIELD_COUNT))?;
     add_common_fields(&mut head, &session.req_header().headers, ctx)?;

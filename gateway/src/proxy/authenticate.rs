@@ -19,13 +19,10 @@ pub(crate) struct AuthenticatedTenant {
 /// Why a key is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AuthenticateError {
-    /// No tenant has it.
     #[error("unknown key")]
     Unknown,
-    /// It has expired.
     #[error("expired key")]
     Expired,
-    /// Its tenant is suspended.
     #[error("tenant suspended")]
     Suspended,
     /// Its tenant is not active yet.
@@ -33,7 +30,6 @@ pub(crate) enum AuthenticateError {
     Reserved,
 }
 
-/// Looks a key up.
 pub(super) fn authenticate(
     token: BearerToken,
     directory: &Directory,
@@ -54,17 +50,14 @@ pub(super) fn authenticate(
 }
 
 impl AuthenticatedTenant {
-    /// The tenant.
     pub(crate) fn tenant(&self) -> &DirectoryTenant {
         &self.tenant
     }
 
-    /// The tenant's name.
     pub(crate) fn name(&self) -> &str {
         self.tenant.name.as_str()
     }
 
-    /// The id of the key.
     pub(crate) fn key_id(&self) -> &str {
         self.tenant.keys.get(self.key_index).map_or("", |key| &key.id)
     }
@@ -74,7 +67,6 @@ impl AuthenticatedTenant {
         self.tenant.keys.get(self.key_index).is_some_and(|key| !key.is_valid_at(now_s()))
     }
 
-    /// Whether the key may write.
     pub(crate) fn may_write(&self) -> bool {
         self.scope == Scope::Write
     }

@@ -15,19 +15,12 @@ const KEPT_BYTES: u64 = 64 * 1024;
 /// Why a body is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BodyError {
-    /// It is not UTF-8.
     #[error(transparent)]
     InvalidUtf8(#[from] InvalidUtf8),
-    /// It is longer than the limit.
     #[error("body over {limit_bytes} bytes")]
-    TooLarge {
-        /// The limit.
-        limit_bytes: u64,
-    },
-    /// It comes too slowly.
+    TooLarge { limit_bytes: u64 },
     #[error("body under 1 KiB/s")]
     TooSlow,
-    /// Its chunks are malformed.
     #[error("malformed framing")]
     Malformed,
 }
@@ -45,7 +38,6 @@ pub(super) struct BodyMeter {
 }
 
 impl BodyMeter {
-    /// A meter for the body of a request.
     pub(super) fn new(request: &RequestHeader, limit_bytes: Option<u64>) -> Result<Self, BodyError> {
         let declared_bytes = declared_bytes(request);
         if let (Some(declared), Some(limit_bytes)) = (declared_bytes, limit_bytes)
@@ -103,12 +95,10 @@ impl BodyMeter {
     }
 }
 
-/// The length of the body, if the request declares it.
 pub(super) fn declared_bytes(request: &RequestHeader) -> Option<u64> {
     request.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Whether the request announces a body.
 pub(super) fn expects_body(request: &RequestHeader) -> bool {
     let length = request.headers.get(header::CONTENT_LENGTH);
     length.is_some_and(|value| value.as_bytes() != b"0")

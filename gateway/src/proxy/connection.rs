@@ -14,7 +14,6 @@ use super::context::Context;
 use super::worker_answer;
 use crate::stream::client;
 
-/// Prepares the session of a request.
 pub(super) fn set_up(session: &mut Session, ctx: &Context<'_>) {
     // No protocol is ever switched, so a requested upgrade is ignored (RFC 9110, 7.8).
     session.req_header_mut().remove_header(&header::UPGRADE);
@@ -89,7 +88,6 @@ pub(super) fn ends_with_connection(answer: &ResponseHeader, request: &RequestHea
         && may_have_body(answer, request)
 }
 
-/// Whether this answer to this request may have a body.
 pub(super) fn may_have_body(answer: &ResponseHeader, request: &RequestHeader) -> bool {
     let status_has_none = answer.status.is_informational() || worker_answer::has_no_body(answer.status);
     request.method != Method::HEAD && !status_has_none

@@ -26,25 +26,19 @@ pub(crate) struct Context<'g> {
     pub head_end: u64,
     /// The snapshot that it keeps to its end.
     pub directory: Arc<Directory>,
-    /// The connection's other end.
     pub peer: Peer,
-    /// The client's address.
     pub client: IpAddr,
     /// The client's own id, or a new one.
     pub request_id: HeaderValue,
-    /// The trace that it belongs to.
     pub trace: Trace,
     /// Its command, once its path was looked up.
     pub command: CommandLabel,
-    /// The rate of its address.
     pub ip_rate: Option<RateStatus>,
-    /// The rate of its tenant.
     pub tenant_rate: Option<RateStatus>,
     /// The rate of wrong keys of its address, once that is exceeded.
     pub failed_keys_rate: Option<RateStatus>,
     /// The code of the answer, if it is a refusal.
     pub code: Option<Code>,
-    /// How long it waited for its worker.
     pub worker_wait: WorkerWait,
     /// When its answer was written, if the gateway read on after that.
     pub answered: Option<Instant>,
@@ -52,9 +46,7 @@ pub(crate) struct Context<'g> {
 
 /// The gateway's state that may change while a request is served.
 pub(crate) struct LiveState {
-    /// The current snapshot of config and registry.
     pub directory: SharedDirectory,
-    /// The gateway's phase.
     pub phase: watch::Receiver<Phase>,
 }
 
@@ -80,7 +72,6 @@ impl<'g> Context<'g> {
         }
     }
 
-    /// The request's id as text.
     pub(crate) fn request_id_text(&self) -> &str {
         self.request_id.to_str().unwrap_or_default()
     }

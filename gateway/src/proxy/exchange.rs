@@ -37,13 +37,9 @@ enum Sending {
 
 /// A request that is being sent to a worker.
 pub(super) struct Exchange<'a, 'g> {
-    /// The client's session.
     pub(super) session: &'a mut Session,
-    /// The worker's session.
     pub(super) upstream: &'a mut UpstreamSession,
-    /// The request's state.
     pub(super) ctx: &'a mut Context<'g>,
-    /// What was admitted.
     pub(super) admitted: &'a mut Admitted,
     answer_limit: Duration,
     send_timeout: TransferTimeout,
@@ -51,7 +47,6 @@ pub(super) struct Exchange<'a, 'g> {
     /// When the answer's head must be complete. `None` while the client still sends.
     head_deadline: Option<Instant>,
     heads: HeadCount,
-    /// The answer's head is complete.
     has_head: bool,
 }
 

@@ -15,7 +15,6 @@ pub(super) enum Failure {
     /// The client disconnected, or does not read its answer. No answer would reach it.
     #[error("client disconnected")]
     ClientGone,
-    /// The client's body is refused.
     #[error(transparent)]
     Body(#[from] BodyError),
     /// The worker failed before an answer began.
@@ -41,10 +40,8 @@ pub(super) enum WorkerError {
     /// It held up the request or its answer for too long, and may still be working on it.
     #[error("timed out while {0}")]
     TimedOut(&'static str),
-    /// What it sent is not a valid answer.
     #[error("invalid answer: {0}")]
     Invalid(Cow<'static, str>),
-    /// It refused a key that the gateway accepted.
     #[error("key refused")]
     KeyRefused,
     /// The gateway failed to build a head: a defect of ours.

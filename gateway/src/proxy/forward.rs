@@ -75,7 +75,6 @@ fn add_trace(fields: &mut HeaderMap, client: &RequestHeader, trace: Trace) {
     }
 }
 
-/// Adds the conditions and keys of a write.
 fn add_write_fields(fields: &mut HeaderMap, client: &RequestHeader, keys: &WriteKeys) {
     add_condition(fields, client, header::IF_MATCH);
     add_condition(fields, client, header::IF_NONE_MATCH);

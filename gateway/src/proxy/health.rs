@@ -21,9 +21,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Which of the two a request asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Question {
-    /// Does the process run?
     Health,
-    /// Would requests be served?
     Ready,
 }
 
@@ -37,7 +35,6 @@ impl Question {
         }
     }
 
-    /// Its label in metrics.
     pub(crate) fn command(self) -> CommandLabel {
         match self {
             Self::Health => CommandLabel::Health,
@@ -52,7 +49,6 @@ impl Question {
     }
 }
 
-/// Answers the question.
 pub(crate) async fn answer(
     session: &mut Session,
     ctx: &mut Context<'_>,

@@ -69,13 +69,11 @@ pub(crate) enum UpstreamError {
     /// Its answer to a write is invalid.
     #[error("the worker's answer is invalid")]
     InvalidAnswer,
-    /// It did not answer in time.
     #[error("the worker did not answer in time")]
     Timeout,
 }
 
 impl Refusal {
-    /// The status, the code and the text for the client.
     pub(crate) fn problem(&self) -> Problem {
         match self {
             Self::Credential(error) => error.problem(),

@@ -23,7 +23,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// Why a request is sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Retry {
-    /// The worker died before it answered.
     WorkerDied,
     /// Nothing listens on the slot, so the request was not sent.
     WorkerAbsent,
@@ -31,7 +30,6 @@ pub(super) enum Retry {
     KeyNotPropagated,
 }
 
-/// The attempts at one request.
 #[derive(Debug, Default)]
 pub(super) struct Attempts {
     /// How many workers died under it.
@@ -92,12 +90,10 @@ fn pause_after(attempts: u32) -> Duration {
 pub(super) struct WriteKeys {
     /// The gateway's own key, never a value that a client sent: no client can make its write look like another one.
     pub own: HeaderValue,
-    /// The client's `Idempotency-Key`.
     pub of_client: Option<HeaderValue>,
 }
 
 impl WriteKeys {
-    /// The keys of a request with these headers.
     pub(super) fn new(headers: &HeaderMap) -> Result<Self, InvalidIdempotencyKey> {
         let of_client = idempotency::read(headers)?;
         // A valid key is always a valid header value.

@@ -12,21 +12,17 @@ use crate::directory::Directory;
 /// Why a request has no route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RouteError {
-    /// No such path.
     #[error("unknown route")]
     Unknown,
-    /// The path does not take the method.
     #[error("wrong method")]
     Method(Methods),
     /// `/health` and `/ready` take GET and HEAD only.
     #[error("wrong method for a health check")]
     HealthMethod,
-    /// It writes, and the key only reads.
     #[error("read-only key")]
     ReadOnlyKey,
 }
 
-/// The route of this path.
 pub(super) fn find(path: &[u8]) -> Option<Route> {
     Route::from_path(std::str::from_utf8(path).ok()?)
 }
@@ -45,7 +41,6 @@ pub(super) fn check(route: Route, method: &str, tenant: &AuthenticatedTenant) ->
 /// A tenant's worker, and its timeouts.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Upstream {
-    /// Its address.
     pub(super) address: SocketAddr,
     /// The tenant's group in the pool. Idle connections are reused within a group only, so if the slot goes to another tenant,
     /// the old tenant's connections are not found.
@@ -57,7 +52,6 @@ pub(crate) struct Upstream {
     pub(super) answer: Duration,
 }
 
-/// The tenant's worker.
 pub(super) fn upstream(tenant: &AuthenticatedTenant, directory: &Directory) -> Upstream {
     Upstream {
         address: tenant.tenant().upstream,
@@ -67,7 +61,6 @@ pub(super) fn upstream(tenant: &AuthenticatedTenant, directory: &Directory) -> U
     }
 }
 
-/// How long a connection to a worker may be idle.
 pub(super) fn upstream_idle_timeout(directory: &Directory) -> Duration {
     UPSTREAM_IDLE_TIMEOUT.min(directory.config.pool.idle_timeout / 2)
 }

@@ -9,7 +9,6 @@ use super::authenticate::AuthenticatedTenant;
 use super::context::Context;
 use crate::metrics::{Metrics, NO_TENANT, RequestSummary};
 
-/// Sums up a request.
 pub(super) fn summarise<'t>(
     session: &Session,
     ctx: &Context<'_>,

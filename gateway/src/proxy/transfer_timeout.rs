@@ -53,7 +53,6 @@ impl TransferTimeout {
         timeout(left, future).await.ok()
     }
 
-    /// Notes that this many bytes have moved.
     pub(super) fn moved(&mut self, bytes: usize) {
         self.moved_bytes += bytes as u128;
         if self.moved_bytes >= self.floor_bytes {

@@ -20,7 +20,6 @@ use crate::stream::SocketStream;
 /// Outside a head, the reader limits what it reads.
 const UNBOUNDED: usize = usize::MAX;
 
-/// A TCP connection to a worker.
 #[derive(Debug)]
 struct WorkerSocket {
     socket: TcpStream,

@@ -18,7 +18,6 @@ use tokio::time::{Instant, Sleep};
 /// The first bytes of every answer.
 const ANSWER_BEGINNING: &[u8] = b"HTTP/1.1 ";
 
-/// A TCP or Unix socket.
 pub(crate) trait Socket: AsyncRead + AsyncWrite + std::fmt::Debug + Unpin + Send + Sync {
     /// How many bytes the client has acknowledged, if the kernel counts them. The bytes written say less: megabytes of
     /// them may still be queued in the socket for a client that has become slow.
@@ -87,7 +86,6 @@ impl Socket for UnixStream {
 #[derive(Debug)]
 pub(super) struct ClientSocket<S> {
     pub(super) socket: S,
-    /// How many bytes have been read from the client.
     pub(super) bytes_read: u64,
     bytes_written: u64,
     /// How many bytes of the next answer were sent by [`ClientSocket::write_ahead`]. Atomic, because a session lends its

@@ -11,7 +11,6 @@ use super::{ChangeError, find, open};
 /// What to change in a tenant; `None` leaves a setting as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Change {
-    /// Whether it is served.
     pub state: Option<TenantState>,
     /// `Some(None)` removes its plan.
     pub plan: Option<Option<String>>,

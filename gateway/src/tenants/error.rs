@@ -16,10 +16,8 @@ use super::remove::WhyLeft;
 /// Why a change was not made, or not completely.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ChangeError {
-    /// The edit is not possible.
     #[error(transparent)]
     Edit(#[from] EditError),
-    /// There is no registry yet.
     #[error(
         "{} does not exist; create it with `sq-gateway up` or `provision`, or from an old registry with `import`",
         .0.display()
@@ -31,59 +29,38 @@ pub(crate) enum ChangeError {
          restore your last copy of it. Nothing was created", .0.display(), .1.display()
     )]
     LostRegistry(PathBuf, PathBuf),
-    /// The name is taken.
     #[error("tenant {0} already exists")]
     Exists(TenantName),
-    /// More tenants than free slots.
     #[error(
         "cannot add {wanted} tenants: only {free} of the slots {}-{} are free; nothing was written",
         .slots.start(), .slots.end()
     )]
-    NoFreeSlot {
-        /// How many tenants were to be added.
-        wanted: usize,
-        /// How many slots are free.
-        free: usize,
-        /// All slots.
-        slots: RangeInclusive<u16>,
-    },
-    /// The directory of a new tenant's name is not empty.
+    NoFreeSlot { wanted: usize, free: usize, slots: RangeInclusive<u16> },
     #[error(
         "{} is not empty, and the new tenant could read what is in it; move it away, or give it to the tenant with \
          `sq-gateway tenants add {name} --adopt`",
         .directory.display()
     )]
-    UsedDirectory {
-        /// The directory.
-        directory: PathBuf,
-        /// The new tenant.
-        name: TenantName,
-    },
-    /// Whether the directory of a new tenant's name is empty is unknown.
+    UsedDirectory { directory: PathBuf, name: TenantName },
     #[error(
         "failed to read {}: {}; the new tenant could read what is in it, so nothing was changed",
         .0.display(), file_error::text(.0, .1)
     )]
     UnreadableDirectory(PathBuf, io::Error),
-    /// The data root is missing.
     #[error("{0}")]
     DataRoot(RootLoss),
-    /// A lost directory could not be checked or created.
     #[error("failed to create {}: {}", .0.display(), .1)]
     UnusableDirectory(PathBuf, io::Error),
     /// The directories of new tenants could not be created in the data root.
     #[error("failed to create directories in {}: {}", .0.display(), .1)]
     Directories(PathBuf, io::Error),
-    /// The new keys could not be delivered.
     #[error("failed to write the keys to {0}: {1}; nothing was changed")]
     KeysOut(KeysOut, io::Error),
     /// The new keys were delivered, but the registry does not accept them.
     #[error("{1}; nothing was changed, and the new keys that went to {0} are not valid")]
     DeadKeys(KeysOut, EditError),
-    /// The operating system returned no random bytes.
     #[error("failed to generate a key: {0}")]
     NoRandomNumbers(io::Error),
-    /// Several keys are valid, and the caller did not name the one to replace.
     #[error("name the key to replace with --key: {}", .0.join(", "))]
     WhichKey(Vec<String>),
     /// The key to replace has expired. The new key would inherit that.
@@ -98,7 +75,6 @@ pub(crate) enum ChangeError {
          directory stays", .0.display(), .1, .1.confirmation()
     )]
     WouldNotBePurged(PathBuf, WhyLeft),
-    /// The mount points could not be read.
     #[error("{0}; a file system may be mounted in the tenant's directory, so nothing was changed")]
     UnknownMounts(io::Error),
     /// The tenant is removed, but its worker did not stop in time.
@@ -107,10 +83,8 @@ pub(crate) enum ChangeError {
     /// The tenant is removed, but its directory has been given to a tenant in the meantime.
     #[error("the tenant was removed, but {} belongs to a tenant again; it was left as it is", .0.display())]
     DirectoryTakenAgain(PathBuf),
-    /// The tenant is removed, and its directory is deleted in part.
     #[error("the tenant was removed, but not all of {} could be deleted: {}", .0.display(), file_error::text(.0, .1))]
     NotPurged(PathBuf, io::Error),
-    /// The tenant is removed, but its directory could be neither moved nor deleted.
     #[error("the tenant was removed, but {} was left as it is: {}", .0.display(), file_error::text(.0, .1))]
     Directory(PathBuf, io::Error),
 }

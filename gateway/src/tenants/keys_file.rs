@@ -16,7 +16,6 @@ use sq_shared::{file_error, regular_file, secret_file};
 
 use super::ChangeError;
 
-/// The CSV's header.
 const HEAD: [&str; 4] = ["tenant", "port", "key_id", "key"];
 
 /// The value of the column `tenant` for the key of the admin API.
@@ -31,9 +30,7 @@ pub(crate) struct NewKey {
     pub tenant: String,
     /// The tenant's slot; `None` for the admin.
     pub port: Option<u16>,
-    /// The key's id.
     pub key_id: String,
-    /// The key.
     pub token: BearerToken,
 }
 

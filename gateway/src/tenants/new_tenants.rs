@@ -15,7 +15,6 @@ use sq_shared::tenant::TenantName;
 use super::keys_file::{KeysOut, NewKey};
 use super::{ChangeError, data_root, publish_with_keys};
 
-/// The settings of a new tenant.
 #[derive(Debug, Clone)]
 pub(crate) struct TenantSettings {
     /// Whether it is served at once.
@@ -36,7 +35,6 @@ pub(crate) struct NewTenants<'c> {
 }
 
 impl<'c> NewTenants<'c> {
-    /// Starts with none.
     pub(crate) fn new(config: &'c Config, registry: RegistryEdit) -> Self {
         let old = registry.registry().clone();
         Self { config, registry, old, names: Vec::new() }

@@ -41,18 +41,14 @@ pub(crate) struct Disposal {
 pub(crate) enum Removed {
     /// There was no directory at this path.
     NoDirectory(PathBuf),
-    /// Moved to the archive.
     Archived {
-        /// Where it was.
         from: PathBuf,
-        /// Where it is.
         to: PathBuf,
         /// A link that the registry named as the directory, left because it is outside the data root.
         left_link: Option<PathBuf>,
     },
     /// Deleted; with a link that was left, as of an archived one.
     Purged(PathBuf, Option<PathBuf>),
-    /// Left as it was.
     Left(PathBuf, WhyLeft),
 }
 
@@ -65,13 +61,10 @@ pub(crate) enum WhyLeft {
     /// It cannot be a tenant's directory, whatever the registry said.
     #[error("it is {0}")]
     Unfit(String),
-    /// It is a file.
     #[error("it is not a directory")]
     NotADirectory,
-    /// It is a mount point, or contains one.
     #[error("a file system is mounted at {}; unmount it first", .0.display())]
     Mounted(PathBuf),
-    /// It cannot be renamed into the archive.
     #[error("it is on another file system than the archive {}", .0.display())]
     OtherFileSystem(PathBuf),
 }

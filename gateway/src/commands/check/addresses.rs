@@ -38,7 +38,6 @@ struct Machine {
     owners: Owners,
 }
 
-/// Checks every address.
 pub(super) fn check(config: &Config) -> Findings {
     let mut findings = Findings::default();
     let machine = Machine { listening: ListeningSockets::read(), owners: Owners::scan(config) };

@@ -102,7 +102,6 @@ struct Relations {
     parents: HashSet<u32>,
 }
 
-/// The process that started it.
 fn parent_of(process: &Path) -> Option<u32> {
     let status = fs::read_to_string(process.join("status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
