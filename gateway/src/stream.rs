@@ -10,7 +10,8 @@ use std::io::{self, IoSlice};
 use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::atomic::AtomicUsize;
+use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
 use pingora::protocols::{
@@ -27,17 +28,19 @@ impl<T: AsyncRead + AsyncWrite + Debug + Unpin + Send + Sync> Transport for T {}
 /// A connection as pingora's sessions take it.
 #[derive(Debug)]
 pub(crate) struct SocketStream<T> {
-    transport: T,
+    pub(crate) transport: T,
     fd: RawFd,
+    /// How many more bytes may be read, if not [`UNBOUNDED`]; one read may exceed it. Atomic, because a session lends its stream only
+    /// by shared reference.
+    pub(crate) read_limit: AtomicUsize,
 }
+
+/// No limit of what is read.
+pub(crate) const UNBOUNDED: usize = usize::MAX;
 
 impl<T: Transport> SocketStream<T> {
     pub(crate) fn new(transport: T, fd: RawFd) -> Self {
-        Self { transport, fd }
-    }
-
-    pub(crate) fn transport(&self) -> &T {
-        &self.transport
+        Self { transport, fd, read_limit: AtomicUsize::new(UNBOUNDED) }
     }
 }
 
@@ -47,7 +50,16 @@ impl<T: Transport> AsyncRead for SocketStream<T> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.transport).poll_read(cx, buffer)
+        let limit = *self.read_limit.get_mut();
+        if limit == 0 {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "head too large")));
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.transport).poll_read(cx, buffer))?;
+        if limit != UNBOUNDED {
+            *self.read_limit.get_mut() = limit.saturating_sub(buffer.filled().len() - before);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -97,7 +97,7 @@ async fn probe<S: Socket>(client: &ClientSocket<S>) {
 fn client_of(stream: &Stream) -> Option<Client<'_>> {
     let client = (**stream).as_any();
     if let Some(tcp) = client.downcast_ref::<ClientStream<TcpStream>>() {
-        return Some(Client::Tcp(tcp.transport().get_ref()));
+        return Some(Client::Tcp(tcp.transport.get_ref()));
     }
-    client.downcast_ref::<ClientStream<UnixStream>>().map(|unix| Client::Unix(unix.transport().get_ref()))
+    client.downcast_ref::<ClientStream<UnixStream>>().map(|unix| Client::Unix(unix.transport.get_ref()))
 }
