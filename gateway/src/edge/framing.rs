@@ -76,7 +76,8 @@ fn check_target(target: &[u8], method: &[u8]) -> Result<(), HeadError> {
     let (path, query) = split_target(path_and_query);
     for (part, bytes) in [("path", path), ("query", query)] {
         if let Err(error) = std::str::from_utf8(bytes) {
-            return Err(InvalidUtf8 { part, offset: error.valid_up_to() as u64 }.into());
+            let error = InvalidUtf8 { part, offset: error.valid_up_to() as u64 };
+            return Err(HeadError::InvalidUtf8(error));
         }
     }
     Ok(())

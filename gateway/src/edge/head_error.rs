@@ -8,37 +8,30 @@ use sq_shared::problem::{Code, Problem};
 use crate::proxy::utf8::InvalidUtf8;
 
 /// Why a head is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeadError {
     /// It breaks a rule of RFC 9112, which the text names.
-    #[error("malformed: {0}")]
     Malformed(&'static str),
     /// Its target contains raw bytes that are not UTF-8.
-    #[error(transparent)]
-    InvalidUtf8(#[from] InvalidUtf8),
+    InvalidUtf8(InvalidUtf8),
     /// The request line alone exceeds the limit.
-    #[error("request line over {limit_bytes} bytes")]
     UriTooLong {
         /// The limit.
         limit_bytes: usize,
     },
     /// The request line and the fields together exceed the limit.
-    #[error("head over {limit_bytes} bytes")]
     TooLarge {
         /// The limit.
         limit_bytes: usize,
     },
     /// More than [`HEADER_FIELDS`].
-    #[error("too many header fields")]
     TooManyFields,
     /// It was not complete before the deadline.
-    #[error("head not complete after {limit:?}")]
     TooSlow {
         /// The limit.
         limit: Duration,
     },
     /// A request for a tunnel.
-    #[error("CONNECT")]
     Connect,
 }
 
