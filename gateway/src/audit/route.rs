@@ -28,11 +28,11 @@ pub(crate) struct RouteDraft {
 }
 
 /// The origin of a request.
-pub(crate) struct Author<'a> {
-    pub tenant: &'a TenantName,
-    pub key_id: &'a str,
+pub(crate) struct Author {
+    pub tenant: TenantName,
+    pub key_id: String,
     pub client: IpAddr,
-    pub request_id: &'a HeaderValue,
+    pub request_id: HeaderValue,
 }
 
 /// A line without its outcome. If it is dropped, because the client disconnects or the gateway stops, it is written as
@@ -41,10 +41,7 @@ struct Draft {
     queue: Arc<Queue>,
     /// `None` if none was taken or left. Then the line tries to get one with its outcome.
     permit: Option<OwnedSemaphorePermit>,
-    tenant: TenantName,
-    key_id: String,
-    client: IpAddr,
-    request_id: HeaderValue,
+    author: Author,
     command: Route,
     scroll: NamedScroll,
     is_complete: bool,
@@ -57,17 +54,14 @@ impl AuditLog {
         route: Route,
         query: &[u8],
         headers: &HeaderMap,
-        author: &Author<'_>,
+        author: impl FnOnce() -> Author,
     ) -> RouteDraft {
         let queue = self.0.as_ref().filter(|_| route.writes());
         let draft = queue.map(|queue| {
             Box::new(Draft {
                 queue: Arc::clone(queue),
                 permit: None,
-                tenant: author.tenant.clone(),
-                key_id: author.key_id.to_owned(),
-                client: author.client,
-                request_id: author.request_id.clone(),
+                author: author(),
                 command: route,
                 scroll: NamedScroll::new(query, headers),
                 is_complete: false,
@@ -125,16 +119,17 @@ impl AuditedRoute {
 impl Draft {
     fn end(&mut self, outcome: &WriteOutcome) -> PendingLine {
         self.is_complete = true;
+        let Author { tenant, key_id, client, request_id } = &self.author;
         let phext = self.scroll.phext();
         let line = Line {
             time: clock::now(),
-            tenant: self.tenant.as_str(),
-            key_id: &self.key_id,
-            client: self.client,
-            request_id: self.request_id.to_str().unwrap_or_default(),
+            tenant: tenant.as_str(),
+            key_id,
+            client: *client,
+            request_id: request_id.to_str().unwrap_or_default(),
             command: self.command.name(),
             phext: phext.as_ref().map(PhextName::as_str),
-            coordinate: full_coordinate(&self.tenant, self.scroll.coordinate(&self.tenant)),
+            coordinate: full_coordinate(tenant, self.scroll.coordinate(tenant)),
             bytes: outcome.bytes,
             status: outcome.status,
             replayed: outcome.is_replay,

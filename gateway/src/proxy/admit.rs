@@ -101,13 +101,13 @@ pub(super) fn admit(
         return refused(refusal, Some(tenant), None);
     };
     ctx.command = CommandLabel::Route(route);
-    let author = Author {
-        tenant: &tenant.tenant().name,
-        key_id: tenant.key_id(),
+    let author = || Author {
+        tenant: tenant.tenant().name.clone(),
+        key_id: tenant.key_id().to_owned(),
         client: ctx.client,
-        request_id: &ctx.request_id,
+        request_id: ctx.request_id.clone(),
     };
-    let line = audit.draft(route, query, &request.headers, &author);
+    let line = audit.draft(route, query, &request.headers, author);
     let (keys, body) = match check_route(route, request, &tenant, ctx) {
         Ok(checked) => checked,
         Err(refusal) => return refused(refusal, Some(tenant), Some(line)),
