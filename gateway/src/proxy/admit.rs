@@ -96,7 +96,7 @@ pub(super) fn admit(
         Err(error) => return refused(error, Some(tenant), None),
     };
     let (path, query) = split_target(origin_form(request.raw_path()));
-    let Some(route) = route::find(path) else {
+    let Some(route) = std::str::from_utf8(path).ok().and_then(Route::from_path) else {
         let refusal = utf8::check_target(path, query).err().map_or(RouteError::Unknown.into(), Refusal::from);
         return refused(refusal, Some(tenant), None);
     };

@@ -1,4 +1,4 @@
-//! Finds a request's route, and its tenant's worker.
+//! Checks a request's route, and finds its tenant's worker.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -21,10 +21,6 @@ pub(crate) enum RouteError {
     HealthMethod,
     #[error("read-only key")]
     ReadOnlyKey,
-}
-
-pub(super) fn find(path: &[u8]) -> Option<Route> {
-    Route::from_path(std::str::from_utf8(path).ok()?)
 }
 
 /// Checks that the route takes the method and the key may use it.
