@@ -9,156 +9,91 @@ use serde_json::Value;
 
 use crate::visible;
 
-/// Every code of the contract. It determines status, title and URN.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "each variant is the code of its name; docs/api.md says when it is sent")]
-pub enum Code {
-    InvalidUtf8,
-    InvalidCoordinate,
-    InvalidPhext,
-    MissingParameter,
-    InvalidParameter,
-    BreakInScroll,
-    BadRequest,
-    MissingKey,
-    InvalidKey,
-    ExpiredKey,
-    TenantSuspended,
-    TenantReserved,
-    ReadOnlyKey,
-    ForeignNamespace,
-    ForbiddenPhext,
-    UnknownRoute,
-    MethodNotAllowed,
-    RequestTimeout,
-    PreconditionFailed,
-    BodyTooLarge,
-    UnsupportedEncoding,
-    UnsupportedMediaType,
-    UriTooLong,
-    HeadersTooLarge,
-    IdempotencyKeyReused,
-    RateLimitedIp,
-    RateLimitedTenant,
-    TooManyFailedKeys,
-    TooManyInFlight,
-    WorkerFailed,
-    WorkerUnavailable,
-    DataRootMissing,
-    ShuttingDown,
-    WorkerTimeout,
-    QuotaExceeded,
-    DiskFull,
-    Internal,
-    UnknownTenant,
-    UnknownTenantKey,
-    TenantExists,
-    NoFreeSlot,
-    TooManyKeys,
-    DirectoryInUse,
-    Misdirected,
-    InvalidFiles,
-    FilesUnavailable,
-    AdminKeyNotSet,
+/// Declares the codes, each with its status, name and title.
+macro_rules! codes {
+    (
+        client_api { $($client:ident: $client_row:expr;)* }
+        others { $($other:ident: $other_row:expr;)* }
+    ) => {
+        /// Every code of the contract. It determines status, title and URN.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[expect(missing_docs, reason = "each variant is the code of its name; docs/api.md says when it is sent")]
+        pub enum Code {
+            $($client,)*
+            $($other,)*
+        }
+
+        impl Code {
+            /// Every code of the client API. `Internal` is not among them, because it is always a defect; the codes of
+            /// the admin API alone follow it.
+            pub const OF_CLIENT_API: [Self; 36] = [$(Self::$client,)*];
+
+            /// Status, name and title.
+            fn row(self) -> (u16, &'static str, &'static str) {
+                match self {
+                    $(Self::$client => $client_row,)*
+                    $(Self::$other => $other_row,)*
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    client_api {
+        InvalidUtf8: (400, "invalid_utf8", "Not UTF-8");
+        InvalidCoordinate: (400, "invalid_coordinate", "Invalid coordinate");
+        InvalidPhext: (400, "invalid_phext", "Invalid phext name");
+        MissingParameter: (400, "missing_parameter", "Missing parameter");
+        InvalidParameter: (400, "invalid_parameter", "Invalid parameter");
+        BreakInScroll: (400, "break_in_scroll", "Break inside a scroll");
+        BadRequest: (400, "bad_request", "Malformed request");
+        MissingKey: (401, "missing_key", "Key required");
+        InvalidKey: (401, "invalid_key", "Unknown key");
+        ExpiredKey: (401, "expired_key", "Expired key");
+        TenantSuspended: (403, "tenant_suspended", "Tenant suspended");
+        TenantReserved: (403, "tenant_reserved", "Tenant not yet active");
+        ReadOnlyKey: (403, "read_only_key", "Key is read-only");
+        ForeignNamespace: (403, "foreign_namespace", "Another tenant's namespace");
+        ForbiddenPhext: (403, "forbidden_phext", "Phext outside the tenant's directory");
+        UnknownRoute: (404, "unknown_route", "No such route");
+        MethodNotAllowed: (405, "method_not_allowed", "Method not allowed");
+        RequestTimeout: (408, "request_timeout", "Request too slow");
+        PreconditionFailed: (412, "precondition_failed", "The scroll has changed");
+        BodyTooLarge: (413, "body_too_large", "Body too large");
+        UnsupportedEncoding: (415, "unsupported_encoding", "Encoded body");
+        UnsupportedMediaType: (415, "unsupported_media_type", "Body of a type that is not stored");
+        UriTooLong: (414, "uri_too_long", "Request line too long");
+        HeadersTooLarge: (431, "headers_too_large", "Headers too large");
+        IdempotencyKeyReused: (422, "idempotency_key_reused", "Key of another request");
+        RateLimitedIp: (429, "rate_limited_ip", "Too many requests from this address");
+        RateLimitedTenant: (429, "rate_limited_tenant", "Too many requests of this tenant");
+        TooManyFailedKeys: (429, "too_many_failed_keys", "Too many wrong keys from this address");
+        TooManyInFlight: (429, "too_many_in_flight", "Too many requests at once");
+        WorkerFailed: (502, "worker_failed", "Worker failed");
+        WorkerUnavailable: (503, "worker_unavailable", "Worker unavailable");
+        DataRootMissing: (503, "data_root_missing", "Data missing");
+        ShuttingDown: (503, "shutting_down", "Shutting down");
+        WorkerTimeout: (504, "worker_timeout", "Worker too slow");
+        QuotaExceeded: (507, "quota_exceeded", "Quota exceeded");
+        DiskFull: (507, "disk_full", "Disk full");
+    }
+    others {
+        Internal: (500, "internal", "Internal error");
+        UnknownTenant: (404, "unknown_tenant", "No such tenant");
+        UnknownTenantKey: (404, "unknown_key", "The tenant has no such key");
+        TenantExists: (409, "tenant_exists", "There is such a tenant already");
+        NoFreeSlot: (409, "no_free_slot", "Every slot has a tenant");
+        TooManyKeys: (409, "too_many_keys", "The tenant can have no more keys");
+        DirectoryInUse: (409, "directory_in_use", "The tenant's directory is in use");
+        Misdirected: (421, "misdirected", "Asked by another name");
+        InvalidFiles: (422, "invalid_files", "Mistakes in config or registry");
+        FilesUnavailable: (503, "files_unavailable", "A file cannot be read or written");
+        AdminKeyNotSet: (503, "admin_key_not_set", "There is no admin key");
+    }
 }
 
 impl Code {
-    /// Every code of the client API. `Internal` is not among them, because it is always a defect; the codes of the
-    /// admin API alone follow it.
-    pub const OF_CLIENT_API: [Self; 36] = [
-        Self::InvalidUtf8,
-        Self::InvalidCoordinate,
-        Self::InvalidPhext,
-        Self::MissingParameter,
-        Self::InvalidParameter,
-        Self::BreakInScroll,
-        Self::BadRequest,
-        Self::MissingKey,
-        Self::InvalidKey,
-        Self::ExpiredKey,
-        Self::TenantSuspended,
-        Self::TenantReserved,
-        Self::ReadOnlyKey,
-        Self::ForeignNamespace,
-        Self::ForbiddenPhext,
-        Self::UnknownRoute,
-        Self::MethodNotAllowed,
-        Self::RequestTimeout,
-        Self::PreconditionFailed,
-        Self::BodyTooLarge,
-        Self::UnsupportedEncoding,
-        Self::UnsupportedMediaType,
-        Self::UriTooLong,
-        Self::HeadersTooLarge,
-        Self::IdempotencyKeyReused,
-        Self::RateLimitedIp,
-        Self::RateLimitedTenant,
-        Self::TooManyFailedKeys,
-        Self::TooManyInFlight,
-        Self::WorkerFailed,
-        Self::WorkerUnavailable,
-        Self::DataRootMissing,
-        Self::ShuttingDown,
-        Self::WorkerTimeout,
-        Self::QuotaExceeded,
-        Self::DiskFull,
-    ];
-
-    /// Status, name and title.
-    fn row(self) -> (u16, &'static str, &'static str) {
-        match self {
-            Self::InvalidUtf8 => (400, "invalid_utf8", "Not UTF-8"),
-            Self::InvalidCoordinate => (400, "invalid_coordinate", "Invalid coordinate"),
-            Self::InvalidPhext => (400, "invalid_phext", "Invalid phext name"),
-            Self::MissingParameter => (400, "missing_parameter", "Missing parameter"),
-            Self::InvalidParameter => (400, "invalid_parameter", "Invalid parameter"),
-            Self::BreakInScroll => (400, "break_in_scroll", "Break inside a scroll"),
-            Self::BadRequest => (400, "bad_request", "Malformed request"),
-            Self::MissingKey => (401, "missing_key", "Key required"),
-            Self::InvalidKey => (401, "invalid_key", "Unknown key"),
-            Self::ExpiredKey => (401, "expired_key", "Expired key"),
-            Self::TenantSuspended => (403, "tenant_suspended", "Tenant suspended"),
-            Self::TenantReserved => (403, "tenant_reserved", "Tenant not yet active"),
-            Self::ReadOnlyKey => (403, "read_only_key", "Key is read-only"),
-            Self::ForeignNamespace => (403, "foreign_namespace", "Another tenant's namespace"),
-            Self::ForbiddenPhext => (403, "forbidden_phext", "Phext outside the tenant's directory"),
-            Self::UnknownRoute => (404, "unknown_route", "No such route"),
-            Self::MethodNotAllowed => (405, "method_not_allowed", "Method not allowed"),
-            Self::RequestTimeout => (408, "request_timeout", "Request too slow"),
-            Self::PreconditionFailed => (412, "precondition_failed", "The scroll has changed"),
-            Self::BodyTooLarge => (413, "body_too_large", "Body too large"),
-            Self::UnsupportedEncoding => (415, "unsupported_encoding", "Encoded body"),
-            Self::UnsupportedMediaType => {
-                (415, "unsupported_media_type", "Body of a type that is not stored")
-            }
-            Self::UriTooLong => (414, "uri_too_long", "Request line too long"),
-            Self::HeadersTooLarge => (431, "headers_too_large", "Headers too large"),
-            Self::IdempotencyKeyReused => (422, "idempotency_key_reused", "Key of another request"),
-            Self::RateLimitedIp => (429, "rate_limited_ip", "Too many requests from this address"),
-            Self::RateLimitedTenant => (429, "rate_limited_tenant", "Too many requests of this tenant"),
-            Self::TooManyFailedKeys => (429, "too_many_failed_keys", "Too many wrong keys from this address"),
-            Self::TooManyInFlight => (429, "too_many_in_flight", "Too many requests at once"),
-            Self::WorkerFailed => (502, "worker_failed", "Worker failed"),
-            Self::WorkerUnavailable => (503, "worker_unavailable", "Worker unavailable"),
-            Self::DataRootMissing => (503, "data_root_missing", "Data missing"),
-            Self::ShuttingDown => (503, "shutting_down", "Shutting down"),
-            Self::WorkerTimeout => (504, "worker_timeout", "Worker too slow"),
-            Self::QuotaExceeded => (507, "quota_exceeded", "Quota exceeded"),
-            Self::DiskFull => (507, "disk_full", "Disk full"),
-            Self::Internal => (500, "internal", "Internal error"),
-            Self::UnknownTenant => (404, "unknown_tenant", "No such tenant"),
-            Self::UnknownTenantKey => (404, "unknown_key", "The tenant has no such key"),
-            Self::TenantExists => (409, "tenant_exists", "There is such a tenant already"),
-            Self::NoFreeSlot => (409, "no_free_slot", "Every slot has a tenant"),
-            Self::TooManyKeys => (409, "too_many_keys", "The tenant can have no more keys"),
-            Self::DirectoryInUse => (409, "directory_in_use", "The tenant's directory is in use"),
-            Self::Misdirected => (421, "misdirected", "Asked by another name"),
-            Self::InvalidFiles => (422, "invalid_files", "Mistakes in config or registry"),
-            Self::FilesUnavailable => (503, "files_unavailable", "A file cannot be read or written"),
-            Self::AdminKeyNotSet => (503, "admin_key_not_set", "There is no admin key"),
-        }
-    }
-
     /// The HTTP status.
     pub fn status(self) -> u16 {
         self.row().0
