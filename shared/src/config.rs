@@ -9,12 +9,12 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::limits::COORDINATE_PART;
+use crate::text_enum::text_enum;
 use crate::token::TokenDigest;
 use crate::toml_reader::{Document, Mistakes, Section};
 use crate::{file_error, layout, regular_file};
@@ -66,15 +66,16 @@ pub struct Gateway {
     pub audit: Enforcement,
 }
 
-/// Whether a protection is required.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Enforcement {
-    /// Fail without it.
-    Require,
-    /// Use it where it is available.
-    Try,
-    /// Don't use it.
-    Off,
+text_enum! {
+    /// Whether a protection is required.
+    pub enum Enforcement {
+        /// Fail without it.
+        Require = "require",
+        /// Use it where it is available.
+        Try = "try",
+        /// Don't use it.
+        Off = "off",
+    }
 }
 
 /// `None` means off.
@@ -411,30 +412,6 @@ fn parse_slots(text: &str) -> Result<RangeInclusive<u16>, String> {
         (0 < first && first <= last).then_some(first..=last)
     });
     range.ok_or_else(|| "a range of ports, as in 1341-1840".to_owned())
-}
-
-impl Enforcement {
-    /// As it is written in the config and on the command line.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Require => "require",
-            Self::Try => "try",
-            Self::Off => "off",
-        }
-    }
-}
-
-impl FromStr for Enforcement {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "require" => Ok(Self::Require),
-            "try" => Ok(Self::Try),
-            "off" => Ok(Self::Off),
-            _ => Err("one of require, try, off".to_owned()),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -52,6 +52,7 @@ pub mod problem;
 pub mod request_id;
 pub mod route;
 pub mod tenant;
+mod text_enum;
 pub mod token;
 pub mod trace_context;
 pub mod visible;

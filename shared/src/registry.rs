@@ -10,17 +10,16 @@ pub mod lock;
 mod native;
 
 use std::collections::HashMap;
-use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, TenantLimits};
 use crate::limits::KEY_NUMBER;
 use crate::tenant::TenantName;
+use crate::text_enum::text_enum;
 use crate::token::TokenDigest;
 use crate::toml_reader::{Document, Mistakes};
 use crate::{file_error, layout, regular_file};
@@ -53,15 +52,16 @@ pub struct Tenant {
     pub last_key: u32,
 }
 
-/// Whether a tenant is served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TenantState {
-    /// Served.
-    Active,
-    /// Its slot is provisioned and waits for a customer.
-    Reserved,
-    /// Not served for now; its data is kept.
-    Suspended,
+text_enum! {
+    /// Whether a tenant is served.
+    pub enum TenantState {
+        /// Served.
+        Active = "active",
+        /// Its slot is provisioned and waits for a customer.
+        Reserved = "reserved",
+        /// Not served for now; its data is kept.
+        Suspended = "suspended",
+    }
 }
 
 /// One key of a tenant.
@@ -77,14 +77,16 @@ pub struct Key {
     pub expires_s: Option<i64>,
 }
 
-/// What a key may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Scope {
-    /// Read only.
-    Read,
-    /// Read and write.
-    Write,
+text_enum! {
+    /// What a key may do.
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum Scope {
+        /// Read only.
+        Read = "read",
+        /// Read and write.
+        Write = "write",
+    }
 }
 
 /// The format of a file.
@@ -199,57 +201,6 @@ impl Key {
     /// Whether the key may still be used, at a time in seconds since 1970.
     pub fn is_valid_at(&self, now_s: i64) -> bool {
         self.expires_s.is_none_or(|expires_s| now_s < expires_s)
-    }
-}
-
-impl TenantState {
-    /// Every state.
-    pub const ALL: [Self; 3] = [Self::Active, Self::Reserved, Self::Suspended];
-
-    /// The text in the registry.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Reserved => "reserved",
-            Self::Suspended => "suspended",
-        }
-    }
-}
-
-impl FromStr for TenantState {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let found = Self::ALL.into_iter().find(|state| state.as_str() == text);
-        found.ok_or_else(|| "one of active, reserved, suspended".to_owned())
-    }
-}
-
-impl fmt::Display for TenantState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl Scope {
-    /// The text in the registry.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Write => "write",
-        }
-    }
-}
-
-impl FromStr for Scope {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "read" => Ok(Self::Read),
-            "write" => Ok(Self::Write),
-            _ => Err("one of read, write".to_owned()),
-        }
     }
 }
 

@@ -1,24 +1,28 @@
 //! The routes of the client API: the table by which the gateway routes and the worker serves.
 
-/// A command of the client API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "each variant is the command of its name; docs/api.md says what it does")]
-pub enum Route {
-    Version,
-    Select,
-    Insert,
-    Update,
-    Delete,
-    Load,
-    Status,
-    Toc,
-    Get,
-    Checksum,
-    Delta,
-    Query,
-    Where,
-    JsonExport,
-    Phexts,
+use crate::text_enum::text_enum;
+
+text_enum! {
+    /// A command of the client API, with the last part of its path: the command's name in logs and metrics too.
+    #[derive(Hash)]
+    #[expect(missing_docs, reason = "each variant is the command of its name; docs/api.md says what it does")]
+    pub enum Route {
+        Version = "version",
+        Select = "select",
+        Insert = "insert",
+        Update = "update",
+        Delete = "delete",
+        Load = "load",
+        Status = "status",
+        Toc = "toc",
+        Get = "get",
+        Checksum = "checksum",
+        Delta = "delta",
+        Query = "query",
+        Where = "where",
+        JsonExport = "json-export",
+        Phexts = "phexts",
+    }
 }
 
 /// Which methods a route takes.
@@ -35,50 +39,9 @@ pub enum Methods {
 }
 
 impl Route {
-    /// Every route, in the order of the contract.
-    pub const ALL: [Self; 15] = [
-        Self::Version,
-        Self::Select,
-        Self::Insert,
-        Self::Update,
-        Self::Delete,
-        Self::Load,
-        Self::Status,
-        Self::Toc,
-        Self::Get,
-        Self::Checksum,
-        Self::Delta,
-        Self::Query,
-        Self::Where,
-        Self::JsonExport,
-        Self::Phexts,
-    ];
-
     /// The route of a path, which must match exactly.
     pub fn from_path(path: &str) -> Option<Self> {
-        let name = path.strip_prefix("/api/v2/")?;
-        Self::ALL.into_iter().find(|route| route.name() == name)
-    }
-
-    /// The last part of the path: the command's name in logs and metrics too.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Version => "version",
-            Self::Select => "select",
-            Self::Insert => "insert",
-            Self::Update => "update",
-            Self::Delete => "delete",
-            Self::Load => "load",
-            Self::Status => "status",
-            Self::Toc => "toc",
-            Self::Get => "get",
-            Self::Checksum => "checksum",
-            Self::Delta => "delta",
-            Self::Query => "query",
-            Self::Where => "where",
-            Self::JsonExport => "json-export",
-            Self::Phexts => "phexts",
-        }
+        path.strip_prefix("/api/v2/")?.parse().ok()
     }
 
     /// Which methods it takes.
@@ -162,7 +125,7 @@ mod tests {
     #[test]
     fn a_path_matches_to_the_letter() {
         for route in Route::ALL {
-            assert_eq!(Route::from_path(&format!("/api/v2/{}", route.name())), Some(route));
+            assert_eq!(Route::from_path(&format!("/api/v2/{}", route.as_str())), Some(route));
         }
         for path in
             ["/api/v2/", "/api/v2/selectx", "/api/v2/select/", "/API/v2/select", "//api/v2/select", "/"]

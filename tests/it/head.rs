@@ -42,7 +42,7 @@ fn assert_of_routes(client: &Client, what: &str) {
     for text in ["short", &"long ".repeat(60_000)] {
         client.post(&format!("/api/v2/update?{QUERY}"), text).ok();
         for route in Route::ALL {
-            let target = format!("/api/v2/{}?{QUERY}", route.name());
+            let target = format!("/api/v2/{}?{QUERY}", route.as_str());
             let is_read = route.methods().allow("GET") && !route.writes();
             // The connection's number, which `status` names, stays the same.
             if is_read {
@@ -75,7 +75,7 @@ fn assert_of_routes(client: &Client, what: &str) {
         assert_same_head(client, target, what);
     }
     for route in Route::ALL {
-        let answer = client.request("PUT", &format!("/api/v2/{}?{QUERY}", route.name()), "", None);
+        let answer = client.request("PUT", &format!("/api/v2/{}?{QUERY}", route.as_str()), "", None);
         let listed = answer.header("allow").unwrap().split(", ").any(|method| method == "HEAD");
         assert_eq!(listed, route.methods().allow("HEAD"), "{what} {answer}");
     }

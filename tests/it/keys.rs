@@ -99,7 +99,7 @@ fn a_read_key_writes_by_no_verb_and_in_no_way() {
         [(running.client(Some(READ_KEY)), true), (running.slot(1341, Some(READ_KEY)), false)]
     {
         for route in &writes {
-            let path = format!("/api/v2/{}", route.name());
+            let path = format!("/api/v2/{}", route.as_str());
             let in_query = format!("{path}?{AT}&s=x");
             let form = format!("{AT}&s=x");
             let answers = [
@@ -122,7 +122,8 @@ fn a_read_key_writes_by_no_verb_and_in_no_way() {
         }
         assert_eq!(running.stored(), stored, "a key that may only read has written");
         for route in Route::ALL.into_iter().filter(|route| !route.writes()) {
-            let target = format!("/api/v2/{}?{AT}&from=1.1.1/1.1.1/1.1.1&to=9.9.9/9.9.9/9.9.9", route.name());
+            let target =
+                format!("/api/v2/{}?{AT}&from=1.1.1/1.1.1/1.1.1&to=9.9.9/9.9.9/9.9.9", route.as_str());
             if route.methods() != Methods::Post {
                 reader.get(&target).ok();
             }

@@ -127,7 +127,7 @@ impl Draft {
             key_id,
             client: *client,
             request_id: request_id.to_str().unwrap_or_default(),
-            command: self.command.name(),
+            command: self.command.as_str(),
             phext: phext.as_ref().map(PhextName::as_str),
             coordinate: full_coordinate(tenant, self.scroll.coordinate(tenant)),
             bytes: outcome.bytes,

@@ -28,7 +28,7 @@ pub(crate) enum CommandLabel {
 impl CommandLabel {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
-            Self::Route(route) => route.name(),
+            Self::Route(route) => route.as_str(),
             Self::Health => "health",
             Self::Ready => "ready",
             Self::Preflight => "preflight",
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn no_command_is_a_suffix_of_another() {
         let others = ["health", "ready", "preflight", "-"];
-        let all: Vec<&str> = Route::ALL.into_iter().map(Route::name).chain(others).collect();
+        let all: Vec<&str> = Route::ALL.into_iter().map(Route::as_str).chain(others).collect();
         for command in &all {
             let longer = all.iter().find(|other| other != &command && other.ends_with(command));
             assert_eq!(longer, None, "{command}");

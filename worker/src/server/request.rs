@@ -246,6 +246,6 @@ fn tenant_name(worker: &Worker) -> &str {
 fn command_name(head: &Parts) -> &'static str {
     match head.uri.path() {
         HEALTH => "health",
-        path => Route::from_path(path).map_or("unknown", Route::name),
+        path => Route::from_path(path).map_or("unknown", Route::as_str),
     }
 }

@@ -32,7 +32,7 @@ pub(super) fn add(args: &AddArgs) -> Result<(), Failure> {
 pub(super) fn set_state(args: &NameArgs, state: TenantState) -> Result<(), Failure> {
     let config = args.system.open()?;
     change::change(&config, &args.name, &Change { state: Some(state), ..Change::default() })?;
-    confirm(format_args!("tenant {} is {state}", args.name))
+    confirm(format_args!("tenant {} is {}", args.name, state.as_str()))
 }
 
 pub(super) fn add_key(args: &AddKeyArgs) -> Result<(), Failure> {
