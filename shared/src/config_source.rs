@@ -58,7 +58,7 @@ impl ConfigSource {
         if !waiting.is_empty() {
             Registry::load(&written.gateway.tenants, &written)?;
         }
-        for field in waiting.into_iter().filter(|field| field.needs_restart_of(self.reader)) {
+        for field in waiting.into_iter().filter(|field| field.restarts.contains(&self.reader)) {
             tracing::warn!(field = field.name, "this change of the config takes effect at the next start");
         }
         let registry = Registry::load(&config.gateway.tenants, &config)?.registry;

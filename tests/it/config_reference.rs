@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use sq_shared::config::Config;
-use sq_shared::config::fields::{Applied, FIELDS};
+use sq_shared::config::fields::FIELDS;
 use sq_tests::binaries::workspace;
 
 const REFERENCE: &str = "docs/configuration.md";
@@ -94,10 +94,7 @@ fn the_table_of_fields_has_every_field_that_the_parser_takes() {
 fn the_reference_says_which_fields_need_a_restart() {
     let rows = rows();
     for field in &FIELDS {
-        let wanted = match field.applied {
-            Applied::OnReload => "reload",
-            Applied::OnRestart { .. } => "restart",
-        };
+        let wanted = if field.restarts.is_empty() { "reload" } else { "restart" };
         let row = rows.get(field.name).unwrap_or_else(|| panic!("{REFERENCE} has no {}", field.name));
         assert_eq!(row.takes_effect, wanted, "{}", field.name);
     }

@@ -17,22 +17,10 @@ pub enum Reader {
 pub struct Field {
     /// `section.key`; the fields of a plan are `plan.NAME.key`.
     pub name: &'static str,
-    /// When a change of it is applied.
-    pub applied: Applied,
-}
-
-/// When a change of a field is applied.
-#[derive(Debug)]
-pub enum Applied {
-    /// At the next reload.
-    OnReload,
-    /// When these programs are restarted, or upgraded.
-    OnRestart {
-        /// The programs that use the field.
-        of: &'static [Reader],
-        /// Sets the field to the running config's value, and says whether it had another one.
-        keep: fn(&mut Config, &Config) -> bool,
-    },
+    /// The programs that apply a change of it when they are restarted, or upgraded; none for a field that a reload applies.
+    pub restarts: &'static [Reader],
+    /// Sets a field that needs a restart to the running config's value, and says whether it had another one.
+    keep: fn(&mut Config, &Config) -> bool,
 }
 
 /// A field that only a restart applies. Its name is that of its place in [`Config`].
@@ -40,10 +28,8 @@ macro_rules! on_restart {
     ($section:ident . $key:ident, $of:expr) => {
         Field {
             name: concat!(stringify!($section), ".", stringify!($key)),
-            applied: Applied::OnRestart {
-                of: $of,
-                keep: |new, running| keep(&mut new.$section.$key, &running.$section.$key),
-            },
+            restarts: $of,
+            keep: |new, running| keep(&mut new.$section.$key, &running.$section.$key),
         }
     };
 }
@@ -95,7 +81,7 @@ const POOL: &[Reader] = &[Reader::Pool];
 const BOTH: &[Reader] = &[Reader::Gateway, Reader::Pool];
 
 const fn on_reload(name: &'static str) -> Field {
-    Field { name, applied: Applied::OnReload }
+    Field { name, restarts: &[], keep: |_, _| false }
 }
 
 fn keep<T: Clone + PartialEq>(new: &mut T, running: &T) -> bool {
@@ -104,21 +90,10 @@ fn keep<T: Clone + PartialEq>(new: &mut T, running: &T) -> bool {
     is_changed
 }
 
-impl Field {
-    /// Whether only a restart of this program applies a change of the field.
-    pub fn needs_restart_of(&self, reader: Reader) -> bool {
-        matches!(self.applied, Applied::OnRestart { of, .. } if of.contains(&reader))
-    }
-}
-
 impl Config {
     /// Keeps the running config's values of the fields that only a restart applies. Returns those that differed.
     pub fn keep_until_restart(&mut self, running: &Self) -> Vec<&'static Field> {
-        let mut is_kept = |field: &&Field| match field.applied {
-            Applied::OnReload => false,
-            Applied::OnRestart { keep, .. } => keep(self, running),
-        };
-        FIELDS.iter().filter(|field| is_kept(field)).collect()
+        FIELDS.iter().filter(|field| (field.keep)(self, running)).collect()
     }
 }
 
@@ -168,7 +143,7 @@ mod tests {
         let waiting = changed.keep_until_restart(&running);
         let names: Vec<&str> = waiting.iter().map(|field| field.name).collect();
         assert_eq!(names, ["gateway.admin_allow_remote", "gateway.slots"]);
-        assert!(!waiting[0].needs_restart_of(Reader::Pool) && waiting[1].needs_restart_of(Reader::Pool));
+        assert!(!waiting[0].restarts.contains(&Reader::Pool) && waiting[1].restarts.contains(&Reader::Pool));
         assert!(
             !changed.gateway.admin_allow_remote,
             "a running listener may be meant for this machine alone"
