@@ -1,7 +1,7 @@
 //! Tokens and their digests. A token is a secret: it cannot be printed, cloned or serialised, and
 //! its memory is wiped when it is dropped. What is stored and compared is its SHA-256.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
@@ -44,7 +44,8 @@ impl BearerToken {
         getrandom::fill(random.as_mut_slice())?;
         let mut text = Zeroizing::new(String::with_capacity(TOKEN_PREFIX.len() + 32));
         text.push_str(TOKEN_PREFIX);
-        push_hex(&mut text, random.as_slice());
+        // Writing to a string does not fail.
+        random.iter().for_each(|byte| _ = write!(text, "{byte:02x}"));
         Ok(Self(text))
     }
 
@@ -97,14 +98,6 @@ fn hex_value(digit: u8) -> Result<u8, InvalidDigest> {
     char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok()).ok_or(InvalidDigest)
 }
 
-fn push_hex(text: &mut String, bytes: &[u8]) {
-    for byte in bytes {
-        for nibble in [byte >> 4, byte & 15] {
-            text.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
-        }
-    }
-}
-
 impl PartialEq for TokenDigest {
     /// Takes the same time wherever the first difference is.
     fn eq(&self, other: &Self) -> bool {
@@ -122,9 +115,7 @@ impl Hash for TokenDigest {
 
 impl fmt::Display for TokenDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = String::with_capacity(64);
-        push_hex(&mut text, &self.0);
-        f.write_str(&text)
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
