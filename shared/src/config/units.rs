@@ -14,6 +14,9 @@ pub struct Rate {
     pub period: Duration,
 }
 
+/// The names of the periods, and their seconds.
+const PERIODS: [(&str, u64); 4] = [("s", 1), ("min", 60), ("h", 3_600), ("day", 86_400)];
+
 impl Rate {
     /// A rate per minute; a count of 0 is raised to 1.
     pub fn per_minute(count: u32) -> Self {
@@ -27,13 +30,7 @@ impl FromStr for Rate {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || "a count and a time, as in 20/s, 100/min, 500/h, 10000/day, or \"off\"".to_owned();
         let (count, unit) = text.split_once('/').ok_or_else(wrong)?;
-        let seconds = match unit.trim() {
-            "s" => 1,
-            "min" => 60,
-            "h" => 3_600,
-            "day" => 86_400,
-            _ => return Err(wrong()),
-        };
+        let (_, seconds) = PERIODS.into_iter().find(|(name, _)| *name == unit.trim()).ok_or_else(wrong)?;
         let count = count.trim().parse().map_err(|_| wrong())?;
         Ok(Self { count, period: Duration::from_secs(seconds) })
     }
@@ -41,13 +38,8 @@ impl FromStr for Rate {
 
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = match self.period.as_secs() {
-            1 => "s",
-            60 => "min",
-            3_600 => "h",
-            _ => "day",
-        };
-        write!(f, "{}/{unit}", self.count)
+        let named = PERIODS.into_iter().find(|(_, seconds)| *seconds == self.period.as_secs());
+        write!(f, "{}/{}", self.count, named.map_or("day", |(name, _)| name))
     }
 }
 
