@@ -33,28 +33,19 @@ pub const X_SQ_REPEAT_KEY: &str = "X-SQ-Repeat-Key";
 pub const X_FORWARDED_FOR: &str = "X-Forwarded-For";
 
 /// Names that are looked up in each request: parsed once, here.
+#[expect(missing_docs, reason = "each is the name above that is spelled like it")]
 pub mod lookup {
     use http::HeaderName;
 
-    /// [`X_REQUEST_ID`](super::X_REQUEST_ID).
     pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-    /// [`X_SQ_CODE`](super::X_SQ_CODE).
     pub const X_SQ_CODE: HeaderName = HeaderName::from_static("x-sq-code");
-    /// [`X_SQ_BYTES`](super::X_SQ_BYTES).
     pub const X_SQ_BYTES: HeaderName = HeaderName::from_static("x-sq-bytes");
-    /// [`TRACEPARENT`](super::TRACEPARENT).
     pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-    /// [`TRACESTATE`](super::TRACESTATE).
     pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-    /// [`IDEMPOTENCY_KEY`](super::IDEMPOTENCY_KEY).
     pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-    /// [`X_SQ_REPEAT_KEY`](super::X_SQ_REPEAT_KEY).
     pub const X_SQ_REPEAT_KEY: HeaderName = HeaderName::from_static("x-sq-repeat-key");
-    /// [`X_SQ_API_KEY`](super::X_SQ_API_KEY).
     pub const X_SQ_API_KEY: HeaderName = HeaderName::from_static("x-sq-api-key");
-    /// [`IDEMPOTENCY_REPLAYED`](super::IDEMPOTENCY_REPLAYED).
     pub const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
-    /// [`X_FORWARDED_FOR`](super::X_FORWARDED_FOR).
     pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 }
 
