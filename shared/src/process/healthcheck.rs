@@ -3,9 +3,11 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
+
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 use crate::config::ListenAddress;
 use crate::socket_file::{self, Connected};
@@ -112,34 +114,21 @@ fn connect(path: &Path, deadline: Instant) -> io::Result<Connected> {
     }
 }
 
-/// A connection whose reads and writes can be given a limit.
-trait Limited: Read + Write {
-    fn limit(&self, time: Option<Duration>) -> io::Result<()>;
-}
-
-impl Limited for TcpStream {
-    fn limit(&self, time: Option<Duration>) -> io::Result<()> {
-        self.set_read_timeout(time).and(self.set_write_timeout(time))
-    }
-}
-
-impl Limited for UnixStream {
-    fn limit(&self, time: Option<Duration>) -> io::Result<()> {
-        self.set_read_timeout(time).and(self.set_write_timeout(time))
-    }
-}
-
-fn exchange(mut stream: impl Limited, deadline: Instant) -> io::Result<String> {
-    let limit = |stream: &dyn Limited| {
+fn exchange(mut stream: impl Read + Write + AsFd, deadline: Instant) -> io::Result<String> {
+    let limit = |stream: BorrowedFd<'_>| -> io::Result<()> {
         let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { stream.limit(Some(left)) }
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        set_socket_timeout(stream, Timeout::Recv, Some(left))?;
+        Ok(set_socket_timeout(stream, Timeout::Send, Some(left))?)
     };
-    limit(&stream)?;
+    limit(stream.as_fd())?;
     stream.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let (mut answer, mut piece) = (Vec::new(), [0; 4096]);
     while answer.len() < ANSWER_BYTES {
         // A server that sends a byte now and then must not take longer.
-        limit(&stream)?;
+        limit(stream.as_fd())?;
         match stream.read(&mut piece)? {
             0 => break,
             bytes => answer.extend(piece.iter().take(bytes)),
