@@ -123,19 +123,18 @@ impl RegistryEdit {
         let target = regular_file::target_of(path).map_err(|error| EditError::Io(path.to_owned(), error))?;
         file_owner::refuse_wrong_user(&[&target]).map_err(|error| EditError::WrongUser(error.to_string()))?;
         let lock = RegistryLock::take(path, LOCK_PATIENCE)?;
-        let text = match regular_file::read_to_string(lock.target()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let (document, registry) = (DocumentMut::new(), Registry::default());
-                return Ok(Self { path: path.to_owned(), document, registry, is_checked: false, lock });
+        let (document, registry) = match regular_file::read_to_string(lock.target()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => <_>::default(),
+            Err(error) => return Err(EditError::Io(path.to_owned(), error)),
+            Ok(text) => {
+                let loaded = Registry::parse(path, &text, config)?;
+                if loaded.format != Format::Native {
+                    return Err(EditError::OldFormat(path.to_owned()));
+                }
+                (text.parse().map_err(|error| Mistakes::about(path, error))?, loaded.registry)
             }
-            other => other.map_err(|error| EditError::Io(path.to_owned(), error))?,
         };
-        let loaded = Registry::parse(path, &text, config)?;
-        if loaded.format != Format::Native {
-            return Err(EditError::OldFormat(path.to_owned()));
-        }
-        let document = text.parse().map_err(|error| Mistakes::about(path, error))?;
-        Ok(Self { path: path.to_owned(), document, registry: loaded.registry, is_checked: false, lock })
+        Ok(Self { path: path.to_owned(), document, registry, is_checked: false, lock })
     }
 
     /// The content of the file with the edits made so far.
@@ -158,8 +157,8 @@ impl RegistryEdit {
     /// # Errors
     /// There is no tenant of this name.
     pub fn remove(&mut self, name: &TenantName) -> Result<(), EditError> {
-        let index = self.index(name)?;
-        self.tables()?.remove(index);
+        self.tenant(name)?;
+        self.tables()?.retain(|table| !has(table, "name", name.as_str()));
         self.registry.tenants.retain(|tenant| tenant.name != *name);
         Ok(())
     }
@@ -292,11 +291,6 @@ impl RegistryEdit {
         tables(&mut self.document, "tenant").ok_or_else(|| EditError::ReadsOtherwise(self.path.clone()))
     }
 
-    fn index(&mut self, name: &TenantName) -> Result<usize, EditError> {
-        let found = self.tables()?.iter().position(|table| has(table, "name", name.as_str()));
-        found.ok_or_else(|| EditError::NoSuchTenant(name.clone()))
-    }
-
     fn table(&mut self, name: &TenantName) -> Result<&mut Table, EditError> {
         let found = self.tables()?.iter_mut().find(|table| has(table, "name", name.as_str()));
         found.ok_or_else(|| EditError::NoSuchTenant(name.clone()))
@@ -370,18 +364,10 @@ fn tenant_table(tenant: &Tenant) -> Table {
     table.insert("name", value(tenant.name.as_str()));
     table.insert("port", value(i64::from(tenant.port)));
     table.insert("state", value(tenant.state.as_str()));
-    if let Some(plan) = &tenant.plan {
-        table.insert("plan", value(plan));
-    }
-    if let Some(quota_bytes) = tenant.quota_bytes {
-        table.insert("quota", quota_value(quota_bytes));
-    }
-    if let Some(data_dir) = &tenant.data_dir {
-        table.insert("data_dir", value(data_dir.to_string_lossy().as_ref()));
-    }
-    if tenant.last_key > 0 {
-        table.insert("last_key", value(i64::from(tenant.last_key)));
-    }
+    set(&mut table, "plan", tenant.plan.as_ref().map(value));
+    set(&mut table, "quota", tenant.quota_bytes.map(quota_value));
+    set(&mut table, "data_dir", tenant.data_dir.as_ref().map(|path| value(path.to_string_lossy().as_ref())));
+    set(&mut table, "last_key", (tenant.last_key > 0).then(|| value(i64::from(tenant.last_key))));
     let mut keys = ArrayOfTables::new();
     tenant.keys.iter().for_each(|key| keys.push(key_table(key)));
     table.insert("key", Item::ArrayOfTables(keys));
@@ -393,9 +379,7 @@ fn key_table(key: &Key) -> Table {
     table.insert("id", value(&key.id));
     table.insert("sha256", value(key.sha256.to_string()));
     table.insert("scope", value(key.scope.as_str()));
-    if let Some(expires) = key.expires_s.and_then(toml_time) {
-        table.insert("expires", value(expires));
-    }
+    set(&mut table, "expires", key.expires_s.and_then(toml_time).map(value));
     table
 }
 
