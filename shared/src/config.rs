@@ -211,9 +211,7 @@ impl Config {
             plans: read_plans(&root.section("plan")),
         };
         config.check_addresses(&root);
-        root.finish();
-        let mistakes = document.finish(()).err();
-        (config, mistakes)
+        (root.finish(config), document.finish(()).err())
     }
 
     /// No two of our servers may have the same port.
@@ -283,8 +281,7 @@ impl Gateway {
                 "other machines could reach the admin API: give a loopback address, or set admin_allow_remote = true",
             );
         }
-        section.finish();
-        gateway
+        section.finish(gateway)
     }
 }
 
@@ -297,7 +294,7 @@ impl Limits {
         let rate = |key, count| {
             section.parsed(key, parse_or_off(str::parse)).unwrap_or(Some(Rate::per_minute(count)))
         };
-        let limits = Self {
+        section.finish(Self {
             per_ip: rate("per_ip", 100),
             per_tenant: rate("per_tenant", 600),
             failed_keys: rate("failed_keys", 10),
@@ -310,9 +307,7 @@ impl Limits {
             coordinate: section
                 .integer_or("coordinate", parse_or_off(parse_coordinate_part))
                 .unwrap_or(Some(COORDINATE_PART)),
-        };
-        section.finish();
-        limits
+        })
     }
 }
 
@@ -325,29 +320,26 @@ impl Timeouts {
     fn read(section: Section<'_, '_>) -> Self {
         let duration =
             |key, seconds| section.parsed(key, parse_duration).unwrap_or(Duration::from_secs(seconds));
-        let timeouts = Self {
+        section.finish(Self {
             head: duration("head", 10),
             idle: duration("idle", 75),
             answer: duration("answer", 30),
             drain: duration("drain", 30),
-        };
-        section.finish();
-        timeouts
+        })
     }
 }
 
 impl Cors {
     fn read(section: Section<'_, '_>) -> Self {
-        let cors = Self { allow_origins: section.list("allow_origins", parse_origin).unwrap_or_default() };
-        section.finish();
-        cors
+        section
+            .finish(Self { allow_origins: section.list("allow_origins", parse_origin).unwrap_or_default() })
     }
 }
 
 impl Pool {
     fn read(section: Section<'_, '_>) -> Self {
         let status_listen = section.parsed("status_listen", parse_or_off(parse_address));
-        let pool = Self {
+        section.finish(Self {
             status_listen: status_listen.unwrap_or(Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 1339)))),
             slot_address: section
                 .parsed("slot_address", str::parse)
@@ -355,26 +347,21 @@ impl Pool {
             idle_timeout: section.parsed("idle_timeout", parse_duration).unwrap_or(Duration::from_secs(300)),
             memory_bytes: section.parsed("memory", parse_bytes).unwrap_or(64 << 20),
             sandbox: section.parsed("sandbox", str::parse),
-        };
-        section.finish();
-        pool
+        })
     }
 }
 
 fn read_plans(section: &Section<'_, '_>) -> BTreeMap<String, Plan> {
-    let mut plans = BTreeMap::new();
-    for (name, section) in section.named_sections() {
-        let plan = Plan {
+    let read = |section: Section<'_, '_>| {
+        section.finish(Plan {
             per_tenant: section.parsed("per_tenant", parse_or_off(str::parse)),
             in_flight: count(&section, "in_flight"),
             quota_bytes: section.parsed("quota", parse_or_off(parse_bytes)),
             phexts: count(&section, "phexts"),
             memory_bytes: section.parsed("memory", parse_bytes),
-        };
-        section.finish();
-        plans.insert(name, plan);
-    }
-    plans
+        })
+    };
+    section.named_sections().into_iter().map(|(name, section)| (name, read(section))).collect()
 }
 
 /// Whether two addresses cannot both be bound. Port 0 is any free one.

@@ -294,8 +294,8 @@ impl<'a, 't> Section<'a, 't> {
         sections
     }
 
-    /// Reports each key that was never taken.
-    pub fn finish(self) {
+    /// The value, after each key that was never taken is reported.
+    pub fn finish<T>(&self, value: T) -> T {
         let taken = self.taken.borrow();
         for (name, _) in self.table.into_iter().flat_map(|table| table.iter()) {
             if !taken.contains(name.get_ref().as_ref()) {
@@ -304,5 +304,6 @@ impl<'a, 't> Section<'a, 't> {
                 self.document.mistake(Some(name.span()), message);
             }
         }
+        value
     }
 }

@@ -22,8 +22,7 @@ pub(super) fn parse(path: &Path, text: &str, config: &Config) -> Result<(Loaded,
     let sections = root.sections("tenant");
     let (tenants, places) =
         sections.into_iter().filter_map(|section| read_tenant(section, &mut seen, &folder, config)).unzip();
-    root.finish();
-    let registry = Registry { tenants };
+    let registry = root.finish(Registry { tenants });
     document.finish((Loaded { registry, format: Format::Native, changes: Vec::new() }, places))
 }
 
@@ -67,7 +66,7 @@ fn read_tenant(
         section.mistake(format!("tenant {owner} has {} keys; the limit is {KEYS_PER_TENANT}", keys.len()));
     }
     let keys: Vec<Key> = keys.into_iter().filter_map(|key| read_key(key, &mut ids, seen, owner)).collect();
-    section.finish();
+    section.finish(());
     let tenant = Tenant { name: name?, port: port?, state, plan, quota_bytes, data_dir, keys, last_key };
     Some((tenant, place))
 }
@@ -98,7 +97,7 @@ fn read_key(section: Section<'_, '_>, ids: &mut Unique<String>, seen: &mut Seen,
     }
     let scope = section.parsed("scope", str::parse).unwrap_or(Scope::Write);
     let expires_s = section.timestamp_s("expires");
-    section.finish();
+    section.finish(());
     Some(Key { id: id?, sha256: digest?, scope, expires_s })
 }
 
