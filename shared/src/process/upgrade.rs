@@ -159,27 +159,20 @@ impl Successor {
     /// # Errors
     /// It did not accept them within ten seconds. The sockets are this process's, as if nothing had been offered.
     pub async fn offer<R: DeserializeOwned>(
-        self,
-        payload: &impl Serialize,
-        descriptors: &[BorrowedFd<'_>],
-    ) -> Result<R, OfferError> {
-        self.exchange(payload, descriptors).await.map_err(OfferError::NotAccepted)
-    }
-
-    async fn exchange<R: DeserializeOwned>(
         mut self,
         payload: &impl Serialize,
         descriptors: &[BorrowedFd<'_>],
-    ) -> io::Result<R> {
+    ) -> Result<R, OfferError> {
+        let failed = OfferError::NotAccepted;
         let offer = Offer { version: VERSION, descriptors: descriptors.len(), payload };
-        in_time(self.connection.send(&offer, descriptors)).await?;
+        in_time(self.connection.send(&offer, descriptors)).await.map_err(failed)?;
         tracing::info!("the sockets are offered; serving until the new process accepts them");
         let accepted = in_time(self.connection.receive()).await;
         let reply = accepted.and_then(|(line, _)| Ok(serde_json::from_slice(&line)?));
         let decision = if reply.is_ok() { Decision::Commit } else { Decision::Abort };
         let decided = self.connection.send(&decision, &[]).await;
-        let reply = reply?;
-        decided?;
+        let reply = reply.map_err(failed)?;
+        decided.map_err(failed)?;
         Ok(reply)
     }
 }
