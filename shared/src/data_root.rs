@@ -253,9 +253,7 @@ impl Paths {
     }
 
     fn not_made(&self, error: &io::Error) -> RootLoss {
-        let is_unwritable =
-            matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem);
-        let why = if is_unwritable { Why::Unwritable } else { Why::NotMade };
+        let why = if file_error::is_unwritable(error) { Why::Unwritable } else { Why::NotMade };
         self.loss(why(file_error::text(&self.root, error)))
     }
 

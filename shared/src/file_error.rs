@@ -1,5 +1,5 @@
 //! What an operator needs to know about a file that cannot be used: its path, its owner, and the system's error. A
-//! worker in its sandbox must not use this: it may not ask for its user id.
+//! worker in its sandbox must not describe a file: it may not ask for its user id.
 
 use std::fs::Metadata;
 use std::io;
@@ -30,6 +30,16 @@ pub fn explained(path: &Path, error: io::Error) -> io::Error {
         return error;
     }
     io::Error::new(error.kind(), text(path, &error))
+}
+
+/// Whether nothing is at the path.
+pub fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// Whether nothing may be written there, by this user or by any.
+pub fn is_unwritable(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
 }
 
 /// What denies access to a path: the deepest part of it whose metadata can be read. It is the file itself, the folder

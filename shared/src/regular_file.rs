@@ -115,9 +115,7 @@ pub fn target_of(path: &Path) -> io::Result<PathBuf> {
     for _ in 0..=LINKS {
         let named = |error| file_error::named(&file, error);
         let found = match std::fs::symlink_metadata(&file) {
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-                return Ok(file);
-            }
+            Err(error) if file_error::is_absent(&error) => return Ok(file),
             found => found.map_err(named)?,
         };
         if !found.is_symlink() {

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::mount::{Mount, Position};
 use super::{DataRoot, Guard, open_directory, sync};
+use crate::file_error::{is_absent, is_unwritable};
 use crate::tenant::TenantName;
 use crate::{file_error, layout, secret_file};
 
@@ -294,14 +295,6 @@ fn metadata_at(path: &Path) -> io::Result<Option<Metadata>> {
         Err(error) if is_absent(&error) => Ok(None),
         found => found.map(Some).map_err(|error| file_error::named(path, error)),
     }
-}
-
-fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-}
-
-fn is_unwritable(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
 }
 
 /// Whether a directory lies under the mount point of its missing mount.

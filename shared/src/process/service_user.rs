@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 use nix::unistd::{Gid, Uid, User};
 
 use crate::config::Config;
+use crate::file_error::is_absent;
 use crate::file_owner::{self, is_known_here, is_root, refuse_wrong_user};
 use crate::layout::{LINKS, folder_of};
 use crate::process::terminal_guard;
@@ -272,10 +273,6 @@ fn parts(path: &Path) -> Vec<OsString> {
 fn parent(mut path: PathBuf) -> PathBuf {
     path.pop();
     path
-}
-
-fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 #[cfg(test)]
