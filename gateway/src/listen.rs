@@ -7,11 +7,12 @@ use std::fs::{self, Permissions};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use socket2::{Domain, SockFilter, SockRef, Socket};
 use sq_shared::config::{Config, ListenAddress};
+use sq_shared::file_id::FileId;
 use sq_shared::limits::{CLIENT_BACKLOG, CLIENT_UNSENT_BYTES};
 use sq_shared::listen_error::{self, Settings};
 use sq_shared::socket_file;
@@ -77,20 +78,6 @@ pub(crate) struct Listening {
     socket: Socket,
     /// The file that a Unix socket had when it was bound.
     pub file: Option<FileId>,
-}
-
-/// Identifies a socket file, whatever file has its name by now. The inode is not reused while the socket is open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub(crate) struct FileId {
-    device: u64,
-    inode: u64,
-}
-
-impl FileId {
-    fn from_socket_path(path: &Path) -> Option<Self> {
-        let file = fs::symlink_metadata(path).ok().filter(|file| file.file_type().is_socket())?;
-        Some(Self { device: file.dev(), inode: file.ino() })
-    }
 }
 
 /// The listening sockets of a gateway.
@@ -165,7 +152,7 @@ impl Listening {
     }
 
     fn has_its_file(&self, path: &Path) -> bool {
-        self.file.is_some() && self.file == FileId::from_socket_path(path)
+        self.file.is_some() && self.file == socket_file::id(path)
     }
 
     /// Whether it matches the config. Its file may have been replaced or deleted since it was bound.
@@ -240,7 +227,7 @@ fn bind_unix(path: &Path) -> io::Result<Listening> {
     socket_file::remove_dead(path)?;
     let listener = std::os::unix::net::UnixListener::bind(path)?;
     fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE))?;
-    Ok(Listening { socket: listener.into(), file: FileId::from_socket_path(path) })
+    Ok(Listening { socket: listener.into(), file: socket_file::id(path) })
 }
 
 #[cfg(test)]

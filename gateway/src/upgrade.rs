@@ -6,9 +6,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use sq_shared::file_id::FileId;
 use sq_shared::process::upgrade::{self, AcceptError, OfferError, Predecessor, Successor};
 
-use crate::listen::{FileId, Listening, Role, Sockets};
+use crate::listen::{Listening, Role, Sockets};
 
 /// A socket of an offer. They come in the order of the descriptors.
 #[derive(Debug, Serialize, Deserialize)]

@@ -14,6 +14,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::config::Config;
+use crate::file_id::FileId;
 use crate::file_lock::lock_within;
 use crate::registry::Registry;
 use crate::secret_file::Replacement;
@@ -30,7 +31,7 @@ pub use evidence::{evidence_of_tenants, first_note};
 pub use loss::RootLoss;
 use loss::Why;
 use mount::{Mount, Position};
-pub use place::{DirectoryId, Gone, Place};
+pub use place::{Gone, Place, directory_id_at};
 pub use watch::RootWatch;
 
 /// Longer than any marker, even a copy of the file beside the config, which may name a mount point.
@@ -53,7 +54,7 @@ pub struct DataRoot {
 enum Guard {
     Marker(RootId),
     /// The root is not writable, so it has no marker. Until the process ends, this directory is the root.
-    Directory(DirectoryId),
+    Directory(FileId),
 }
 
 /// A random number from the operating system.
@@ -90,7 +91,7 @@ impl DataRoot {
             Err(RootLoss { paths, why: Why::Unwritable(error) }) => {
                 tracing::warn!(root = %paths.root.display(), error, "the data root cannot be written to, and gets no marker");
                 let found = std::fs::metadata(&paths.root).map_err(|error| paths.not_made(&error))?;
-                Ok(paths.guarded_by(Guard::Directory(DirectoryId::from_metadata(&found))))
+                Ok(paths.guarded_by(Guard::Directory(FileId::from_metadata(&found))))
             }
             Ok((root, Some(error))) => {
                 let file = root.paths.id_file.display();
@@ -179,7 +180,7 @@ impl DataRoot {
                 is_it
             }
             Guard::Directory(id) => {
-                DirectoryId::from_metadata(
+                FileId::from_metadata(
                     &directory.metadata().map_err(|error| paths.loss(Why::from_error(&error)))?,
                 ) == id
             }
@@ -294,7 +295,7 @@ impl Paths {
             if position.is_none() {
                 let found = root.metadata().map_err(|error| self.loss(Why::from_error(&error)))?;
                 // Usually the list of mounts is not needed.
-                if mount.had(DirectoryId::from_metadata(&found)) {
+                if mount.had(FileId::from_metadata(&found)) {
                     continue;
                 }
                 let Ok(found) = Position::new(root) else { return Ok(()) };

@@ -27,6 +27,7 @@ pub mod toml_reader;
 // Files: where they lie, whose they are, and how they are read, written and locked.
 pub mod access;
 pub mod file_error;
+pub mod file_id;
 pub mod file_lock;
 pub mod file_owner;
 pub mod layout;

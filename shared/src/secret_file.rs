@@ -3,10 +3,11 @@
 
 use std::fs::{DirBuilder, File, Permissions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::file_id::FileId;
 use crate::file_lock::lock_within;
 use crate::{file_error, layout, regular_file};
 
@@ -144,8 +145,8 @@ fn open_locked(path: &Path, check: impl Fn(&File) -> io::Result<()>) -> io::Resu
             TryLockError::WouldBlock => io::Error::other("another process is adding to it"),
             TryLockError::Error(error) => error,
         })?;
-        let (opened, named) = (file.metadata()?, path.symlink_metadata());
-        if named.is_ok_and(|named| (named.dev(), named.ino()) == (opened.dev(), opened.ino())) {
+        let opened = FileId::from_metadata(&file.metadata()?);
+        if path.symlink_metadata().is_ok_and(|named| FileId::from_metadata(&named) == opened) {
             return Ok(file);
         }
     }

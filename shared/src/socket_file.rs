@@ -10,6 +10,8 @@ use std::path::Path;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
+use crate::file_id::FileId;
+
 /// The result of connecting.
 #[derive(Debug)]
 pub enum Connected {
@@ -48,7 +50,13 @@ pub fn remove_dead(path: &Path) -> io::Result<()> {
 
 /// Whether there is a socket file at this path, which is not a link.
 pub fn is_socket(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
+    id(path).is_some()
+}
+
+/// Identifies the socket file at this path.
+pub fn id(path: &Path) -> Option<FileId> {
+    let found = fs::symlink_metadata(path).ok()?;
+    found.file_type().is_socket().then(|| FileId::from_metadata(&found))
 }
 
 #[cfg(test)]

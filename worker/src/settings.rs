@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use sq_shared::data_root::DirectoryId;
+use sq_shared::file_id::FileId;
 use sq_shared::registry::Key;
 
 /// The exit code of a worker whose directory is missing, removed or replaced. Not a crash: the pool checks the directory
@@ -34,7 +34,7 @@ pub(crate) struct WorkerSettings {
     pub(crate) drain_ms: u64,
     /// The directory at the tenant's path, as far as the pool knows. A worker that has another one open exits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) directory: Option<DirectoryId>,
+    pub(crate) directory: Option<FileId>,
 }
 
 /// What is missing when a tenant can't be served. A worker started with this refuses every command and says why.

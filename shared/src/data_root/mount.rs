@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
-use super::DirectoryId;
+use crate::file_id::FileId;
 use crate::mounts;
 
 /// Begins the line that names a mount, in a tenant's note and beside the config: device and inode of the directory,
@@ -19,7 +19,7 @@ pub(super) const MOUNTED: &str = "mounted";
 pub(super) struct Mount {
     point: PathBuf,
     /// The directory that was seen there.
-    directory: DirectoryId,
+    directory: FileId,
 }
 
 /// Where a directory is now.
@@ -30,7 +30,7 @@ pub(super) struct Position {
     mount_point: PathBuf,
     /// Something is mounted on the directory, even if it is the same folder.
     is_mount_point: bool,
-    directory: DirectoryId,
+    directory: FileId,
 }
 
 impl Position {
@@ -45,7 +45,7 @@ impl Position {
             is_mount_point: points.nearest == path,
             path,
             mount_point: points.real,
-            directory: DirectoryId::from_metadata(&directory.metadata()?),
+            directory: FileId::from_metadata(&directory.metadata()?),
         })
     }
 
@@ -68,7 +68,7 @@ impl Mount {
 
     /// A mount on the directory itself, as older notes have it.
     pub(super) fn at(point: PathBuf) -> Self {
-        Self { point, directory: DirectoryId::NONE }
+        Self { point, directory: FileId::NONE }
     }
 
     pub(super) fn point(&self) -> &Path {
@@ -76,14 +76,14 @@ impl Mount {
     }
 
     /// Whether this is the directory that was seen. In a container it may be, while the mount is another process's.
-    pub(super) fn had(&self, directory: DirectoryId) -> bool {
+    pub(super) fn had(&self, directory: FileId) -> bool {
         self.directory == directory
     }
 
     /// Whether a directory is under the mount point while nothing is mounted there.
     pub(super) fn is_missing_at(&self, position: &Position) -> bool {
         let Position { path, mount_point, is_mount_point, directory } = position;
-        if self.directory == DirectoryId::NONE {
+        if self.directory == FileId::NONE {
             return !is_mount_point;
         }
         let is_uncovered = *mount_point != self.point && self.point.starts_with(mount_point);
@@ -92,7 +92,7 @@ impl Mount {
 
     /// The line of a note; `None` for a mount point whose name does not fit on a line.
     pub(super) fn line(&self) -> Option<String> {
-        let DirectoryId { device, inode } = self.directory;
+        let FileId { device, inode } = self.directory;
         let point = self.point.to_str().filter(|point| !point.contains('\n'))?;
         Some(format!("{MOUNTED} {device} {inode} {point}\n"))
     }
@@ -102,7 +102,7 @@ impl Mount {
         let parse = |line: &str| {
             let mut fields = line.strip_prefix(MOUNTED)?.strip_prefix(' ')?.splitn(3, ' ');
             let mut number = || fields.next()?.parse().ok();
-            let directory = DirectoryId { device: number()?, inode: number()? };
+            let directory = FileId { device: number()?, inode: number()? };
             let point = PathBuf::from(fields.next()?);
             point.is_absolute().then_some(Self { point, directory })
         };
@@ -114,10 +114,10 @@ impl Mount {
 mod tests {
     use super::*;
 
-    const SEEN: DirectoryId = DirectoryId { device: 2049, inode: 2 };
-    const OTHER: DirectoryId = DirectoryId { device: 1, inode: 77 };
+    const SEEN: FileId = FileId { device: 2049, inode: 2 };
+    const OTHER: FileId = FileId { device: 1, inode: 77 };
 
-    fn position(path: &str, mount_point: &str, directory: DirectoryId) -> Position {
+    fn position(path: &str, mount_point: &str, directory: FileId) -> Position {
         let is_mount_point = path == mount_point;
         Position { path: path.into(), mount_point: mount_point.into(), is_mount_point, directory }
     }

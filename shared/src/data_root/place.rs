@@ -4,16 +4,15 @@
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
 
 use super::mount::{Mount, Position};
 use super::{DataRoot, Guard, open_directory, sync};
 use crate::file_error::{is_absent, is_unwritable};
+use crate::file_id::FileId;
 use crate::tenant::TenantName;
 use crate::{file_error, layout, secret_file};
 
@@ -33,18 +32,11 @@ struct Note {
     mount: Option<Mount>,
 }
 
-/// Identifies a directory, whatever its path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DirectoryId {
-    pub(super) device: u64,
-    pub(super) inode: u64,
-}
-
 /// What is at a tenant's path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// Its directory, which may be new.
-    There(DirectoryId),
+    There(FileId),
     /// The tenant had a directory, and it is not there.
     Gone(Gone),
 }
@@ -58,24 +50,6 @@ pub enum Gone {
     Unmounted,
     /// A file is there, or something else.
     NotADirectory,
-}
-
-impl DirectoryId {
-    /// Not the id of any directory.
-    pub const NONE: Self = Self { device: 0, inode: 0 };
-
-    /// The id of a directory, from its metadata.
-    pub fn from_metadata(found: &Metadata) -> Self {
-        Self { device: found.dev(), inode: found.ino() }
-    }
-
-    /// The id of what is at a path now; [`Self::NONE`] when nothing is.
-    ///
-    /// # Errors
-    /// The system does not tell.
-    pub fn at(path: &Path) -> io::Result<Self> {
-        Ok(metadata_at(path)?.as_ref().map_or(Self::NONE, Self::from_metadata))
-    }
 }
 
 impl Gone {
@@ -132,12 +106,12 @@ impl DataRoot {
                 rustix::fs::accessat(CWD, data_dir, wanted, AtFlags::empty())
                     .map_err(|error| file_error::named(data_dir, error.into()))?;
                 self.update_note(note.as_ref(), tenant, data_dir)?;
-                Ok(Place::There(DirectoryId::from_metadata(&found)))
+                Ok(Place::There(FileId::from_metadata(&found)))
             }
             None if note.is_some() => Ok(Place::Gone(Gone::Missing)),
             None => {
                 self.make(tenant, data_dir)?;
-                DirectoryId::at(data_dir).map(Place::There)
+                directory_id_at(data_dir).map(Place::There)
             }
         }
     }
@@ -289,6 +263,14 @@ fn mount_of(root: &File, data_dir: &Path) -> io::Result<Option<Mount>> {
     }
 }
 
+/// The id of what is at a path now; [`FileId::NONE`] when nothing is.
+///
+/// # Errors
+/// The system does not tell.
+pub fn directory_id_at(path: &Path) -> io::Result<FileId> {
+    Ok(metadata_at(path)?.as_ref().map_or(FileId::NONE, FileId::from_metadata))
+}
+
 /// `None` when nothing is there.
 fn metadata_at(path: &Path) -> io::Result<Option<Metadata>> {
     match fs::metadata(path) {
@@ -300,7 +282,7 @@ fn metadata_at(path: &Path) -> io::Result<Option<Metadata>> {
 /// Whether a directory lies under the mount point of its missing mount.
 fn was_mounted(note: Option<&Note>, found: &Metadata, data_dir: &Path) -> io::Result<bool> {
     match note.and_then(|note| note.mount.as_ref()) {
-        Some(mount) if !mount.had(DirectoryId::from_metadata(found)) => {
+        Some(mount) if !mount.had(FileId::from_metadata(found)) => {
             let position = Position::new(&open_directory(data_dir)?);
             Ok(position.is_ok_and(|position| mount.is_missing_at(&position)))
         }

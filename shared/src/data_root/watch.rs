@@ -4,7 +4,8 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
-use super::{DataRoot, DirectoryId, RootLoss, Why};
+use super::{DataRoot, RootLoss, Why};
+use crate::file_id::FileId;
 
 /// How often. A check opens and reads one short file.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
@@ -15,7 +16,7 @@ pub struct RootWatch {
     data_root: DataRoot,
     loss: Option<RootLoss>,
     /// The directory whose mount was noted last: another one means another mount.
-    located: Option<DirectoryId>,
+    located: Option<FileId>,
 }
 
 impl RootWatch {
@@ -49,7 +50,7 @@ impl RootWatch {
             Err(RootLoss { why: Why::Scarce(_), .. }) => return None,
             Err(loss) => Some(loss),
             Ok(directory) => {
-                self.note_mount(directory.metadata().as_ref().map(DirectoryId::from_metadata).ok());
+                self.note_mount(directory.metadata().as_ref().map(FileId::from_metadata).ok());
                 None
             }
         };
@@ -69,7 +70,7 @@ impl RootWatch {
     }
 
     /// Notes the root's mount at the first check, and when another disk is mounted at its path.
-    fn note_mount(&mut self, found: Option<DirectoryId>) {
+    fn note_mount(&mut self, found: Option<FileId>) {
         if found == self.located {
             return;
         }

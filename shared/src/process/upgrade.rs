@@ -20,7 +20,6 @@ mod wire;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -35,6 +34,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::file_id::FileId;
 use crate::{file_error, socket_file};
 pub use launch::launch;
 use wire::Connection;
@@ -306,9 +306,6 @@ struct UpgradeSocket {
     file: Option<FileId>,
 }
 
-/// Device and inode.
-type FileId = (u64, u64);
-
 impl UpgradeSocket {
     /// Its mode is set before it has a name: the file is its owner's alone from the first moment.
     fn bind(path: &Path) -> io::Result<Self> {
@@ -318,7 +315,7 @@ impl UpgradeSocket {
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
         rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
-        let file = file_id(path);
+        let file = socket_file::id(path);
         rustix::net::listen(&socket, 1)?;
         Ok(Self { listener: UnixListener::from_std(socket.into())?, path: path.to_owned(), file })
     }
@@ -327,14 +324,10 @@ impl UpgradeSocket {
 impl Drop for UpgradeSocket {
     fn drop(&mut self) {
         // Another process may have its own socket there by now.
-        if self.file.is_some() && file_id(&self.path) == self.file {
+        if self.file.is_some() && socket_file::id(&self.path) == self.file {
             let _ = fs::remove_file(&self.path);
         }
     }
-}
-
-fn file_id(path: &Path) -> Option<FileId> {
-    fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
 /// The end of a process that need not be a child of this one.

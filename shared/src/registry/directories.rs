@@ -2,12 +2,12 @@
 //! not the operating system's, and it holds no file of the service.
 
 use std::collections::HashMap;
-use std::fs::{self, Metadata};
-use std::os::unix::fs::MetadataExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{Registry, Tenant};
 use crate::config::Config;
+use crate::file_id::FileId;
 use crate::layout;
 
 /// Directories of the operating system: neither they nor directories in them are a tenant's. (The data root may be in
@@ -84,14 +84,8 @@ pub(super) fn mistakes(registry: &Registry, path: &Path, config: &Config) -> Vec
 
 /// Identifies a directory whatever its name: it may be a bind mount, or be spelled in another case where the file
 /// system ignores that.
-type Inode = (u64, u64);
-
-fn inode_of(metadata: &Metadata) -> Inode {
-    (metadata.dev(), metadata.ino())
-}
-
-fn inode_at(path: &Path) -> Option<Inode> {
-    fs::metadata(path).ok().as_ref().map(inode_of)
+fn id_at(path: &Path) -> Option<FileId> {
+    fs::metadata(path).ok().as_ref().map(FileId::from_metadata)
 }
 
 /// A tenant's directory as it is on the disk.
@@ -99,14 +93,14 @@ struct Directory {
     /// Its path, links followed.
     real: PathBuf,
     /// `None` while it does not exist.
-    inode: Option<Inode>,
+    id: Option<FileId>,
     /// It is a folder of the data root and not a link, so its parents are known.
     is_plain: bool,
 }
 
 impl Directory {
     fn at(real: PathBuf) -> Self {
-        Self { inode: inode_at(&real), real, is_plain: false }
+        Self { id: id_at(&real), real, is_plain: false }
     }
 
     /// `data_root` has its links followed.
@@ -116,7 +110,11 @@ impl Directory {
         match fs::symlink_metadata(&directory) {
             Ok(found) if found.is_symlink() => {}
             found if tenant.data_dir.is_none() => {
-                return Self { real: directory, inode: found.ok().as_ref().map(inode_of), is_plain: true };
+                return Self {
+                    real: directory,
+                    id: found.ok().as_ref().map(FileId::from_metadata),
+                    is_plain: true,
+                };
             }
             _ => {}
         }
@@ -130,7 +128,7 @@ struct Service {
     /// Each with its name; a link is listed by its folder.
     files: Vec<(&'static str, PathBuf)>,
     /// The folders around these files.
-    folders: HashMap<Inode, &'static str>,
+    folders: HashMap<FileId, &'static str>,
 }
 
 impl Service {
@@ -149,9 +147,9 @@ impl Service {
         });
         let files: Vec<_> = real.chain(links).collect();
         let around = |(what, path): &(&'static str, PathBuf)| {
-            let inodes: Vec<Inode> = path.ancestors().filter_map(inode_at).collect();
+            let ids: Vec<FileId> = path.ancestors().filter_map(id_at).collect();
             let what = *what;
-            inodes.into_iter().map(move |inode| (inode, what))
+            ids.into_iter().map(move |id| (id, what))
         };
         let folders = files.iter().rev().flat_map(around).collect();
         Self { data_root, files, folders }
@@ -167,8 +165,8 @@ impl Service {
             return Some("a part of the archive of removed tenants".to_owned());
         }
         let by_path = || self.files.iter().find(|(_, file)| file.starts_with(real)).map(|(what, _)| *what);
-        let by_inode = || self.folders.get(&directory.inode?).copied();
-        by_path().or_else(by_inode).map(|what| format!("a directory that holds {what}"))
+        let by_id = || self.folders.get(&directory.id?).copied();
+        by_path().or_else(by_id).map(|what| format!("a directory that holds {what}"))
     }
 
     /// A data root that is a directory of the operating system gives tenants nothing in it.
@@ -186,19 +184,19 @@ fn is_of_the_system(real: &Path) -> bool {
 #[derive(Default)]
 struct Owners<'t> {
     by_path: HashMap<PathBuf, &'t Tenant>,
-    by_inode: HashMap<Inode, &'t Tenant>,
+    by_id: HashMap<FileId, &'t Tenant>,
 }
 
 impl<'t> Owners<'t> {
     /// Notes a directory's owner. Returns its earlier owner, if there is one.
     fn claim(&mut self, directory: &Directory, tenant: &'t Tenant) -> Option<&'t Tenant> {
-        let of_inode = directory.inode.and_then(|inode| self.by_inode.get(&inode));
-        if let Some(earlier) = self.by_path.get(&directory.real).or(of_inode) {
+        let of_id = directory.id.and_then(|id| self.by_id.get(&id));
+        if let Some(earlier) = self.by_path.get(&directory.real).or(of_id) {
             return Some(earlier);
         }
         self.by_path.insert(directory.real.clone(), tenant);
-        if let Some(inode) = directory.inode {
-            self.by_inode.insert(inode, tenant);
+        if let Some(id) = directory.id {
+            self.by_id.insert(id, tenant);
         }
         None
     }
@@ -210,8 +208,8 @@ impl<'t> Owners<'t> {
             return None;
         }
         let owner = |ancestor: &Path| {
-            let of_inode = || self.by_inode.get(&inode_at(ancestor)?);
-            self.by_path.get(ancestor).or_else(of_inode).copied()
+            let of_id = || self.by_id.get(&id_at(ancestor)?);
+            self.by_path.get(ancestor).or_else(of_id).copied()
         };
         directory.real.ancestors().skip(1).find_map(owner)
     }

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sq_shared::data_root::{DataRoot, DirectoryId, Place, RootWatch};
+use sq_shared::data_root::{DataRoot, Place, RootWatch};
+use sq_shared::file_id::FileId;
 use sq_shared::tenant::TenantName;
 use tokio::sync::mpsc;
 
@@ -207,7 +208,7 @@ impl Observed {
         }
     }
 
-    fn directory_of(&self, port: u16, assignment: &Assignment) -> Option<DirectoryId> {
+    fn directory_of(&self, port: u16, assignment: &Assignment) -> Option<FileId> {
         match self.slots.get(&port)?.directory_state(assignment)? {
             DirectoryState::Present(id) => Some(id),
             DirectoryState::Checking | DirectoryState::Missing => None,

@@ -3,7 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use sq_shared::data_root::{DataRoot, DirectoryId, Place};
+use sq_shared::data_root::{DataRoot, Place, directory_id_at};
+use sq_shared::file_id::FileId;
 
 use super::desired::Assignment;
 use super::observed::DirectoryState;
@@ -11,7 +12,7 @@ use super::observed::DirectoryState;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum CheckResult {
     /// The same directory as before.
-    Unchanged(DirectoryId),
+    Unchanged(FileId),
     /// The directory, or why there is none; and where its path leads if there is one.
     Found(Place, Option<Resolved>),
     Failed(io::ErrorKind, String),
@@ -33,7 +34,7 @@ impl CheckResult {
         known: Option<DirectoryState>,
     ) -> Self {
         let data_dir = &assignment.data_dir;
-        let result = match (known, DirectoryId::at(data_dir)) {
+        let result = match (known, directory_id_at(data_dir)) {
             (Some(DirectoryState::Present(known)), Ok(id)) if id == known => Ok(Self::Unchanged(id)),
             (Some(DirectoryState::Present(_)), Err(error)) => Err(error),
             _ => match data_root.find_or_make(&assignment.tenant, data_dir) {

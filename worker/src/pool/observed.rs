@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sq_shared::data_root::DirectoryId;
+use sq_shared::file_id::FileId;
 
 use super::backoff::{Backoff, Lifetime};
 use super::desired::Assignment;
@@ -40,7 +40,7 @@ pub(crate) enum DirectoryState {
     /// Being checked. No worker may start until the result is there.
     Checking,
     /// The tenant's directory, as far as the pool knows.
-    Present(DirectoryId),
+    Present(FileId),
     /// Nothing that is the tenant's.
     Missing,
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sq_shared::data_root::DirectoryId;
+use sq_shared::file_id::FileId;
 use sq_shared::registry::Key;
 use sq_shared::tenant::TenantName;
 use tokio::sync::{Notify, Semaphore};
@@ -36,7 +36,7 @@ pub struct Worker {
     pub(crate) tenant: Option<TenantName>,
     pub(super) store: RefCell<Store>,
     /// The directory that the store has open, to compare with the pool's settings.
-    directory: Option<DirectoryId>,
+    directory: Option<FileId>,
     /// What is missing on the server; then every command is refused.
     pub(super) missing_data: Option<MissingData>,
     pub(super) access: RefCell<Access>,
@@ -99,7 +99,7 @@ impl Worker {
 
     /// The same worker, which exits once settings name another directory than this one.
     #[must_use]
-    pub(crate) fn with_directory(self, directory: DirectoryId) -> Self {
+    pub(crate) fn with_directory(self, directory: FileId) -> Self {
         Self { directory: Some(directory), ..self }
     }
 

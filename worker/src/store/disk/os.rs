@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, Dir, FallocateFlags, FileType, Mode, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
-use sq_shared::data_root::DirectoryId;
 use sq_shared::file_error;
+use sq_shared::file_id::FileId;
 use sq_shared::phext_name::PhextName;
 use sq_shared::process::service_user;
 
@@ -115,8 +115,8 @@ impl DataDirectory {
     ///
     /// # Errors
     /// The system's error.
-    pub fn id(&self) -> io::Result<DirectoryId> {
-        Ok(DirectoryId::from_metadata(&self.directory.metadata()?))
+    pub fn id(&self) -> io::Result<FileId> {
+        Ok(FileId::from_metadata(&self.directory.metadata()?))
     }
 }
 
