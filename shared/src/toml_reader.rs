@@ -192,7 +192,7 @@ impl<'a, 't> Section<'a, 't> {
 
     /// A string, unchanged.
     pub fn text(&self, key: &'static str) -> Option<String> {
-        self.parsed(key, |text| Ok::<_, std::convert::Infallible>(text.to_owned()))
+        self.converted(key, "a string in quotes", DeValue::as_str).map(str::to_owned)
     }
 
     /// A whole number from 0 to 65535.
@@ -249,49 +249,39 @@ impl<'a, 't> Section<'a, 't> {
         Some(list)
     }
 
-    fn child(&self, value: &'a Spanned<DeValue<'t>>, table: &'a DeTable<'t>) -> Self {
-        Self {
-            document: self.document,
-            table: Some(table),
-            span: Some(value.span()),
-            taken: RefCell::default(),
-        }
+    /// A value that is to be a table; else it is noted that the key is `what`.
+    fn child(&self, key: &str, what: &str, value: &'a Spanned<DeValue<'t>>) -> Option<Self> {
+        let Some(table) = value.get_ref().as_table() else {
+            self.expected(key, what, value);
+            return None;
+        };
+        Some(Self { table: Some(table), span: Some(value.span()), ..self.missing() })
+    }
+
+    fn missing(&self) -> Self {
+        Self { document: self.document, table: None, span: None, taken: RefCell::default() }
     }
 
     /// A table in this one; empty when it is missing.
     pub fn section(&self, key: &'static str) -> Self {
-        if let Some(value) = self.take(key) {
-            match value.get_ref().as_table() {
-                Some(table) => return self.child(value, table),
-                None => self.expected(key, "a table", value),
-            }
-        }
-        Self { document: self.document, table: None, span: None, taken: RefCell::default() }
+        let found = self.take(key).and_then(|value| self.child(key, "a table", value));
+        found.unwrap_or_else(|| self.missing())
     }
 
     /// The tables in this one, whose names the file chooses.
     pub fn named_sections(&self) -> Vec<(String, Self)> {
-        let mut sections = Vec::new();
-        for (name, value) in self.table.into_iter().flat_map(|table| table.iter()) {
-            match value.get_ref().as_table() {
-                Some(table) => sections.push((name.get_ref().to_string(), self.child(value, table))),
-                None => self.expected(name.get_ref(), "a table", value),
-            }
-        }
-        sections
+        let values = self.table.into_iter().flat_map(|table| table.iter());
+        let named = values.map(|(name, value)| (name.get_ref(), value));
+        named
+            .filter_map(|(name, value)| Some((name.to_string(), self.child(name, "a table", value)?)))
+            .collect()
     }
 
     /// An array of tables, `[[key]]`; empty when it is missing.
     pub fn sections(&self, key: &'static str) -> Vec<Self> {
-        let array = self.converted(key, "an array of tables", DeValue::as_array);
-        let mut sections = Vec::new();
-        for item in array.into_iter().flat_map(|array| array.iter()) {
-            match item.get_ref().as_table() {
-                Some(table) => sections.push(self.child(item, table)),
-                None => self.expected(key, "an array of tables", item),
-            }
-        }
-        sections
+        const WHAT: &str = "an array of tables";
+        let items = self.converted(key, WHAT, DeValue::as_array).into_iter().flat_map(|array| array.iter());
+        items.filter_map(|item| self.child(key, WHAT, item)).collect()
     }
 
     /// The value, after each key that was never taken is reported.
