@@ -75,12 +75,6 @@ impl Holder {
     }
 }
 
-enum Vacancy {
-    Free,
-    /// Not before this time; `None` while every connection waits for the server.
-    Later(Option<Instant>),
-}
-
 impl Connections {
     /// For up to this many connections, one of which is the next to be accepted.
     #[must_use]
@@ -116,11 +110,11 @@ impl Connections {
 
     async fn take_place(&self) -> (Place, Eviction) {
         let places = &self.places;
-        if !matches!(places.make_room(false), Vacancy::Free) {
+        if places.make_room(false).is_err() {
             // What has arrived on the connections is read before any of them counts as silent.
             tokio::task::yield_now().await;
         }
-        while let Vacancy::Later(at) = places.make_room(true) {
+        while let Err(at) = places.make_room(true) {
             match at {
                 Some(at) => _ = tokio::time::timeout_at(at.into(), places.changed.notified()).await,
                 None => places.changed.notified().await,
@@ -138,18 +132,19 @@ impl Connections {
 
 impl Places {
     /// Looks for a free place. When there is none and it `may_evict`, the connection that is overdue longest loses its own.
-    fn make_room(&self, may_evict: bool) -> Vacancy {
+    /// The error is when there can be a place; `None` while every connection waits for the server.
+    fn make_room(&self, may_evict: bool) -> Result<(), Option<Instant>> {
         let mut taken = self.lock();
         if taken.by_number.len() < self.most {
-            return Vacancy::Free;
+            return Ok(());
         }
         let overdue = |(number, holder): (&u64, &Holder)| Some((holder.overdue_at()?, *number));
         match taken.by_number.iter().filter_map(overdue).min() {
             Some((at, number)) if may_evict && at <= Instant::now() => {
                 taken.by_number.remove(&number);
-                Vacancy::Free
+                Ok(())
             }
-            next => Vacancy::Later(next.map(|(at, _)| at)),
+            next => Err(next.map(|(at, _)| at)),
         }
     }
 
