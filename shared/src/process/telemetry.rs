@@ -85,8 +85,12 @@ fn lines<W: Write + 'static>(
     is_coloured: bool,
     out: impl Fn() -> W + Send + Sync + 'static,
 ) -> Box<dyn Layer<Registry> + Send + Sync> {
-    let lines =
-        fmt::layer::<Registry>().with_writer(move || VisibleLines { format, is_coloured, out: out() });
+    let visible = match format {
+        LogFormat::Json => visible::json,
+        LogFormat::Text if is_coloured => visible::coloured_line,
+        LogFormat::Text => visible::line,
+    };
+    let lines = fmt::layer::<Registry>().with_writer(move || VisibleLines { visible, out: out() });
     match format {
         LogFormat::Text if is_coloured => {
             lines.fmt_fields(debug_fn(write_coloured).delimited(" ")).with_ansi(true).boxed()
@@ -114,19 +118,8 @@ fn is_ours(line: &Metadata<'_>) -> bool {
 
 /// Makes each line visible before it is written. The formatter writes a line in one piece.
 struct VisibleLines<W> {
-    format: LogFormat,
-    is_coloured: bool,
+    visible: fn(&str) -> Cow<'_, str>,
     out: W,
-}
-
-impl<W> VisibleLines<W> {
-    fn visible<'l>(&self, line: &'l str) -> Cow<'l, str> {
-        match (self.format, self.is_coloured) {
-            (LogFormat::Json, _) => visible::json(line),
-            (LogFormat::Text, true) => visible::coloured_line(line),
-            (LogFormat::Text, false) => visible::line(line),
-        }
-    }
 }
 
 impl<W: Write> Write for VisibleLines<W> {
@@ -135,7 +128,7 @@ impl<W: Write> Write for VisibleLines<W> {
         let line = text.strip_suffix('\n').unwrap_or(&text);
         // A closed terminal or pipe, or a full disk: if the library saw the error, it would panic when it cannot
         // print that either.
-        let _ = match self.visible(line) {
+        let _ = match (self.visible)(line) {
             Cow::Borrowed(_) => self.out.write_all(bytes),
             Cow::Owned(mut line) => {
                 line.push('\n');
@@ -205,7 +198,7 @@ mod tests {
                 Err(io::ErrorKind::BrokenPipe.into())
             }
         }
-        let mut lines = VisibleLines { format: LogFormat::Text, is_coloured: false, out: Gone };
+        let mut lines = VisibleLines { visible: visible::line, out: Gone };
         for line in ["plain\n", "hidden \u{202e}\n"] {
             lines.write_all(line.as_bytes()).unwrap();
         }
