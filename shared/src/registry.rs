@@ -9,7 +9,6 @@ mod legacy;
 pub mod lock;
 mod native;
 
-use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -206,26 +205,6 @@ impl Key {
 
 /// A place in the file, in bytes from its beginning.
 type Place = Option<Range<usize>>;
-
-/// Finds values that two tenants share: each value with its first owner.
-struct Unique<T>(HashMap<T, String>);
-
-impl<T: Eq + std::hash::Hash> Unique<T> {
-    fn new() -> Self {
-        Self(HashMap::new())
-    }
-
-    /// Notes a value's owner. The error is its earlier owner.
-    fn claim(&mut self, value: T, owner: &str) -> Result<(), String> {
-        match self.0.get(&value) {
-            Some(earlier) => Err(earlier.clone()),
-            None => {
-                self.0.insert(value, owner.to_owned());
-                Ok(())
-            }
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests;

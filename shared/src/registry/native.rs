@@ -1,9 +1,11 @@
 //! Our own format: `[[tenant]]` with its `[[tenant.key]]`.
 
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::path::Path;
 
 use super::directories::parse_data_dir;
-use super::{Format, Key, Loaded, Place, Registry, Scope, Tenant, TenantState, Unique};
+use super::{Format, Key, Loaded, Place, Registry, Scope, Tenant, TenantState};
 use crate::config::Config;
 use crate::config::units::parse_bytes;
 use crate::layout;
@@ -17,7 +19,7 @@ pub(super) fn parse(path: &Path, text: &str, config: &Config) -> Result<(Loaded,
     let document = Document::new(path, text);
     let table = document.parse();
     let root = Section::root(&document, &table);
-    let mut seen = Seen { names: Unique::new(), ports: Unique::new(), digests: Unique::new() };
+    let mut seen = Seen::default();
     let folder = layout::folder_of(path);
     let sections = root.sections("tenant");
     let (tenants, places) =
@@ -26,11 +28,19 @@ pub(super) fn parse(path: &Path, text: &str, config: &Config) -> Result<(Loaded,
     document.finish((Loaded { registry, format: Format::Native, changes: Vec::new() }, places))
 }
 
-/// Values that only one tenant may have.
+/// Values that only one tenant may have, each with its first owner.
+#[derive(Default)]
 struct Seen {
-    names: Unique<TenantName>,
-    ports: Unique<u16>,
-    digests: Unique<TokenDigest>,
+    names: HashMap<TenantName, String>,
+    ports: HashMap<u16, String>,
+    digests: HashMap<TokenDigest, String>,
+}
+
+/// Notes a value's owner. Returns its earlier owner, if there is one.
+fn claim<T: Eq + Hash>(owners: &mut HashMap<T, String>, value: T, owner: &str) -> Option<String> {
+    let earlier = owners.get(&value).cloned();
+    owners.entry(value).or_insert_with(|| owner.to_owned());
+    earlier
 }
 
 /// `None` after a mistake, which has been noted.
@@ -44,7 +54,7 @@ fn read_tenant(
     let port = required(&section, "port", section.small_number("port"));
     let owner = name.as_ref().map_or("?", TenantName::as_str);
     if let Some(name) = &name
-        && seen.names.claim(name.clone(), owner).is_err()
+        && claim(&mut seen.names, name.clone(), owner).is_some()
     {
         section.mistake_at("name", format!("there is a tenant {name} already"));
     }
@@ -60,7 +70,7 @@ fn read_tenant(
     let data_dir = section.parsed("data_dir", |text| parse_data_dir(folder, text));
     let place = section.place_of("data_dir");
     let last_key = section.integer_or("last_key", parse_key_number).unwrap_or(0);
-    let mut ids = Unique::new();
+    let mut ids = HashMap::new();
     let keys = section.sections("key");
     if keys.len() > KEYS_PER_TENANT {
         section.mistake(format!("tenant {owner} has {} keys; the limit is {KEYS_PER_TENANT}", keys.len()));
@@ -77,21 +87,26 @@ fn check_port(section: &Section<'_, '_>, port: u16, owner: &str, seen: &mut Seen
         let message = format!("port {port} is outside the slots {}-{}", slots.start(), slots.end());
         section.mistake_at("port", message);
     }
-    if let Err(earlier) = seen.ports.claim(port, owner) {
+    if let Some(earlier) = claim(&mut seen.ports, port, owner) {
         section.mistake_at("port", format!("port {port} is tenant {earlier}'s already"));
     }
 }
 
-fn read_key(section: Section<'_, '_>, ids: &mut Unique<String>, seen: &mut Seen, owner: &str) -> Option<Key> {
+fn read_key(
+    section: Section<'_, '_>,
+    ids: &mut HashMap<String, String>,
+    seen: &mut Seen,
+    owner: &str,
+) -> Option<Key> {
     let id = required(&section, "id", section.parsed("id", parse_key_id));
     let digest = required(&section, "sha256", section.parsed_secret("sha256", str::parse::<TokenDigest>));
     if let Some(id) = &id
-        && ids.claim(id.clone(), owner).is_err()
+        && claim(ids, id.clone(), owner).is_some()
     {
         section.mistake_at("id", format!("tenant {owner} has a key {id} already"));
     }
     if let Some(digest) = digest
-        && let Err(earlier) = seen.digests.claim(digest, owner)
+        && let Some(earlier) = claim(&mut seen.digests, digest, owner)
     {
         section.mistake_at("sha256", format!("this key is tenant {earlier}'s already"));
     }
