@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, StatxFlags};
 
@@ -31,14 +31,6 @@ struct Mount {
 /// The list cannot be read. That does not mean that nothing is mounted.
 pub fn points() -> io::Result<Vec<PathBuf>> {
     Ok(list()?.into_iter().map(|mount| mount.point).collect())
-}
-
-/// The first mount point that is this directory or in it.
-///
-/// # Errors
-/// The list cannot be read.
-pub fn first_in(real: &Path) -> io::Result<Option<PathBuf>> {
-    Ok(points()?.into_iter().find(|point| point.starts_with(real)))
 }
 
 /// The mount points under which an open file is.
@@ -129,6 +121,7 @@ fn unescaped(mut field: &[u8]) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use std::os::unix::ffi::OsStrExt;
+    use std::path::Path;
 
     use super::*;
 

@@ -203,7 +203,7 @@ fn why_left(real: &Path, config: &Config, disposal: Disposal) -> io::Result<Opti
     if !real.is_dir() {
         return Ok(Some(WhyLeft::NotADirectory));
     }
-    Ok(mounts::first_in(real)?.map(WhyLeft::Mounted))
+    Ok(mounts::points()?.into_iter().find(|point| point.starts_with(real)).map(WhyLeft::Mounted))
 }
 
 /// Moves an open directory into the archive. Does not follow a link in the last component of either path, and does not
