@@ -8,6 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD};
+use rustix::io::Errno;
 
 use crate::file_owner::user;
 use crate::layout;
@@ -35,7 +36,10 @@ impl fmt::Display for Denied {
             self.reason, self.mode
         )?;
         match (self.owner == self.uid, self.reason.kind()) {
-            (_, io::ErrorKind::PermissionDenied) if self.reason.raw_os_error() == Some(EPERM) => {
+            (_, io::ErrorKind::PermissionDenied)
+                if Errno::from_io_error(&self.reason) == Some(Errno::PERM) =>
+            {
+                // The file is immutable.
                 write!(f, "chattr -i -a {path}")
             }
             (true, _) if self.is_directory => write!(f, "chmod u+rwx {path}"),
@@ -44,9 +48,6 @@ impl fmt::Display for Denied {
         }
     }
 }
-
-/// "Operation not permitted": the file is immutable.
-const EPERM: i32 = 1;
 
 /// A file that is to be read and written.
 pub fn file(path: &Path) -> Option<Denied> {
