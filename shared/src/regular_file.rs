@@ -17,16 +17,21 @@ use crate::layout::LINKS;
 /// # Errors
 /// It cannot be opened or read, is no regular file, or is not UTF-8.
 pub fn read_to_string(path: &Path) -> io::Result<String> {
-    let mut file = File::options().read(true).custom_flags(flags(OFlags::NONBLOCK)).open(path)?;
-    check_type(&file.metadata()?)?;
     let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
+    open(path)?.read_to_end(&mut bytes)?;
     if bytes.starts_with(UTF8_MARK) {
         bytes.drain(..UTF8_MARK.len());
     }
     check_encoding(&bytes)?;
     String::from_utf8(bytes)
         .map_err(|error| not_text(not_utf8(error.as_bytes(), error.utf8_error().valid_up_to())))
+}
+
+/// Opens a file for reading, through links. A pipe is refused instead of waited for.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    let file = File::options().read(true).custom_flags(flags(OFlags::NONBLOCK)).open(path)?;
+    check_type(&file.metadata()?)?;
+    Ok(file)
 }
 
 /// The byte order mark, U+FEFF, in UTF-8.

@@ -1,15 +1,12 @@
 //! Finds evidence that a system was used, when its data root or registry is missing: it is then lost, and not new.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
-
 use super::Why;
 use crate::config::Config;
-use crate::layout;
 use crate::registry::Registry;
+use crate::{layout, regular_file};
 
 /// How much of an audit log is read.
 const AUDIT_LOG_BYTES: u64 = 256 * 1024;
@@ -71,10 +68,9 @@ fn has_writes(audit_log: &Path) -> bool {
     if !std::fs::metadata(audit_log).is_ok_and(|found| found.is_file()) {
         return false;
     }
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let Ok(file) = rustix::fs::open(audit_log, flags, Mode::empty()) else { return false };
+    let Ok(file) = regular_file::open(audit_log) else { return false };
     let mut beginning = Vec::new();
-    if File::from(file).take(AUDIT_LOG_BYTES).read_to_end(&mut beginning).is_err() {
+    if file.take(AUDIT_LOG_BYTES).read_to_end(&mut beginning).is_err() {
         return false;
     }
     let mut lines = beginning.split_inclusive(|byte| *byte == b'\n');
