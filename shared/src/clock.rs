@@ -56,9 +56,6 @@ pub fn rfc3339(seconds: i64) -> Option<String> {
 }
 
 /// Reads a date with time and zone (RFC 3339), as seconds since 1970.
-///
-/// # Errors
-/// The text is not such a date.
 pub fn parse_rfc3339(text: &str) -> Result<i64, String> {
     let time = text.parse::<Timestamp>();
     time.map(Timestamp::as_second)

@@ -170,25 +170,16 @@ pub struct TenantLimits {
 
 impl Config {
     /// Reads a config file.
-    ///
-    /// # Errors
-    /// Every mistake in it, or that it cannot be read.
     pub fn load(path: &Path) -> Result<Self, Mistakes> {
         Self::parse(path, &read_text(path)?)
     }
 
     /// Reads a config file with mistakes as far as possible: defaults replace what is wrong.
-    ///
-    /// # Errors
-    /// The file cannot be read.
     pub fn load_as_far_as_possible(path: &Path) -> Result<(Self, Option<Mistakes>), Mistakes> {
         Ok(Self::read(path, &read_text(path)?))
     }
 
     /// Reads a config's text. Relative paths in it are relative to the file.
-    ///
-    /// # Errors
-    /// Every mistake in it.
     pub fn parse(path: &Path, text: &str) -> Result<Self, Mistakes> {
         match Self::read(path, text) {
             (config, None) => Ok(config),

@@ -66,9 +66,6 @@ impl ConfigSource {
     }
 
     /// Reads the config alone, as a reload would apply it.
-    ///
-    /// # Errors
-    /// Every mistake in it.
     pub fn reload_config(&self, running: &Config) -> Result<Config, Mistakes> {
         let mut config = self.config()?;
         config.keep_until_restart(running);

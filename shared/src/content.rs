@@ -36,9 +36,6 @@ impl UnsupportedContent {
 }
 
 /// Checks what the head says of the body, where a route takes one.
-///
-/// # Errors
-/// The body is not plain text.
 pub fn check(route: Route, method: &Method, headers: &HeaderMap) -> Result<(), UnsupportedContent> {
     if !route.takes_body() || !(method == Method::POST || announces_body(headers)) {
         return Ok(());

@@ -50,9 +50,6 @@ impl Coordinate {
     /// Reads a coordinate. Missing groups of three at its end are 1.1.1; spaces around it and leading zeros are
     /// ignored. The tenant's own name and a dot may precede it; the name is checked, then removed. Without a tenant
     /// (a worker that was started alone and unnamed) no name is allowed.
-    ///
-    /// # Errors
-    /// Says which part is wrong, or that the namespace is another's.
     pub fn parse(text: &str, tenant: Option<&TenantName>) -> Result<Self, InvalidCoordinate> {
         if text.len() > COORDINATE_TEXT_BYTES {
             return Err(InvalidCoordinate::TooLong);

@@ -39,9 +39,6 @@ impl CredentialError {
 }
 
 /// Reads the key. The same key in two places is one key.
-///
-/// # Errors
-/// There is no key, there are two, or the text cannot be a key.
 pub fn read(headers: &HeaderMap) -> Result<BearerToken, CredentialError> {
     let authorization =
         headers.get_all(header::AUTHORIZATION).iter().map(|value| without_scheme(value.as_bytes()));

@@ -34,9 +34,6 @@ impl InvalidHost {
 }
 
 /// Checks that a request names exactly one valid host. An HTTP/1.0 request may name none.
-///
-/// # Errors
-/// The `Host` is missing, repeated, malformed, or contradicts the target.
 pub fn check(version: Version, target: &Uri, headers: &HeaderMap) -> Result<(), InvalidHost> {
     let mut hosts = headers.get_all(HOST).iter();
     let Some(host) = hosts.next() else {

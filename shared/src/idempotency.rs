@@ -27,9 +27,6 @@ pub enum InvalidIdempotencyKey {
 
 impl IdempotencyKey {
     /// Checks the bytes of a header field.
-    ///
-    /// # Errors
-    /// They are not a key: see [`InvalidIdempotencyKey::Malformed`].
     pub fn parse(bytes: &[u8]) -> Result<Self, InvalidIdempotencyKey> {
         let fits = (1..=IDEMPOTENCY_KEY_BYTES).contains(&bytes.len());
         let text = str::from_utf8(bytes).ok().filter(|_| fits && bytes.iter().all(u8::is_ascii_graphic));
@@ -57,9 +54,6 @@ impl InvalidIdempotencyKey {
 }
 
 /// Reads the client's key, if there is one. The same key in two fields is one key.
-///
-/// # Errors
-/// There are two, or the text is not a key.
 pub fn read(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, InvalidIdempotencyKey> {
     let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter().map(|value| value.as_bytes().trim_ascii());
     let Some(first) = keys.next() else { return Ok(None) };

@@ -45,9 +45,6 @@ pub enum InvalidPhextName {
 
 impl PhextName {
     /// Checks a client's name, percent-decoded. An empty one names the unnamed phext, as in SQ.
-    ///
-    /// # Errors
-    /// Says which rule the name breaks.
     pub fn parse(text: &str) -> Result<Self, InvalidPhextName> {
         if text.contains(['/', '\\']) || text.starts_with("..") {
             return Err(InvalidPhextName::LeavesDirectory);

@@ -116,9 +116,6 @@ pub struct Loaded {
 
 impl Registry {
     /// Reads a registry file of any format. The config has the slots, plans and data root.
-    ///
-    /// # Errors
-    /// Every mistake in it, or that it cannot be read.
     pub fn load(path: &Path, config: &Config) -> Result<Loaded, Mistakes> {
         let text = regular_file::read_to_string(path).map_err(|error| {
             let is_missing = error.kind() == io::ErrorKind::NotFound && path == config.gateway.tenants;
@@ -133,9 +130,6 @@ impl Registry {
     }
 
     /// Reads a registry's text.
-    ///
-    /// # Errors
-    /// Every mistake in it.
     pub fn parse(path: &Path, text: &str, config: &Config) -> Result<Loaded, Mistakes> {
         if text.trim().is_empty() {
             // An editor that truncates before it writes must not take every tenant away for a moment.

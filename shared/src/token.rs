@@ -24,9 +24,6 @@ pub struct InvalidToken;
 
 impl BearerToken {
     /// Takes a token as a client sent it.
-    ///
-    /// # Errors
-    /// It is empty, longer than 512 bytes, or has a byte that is not visible ASCII.
     pub fn parse(bytes: &[u8]) -> Result<Self, InvalidToken> {
         if bytes.is_empty() || bytes.len() > TOKEN_BYTES || !bytes.iter().all(u8::is_ascii_graphic) {
             return Err(InvalidToken);
@@ -36,9 +33,6 @@ impl BearerToken {
     }
 
     /// Makes a new token: `pmb-v1-` and 32 hexadecimal digits from the operating system.
-    ///
-    /// # Errors
-    /// The operating system provides no random numbers.
     pub fn generate() -> Result<Self, getrandom::Error> {
         let mut random = Zeroizing::new([0_u8; 16]);
         getrandom::fill(random.as_mut_slice())?;

@@ -44,9 +44,6 @@ impl fmt::Display for Rate {
 }
 
 /// A duration such as `300ms`, `10s`, `5m`, `24h`, `30d`; longer than zero.
-///
-/// # Errors
-/// The text is not one of these.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     if let Some(number) = without_unit(text) {
         return Err(format!("a duration has a unit, as in {number}s, {number}m, {number}h or {number}d"));
@@ -56,9 +53,6 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// A size such as `64KiB`, `1GiB`, or a plain number of bytes; at least 1.
-///
-/// # Errors
-/// The text is not one of these.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let wrong = || "a size of at least a byte, as in 64KiB, 64MiB, 1GiB".to_owned();
     let size: bytesize::ByteSize = text.parse().map_err(|_| wrong())?;
@@ -66,9 +60,6 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
 }
 
 /// A size in a command, which needs a unit: a user who types `5` does not mean five bytes.
-///
-/// # Errors
-/// It is not a size, or has no unit.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     match without_unit(text) {
         Some(number) => {
@@ -86,17 +77,11 @@ fn without_unit(text: &str) -> Option<&str> {
 }
 
 /// A count of at least 1.
-///
-/// # Errors
-/// It is not a whole number, or 0.
 pub fn parse_count(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "a count of at least 1, or \"off\"".to_owned())
 }
 
 /// The largest part of a coordinate: 1 to 4,294,967,295.
-///
-/// # Errors
-/// It is not a whole number, or out of this range.
 pub fn parse_coordinate_part(text: &str) -> Result<u32, String> {
     let wrong = || format!("a number from 1 to {}, or \"off\"", u32::MAX);
     text.parse().ok().filter(|part| *part > 0).ok_or_else(wrong)
