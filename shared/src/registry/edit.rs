@@ -143,9 +143,6 @@ impl RegistryEdit {
     }
 
     /// Adds a tenant.
-    ///
-    /// # Errors
-    /// The file's `tenant` is not an array of tables.
     pub fn add(&mut self, tenant: &Tenant) -> Result<(), EditError> {
         self.tables()?.push(tenant_table(tenant));
         self.registry.tenants.push(tenant.clone());
@@ -153,9 +150,6 @@ impl RegistryEdit {
     }
 
     /// Removes a tenant.
-    ///
-    /// # Errors
-    /// There is no tenant of this name.
     pub fn remove(&mut self, name: &TenantName) -> Result<(), EditError> {
         self.tenant(name)?;
         self.tables()?.retain(|table| !has(table, "name", name.as_str()));
@@ -164,9 +158,6 @@ impl RegistryEdit {
     }
 
     /// Sets a tenant's state.
-    ///
-    /// # Errors
-    /// There is no tenant of this name.
     pub fn set_state(&mut self, name: &TenantName, state: TenantState) -> Result<(), EditError> {
         self.table(name)?.insert("state", value(state.as_str()));
         self.tenant(name)?.state = state;
@@ -174,9 +165,6 @@ impl RegistryEdit {
     }
 
     /// Sets a tenant's plan, or removes it.
-    ///
-    /// # Errors
-    /// There is no tenant of this name.
     pub fn set_plan(&mut self, name: &TenantName, plan: Option<&str>) -> Result<(), EditError> {
         set(self.table(name)?, "plan", plan.map(value));
         self.tenant(name)?.plan = plan.map(str::to_owned);
@@ -184,9 +172,6 @@ impl RegistryEdit {
     }
 
     /// Sets a tenant's own quota, in bytes, or removes it.
-    ///
-    /// # Errors
-    /// There is no tenant of this name.
     pub fn set_quota(&mut self, name: &TenantName, quota_bytes: Option<u64>) -> Result<(), EditError> {
         set(self.table(name)?, "quota", quota_bytes.map(quota_value));
         self.tenant(name)?.quota_bytes = quota_bytes;
@@ -194,9 +179,6 @@ impl RegistryEdit {
     }
 
     /// Adds a key.
-    ///
-    /// # Errors
-    /// There is no tenant of this name, or it has the maximum number of keys.
     pub fn add_key(&mut self, name: &TenantName, key: &Key) -> Result<(), EditError> {
         let keys = self.keys(name)?;
         if keys.len() >= KEYS_PER_TENANT {
@@ -208,9 +190,6 @@ impl RegistryEdit {
     }
 
     /// Sets when a key expires, in seconds since 1970.
-    ///
-    /// # Errors
-    /// There is no such tenant, or it has no such key.
     pub fn set_key_expiry(&mut self, name: &TenantName, id: &str, expires_s: i64) -> Result<(), EditError> {
         let key = self.key(name, id)?;
         key.insert("expires", toml_time(expires_s).map_or(Item::None, value));
@@ -220,9 +199,6 @@ impl RegistryEdit {
     }
 
     /// Removes a key, and notes its number, so that no other key gets its id.
-    ///
-    /// # Errors
-    /// There is no such tenant, or it has no such key.
     pub fn remove_key(&mut self, name: &TenantName, id: &str) -> Result<(), EditError> {
         self.key(name, id)?;
         self.keys(name)?.retain(|key| !has(key, "id", id));
@@ -238,9 +214,6 @@ impl RegistryEdit {
 
     /// Checks that the whole is a valid registry, and the requested one. A command checks before it makes keys or
     /// directories.
-    ///
-    /// # Errors
-    /// The mistakes in the changes.
     pub fn check(&mut self, config: &Config) -> Result<(), EditError> {
         if self.is_checked {
             return Ok(());
