@@ -21,9 +21,6 @@ pub fn is_root() -> bool {
 
 /// Refuses, for users other than root, to work on files of which this user owns none: it would leave files there that the
 /// owner cannot read. Files of root may have been made for this user. (Root acts as the owner.)
-///
-/// # Errors
-/// One of the files or directories is another user's.
 pub fn refuse_wrong_user(paths: &[&Path]) -> io::Result<()> {
     let me = nix::unistd::geteuid();
     if is_root() {

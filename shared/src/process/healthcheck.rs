@@ -38,9 +38,6 @@ pub fn check(url: &str) -> Result<(), String> {
 }
 
 /// Asks the server of an address for its `/health`.
-///
-/// # Errors
-/// There is no answer, or not that of a server of ours.
 pub fn check_address(address: &ListenAddress) -> Result<(), String> {
     match (ask(address), address) {
         (Answer::Healthy, _) => Ok(()),

@@ -21,26 +21,17 @@ const READER_PATIENCE: Duration = Duration::from_secs(2);
 const CHECK_INTERVAL: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
 /// Prints a line of a command's result.
-///
-/// # Errors
-/// It cannot be written.
 pub fn say(line: impl fmt::Display) -> Result<(), Failure> {
     let line = line.to_string();
     print(format!("{}\n", visible::text(&line)).as_bytes()).map_err(|error| failure(&error))
 }
 
 /// The same for a result as JSON, which is read back exactly.
-///
-/// # Errors
-/// It cannot be written.
 pub fn say_json(value: &serde_json::Value) -> Result<(), Failure> {
     say(visible::json(&value.to_string()))
 }
 
 /// Confirms a change. When that cannot be printed, the failure says it instead.
-///
-/// # Errors
-/// It cannot be written.
 pub fn confirm(line: impl fmt::Display) -> Result<(), Failure> {
     let line = line.to_string();
     say(&line).map_err(|failure| match failure {

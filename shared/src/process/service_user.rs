@@ -33,9 +33,6 @@ struct PathOwner {
 
 /// Acts from now on as the user who controls a system's config, registry or data root; stays root when only root
 /// controls them.
-///
-/// # Errors
-/// A path cannot be examined, or this process may not act as its owner.
 pub fn act_for_system(config_file: &Path) -> io::Result<()> {
     act_as_owner_of(config_file)?;
     if !is_root() || SERVICE_USER.get().is_some() {
@@ -49,9 +46,6 @@ pub fn act_for_system(config_file: &Path) -> io::Result<()> {
 
 /// Acts from now on as the user who controls a path, unless that is root. Once there is such a user, it does not
 /// change.
-///
-/// # Errors
-/// The path cannot be examined, or this process may not act as its owner.
 pub fn act_as_owner_of(path: &Path) -> io::Result<()> {
     if !is_root() || SERVICE_USER.get().is_some() {
         return Ok(());
@@ -64,17 +58,11 @@ pub fn act_as_owner_of(path: &Path) -> io::Result<()> {
 
 /// Runs `work` as the user who controls a path that the operator has named, which may be root: for a file outside the
 /// system, such as the file for new keys. Only while the process has one thread.
-///
-/// # Errors
-/// The path cannot be examined, or this process may not act as its owner.
 pub fn as_owner_of<T>(path: &Path, work: impl FnOnce() -> T) -> io::Result<T> {
     acting_as(|| PathOwner::along(path), work)
 }
 
 /// Runs `work` as the owner of a directory, to see what that user may do there.
-///
-/// # Errors
-/// As for [`as_owner_of`].
 pub fn as_owner_of_directory<T>(path: &Path, work: impl FnOnce() -> T) -> io::Result<T> {
     let owner = || match path.metadata()?.uid() {
         // Root may have left it behind.
@@ -109,9 +97,6 @@ fn acting_as<T>(
 
 /// For a process that stays root: refuses an opened file that is not the property of the user who controls its path,
 /// and who may have redirected it.
-///
-/// # Errors
-/// It is another's, or the path cannot be examined.
 pub fn refuse_foreign(path: &Path, opened: &File) -> io::Result<()> {
     if !nix::unistd::geteuid().is_root() {
         return Ok(());
@@ -129,9 +114,6 @@ pub fn refuse_foreign(path: &Path, opened: &File) -> io::Result<()> {
 
 /// Refuses to append secrets to a file that another user may have planted, as anyone can in `/tmp`: its owner would
 /// read them. The owner must be root, the command's user, or the user who controls the system or the file's folder.
-///
-/// # Errors
-/// It is another's, or the path cannot be examined.
 pub fn refuse_planted(path: &Path, found: &Metadata) -> io::Result<()> {
     let owner = found.uid();
     let is_of_command = owner == 0 || owner == nix::unistd::getresuid()?.real.as_raw();
@@ -151,9 +133,6 @@ pub fn refuse_planted(path: &Path, found: &Metadata) -> io::Result<()> {
 }
 
 /// The same for a file at this path, before anything is done.
-///
-/// # Errors
-/// It is another's, or the path cannot be examined.
 pub fn refuse_planted_at(path: &Path) -> io::Result<()> {
     as_owner_of(&folder_of(path), || match std::fs::symlink_metadata(path) {
         Err(error) if is_absent(&error) => Ok(()),
@@ -166,9 +145,6 @@ pub fn refuse_planted_at(path: &Path) -> io::Result<()> {
 }
 
 /// As [`refuse_wrong_user`], for a system that is to be served.
-///
-/// # Errors
-/// It is another user's.
 pub fn refuse_wrong_user_of(config_file: &Path) -> io::Result<()> {
     // Mistakes in it are reported when it is loaded for use.
     let Ok(config) = Config::load(config_file) else { return Ok(()) };
@@ -177,9 +153,6 @@ pub fn refuse_wrong_user_of(config_file: &Path) -> io::Result<()> {
 
 /// Gives root up for good when the process acts as another user: for processes that serve. Only while the process has
 /// one thread.
-///
-/// # Errors
-/// The system refuses.
 pub fn give_up_root() -> io::Result<()> {
     let Some(PathOwner { uid, gid, .. }) = SERVICE_USER.get().filter(|_| is_root()) else { return Ok(()) };
     if let Err(error) = terminal_guard::refuse_typing() {

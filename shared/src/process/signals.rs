@@ -45,34 +45,22 @@ const TERMINAL_CLOSED: Signal = Signal::Stop("SIGHUP, for the terminal was close
 
 impl Signals {
     /// For a server that an upgrade can replace.
-    ///
-    /// # Errors
-    /// The runtime cannot register for the signals.
     pub fn for_upgradable() -> io::Result<Self> {
         Self::for_server(Some(Signal::HandOff), Some(Signal::Upgrade))
     }
 
     /// For a server that starts its own pool, and so stops with it.
-    ///
-    /// # Errors
-    /// The runtime cannot register for the signals.
     pub fn for_pool_owner() -> io::Result<Self> {
         Self::for_server(Some(QUIT), None)
     }
 
     /// For the pool of such a server, which is not replaced alone.
-    ///
-    /// # Errors
-    /// The runtime cannot register for the signals.
     pub fn for_owned_pool() -> io::Result<Self> {
         Self::for_server(None, None)
     }
 
     /// For a worker, which has no files to read again. A confined one cannot see its terminal: if it ends with it, every
     /// SIGHUP stops it.
-    ///
-    /// # Errors
-    /// The runtime cannot register for the signals.
     pub fn for_worker(ends_with_terminal: bool) -> io::Result<Self> {
         Self::new(Some(QUIT), ends_with_terminal.then_some(TERMINAL_CLOSED), None, None)
     }

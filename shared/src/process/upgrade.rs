@@ -335,9 +335,6 @@ pub struct ProcessExit(AsyncFd<OwnedFd>);
 
 impl ProcessExit {
     /// Watches the process of a descriptor from `pidfd_open`. Call it inside a runtime.
-    ///
-    /// # Errors
-    /// The kernel cannot watch it.
     #[expect(
         deprecated,
         reason = "the new constructor is unsafe for descriptors that may be closed; an owned one cannot be"

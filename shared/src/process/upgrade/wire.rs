@@ -93,9 +93,6 @@ impl Connection {
     }
 
     /// Receives nothing more than what has come already. What the other process sends later fails there.
-    ///
-    /// # Errors
-    /// The connection is broken.
     pub(super) fn stop_receiving(&self) -> io::Result<()> {
         Ok(rustix::net::shutdown(&self.stream, rustix::net::Shutdown::Read)?)
     }
