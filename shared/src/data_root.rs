@@ -83,9 +83,6 @@ impl DataRoot {
 
     /// The same for a process that serves. A read-only data root from before there were markers is served without
     /// one.
-    ///
-    /// # Errors
-    /// As [`Self::establish`].
     pub fn establish_to_serve(config: &Config, registry: &Registry) -> Result<Self, RootLoss> {
         match Self::establish_when(config, || has_directories(config, registry)) {
             Err(RootLoss { paths, why: Why::Unwritable(error) }) => {
@@ -103,18 +100,12 @@ impl DataRoot {
     }
 
     /// The same, when the operator has said that there was no directory before.
-    ///
-    /// # Errors
-    /// This is not the system's data root.
     pub fn establish_empty(config: &Config) -> Result<Self, RootLoss> {
         Self::establish_when(config, || Ok(())).map(|(root, _)| root)
     }
 
     /// The data root, for a command that changes nothing; `None` when the system has none yet, and the next start
     /// makes it.
-    ///
-    /// # Errors
-    /// As [`Self::establish`].
     pub fn inspect(config: &Config, registry: &Registry) -> Result<Option<Self>, RootLoss> {
         let paths = Paths::new(config);
         match paths.find()? {
@@ -160,9 +151,6 @@ impl DataRoot {
     }
 
     /// Checks that it is there now.
-    ///
-    /// # Errors
-    /// It is missing, or something else is there.
     pub fn check(&self) -> Result<(), RootLoss> {
         self.open().map(drop)
     }
@@ -196,9 +184,6 @@ impl DataRoot {
 
     /// Remembers the root's mount, and notes it beside the config, unless the config is on the same mount and would
     /// vanish with it. From then on a folder under the mount point is not taken for the data root.
-    ///
-    /// # Errors
-    /// It cannot be noted.
     fn note_mount(&self) -> io::Result<()> {
         let Guard::Marker(id) = self.guard else { return Ok(()) };
         // Without /proc mounts are unknown.

@@ -53,9 +53,6 @@ pub fn points_of(file: &File) -> io::Result<Points> {
 }
 
 /// The id of an open file's mount, which tells whether two files are on the same mount.
-///
-/// # Errors
-/// The system does not say.
 pub fn id_of(file: &File) -> io::Result<u64> {
     let found = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, MOUNT_ID)?;
     match found.stx_mask & MOUNT_ID.bits() {

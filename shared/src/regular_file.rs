@@ -99,9 +99,6 @@ pub fn check_appendable(found: &Metadata) -> io::Result<()> {
 }
 
 /// Makes a new file of mode 0600. Replaces one that is left over from a process that ended before it renamed it.
-///
-/// # Errors
-/// It cannot be made, or what is there cannot be removed.
 pub fn create_new(path: &Path) -> io::Result<File> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),

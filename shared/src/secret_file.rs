@@ -62,9 +62,6 @@ impl Replacement {
     }
 
     /// Renames it, and waits until that is on disk.
-    ///
-    /// # Errors
-    /// It cannot be renamed, or that cannot be synced.
     pub fn publish(mut self) -> Result<(), PublishError> {
         if let Some(temporary) = &self.temporary {
             std::fs::rename(temporary, &self.target).map_err(PublishError::NotReplaced)?;
@@ -210,17 +207,11 @@ impl Appended {
 }
 
 /// Makes a directory that only its owner may enter, and its missing parents.
-///
-/// # Errors
-/// It cannot be made.
 pub fn create_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// Waits until a directory's entries are on disk.
-///
-/// # Errors
-/// It cannot be opened or synced.
 pub fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }

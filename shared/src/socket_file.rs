@@ -40,9 +40,6 @@ pub fn connect(path: &Path) -> io::Result<Connected> {
 }
 
 /// Removes a socket file on which nothing listens: it is left over from a process that was killed.
-///
-/// # Errors
-/// It cannot be removed.
 pub fn remove_dead(path: &Path) -> io::Result<()> {
     let is_dead = || connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
     if is_socket(path) && is_dead() { fs::remove_file(path) } else { Ok(()) }

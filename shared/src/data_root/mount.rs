@@ -35,9 +35,6 @@ pub(super) struct Position {
 
 impl Position {
     /// The position of an open directory.
-    ///
-    /// # Errors
-    /// The system does not tell.
     pub(super) fn new(directory: &File) -> io::Result<Self> {
         let path = fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd()))?;
         let points = mounts::points_of(directory)?;

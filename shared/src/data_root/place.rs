@@ -78,9 +78,6 @@ impl DataRoot {
     }
 
     /// The same; a directory that is there is noted.
-    ///
-    /// # Errors
-    /// The system does not tell.
     pub fn review(&self, tenant: &TenantName, data_dir: &Path) -> io::Result<Option<Gone>> {
         let note = self.note_of(tenant, data_dir)?;
         if metadata_at(data_dir)?.is_some_and(|found| found.is_dir()) {
@@ -118,9 +115,6 @@ impl DataRoot {
 
     /// Makes a tenant's directory when it is missing, and notes it. Inside the data root it is made in the folder
     /// whose marker was checked.
-    ///
-    /// # Errors
-    /// The data root is lost, or the directory cannot be made.
     pub fn make(&self, tenant: &TenantName, data_dir: &Path) -> io::Result<()> {
         if *data_dir == layout::default_tenant_dir(&self.paths.root, tenant) {
             return self.make_in_root(std::slice::from_ref(tenant), &mut Vec::new(), || ());
@@ -133,9 +127,6 @@ impl DataRoot {
 
     /// The same for many tenants with directories in the data root. Calls `progress` after each, and adds those whose
     /// directory is new to `made`.
-    ///
-    /// # Errors
-    /// The data root is lost, or a directory cannot be made.
     pub fn make_in_root(
         &self,
         tenants: &[TenantName],
@@ -186,9 +177,6 @@ impl DataRoot {
     }
 
     /// Notes a tenant's directory, with its mount.
-    ///
-    /// # Errors
-    /// The data root is lost, or cannot be written to.
     pub fn note(&self, tenant: &TenantName, data_dir: &Path) -> io::Result<()> {
         let root = self.open().map_err(io::Error::other)?;
         let notes = self.open_notes(&root)?;
@@ -203,9 +191,6 @@ impl DataRoot {
     }
 
     /// Forgets a tenant: the next one of this name is new.
-    ///
-    /// # Errors
-    /// The data root is lost, or cannot be written to.
     pub fn forget(&self, tenant: &TenantName) -> io::Result<()> {
         let notes = self.open_notes(&self.open().map_err(io::Error::other)?)?;
         match rustix::fs::unlinkat(&notes, layout::tenant_note(Path::new(""), tenant), AtFlags::empty()) {
@@ -264,9 +249,6 @@ fn mount_of(root: &File, data_dir: &Path) -> io::Result<Option<Mount>> {
 }
 
 /// The id of what is at a path now; [`FileId::NONE`] when nothing is.
-///
-/// # Errors
-/// The system does not tell.
 pub fn directory_id_at(path: &Path) -> io::Result<FileId> {
     Ok(metadata_at(path)?.as_ref().map_or(FileId::NONE, FileId::from_metadata))
 }

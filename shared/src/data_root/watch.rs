@@ -27,9 +27,6 @@ impl RootWatch {
 
     /// Checks until the process ends, and logs and calls `tell` when the root is lost and when it is back. Ends when
     /// `tell` returns false.
-    ///
-    /// # Errors
-    /// The system has no thread left.
     pub fn spawn(mut self, mut tell: impl FnMut(bool) -> bool + Send + 'static) -> io::Result<()> {
         let check = move || {
             loop {
