@@ -194,8 +194,7 @@ impl DataRoot {
         let _ = self.seen_on.set(mount.clone());
         let beside = open_directory(&layout::folder_of(&self.paths.id_file))?;
         let is_beside = position(&beside).and_then(|found| found.mount());
-        let (Some(line), false) =
-            (mount.line(), is_beside.is_some_and(|beside| beside.point() == mount.point()))
+        let (Some(line), false) = (mount.line(), is_beside.is_some_and(|beside| beside.point == mount.point))
         else {
             return Ok(());
         };
@@ -287,7 +286,7 @@ impl Paths {
                 position = Some(found);
             }
             if position.as_ref().is_some_and(|position| mount.is_missing_at(position)) {
-                return Err(self.loss(Why::Unmounted(mount.point().to_owned())));
+                return Err(self.loss(Why::Unmounted(mount.point.clone())));
             }
         }
         Ok(())

@@ -163,7 +163,7 @@ async fn until_end(signals: &mut Signals, path: &Path, server: &Server) -> Shutd
 async fn hand_off(successor: Result<Successor, OfferError>, sockets: &Sockets) -> Option<ShutdownKind> {
     let offered = async {
         let successor = successor?;
-        let pid = successor.pid();
+        let pid = successor.pid;
         Ok((pid, upgrade::offer(successor, sockets).await?))
     };
     match offered.await {

@@ -17,7 +17,7 @@ pub(super) const MOUNTED: &str = "mounted";
 /// A mount on which a directory was seen. It is not the root file system's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mount {
-    point: PathBuf,
+    pub(super) point: PathBuf,
     /// The directory that was seen there.
     directory: FileId,
 }
@@ -66,10 +66,6 @@ impl Mount {
     /// A mount on the directory itself, as older notes have it.
     pub(super) fn at(point: PathBuf) -> Self {
         Self { point, directory: FileId::NONE }
-    }
-
-    pub(super) fn point(&self) -> &Path {
-        &self.point
     }
 
     /// Whether this is the directory that was seen. In a container it may be, while the mount is another process's.

@@ -117,7 +117,8 @@ enum Decision {
 #[derive(Debug)]
 pub struct Successor {
     connection: Connection,
-    pid: Pid,
+    /// Its process.
+    pub pid: Pid,
 }
 
 /// The running process, as the new one sees it.
@@ -148,11 +149,6 @@ pub async fn find_successor(path: &Path) -> Result<Successor, OfferError> {
 }
 
 impl Successor {
-    /// Its process.
-    pub fn pid(&self) -> Pid {
-        self.pid
-    }
-
     /// Offers these descriptors, and gives the reply with which they were accepted, once they are the successor's. Await
     /// it to its end: a successor whose predecessor sends no decision gives up.
     ///

@@ -94,14 +94,14 @@ impl PreparedEdit {
     /// It could not be renamed, and nothing is changed; or it is replaced, but could not be synced.
     pub fn publish(self) -> Result<(), EditError> {
         let Self { path, replacement, lock } = self;
-        if regular_file::target_of(&path).ok().as_deref() != Some(lock.target()) {
+        if regular_file::target_of(&path).ok().as_ref() != Some(&lock.target) {
             return Err(EditError::Moved(path));
         }
-        let has_other_names = lock.target().symlink_metadata().is_ok_and(|found| found.nlink() > 1);
+        let has_other_names = lock.target.symlink_metadata().is_ok_and(|found| found.nlink() > 1);
         let published = replacement.publish();
         if has_other_names && !matches!(published, Err(PublishError::NotReplaced(_))) {
             tracing::warn!(
-                registry = %lock.target().display(),
+                registry = %lock.target.display(),
                 "the registry had other names (hard links): they keep the old text, and what was changed reaches nothing that \
                  reads it by one of them; link them to this file again, or use symbolic links"
             );
@@ -123,7 +123,7 @@ impl RegistryEdit {
         let target = regular_file::target_of(path).map_err(|error| EditError::Io(path.to_owned(), error))?;
         file_owner::refuse_wrong_user(&[&target]).map_err(|error| EditError::WrongUser(error.to_string()))?;
         let lock = RegistryLock::take(path, LOCK_PATIENCE)?;
-        let (document, registry) = match regular_file::read_to_string(lock.target()) {
+        let (document, registry) = match regular_file::read_to_string(&lock.target) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => <_>::default(),
             Err(error) => return Err(EditError::Io(path.to_owned(), error)),
             Ok(text) => {
@@ -241,7 +241,7 @@ impl RegistryEdit {
     /// As for [`Self::commit`]; nothing is changed or left behind.
     pub fn prepare(mut self, config: &Config) -> Result<PreparedEdit, EditError> {
         self.check(config)?;
-        let written = Replacement::write(self.lock.target(), self.text().as_bytes());
+        let written = Replacement::write(&self.lock.target, self.text().as_bytes());
         let replacement = written.map_err(|error| EditError::Io(self.path.clone(), error))?;
         Ok(PreparedEdit { path: self.path, replacement, lock: self.lock })
     }

@@ -15,10 +15,10 @@ pub const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 
 /// While this exists, no other process of ours changes the registry.
 pub struct RegistryLock {
-    /// The registry, links followed: a file has one lock, whatever its name.
-    target: PathBuf,
-    #[expect(dead_code, reason = "the lock is the open file")]
-    file: File,
+    /// The registry, links followed, which is to be read and replaced: a file has one lock, whatever its name.
+    pub(super) target: PathBuf,
+    /// The lock.
+    _file: File,
 }
 
 impl RegistryLock {
@@ -30,15 +30,10 @@ impl RegistryLock {
         let failed = |error| EditError::Io(path.clone(), error);
         let file = regular_file::open_append(&path).map_err(failed)?;
         match lock_within(&file, patience) {
-            Ok(()) => Ok(Self { target, file }),
+            Ok(()) => Ok(Self { target, _file: file }),
             Err(TryLockError::WouldBlock) => Err(EditError::Locked(path)),
             Err(TryLockError::Error(error)) => Err(failed(error)),
         }
-    }
-
-    /// The locked file, which is to be read and replaced.
-    pub(super) fn target(&self) -> &Path {
-        &self.target
     }
 }
 

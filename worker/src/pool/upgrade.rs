@@ -65,7 +65,7 @@ impl Pool {
         }
         let offered = async {
             let successor = found?;
-            let pid = successor.pid();
+            let pid = successor.pid;
             self.offer(successor).await?;
             Ok::<_, OfferError>(pid)
         };
