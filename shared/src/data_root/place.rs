@@ -70,11 +70,7 @@ impl DataRoot {
     /// The system does not tell. The error names the directory or the note.
     pub fn find_gone(&self, tenant: &TenantName, data_dir: &Path) -> io::Result<Option<Gone>> {
         let note = self.note_of(tenant, data_dir)?;
-        Ok(match metadata_at(data_dir)? {
-            Some(found) if !found.is_dir() => Some(Gone::NotADirectory),
-            Some(found) => was_mounted(note.as_ref(), &found, data_dir)?.then_some(Gone::Unmounted),
-            None => note.map(|_| Gone::Missing),
-        })
+        gone(note.as_ref(), metadata_at(data_dir)?.as_ref(), data_dir)
     }
 
     /// The same; a directory that is there is noted.
@@ -93,24 +89,20 @@ impl DataRoot {
     /// # Errors
     /// The data root is lost, this user may not use the directory, or the system does not tell.
     pub fn find_or_make(&self, tenant: &TenantName, data_dir: &Path) -> io::Result<Place> {
-        let note = self.note_of(tenant, data_dir)?;
-        match metadata_at(data_dir)? {
-            Some(found) if !found.is_dir() => Ok(Place::Gone(Gone::NotADirectory)),
-            Some(found) if was_mounted(note.as_ref(), &found, data_dir)? => Ok(Place::Gone(Gone::Unmounted)),
-            Some(found) => {
-                let wanted = Access::READ_OK | Access::EXEC_OK;
-                // The pool has one user id, so the older call is right: systemd's older filters refuse the newer one.
-                rustix::fs::accessat(CWD, data_dir, wanted, AtFlags::empty())
-                    .map_err(|error| file_error::named(data_dir, error.into()))?;
-                self.update_note(note.as_ref(), tenant, data_dir)?;
-                Ok(Place::There(FileId::from_metadata(&found)))
-            }
-            None if note.is_some() => Ok(Place::Gone(Gone::Missing)),
-            None => {
-                self.make(tenant, data_dir)?;
-                directory_id_at(data_dir).map(Place::There)
-            }
+        let (note, found) = (self.note_of(tenant, data_dir)?, metadata_at(data_dir)?);
+        if let Some(gone) = gone(note.as_ref(), found.as_ref(), data_dir)? {
+            return Ok(Place::Gone(gone));
         }
+        let Some(found) = found else {
+            self.make(tenant, data_dir)?;
+            return directory_id_at(data_dir).map(Place::There);
+        };
+        let wanted = Access::READ_OK | Access::EXEC_OK;
+        // The pool has one user id, so the older call is right: systemd's older filters refuse the newer one.
+        rustix::fs::accessat(CWD, data_dir, wanted, AtFlags::empty())
+            .map_err(|error| file_error::named(data_dir, error.into()))?;
+        self.update_note(note.as_ref(), tenant, data_dir)?;
+        Ok(Place::There(FileId::from_metadata(&found)))
     }
 
     /// Makes a tenant's directory when it is missing, and notes it. Inside the data root it is made in the folder
@@ -261,6 +253,15 @@ fn metadata_at(path: &Path) -> io::Result<Option<Metadata>> {
     }
 }
 
+/// Whether a tenant's directory was there and is not now, from its note and what is found at its path.
+fn gone(note: Option<&Note>, found: Option<&Metadata>, data_dir: &Path) -> io::Result<Option<Gone>> {
+    match found {
+        Some(found) if !found.is_dir() => Ok(Some(Gone::NotADirectory)),
+        Some(found) => Ok(was_mounted(note, found, data_dir)?.then_some(Gone::Unmounted)),
+        None => Ok(note.map(|_| Gone::Missing)),
+    }
+}
+
 /// Whether a directory lies under the mount point of its missing mount.
 fn was_mounted(note: Option<&Note>, found: &Metadata, data_dir: &Path) -> io::Result<bool> {
     match note.and_then(|note| note.mount.as_ref()) {
@@ -277,17 +278,10 @@ fn make_directory_at(folder: &File, name: &Path) -> io::Result<bool> {
     match rustix::fs::mkdirat(folder, name, Mode::RWXU) {
         // It may be a dangling link, or a file.
         Err(Errno::EXIST) => {
-            rustix::fs::openat(
-                folder,
-                name,
-                OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-                Mode::empty(),
-            )
-            .map_err(|_| {
-                io::Error::new(
-                    io::ErrorKind::AlreadyExists,
-                    format!("{} is there, and is no folder", name.display()),
-                )
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            rustix::fs::openat(folder, name, flags, Mode::empty()).map_err(|_| {
+                let text = format!("{} is there, and is no folder", name.display());
+                io::Error::new(io::ErrorKind::AlreadyExists, text)
             })?;
             Ok(false)
         }
