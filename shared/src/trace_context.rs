@@ -33,13 +33,15 @@ const MEMBER_PART_BYTES: usize = 256;
 
 /// A trace's id: 128 bits, not all zero. It prints as 32 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct TraceId(NonZeroU128);
+pub struct TraceId(pub NonZeroU128);
 
 /// The trace of a request and the caller's span. It prints as a `traceparent` of version 00.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TraceParent {
-    trace_id: TraceId,
-    span_id: NonZeroU64,
+    /// The trace.
+    pub trace_id: TraceId,
+    /// The caller's span.
+    pub span_id: NonZeroU64,
     flags: u8,
 }
 
@@ -90,27 +92,10 @@ impl TraceParent {
         self.flags & SAMPLED != 0
     }
 
-    /// The span.
-    pub fn span_id(self) -> NonZeroU64 {
-        self.span_id
-    }
-
-    /// The trace.
-    pub fn trace_id(self) -> TraceId {
-        self.trace_id
-    }
-
     /// The field's value.
     pub fn header_value(self) -> HeaderValue {
         // The text has only digits and hyphens.
         HeaderValue::try_from(self.to_string()).unwrap_or(HeaderValue::from_static(""))
-    }
-}
-
-impl TraceId {
-    /// Its bits, not all zero.
-    pub fn bits(self) -> u128 {
-        self.0.get()
     }
 }
 
@@ -197,7 +182,7 @@ mod tests {
     fn a_traceparent_is_read_to_the_letter() {
         let parent = TraceParent::parse(GOOD.as_bytes()).unwrap();
         assert_eq!(parent.to_string(), GOOD);
-        assert_eq!(parent.trace_id().to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!(parent.trace_id.to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
         let later = format!("cc{}3-what-comes-later", &GOOD[2..54]);
         assert_eq!(TraceParent::parse(later.as_bytes()), Some(parent), "a later version may be longer");
         for bad in [
@@ -224,14 +209,14 @@ mod tests {
         for flags in ["00", "01", "02", "03"] {
             let parent = TraceParent::parse(GOOD.replace("-01", &format!("-{flags}")).as_bytes()).unwrap();
             let child = parent.child();
-            assert_eq!((child.trace_id(), child.flags), (parent.trace_id(), parent.flags));
+            assert_eq!((child.trace_id, child.flags), (parent.trace_id, parent.flags));
             assert_eq!(child.is_sampled(), ["01", "03"].contains(&flags));
-            assert_ne!(child.span_id(), parent.span_id());
+            assert_ne!(child.span_id, parent.span_id);
             assert_ne!(child, parent.child());
             assert_eq!(TraceParent::parse(child.to_string().as_bytes()), Some(child));
         }
         let root = TraceParent::new_root();
-        assert!(root.is_sampled() && root.trace_id() != TraceParent::new_root().trace_id());
+        assert!(root.is_sampled() && root.trace_id != TraceParent::new_root().trace_id);
         assert_eq!(TraceParent::parse(root.to_string().as_bytes()), Some(root));
     }
 
@@ -265,7 +250,7 @@ mod tests {
         fn every_good_one_is_read(trace_id in 1_u128.., span_id in 1_u64.., flags: u8) {
             let text = format!("00-{trace_id:032x}-{span_id:016x}-{flags:02x}");
             let parent = TraceParent::parse(text.as_bytes()).unwrap();
-            prop_assert_eq!(parent.trace_id().to_string(), format!("{trace_id:032x}"));
+            prop_assert_eq!(parent.trace_id.to_string(), format!("{trace_id:032x}"));
             prop_assert_eq!(parent.to_string(), text);
         }
 

@@ -32,7 +32,7 @@ pub(crate) fn log(
     let code = code.map(Code::as_str).unwrap_or_default();
     let (duration_us, worker_us) = (whole_us(duration), upstream.map(whole_us));
     let request_id = ctx.request_id_text();
-    let trace_id = ctx.trace.passed_on().map(|trace| trace.trace_id().to_string());
+    let trace_id = ctx.trace.passed_on().map(|trace| trace.trace_id.to_string());
     let key = tenant.map_or("", AuthenticatedTenant::key_id);
     let tenant = tenant.map_or("", AuthenticatedTenant::name);
     tracing::info!(

@@ -74,11 +74,11 @@ impl Exporter {
         let RequestSpan { trace, started, summary, .. } = request;
         let start_time = SystemTime::now().checked_sub(started.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH);
         let parent_span_id =
-            trace.of_client.map_or(SpanId::INVALID, |parent| SpanId::from(parent.span_id().get()));
+            trace.of_client.map_or(SpanId::INVALID, |parent| SpanId::from(parent.span_id.get()));
         self.processor.on_end(SpanData {
             span_context: SpanContext::new(
-                own.trace_id().bits().into(),
-                own.span_id().get().into(),
+                own.trace_id.0.get().into(),
+                own.span_id.get().into(),
                 TraceFlags::SAMPLED,
                 false,
                 TraceState::NONE,

@@ -92,7 +92,7 @@ fn log_access(
                 bytes = answer.content.bytes(),
                 duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
                 request_id,
-                trace_id = trace.map(|trace| trace.trace_id().to_string()),
+                trace_id = trace.map(|trace| trace.trace_id.to_string()),
                 "request"
             )
         };
