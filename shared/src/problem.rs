@@ -179,13 +179,6 @@ impl Problem {
         self
     }
 
-    /// Adds the current tag of the requested resource.
-    #[must_use]
-    pub fn entity_tag(mut self, tag: String) -> Self {
-        self.entity_tag = Some(tag);
-        self
-    }
-
     /// The header fields of the error: name and value.
     pub fn header_fields(&self) -> impl Iterator<Item = (&'static str, Cow<'static, str>)> {
         let challenge = self.code.www_authenticate().map(|value| ("WWW-Authenticate", value.into()));

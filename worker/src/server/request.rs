@@ -198,14 +198,11 @@ fn declares_empty_text(headers: &HeaderMap) -> bool {
 }
 
 /// Adds the scroll's current tag to the problem of a write whose condition failed.
-fn with_current_tag(worker: &Worker, command: &ApiCommand, problem: Problem) -> Problem {
-    if problem.code != Code::PreconditionFailed {
-        return problem;
+fn with_current_tag(worker: &Worker, command: &ApiCommand, mut problem: Problem) -> Problem {
+    if problem.code == Code::PreconditionFailed {
+        problem.entity_tag = command.target_checksum(&mut worker.store.borrow_mut()).map(respond::entity_tag);
     }
-    match command.target_checksum(&mut worker.store.borrow_mut()) {
-        Some(checksum) => problem.entity_tag(respond::entity_tag(checksum)),
-        None => problem,
-    }
+    problem
 }
 
 enum Target {
