@@ -158,21 +158,17 @@ impl Import<'_> {
         if name.is_none() {
             self.mistake(&entry, NAME, format!("{label:?} has no letter to make a tenant's name of"));
         }
-        let digest = match entry.old.token.as_deref().map(|token| BearerToken::parse(token.as_bytes())) {
-            Some(Ok(token)) => Some(token.digest()),
-            Some(Err(error)) => {
-                self.mistake(&entry, TOKEN, format!("the key of tenant {label:?}: {error}"));
-                None
-            }
-            None => {
-                self.mistake(&entry, TOKEN, format!("tenant {label:?} has no key"));
-                None
-            }
-        };
+        let token = entry.old.token.as_deref().ok_or_else(|| format!("tenant {label:?} has no key"));
+        let token = token.and_then(|token| {
+            BearerToken::parse(token.as_bytes())
+                .map_err(|error| format!("the key of tenant {label:?}: {error}"))
+        });
+        let digest =
+            token.map_err(|message| self.mistake(&entry, TOKEN, message)).map(|token| token.digest());
         let data_dir = entry.old.data_dir.as_deref().map(|directory| parse_data_dir(folder, directory));
         let data_dir =
             data_dir.transpose().map_err(|error| self.mistake(&entry, &["data_dir"], error)).ok()?;
-        Some(Customer { label, name: name?, data_dir, digest: digest?, port: 0, entry })
+        Some(Customer { label, name: name?, data_dir, digest: digest.ok()?, port: 0, entry })
     }
 
     /// The tenant's name in the file.

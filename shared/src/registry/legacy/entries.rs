@@ -63,14 +63,10 @@ impl Span {
     }
 }
 
+/// The whole file, with the tenants by their tokens or in a list.
 #[derive(Deserialize)]
-struct ByToken<T> {
-    tenants: Members<T>,
-}
-
-#[derive(Deserialize)]
-struct Listed<T> {
-    tenants: Vec<T>,
+struct Root<T> {
+    tenants: T,
 }
 
 /// The members of a JSON object in their order. A map would keep only the last of two with the same key.
@@ -150,16 +146,16 @@ pub(super) fn other_members(text: &str, format: Format) -> Vec<(String, Option<S
 type Read = (Vec<OldTenant>, Vec<Span>);
 
 fn by_token(text: &str) -> serde_json::Result<Read> {
-    let ByToken { tenants: Members(tenants) } = serde_json::from_str::<ByToken<OldTenant>>(text)?;
-    let ByToken { tenants: Members(raw) } = serde_json::from_str::<ByToken<&RawValue>>(text)?;
+    let Root { tenants: Members(tenants) } = serde_json::from_str::<Root<Members<OldTenant>>>(text)?;
+    let Root { tenants: Members(raw) } = serde_json::from_str::<Root<Members<&RawValue>>>(text)?;
     let with_token = |(token, tenant)| OldTenant { token: Some(token), ..tenant };
     let spans: serde_json::Result<_> = raw.into_iter().map(|(_, raw)| json_span(text, raw)).collect();
     Ok((tenants.into_iter().map(with_token).collect(), spans?))
 }
 
 fn listed_in_json(text: &str) -> serde_json::Result<Read> {
-    let tenants = serde_json::from_str::<Listed<OldTenant>>(text)?.tenants;
-    let raw = serde_json::from_str::<Listed<&RawValue>>(text)?.tenants;
+    let tenants = serde_json::from_str::<Root<Vec<OldTenant>>>(text)?.tenants;
+    let raw = serde_json::from_str::<Root<Vec<&RawValue>>>(text)?.tenants;
     let spans: serde_json::Result<_> = raw.into_iter().map(|raw| json_span(text, raw)).collect();
     Ok((tenants, spans?))
 }
@@ -176,8 +172,8 @@ fn json_span(text: &str, entry: &RawValue) -> serde_json::Result<Span> {
 
 fn listed_in_toml(text: &str) -> Result<Read, toml::de::Error> {
     type Fields = BTreeMap<String, Spanned<IgnoredAny>>;
-    let tenants = toml::from_str::<Listed<OldTenant>>(text)?.tenants;
-    let spanned = toml::from_str::<Listed<Spanned<Fields>>>(text)?.tenants;
+    let tenants = toml::from_str::<Root<Vec<OldTenant>>>(text)?.tenants;
+    let spanned = toml::from_str::<Root<Vec<Spanned<Fields>>>>(text)?.tenants;
     let span = |entry: Spanned<Fields>| {
         let whole = entry.span();
         let fields = entry.into_inner().into_iter().map(|(name, value)| (name, value.span())).collect();
