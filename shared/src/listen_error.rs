@@ -28,14 +28,11 @@ impl Settings {
 
 /// The whole error message.
 pub fn explain(address: &ListenAddress, error: &io::Error, settings: Settings) -> String {
-    match address {
-        ListenAddress::Tcp(tcp) => {
-            format!("cannot listen on {address}: {error}; {}", tcp_advice(*tcp, error, settings))
-        }
-        ListenAddress::Unix(path) => {
-            format!("cannot listen on {address}: {}", socket_file_advice(path, error, settings))
-        }
-    }
+    let advice = match address {
+        ListenAddress::Tcp(tcp) => format!("{error}; {}", tcp_advice(*tcp, error, settings)),
+        ListenAddress::Unix(path) => socket_file_advice(path, error, settings),
+    };
+    format!("cannot listen on {address}: {advice}")
 }
 
 /// What to do about an address and a port.
@@ -57,7 +54,7 @@ pub fn tcp_advice(address: SocketAddr, error: &io::Error, settings: Settings) ->
 }
 
 /// What is wrong with the path of a socket file, and what to do.
-pub fn socket_file_advice(path: &Path, error: &io::Error, settings: Settings) -> String {
+fn socket_file_advice(path: &Path, error: &io::Error, settings: Settings) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
             format!("{}, or change {}", occupant(path).unwrap_or_else(|| error.to_string()), settings.address)

@@ -141,9 +141,8 @@ pub fn target_of(path: &Path) -> io::Result<PathBuf> {
 pub fn check_replaceable(path: &Path) -> io::Result<()> {
     let found = rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE);
     let found = match found {
-        Err(Errno::NOENT) => return Ok(()),
-        // The rename will tell.
-        Err(Errno::NOSYS) => return Ok(()),
+        // Without the system call, the rename will tell.
+        Err(Errno::NOENT | Errno::NOSYS) => return Ok(()),
         found => found?,
     };
     if FileType::from_raw_mode(found.stx_mode.into()) == FileType::Directory {

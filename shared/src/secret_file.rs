@@ -122,15 +122,12 @@ pub fn append(path: &Path, lines: &Lines, check: impl Fn(&File) -> io::Result<()
     let file = open_locked(path, check)?;
     let before = file.metadata()?.len();
     let mut appended = Appended { file, path: path.to_owned(), before, after: before, is_new };
-    let written = appended.write(lines);
-    match written {
-        Ok(()) => Ok(appended),
-        Err(error) => {
-            appended.after = appended.file.metadata()?.len();
-            appended.take_back()?;
-            Err(error)
-        }
+    if let Err(error) = appended.write(lines) {
+        appended.after = appended.file.metadata()?.len();
+        appended.take_back()?;
+        return Err(error);
     }
+    Ok(appended)
 }
 
 /// Opens a file for appending, and locks it. A file that was removed while its lock was waited for is not used.
