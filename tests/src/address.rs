@@ -17,11 +17,15 @@ pub fn unused() -> Ipv4Addr {
     candidates.into_iter().find(|address| is_free(*address)).expect("no loopback address is free")
 }
 
+/// The addresses of a process: 254 of a network that its id names, then those of networks far from its neighbours'.
 /// 127.0.0.x is left to programs with fixed addresses.
 fn candidate(process: u32, count: u32) -> Ipv4Addr {
+    const ADDRESSES: u32 = 254;
+    const DISTANCE: u32 = 4099;
     let octet = |value: u32| u8::try_from(value).unwrap_or(u8::MAX);
-    let (high, low) = (1 + (process >> 8) % 254, process % 256);
-    Ipv4Addr::new(127, octet(high), octet(low), octet(1 + count % 254))
+    let network = process.wrapping_add(count / ADDRESSES * DISTANCE);
+    let (high, low) = (1 + (network >> 8) % 254, network % 256);
+    Ipv4Addr::new(127, octet(high), octet(low), octet(1 + count % ADDRESSES))
 }
 
 fn is_free(address: Ipv4Addr) -> bool {
@@ -40,4 +44,17 @@ pub fn free_port() -> u16 {
 /// An address with its port.
 pub fn at(address: Ipv4Addr, port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(address), port)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_process_gets_no_address_twice() {
+        let addresses: BTreeSet<Ipv4Addr> = (0..2000).map(|count| candidate(4711, count)).collect();
+        assert_eq!(addresses.len(), 2000);
+    }
 }
