@@ -38,14 +38,18 @@ fn room_of(folder: &str, path: &Path) -> Option<String> {
 /// The rooms that a file's code names, with the lines. Its tests may name any.
 fn imports(text: &str) -> Vec<(usize, String)> {
     let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    let without_comment =
+        |line: &str| if line.trim_start().starts_with("//") { String::new() } else { line.to_owned() };
+    let code = code.lines().map(without_comment).collect::<Vec<_>>().join("\n");
     let mut found = Vec::new();
-    for (index, line) in code.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")) {
-        for rest in line.split("crate::").skip(1) {
-            let group = rest.strip_prefix('{').and_then(|group| group.split('}').next());
-            let names = group.map_or_else(|| vec![rest], |group| group.split(", ").collect());
-            let is_name = |letter: &char| letter.is_alphanumeric() || *letter == '_';
-            found.extend(names.iter().map(|name| (index + 1, name.chars().take_while(is_name).collect())));
-        }
+    for (start, _) in code.match_indices("crate::") {
+        let (before, rest) = code.split_at(start + "crate::".len());
+        let group = rest.strip_prefix('{').and_then(|group| group.split('}').next());
+        let names = group.map_or_else(|| vec![rest], |group| group.split(',').map(str::trim_start).collect());
+        let is_name = |letter: &char| letter.is_alphanumeric() || *letter == '_';
+        let names = names.iter().map(|name| name.chars().take_while(is_name).collect::<String>());
+        let line = before.matches('\n').count() + 1;
+        found.extend(names.filter(|name| !name.is_empty()).map(|name| (line, name)));
     }
     found
 }
@@ -97,7 +101,7 @@ fn the_architecture_shows_the_layers_as_the_crates_declare_them() {
 
 #[test]
 fn an_import_is_seen_in_a_path_and_in_a_group() {
-    let text = "use crate::limits::Rate;\nuse crate::{cors, phase};\n// crate::edge\n#[cfg(test)]\nmod tests {\n    use crate::edge;";
+    let text = "use crate::limits::Rate;\nuse crate::{\n    cors,\n    phase,\n};\n// crate::edge\n#[cfg(test)]\nmod tests {\n    use crate::edge;";
     let found: Vec<_> = imports(text).into_iter().map(|(_, room)| room).collect();
     assert_eq!(found, ["limits", "cors", "phase"]);
 }

@@ -94,8 +94,7 @@ fn texts() -> Vec<(PathBuf, String)> {
             .into_iter()
             .flat_map(|end| files_in(folder, end))
     });
-    let others = [".ci/run", "justfile", "compose/Dockerfile"].map(PathBuf::from);
-    let others = others.into_iter().filter(|path| super::workspace().join(path).is_file());
+    let others = [".ci/run", "justfile", "compose/Dockerfile", "compose/setup"].map(PathBuf::from);
     let read = |path: PathBuf| (path.clone(), read(&path));
     code.chain(config).chain(others).map(read).chain(pages()).collect()
 }
