@@ -114,7 +114,7 @@ impl AuditLog {
 }
 
 impl Queue {
-    /// Takes a permit for a line; `None` if there is none and the write goes on without.
+    /// Takes a permit for a line; `None` if all are taken and the config lets the write go on without a line.
     fn reserve(&self) -> Result<Option<OwnedSemaphorePermit>, AuditUnavailable> {
         let permit = if self.health.is_failing() || self.entries.is_closed() {
             Err(AuditUnavailable::Failing)

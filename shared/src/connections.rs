@@ -131,7 +131,7 @@ impl Connections {
 }
 
 impl Places {
-    /// Looks for a free place. When there is none and it `may_evict`, the connection that is overdue longest loses its own.
+    /// Looks for a free place. If all are taken and it `may_evict`, the connection that is overdue longest is closed.
     /// The error is when there can be a place; `None` while every connection waits for the server.
     fn make_room(&self, may_evict: bool) -> Result<(), Option<Instant>> {
         let mut taken = self.lock();

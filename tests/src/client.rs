@@ -18,7 +18,7 @@ pub struct Client {
     /// The server.
     pub address: SocketAddr,
     key: Option<String>,
-    /// The local address to connect from; the system chooses if there is none.
+    /// The local address to connect from; `None` lets the system choose.
     source: Option<IpAddr>,
 }
 

@@ -31,7 +31,7 @@ pub struct DevTools {
 }
 
 impl DevTools {
-    /// Starts a browser; `None`, with a notice, if there is none.
+    /// Starts a browser; `None`, with a notice, if no browser is installed.
     ///
     /// # Panics
     /// It does not start.

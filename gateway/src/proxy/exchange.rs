@@ -58,7 +58,7 @@ struct HeadCount {
 }
 
 impl<'a, 'g> Exchange<'a, 'g> {
-    /// Sends the head, and of the body what is already known: that there is none, or what an earlier attempt read. The answer's
+    /// Sends the head, and of the body what is already known: that it is empty, or what an earlier attempt read. The answer's
     /// head may take `answer_limit`, and the worker may hold up either body for as long. A body that is too long to be sent
     /// again waits until the worker asks for it, which it does once it has checked the key: a worker that does not know the key
     /// yet, or stops, must not consume it.

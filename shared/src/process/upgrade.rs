@@ -132,7 +132,7 @@ pub struct Predecessor {
 /// Looks for the process that waits at this path, for ten seconds. Nothing is sent to it, so this may be given up.
 ///
 /// # Errors
-/// There is none, or it is another user's.
+/// No process waits there in time, or it runs as another user.
 pub async fn find_successor(path: &Path) -> Result<Successor, OfferError> {
     let deadline = Instant::now() + WAIT_FOR_SUCCESSOR;
     let stream = loop {

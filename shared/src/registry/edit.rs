@@ -295,7 +295,7 @@ fn quota_value(quota_bytes: u64) -> Item {
     value(format!("{quota_bytes}B"))
 }
 
-/// The tables `[[name]]`, empty if there are none. An inline array becomes such tables; `None` for anything else.
+/// The tables `[[name]]`, empty if the file has no such table. An inline array becomes such tables; `None` for anything else.
 fn tables<'t>(parent: &'t mut Table, name: &str) -> Option<&'t mut ArrayOfTables> {
     let item = parent.entry(name).or_insert(Item::None);
     let is_inline = item.is_array();

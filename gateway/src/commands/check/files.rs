@@ -12,7 +12,7 @@ use sq_shared::registry::Registry;
 /// How many are listed; one wrong `cp` can cause thousands.
 const LISTED: usize = 100;
 
-/// Lists the files that the system's user may not use; `None` if there are none. This process acts as that user.
+/// Lists the files that the system's user may not use; `None` if it may use all of them. This process acts as that user.
 pub(super) fn list_denied(config: &Config, registry: &Registry) -> Option<String> {
     let gateway = &config.gateway;
     let me = geteuid().as_raw();
